@@ -1,0 +1,61 @@
+"""Every error a user can meet.
+
+One base class, so that a caller can catch them all; each is also the nearest built-in, so that a script that knows
+nothing of this package can catch it too. A message is one sentence or two: what was found, what was expected, what
+to do. It stands alone: the user sees it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class TauPipelineError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class MissingInputError(TauPipelineError, FileNotFoundError):
+    """A file or folder that the call needs is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class DamagedFileError(TauPipelineError, OSError):
+    """A file is there but cannot be read: truncated gzip, broken header, JSON that does not parse."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ImageError(TauPipelineError, ValueError):
+    """An image can be read but cannot be used: wrong dimensions, singular affine, nothing but zeros."""
+
+
+class GridMismatchError(ImageError):
+    """Two images that must share one grid do not."""
+
+
+class MetadataError(TauPipelineError, ValueError):
+    """A sidecar lacks a value that the job needs, or holds one of the wrong type, unit or range."""
+
+
+class SettingError(TauPipelineError, ValueError):
+    """A setting has a value that cannot be used, or a name that does not exist."""
+
+
+class UnknownNameError(TauPipelineError, LookupError):
+    """A region, tracer, scanner or manufacturer that is not known; the message lists the known ones."""
+
+
+class ReferenceRegionError(TauPipelineError, ValueError):
+    """A reference region is empty, too small or has an implausible activity."""
+
+
+class RegistrationError(TauPipelineError, RuntimeError):
+    """A registration failed, or its result is implausible."""
+
+
+class OutputError(TauPipelineError, OSError):
+    """A result cannot be written: no permission, no space, or the place is taken by something else."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""

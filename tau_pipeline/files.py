@@ -1,0 +1,108 @@
+"""Files that appear under their final name only when they are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AnyPath = str | os.PathLike[str]
+
+
+@contextmanager
+def complete_file(path: AnyPath) -> Iterator[Path]:
+    """Give a partial path beside ``path`` to write to; rename it to ``path`` when the block ends without an error.
+
+    The partial name starts with ``.partial-`` and keeps the ending, so that writers which go by the ending work.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=ending, dir=path.parent)
+        partial = Path(name)
+        os.close(handle)
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: AnyPath) -> Path:
+    """Write UTF-8 text, complete or not at all."""
+    with complete_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
+    """Write a JSON object with an indent of 2, complete or not at all."""
+    return write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def read_json(path: AnyPath) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        The file is not UTF-8 JSON, or its top level is not an object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"there is no file {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as exc:
+        raise DamagedFileError(f"{path} is not valid JSON ({exc}); mend the file") from exc
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; an object {{...}} is needed")
+    return content
+
+
+def write_tsv(table: pd.DataFrame, path: AnyPath) -> Path:
+    """Write a table as BIDS wants it: tab-separated UTF-8, ``n/a`` for what is missing, floats with 7 digits."""
+    text = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")
+    return write_text(text, path)
+
+
+def read_tsv(path: AnyPath) -> pd.DataFrame:
+    """Read a BIDS table; ``n/a`` becomes missing, and nothing else does.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        The file is not a tab-separated table in UTF-8.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"there is no table {path}")
+    try:
+        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as exc:
+        raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); mend the file") from exc

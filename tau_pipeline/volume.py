@@ -1,0 +1,187 @@
+"""Images on grids: load, save, compare grids, convert.
+
+An image in this package is a `nibabel.Nifti1Image`: an array with axes I J K (and T), and an affine that takes voxel
+indices to world coordinates in mm, RAS+. Nothing here changes an image's grid without saying so in its name.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import DTypeLike, NDArray
+
+from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError
+from tau_pipeline.files import complete_file
+
+if TYPE_CHECKING:
+    import ants
+
+Volume = nib.Nifti1Image
+Affine = NDArray[np.float64]
+
+#: World is RAS+ here and LPS+ in ITK; multiplying by this on the left goes from one to the other and back.
+RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume:
+    """Read a NIfTI or MGH image completely, and check that it can be used.
+
+    Trailing axes of length 1 are dropped, scale factors applied; integers stay integers unless the file scales them.
+
+    Parameters
+    ----------
+    path
+        A ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file.
+    ndim
+        3 or 4 to require that many dimensions; a 3-D file passes as 4-D with one frame. None accepts both.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        The file cannot be read to its end.
+    ImageError
+        The image has a singular or non-finite affine, no voxels, or the wrong number of dimensions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
+    try:
+        img = nib.load(path)
+        raw = np.asanyarray(img.dataobj)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DamagedFileError(f"{path} is damaged or is not an image ({exc}); copy or convert it again") from exc
+    data = _drop_trailing_axes(raw)
+    affine = np.asarray(img.affine, dtype=np.float64)
+    _check_usable(path, data, affine, ndim)
+    if ndim == 4 and data.ndim == 3:
+        data = data[..., None]
+    return image_on(data, affine)
+
+
+def _drop_trailing_axes(data: NDArray) -> NDArray:
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return data
+
+
+def _check_usable(path: Path, data: NDArray, affine: Affine, ndim: int | None) -> None:
+    if data.ndim not in (3, 4) or (ndim == 3 and data.ndim == 4):
+        wanted = f"{ndim}-D" if ndim else "3-D or 4-D"
+        raise ImageError(f"{path} has shape {data.shape}; a {wanted} image is needed")
+    if 0 in data.shape:
+        raise ImageError(f"{path} has no voxels: its shape is {data.shape}")
+    if data.dtype.kind not in "iufb":
+        raise ImageError(f"{path} holds {data.dtype} values; one real number a voxel is needed")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ImageError(f"{path} has a singular or non-finite affine; mend its sform or qform")
+
+
+def image_on(data: NDArray, affine: Affine) -> Volume:
+    """Put an array on a grid, with both NIfTI codes set to scanner space and units to mm.
+
+    Booleans become uint8, float64 becomes float32 and 64-bit integers int32, which every reader understands.
+    """
+    as_stored: dict[str, DTypeLike] = {"bool": np.uint8, "float64": np.float32, "int64": np.int32, "uint64": np.int32}
+    img = Volume(data.astype(as_stored.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False), affine)
+    img.header.set_xyzt_units("mm", "sec")
+    img.set_qform(affine, code=1)
+    img.set_sform(affine, code=1)
+    return img
+
+
+def image_like(data: NDArray, like: Volume) -> Volume:
+    """Put an array ``(I, J, K[, T])`` on the grid of ``like``.
+
+    Raises
+    ------
+    GridMismatchError
+        The first three axes of the array are not those of ``like``.
+    """
+    if data.shape[:3] != like.shape[:3]:
+        raise GridMismatchError(f"an array of shape {data.shape} does not fit a grid of {like.shape[:3]}")
+    return image_on(data, like.affine)
+
+
+def save_volume(img: Volume, path: str | os.PathLike[str]) -> Path:
+    """Write an image under its final name only when it is complete; returns the path.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to, or the disk is full.
+    """
+    with complete_file(path) as partial:
+        nib.save(img, partial)
+    return Path(path)
+
+
+def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-3) -> bool:
+    """Whether the spatial axes agree in shape, and the corners of the two grids lie within ``tolerance_mm``."""
+    if a.shape[:3] != b.shape[:3]:
+        return False
+    ends = [(0, n - 1) for n in a.shape[:3]]
+    corners = np.array(np.meshgrid(*ends)).reshape(3, -1)
+    difference = (a.affine - b.affine)[:3]
+    return bool(np.abs(difference[:, :3] @ corners + difference[:, 3:]).max() <= tolerance_mm)
+
+
+def require_same_grid(**images: Volume) -> None:
+    """Refuse images on different grids; the keyword names are used in the message.
+
+    Raises
+    ------
+    GridMismatchError
+        Two of the images differ in shape or affine. This function performs no resampling.
+    """
+    (first_name, first), *others = images.items()
+    for name, img in others:
+        if not same_grid(first, img):
+            raise GridMismatchError(
+                f"{name} (shape {img.shape[:3]}) is not on the grid of {first_name} (shape {first.shape[:3]}, "
+                f"voxel {voxel_size_mm(first).round(3).tolist()} mm); resample one of them first"
+            )
+
+
+def voxel_size_mm(img: Volume) -> NDArray[np.float64]:
+    """Edge lengths of a voxel along I, J, K in mm."""
+    return np.sqrt((img.affine[:3, :3] ** 2).sum(axis=0))
+
+
+def voxel_volume_mm3(img: Volume) -> float:
+    """Volume of a voxel in mm³, right for sheared grids too."""
+    return float(abs(np.linalg.det(img.affine[:3, :3])))
+
+
+def finite(data: NDArray, fill: float = 0.0) -> NDArray[np.float32]:
+    """A float32 copy in which NaN and infinities are ``fill``."""
+    return np.nan_to_num(data.astype(np.float32), nan=fill, posinf=fill, neginf=fill)
+
+
+def to_ants(img: Volume) -> ants.ANTsImage:
+    """The same 3-D image for ANTs: float32, LPS+ world. NaN and infinities become 0."""
+    import ants
+
+    if len(img.shape) != 3:
+        raise ImageError(f"an image of shape {img.shape} cannot go to ANTs; a 3-D image is needed")
+    lps = RAS_LPS @ img.affine
+    spacing = voxel_size_mm(img)
+    direction = lps[:3, :3] / spacing
+    return ants.from_numpy(
+        finite(np.asanyarray(img.dataobj)), origin=lps[:3, 3].tolist(), spacing=spacing.tolist(), direction=direction
+    )
+
+
+def from_ants(image: ants.ANTsImage) -> Volume:
+    """The same 3-D image with an RAS+ affine."""
+    lps = np.eye(4)
+    lps[:3, :3] = np.asarray(image.direction) * np.asarray(image.spacing)
+    lps[:3, 3] = image.origin
+    return image_on(image.numpy(), RAS_LPS @ lps)

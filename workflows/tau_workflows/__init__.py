@@ -1,0 +1,1 @@
+"""Graphs over the functions of tau_pipeline, and the command line."""
