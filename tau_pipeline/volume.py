@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -54,7 +54,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
     if not path.is_file():
         raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
     try:
-        img = nib.load(path)
+        img: Any = nib.load(path)
         raw = np.asanyarray(img.dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
         raise DamagedFileError(f"{path} is damaged or is not an image ({exc}); copy or convert it again") from exc
