@@ -1,0 +1,379 @@
+"""Find the scans of a raw BIDS dataset, with their metadata, and pair each PET with a T1w.
+
+A scan is one PET file; it goes through the pipeline with one T1w. What cannot be used becomes a `Problem` of its
+participant, so that one broken file never hides the others. What the input left open and was decided here stands in
+words in ``assumptions``, and from there goes into the sidecars.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.config import Selection, unknown_name
+from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
+from tau_pipeline.files import read_json
+from tau_pipeline.pairing import choose_t1w, nearest_session, session_dates
+from tau_pipeline.sidecars import FrameTimes, SidecarIndex, bool_value, frame_times, name_parts, text_value
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+IMAGE_ENDINGS = [".nii.gz", ".nii"]
+
+#: Names that fMRIPrep and PETPrep know in a filter file; only t1w and pet mean something here.
+FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "dwi", "asl", "anat", "xfm")
+
+
+@dataclass(frozen=True)
+class T1w:
+    """One T1w image. ``entities`` are those of its name, in their order (``{"sub": "01", "ses": "a"}``)."""
+
+    participant: str
+    session: str | None
+    path: Path
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    entities: Mapping[str, str] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name without suffix and ending: ``sub-01_ses-a``."""
+        return "_".join(f"{name}-{label}" for name, label in self.entities.items())
+
+    @property
+    def skull_stripped(self) -> bool | None:
+        """What the sidecar says; None if it says nothing."""
+        return bool_value(self.metadata, "SkullStripped")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One PET image, its inherited metadata, and the T1w it goes with.
+
+    ``tracer``, ``manufacturer``, ``model`` and ``radionuclide`` are as the sidecar spells them (the tracer falls back
+    on the file name), or None. ``frames`` is None for a static image of unknown time, which is used whole.
+    ``n_frames`` counts the frames in the image. ``assumptions`` are sentences.
+    """
+
+    participant: str
+    session: str | None
+    tracer: str | None
+    rec: str | None
+    run: str | None
+    pet_file: Path
+    pet_metadata: Mapping[str, Any]
+    t1w: T1w
+    entities: Mapping[str, str]
+    n_frames: int
+    frames: FrameTimes | None
+    manufacturer: str | None = None
+    model: str | None = None
+    radionuclide: str | None = None
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A name for logs and error records, one of a kind in the dataset: ``sub-01_ses-a_trc-AV1451_run-1``."""
+        return "_".join(f"{name}-{label}" for name, label in self.entities.items())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a scan or participant cannot be processed: ``key`` is the stem of the file's name, or ``sub-01``."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """What there is to do for one participant.
+
+    ``t1ws`` are the T1w images to process: one for each chosen session, and those that a scan of another session
+    needs. Where only certain tracers, reconstructions or runs were asked for, only those that the scans need.
+    """
+
+    label: str
+    t1ws: tuple[T1w, ...]
+    scans: tuple[Scan, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def participant_labels(bids_dir: Path) -> tuple[str, ...]:
+    """The labels of all participants, sorted.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, no ``dataset_description.json`` in it, or no participant.
+    DamagedFileError
+        ``dataset_description.json`` is not a JSON object.
+    """
+    bids_dir = Path(bids_dir)
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    if not (bids_dir / "dataset_description.json").is_file():
+        raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
+    read_json(bids_dir / "dataset_description.json")
+    labels = sorted(path.name[4:] for path in bids_dir.glob("sub-*") if path.is_dir())
+    if not labels:
+        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there is no participant")
+    return tuple(labels)
+
+
+def find_participants(bids_dir: Path, selection: Selection | None = None) -> list[Participant]:
+    """All participants that were asked for, with their T1w images, scans and problems, sorted by label.
+
+    Parameters
+    ----------
+    bids_dir
+        Root of a raw BIDS dataset. ``derivatives``, ``sourcedata`` and every other folder beside ``sub-…`` are left
+        alone.
+    selection
+        Which files to take; None takes all.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError
+        The dataset as a whole cannot be used; see `participant_labels`.
+    SettingError
+        A participant that was asked for does not exist, or the filter file cannot be used.
+    """
+    bids_dir, selection = Path(bids_dir).absolute(), selection or Selection()
+    known = participant_labels(bids_dir)
+    for label in selection.participant_label:
+        if label not in known:
+            raise SettingError(f"there is no participant {label!r} in {bids_dir}; known: {', '.join(known)}")
+    wanted = sorted(selection.participant_label) or list(known)
+    filters = read_filters(selection.bids_filter_file)
+    layout = _index(bids_dir, wanted, everybody=len(wanted) == len(known))
+    sidecars = SidecarIndex(bids_dir, [Path(p) for p in _query(layout, ["T1w", "pet"], [".json"], {})])
+    t1w_files = _by_participant(_query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]))
+    pet_files = _by_participant(_query(layout, "pet", IMAGE_ENDINGS, filters["pet"]))
+    narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
+    return [
+        _participant(
+            _Files(
+                label,
+                bids_dir / f"sub-{label}",
+                t1w_files.get(label, []),
+                _selected(pet_files.get(label, []), selection),
+            ),
+            sidecars,
+            sessions=selection.session_label,
+            only_needed=narrowed,
+        )
+        for label in wanted
+    ]
+
+
+def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
+    """A pybids layout of the anat and pet folders alone; metadata are read later, file by file.
+
+    Reading them here would make one damaged JSON file stop the whole dataset.
+    """
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    others = [path.name for path in bids_dir.iterdir() if path.is_dir() and not path.name.startswith("sub-")]
+    ignore = [
+        re.compile(r"/\."),
+        re.compile(r"^/sub-[^/]+(/ses-[^/]+)?/(?!(anat|pet|ses-[^/]+)(/|$))[^/.]+(/|$)"),
+    ]
+    if others:
+        ignore.append(re.compile(rf"^/({'|'.join(map(re.escape, others))})(/|$)"))
+    if not everybody:
+        ignore.append(re.compile(rf"^/sub-(?!({'|'.join(map(re.escape, labels))})(/|$))"))
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+    return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+
+
+def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filters: Mapping[str, Any]) -> list[str]:
+    asked = {"suffix": suffix, "extension": endings, **filters}
+    try:
+        return sorted(layout.get(return_type="filename", **asked))
+    except (ValueError, TypeError, re.error) as exc:
+        raise SettingError(f"the filter {dict(filters)} cannot be used: {exc}") from exc
+
+
+def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The pybids filters of a ``--bids-filter-file``, for ``t1w`` and ``pet``.
+
+    As in fMRIPrep, ``null`` means that the entity is absent, ``"*"`` that it is there whatever its value, and the
+    texts ``"Query.NONE"``, ``"Query.ANY"`` and ``"Query.OPTIONAL"`` are pybids' own.
+    """
+    filters: dict[str, dict[str, Any]] = {"t1w": {}, "pet": {}}
+    if path is None:
+        return filters
+    from bids.layout import Query
+
+    special = {None: Query.NONE, "*": Query.ANY} | {f"Query.{q.name}": q for q in Query}
+    for name, wanted in read_json(path).items():
+        if name not in FILTER_NAMES:
+            raise SettingError(f"{path}: {unknown_name('filter', name, filters)}")
+        if not isinstance(wanted, dict):
+            raise SettingError(f"{path}: the filter {name!r} is {wanted!r}; an object {{...}} is needed")
+        if name in filters:
+            filters[name] = {
+                key: special.get(value, value) if isinstance(value, str | None) else value
+                for key, value in wanted.items()
+            }
+    return filters
+
+
+def _by_participant(files: list[str]) -> dict[str, list[Path]]:
+    """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in map(Path, files):
+        own = found.setdefault(name_parts(path)[0].get("sub", ""), {})
+        stem = path.name.split(".", 1)[0]
+        if stem not in own or path.name.endswith(".gz"):
+            own[stem] = path
+    return {label: list(own.values()) for label, own in found.items()}
+
+
+def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
+    def fits(path: Path) -> bool:
+        entities = name_parts(path)[0]
+        wanted = (("ses", selection.session_label), ("trc", selection.tracer_label), ("rec", selection.rec_label))
+        runs = {run.lstrip("0") for run in selection.run_label}
+        return all(not labels or entities.get(name) in labels for name, labels in wanted) and (
+            not runs or entities.get("run", "-").lstrip("0") in runs
+        )
+
+    return [path for path in pet_files if fits(path)]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The image files of one participant that were asked for."""
+
+    label: str
+    folder: Path
+    t1ws: list[Path]
+    pets: list[Path]
+
+
+def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, ...], only_needed: bool) -> Participant:
+    t1ws, broken = _chosen_t1ws(files.t1ws, sidecars)
+    problems = list(broken.values())
+    dates = session_dates(files.folder) if files.pets else {}
+    scans: list[Scan] = []
+    for pet_file in files.pets:
+        try:
+            scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, dates), sidecars))
+        except TauPipelineError as exc:
+            problems.append(Problem(_stem(pet_file), str(exc)))
+    if not files.t1ws and not files.pets and not only_needed:
+        problems.append(Problem(f"sub-{files.label}", "there is neither a T1w nor a PET, so nothing can be done"))
+    wanted = {scan.t1w.path for scan in scans}
+    if not only_needed:
+        wanted |= {t1w.path for ses, t1w in t1ws.items() if not sessions or ses is None or ses in sessions}
+    needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)
+    return Participant(files.label, needed, tuple(scans), tuple(problems))
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0]
+
+
+def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | None, T1w], dict[str | None, Problem]]:
+    """One T1w for each session, and the problem of each session whose T1w cannot be used."""
+    by_session: dict[str | None, list[Path]] = {}
+    for path in files:
+        by_session.setdefault(name_parts(path)[0].get("ses"), []).append(path)
+    t1ws: dict[str | None, T1w] = {}
+    broken: dict[str | None, Problem] = {}
+    for session, candidates in by_session.items():
+        path, assumptions = choose_t1w(candidates)
+        try:
+            t1ws[session] = _t1w(path, assumptions, sidecars)
+        except TauPipelineError as exc:
+            broken[session] = Problem(_stem(path), str(exc))
+    return t1ws, broken
+
+
+def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
+    if _frames_in(path) != 1:
+        raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
+    entities, _ = name_parts(path)
+    metadata = sidecars.metadata(path)
+    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, assumptions)
+    # Asked for here, so that a wrong type is found before anything is computed.
+    _ = t1w.skull_stripped
+    return t1w
+
+
+def _t1w_of(
+    pet_file: Path,
+    t1ws: Mapping[str | None, T1w],
+    broken: Mapping[str | None, Problem],
+    dates: dict[str, datetime],
+) -> tuple[T1w, tuple[str, ...]]:
+    session = name_parts(pet_file)[0].get("ses")
+    if not t1ws and not broken:
+        raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
+    chosen, assumptions = nearest_session(session, [*t1ws, *broken], dates)
+    if chosen in broken:
+        raise DamagedFileError(f"its T1w cannot be used: {broken[chosen].message}")
+    return t1ws[chosen], assumptions
+
+
+def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
+    entities, _ = name_parts(pet_file)
+    metadata = sidecars.metadata(pet_file)
+    n_frames = _frames_in(pet_file)
+    frames, about_times = frame_times(metadata, n_frames)
+    tracer, about_tracer = _tracer(metadata, entities)
+    t1w, about_t1w = paired
+    return Scan(
+        participant=entities["sub"],
+        session=entities.get("ses"),
+        tracer=tracer,
+        rec=entities.get("rec"),
+        run=entities.get("run"),
+        pet_file=pet_file,
+        pet_metadata=metadata,
+        t1w=t1w,
+        entities=entities,
+        n_frames=n_frames,
+        frames=frames,
+        manufacturer=text_value(metadata, "Manufacturer"),
+        model=text_value(metadata, "ManufacturersModelName"),
+        radionuclide=text_value(metadata, "TracerRadionuclide"),
+        assumptions=(*about_t1w, *t1w.assumptions, *about_times, *about_tracer),
+    )
+
+
+def _tracer(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    stated = text_value(metadata, "TracerName")
+    if stated is not None:
+        return stated, ()
+    if "trc" in entities:
+        return entities["trc"], (f"the sidecar has no TracerName; {entities['trc']} was taken from the file name",)
+    return None, ("neither the sidecar (TracerName) nor the file name (trc-) names the tracer",)
+
+
+def _frames_in(path: Path) -> int:
+    """The number of volumes, from the header alone: cheap, and it finds files that are empty or not images."""
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+
+    if not path.exists():
+        raise MissingInputError(f"{path} is a link to nothing; fetch its content (datalad get, git annex get)")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
+    try:
+        shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DamagedFileError(f"{path} is damaged or is not an image ({exc}); copy or convert it again") from exc
+    return math.prod(shape[3:])
