@@ -34,7 +34,11 @@ UPTAKE_MAP = "inferno"
 #: Outlines: bright, absent from the colour map beneath, and told apart by colour-blind readers
 #: (after Okabe & Ito, Color Universal Design, 2008).
 ON_GREY, ON_COLOUR = "#ffb000", "#56e0ff"
-OTHER_LABEL = (128, 128, 128)
+
+#: Opacity of the inside of labels: enough to tell grey-matter regions apart, little over white matter and CSF.
+FILL_MEASURED, FILL_OTHER = 0.45, 0.1
+#: Red, green, blue and opacity of a label without a colour of its own.
+OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
 
 CONVENTION = "Left of the picture is left of the head (neurological). Positions: world coordinates in mm, RAS+."
 NO_VALUE = " Grey: no value there."
@@ -70,7 +74,7 @@ def brain_mask_figure(t1w: Volume, mask: Volume) -> Figure:
 
 
 def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Figure:
-    """T1w with the parcellation: each label in its colour, faint inside and full at its border.
+    """T1w with the parcellation: each label in its colour, faint inside and opaque at its border.
 
     Parameters
     ----------
@@ -79,8 +83,8 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Fig
     dseg
         Labels on the same grid, 0 where there is none.
     colours
-        One row per label with the columns ``index`` (label number), ``red``, ``green``, ``blue`` (0-255), as
-        `tau_pipeline.atlas.label_table` gives. A label that is not listed is grey.
+        One row per label with the columns ``index`` (label number), ``kind``, ``red``, ``green``, ``blue`` (0-255),
+        as `tau_pipeline.atlas.label_table` gives. A label that is not listed is grey.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Fig
     """
     require_same_grid(t1w=t1w, dseg=dseg)
     rows = _mosaic(world_box(dseg), 7, margin_mm=12.0, step_mm=0.5)
-    figure, panels = _sheet(rows, "Parcellation (FreeSurfer colours) on T1w")
+    figure, panels = _sheet(rows, "Parcellation on T1w")
     window = grey_window(t1w, dseg)
     table = _colour_table(dseg, colours)
     for axes, view in panels:
@@ -286,7 +290,7 @@ def _upper(pet: Volume, mask: Volume) -> float:
 def _foreground(t1w: Volume) -> Volume:
     """The head: what is brighter than a tenth of the 99th percentile."""
     data = np.asanyarray(t1w.dataobj)
-    return image_like(data > 0.1 * np.nanpercentile(data, 99), t1w)
+    return image_like(data > 0.1 * np.nanpercentile(data[::3, ::3, ::3], 99), t1w)
 
 
 def _mosaic(box: NDArray[np.float64], count: int, margin_mm: float = 16.0, step_mm: float = 1.0) -> list[list[View]]:
@@ -387,9 +391,9 @@ def _edges(axes: Axes, t1w: Volume, mask: Volume, view: View) -> None:
     inside = sample(mask, view, outside=0.0) > 0.5
     if not inside.any():
         return
-    edges = canny(slice_t1w, sigma=1.5, mask=inside, low_threshold=0.6, high_threshold=0.8, use_quantiles=True)
+    edges = canny(slice_t1w, sigma=2.0, mask=inside, low_threshold=0.7, high_threshold=0.88, use_quantiles=True)
     picture = np.zeros((*edges.shape, 4), np.float32)
-    picture[edges] = (1.0, 1.0, 1.0, 0.75)
+    picture[edges] = (1.0, 1.0, 1.0, 0.7)
     axes.imshow(picture, **_placed(view))
 
 
@@ -410,22 +414,21 @@ def _colour_bar(figure: Figure, scale: tuple[float, float], label: str) -> None:
 
 
 def _colour_table(dseg: Volume, colours: pd.DataFrame) -> NDArray[np.float32]:
-    """Look-up table ``(highest label + 1, 3)`` of colours in 0-1; labels without a colour are grey, 0 is black."""
-    highest = int(np.asanyarray(dseg.dataobj).max())
-    table = np.tile(np.array(OTHER_LABEL, np.float32) / 255, (highest + 1, 1))
-    for number, *rgb in colours[["index", "red", "green", "blue"]].itertuples(index=False):
-        if str(number).isdigit() and int(number) <= highest:
-            table[int(number)] = np.array(rgb, np.float32) / 255
+    """Look-up table ``(highest label + 1, 4)``: red, green, blue and opacity of the inside of each label, 0 to 1."""
+    table = np.empty((int(np.asanyarray(dseg.dataobj).max()) + 1, 4), np.float32)
+    table[:] = OTHER_LABEL
+    known = colours[colours["index"].between(1, len(table) - 1)]
+    measured = known["kind"].isin(("cortical", "subcortical"))
+    table[known["index"], :3] = known[["red", "green", "blue"]] / 255
+    table[known["index"], 3] = np.where(measured, FILL_MEASURED, FILL_OTHER)
     return table
 
 
 def _paint(labels: NDArray[np.int64], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Labels ``(V, H)`` as RGBA ``(V, H, 4)``: full at a border with another label, faint inside, clear at 0."""
-    border = np.zeros(labels.shape, bool)
+    """Labels ``(V, H)`` as RGBA ``(V, H, 4)``: opaque at a border with another label, faint inside, clear at 0."""
+    picture = table[labels]
     for axis in (0, 1):
-        differs = np.diff(labels, axis=axis) != 0
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (0, 1)
-        border |= np.pad(differs, pad)
-    opacity = np.where(border, 1.0, 0.4) * (labels > 0)
-    return np.dstack([table[labels], opacity]).astype(np.float32)
+        differs = np.diff(labels, axis=axis, append=np.take(labels, [-1], axis=axis)) != 0
+        picture[differs, 3] = 1.0
+    picture[labels <= 0, 3] = 0.0
+    return picture
