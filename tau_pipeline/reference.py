@@ -1,8 +1,9 @@
 """Reference regions: the voxels whose mean activity is 1 in an SUVR map, guarded against spill-in.
 
 A PET voxel sees some 6 mm around itself. Cerebellar voxels beside occipital and temporal cortex see tau there, those
-at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So each region keeps away
-from cerebral grey matter and from its outside by a distance that is stated beside it in `REGIONS`.
+at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So the labels are blurred
+as a scanner blurs, which gives each voxel's share of signal from cerebral grey matter and from outside, and a voxel
+is left out where one of them is above the limit that stands in `REGIONS`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from tau_pipeline.volume import Volume, image_like, require_same_grid, voxel_siz
 _UNNAMED_CORTEX = (3, 42, 1000, 2000)
 #: Vessels and choroid plexus: off-target binding, so they count as outside.
 _OUTSIDE_TISSUE = (30, 62, 31, 63)
+#: Resolution (FWHM, mm) that the guard assumes: that of a clinical scanner's late tau image.
+GUARD_FWHM_MM = 6.0
 #: A cerebellar voxel further than this from every warped lobule is not taken to be in one.
 _FURTHEST_LOBULE_MM = 10.0
 
@@ -43,12 +46,12 @@ class Definition:
     labels: tuple[int, ...]
     """FreeSurfer numbers."""
     description: str
-    grey_mm: float
-    """Voxels nearer than this to cerebral grey matter are left out (distance between voxel centres)."""
-    outside_mm: float
-    """Voxels within this distance of CSF, vessels or what has no label are left out (between voxel centres)."""
+    grey_share: float
+    """Most of a voxel's signal, as a share, that may come from cerebral grey matter."""
+    outside_share: float
+    """Most of a voxel's signal, as a share, that may come from CSF, vessels or what has no label."""
     minimum_mm3: float
-    """Less than this cannot be right. The guard is halved, then dropped, before a region falls below it."""
+    """Less than this cannot be right. Both limits are doubled, then dropped, before a region falls below it."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +63,43 @@ class ReferenceRegion:
     mask: Volume
     """uint8, on the grid of the dseg."""
     volume_mm3: float
-    grey_mm: float
-    """Distance from cerebral grey matter that was kept; below the definition's where the region was too small."""
-    outside_mm: float
+    grey_share: float
+    """Limit that was kept; above the definition's where the region would have become too small."""
+    outside_share: float
+    """Likewise."""
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether the guard had to be loosened to leave enough voxels; worth a line among the assumptions."""
+        wanted = definition(self.name)
+        return self.grey_share > wanted.grey_share or self.outside_share > wanted.outside_share
 
     @property
     def description(self) -> str:
-        """A sentence for a sidecar or a report."""
+        """What the region is, for a sidecar or a report."""
         return (
-            f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels at least {self.grey_mm:g} mm "
-            f"from cerebral grey matter and more than {self.outside_mm:g} mm from CSF and background, "
-            f"{self.volume_mm3 / 1000:.1f} cm³"
+            f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
+            f"{self.grey_share:.0%} of their signal from cerebral grey matter and {self.outside_share:.0%} from CSF "
+            f"and background at {GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
         )
 
 
-#: The default comes first. Distances: 4 mm is two thirds of a scanner's 6 mm FWHM, where little of a neighbour's
-#: signal is left; 1 mm takes one layer of voxels, which partial volume and a misplaced border affect most. A deeper
-#: cut outside would trade spill-out for the higher uptake of cerebellar white matter (docs/decisions/reference-guard).
+#: The default comes first. How the limits were chosen stands in docs/decisions/reference-guard.md.
 REGIONS = {
     region.name: region
     for region in (
-        Definition("CerebellarGM", CEREBELLAR_CORTEX, "cerebellar cortex", 4.0, 1.0, 5000.0),
+        Definition("CerebellarGM", CEREBELLAR_CORTEX, "cerebellar cortex", 0.1, 0.45, 5000.0),
         Definition(
             "InferiorCerebellarGM",
             CEREBELLAR_CORTEX,
             "cerebellar cortex whose nearest AAL lobule is crus I or below (superior lobules: off-target binding)",
-            4.0,
-            1.0,
+            0.1,
+            0.45,
             3000.0,
         ),
-        Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 4.0, 1.0, 8000.0),
-        Definition("Pons", (16,), "the brainstem inside the template's pons", 4.0, 2.0, 1000.0),
-        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and ventricles", 5.0, 5.0, 5000.0),
+        Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 0.1, 0.45, 8000.0),
+        Definition("Pons", (16,), "the brainstem inside the template's pons", 0.05, 0.1, 1000.0),
+        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and CSF", 0.1, 0.02, 5000.0),
     )
 }
 
@@ -148,7 +156,7 @@ def definition(name: str) -> Definition:
     """The definition of a named region, or of one made of label numbers; ``name`` as in `parse_reference`.
 
     A region of the user's own numbers gets the cerebellum's guard; one that is itself cerebral grey matter
-    keeps no distance from grey matter.
+    has no limit on signal from grey matter.
 
     Raises
     ------
@@ -161,7 +169,7 @@ def definition(name: str) -> Definition:
     labels = tuple(int(number) for number in re.findall(r"\d+", name))
     own_grey = not set(labels).isdisjoint(_cerebral_grey())
     text = "labels given by the user"
-    return Definition(name, labels, text, grey_mm=0.0 if own_grey else 4.0, outside_mm=1.0, minimum_mm3=100.0)
+    return Definition(name, labels, text, grey_share=1.0 if own_grey else 0.1, outside_share=0.45, minimum_mm3=100.0)
 
 
 def reference_indices(name: str) -> tuple[int, ...]:
@@ -219,7 +227,7 @@ def find_reference(
         raise ReferenceRegionError(
             f"reference region {region.name} is empty: no voxel has label {_or(region.labels)}; check the parcellation"
         )
-    box = _box(whole, voxel_size_mm(dseg), margin_mm=max(region.grey_mm, region.outside_mm, _FURTHEST_LOBULE_MM) + 2)
+    box = _box(whole, voxel_size_mm(dseg), margin_mm=_FURTHEST_LOBULE_MM)
     inside, size = whole[box], voxel_size_mm(dseg)
     if region.name in NEED_TEMPLATE:
         inside = _within_template_region(region, inside, template_regions, box, size)
@@ -230,23 +238,25 @@ def find_reference(
     mask[box] = kept
     volume = float(kept.sum() * voxel_volume_mm3(dseg))
     return ReferenceRegion(
-        region.name, region.labels, image_like(mask, dseg), volume, region.grey_mm, region.outside_mm
+        region.name, region.labels, image_like(mask, dseg), volume, region.grey_share, region.outside_share
     )
 
 
 def _guard(
     region: Definition, inside: NDArray[np.bool_], labels: NDArray, size: NDArray, voxel_mm3: float
 ) -> tuple[NDArray[np.bool_], Definition]:
-    """Keep the voxels that are far enough from grey matter and outside; less far if the region gets too small."""
+    """Keep the voxels that see little of grey matter and outside; allow more if the region gets too small."""
     grey = labels_mask(labels, set(_cerebral_grey()) - set(region.labels))
     outside = labels_mask(labels, {0, *region_numbers("csf"), *_OUTSIDE_TISSUE} - set(region.labels))
-    from_grey = _distance(grey, size)
-    from_outside = _distance(outside, size)
-    for share in (1.0, 0.5, 0.0):
-        relaxed = replace(region, grey_mm=region.grey_mm * share, outside_mm=region.outside_mm * share)
-        kept = inside & (from_grey >= relaxed.grey_mm) & (from_outside > relaxed.outside_mm)
+    from_grey, from_outside = _blurred(grey, size), _blurred(outside, size)
+    for grey_share, outside_share in (
+        (region.grey_share, region.outside_share),
+        (min(1.0, 2 * region.grey_share), min(1.0, 2 * region.outside_share)),
+        (1.0, 1.0),
+    ):
+        kept = inside & (from_grey <= grey_share) & (from_outside <= outside_share)
         if kept.sum() * voxel_mm3 >= region.minimum_mm3:
-            return kept, relaxed
+            return kept, replace(region, grey_share=grey_share, outside_share=outside_share)
     raise ReferenceRegionError(
         f"reference region {region.name} has {inside.sum() * voxel_mm3 / 1000:.2f} cm³; at least "
         f"{region.minimum_mm3 / 1000:g} cm³ are expected; check the parcellation"
@@ -349,11 +359,11 @@ def _cerebral_grey() -> tuple[int, ...]:
     return tuple(sorted(grey - set(CEREBELLAR_CORTEX)))
 
 
-def _distance(of: NDArray[np.bool_], size: NDArray) -> NDArray:
-    """Distance in mm from each voxel's centre to the nearest voxel centre in ``of``; infinite where there is none."""
-    if not of.any():
-        return np.full(of.shape, np.inf)
-    return ndimage.distance_transform_edt(~of, sampling=size)
+def _blurred(tissue: NDArray[np.bool_], size: NDArray) -> NDArray[np.float32]:
+    """Share of each voxel's signal that comes from a tissue, at the resolution `GUARD_FWHM_MM`."""
+    sigma = GUARD_FWHM_MM / np.sqrt(8 * np.log(2)) / size
+    share = ndimage.gaussian_filter(tissue.astype(np.float32), sigma, mode="nearest")
+    return np.clip(share, 0.0, 1.0)
 
 
 def _box(mask: NDArray[np.bool_], size: NDArray, margin_mm: float) -> tuple[slice, ...]:

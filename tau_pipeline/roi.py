@@ -121,10 +121,10 @@ def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, N
     codes = np.zeros(int(numbers.max()) + 1, dtype=np.uint8)
     codes[numbers] = np.arange(1, len(numbers) + 1)
     known = labels.ravel()
-    code = codes[np.where((known < 0) | (known >= codes.size), 0, known)]
-    where = np.flatnonzero(code)
+    where = np.flatnonzero((known > 0) & (known < codes.size))
+    where = where[codes[known[where]] > 0]
     where = where[np.isfinite(values.ravel()[where])]
-    code = code[where]
+    code = codes[known[where]]
     order = np.argsort(code, kind="stable")
     sorted_values = values.ravel()[where[order]].astype(np.float64)
     counts = np.bincount(code, minlength=len(numbers) + 1)[1:]
