@@ -120,13 +120,11 @@ def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, N
     # A small code for each label makes the sort a radix sort over one byte a voxel.
     codes = np.zeros(int(numbers.max()) + 1, dtype=np.uint8)
     codes[numbers] = np.arange(1, len(numbers) + 1)
-    known = labels.ravel()
-    where = np.flatnonzero((known > 0) & (known < codes.size))
-    where = where[codes[known[where]] > 0]
-    where = where[np.isfinite(values.ravel()[where])]
-    code = codes[known[where]]
-    order = np.argsort(code, kind="stable")
-    sorted_values = values.ravel()[where[order]].astype(np.float64)
+    candidate = (labels > 0) & (labels < codes.size)
+    code, found = codes[labels[candidate]], values[candidate]
+    wanted = (code > 0) & np.isfinite(found)
+    code, found = code[wanted], found[wanted]
+    sorted_values = found[np.argsort(code, kind="stable")].astype(np.float64)
     counts = np.bincount(code, minlength=len(numbers) + 1)[1:]
     parts = np.split(sorted_values, np.cumsum(counts)[:-1])
     return {int(number): part for number, part in zip(numbers, parts, strict=True)}
