@@ -108,9 +108,8 @@ def summarise(issues: Iterable[dict[str, Any]]) -> ValidationReport:
 
 
 def _severity(issue: dict[str, Any]) -> str:
-    code, key = issue.get("code"), issue.get("subCode")
-    is_pet = "_pet." in str(issue.get("location", ""))
-    if is_pet and code == "SIDECAR_KEY_REQUIRED" and key not in NEEDED_PET_KEYS:
+    about_pet = str(issue.get("rule", "")).startswith("rules.sidecars.pet.")
+    if about_pet and issue.get("code") == "SIDECAR_KEY_REQUIRED" and issue.get("subCode") not in NEEDED_PET_KEYS:
         return "warning"
     return str(issue.get("severity", ""))
 
