@@ -41,7 +41,7 @@ FILL_MEASURED, FILL_OTHER = 0.45, 0.1
 OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
 
 CONVENTION = "Left of the picture is left of the head (neurological). Positions: world coordinates in mm, RAS+."
-NO_VALUE = " Grey: no value there."
+NO_VALUE = " Grey beside the colours: no value there."
 
 WIDTH_IN, DPI = 14.0, 120
 SIDE_IN, TOP_IN, BOTTOM_IN, CAPTION_IN, GAP_IN, BAR_IN = 0.08, 0.42, 0.3, 0.2, 0.05, 1.0
@@ -149,13 +149,15 @@ def flicker_figures(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "
     """
     require_same_grid(t1w=t1w, pet_on_t1w=pet_on_t1w, mask=mask)
     rows = _mosaic(world_box(mask), 5)
-    of_t1w, t1w_panels = _sheet(rows, "T1w", bar=True)
-    of_pet, pet_panels = _sheet(rows, "PET on the grid of the T1w", bar=True)
+    # One title for both: they are shown on top of each other.
+    of_t1w, t1w_panels = _sheet(rows, "T1w and PET at the same places", bar=True)
+    of_pet, pet_panels = _sheet(rows, "T1w and PET at the same places", bar=True)
     window, top = grey_window(t1w, mask), _upper(pet_on_t1w, mask)
     for (t1w_axes, view), (pet_axes, _) in zip(t1w_panels, pet_panels, strict=True):
         _show_grey(t1w_axes, t1w, view, window)
         _show_uptake(pet_axes, pet_on_t1w, view, (0.0, top))
-    _colour_bar(of_pet, *_activity_scale(top, unit))
+    for figure in (of_t1w, of_pet):
+        _colour_bar(figure, *_activity_scale(top, unit))
     return of_t1w, of_pet
 
 
@@ -295,9 +297,9 @@ def _foreground(t1w: Volume) -> Volume:
 
 def _mosaic(box: NDArray[np.float64], count: int, margin_mm: float = 16.0, step_mm: float = 1.0) -> list[list[View]]:
     """One row of slices for each plane, all of one width: the wider of left-right and posterior-anterior."""
-    shown = box.copy()
-    length = box[:, 1] - box[:, 0]
-    shown[:2] += ((length[:2].max() - length[:2]) / 2)[:, None] * (-1.0, 1.0)
+    half = np.ceil((box[:2, 1] - box[:2, 0]).max() / 2)
+    centre = np.round(box[:2].mean(axis=1))
+    shown = np.stack([np.append(centre - half, box[2, 0]), np.append(centre + half, box[2, 1])], axis=1)
     rows = []
     for plane, (_, _, through) in PLANES.items():
         spread = shown.copy()
@@ -368,7 +370,7 @@ def _show_grey(axes: Axes, img: Volume, view: View, window: tuple[float, float])
 
 def _show_uptake(axes: Axes, img: Volume, view: View, scale: tuple[float, float]) -> None:
     """Draw on the colour scale; pixels without a value (NaN, or outside the grid) are grey."""
-    axes.set_facecolor("#7f7f7f")
+    axes.set_facecolor("#404040")
     axes.imshow(sample(img, view), cmap=UPTAKE_MAP, vmin=scale[0], vmax=scale[1], **_placed(view))
 
 

@@ -1,0 +1,381 @@
+"""One self-contained HTML page per participant.
+
+The page is a query over files: figures, sidecars, tables and error records are found by their BIDS names under the
+output folder, so that it can be written again at any time without computing anything. Images are embedded; the page
+needs no network and no other file. The same files give the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.derivatives import page_path
+from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
+from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.volume import load_volume, voxel_volume_mm3
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
+SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
+
+#: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
+FIGURES = {
+    "brainMask": (
+        "Brain mask",
+        "The outline should follow the brain: no skull inside, no cortex or cerebellum outside.",
+    ),
+    "parcellation": ("Parcellation", "Borders should follow the folds; left and right should mirror each other."),
+    "coregistration": (
+        "PET on T1w",
+        "Ventricles, brain stem and the border of the brain in the PET should lie on the edges of the T1w.",
+    ),
+    "suvr": ("SUVR", "One fixed scale for all participants."),
+    "reference": (
+        "Reference region",
+        "The region should keep clear of its neighbours and of tissue outside the brain.",
+    ),
+}
+#: The two figures that the slider blends.
+BLEND = ("blendT1w", "blendPET")
+
+#: Fields of the SUVR sidecar that the page shows as numbers: heading and unit.
+QUALITY = {
+    "TracerName": ("Tracer", ""),
+    "TracerRadionuclide": ("Radionuclide", ""),
+    "Manufacturer": ("Manufacturer", ""),
+    "ManufacturersModelName": ("Scanner", ""),
+    "FrameIndices": ("Frames used, counted from 0", ""),
+    "ReferenceRegion": ("Reference region", ""),
+    "ReferenceValue": ("Activity in the reference region", "Bq/mL"),
+    "ReferenceRegionVolume": ("Volume of the reference region", "mm³"),
+    "RegistrationMetric": ("Fit of PET to T1w (normalised mutual information)", ""),
+    "SmoothingFWHM": ("Smoothing applied, FWHM", "mm"),
+    "EffectiveFWHM": ("Effective resolution, FWHM", "mm"),
+    "Labels": ("Labels", ""),
+    "SettingsHash": ("Settings (hash)", ""),
+}
+
+COMPOSITES = {
+    "braak1": "Braak I",
+    "braak34": "Braak III–IV",
+    "braak56": "Braak V–VI",
+    "metatemporal": "Meta-temporal",
+}
+MISSING = "n/a"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An embedded picture: ``source`` is a data URI, or None with a ``problem``."""
+
+    title: str
+    hint: str
+    name: str
+    source: str | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The region table of a scan for one reference region, as text."""
+
+    reference: str
+    source: str
+    composites: list[dict[str, str]]
+    cortical: list[dict[str, str]]
+    others: list[dict[str, str]]
+    file: str
+
+
+@dataclass
+class Scan:
+    """What was made of one T1w or PET scan."""
+
+    title: str
+    kind: str
+    anchor: str
+    figures: list[Figure] = field(default_factory=list)
+    blend: list[Figure] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[Regions] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def write_participant_report(output_dir: Path, participant: str) -> Path:
+    """Write ``OUTPUT_DIR/sub-XX.html`` from what lies under the output folder; returns its path.
+
+    Parameters
+    ----------
+    output_dir
+        The derivatives dataset.
+    participant
+        Label, with or without ``sub-``.
+
+    Raises
+    ------
+    MissingInputError
+        There is neither a folder nor an error record of that participant.
+    OutputError
+        The page cannot be written.
+    """
+    output_dir = Path(output_dir)
+    label = "sub-" + participant.removeprefix("sub-")
+    errors = error_records(output_dir, label)
+    if not (output_dir / label).is_dir() and not errors:
+        raise MissingInputError(
+            f"{output_dir} has no folder {label} and no error record of it; run the participant first"
+        )
+    scans = find_scans(output_dir, label)
+    page = _template().render(
+        label=label,
+        t1ws=[scan for scan in scans if scan.kind == "T1w"],
+        pets=[scan for scan in scans if scan.kind == "pet"],
+        errors=errors,
+        methods=_methods(output_dir),
+        software=_software(scans),
+        composite_names=COMPOSITES,
+        missing=MISSING,
+    )
+    return write_text(page, page_path(output_dir, label.removeprefix("sub-")))
+
+
+def find_scans(output_dir: Path, label: str) -> list[Scan]:
+    """Every T1w and PET scan of a participant of which there is a figure, a sidecar or a table, T1w first.
+
+    Files that cannot be read are named in ``problems`` of their scan; they never stop the page.
+    """
+    scans: dict[tuple[str, ...], Scan] = {}
+    files = sorted(path for path in (output_dir / label).rglob("*") if not path.name.startswith("."))
+    for path in files:
+        entities, suffix = name_parts(path)
+        kind = _kind_of(path, suffix)
+        if kind is None:
+            continue
+        key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
+        scan = scans.setdefault(key, _new_scan(kind, entities))
+        try:
+            _add(scan, path, entities, suffix)
+        except TauPipelineError as exc:
+            scan.problems.append(str(exc))
+    for scan in scans.values():
+        scan.figures.sort(key=lambda figure: _rank(figure.name))
+        scan.assumptions = list(dict.fromkeys(scan.assumptions))
+    return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
+
+
+def name_parts(path: Path) -> tuple[dict[str, str], str]:
+    """Entities and suffix of a BIDS name: ``sub-01_trc-X_desc-suvr_pet.png`` gives ``{sub, trc, desc}`` and ``pet``."""
+    *pairs, suffix = path.name.split(".")[0].split("_")
+    return dict(pair.split("-", 1) for pair in pairs if "-" in pair), suffix
+
+
+def _kind_of(path: Path, suffix: str) -> str | None:
+    """Whether a file tells of a T1w or of a PET scan, or of neither."""
+    if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
+        return suffix
+    if path.parent.name == "pet" and (path.name.endswith("_pet.json") or path.name.endswith("_rois.tsv")):
+        return "pet"
+    if path.parent.name == "anat" and path.name.endswith(("_T1w.json", "_desc-brain_mask.nii.gz", "_dseg.json")):
+        return "T1w"
+    return None
+
+
+def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
+    words = {"ses": "session", "trc": "tracer", "rec": "reconstruction", "acq": "acquisition"}
+    parts = [f"{words.get(name, name)} {entities[name]}" for name in SCAN_ENTITIES if name in entities]
+    title = "PET" if kind == "pet" else "T1w"
+    anchor = "-".join([kind, *(entities[name] for name in SCAN_ENTITIES if name in entities)])
+    return Scan(title=", ".join([title, *parts]), kind=kind, anchor=re.sub(r"[^A-Za-z0-9-]", "", anchor))
+
+
+def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> None:
+    """Put what one file tells into its scan."""
+    if path.suffix == ".png":
+        figure = embed(path, entities.get("desc", ""))
+        (scan.blend if entities.get("desc") in BLEND else scan.figures).append(figure)
+    elif path.name.endswith("_rois.tsv"):
+        scan.regions.extend(region_tables(read_tsv(path), path.name))
+    elif suffix == "mask":
+        scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
+    else:
+        sidecar = read_json(path)
+        assumed = sidecar.get("Assumptions", [])
+        scan.assumptions.extend([assumed] if isinstance(assumed, str) else map(str, assumed))
+        if suffix == "pet":
+            scan.maps.append({"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar})
+        elif suffix == "dseg" and "Labels" in sidecar:
+            scan.facts.append(("Labels", _text(sidecar["Labels"])))
+
+
+def embed(path: Path, desc: str) -> Figure:
+    """A PNG figure as JPEG in a data URI: a third of the size, full colour resolution so that thin lines stay sharp."""
+    from PIL import Image
+
+    start = next((start for start in FIGURES if desc.startswith(start)), "")
+    title, hint = FIGURES.get(start, (desc, ""))
+    rest = desc.removeprefix(start)
+    title = f"{title}: {rest}" if start and rest else title
+    try:
+        with Image.open(path) as picture, io.BytesIO() as jpeg:
+            picture.convert("RGB").save(jpeg, "JPEG", quality=88, subsampling=0, optimize=True)
+            content = base64.b64encode(jpeg.getvalue()).decode("ascii")
+    except OSError as exc:
+        return Figure(title, hint, path.name, None, f"{path.name} cannot be read as an image ({exc})")
+    return Figure(title, hint, path.name, f"data:image/jpeg;base64,{content}")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    desc = name_parts(Path(name))[0].get("desc", "")
+    order = [k for k, start in enumerate(FIGURES) if desc.startswith(start)]
+    return (order[0] if order else len(FIGURES), name)
+
+
+def _mask_volume_ml(path: Path) -> float:
+    mask = load_volume(path, ndim=3)
+    return float((mask.get_fdata(dtype="float32") > 0).sum() * voxel_volume_mm3(mask) / 1000)
+
+
+def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The window in minutes, and the fields of `QUALITY` that the sidecar has, as text with units."""
+    facts = [("Window after injection", window)] if (window := _window(sidecar)) else []
+    for name, (heading, unit) in QUALITY.items():
+        value = sidecar.get(name)
+        if value == MISSING:
+            facts.append((heading, MISSING))
+        elif value not in (None, "", []):
+            facts.append((heading, f"{_text(value)} {unit}".strip()))
+    return facts
+
+
+def _window(sidecar: Mapping[str, Any]) -> str:
+    """From when to when the map stands for: ``80 to 100 min``; empty if the sidecar has no numbers for it."""
+    starts, durations = sidecar.get("FrameTimesStart"), sidecar.get("FrameDuration")
+    try:
+        return f"{min(starts) / 60:g} to {(max(starts) + durations[-1]) / 60:g} min"  # type: ignore[arg-type, index]
+    except (TypeError, ValueError, IndexError):
+        return ""
+
+
+def _text(value: Any) -> str:
+    """A JSON value as a short text: numbers with four digits, lists separated by commas."""
+    if isinstance(value, bool) or not isinstance(value, float | int | list):
+        return str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
+    """A regional table as text, one for each reference region and source.
+
+    Parameters
+    ----------
+    table
+        Rows of a ``*_rois.tsv``.
+    file
+        Name of the file.
+
+    Raises
+    ------
+    DamagedFileError
+        The table lacks a column that the page needs.
+    """
+    needed = {"reference_region", "source", "kind", "region", "hemisphere", "n_voxels", "volume_mm3", "suvr_mean"}
+    if absent := sorted(needed - set(table.columns)):
+        raise DamagedFileError(f"the table {file} has no column {', '.join(absent)}; run the participant again")
+    found = []
+    for (reference, source), rows in table.groupby(["reference_region", "source"], sort=False, dropna=False):
+        of_kind = {kind: rows[rows["kind"] == kind] for kind in ("composite", "cortical", "subcortical", "reference")}
+        found.append(
+            Regions(
+                reference=_cell(reference),
+                source=_cell(source),
+                composites=_by_hemisphere(of_kind["composite"]),
+                cortical=_by_hemisphere(of_kind["cortical"]),
+                others=_by_hemisphere(of_kind["subcortical"]) + _by_hemisphere(of_kind["reference"]),
+                file=file,
+            )
+        )
+    return found
+
+
+def _by_hemisphere(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """One row per structure; its left, right and unpaired values side by side."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        name = re.sub(r"^(ctx-[lr]h-|Left-|Right-)", "", str(row["region"]))
+        side = row["hemisphere"] if row["hemisphere"] in ("left", "right") else "both"
+        line = found.setdefault(name, {"region": COMPOSITES.get(name, name)})
+        line[f"{side}_suvr"] = _cell(row["suvr_mean"], ".3f")
+        line[f"{side}_sd"] = _cell(row.get("suvr_sd"), ".3f")
+        line[f"{side}_ml"] = _cell(row["volume_mm3"], ".2f", 1e-3)
+    return list(found.values())
+
+
+def _cell(value: Any, form: str = "", scale: float = 1.0) -> str:
+    """A table cell as text; what is missing is ``n/a``."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return MISSING
+    return format(float(value) * scale, form) if form else str(value)
+
+
+def error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
+    """Error records of a participant in ``logs/errors``: name of the file, one sentence, and the rest as text.
+
+    A record belongs to the participant if its name holds the label as a whole (``sub-1`` is not in ``sub-10``).
+    """
+    own = re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
+    folder = output_dir / "logs" / "errors"
+    records = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".txt") and own.search(path.name))
+    return [_error_record(path) for path in records]
+
+
+def _error_record(path: Path) -> dict[str, str]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    record: Any = None
+    if path.suffix == ".json":
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = None
+    if not isinstance(record, dict):
+        first = next((line for line in text.splitlines() if line.strip()), "empty record")
+        return {"file": path.name, "message": first, "details": text}
+    message = next((str(record[name]) for name in ("message", "error", "reason") if record.get(name)), path.name)
+    details = json.dumps(record, indent=2, ensure_ascii=False)
+    return {"file": path.name, "message": message, "details": details}
+
+
+def _methods(output_dir: Path) -> str:
+    """The methods text that the run left in ``logs/CITATION.md``; empty if there is none."""
+    path = output_dir / "logs" / "CITATION.md"
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+def _software(scans: Iterable[Scan]) -> list[str]:
+    """Name and version of what wrote the sidecars; more than one if they are from several runs."""
+    named = [one["sidecar"] for scan in scans for one in scan.maps if "SoftwareName" in one["sidecar"]]
+    return sorted({f"{sidecar['SoftwareName']} {sidecar.get('SoftwareVersion', '')}".strip() for sidecar in named})
+
+
+def _template() -> Any:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("participant.html.jinja")
