@@ -375,5 +375,6 @@ def _frames_in(path: Path) -> int:
     try:
         shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
-        raise DamagedFileError(f"{path} is damaged or is not an image ({exc}); copy or convert it again") from exc
+        why = str(exc).replace(str(path), path.name)
+        raise DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again") from exc
     return math.prod(shape[3:])

@@ -69,11 +69,13 @@ def _times(table_file: Path, column: str) -> list[tuple[str, datetime]]:
         return []
     if column not in table or "acq_time" not in table:
         return []
-    pairs = zip(table[column].astype(str), table["acq_time"].astype(str), strict=True)
-    return [(label, time) for label, text in pairs if (time := _time(text)) is not None]
+    pairs = zip(table[column], table["acq_time"], strict=True)
+    return [(str(label), time) for label, text in pairs if (time := _time(text)) is not None]
 
 
-def _time(text: str) -> datetime | None:
+def _time(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
     try:
         # Some rows have a time zone and some have not; a day more or less does not matter here.
         return datetime.fromisoformat(text).replace(tzinfo=None)

@@ -219,7 +219,7 @@ def _check_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> Non
     if min(durations) <= 0:
         raise MetadataError(f"FrameDuration has the value {min(durations):g}; durations in seconds above 0 are needed")
     ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
-    total = ends[-1] - starts[0]
+    total = max(ends) - min(starts)
     if max(ends) > LONGEST_S:
         raise MetadataError(
             f"the last frame ends {max(ends):g} s after injection, more than a day; FrameTimesStart and FrameDuration "
