@@ -137,7 +137,7 @@ def parse_reference(text: str) -> str:
     ('CerebellarGM', 'Labels8x47')
     """
     plain = re.sub(r"[\s_-]", "", text).lower()
-    if re.fullmatch(r"(labels)?\d+([+,x]\d+)*", plain):
+    if re.fullmatch(r"(labels[_-]?)?\d+([+,x]\d+)*", re.sub(r"\s", "", text).lower()):
         numbers = sorted({int(number) for number in re.findall(r"\d+", plain)})
         if numbers[0] > 0:
             return "Labels" + "x".join(map(str, numbers))
