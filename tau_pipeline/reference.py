@@ -99,7 +99,7 @@ REGIONS = {
         ),
         Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 0.1, 0.45, 8000.0),
         Definition("Pons", (16,), "the brainstem inside the template's pons", 0.05, 0.1, 1000.0),
-        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and CSF", 0.1, 0.02, 5000.0),
+        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and CSF", 0.05, 0.02, 5000.0),
     )
 }
 
@@ -288,6 +288,18 @@ def _within_template_region(
     return inside & inferior & (distance <= _FURTHEST_LOBULE_MM)
 
 
+def measured_part(activity: NDArray, reference: NDArray) -> NDArray[np.bool_]:
+    """The voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut field of view does not lower the mean.
+
+    A voxel that is not finite, or exactly 0 as resampling leaves it outside the field of view, was not measured.
+    """
+    return reference.astype(bool) & _measured(activity)
+
+
+def _measured(values: NDArray) -> NDArray[np.bool_]:
+    return np.isfinite(values) & (values != 0)
+
+
 def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name: str) -> tuple[str, ...]:
     """Refuse a reference region whose activity cannot be right, and say what looks odd.
 
@@ -317,8 +329,7 @@ def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name:
     values = activity[reference].astype(np.float64)
     if values.size == 0:
         raise ReferenceRegionError(f"reference region {name} is empty; check the parcellation")
-    # A value of exactly 0 is what resampling leaves outside the scanner's field of view.
-    measured = np.isfinite(values) & (values != 0)
+    measured = _measured(values)
     lacking = 100 * (1 - measured.mean())
     if lacking >= 50:
         raise ReferenceRegionError(
@@ -344,7 +355,9 @@ def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name:
 def _oddities(values: NDArray, lacking: float, name: str) -> tuple[str, ...]:
     found = []
     if lacking > 5:
-        found.append(f"{lacking:.0f} % of reference region {name} has no PET activity and does not count.")
+        found.append(
+            f"{lacking:.0f} % of reference region {name} has no PET activity: it is partly outside the field of view."
+        )
     variation = 100 * float(values.std() / values.mean())
     if variation > 35:
         found.append(

@@ -340,6 +340,17 @@ def test_a_region_outside_the_field_of_view_is_an_error_and_partly_outside_a_sen
         reference.check_reference(activity, region, brain, "CerebellarGM")
 
 
+def test_the_measured_part_keeps_the_mean_of_a_region_that_the_field_of_view_cuts(scan):
+    activity, region, _ = scan
+    activity[region] = 3000.0
+    activity[:, :, :12] = 0
+    activity[:, 9] = np.nan
+    part = reference.measured_part(activity, region)
+    assert 0 < part.sum() < region.sum()
+    assert activity[part].mean() == 3000
+    assert not (part & ~region).any()
+
+
 def test_a_scattered_activity_is_flagged(scan):
     activity, region, brain = scan
     activity[region] *= np.random.default_rng(2).choice([0.4, 1.6], region.sum())
