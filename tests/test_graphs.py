@@ -1,0 +1,121 @@
+"""The graphs: every field that is wired exists, and every field that is needed is wired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nipype.interfaces.base import isdefined
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from tau_pipeline.bids import Scan, T1w
+from tau_pipeline.config import Execution, Settings
+from tau_pipeline.frames import plan_frames
+from tau_pipeline.freesurfer import FreeSurferFiles
+from tau_workflows.anat import init_anat_wf
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.pet import init_pet_wf
+from tau_workflows.subject import init_subject_wf
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ParticipantJob:
+    for name in ("T1w.nii.gz", "pet.nii.gz", "aparc+aseg.mgz", "brain.mgz", "mask.mgz"):
+        (tmp_path / name).touch()
+    t1w = T1w("01", None, tmp_path / "T1w.nii.gz", {}, {"sub": "01"})
+    metadata = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "AV1451"}
+    scan = Scan(
+        participant="01",
+        session=None,
+        tracer="AV1451",
+        rec=None,
+        run=None,
+        pet_file=tmp_path / "pet.nii.gz",
+        pet_metadata=metadata,
+        t1w=t1w,
+        entities={"sub": "01", "trc": "AV1451"},
+        n_frames=1,
+        frames=None,
+        manufacturer="GE",
+    )
+    scan_job = ScanJob(scan, plan_frames((9, 9, 9), metadata))
+    settings = Settings(ref_region=("CerebellarGM", "Pons"), target_fwhm=8.0)
+    return ParticipantJob("01", (T1wJob(t1w, None, (scan_job,)),), tmp_path, tmp_path, settings, Execution())
+
+
+def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
+    """Every graph that the package can build."""
+    t1w_job = job.t1ws[0]
+    folder = job.bids_dir
+    freesurfer = FreeSurferFiles(folder, folder / "aparc+aseg.mgz", folder / "brain.mgz", folder / "mask.mgz")
+    scan_job = t1w_job.scans[0]
+    return {
+        "anat": init_anat_wf(t1w_job.t1w, job.settings),
+        "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
+        "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
+        "subject": init_subject_wf(job),
+    }
+
+
+def mistakes(wf: pe.Workflow, *, is_part: bool) -> list[str]:
+    """Fields that are wired but do not exist, and fields that exist but are not wired, over all levels."""
+    found = []
+    flat = wf._create_flat_graph()
+    wired: dict[pe.Node, set[str]] = {node: set() for node in flat.nodes()}
+    for source, target, data in flat.edges(data=True):
+        for out, into in data["connect"]:
+            wired[target].add(into)
+            if out not in source._interface._outputs().copyable_trait_names():
+                found.append(f"{source.fullname} has no output {out}")
+            if into not in target._interface.inputs.copyable_trait_names():
+                found.append(f"{target.fullname} has no input {into}")
+    for node in flat.nodes():
+        identity = isinstance(node.interface, IdentityInterface)
+        if identity and node.name == "inputnode" and is_part:
+            continue
+        for name in node.inputs.copyable_trait_names():
+            field = node.inputs.traits()[name]
+            if (field.mandatory or identity) and name not in wired[node] and not isdefined(getattr(node.inputs, name)):
+                found.append(f"{node.fullname}.{name} is neither set nor wired")
+    return found
+
+
+@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject"])
+def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
+    assert mistakes(workflows(job)[name], is_part=name != "subject") == []
+
+
+def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:
+    wf = pe.Workflow(name="wrong")
+    first = pe.Node(IdentityInterface(fields=["mask_file"]), name="first")
+    first.inputs.mask_file = "x"
+    second = pe.Node(IdentityInterface(fields=["mask_file", "dseg_file"]), name="second")
+    wf.connect(first, "mask_file", second, "mask_flie")
+    found = mistakes(wf, is_part=False)
+    assert any("no input mask_flie" in text for text in found)
+    assert any("dseg_file is neither set nor wired" in text for text in found)
+
+
+def test_every_image_interface_is_used_by_a_graph(job: ParticipantJob) -> None:
+    from tau_workflows.interfaces import anat, figures, outputs, pet
+    from tau_workflows.interfaces.base import LibraryInterface
+
+    written = {
+        cls
+        for module in (anat, figures, outputs, pet)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, LibraryInterface) and cls is not LibraryInterface
+    }
+    used = {type(node.interface) for wf in workflows(job).values() for node in wf._create_flat_graph().nodes()}
+    used |= {type(node.interface) for wf in workflows(job).values() for node in mapnode_interfaces(wf)}
+    assert written <= used
+
+
+def mapnode_interfaces(wf: pe.Workflow) -> list[pe.Node]:
+    """The single nodes that the map nodes of a graph stand for."""
+    return [
+        pe.Node(node._interface, name="inside")
+        for node in wf._create_flat_graph().nodes()
+        if isinstance(node, pe.MapNode)
+    ]

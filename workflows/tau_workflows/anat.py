@@ -1,0 +1,124 @@
+"""The anatomy of one head: from a T1w to bias-corrected T1w, mask, tissue, parcellation and reference regions."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from tau_pipeline.bids import T1w
+from tau_pipeline.config import Settings
+from tau_pipeline.freesurfer import FreeSurferFiles
+from tau_workflows.interfaces.anat import (
+    CorrectBias,
+    ExtractBrain,
+    FindReference,
+    FreeSurferLabels,
+    Parcellate,
+    RegisterToTemplate,
+    SegmentTissue,
+    WarpTemplateRegions,
+)
+
+#: What the graph gives, in one place, since Nipype does not check the names of an `IdentityInterface`.
+OUTPUTS = [
+    "t1w_preproc_file",
+    "mask_file",
+    "tissue_file",
+    "dseg_file",
+    "t1w_from_template",
+    "template_from_t1w",
+    "reference_file",
+    "reference",
+    "skull_stripped",
+    "assumptions",
+    "labels_source",
+]
+
+
+def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None) -> pe.Workflow:
+    """Everything that is computed from the T1w alone.
+
+    The brain mask comes first, since N4 estimates the bias field inside it. Where FreeSurfer's results are given, their
+    mask and labels take the place of ours from there on; the registration to the template is still needed, for the
+    cerebellar lobules and the pons.
+
+    Parameters
+    ----------
+    t1w
+        The image and its metadata.
+    settings
+        Read here: ``skull_strip_t1w``, ``ref_region``, ``random_seed``.
+    freesurfer
+        Results of FreeSurfer or FastSurfer for the same head, or None.
+
+    Inputs
+    ------
+    t1w_file
+        The T1w; set already.
+
+    Outputs
+    -------
+    t1w_preproc_file, mask_file, tissue_file, dseg_file
+        Images on the T1w grid.
+    t1w_from_template, template_from_t1w
+        Lists of ITK transforms.
+    reference_file, reference
+        One mask and one description for each of ``settings.ref_region``, as lists.
+    skull_stripped, assumptions, labels_source
+        For the sidecars.
+    """
+    wf = pe.Workflow(name="anat_wf")
+    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
+    inputnode.inputs.t1w_file = str(t1w.path)
+    outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+
+    brain = pe.Node(ExtractBrain(skull_strip=settings.skull_strip_t1w), name="brain", mem_gb=1.5)
+    brain.inputs.known_stripped = bool(t1w.skull_stripped)
+    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
+    tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.5)
+    template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.0)
+    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=0.8)
+    reference = pe.MapNode(FindReference(), iterfield=["ref_region"], name="reference", mem_gb=0.5)
+    reference.inputs.ref_region = list(settings.ref_region)
+
+    wf.connect(inputnode, "t1w_file", brain, "t1w_file")
+    wf.connect(inputnode, "t1w_file", bias, "t1w_file")
+    if freesurfer is None:
+        labels = pe.Node(Parcellate(), name="labels", mem_gb=1.5)
+        masked = brain
+        wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
+        wf.connect(brain, "mask_file", labels, "mask_file")
+        wf.connect(tissue, "tissue_file", labels, "tissue_file")
+        wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
+        outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's grey matter"
+    else:
+        labels = masked = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.0)
+        labels.inputs.labels_file = str(freesurfer.labels_file)
+        labels.inputs.brain_file = str(freesurfer.brain_file)
+        wf.connect(inputnode, "t1w_file", labels, "t1w_file")
+        wf.connect(brain, "mask_file", labels, "brain_mask_file")
+        outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
+    for node in (bias, tissue, template):
+        wf.connect(masked, "mask_file", node, "mask_file")
+    for node in (tissue, template, regions):
+        wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
+    wf.connect(template, "t1w_from_template", regions, "t1w_from_template")
+    wf.connect(labels, "dseg_file", reference, "dseg_file")
+    wf.connect(tissue, "tissue_file", reference, "tissue_file")
+    wf.connect(regions, "template_regions_file", reference, "template_regions_file")
+
+    results = {
+        "t1w_preproc_file": bias,
+        "mask_file": masked,
+        "tissue_file": tissue,
+        "dseg_file": labels,
+        "t1w_from_template": template,
+        "template_from_t1w": template,
+        "reference_file": reference,
+        "reference": reference,
+        "skull_stripped": brain,
+        "assumptions": brain,
+    }
+    for name, node in results.items():
+        wf.connect(node, name, outputnode, name)
+    return wf

@@ -1,0 +1,103 @@
+"""The command line: options made from the documentation of the settings, and exit codes.
+
+Exit codes: 0 everything asked for is done; 1 at least one scan failed, the others are complete; 2 the call or the
+input is wrong and nothing was computed; 3 there was nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline import __version__
+from tau_pipeline.config import FieldDoc, configuration, documentation
+from tau_pipeline.errors import TauPipelineError
+
+DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
+
+LEVELS = {"participant": "from raw BIDS to SUVR maps and region tables, each participant by itself"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser; every option but ``--config-file`` and ``--version`` is a field of the configuration."""
+    parser = argparse.ArgumentParser(
+        prog="tau-pipeline",
+        description="Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables.",
+        epilog="Hyphens and underscores in option names mean the same.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", type=Path, help="the raw BIDS dataset")
+    parser.add_argument("output_dir", type=Path, help="folder for the derivatives; made where it does not exist")
+    parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v}" for k, v in LEVELS.items()))
+    parser.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of settings; options win over it")
+    parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
+    groups = {name: parser.add_argument_group(name) for name in ("selection", "settings", "execution")}
+    for doc in documentation():
+        groups[doc.section].add_argument(*doc.flags, **_argument(doc))
+    return parser
+
+
+def _argument(doc: FieldDoc) -> dict[str, Any]:
+    """Arguments of ``add_argument`` for one field; None always means "not given", so that a TOML value can stand."""
+    unit = f" ({doc.unit})" if doc.unit else ""
+    default = "" if doc.default in (None, (), False) else f" Default: {_in_words(doc.default)}."
+    common: dict[str, Any] = {
+        "dest": doc.name,
+        "default": None,
+        "help": f"{doc.help}{unit}{default}".replace("%", "%%"),
+    }
+    if doc.name == "verbose":
+        return {**common, "action": "count"}
+    if doc.kind is bool:
+        return {**common, "action": argparse.BooleanOptionalAction if doc.default else "store_true"}
+    metavar = {int: "N", float: "X"}.get(doc.kind, doc.name.rsplit("_", 1)[-1].upper())
+    common |= {"type": doc.kind}
+    if doc.choices:
+        return {**common, "choices": doc.choices}
+    if doc.pair:
+        return {**common, "nargs": 2, "metavar": ("START", "END")}
+    if doc.name == "derivatives":
+        return {**common, "nargs": "+", "action": "extend", "metavar": "NAME=PATH"}
+    return {**common, "metavar": metavar, **({"nargs": "+"} if doc.many else {})}
+
+
+def _in_words(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _hyphenated(argument: str) -> str:
+    """``--participant_label=01`` as ``--participant-label=01``; values are left alone."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    options = vars(build_parser().parse_args(arguments))
+    bids_dir, output_dir, config_file = (options.pop(name) for name in ("bids_dir", "output_dir", "config_file"))
+    options.pop("level")
+    # Both ask the network for a newer version at import; a run must not depend on it.
+    os.environ.setdefault("NO_ET", "1")
+    os.environ.setdefault("NIPYPE_NO_ET", "1")
+    try:
+        config = configuration(config_file, options)
+        from tau_workflows.cohort import run_participants
+
+        return run_participants(bids_dir, output_dir, config)
+    except TauPipelineError as exc:
+        print(f"tau-pipeline: {exc}", file=sys.stderr)
+        return WRONG_CALL
+    except KeyboardInterrupt:
+        print("tau-pipeline: interrupted; the same command goes on from here", file=sys.stderr)
+        return SOME_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The same work over many participants: plan all of it first, then run each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+from pydra.compose import python
+from pydra.engine.submitter import Submitter
+
+from tau_pipeline.bids import Participant, T1w, find_participants
+from tau_pipeline.bids_validation import ValidatorError, validate
+from tau_pipeline.config import Configuration, Execution
+from tau_pipeline.derivatives import check_output_dir, error_path, page_path, write_dataset_files
+from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.files import read_json, write_json, write_text
+from tau_pipeline.frames import plan_frames
+from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
+from tau_pipeline.reference import parse_reference
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.methods import methods_text
+
+#: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
+MEMORY_OF_ONE_MB = 3000
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs to run, and why each scan that cannot be run cannot, by its key."""
+
+    jobs: tuple[ParticipantJob, ...]
+    problems: Mapping[str, str]
+
+
+def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Do everything that was asked for; returns the exit code.
+
+    Raises
+    ------
+    TauPipelineError
+        The call or the dataset as a whole is wrong; nothing was computed.
+    """
+    started = time.monotonic()
+    config = _resolved(config)
+    bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
+    _check_places(bids_dir, output_dir, config.execution.work_dir)
+    participants = find_participants(bids_dir, config.selection)
+    if not config.execution.skip_bids_validation:
+        _report_validation(bids_dir, "the input")
+    plan = plan_participants(participants, bids_dir, output_dir, config)
+    if not plan.jobs and not plan.problems:
+        _say("nothing to do: the options leave no T1w and no PET of this dataset")
+        return NOTHING_TO_DO
+    write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
+    for key, message in plan.problems.items():
+        write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
+        _say(f"{key}: {message}")
+    failures = {**plan.problems, **run_jobs(plan.jobs, config.execution)}
+    write_text(methods_text(config.settings), output_dir / "logs" / "CITATION.md")
+    _report_validation(output_dir, "the output")
+    _summarise(plan, failures, output_dir, time.monotonic() - started)
+    return SOME_FAILED if failures else DONE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tau-pipeline: {text}\n")
+    sys.stderr.flush()
+
+
+def _resolved(config: Configuration) -> Configuration:
+    """The same configuration with reference regions by their proper names and an absolute work folder."""
+    regions = tuple(dict.fromkeys(parse_reference(name) for name in config.settings.ref_region))
+    return replace(
+        config,
+        settings=replace(config.settings, ref_region=regions),
+        execution=replace(config.execution, work_dir=config.execution.work_dir.absolute()),
+    )
+
+
+def _check_places(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
+    """Refuse an input that is not there, and output or work folders that would write into it."""
+    check_output_dir(output_dir, bids_dir)
+    if bids_dir.resolve() in work_dir.resolve().parents and output_dir.resolve() not in work_dir.resolve().parents:
+        raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
+    for folder in (output_dir, work_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"there is no permission to write into {folder}; change it, or give another folder")
+
+
+def _report_validation(dataset: Path, what: str) -> None:
+    """Say what the BIDS validator finds.
+
+    Errors do not stop the run: what cannot be read fails by itself, with its own reason, and the rest completes.
+    """
+    try:
+        found = validate(dataset)
+    except ValidatorError as exc:
+        _say(str(exc))
+        return
+    for sentence in found.errors:
+        _say(f"the BIDS validator calls {what} invalid: {sentence}")
+    if found.valid:
+        _say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
+
+
+def plan_participants(
+    participants: Sequence[Participant], bids_dir: Path, output_dir: Path, config: Configuration
+) -> Plan:
+    """Decide, from metadata alone, what is to be done; nothing is computed.
+
+    Parameters
+    ----------
+    participants
+        As `tau_pipeline.bids.find_participants` gives them.
+    bids_dir, output_dir
+        Absolute paths.
+    config
+        With reference regions by their proper names and an absolute work folder.
+    """
+    derivatives = parse_derivatives(config.selection.derivatives)
+    jobs, problems = [], {}
+    for participant in participants:
+        problems.update({problem.key: problem.message for problem in participant.problems})
+        scans: dict[Path, list[ScanJob]] = {}
+        for scan in participant.scans:
+            try:
+                shape = (1, 1, 1, scan.n_frames)
+                frames = plan_frames(shape, scan.pet_metadata, config.settings.suvr_window)
+                scans.setdefault(scan.t1w.path, []).append(ScanJob(scan, frames))
+            except TauPipelineError as exc:
+                problems[f"{scan.key}_pet"] = str(exc)
+        t1ws = []
+        for t1w in participant.t1ws:
+            try:
+                t1ws.append(T1wJob(t1w, _freesurfer_of(t1w, derivatives), tuple(scans.get(t1w.path, ()))))
+            except TauPipelineError as exc:
+                problems[f"{t1w.key}_T1w"] = str(exc)
+        if t1ws:
+            jobs.append(
+                ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
+            )
+    return Plan(tuple(jobs), problems)
+
+
+def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:
+    for folder in derivatives.values():
+        found = find_freesurfer(folder, t1w.participant, t1w.session)
+        if found is not None:
+            return found
+    return None
+
+
+def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:
+    """Run each participant in a process of its own; returns why scans failed, by their keys."""
+    if not jobs:
+        return {}
+    together, processes = _shares(len(jobs), execution)
+    inbox = execution.work_dir / "jobs"
+    shutil.rmtree(inbox, ignore_errors=True)
+    inbox.mkdir(parents=True)
+    files = []
+    for job in jobs:
+        own = replace(job, execution=replace(execution, nprocs=processes))
+        files.append(inbox / f"sub-{job.participant}.pkl")
+        files[-1].write_bytes(pickle.dumps(own))
+    task = RunJob().split(job_file=[str(file) for file in files])
+    with Submitter(cache_root=inbox / "pydra", worker=execution.worker, n_procs=together) as submit:
+        submit(task, raise_errors=False)
+    return {key: message for job in jobs for key, message in _failures(job).items()}
+
+
+@python.define
+def RunJob(job_file: str) -> int:
+    """Run one participant's job; its exit code."""
+    from tau_workflows.participant import run_in_own_process
+
+    return run_in_own_process(job_file)
+
+
+def _shares(n_jobs: int, execution: Execution) -> tuple[int, int]:
+    """How many participants run at a time, and with how many processes each: memory is what is scarce."""
+    processes = execution.nprocs or psutil.cpu_count() or 1
+    memory_mb = execution.mem_mb or psutil.virtual_memory().available // 2**20
+    together = max(1, min(n_jobs, processes, int(memory_mb) // MEMORY_OF_ONE_MB))
+    return together, max(1, processes // together)
+
+
+def _failures(job: ParticipantJob) -> dict[str, str]:
+    """Why scans of a participant failed, from the records that its process left."""
+    found = {}
+    for key in (*job.keys, f"sub-{job.participant}"):
+        record = error_path(job.output_dir, key)
+        if record.is_file():
+            found[key] = str(read_json(record).get("message", ""))
+    return found
+
+
+def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
+    asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
+    done = sorted(asked - set(failures))
+    _say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
+    for key, message in failures.items():
+        _say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
+    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
+    for job in plan.jobs:
+        if page_path(output_dir, job.participant).is_file():
+            _say(f"page: {page_path(output_dir, job.participant)}")

@@ -1,0 +1,118 @@
+"""How a graph is executed: Nipype's settings, its plugin, and records of what failed."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nipype.pipeline import engine as pe
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+
+from tau_pipeline.config import Execution
+from tau_pipeline.errors import SettingError
+from tau_pipeline.files import read_json
+from tau_workflows.interfaces.base import ERROR_RECORD
+
+
+class ProcessPlugin(MultiProcPlugin):
+    """Nipype's MultiProc, except that a worker killed from outside fails its node instead of hanging the run."""
+
+    def _async_callback(self, args: Any) -> None:
+        try:
+            super()._async_callback(args)
+        except BaseException:
+            lost = [taskid for taskid, future in self._task_obj.items() if future is args]
+            for taskid in lost:
+                self._taskresult[taskid] = {"result": None, "traceback": traceback.format_exc(), "taskid": taskid}
+
+
+@dataclass
+class NodeTimes:
+    """What happened to the nodes: wall time in seconds of each that ran, by its full name, and those that failed.
+
+    Nodes whose results were there already do not appear.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, pe.Node] = field(default_factory=dict)
+    listener: Callable[[str, str], None] | None = None
+    _started: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, node: pe.Node, status: str) -> None:
+        """Take one event from the plugin: start, end or exception."""
+        name = node.fullname
+        if status == "start":
+            self._started[name] = time.monotonic()
+        elif name in self._started:
+            self.seconds[name] = round(time.monotonic() - self._started[name], 2)
+        if status == "exception":
+            self.failed[name] = node
+        if self.listener and name in self._started | self.failed:
+            self.listener(name, status)
+
+
+def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool = False) -> None:
+    """Set how Nipype runs ``workflow``: by content of the inputs, quick polling, readable crash files."""
+    workflow.base_dir = str(work_dir)
+    workflow.config["execution"] = {
+        "hash_method": "content",
+        "crashfile_format": "txt",
+        "crashdump_dir": str(work_dir / workflow.name / "crashes"),
+        "poll_sleep_duration": "0.1",
+        "stop_on_first_crash": str(stop_on_first_crash).lower(),
+        "remove_unnecessary_outputs": "false",
+        "create_report": "false",
+        "check_version": "false",
+    }
+
+
+def execute(workflow: pe.Workflow, execution: Execution, times: NodeTimes) -> None:
+    """Run a configured workflow to its end; failed nodes are in ``times.failed`` and stop only what needs them."""
+    try:
+        workflow.run(plugin=_plugin(execution, times))
+    except RuntimeError:
+        # Nipype raises the first node's error again when all is over; each has its own record by then.
+        if not times.failed:
+            raise
+
+
+def _plugin(execution: Execution, times: NodeTimes) -> Any:
+    """Make Nipype's plugin: this machine's processes, or what the file of ``--use-plugin`` names."""
+    if execution.use_plugin is not None:
+        return _plugin_from(execution.use_plugin, times)
+    args: dict[str, Any] = {"n_procs": execution.nprocs or 1, "status_callback": times, "raise_insufficient": False}
+    if execution.mem_mb:
+        args["memory_gb"] = execution.mem_mb / 1024
+    return ProcessPlugin(plugin_args=args)
+
+
+def _plugin_from(file: Path, times: NodeTimes) -> Any:
+    """Read ``{"plugin": NAME, "plugin_args": {...}}``, the form of fMRIPrep's file, as JSON."""
+    from nipype.pipeline import plugins
+
+    content = read_json(file)
+    name = content.get("plugin")
+    found = getattr(plugins, f"{name}Plugin", None)
+    if found is None:
+        known = ", ".join(sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin")))
+        raise SettingError(f"{file} names the plugin {name!r}; known to Nipype are {known}")
+    return found(plugin_args={**content.get("plugin_args", {}), "status_callback": times})
+
+
+def error_of(node: pe.Node) -> dict[str, Any]:
+    """Tell why a node failed: the record that its interface left, or the last line of its crash file."""
+    record = Path(node.output_dir()) / ERROR_RECORD
+    if record.is_file():
+        return read_json(record)
+    crashes = Path(node.config["execution"]["crashdump_dir"])
+    matching = sorted(crashes.glob(f"crash-*-{node.name}-*.txt"), key=lambda path: path.stat().st_mtime)
+    text = matching[-1].read_text(encoding="utf-8") if matching else ""
+    lines = [line.strip() for line in text.splitlines()]
+    last = next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Exit|Pool)\b", line)), "")
+    name, _, message = last.partition(":")
+    return {"error": name.rsplit(".", 1)[-1] or "Error", "message": message.strip() or "no message", "traceback": lines}

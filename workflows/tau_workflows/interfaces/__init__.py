@@ -1,0 +1,1 @@
+"""Nipype faces of library functions: load, call, save, nothing else."""

@@ -1,0 +1,239 @@
+"""Interfaces over `tau_pipeline.anat`, `tau_pipeline.parcellation` and `tau_pipeline.reference`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from tau_pipeline import anat, parcellation, reference
+from tau_pipeline.atlas import atlas_files, template_regions
+from tau_pipeline.pet import labels_from_freesurfer
+from tau_pipeline.volume import load_volume, save_volume
+from tau_workflows.interfaces.base import LibraryInterface
+
+
+class _ExtractBrainIn(BaseInterfaceInputSpec):
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
+    skull_strip = traits.Enum("auto", "skip", "force", usedefault=True, desc="whether to look for the brain")
+    known_stripped = traits.Bool(False, usedefault=True, desc="the sidecar says SkullStripped")
+
+
+class _ExtractBrainOut(TraitedSpec):
+    mask_file = File(desc="brain mask, uint8, on the T1w grid")
+    skull_stripped = traits.Bool(desc="the T1w was taken as already stripped")
+    assumptions = traits.List(traits.Str(), desc="what was assumed, in words")
+
+
+class ExtractBrain(LibraryInterface):
+    """Find the brain, or take what is left of a head that was stripped before."""
+
+    input_spec = _ExtractBrainIn
+    output_spec = _ExtractBrainOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        t1w = load_volume(self.inputs.t1w_file, ndim=3)
+        mode, known = self.inputs.skull_strip, self.inputs.known_stripped
+        stripped = mode == "skip" or (mode == "auto" and (known or anat.is_skull_stripped(t1w)))
+        assumptions = []
+        if stripped and not known:
+            why = "as asked for" if mode == "skip" else "because nearly everything around the brain is zero"
+            assumptions.append(f"The T1w was taken as already skull-stripped, {why}.")
+        mask = anat.foreground_mask(t1w) if stripped else anat.extract_brain(t1w)
+        mask_file = save_volume(mask, folder / "mask.nii")
+        return {"mask_file": str(mask_file), "skull_stripped": stripped, "assumptions": assumptions}
+
+
+class _T1wMaskIn(BaseInterfaceInputSpec):
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+
+
+class _CorrectBiasOut(TraitedSpec):
+    t1w_preproc_file = File(desc="T1w without intensity non-uniformity, full head, float32")
+
+
+class CorrectBias(LibraryInterface):
+    """Take out the slow change of intensity across the head (N4)."""
+
+    input_spec = _T1wMaskIn
+    output_spec = _CorrectBiasOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        t1w, mask = load_volume(self.inputs.t1w_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        out = save_volume(anat.correct_bias(t1w, mask), folder / "t1w_preproc.nii")
+        return {"t1w_preproc_file": str(out)}
+
+
+class _TissueIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+
+
+class _TissueOut(TraitedSpec):
+    tissue_file = File(desc="probabilities of CSF, grey and white matter, 4-D")
+
+
+class _RegisterIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+
+
+class _RegisterOut(TraitedSpec):
+    t1w_from_template = traits.List(File(), desc="ITK transforms, template to T1w, in the order ANTs applies them")
+    template_from_t1w = traits.List(File(), desc="ITK transforms, T1w to template")
+
+
+class RegisterToTemplate(LibraryInterface):
+    """Spatial normalisation: affine, then SyN, to MNI152NLin6Asym."""
+
+    input_spec = _RegisterIn
+    output_spec = _RegisterOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        found = anat.register_to_template(
+            load_volume(self.inputs.t1w_preproc_file, ndim=3),
+            load_volume(self.inputs.mask_file, ndim=3),
+            template_brain=atlas_files().template_brain,
+            out_dir=folder,
+            seed=self.inputs.random_seed,
+        )
+        return {
+            "t1w_from_template": [str(path) for path in found.t1w_from_template],
+            "template_from_t1w": [str(path) for path in found.template_from_t1w],
+        }
+
+
+class SegmentTissue(LibraryInterface):
+    """Tissue probabilities inside the brain mask."""
+
+    input_spec = _TissueIn
+    output_spec = _TissueOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        tissue = parcellation.segment_tissue(t1w, mask)
+        return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii"))}
+
+
+class _ParcellateIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    tissue_file = File(exists=True, mandatory=True, desc="tissue probabilities on the T1w grid")
+    t1w_from_template = traits.List(File(exists=True), mandatory=True, desc="ITK transforms, template to T1w")
+
+
+class _ParcellateOut(TraitedSpec):
+    dseg_file = File(desc="Desikan-Killiany and aseg labels, FreeSurfer numbers, on the T1w grid")
+
+
+class Parcellate(LibraryInterface):
+    """Desikan-Killiany labels from the template's, put on this head's own grey matter."""
+
+    input_spec = _ParcellateIn
+    output_spec = _ParcellateOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        dseg = parcellation.parcellate(
+            load_volume(self.inputs.t1w_preproc_file, ndim=3),
+            load_volume(self.inputs.mask_file, ndim=3),
+            load_volume(self.inputs.tissue_file, ndim=4),
+            labels_path=atlas_files().desikan_killiany,
+            t1w_from_template=[Path(path) for path in self.inputs.t1w_from_template],
+        )
+        return {"dseg_file": str(save_volume(dseg, folder / "dseg.nii"))}
+
+
+class _WarpRegionsIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, gives the grid")
+    t1w_from_template = traits.List(File(exists=True), mandatory=True, desc="ITK transforms, template to T1w")
+
+
+class _WarpRegionsOut(TraitedSpec):
+    template_regions_file = File(desc="cerebellar lobules and pons on the T1w grid")
+
+
+class WarpTemplateRegions(LibraryInterface):
+    """Bring the cerebellar lobules and the pons, which are defined on the template, to the T1w grid."""
+
+    input_spec = _WarpRegionsIn
+    output_spec = _WarpRegionsOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        on_template = save_volume(template_regions(), folder / "on_template.nii")
+        t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
+        transforms = [Path(path) for path in self.inputs.t1w_from_template]
+        warped = parcellation.labels_to_t1w(on_template, t1w, transforms)
+        return {"template_regions_file": str(save_volume(warped, folder / "template_regions.nii"))}
+
+
+class _ReferenceIn(BaseInterfaceInputSpec):
+    dseg_file = File(exists=True, mandatory=True, desc="labels, FreeSurfer numbers, on the T1w grid")
+    tissue_file = File(exists=True, desc="tissue probabilities on the T1w grid")
+    template_regions_file = File(exists=True, desc="cerebellar lobules and pons on the T1w grid")
+    ref_region = traits.Str(mandatory=True, desc="name of the region")
+
+
+class _ReferenceOut(TraitedSpec):
+    reference_file = File(desc="mask of the region, uint8, on the T1w grid")
+    reference = traits.Dict(desc="name, indices, volume and description of the region")
+
+
+class FindReference(LibraryInterface):
+    """One reference region, guarded against spill-in."""
+
+    input_spec = _ReferenceIn
+    output_spec = _ReferenceOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        tissue, regions = self.optional("tissue_file"), self.optional("template_regions_file")
+        found = reference.find_reference(
+            self.inputs.ref_region,
+            load_volume(self.inputs.dseg_file, ndim=3),
+            load_volume(regions, ndim=3) if regions else None,
+            load_volume(tissue, ndim=4) if tissue else None,
+        )
+        return {
+            "reference_file": str(save_volume(found.mask, folder / "reference.nii")),
+            "reference": {
+                "ReferenceRegion": found.name,
+                "ReferenceRegionIndices": list(found.labels),
+                "ReferenceRegionVolume": round(found.volume_mm3, 1),
+                "ReferenceRegionDescription": found.description,
+            },
+        }
+
+
+class _FreeSurferIn(BaseInterfaceInputSpec):
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
+    brain_mask_file = File(exists=True, mandatory=True, desc="our own brain mask, to check against")
+    labels_file = File(exists=True, mandatory=True, desc="aparc+aseg of FreeSurfer or FastSurfer")
+    brain_file = File(exists=True, desc="skull-stripped T1w on the grid of the labels")
+    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+
+
+class _FreeSurferOut(TraitedSpec):
+    dseg_file = File(desc="FreeSurfer's labels on the T1w grid")
+    mask_file = File(desc="FreeSurfer's brain mask on the T1w grid")
+
+
+class FreeSurferLabels(LibraryInterface):
+    """FreeSurfer's or FastSurfer's labels and brain mask, brought to the T1w grid by a checked registration."""
+
+    input_spec = _FreeSurferIn
+    output_spec = _FreeSurferOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        found = labels_from_freesurfer(
+            self.inputs.labels_file,
+            self.optional("brain_file"),
+            load_volume(self.inputs.t1w_file, ndim=3),
+            load_volume(self.inputs.brain_mask_file, ndim=3),
+            seed=self.inputs.random_seed,
+        )
+        return {
+            "dseg_file": str(save_volume(found.dseg, folder / "dseg.nii")),
+            "mask_file": str(save_volume(found.mask, folder / "mask.nii")),
+        }

@@ -1,0 +1,41 @@
+"""What every interface here shares: where files go, and how an error leaves a record that a person can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import SimpleInterface, isdefined
+
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import write_json
+
+#: Name of the record that a failed node leaves in its working folder.
+ERROR_RECORD = "error.json"
+
+
+class LibraryInterface(SimpleInterface):
+    """An interface over one library function.
+
+    A subclass has an input and an output spec and one method, `call`, which gets the folder to write to and returns
+    the outputs by name. Errors of this package are written to ``error.json`` in that folder before they go on, since
+    Nipype keeps only their traceback.
+    """
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        """Load the inputs, call the library, save to ``folder``, return the outputs."""
+        raise NotImplementedError
+
+    def _run_interface(self, runtime: Any) -> Any:
+        folder = Path(runtime.cwd)
+        try:
+            self._results.update(self.call(folder))
+        except (TauPipelineError, MemoryError, OSError) as exc:
+            write_json({"error": type(exc).__name__, "message": str(exc)}, folder / ERROR_RECORD)
+            raise
+        return runtime
+
+    def optional(self, name: str) -> Any:
+        """Value of an input, or None where it was not set."""
+        value = getattr(self.inputs, name)
+        return value if isdefined(value) else None

@@ -1,0 +1,73 @@
+"""Interfaces over `tau_pipeline.figures`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from tau_pipeline import figures
+from tau_pipeline.atlas import label_table
+from tau_pipeline.volume import load_volume
+from tau_workflows.interfaces.base import LibraryInterface
+
+
+class _FiguresOut(TraitedSpec):
+    figure_files = traits.Dict(desc="path of each figure by its `desc` label")
+
+
+class _AnatFiguresIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    dseg_file = File(exists=True, mandatory=True, desc="labels")
+
+
+class AnatFigures(LibraryInterface):
+    """Outline of the brain mask and the parcellation, on the T1w."""
+
+    input_spec = _AnatFiguresIn
+    output_spec = _FiguresOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        drawn = {
+            "brainMask": figures.brain_mask_figure(t1w, mask),
+            "parcellation": figures.parcellation_figure(t1w, load_volume(self.inputs.dseg_file, ndim=3), label_table()),
+        }
+        return {"figure_files": _saved(drawn, folder)}
+
+
+class _PetFiguresIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    activity_file = File(exists=True, mandatory=True, desc="activity on the T1w grid")
+    units = traits.Str("Bq/mL", usedefault=True, desc="unit of the activity")
+    suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one a reference region")
+    reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
+    reference = traits.List(traits.Dict(), mandatory=True, desc="names of the reference regions")
+
+
+class PetFigures(LibraryInterface):
+    """PET on T1w, the SUVR map of the first reference region, and each reference region."""
+
+    input_spec = _PetFiguresIn
+    output_spec = _FiguresOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        activity = load_volume(self.inputs.activity_file, ndim=3)
+        names = [described["ReferenceRegion"] for described in self.inputs.reference]
+        suvr = load_volume(self.inputs.suvr_file[0], ndim=3)
+        drawn = {
+            "coregistration": figures.coregistration_figure(t1w, activity, mask, unit=self.inputs.units),
+            "suvr": figures.suvr_figure(suvr, t1w, mask=mask, reference=names[0]),
+        }
+        for name, mask_file, suvr_file in zip(names, self.inputs.reference_file, self.inputs.suvr_file, strict=True):
+            region, own_suvr = load_volume(mask_file, ndim=3), load_volume(suvr_file, ndim=3)
+            drawn[f"reference{name}"] = figures.reference_region_figure(t1w, region, name, suvr=own_suvr)
+        return {"figure_files": _saved(drawn, folder)}
+
+
+def _saved(drawn: dict[str, Any], folder: Path) -> dict[str, str]:
+    return {desc: str(figures.save_figure(figure, folder / f"{desc}.png")) for desc, figure in drawn.items()}

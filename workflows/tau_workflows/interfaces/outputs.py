@@ -1,0 +1,190 @@
+"""Put results into the output folder under their BIDS names, complete or not at all.
+
+These interfaces run at every call, so that a deleted output comes back from the work folder; an output that is already
+a copy of the result is left alone. A sidecar goes before its image: where an image is, its sidecar is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from tau_pipeline import roi
+from tau_pipeline.atlas import dseg_table
+from tau_pipeline.derivatives import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.files import complete_file, write_json, write_tsv
+from tau_pipeline.frames import FramePlan
+from tau_workflows.interfaces.base import LibraryInterface
+from tau_workflows.interfaces.pet import frame_plan
+
+
+def save_copy(source: str | Path, target: Path, sidecar: Mapping[str, Any] | None = None) -> None:
+    """Copy ``source`` to ``target`` whole or not at all; the same content always gives the same bytes.
+
+    The copy keeps the source's modification time, by which a later call sees that there is nothing to do. It is
+    compressed where ``target`` ends in ``.gz`` and ``source`` does not.
+    """
+    if sidecar is not None:
+        write_json(sidecar, sidecar_path(target))
+    modified = Path(source).stat().st_mtime_ns
+    if target.is_file() and target.stat().st_mtime_ns == modified:
+        return
+    with complete_file(target) as partial:
+        if target.name.endswith(".gz") and not str(source).endswith(".gz"):
+            # No file name and no time in the gzip header: the same image is the same file.
+            with (
+                Path(source).open("rb") as raw,
+                partial.open("wb") as out,
+                gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=out, mtime=0) as packed,
+            ):
+                shutil.copyfileobj(raw, packed, 1 << 20)
+        else:
+            shutil.copyfile(source, partial)
+        os.utime(partial, ns=(modified, modified))
+
+
+class _SaveOut(TraitedSpec):
+    out_files = traits.List(File(), desc="what was written, without sidecars")
+
+
+class _SaveAnatIn(BaseInterfaceInputSpec):
+    output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
+    bids_dir = traits.Str(mandatory=True, desc="root of the raw dataset")
+    entities = traits.Dict(mandatory=True, desc="entities of the T1w's name")
+    raw_file = traits.Str(mandatory=True, desc="the raw T1w")
+    settings_hash = traits.Str(mandatory=True, desc="hash of the settings")
+    known_assumptions = traits.List(traits.Str(), desc="what was assumed before anything was computed")
+    assumptions = traits.List(traits.Str(), desc="what was assumed on the way")
+    labels_source = traits.Str(mandatory=True, desc="whose labels and mask were used")
+    skull_stripped = traits.Bool(mandatory=True, desc="the T1w came without its skull")
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+    dseg_file = File(exists=True, mandatory=True, desc="labels")
+    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
+    template_from_t1w = File(exists=True, mandatory=True, desc="ITK transform, T1w to template")
+    reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
+    reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
+    figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
+
+
+class SaveAnat(LibraryInterface):
+    """Write everything that belongs to one T1w."""
+
+    _always_run = True
+    input_spec = _SaveAnatIn
+    output_spec = _SaveOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        given = self.inputs
+        names = AnatNames(Path(given.output_dir), dict(given.entities))
+        self._written: list[Path] = []
+        self._save(given.t1w_preproc_file, names.t1w, skull_stripped=given.skull_stripped)
+        self._save(given.mask_file, names.mask, skull_stripped=True, Type="Brain", MadeBy=given.labels_source)
+        write_tsv(dseg_table(), names.dseg_table)
+        self._save(given.dseg_file, names.dseg, skull_stripped=True, Manual=False, MadeBy=given.labels_source)
+        for mask_file, described in zip(given.reference_file, given.reference, strict=True):
+            target = names.reference_mask(described["ReferenceRegion"])
+            self._save(mask_file, target, skull_stripped=True, Type="ROI", **described)
+        save_copy(given.template_from_t1w, names.to_template())
+        save_copy(given.t1w_from_template, names.from_template())
+        for desc, figure in given.figure_files.items():
+            save_copy(figure, names.figure(desc))
+        return {"out_files": [str(path) for path in self._written]}
+
+    def _save(self, source: str, target: Path, **more: Any) -> None:
+        given = self.inputs
+        uri = bids_uri(Path(given.raw_file), Path(given.bids_dir))
+        assumptions = [*(self.optional("known_assumptions") or []), *(self.optional("assumptions") or [])]
+        save_copy(source, target, image_sidecar([uri], given.settings_hash, assumptions=assumptions, **more))
+        self._written.append(target)
+
+
+class _SavePetIn(BaseInterfaceInputSpec):
+    output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
+    bids_dir = traits.Str(mandatory=True, desc="root of the raw dataset")
+    entities = traits.Dict(mandatory=True, desc="entities of the PET's name")
+    t1w_entities = traits.Dict(mandatory=True, desc="entities of the T1w's name")
+    raw_file = traits.Str(mandatory=True, desc="the raw PET")
+    settings_hash = traits.Str(mandatory=True, desc="hash of the settings")
+    identity = traits.Dict(mandatory=True, desc="participant_id, session_id, tracer, manufacturer, source")
+    model = traits.Str(desc="scanner model")
+    radionuclide = traits.Str(desc="radionuclide")
+    frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
+    assumptions = traits.List(traits.Str(), mandatory=True, desc="what was assumed")
+    labels_source = traits.Str(mandatory=True, desc="whose labels were used")
+    registration_metric = traits.Float(mandatory=True, desc="normalised mutual information after coregistration")
+    motion_mm = traits.List(traits.Float(), mandatory=True, desc="mean displacement of each frame used, mm")
+    smoothing_fwhm = traits.Float(mandatory=True, desc="FWHM of the filter that was applied, mm")
+    effective_fwhm = traits.Float(mandatory=True, desc="resolution of the result, mm")
+    suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one a reference region")
+    reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
+    reference_value = traits.List(traits.Float(), mandatory=True, desc="mean activity in each reference region")
+    rois_file = File(exists=True, mandatory=True, desc="region table")
+    pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
+    figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
+
+
+class SavePet(LibraryInterface):
+    """Write everything that belongs to one PET scan; the SUVR maps come last."""
+
+    _always_run = True
+    input_spec = _SavePetIn
+    output_spec = _SaveOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        given = self.inputs
+        names = PetNames(Path(given.output_dir), dict(given.entities))
+        for desc, figure in given.figure_files.items():
+            save_copy(figure, names.figure(desc))
+        save_copy(given.pet2t1w_xfm, names.to_t1w)
+        save_copy(given.rois_file, names.rois, roi.column_descriptions())
+        written = [names.rois]
+        for rank, suvr_file in enumerate(given.suvr_file):
+            region = given.reference[rank]["ReferenceRegion"]
+            target = names.suvr(region if rank else "")
+            save_copy(suvr_file, target, {**self._sidecar(rank).content(), "FrameMotion": given.motion_mm})
+            written.append(target)
+        return {"out_files": [str(path) for path in written]}
+
+    def _sidecar(self, rank: int) -> SuvrSidecar:
+        given, described = self.inputs, self.inputs.reference[rank]
+        output_dir = Path(given.output_dir)
+        anat = AnatNames(output_dir, dict(given.t1w_entities))
+        plan = frame_plan(given.frames)
+        start_s, duration_s = frame_span(plan)
+        own = [bids_uri(path, output_dir, "") for path in (anat.t1w, anat.dseg)]
+        return SuvrSidecar(
+            sources=(bids_uri(Path(given.raw_file), Path(given.bids_dir)), *own),
+            reference_image=own[0],
+            settings_hash=given.settings_hash,
+            reference_region=described["ReferenceRegion"],
+            reference_region_indices=tuple(described["ReferenceRegionIndices"]),
+            reference_region_volume_mm3=described["ReferenceRegionVolume"],
+            reference_value=given.reference_value[rank],
+            frame_start_s=start_s,
+            frame_duration_s=duration_s,
+            frame_indices=plan.indices,
+            tracer=given.identity["tracer"],
+            radionuclide=self.optional("radionuclide"),
+            manufacturer=given.identity["manufacturer"],
+            model=self.optional("model"),
+            smoothing_fwhm_mm=given.smoothing_fwhm,
+            effective_fwhm_mm=round(given.effective_fwhm, 2),
+            registration_metric=round(given.registration_metric, 4),
+            labels=given.labels_source,
+            assumptions=tuple(given.assumptions),
+        )
+
+
+def frame_span(plan: FramePlan) -> tuple[float, float]:
+    """Start and length, in seconds after injection, of an SUVR map; the window where times are unknown."""
+    if not plan.starts_s:
+        return plan.window.start_min * 60.0, (plan.window.end_min - plan.window.start_min) * 60.0
+    ends = [start + duration for start, duration in zip(plan.starts_s, plan.durations_s, strict=True)]
+    return min(plan.starts_s), max(ends) - min(plan.starts_s)

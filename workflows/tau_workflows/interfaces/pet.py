@@ -1,0 +1,181 @@
+"""Interfaces over `tau_pipeline.pet`, `tau_pipeline.resolution`, `tau_pipeline.reference` and `tau_pipeline.roi`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
+
+from tau_pipeline import pet, reference, resolution, roi
+from tau_pipeline.files import write_tsv
+from tau_pipeline.frames import FramePlan, Window
+from tau_pipeline.registration import load_itk, save_itk
+from tau_pipeline.volume import Volume, image_like, load_volume, save_volume
+from tau_workflows.interfaces.base import LibraryInterface
+
+
+def frame_plan(fields: dict[str, Any]) -> FramePlan:
+    """Rebuild a plan from ``dataclasses.asdict``, the form in which it travels between nodes."""
+    lists = {name: tuple(value) for name, value in fields.items() if name != "window"}
+    return FramePlan(window=Window(**fields["window"]), **lists)
+
+
+class _MotionIn(BaseInterfaceInputSpec):
+    pet_file = File(exists=True, mandatory=True, desc="PET, 3-D or 4-D")
+    frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
+    motion_correction = traits.Bool(True, usedefault=True, desc="register the frames to each other")
+    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+
+
+class _MotionOut(TraitedSpec):
+    static_file = File(desc="weighted mean of the frames, 3-D, on the PET grid")
+    frame_xfms = traits.List(desc="a 4 x 4 matrix for each frame used: its world to the reference frame's, RAS+ mm")
+    motion_mm = traits.List(traits.Float(), desc="mean displacement of the head in each frame used, mm")
+    assumptions = traits.List(traits.Str(), desc="what was assumed or looks odd, in words")
+
+
+class CorrectMotion(LibraryInterface):
+    """Find the head's motion between the frames used, and average them."""
+
+    input_spec = _MotionIn
+    output_spec = _MotionOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        plan = frame_plan(self.inputs.frames)
+        img = load_volume(self.inputs.pet_file)
+        motion = pet.correct_motion(img, plan, enabled=self.inputs.motion_correction, seed=self.inputs.random_seed)
+        return {
+            "static_file": str(save_volume(pet.static_image(img, plan, motion), folder / "static.nii")),
+            "frame_xfms": [xfm.tolist() for xfm in motion.frame_xfms],
+            "motion_mm": list(motion.displacement_mm),
+            "assumptions": list(motion.assumptions),
+        }
+
+
+class _CoregisterIn(BaseInterfaceInputSpec):
+    static_file = File(exists=True, mandatory=True, desc="PET, 3-D")
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+
+
+class _CoregisterOut(TraitedSpec):
+    pet2t1w_xfm = File(desc="ITK transform for resampling PET onto the T1w")
+    registration_metric = traits.Float(desc="normalised mutual information after coregistration")
+    assumptions = traits.List(traits.Str(), desc="a warning where the fit must not be trusted")
+
+
+class Coregister(LibraryInterface):
+    """Rigid coregistration of the PET with the T1w."""
+
+    input_spec = _CoregisterIn
+    output_spec = _CoregisterOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        found = pet.coregister(
+            load_volume(self.inputs.static_file, ndim=3),
+            load_volume(self.inputs.t1w_preproc_file, ndim=3),
+            load_volume(self.inputs.mask_file, ndim=3),
+            seed=self.inputs.random_seed,
+        )
+        warning = f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted as it is: {found.reason}."
+        return {
+            "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
+            "registration_metric": float(found.metric),
+            "assumptions": [] if found.plausible else [warning],
+        }
+
+
+class _ResampleIn(BaseInterfaceInputSpec):
+    pet_file = File(exists=True, mandatory=True, desc="PET, 3-D or 4-D")
+    static_file = File(exists=True, mandatory=True, desc="mean of the frames, to estimate the resolution from")
+    pet_metadata = traits.Dict(mandatory=True, desc="the PET's sidecar")
+    frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
+    frame_xfms = traits.List(mandatory=True, desc="a 4 x 4 matrix for each frame used")
+    pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="gives the grid")
+    smooth_fwhm = traits.Float(0.0, usedefault=True, desc="FWHM of a Gaussian, mm")
+    target_fwhm = traits.Float(desc="effective resolution to reach, mm; the image's own where this is not set")
+
+
+class _ResampleOut(TraitedSpec):
+    activity_file = File(desc="mean activity in the window, on the T1w grid, in the unit of the PET")
+    smoothing_fwhm = traits.Float(desc="FWHM of the filter that was applied, mm; 0 for none")
+    effective_fwhm = traits.Float(desc="resolution of the result, mm")
+    assumptions = traits.List(traits.Str(), desc="where the resolution comes from")
+
+
+class PetOnT1w(LibraryInterface):
+    """Smooth as asked for, then bring each frame to the T1w grid in one interpolation."""
+
+    input_spec = _ResampleIn
+    output_spec = _ResampleOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        native = resolution.image_resolution(self.inputs.pet_metadata, load_volume(self.inputs.static_file, ndim=3))
+        kernel = self.inputs.smooth_fwhm
+        if isdefined(self.inputs.target_fwhm):
+            kernel = resolution.smoothing_kernel_mm(self.inputs.target_fwhm, native.fwhm_mm)
+        activity = pet.pet_on_t1w(
+            load_volume(self.inputs.pet_file),
+            frame_plan(self.inputs.frames),
+            [np.array(xfm) for xfm in self.inputs.frame_xfms],
+            load_itk(self.inputs.pet2t1w_xfm),
+            load_volume(self.inputs.t1w_preproc_file, ndim=3),
+            fwhm_mm=kernel,
+        )
+        return {
+            "activity_file": str(save_volume(activity, folder / "activity.nii")),
+            "smoothing_fwhm": float(kernel),
+            "effective_fwhm": float(np.hypot(native.fwhm_mm, kernel)),
+            "assumptions": [f"The PET's resolution was taken as {native.fwhm_mm:.1f} mm FWHM: {native.source}."],
+        }
+
+
+class _QuantifyIn(BaseInterfaceInputSpec):
+    activity_file = File(exists=True, mandatory=True, desc="activity on the T1w grid")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    dseg_file = File(exists=True, mandatory=True, desc="labels on the T1w grid, FreeSurfer numbers")
+    reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
+    reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
+    identity = traits.Dict(mandatory=True, desc="participant_id, session_id, tracer, manufacturer, source")
+
+
+class _QuantifyOut(TraitedSpec):
+    suvr_file = traits.List(File(), desc="an SUVR map for each reference region")
+    reference_value = traits.List(traits.Float(), desc="mean activity in each reference region")
+    rois_file = File(desc="the region table: the rows of all reference regions")
+    assumptions = traits.List(traits.Str(), desc="what looks odd about the reference regions")
+
+
+class Quantify(LibraryInterface):
+    """SUVR by each reference region, and its regional statistics."""
+
+    input_spec = _QuantifyIn
+    output_spec = _QuantifyOut
+
+    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+        import pandas as pd
+
+        activity = load_volume(self.inputs.activity_file, ndim=3)
+        dseg = load_volume(self.inputs.dseg_file, ndim=3)
+        brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
+        suvr_files, values, tables = [], [], []
+        assumptions: list[str] = []
+        for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
+            name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
+            data, inside = np.asanyarray(activity.dataobj), np.asanyarray(mask.dataobj) > 0
+            assumptions += reference.check_reference(data, inside, brain, name)
+            values.append(pet.reference_value(data, inside))
+            suvr: Volume = image_like(pet.suvr(data, inside), activity)
+            suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
+            tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity))
+        rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
+        return {
+            "suvr_file": suvr_files,
+            "reference_value": values,
+            "rois_file": str(rois_file),
+            "assumptions": assumptions,
+        }

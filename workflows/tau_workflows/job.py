@@ -1,0 +1,50 @@
+"""What one participant's run needs to know, decided before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau_pipeline.bids import Scan, T1w
+from tau_pipeline.config import Execution, Settings
+from tau_pipeline.frames import FramePlan
+from tau_pipeline.freesurfer import FreeSurferFiles
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One PET scan and the frames of it that count."""
+
+    scan: Scan
+    frames: FramePlan
+
+
+@dataclass(frozen=True)
+class T1wJob:
+    """One T1w, its FreeSurfer results if there are any, and the PET scans that go with it."""
+
+    t1w: T1w
+    freesurfer: FreeSurferFiles | None
+    scans: tuple[ScanJob, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the PET scans, or of the T1w where it has none."""
+        return tuple(f"{job.scan.key}_pet" for job in self.scans) or (f"{self.t1w.key}_T1w",)
+
+
+@dataclass(frozen=True)
+class ParticipantJob:
+    """Everything that is to be done for one participant."""
+
+    participant: str
+    t1ws: tuple[T1wJob, ...]
+    bids_dir: Path
+    output_dir: Path
+    settings: Settings
+    execution: Execution
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the scans, or of the T1w where it has none."""
+        return tuple(key for job in self.t1ws for key in job.keys)

@@ -1,0 +1,131 @@
+"""Run one participant in a process of its own: ``python -m tau_workflows.participant JOB``.
+
+A process of its own, so that a crash, a kill or running out of memory takes down one participant and no other, and so
+that ITK's number of threads, which is fixed when ANTs is loaded, can be set for it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline.derivatives import error_path
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import write_json
+from tau_workflows.job import ParticipantJob
+
+#: Modules that the nodes need; loaded here once, before Nipype forks its workers, and shared by them.
+PRELOADED = ("ants", "deepbet", "matplotlib.figure", "pandas", "scipy.ndimage", "sklearn.mixture")
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a participant's process: threads, and no questions to the network."""
+    count = str(threads)
+    limits = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(limits, count), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
+
+
+def run_participant(job: ParticipantJob) -> dict[str, str]:
+    """Run the graph of one participant; returns the message of each scan that failed, by its key.
+
+    Every failed scan leaves ``logs/errors/<key>.json``; the records of earlier runs of its scans are removed first.
+    """
+    from tau_workflows import engine
+    from tau_workflows.subject import init_subject_wf
+
+    for key in job.keys:
+        error_path(job.output_dir, key).unlink(missing_ok=True)
+    wf = init_subject_wf(job)
+    engine.configure(wf, job.execution.work_dir, job.execution.stop_on_first_crash)
+    started = time.monotonic()
+    times = engine.NodeTimes(listener=_Progress(f"sub-{job.participant}"))
+    engine.execute(wf, job.execution, times)
+    failures = _failures(job, times.failed)
+    for key, record in failures.items():
+        write_json({"scan": key, **record}, error_path(job.output_dir, key))
+    _write_times(job, times.seconds, time.monotonic() - started)
+    return {key: record["message"] for key, record in failures.items()}
+
+
+class _Progress:
+    """One line for each step that starts or fails, to standard error."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.started = label, time.monotonic()
+
+    def __call__(self, node: str, status: str) -> None:
+        if status == "end":
+            return
+        step = " ".join(node.split(".")[2:]).replace("_wf", "")
+        what = "FAILED" if status == "exception" else "..."
+        sys.stderr.write(f"{self.label} [{time.monotonic() - self.started:5.0f} s] {step} {what}\n")
+        sys.stderr.flush()
+
+
+def _failures(job: ParticipantJob, failed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Why each scan failed: its own node, or one of the anatomy that it needs."""
+    from tau_workflows import engine
+
+    failures: dict[str, dict[str, Any]] = {}
+    for t1w_job in job.t1ws:
+        keys = t1w_job.keys
+        own = f".t1w_{t1w_job.t1w.key.replace('-', '_')}_wf."
+        for name in (name for name in failed if own in name):
+            record = {"step": " ".join(name.split(".")[2:]), **engine.error_of(failed[name])}
+            mine = [key for key in keys if key.rsplit("_", 1)[0].replace("-", "_") in name.split(own, 1)[1]]
+            for key in mine or keys:
+                failures.setdefault(key, record)
+    return failures
+
+
+def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -> None:
+    steps = {" ".join(name.split(".")[2:]): value for name, value in seconds.items()}
+    content = {"participant_id": f"sub-{job.participant}", "total_s": round(total, 1), "steps_s": steps}
+    write_json(content, job.execution.work_dir / f"sub_{job.participant}_wf" / "times.json")
+
+
+def run_in_own_process(job_file: str) -> int:
+    """Run a job in a new process; a process that dies leaves an error record that says so."""
+    job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
+    died = error_path(job.output_dir, f"sub-{job.participant}")
+    died.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tau_workflows.participant", job_file],
+        env=environment(job.execution.omp_nthreads or 1),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
+        message = f"the process of this participant ended with {how}; too little memory is the usual reason"
+        write_json({"scan": f"sub-{job.participant}", "step": "process", "message": message}, died)
+    return done.returncode
+
+
+def main(job_file: str) -> int:
+    """Read a job, run it, write the page; 0 when all its scans are done, else 1."""
+    job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
+    for module in PRELOADED:
+        __import__(module)
+    failures = run_participant(job)
+    from tau_workflows.report import write_participant_report
+
+    try:
+        write_participant_report(job.output_dir, job.participant)
+    except TauPipelineError as exc:
+        failures["page"] = str(exc)
+        write_json(
+            {"scan": f"sub-{job.participant}", "step": "page", "error": type(exc).__name__, "message": str(exc)},
+            error_path(job.output_dir, f"sub-{job.participant}_page"),
+        )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
