@@ -2,9 +2,11 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -224,6 +226,23 @@ def test_whole_numbers_stored_as_float_are_labels_and_others_are_refused():
         atlas.label_array(image_on(np.full((2, 2, 2), 7.5, dtype=np.float32), np.eye(4)))
     with pytest.raises(ImageError, match="whole numbers"):
         atlas.label_array(image_on(np.full((2, 2, 2), np.nan, dtype=np.float32), np.eye(4)))
+
+
+def test_the_tables_are_found_inside_an_installed_package_too(tmp_path):
+    package = Path(atlas.__file__).parent
+    shutil.copytree(package, tmp_path / "tau_pipeline", ignore=shutil.ignore_patterns("__pycache__", "atlases"))
+    shutil.copytree(atlas.tables_dir(), tmp_path / "tau_pipeline" / "atlases")
+    code = "from tau_pipeline import atlas; print(atlas.tables_dir(), len(atlas.region_numbers('cortical')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)}
+    )
+    assert done.stdout.split() == [str(tmp_path / "tau_pipeline" / "atlases"), "68"]
+
+
+def test_tables_that_are_nowhere_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(atlas, "__file__", str(tmp_path / "tau_pipeline" / "atlas.py"))
+    with pytest.raises(MissingInputError, match="install tau-pipeline again"):
+        atlas.tables_dir()
 
 
 def test_a_missing_atlas_package_is_one_sentence(monkeypatch):
