@@ -234,7 +234,12 @@ def test_the_tables_are_found_inside_an_installed_package_too(tmp_path):
     shutil.copytree(atlas.tables_dir(), tmp_path / "tau_pipeline" / "atlases")
     code = "from tau_pipeline import atlas; print(atlas.tables_dir(), len(atlas.region_numbers('cortical')))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
     )
     assert done.stdout.split() == [str(tmp_path / "tau_pipeline" / "atlases"), "68"]
 
