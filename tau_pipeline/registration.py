@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Rigid:
         ``(4, 4)``, moving world to fixed world, RAS+ mm.
     metric
         Normalised mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a 2 mm grid over the fixed
-        mask and a rim of 10 mm: 1 for images that know nothing of each other, 2 for one that is a function of the other.
+        mask and a rim of 10 mm: 1 when the images know nothing of each other, 2 when each is a function of the other.
     starts
         Number of starting poses that were tried.
     plausible
@@ -300,12 +300,11 @@ def _optimise(moving: Volume, fixed: Volume, rim: Volume, start: Affine, seed: i
     """One run of ANTs' rigid optimiser from ``start``; returns moving world to fixed world."""
     import ants
 
-    settings = (
+    settings: dict[str, Any] = (
         {"aff_iterations": (100, 50), "aff_shrink_factors": (2, 1), "aff_smoothing_sigmas": (1, 0)}
         if fine_step
-        else {"aff_iterations": (60,), "aff_shrink_factors": (4,), "aff_smoothing_sigmas": (2,)}
+        else {"aff_iterations": 60, "aff_shrink_factors": 4, "aff_smoothing_sigmas": 2}
     )
-    settings = {name: value if len(value) > 1 else value[0] for name, value in settings.items()}
     with _seeded(seed), tempfile.TemporaryDirectory() as folder:
         before = save_itk(start, Path(folder) / "start.mat")
         try:
