@@ -118,6 +118,9 @@ def sample(img: Volume, view: View, order: int = 1, outside: float = np.nan) -> 
     across, up, through = PLANES[view.plane]
     world = np.empty((3, view.up_mm.size, view.across_mm.size))
     world[across], world[up], world[through] = view.across_mm, view.up_mm[:, None], view.position_mm
+    if order == 0:
+        # Half-way between two voxels, the choice must not depend on the direction of the image's axes.
+        world += 1e-4
     inverse = np.linalg.inv(img.affine)
     voxels = np.einsum("ij,jvh->ivh", inverse[:3, :3], world) + inverse[:3, 3, None, None]
     data = np.asanyarray(img.dataobj)

@@ -1,0 +1,277 @@
+"""The participant page: everything embedded, nothing executed, nothing hidden."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tau_workflows.report import find_scans, write_participant_report
+
+from tau_pipeline.atlas import label_table
+from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
+from tau_pipeline.errors import MissingInputError
+from tau_pipeline.files import read_tsv, write_json, write_text, write_tsv
+from tau_pipeline.roi import regional_table
+from tau_pipeline.volume import image_like, image_on, save_volume
+
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)> & \"quoted\""
+SIDECAR = {
+    "TracerName": "AV1451",
+    "Manufacturer": "Siemens",
+    "FrameTimesStart": [4800],
+    "FrameDuration": [1200],
+    "ReferenceRegion": "CerebellarGM",
+    "ReferenceValue": 3512.4,
+    "ReferenceRegionVolume": 93412.0,
+    "RegistrationMetric": 1.1823,
+    "SmoothingFWHM": 0.0,
+    "EffectiveFWHM": "n/a",
+    "SoftwareName": "tau-pipeline",
+    "SoftwareVersion": "0.1.0",
+    "Assumptions": ["the PET has one frame; it was taken as the late image"],
+}
+
+
+class Reader(HTMLParser):
+    """Collect tags, attributes, text and table rows, and complain of tags that do not match."""
+
+    VOID = frozenset({"meta", "img", "input", "br", "hr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def attributes(self, *names: str) -> list[str]:
+        return [attrs[name] for _, attrs in self.tags for name in names if name in attrs]
+
+
+def png(path: Path, colour: tuple[int, int, int] = (200, 30, 90)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), colour).save(path)
+    return path
+
+
+def rois(path: Path, *references: str) -> None:
+    """A region table of a box in which each label has a few voxels; one label has none."""
+    import pandas as pd
+
+    numbers = label_table().loc[lambda table: table["kind"].isin(["cortical", "subcortical"]), "index"].to_numpy()[1:]
+    labels = np.resize(np.repeat(numbers, 4), (10, 10, 10)).astype(np.int16)
+    dseg = image_on(labels, np.eye(4))
+    suvr = image_like(np.linspace(0.5, 2.5, 1000, dtype=np.float32).reshape(labels.shape), dseg)
+    identity = {"participant_id": "sub-01", "tracer": "AV1451", "manufacturer": "Siemens", "source": "measured"}
+    write_tsv(pd.concat([regional_table(suvr, dseg, dseg, name, identity) for name in references]), path)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """What a run leaves for one participant, with tiny pictures."""
+    anat, pet = AnatNames(tmp_path, {"sub": "01"}), PetNames(tmp_path, {"sub": "01", "trc": "AV1451"})
+    for desc in ("brainMask", "parcellation"):
+        png(anat.figure(desc))
+    for desc in ("coregistration", "suvr", "referenceCerebellarGM", "blendT1w", "blendPET"):
+        png(pet.figure(desc))
+    save_volume(image_on(np.ones((10, 10, 10), np.uint8), np.diag([10.0, 10, 10, 1])), anat.mask)
+    write_json(SIDECAR, sidecar_path(pet.suvr()))
+    rois(pet.rois, "CerebellarGM")
+    write_text("# Methods\n\nT1w images were corrected for bias.\n", tmp_path / "logs" / "CITATION.md")
+    return tmp_path
+
+
+def page_of(output: Path, participant: str = "01") -> str:
+    return write_participant_report(output, participant).read_text(encoding="utf-8")
+
+
+def test_the_page_is_sub_label_html_in_the_output_folder(output: Path) -> None:
+    assert write_participant_report(output, "01") == output / "sub-01.html"
+    assert write_participant_report(output, "sub-01") == output / "sub-01.html"
+
+
+def test_every_figure_is_embedded_as_a_readable_image(output: Path) -> None:
+    sources = Reader(page_of(output)).attributes("src")
+    assert len(sources) == len(list(output.rglob("figures/*.png"))) == 7
+    for source in sources:
+        head, content = source.split(",")
+        assert head == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert picture.size == (40, 30)
+            np.testing.assert_allclose(picture.convert("RGB").getpixel((20, 15)), (200, 30, 90), atol=4)
+
+
+def test_the_page_needs_nothing_outside_itself(output: Path) -> None:
+    page = page_of(output)
+    reader = Reader(page)
+    assert all(link.startswith(("#", "data:")) for link in reader.attributes("src", "href", "srcset", "action"))
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in reader.tags}
+    assert not re.search(r"https?:|@import|url\(", page)
+
+
+def test_every_link_inside_the_page_leads_somewhere(output: Path) -> None:
+    reader = Reader(page_of(output))
+    places = reader.attributes("id")
+    assert len(places) == len(set(places))
+    assert {link[1:] for link in reader.attributes("href")} <= set(places)
+
+
+def test_summary_and_assumptions_come_before_the_figures(output: Path) -> None:
+    page = page_of(output)
+    order = [
+        page.index(text) for text in ('id="summary"', "taken as the late image", "Brain mask", "PET on T1w", "SUVR,")
+    ]
+    assert order == sorted(order)
+
+
+def test_quality_numbers_stand_with_their_units(output: Path) -> None:
+    facts = {row[0]: row[1] for row in Reader(page_of(output)).rows if len(row) == 2}
+    assert facts["Activity in the reference region"] == "3512 Bq/mL"
+    assert facts["Volume of the reference region"] == "93412 mm³"
+    assert facts["Fit of PET to T1w (normalised mutual information)"] == "1.182"
+    assert facts["Volume of the brain mask"] == "1000 mL"
+    assert facts["Window after injection"] == "80 to 100 min"
+    assert facts["Smoothing applied, FWHM"] == "0 mm"
+    assert facts["Effective resolution, FWHM"] == "n/a"
+
+
+def test_every_region_of_the_table_is_on_the_page_with_its_numbers(output: Path) -> None:
+    rows = {row[0]: row[1:] for row in Reader(page_of(output)).rows if len(row) >= 7}
+    table = read_tsv(next(output.rglob("*_rois.tsv")))
+    cortical = table[table["kind"] == "cortical"]
+    assert len(cortical) == 68
+    for region in cortical.to_dict("records"):
+        cells = rows[region["region"].split("-", 2)[2]]
+        start = 0 if region["hemisphere"] == "left" else 3
+        shown = cells[start : start + 3]
+        wanted = [region["suvr_mean"], region["suvr_sd"], region["volume_mm3"] / 1000]
+        np.testing.assert_allclose([float(cell) for cell in shown], wanted, atol=0.006)
+    for name in ("Braak I", "Braak III–IV", "Braak V–VI", "Meta-temporal", "Hippocampus", "CerebellarGM"):
+        assert name in rows
+
+
+def test_a_region_without_voxels_keeps_its_row_and_says_so(output: Path) -> None:
+    table = read_tsv(next(output.rglob("*_rois.tsv")))
+    empty = table.loc[table["n_voxels"] == 0, "region"].iloc[0].split("-", 1)[1]
+    row = next(row for row in Reader(page_of(output)).rows if row[0] == empty)
+    assert "n/a" in row
+
+
+def test_composites_stand_in_the_summary(output: Path) -> None:
+    table = read_tsv(next(output.rglob("*_rois.tsv"))).query("kind == 'composite' and hemisphere == 'both'")
+    row = next(row for row in Reader(page_of(output)).rows if "CerebellarGM" in row)
+    assert [f"{value:.3f}" for value in table["suvr_mean"]] == [cell.strip() for cell in row[2:]]
+
+
+def test_each_reference_region_has_its_own_table(output: Path) -> None:
+    rois(PetNames(output, {"sub": "01", "trc": "AV1451"}).rois, "CerebellarGM", "Pons")
+    text = Reader(page_of(output)).text
+    assert "Regions, measured SUVR, reference CerebellarGM" in text
+    assert "Regions, measured SUVR, reference Pons" in text
+
+
+def test_hostile_text_is_shown_and_never_run(output: Path) -> None:
+    pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
+    write_json({**SIDECAR, "Assumptions": [HOSTILE], "TracerName": HOSTILE}, sidecar_path(pet.suvr()))
+    write_json({"message": HOSTILE}, error_path(output, "sub-01_pet"))
+    write_text(HOSTILE, output / "logs" / "CITATION.md")
+    write_text(pet.rois.read_text(encoding="utf-8").replace("ctx-lh-entorhinal", HOSTILE), pet.rois)
+    reader = Reader(page_of(output))
+    assert reader.text.count("<script>alert('x')</script>") >= 4
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not any("onerror" in attrs for _, attrs in reader.tags)
+    assert all(source.startswith("data:") for source in reader.attributes("src"))
+
+
+def test_errors_of_this_participant_alone_are_shown(output: Path) -> None:
+    write_json({"message": "the PET is truncated"}, error_path(output, "sub-01_trc-AV1451_run-2_pet"))
+    write_json({"message": "somebody else's"}, error_path(output, "sub-010_pet"))
+    write_text("first line\nand more", output / "logs" / "errors" / "sub-01.txt")
+    write_text("{not json", output / "logs" / "errors" / "sub-01_T1w.json")
+    text = Reader(page_of(output)).text
+    assert "the PET is truncated" in text
+    assert "3 errors" in text
+    assert "first line" in text
+    assert "somebody else's" not in text
+
+
+def test_figures_of_another_participant_stay_away(output: Path) -> None:
+    png(AnatNames(output, {"sub": "010"}).figure("brainMask"))
+    assert page_of(output).count("data:image") == 7
+
+
+def test_sessions_and_tracers_have_sections_of_their_own(output: Path) -> None:
+    for session in ("base", "later"):
+        png(AnatNames(output, {"sub": "01", "ses": session}).figure("brainMask"))
+        for tracer in ("AV1451", "MK6240"):
+            pet = PetNames(output, {"sub": "01", "ses": session, "trc": tracer})
+            png(pet.figure("suvr"))
+            write_json({**SIDECAR, "TracerName": tracer}, sidecar_path(pet.suvr()))
+    scans = find_scans(output, "sub-01")
+    assert [scan.kind for scan in scans] == ["T1w"] * 3 + ["pet"] * 5
+    assert [len(scan.figures) for scan in scans] == [2, 1, 1, 3, 1, 1, 1, 1]
+    text = Reader(page_of(output)).text
+    assert "3 T1w, 5 PET scans" in text
+    assert "PET, session later, tracer MK6240" in text
+
+
+def test_damaged_files_are_named_and_do_not_stop_the_page(output: Path) -> None:
+    anat, pet = AnatNames(output, {"sub": "01"}), PetNames(output, {"sub": "01", "trc": "AV1451"})
+    for path in (anat.figure("brainMask"), sidecar_path(pet.suvr()), anat.mask):
+        path.write_bytes(b"\x00broken")
+    write_text("region\nx\n", pet.rois)
+    text = Reader(page_of(output)).text
+    for path in (anat.figure("brainMask"), sidecar_path(pet.suvr()), anat.mask, pet.rois):
+        assert path.name in text
+    assert "has no column" in text
+
+
+def test_a_participant_without_pet_has_a_page(tmp_path: Path) -> None:
+    png(AnatNames(tmp_path, {"sub": "04"}).figure("brainMask"))
+    reader = Reader(page_of(tmp_path, "04"))
+    assert "There is no PET scan" in reader.text
+    assert "Methods" not in reader.text
+
+
+def test_a_participant_that_failed_at_once_has_a_page(tmp_path: Path) -> None:
+    write_json({"message": "sub-05 has no T1w"}, error_path(tmp_path, "sub-05"))
+    assert "sub-05 has no T1w" in Reader(page_of(tmp_path, "05")).text
+
+
+def test_an_unknown_participant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no folder sub-99"):
+        write_participant_report(tmp_path, "99")
+
+
+def test_the_same_files_give_the_same_page(output: Path) -> None:
+    assert page_of(output) == page_of(output)
+
+
+def test_methods_are_those_that_the_run_left(output: Path) -> None:
+    assert "T1w images were corrected for bias." in Reader(page_of(output)).text
