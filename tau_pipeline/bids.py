@@ -12,14 +12,13 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.config import Selection, unknown_name
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import read_json
-from tau_pipeline.pairing import choose_t1w, nearest_session, session_dates
+from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, timeline
 from tau_pipeline.sidecars import FrameTimes, SidecarIndex, bool_value, frame_times, name_parts, text_value
 
 if TYPE_CHECKING:
@@ -266,11 +265,11 @@ class _Files:
 def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, ...], only_needed: bool) -> Participant:
     t1ws, broken = _chosen_t1ws(files.t1ws, sidecars)
     problems = list(broken.values())
-    dates = session_dates(files.folder) if files.pets else {}
+    sessions_in_order = timeline(files.folder) if files.pets else Timeline()
     scans: list[Scan] = []
     for pet_file in files.pets:
         try:
-            scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, dates), sidecars))
+            scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, sessions_in_order), sidecars))
         except TauPipelineError as exc:
             problems.append(Problem(_stem(pet_file), str(exc)))
     if not files.t1ws and not files.pets and not only_needed:
@@ -317,12 +316,12 @@ def _t1w_of(
     pet_file: Path,
     t1ws: Mapping[str | None, T1w],
     broken: Mapping[str | None, Problem],
-    dates: dict[str, datetime],
+    sessions: Timeline,
 ) -> tuple[T1w, tuple[str, ...]]:
     session = name_parts(pet_file)[0].get("ses")
     if not t1ws and not broken:
         raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
-    chosen, assumptions = nearest_session(session, [*t1ws, *broken], dates)
+    chosen, assumptions = nearest_session(session, [*t1ws, *broken], sessions)
     if chosen in broken:
         raise DamagedFileError(f"its T1w cannot be used: {broken[chosen].message}")
     return t1ws[chosen], assumptions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def session_order(labels: Iterable[str]) -> list[str]:
         return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
 
     return sorted(labels, key=natural)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The labels of a participant's sessions, and the dates of those whose date is known."""
+
+    labels: tuple[str, ...] = ()
+    dates: Mapping[str, datetime] = field(default_factory=dict)
+
+
+def timeline(participant_dir: Path) -> Timeline:
+    """The sessions that have a folder, with their dates."""
+    labels = (path.name.removeprefix("ses-") for path in participant_dir.glob("ses-*") if path.is_dir())
+    return Timeline(tuple(session_order(labels)), session_dates(participant_dir))
 
 
 def session_dates(participant_dir: Path) -> dict[str, datetime]:
@@ -84,12 +99,21 @@ def _time(text: object) -> datetime | None:
 
 
 def nearest_session(
-    session: str | None, available: Iterable[str | None], dates: dict[str, datetime]
+    session: str | None, available: Iterable[str | None], timeline: Timeline
 ) -> tuple[str | None, tuple[str, ...]]:
     """The session whose T1w a PET of ``session`` uses, and a sentence if it is another one.
 
     The own session; else an image outside any session; else the session nearest in time; else, where dates are
-    missing, nearest in the order of the labels. At equal distance the earlier one.
+    missing, nearest in the order of the sessions. At equal distance the earlier one.
+
+    Parameters
+    ----------
+    session
+        The PET's session; None for a PET outside any session.
+    available
+        Sessions that have a T1w, at least one; None stands for a T1w outside any session.
+    timeline
+        The participant's sessions.
     """
     available = set(available)
     if session in available:
@@ -99,12 +123,13 @@ def nearest_session(
     labels = session_order(label for label in available if label is not None)
     if session is None:
         return labels[0], (f"the PET belongs to no session; the T1w of session {labels[0]} was used",)
+    dates = timeline.dates
     if session in dates and all(label in dates for label in labels):
         apart = {label: abs((dates[label] - dates[session]).total_seconds()) for label in labels}
         chosen = min(labels, key=lambda label: (apart[label], dates[label]))
         how = f"the nearest in time ({apart[chosen] / 86400:.0f} days apart)"
     else:
-        order = session_order({*labels, session})
+        order = session_order({*timeline.labels, *labels, session})
         chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
         how = "the nearest in the order of the sessions (the dataset states no dates)"
     return chosen, (f"session {session} has no T1w; that of session {chosen} was used, {how}",)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.pairing import choose_t1w, nearest_session, session_dates, session_order
+from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, session_dates, session_order, timeline
 
 
 def test_the_plainest_t1w_is_chosen_whatever_the_order_of_the_files():
@@ -41,29 +41,41 @@ def test_sessions_sort_by_the_numbers_in_them():
 
 
 def test_the_own_session_comes_first_and_needs_no_word():
-    assert nearest_session("b", ["a", "b", None], {}) == ("b", ())
+    assert nearest_session("b", ["a", "b", None], Timeline()) == ("b", ())
 
 
 def test_without_an_own_t1w_the_one_outside_any_session_is_used():
-    assert nearest_session("b", ["a", None], {})[0] is None
+    assert nearest_session("b", ["a", None], Timeline())[0] is None
 
 
 def test_a_pet_outside_any_session_uses_the_first_session():
-    chosen, said = nearest_session(None, ["m12", "m6"], {})
+    chosen, said = nearest_session(None, ["m12", "m6"], Timeline())
     assert chosen == "m6"
     assert len(said) == 1
 
 
 def test_dates_decide_before_the_order_of_labels():
     days = {"a": datetime(2020, 1, 1), "b": datetime(2020, 12, 1), "c": datetime(2020, 12, 31)}
-    assert nearest_session("b", ["a", "c"], {})[0] == "a"
-    chosen, said = nearest_session("b", ["a", "c"], days)
+    assert nearest_session("b", ["a", "c"], Timeline())[0] == "a"
+    chosen, said = nearest_session("b", ["a", "c"], Timeline(dates=days))
     assert chosen == "c"
     assert "30 days apart" in said[0]
     del days["a"]
-    chosen, said = nearest_session("b", ["a", "c"], days)
+    chosen, said = nearest_session("b", ["a", "c"], Timeline(dates=days))
     assert chosen == "a", "an incomplete set of dates is not used"
     assert "no dates" in said[0]
+
+
+def test_sessions_without_t1w_count_in_the_order():
+    assert nearest_session("m23", ["m0", "m24"], Timeline())[0] == "m0", "both are next to it"
+    assert nearest_session("m23", ["m0", "m24"], Timeline(labels=("m0", "m22", "m23", "m24")))[0] == "m24"
+
+
+def test_the_timeline_has_every_session_that_has_a_folder(tmp_path):
+    for label in ("m12", "m6", "bl"):
+        (tmp_path / "sub-01" / f"ses-{label}").mkdir(parents=True)
+    (tmp_path / "sub-01" / "ses-file").write_text("no folder")
+    assert timeline(tmp_path / "sub-01") == Timeline(("bl", "m6", "m12"), {})
 
 
 def test_session_dates_come_from_the_sessions_table_then_from_the_scans_tables(tmp_path):

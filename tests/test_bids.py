@@ -1,0 +1,491 @@
+"""Trees are built from a plan; what must be found follows from the plan, never from the code under test."""
+
+import functools
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tau_pipeline.bids import Participant, find_participants, participant_labels
+from tau_pipeline.config import Selection
+from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+STATIC = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "flortaucipir"}
+
+
+@functools.cache
+def image_bytes(ending: str, frames: int = 1) -> bytes:
+    shape = (2, 2, 2) if frames == 1 else (2, 2, 2, frames)
+    plain = nib.Nifti1Image(np.ones(shape, np.int16), np.eye(4)).to_bytes()
+    if ending == ".nii":
+        return plain
+    import gzip
+
+    return gzip.compress(plain, mtime=0)
+
+
+def put(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return path
+
+
+def put_image(path: Path, frames: int = 1) -> Path:
+    return put(path, image_bytes("".join(path.suffixes[-2:]) if path.suffix == ".gz" else ".nii", frames))
+
+
+def put_pet(folder: Path, stem: str, ending: str = ".nii.gz", frames: int = 1, **metadata: object) -> Path:
+    put(folder / f"{stem}_pet.json", STATIC | metadata)
+    return put_image(folder / f"{stem}_pet{ending}", frames)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    put(tmp_path / "dataset_description.json", {"Name": "test", "BIDSVersion": "1.10.0"})
+    return tmp_path
+
+
+@pytest.fixture
+def simple(root: Path) -> Path:
+    """Two whole participants."""
+    for label in ("01", "02"):
+        put_image(root / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz")
+        put_pet(root / f"sub-{label}" / "pet", f"sub-{label}_trc-AV1451")
+    return root
+
+
+def found(root: Path, **selection: object) -> dict[str, Participant]:
+    return {one.label: one for one in find_participants(root, Selection(**selection))}
+
+
+def keys(participant: Participant) -> list[str]:
+    return [scan.key for scan in participant.scans]
+
+
+# --- the whole dataset ---
+
+
+def test_a_folder_that_is_no_dataset_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(MissingInputError, match="is not a folder"):
+        find_participants(tmp_path / "absent")
+    with pytest.raises(MissingInputError, match=r"has no dataset_description\.json"):
+        find_participants(tmp_path)
+    put(tmp_path / "dataset_description.json", b"{")
+    with pytest.raises(DamagedFileError, match=r"dataset_description\.json is not valid JSON"):
+        find_participants(tmp_path)
+    put(tmp_path / "dataset_description.json", {"Name": "test"})
+    with pytest.raises(MissingInputError, match="there is no participant"):
+        find_participants(tmp_path)
+
+
+def test_an_unknown_participant_is_refused_with_the_known_ones(simple):
+    with pytest.raises(SettingError, match=r"no participant '03' in .*; known: 01, 02"):
+        found(simple, participant_label=("03",))
+
+
+@pytest.mark.parametrize("label", ["02", "sub-02"])
+def test_a_participant_is_asked_for_with_or_without_prefix(simple, label):
+    assert list(found(simple, participant_label=(label,))) == ["02"]
+
+
+def test_other_folders_are_left_alone(simple):
+    for name in ("derivatives/fmriprep", "sourcedata", "truth", "code", ".git"):
+        put_image(simple / name / "sub-01" / "anat" / "sub-01_run-1_T1w.nii.gz")
+        put_pet(simple / name / "sub-01" / "pet", "sub-01_trc-other")
+    put_image(simple / "sub-01" / "func" / "sub-01_task-rest_bold.nii.gz", frames=2)
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert one.scans[0].assumptions == ()
+    assert one.problems == ()
+
+
+def test_a_dataset_given_by_a_relative_path_or_link_is_the_same(simple, tmp_path_factory, monkeypatch):
+    link = tmp_path_factory.mktemp("elsewhere") / "dataset"
+    link.symlink_to(simple)
+    assert [keys(one) for one in find_participants(link)] == [keys(one) for one in find_participants(simple)]
+    monkeypatch.chdir(simple.parent)
+    relative = find_participants(Path(simple.name))
+    assert [one.scans[0].pet_file for one in relative] == [one.scans[0].pet_file for one in find_participants(simple)]
+
+
+# --- what a scan carries ---
+
+
+def test_a_scan_carries_names_metadata_and_its_t1w(root):
+    put_image(root / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_T1w.nii")
+    put(root / "pet.json", {"Manufacturer": "GE MEDICAL SYSTEMS", "ManufacturersModelName": "Discovery 690"})
+    stem = "sub-01_ses-a_trc-AV1451_rec-acdyn_run-02"
+    pet_file = put_pet(root / "sub-01" / "ses-a" / "pet", stem, ".nii", TracerRadionuclide="F18")
+    (scan,) = found(root)["01"].scans
+    assert (scan.participant, scan.session, scan.rec, scan.run) == ("01", "a", "acdyn", "02")
+    assert (scan.tracer, scan.radionuclide) == ("flortaucipir", "F18")
+    assert (scan.manufacturer, scan.model) == ("GE MEDICAL SYSTEMS", "Discovery 690")
+    assert (scan.pet_file, scan.key, scan.n_frames) == (pet_file, stem, 1)
+    assert scan.frames is not None
+    assert scan.frames.starts_s == (4800.0,)
+    assert scan.t1w.key == "sub-01_ses-a"
+    assert scan.assumptions == ()
+
+
+def test_the_file_name_tells_the_tracer_where_the_sidecar_does_not(simple):
+    put(simple / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json", {**STATIC, "TracerName": "n/a"})
+    put_pet(simple / "sub-02" / "pet", "sub-02", TracerName=None)
+    participants = found(simple)
+    assert participants["01"].scans[0].tracer == "AV1451"
+    assert "TracerName" in participants["01"].scans[0].assumptions[0]
+    unnamed = next(scan for scan in participants["02"].scans if scan.key == "sub-02")
+    assert unnamed.tracer is None
+    assert "names the tracer" in unnamed.assumptions[0]
+
+
+def test_of_a_compressed_and_a_plain_copy_one_is_taken(simple):
+    put_image(simple / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.nii")
+    put_image(simple / "sub-01" / "anat" / "sub-01_T1w.nii")
+    one = found(simple)["01"]
+    assert [scan.pet_file.name for scan in one.scans] == ["sub-01_trc-AV1451_pet.nii.gz"]
+    assert one.scans[0].t1w.path.name == "sub-01_T1w.nii.gz"
+
+
+def test_skull_stripped_comes_from_the_t1w_sidecar(simple):
+    put(simple / "sub-01" / "anat" / "sub-01_T1w.json", {"SkullStripped": True})
+    participants = found(simple)
+    assert participants["01"].t1ws[0].skull_stripped is True
+    assert participants["02"].t1ws[0].skull_stripped is None
+
+
+def test_a_participant_without_pet_keeps_its_anatomy(simple):
+    shutil.rmtree(simple / "sub-02" / "pet")
+    two = found(simple)["02"]
+    assert ([t1w.key for t1w in two.t1ws], two.scans, two.problems) == (["sub-02"], (), ())
+
+
+def test_sessions_without_pet_are_processed_unless_certain_pets_were_asked_for(root):
+    for session in ("a", "b"):
+        put_image(root / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_T1w.nii.gz")
+    put_pet(root / "sub-01" / "ses-b" / "pet", "sub-01_ses-b_trc-AV1451")
+    assert [t1w.session for t1w in found(root)["01"].t1ws] == ["a", "b"]
+    assert [t1w.session for t1w in found(root, session_label=("a",))["01"].t1ws] == ["a"]
+    assert [t1w.session for t1w in found(root, tracer_label=("AV1451",))["01"].t1ws] == ["b"]
+    assert found(root, tracer_label=("other",))["01"].t1ws == ()
+
+
+# --- selections ---
+
+
+@pytest.fixture
+def many(root: Path) -> Path:
+    for session in ("a", "b"):
+        folder, stem = root / "sub-01" / f"ses-{session}", f"sub-01_ses-{session}"
+        put_image(folder / "anat" / f"{stem}_T1w.nii.gz")
+        for tracer in ("AV1451", "MK6240"):
+            for rec in ("acdyn", "acstat"):
+                for run in ("01", "02"):
+                    put_pet(folder / "pet", f"{stem}_trc-{tracer}_rec-{rec}_run-{run}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("selection", "part"),
+    [
+        ({"session_label": ("ses-b",)}, "ses-b"),
+        ({"tracer_label": ("MK6240",)}, "trc-MK6240"),
+        ({"rec_label": ("acstat",)}, "rec-acstat"),
+        ({"run_label": ("1",)}, "run-01"),
+        ({"run_label": ("run-02",)}, "run-02"),
+    ],
+)
+def test_each_label_selects_the_scans_with_it(many, selection, part):
+    everything = keys(found(many)["01"])
+    assert len(everything) == 16
+    assert keys(found(many, **selection)["01"]) == [key for key in everything if part in key]
+
+
+def test_labels_combine(many):
+    selected = found(many, session_label=("a",), tracer_label=("AV1451",), rec_label=("acdyn",), run_label=("2",))
+    assert keys(selected["01"]) == ["sub-01_ses-a_trc-AV1451_rec-acdyn_run-02"]
+
+
+@pytest.mark.parametrize(
+    ("pet_filter", "count"),
+    [
+        ({"session": "a"}, 8),
+        ({"tracer": "MK6240", "reconstruction": "acdyn"}, 4),
+        ({"run": 1}, 8),
+        ({"tracer": ["AV1451", "MK6240"]}, 16),
+        ({"tracer": None}, 0),
+        ({"tracer": "*"}, 16),
+        ({"tracer": "Query.NONE"}, 0),
+        ({"tracer": "^MK", "regex_search": True}, 8),
+    ],
+)
+def test_a_filter_file_selects_as_pybids_does(many, tmp_path_factory, pet_filter, count):
+    path = put(tmp_path_factory.mktemp("filters") / "f.json", {"pet": pet_filter, "bold": {"task": "rest"}})
+    assert len(keys(found(many, bids_filter_file=path)["01"])) == count
+
+
+def test_a_filter_of_the_t1w_decides_which_t1w_is_used(many, tmp_path_factory):
+    path = put(tmp_path_factory.mktemp("filters") / "f.json", {"t1w": {"session": "a"}})
+    assert {scan.t1w.session for scan in found(many, bids_filter_file=path)["01"].scans} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pett": {}}, "there is no filter 'pett'; did you mean 'pet'"),
+        ({"pet": {"tracr": "x"}}, "'tracr' is not a recognized entity"),
+        ({"pet": ["x"]}, "the filter 'pet' is"),
+    ],
+)
+def test_a_wrong_filter_is_refused(many, tmp_path_factory, content, message):
+    path = put(tmp_path_factory.mktemp("filters") / "f.json", content)
+    with pytest.raises(SettingError) as caught:
+        found(many, bids_filter_file=path)
+    assert message in str(caught.value)
+
+
+def test_a_filter_file_that_is_missing_or_damaged_is_refused(many, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filters")
+    with pytest.raises(MissingInputError):
+        found(many, bids_filter_file=folder / "absent.json")
+    with pytest.raises(DamagedFileError):
+        found(many, bids_filter_file=put(folder / "f.json", b"{"))
+
+
+# --- broken participants ---
+
+
+def without_t1w(sub: Path) -> None:
+    shutil.rmtree(sub / "anat")
+
+
+def damage(name: str, content: bytes):
+    return lambda sub: put(sub / name, content)
+
+
+def metadata(**changes: object):
+    return lambda sub: put(sub / "pet" / "sub-01_trc-AV1451_pet.json", STATIC | changes)
+
+
+def dangling(sub: Path) -> None:
+    (sub / "pet" / "sub-01_trc-AV1451_pet.nii.gz").unlink()
+    (sub / "pet" / "sub-01_trc-AV1451_pet.nii.gz").symlink_to("../../.git/annex/objects/absent")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (without_t1w, "there is no T1w in any session"),
+        (damage("pet/sub-01_trc-AV1451_pet.json", b'{"FrameTimesStart": [48'), "is not valid JSON"),
+        (damage("pet/sub-01_trc-AV1451_pet.json", b"[1, 2]"), "an object {...} is needed"),
+        (damage("pet/sub-01_trc-AV1451_pet.nii.gz", b""), "is empty (0 bytes)"),
+        (damage("pet/sub-01_trc-AV1451_pet.nii.gz", b"not an image"), "is damaged or is not an image"),
+        (damage("pet/sub-01_trc-AV1451_pet.nii.gz", image_bytes(".nii.gz")[:40]), "is damaged or is not an image"),
+        (dangling, "is a link to nothing"),
+        (metadata(FrameTimesStart="4800"), "FrameTimesStart is '4800'; a list of numbers is needed"),
+        (metadata(FrameDuration=[1200000]), "must be in seconds"),
+        (metadata(TracerName=["AV1451"]), "TracerName is ['AV1451']; a text is needed"),
+        (metadata(Manufacturer=3), "Manufacturer is 3"),
+        (damage("anat/sub-01_T1w.json", b"{"), "its T1w cannot be used"),
+        (damage("anat/sub-01_T1w.json", b'{"SkullStripped": "true"}'), "SkullStripped is 'true'"),
+        (damage("anat/sub-01_T1w.nii.gz", b""), "its T1w cannot be used"),
+        (damage("anat/sub-01_T1w.nii.gz", image_bytes(".nii.gz", 3)), "a T1w of one volume is needed"),
+        (damage("pet/sub-01_trc-AV1451_pet.nii.gz", image_bytes(".nii.gz", 3)), "the PET has 3 frames"),
+    ],
+)
+def test_a_broken_participant_has_a_problem_and_the_other_none(simple, break_it, message):
+    whole = found(simple)["02"]
+    break_it(simple / "sub-01")
+    participants = found(simple)
+    assert participants["01"].scans == ()
+    of_the_scan = [problem for problem in participants["01"].problems if problem.key == "sub-01_trc-AV1451_pet"]
+    assert len(of_the_scan) == 1
+    assert message in of_the_scan[0].message
+    assert "\n" not in str(of_the_scan[0])
+    assert participants["02"] == whole
+
+
+def test_one_broken_scan_leaves_the_other_scans_of_the_participant(simple):
+    put(simple / "sub-01" / "pet" / "sub-01_trc-MK6240_pet.nii.gz", b"")
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert [problem.key for problem in one.problems] == ["sub-01_trc-MK6240_pet"]
+
+
+def test_a_participant_with_neither_t1w_nor_pet_has_a_problem(simple):
+    (simple / "sub-03").mkdir()
+    three = found(simple)["03"]
+    assert [str(problem) for problem in three.problems] == [
+        "sub-03: there is neither a T1w nor a PET, so nothing can be done"
+    ]
+
+
+def test_a_damaged_sidecar_at_the_top_is_a_problem_of_every_participant(simple):
+    put(simple / "pet.json", b"{")
+    assert all(one.problems and not one.scans for one in find_participants(simple))
+
+
+# --- generated trees ---
+
+
+@dataclass(frozen=True)
+class Session:
+    """Plan of one session: its label, whether it has a T1w, its day, its PETs, and a manufacturer for them."""
+
+    label: str
+    has_t1w: bool
+    day: int
+    pets: tuple[tuple[str, int], ...]
+    manufacturer: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    sessions: tuple[Session, ...]
+    dated: bool
+    ending: str
+    top_manufacturer: str | None
+
+
+#: Making trees on disk is slow to shrink; a failing plan prints whole instead.
+QUICK = settings(deadline=None, database=None, phases=(Phase.explicit, Phase.generate))
+
+makers = st.none() | st.sampled_from(["GE", "Siemens", "Philips"])
+pets = st.lists(st.tuples(st.sampled_from(["AV1451", "MK6240"]), st.integers(1, 3)), max_size=3, unique=True).map(tuple)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    labels = draw(st.lists(st.integers(0, 30).map(lambda n: f"m{n}"), min_size=1, max_size=4, unique=True))
+    days = draw(st.lists(st.integers(1, 365), min_size=len(labels), max_size=len(labels), unique=True))
+    sessions = [
+        Session(label, draw(st.booleans()), day, draw(pets), draw(makers))
+        for label, day in zip(labels, days, strict=True)
+    ]
+    return Plan(tuple(sessions), draw(st.booleans()), draw(st.sampled_from([".nii", ".nii.gz"])), draw(makers))
+
+
+def build(plan: Plan, root: Path) -> None:
+    put(root / "dataset_description.json", {"Name": "test", "BIDSVersion": "1.10.0"})
+    put(root / "pet.json", STATIC | ({"Manufacturer": plan.top_manufacturer} if plan.top_manufacturer else {}))
+    rows = ["session_id\tacq_time"]
+    for session in plan.sessions:
+        folder, stem = root / "sub-01" / f"ses-{session.label}", f"sub-01_ses-{session.label}"
+        folder.mkdir(parents=True)
+        rows.append(f"ses-{session.label}\t{np.datetime64('2020-01-01') + session.day}T12:00:00")
+        if session.has_t1w:
+            put_image(folder / "anat" / f"{stem}_T1w{plan.ending}")
+        if session.manufacturer:
+            put(folder / f"{stem}_pet.json", {"Manufacturer": session.manufacturer})
+        for tracer, run in session.pets:
+            put_image(folder / "pet" / f"{stem}_trc-{tracer}_run-{run}_pet{plan.ending}")
+    if plan.dated:
+        put(root / "sub-01" / "sub-01_sessions.tsv", "\n".join(rows).encode() + b"\n")
+
+
+def expected_t1w_session(plan: Plan, session: Session) -> str | None:
+    if session.has_t1w:
+        return session.label
+    order = sorted(plan.sessions, key=lambda other: int(other.label[1:]))
+
+    def distance(other: Session) -> tuple[int, int]:
+        if plan.dated:
+            return abs(other.day - session.day), other.day
+        return abs(order.index(other) - order.index(session)), order.index(other)
+
+    having = [other for other in plan.sessions if other.has_t1w]
+    return min(having, key=distance).label if having else None
+
+
+@settings(QUICK, max_examples=30)
+@given(plan=plans())
+def test_generated_trees_are_found_as_they_were_planned(plan, tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    build(plan, root)
+    (participant,) = find_participants(root)
+    expected = {
+        f"sub-01_ses-{session.label}_trc-{tracer}_run-{run}": (
+            expected_t1w_session(plan, session),
+            session.manufacturer or plan.top_manufacturer,
+        )
+        for session in plan.sessions
+        for tracer, run in session.pets
+    }
+    pairs = {scan.key: (scan.t1w.session, scan.manufacturer) for scan in participant.scans}
+    assert pairs == {key: value for key, value in expected.items() if value[0] is not None}
+    assert {p.key for p in participant.problems if p.key.endswith("_pet")} == {
+        f"{key}_pet" for key, value in expected.items() if value[0] is None
+    }
+    assert sorted(t1w.session for t1w in participant.t1ws) == sorted(s.label for s in plan.sessions if s.has_t1w)
+    for scan in participant.scans:
+        assert bool(scan.assumptions) == (scan.session != scan.t1w.session), "a T1w of another session is always said"
+    shutil.rmtree(root)
+
+
+@settings(QUICK, max_examples=6)
+@given(labels=st.lists(st.from_regex(r"[0-9A-Za-z]{1,6}", fullmatch=True), min_size=1, max_size=3, unique_by=str.lower))
+def test_participants_come_sorted_and_any_one_alone_is_as_among_the_others(labels, tmp_path_factory):
+    root = tmp_path_factory.mktemp("labels")
+    put(root / "dataset_description.json", {"Name": "test", "BIDSVersion": "1.10.0"})
+    for label in labels:
+        put_image(root / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii.gz")
+        put_pet(root / f"sub-{label}" / "pet", f"sub-{label}_trc-AV1451")
+    together = find_participants(root)
+    assert [one.label for one in together] == sorted(labels) == list(participant_labels(root))
+    for one in together:
+        assert find_participants(root, Selection(participant_label=(one.label,))) == [one]
+    shutil.rmtree(root)
+
+
+# --- published trees ---
+
+
+@pytest.mark.skipif(not (SHARED / "ds-simtau").is_dir(), reason="needs ../shared/data/ds-simtau")
+def test_the_simulated_dataset_gives_three_scans_and_four_anatomies():
+    participants = found(SHARED / "ds-simtau")
+    assert {label: keys(one) for label, one in participants.items()} == {
+        "01": ["sub-01_trc-AV1451"],
+        "02": ["sub-02_trc-AV1451"],
+        "03": ["sub-03_trc-AV1451"],
+        "04": [],
+    }
+    assert all(len(one.t1ws) == 1 and not one.problems for one in participants.values())
+    assert participants["02"].scans[0].n_frames == 4
+    assert all(scan.assumptions == () for one in participants.values() for scan in one.scans)
+
+
+@pytest.mark.skipif(not (SHARED / "bids_examples").is_dir(), reason="needs ../shared/data/bids_examples")
+@pytest.mark.parametrize("name", ["pet001", "pet002", "pet003", "pet004", "pet005", "pet006"])
+def test_published_example_trees_are_read(name, tmp_path):
+    """Their images are stubs, so tiny ones with the right number of frames stand in for them."""
+    root = tmp_path / name
+    shutil.copytree(SHARED / "bids_examples" / name, root)
+    pet_files = sorted(root.rglob("*_pet.nii*"))
+    for path in pet_files:
+        sidecar = json.loads(path.with_name(path.name.split(".")[0] + ".json").read_text())
+        put_image(path, len(sidecar["FrameTimesStart"]))
+    for path in root.rglob("*_T1w.nii*"):
+        put_image(path)
+    participants = find_participants(root)
+    scans = [scan for one in participants for scan in one.scans]
+    problems = [problem for one in participants for problem in one.problems]
+    if name in ("pet004", "pet006"):
+        assert len(problems) == len(pet_files), "these have no T1w"
+        assert all("there is no T1w" in problem.message for problem in problems)
+        return
+    assert [scan.pet_file for scan in scans] == pet_files
+    for scan in scans:
+        assert scan.t1w.session == scan.session
+        assert scan.frames is not None
+        assert len(scan.frames.starts_s) == scan.n_frames
+        ends = np.add(scan.frames.starts_s, scan.frames.durations_s)
+        assert (ends[:-1] <= np.array(scan.frames.starts_s[1:]) + 0.5).all()
+        assert scan.tracer is not None
+    ends_for_durations = {scan.pet_file for scan in scans if any("end times" in said for said in scan.assumptions)}
+    assert ends_for_durations == (set(pet_files) if name in ("pet001", "pet003") else set())
