@@ -117,7 +117,7 @@ def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: s
     mask
         Brain mask of the T1w, on the same grid.
     unit
-        Unit of the PET, for the colour bar.
+        Unit of the PET, for the colour bar; empty if it is not known.
 
     Raises
     ------
@@ -401,7 +401,9 @@ def _edges(axes: Axes, t1w: Volume, mask: Volume, view: View) -> None:
 
 def _activity_scale(top: float, unit: str) -> tuple[tuple[float, float], str]:
     """Ends and label of the colour bar of an activity from 0 to ``top``; Bq/mL becomes kBq/mL for short numbers."""
-    return ((0.0, top / 1000), "Activity (kBq/mL)") if unit == "Bq/mL" else ((0.0, top), f"Activity ({unit})")
+    if unit == "Bq/mL":
+        return (0.0, top / 1000), "Activity (kBq/mL)"
+    return (0.0, top), f"Uptake ({unit or 'unit not stated'})"
 
 
 def _colour_bar(figure: Figure, scale: tuple[float, float], label: str) -> None:

@@ -239,6 +239,13 @@ def test_colour_bars_have_units_and_name_the_reference(drawn: dict[str, object])
     assert labels["mask"] == labels["parcellation"] == []
 
 
+@pytest.mark.parametrize(("unit", "label"), [("g/mL", "Uptake (g/mL)"), ("", "Uptake (unit not stated)")])
+def test_pet_in_another_unit_is_labelled_so(unit: str, label: str) -> None:
+    t1w, mask = head("RAS")
+    figure = figures.coregistration_figure(t1w, t1w, mask, unit=unit)
+    assert label in [axes.get_ylabel() for axes in figure.axes]
+
+
 def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> None:
     t1w, mask = head("RAS")
     faint = image_like(np.asanyarray(t1w.dataobj) * 0.001, t1w)

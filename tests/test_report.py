@@ -152,7 +152,7 @@ def test_summary_and_assumptions_come_before_the_figures(output: Path) -> None:
 
 def test_quality_numbers_stand_with_their_units(output: Path) -> None:
     facts = {row[0]: row[1] for row in Reader(page_of(output)).rows if len(row) == 2}
-    assert facts["Activity in the reference region"] == "3512 Bq/mL"
+    assert facts["Mean of the reference region, in the unit of the PET"] == "3512"
     assert facts["Volume of the reference region"] == "93412 mm³"
     assert facts["Fit of PET to T1w (normalised mutual information)"] == "1.182"
     assert facts["Volume of the brain mask"] == "1000 mL"
@@ -274,4 +274,12 @@ def test_the_same_files_give_the_same_page(output: Path) -> None:
 
 
 def test_methods_are_those_that_the_run_left(output: Path) -> None:
-    assert "T1w images were corrected for bias." in Reader(page_of(output)).text
+    write_text(
+        "# Methods\n\nT1w images\nwere corrected.\n\n## Papers\n\n- N4: 2010\n- SyN: 2008\n",
+        output / "logs/CITATION.md",
+    )
+    page = page_of(output)
+    assert "<p>T1w images were corrected.</p>" in page
+    assert "<h3>Papers</h3>" in page
+    assert "<li>SyN: 2008</li>" in page
+    assert "#" not in Reader(page).text.split("T1w images")[1]

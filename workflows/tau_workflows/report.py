@@ -55,7 +55,7 @@ QUALITY = {
     "ManufacturersModelName": ("Scanner", ""),
     "FrameIndices": ("Frames used, counted from 0", ""),
     "ReferenceRegion": ("Reference region", ""),
-    "ReferenceValue": ("Activity in the reference region", "Bq/mL"),
+    "ReferenceValue": ("Mean of the reference region, in the unit of the PET", ""),
     "ReferenceRegionVolume": ("Volume of the reference region", "mm³"),
     "RegistrationMetric": ("Fit of PET to T1w (normalised mutual information)", ""),
     "SmoothingFWHM": ("Smoothing applied, FWHM", "mm"),
@@ -359,10 +359,23 @@ def _error_record(path: Path) -> dict[str, str]:
     return {"file": path.name, "message": message, "details": details}
 
 
-def _methods(output_dir: Path) -> str:
-    """The methods text that the run left in ``logs/CITATION.md``; empty if there is none."""
+def _methods(output_dir: Path) -> list[tuple[str, list[str]]]:
+    """The methods text that the run left in ``logs/CITATION.md``, as blocks; empty if there is none.
+
+    Of Markdown only what that text uses: a block is a ``heading``, a ``list`` with its items, or a ``paragraph``.
+    """
     path = output_dir / "logs" / "CITATION.md"
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    blocks: list[tuple[str, list[str]]] = []
+    for part in re.split(r"\n\s*\n", text.strip()):
+        lines = part.strip().splitlines()
+        if lines and lines[0].startswith("#"):
+            blocks.append(("heading", [lines.pop(0).lstrip("# ")]))
+        if lines and all(line.startswith("- ") for line in lines):
+            blocks.append(("list", [line.removeprefix("- ") for line in lines]))
+        elif lines:
+            blocks.append(("paragraph", [" ".join(lines)]))
+    return blocks
 
 
 def _software(scans: Iterable[Scan]) -> list[str]:
