@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError,
 from tau_pipeline.files import read_json
 from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, timeline
 from tau_pipeline.sidecars import FrameTimes, SidecarIndex, bool_value, frame_times, name_parts, text_value
+from tau_pipeline.volume import read_shape
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -364,16 +364,4 @@ def _tracer(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> tuple[s
 
 def _frames_in(path: Path) -> int:
     """The number of volumes, from the header alone: cheap, and it finds files that are empty or not images."""
-    import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-
-    if not path.exists():
-        raise MissingInputError(f"{path} is a link to nothing; fetch its content (datalad get, git annex get)")
-    if path.stat().st_size == 0:
-        raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
-    try:
-        shape: tuple[int, ...] = nib.load(path).shape  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
-        why = str(exc).replace(str(path), path.name)
-        raise DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again") from exc
-    return math.prod(shape[3:])
+    return math.prod(read_shape(path)[3:])

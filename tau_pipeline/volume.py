@@ -6,6 +6,7 @@ indices to world coordinates in mm, RAS+. Nothing here changes an image's grid w
 
 from __future__ import annotations
 
+import gzip
 import os
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 Volume = nib.Nifti1Image
 Affine = NDArray[np.float64]
+
+#: What nibabel raises where a file is not what its name says.
+UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 
 #: World is RAS+ here and LPS+ in ITK; multiplying by this on the left goes from one to the other and back.
 RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -51,19 +56,56 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
         The image has a singular or non-finite affine, no voxels, or the wrong number of dimensions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
+    _check_there(path)
     try:
         img: Any = nib.load(path)
+        if path.suffix in (".gz", ".mgz"):
+            # nibabel stops at the last voxel, and so never sees the checksum that stands after it.
+            img = type(img).from_bytes(gzip.decompress(path.read_bytes()))
         raw = np.asanyarray(img.dataobj)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
-        raise DamagedFileError(f"{path} is damaged or is not an image ({exc}); copy or convert it again") from exc
+    except UNREADABLE as exc:
+        raise _damaged(path, exc) from exc
     data = _drop_trailing_axes(raw)
     affine = np.asarray(img.affine, dtype=np.float64)
     _check_usable(path, data, affine, ndim)
     if ndim == 4 and data.ndim == 3:
         data = data[..., None]
     return image_on(data, affine)
+
+
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The shape of an image without trailing axes of length 1, from the header alone.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it is a link to nothing.
+    DamagedFileError
+        The file is empty, or its header cannot be read.
+    """
+    path = Path(path)
+    _check_there(path)
+    try:
+        shape = tuple(nib.load(path).shape)  # type: ignore[attr-defined]
+    except UNREADABLE as exc:
+        raise _damaged(path, exc) from exc
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _check_there(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise MissingInputError(f"{path} is a link to nothing; fetch its content (datalad get, git annex get)")
+    if not path.is_file():
+        raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
+
+
+def _damaged(path: Path, exc: BaseException) -> DamagedFileError:
+    why = str(exc).replace(str(path), path.name)
+    return DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again")
 
 
 def _drop_trailing_axes(data: NDArray) -> NDArray:

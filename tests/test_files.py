@@ -1,0 +1,116 @@
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
+from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "folder" / "table.tsv"
+    with complete_file(path) as partial:
+        partial.write_text("half")
+        assert not path.exists()
+        assert partial.parent == path.parent
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("name", "ending"), [("x_pet.nii.gz", ".nii.gz"), ("x.tsv", ".tsv"), ("README", "")])
+def test_the_partial_name_keeps_the_ending(tmp_path, name, ending):
+    with complete_file(tmp_path / name) as partial:
+        assert partial.name.endswith(ending)
+        assert partial.name.startswith(".partial-")
+
+
+@pytest.mark.parametrize(
+    "exception", [ValueError("a bug"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")]
+)
+def test_an_error_while_writing_leaves_nothing_new_and_the_old_file_as_it_was(tmp_path, exception):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    expected = OutputError if isinstance(exception, OSError) else type(exception)
+
+    def write_half() -> None:
+        with complete_file(path) as partial:
+            partial.write_text("half")
+            raise exception
+
+    with pytest.raises(expected):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_with_the_path(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError) as caught:
+        write_text("text", tmp_path / "out.txt")
+    assert str(caught.value) == f"cannot write {tmp_path}/out.txt: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text("text", tmp_path / "file" / "below.txt")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text("text", tmp_path / "taken")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def test_others_may_read_what_was_written(tmp_path):
+    assert write_text("text", tmp_path / "out.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_json_survives_writing_and_reading(tmp_path):
+    content = {"Name": "Übertragung", "Values": [1, 2.5, None], "Nested": {"a": True}}
+    path = write_json(content, tmp_path / "out.json")
+    assert read_json(path) == content
+    assert "Übertragung" in path.read_text(encoding="utf-8")
+    assert path.read_text().endswith("}\n")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "windows.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+    assert read_json(tmp_path / "windows.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1,}', b"\xff\xfe\x00", b"[1, 2]", b'"text"', b"3"])
+def test_what_is_no_json_object_is_refused_with_the_path(tmp_path, content):
+    (tmp_path / "in.json").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"in\.json") as caught:
+        read_json(tmp_path / "in.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"there is no file .*absent\.json"):
+        read_json(tmp_path / "absent.json")
+    with pytest.raises(MissingInputError, match=r"there is no table .*absent\.tsv"):
+        read_tsv(tmp_path / "absent.tsv")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path)
+
+
+def test_a_table_survives_writing_and_reading_with_missing_values(tmp_path):
+    table = pd.DataFrame({"region": ["NA", "null", "a b"], "mean": [1.25, np.nan, -3.0], "n": [1, 2, 3]})
+    path = write_tsv(table, tmp_path / "out.tsv")
+    assert path.read_text().splitlines()[2] == "null\tn/a\t2"
+    pd.testing.assert_frame_equal(read_tsv(path), table)
+
+
+@pytest.mark.parametrize("content", [b"", b"a\tb\n1\t2\t3\n1\t2\t3\t4\t5\n", b"a\tb\n\xff\xfe\t1\n"])
+def test_what_is_no_table_is_refused_with_the_path(tmp_path, content):
+    (tmp_path / "in.tsv").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"in\.tsv"):
+        read_tsv(tmp_path / "in.tsv")
