@@ -40,7 +40,7 @@ FILL_MEASURED, FILL_OTHER = 0.45, 0.1
 #: Red, green, blue and opacity of a label without a colour of its own.
 OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
 
-CONVENTION = "Left of the picture is left of the head (neurological). Positions: world coordinates in mm, RAS+."
+CONVENTION = "Axial, coronal: left is left of the head (neurological). Positions: world coordinates in mm, RAS+."
 NO_VALUE = " Grey beside the colours: no value there."
 
 WIDTH_IN, DPI = 14.0, 120
