@@ -18,7 +18,7 @@ from tau_pipeline.config import Selection, unknown_name
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import read_json
 from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, timeline
-from tau_pipeline.sidecars import FrameTimes, SidecarIndex, bool_value, frame_times, name_parts, text_value
+from tau_pipeline.sidecars import SidecarIndex, bool_value, mended_pet_metadata, name_parts, text_value
 from tau_pipeline.volume import read_shape
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class T1w:
 class Scan:
     """One PET image, its inherited metadata, and the T1w it goes with.
 
-    ``tracer``, ``manufacturer``, ``model`` and ``radionuclide`` are as the sidecar spells them (the tracer falls back
-    on the file name), or None. ``frames`` is None for a static image of unknown time, which is used whole.
-    ``n_frames`` counts the frames in the image. ``assumptions`` are sentences.
+    ``pet_metadata`` are the inherited values with known slips put right
+    (`tau_pipeline.sidecars.mended_pet_metadata`). ``tracer``, ``manufacturer``, ``model`` and ``radionuclide`` are
+    taken out of them as they are spelt there, or None. ``n_frames`` counts the frames in the image. ``assumptions`` are
+    sentences.
     """
 
     participant: str
@@ -71,7 +72,6 @@ class Scan:
     t1w: T1w
     entities: Mapping[str, str]
     n_frames: int
-    frames: FrameTimes | None
     manufacturer: str | None = None
     model: str | None = None
     radionuclide: str | None = None
@@ -329,15 +329,13 @@ def _t1w_of(
 
 def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
     entities, _ = name_parts(pet_file)
-    metadata = sidecars.metadata(pet_file)
     n_frames = _frames_in(pet_file)
-    frames, about_times = frame_times(metadata, n_frames)
-    tracer, about_tracer = _tracer(metadata, entities)
+    metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
     t1w, about_t1w = paired
     return Scan(
         participant=entities["sub"],
         session=entities.get("ses"),
-        tracer=tracer,
+        tracer=text_value(metadata, "TracerName"),
         rec=entities.get("rec"),
         run=entities.get("run"),
         pet_file=pet_file,
@@ -345,21 +343,11 @@ def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: Sidecar
         t1w=t1w,
         entities=entities,
         n_frames=n_frames,
-        frames=frames,
         manufacturer=text_value(metadata, "Manufacturer"),
         model=text_value(metadata, "ManufacturersModelName"),
         radionuclide=text_value(metadata, "TracerRadionuclide"),
-        assumptions=(*about_t1w, *t1w.assumptions, *about_times, *about_tracer),
+        assumptions=(*about_t1w, *t1w.assumptions, *mended),
     )
-
-
-def _tracer(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
-    stated = text_value(metadata, "TracerName")
-    if stated is not None:
-        return stated, ()
-    if "trc" in entities:
-        return entities["trc"], (f"the sidecar has no TracerName; {entities['trc']} was taken from the file name",)
-    return None, ("neither the sidecar (TracerName) nor the file name (trc-) names the tracer",)
 
 
 def _frames_in(path: Path) -> int:

@@ -5,7 +5,7 @@ grid. Slices are spread over the bounding box of the brain, not of the volume. L
 of the head (neurological view); each figure says so.
 
 Figures are made without pyplot, so that nothing is shared between threads or left open in a worker process. Only the
-slices that are shown are computed, which keeps a figure at about half a second and a few MB on any grid.
+slices that are shown are computed, which keeps a figure at about a second and a few MB beside its images on any grid.
 """
 
 from __future__ import annotations
@@ -273,8 +273,7 @@ def grey_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[floa
 
     Black is 0, or the first percentile if that is negative; white is ``headroom`` times the 99th percentile.
     """
-    values = np.asanyarray(img.dataobj)[np.asanyarray(mask.dataobj) > 0]
-    values = values[np.isfinite(values)]
+    values = _inside(img, mask)
     if not values.size:
         return 0.0, 1.0
     low, high = np.percentile(values, [1, 99])
@@ -282,10 +281,16 @@ def grey_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[floa
     return black, max(black + headroom * (float(high) - black), black + 1e-6)
 
 
+def _inside(img: Volume, mask: Volume) -> NDArray:
+    """The finite values inside a mask, in any order."""
+    # Images come from files with the first axis fastest; transposed, NumPy walks through them in that order.
+    values = np.asanyarray(img.dataobj).T[np.asanyarray(mask.dataobj).T > 0]
+    return values[np.isfinite(values)]
+
+
 def _upper(pet: Volume, mask: Volume) -> float:
     """Upper end of the colour scale of an image without a natural scale: 99.5th percentile inside the mask."""
-    values = np.asanyarray(pet.dataobj)[np.asanyarray(mask.dataobj) > 0]
-    values = values[np.isfinite(values)]
+    values = _inside(pet, mask)
     return max(float(np.percentile(values, 99.5)), 1e-6) if values.size else 1.0
 
 

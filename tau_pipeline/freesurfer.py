@@ -25,8 +25,8 @@ BRAIN_FILES = ("brain.mgz", "norm.mgz", "brainmask.mgz", "orig_nu.mgz", "T1.mgz"
 MASK_FILES = ("mask.mgz", "brainmask.mgz", "brain.mgz", "norm.mgz")
 
 DKT_SENTENCE = (
-    "the labels of {name} follow the DKT protocol, which has no bankssts, frontalpole and temporalpole "
-    "(Klein and Tourville 2012, Front Neurosci 6:171); these rows are empty"
+    "The labels of {name} follow the DKT protocol, which has no bankssts, frontalpole and temporalpole "
+    "(Klein and Tourville 2012, Front Neurosci 6:171); these rows are empty."
 )
 
 
@@ -84,7 +84,7 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     if labels.name != LABEL_FILES[0]:
         assumptions += (DKT_SENTENCE.format(name=labels.name),)
     if session is not None and f"ses-{session}" not in str(subject_dir.relative_to(subjects_dir)):
-        assumptions += (f"the labels of {subject_dir.name}, which names no session, were used for session {session}",)
+        assumptions += (f"The labels of {subject_dir.name}, which names no session, were used for session {session}.",)
     brain, mask = _first(subject_dir, BRAIN_FILES, "brain image"), _first(subject_dir, MASK_FILES, "brain mask")
     return FreeSurferFiles(subject_dir, labels, brain, mask, assumptions)
 

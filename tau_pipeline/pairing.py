@@ -33,7 +33,7 @@ def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     if not others:
         return best, ()
     names = ", ".join(path.name for path in others)
-    return best, (f"of {len(files)} T1w images {best.name} was taken, and not {names}",)
+    return best, (f"Of {len(files)} T1w images {best.name} was taken, and not {names}.",)
 
 
 def session_order(labels: Iterable[str]) -> list[str]:
@@ -119,10 +119,10 @@ def nearest_session(
     if session in available:
         return session, ()
     if None in available:
-        return None, (f"session {session} has no T1w of its own; the one outside any session was used",)
+        return None, (f"Session {session} has no T1w of its own; the one outside any session was used.",)
     labels = session_order(label for label in available if label is not None)
     if session is None:
-        return labels[0], (f"the PET belongs to no session; the T1w of session {labels[0]} was used",)
+        return labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",)
     dates = timeline.dates
     if session in dates and all(label in dates for label in labels):
         apart = {label: abs((dates[label] - dates[session]).total_seconds()) for label in labels}
@@ -132,4 +132,4 @@ def nearest_session(
         order = session_order({*timeline.labels, *labels, session})
         chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
         how = "the nearest in the order of the sessions (the dataset states no dates)"
-    return chosen, (f"session {session} has no T1w; that of session {chosen} was used, {how}",)
+    return chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",)

@@ -82,6 +82,16 @@ class Rigid:
 
 
 @dataclass(frozen=True)
+class _Pair:
+    """Images as the search sees them: the fixed one on a 2 mm grid with its mask and the mask with a rim."""
+
+    fixed: Volume
+    mask: Volume
+    rim: Volume
+    moving: Volume
+
+
+@dataclass(frozen=True)
 class _Sampled:
     """Fixed points with their values, and the moving image that is looked up there."""
 
@@ -127,17 +137,18 @@ def register_rigid(
         The optimiser itself failed. A bad fit is no error here but ``plausible=False`` with a reason.
     """
     mask = _mask_or_threshold(fixed, fixed_mask)
-    fixed_fine, mask_fine, rim_fine = _fixed_pyramid(fixed, mask)
-    moving_fine = _moving_for_search(moving)
-    coarse = _sample(fixed_fine, mask_fine, rim_fine, moving_fine, _COARSE_MM)
-    fine = _sample(fixed_fine, mask_fine, rim_fine, moving_fine, _FINE_MM)
-    starts = _poses(moving_fine, coarse) if search == "wide" else [np.eye(4)]
-    scores = np.array([_nmi(coarse, pose) for pose in starts])
-    best = _apart([starts[i] for i in np.argsort(-scores, kind="stable")], coarse.points, _REFINED)
-    if len(best) > 1:
-        roughly = [_optimise(moving_fine, fixed_fine, rim_fine, pose, seed, fine_step=False) for pose in best]
-        best = [max(roughly, key=lambda pose: _nmi(coarse, pose))]
-    matrix = _optimise(moving_fine, fixed_fine, rim_fine, best[0], seed, fine_step=True)
+    pair = _Pair(*_fixed_for_search(fixed, mask), _moving_for_search(moving))
+    fine = _sample(pair, _FINE_MM)
+    if search == "near":
+        starts = [np.eye(4)]
+        matrix = _optimise(pair, starts[0], seed, "near")
+    else:
+        coarse = _sample(pair, _COARSE_MM)
+        starts = _poses(pair.moving, coarse)
+        scores = np.array([_nmi(coarse, pose) for pose in starts])
+        best = _apart([starts[i] for i in np.argsort(-scores, kind="stable")], coarse.points, _REFINED)
+        roughly = [_optimise(pair, pose, seed, "rough") for pose in best]
+        matrix = _optimise(pair, max(roughly, key=lambda pose: _nmi(coarse, pose)), seed, "fine")
     metric = _nmi(fine, matrix)
     reason = _why_implausible(fine, matrix, metric)
     return Rigid(matrix, metric, len(starts), not reason, reason)
@@ -155,7 +166,7 @@ def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
     return fixed_mask
 
 
-def _fixed_pyramid(fixed: Volume, mask: Volume) -> tuple[Volume, Volume, Volume]:
+def _fixed_for_search(fixed: Volume, mask: Volume) -> tuple[Volume, Volume, Volume]:
     """Fixed image, mask and mask with its rim, cut to the rim and brought to an axis-aligned 2 mm grid."""
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
     points = voxels @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
@@ -195,8 +206,9 @@ def _moving_for_search(moving: Volume) -> Volume:
     return resample(image_like(data, moving), image_on(np.zeros(shape, np.uint8), affine), np.eye(4))
 
 
-def _sample(fixed: Volume, mask: Volume, rim: Volume, moving: Volume, step_mm: float) -> _Sampled:
+def _sample(pair: _Pair, step_mm: float) -> _Sampled:
     """Fixed points ``step_mm`` apart within the rim, with both images smoothed to match that step."""
+    fixed, moving = pair.fixed, pair.moving
     stride = round(step_mm / _FINE_MM)
     grid = tuple(slice(stride // 2, None, stride) for _ in range(3))
     sigma_mm = 0.5 * step_mm
@@ -204,7 +216,7 @@ def _sample(fixed: Volume, mask: Volume, rim: Volume, moving: Volume, step_mm: f
     smooth_moving = ndimage.gaussian_filter(
         np.asanyarray(moving.dataobj).astype(np.float32), sigma_mm / voxel_size_mm(moving)
     )
-    rim_data = np.asanyarray(rim.dataobj) > 0
+    rim_data = np.asanyarray(pair.rim.dataobj) > 0
     keep = rim_data[grid]
     voxels = np.stack(
         np.meshgrid(*[np.arange(n)[g] for n, g in zip(fixed.shape, grid, strict=True)], indexing="ij"), -1
@@ -213,7 +225,7 @@ def _sample(fixed: Volume, mask: Volume, rim: Volume, moving: Volume, step_mm: f
     values = smooth_fixed[grid][keep]
     low, high = np.percentile(values, [0.5, 99.5])
     bins = np.clip((values - low) / max(high - low, 1e-12) * (_BINS - 1), 0, _BINS - 1).round().astype(np.int64)
-    inside = (np.asanyarray(mask.dataobj) > 0)[grid][keep]
+    inside = (np.asanyarray(pair.mask.dataobj) > 0)[grid][keep]
     return _Sampled(points, bins, inside, smooth_moving, np.linalg.inv(moving.affine), float(smooth_moving.max()))
 
 
@@ -296,28 +308,41 @@ def _apart(poses: list[Affine], points: Points, count: int, least_mm: float = 8.
     return chosen
 
 
-def _optimise(moving: Volume, fixed: Volume, rim: Volume, start: Affine, seed: int, fine_step: bool) -> Affine:
+_Stage = Literal["rough", "near", "fine"]
+#: Settings of ANTs' optimiser: shrink factors and smoothing of the 2 mm grid, iterations, share of voxels sampled.
+#: The figures that chose them are in docs/decisions/coregistration.md.
+_STAGES: dict[_Stage, dict[str, Any]] = {
+    "rough": {
+        "aff_iterations": 60, "aff_shrink_factors": 4, "aff_smoothing_sigmas": 2, "aff_random_sampling_rate": 1.0
+    },
+    "near": {
+        "aff_iterations": 100, "aff_shrink_factors": 2, "aff_smoothing_sigmas": 1, "aff_random_sampling_rate": 0.5
+    },
+    "fine": {
+        "aff_iterations": (60, 15),
+        "aff_shrink_factors": (2, 1),
+        "aff_smoothing_sigmas": (1, 0),
+        "aff_random_sampling_rate": 0.25,
+    },
+}  # fmt: skip
+
+
+def _optimise(pair: _Pair, start: Affine, seed: int, stage: _Stage) -> Affine:
     """One run of ANTs' rigid optimiser from ``start``; returns moving world to fixed world."""
     import ants
 
-    settings: dict[str, Any] = (
-        {"aff_iterations": (100, 50), "aff_shrink_factors": (2, 1), "aff_smoothing_sigmas": (1, 0)}
-        if fine_step
-        else {"aff_iterations": 60, "aff_shrink_factors": 4, "aff_smoothing_sigmas": 2}
-    )
     with _seeded(seed), tempfile.TemporaryDirectory() as folder:
         before = save_itk(start, Path(folder) / "start.mat")
         try:
             found = ants.registration(
-                to_ants(fixed),
-                to_ants(moving),
+                to_ants(pair.fixed),
+                to_ants(pair.moving),
                 "Rigid",
                 initial_transform=str(before),
                 outprefix=f"{folder}/found",
-                mask=to_ants(rim),
+                mask=to_ants(pair.rim),
                 aff_sampling=_BINS,
-                aff_random_sampling_rate=0.5 if fine_step else 1.0,
-                **settings,
+                **_STAGES[stage],
             )
             return load_itk(found["fwdtransforms"][0])
         except (RuntimeError, IndexError) as exc:

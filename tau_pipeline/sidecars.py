@@ -1,4 +1,4 @@
-"""JSON sidecars of raw images: inherited values, checked types, and what the job needs to know of a PET.
+"""JSON sidecars of raw images: inherited values, checked types, and known slips put right.
 
 BIDS keeps a value once, as high in the tree as it is true, and lets deeper files override it (the inheritance
 principle, BIDS 1.10, common principles). Values come back as a plain dictionary; the functions below read single
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,100 +139,66 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
     return tuple(float(item) for item in value)
 
 
-@dataclass(frozen=True)
-class FrameTimes:
-    """When each frame of a PET was taken.
+def mended_pet_metadata(
+    metadata: Mapping[str, Any], entities: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The metadata of a PET with known slips put right, and a sentence for each.
 
-    ``starts_s`` and ``durations_s`` are in seconds after injection, one for each frame, in the order of the image.
-    ``assumptions`` are sentences on what the sidecar did not state.
-    """
+    - Without ``TracerName``, the ``trc`` entity of the file name is the tracer's name.
+    - ``FrameDuration`` may hold the frames' end times (three of the published BIDS examples have it so).
+    - ``FrameTimesStart`` may count from the start of the scan, although ``ScanStart`` is later than time zero; BIDS
+      counts both from ``TimeZero``, and no frame begins before its scan does.
 
-    starts_s: tuple[float, ...]
-    durations_s: tuple[float, ...]
-    assumptions: tuple[str, ...] = ()
-
-
-STATIC_IS_LATE = "the PET has one frame and {why}; it was taken as the late image and used whole"
-
-
-def frame_times(metadata: Mapping[str, Any], n_frames: int) -> tuple[FrameTimes | None, tuple[str, ...]]:
-    """Frame times after injection, and the assumptions made; None for a static image of unknown time.
-
-    ``FrameTimesStart`` counts from ``TimeZero``, as ``InjectionStart`` does (BIDS 1.10, PET); the difference is the
-    time after injection.
+    Parameters
+    ----------
+    metadata
+        Inherited values of the sidecars; not changed.
+    entities
+        Those of the file name.
 
     Raises
     ------
     MetadataError
-        A dynamic PET has no times, or the times have the wrong type, number, unit or order.
+        A value that the job uses has the wrong type, or the times are in milliseconds or minutes.
     """
+    mended, said = dict(metadata), []
+    if text_value(metadata, "TracerName") is None and "trc" in entities:
+        mended["TracerName"] = entities["trc"]
+        said.append(f"The sidecar has no TracerName; {entities['trc']} was taken from the file name.")
+    for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
+        text_value(metadata, key)
+    for key in ("ScanStart", "InjectionStart"):
+        number_value(metadata, key)
     starts, durations = number_list(metadata, "FrameTimesStart"), number_list(metadata, "FrameDuration")
     if starts is None or durations is None:
-        absent = " and ".join(
-            key for key, got in (("FrameTimesStart", starts), ("FrameDuration", durations)) if got is None
+        return mended, tuple(said)
+    if _are_end_times(starts, durations):
+        durations = tuple(end - start for start, end in zip(starts, durations, strict=True))
+        mended["FrameDuration"] = list(durations)
+        said.append("FrameDuration holds the frames' end times; the durations were taken as end minus start.")
+    scan_start = number_value(metadata, "ScanStart") or 0.0
+    if scan_start > 0 and starts[0] == 0:
+        mended["FrameTimesStart"] = [start + scan_start for start in starts]
+        said.append(
+            f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; the frames were counted from the scan's start."
         )
-        if n_frames > 1:
-            raise MetadataError(f"the PET has {n_frames} frames but its sidecar has no {absent}; add the frames' times")
-        return None, (STATIC_IS_LATE.format(why=f"its sidecar has no {absent}"),)
-    for key, values in (("FrameTimesStart", starts), ("FrameDuration", durations)):
-        if len(values) != n_frames:
-            raise MetadataError(
-                f"{key} has {len(values)} values but the PET has {n_frames} frames; one for each is needed"
-            )
-    durations, from_ends = _real_durations(starts, durations)
-    starts, from_origin = _after_injection(metadata, starts)
-    _check_times(starts, durations)
-    assumptions = from_ends + from_origin
-    if n_frames == 1 and starts[0] <= 0:
-        return None, (*assumptions, STATIC_IS_LATE.format(why="its time starts at 0"))
-    return FrameTimes(starts, durations, assumptions), assumptions
+    _check_unit(starts, durations)
+    return mended, tuple(said)
 
 
-def _real_durations(
-    starts: tuple[float, ...], durations: tuple[float, ...]
-) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Undo a common slip: the end times written as durations (three of the published BIDS examples have it)."""
-    if len(starts) > 2 and durations[:-1] == starts[1:] and durations[-1] > starts[-1]:
-        sentence = "FrameDuration holds the frames' end times; the durations were taken as end minus start"
-        return tuple(end - start for start, end in zip(starts, durations, strict=True)), (sentence,)
-    return durations, ()
+def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:
+    return len(starts) > 2 and durations[:-1] == starts[1:] and durations[-1] > starts[-1]
 
 
-def _after_injection(
-    metadata: Mapping[str, Any], starts: tuple[float, ...]
-) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    injection = number_value(metadata, "InjectionStart")
-    scan = number_value(metadata, "ScanStart")
-    assumptions: tuple[str, ...] = ()
-    if injection is None:
-        assumptions = ("the sidecar has no InjectionStart; the injection was taken to be at time zero",)
-    origin = 0.0
-    if scan is not None and scan > 0 and starts[0] == 0:
-        # No frame can begin before the scan does.
-        origin = scan
-        assumptions += (f"FrameTimesStart begins before ScanStart ({scan:g} s); it was counted from the scan's start",)
-    return tuple(start + origin - (injection or 0.0) for start in starts), assumptions
-
-
-def _check_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
-    if min(durations) <= 0:
-        raise MetadataError(f"FrameDuration has the value {min(durations):g}; durations in seconds above 0 are needed")
-    ends = [start + duration for start, duration in zip(starts, durations, strict=True)]
-    total = max(ends) - min(starts)
+def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
+    ends = [start + duration for start, duration in zip(starts, durations, strict=False)]
     if max(ends) > LONGEST_S:
         raise MetadataError(
-            f"the last frame ends {max(ends):g} s after injection, more than a day; FrameTimesStart and FrameDuration "
-            "must be in seconds (are these milliseconds?)"
+            f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
+            "FrameDuration must be in seconds (are these milliseconds?)"
         )
-    if len(starts) > 1 and total < SHORTEST_DYNAMIC_S:
+    if len(ends) > 1 and max(ends) - min(starts) < SHORTEST_DYNAMIC_S:
         raise MetadataError(
-            f"the {len(starts)} frames last {total:g} s together; FrameTimesStart and FrameDuration must be in seconds "
-            "(are these minutes?)"
+            f"the {len(ends)} frames last {max(ends) - min(starts):g} s together; FrameTimesStart and FrameDuration "
+            "must be in seconds (are these minutes?)"
         )
-    for index, (end, following) in enumerate(zip(ends, starts[1:], strict=False)):
-        # Half a second leaves room for times that were rounded.
-        if following < end - 0.5:
-            raise MetadataError(
-                f"frame {index + 1} ends at {end:g} s but frame {index + 2} starts at {following:g} s; frames must not "
-                "overlap: mend FrameTimesStart or FrameDuration"
-            )

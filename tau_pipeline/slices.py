@@ -56,14 +56,15 @@ def world_box(mask: Volume) -> NDArray[np.float64]:
     ImageError
         The mask is empty.
     """
-    inside = np.asanyarray(mask.dataobj) > 0
-    i, j = np.nonzero(inside.any(axis=2))
-    if not i.size:
+    # Transposed to K J I: images come from files with the first axis fastest, and columns along it are read at once.
+    inside = np.asanyarray(mask.dataobj).T > 0
+    k, j = np.nonzero(inside.any(axis=2))
+    if not k.size:
         raise ImageError("the mask is empty: there is nothing to draw; look at the step that made the mask")
-    columns = inside[i, j]
+    columns = inside[k, j]
     low = columns.argmax(axis=1)
     high = inside.shape[2] - 1 - columns[:, ::-1].argmax(axis=1)
-    voxels = np.stack([np.tile(i, 2), np.tile(j, 2), np.concatenate([low, high])])
+    voxels = np.stack([np.concatenate([low, high]), np.tile(j, 2), np.tile(k, 2)])
     world = mask.affine[:3, :3] @ voxels + mask.affine[:3, 3:]
     return np.stack([world.min(axis=1), world.max(axis=1)], axis=1)
 

@@ -128,8 +128,7 @@ def test_a_scan_carries_names_metadata_and_its_t1w(root):
     assert (scan.tracer, scan.radionuclide) == ("flortaucipir", "F18")
     assert (scan.manufacturer, scan.model) == ("GE MEDICAL SYSTEMS", "Discovery 690")
     assert (scan.pet_file, scan.key, scan.n_frames) == (pet_file, stem, 1)
-    assert scan.frames is not None
-    assert scan.frames.starts_s == (4800.0,)
+    assert scan.pet_metadata["FrameTimesStart"] == [4800]
     assert scan.t1w.key == "sub-01_ses-a"
     assert scan.assumptions == ()
 
@@ -142,7 +141,6 @@ def test_the_file_name_tells_the_tracer_where_the_sidecar_does_not(simple):
     assert "TracerName" in participants["01"].scans[0].assumptions[0]
     unnamed = next(scan for scan in participants["02"].scans if scan.key == "sub-02")
     assert unnamed.tracer is None
-    assert "names the tracer" in unnamed.assumptions[0]
 
 
 def test_of_a_compressed_and_a_plain_copy_one_is_taken(simple):
@@ -296,7 +294,6 @@ def dangling(sub: Path) -> None:
         (damage("anat/sub-01_T1w.json", b'{"SkullStripped": "true"}'), "SkullStripped is 'true'"),
         (damage("anat/sub-01_T1w.nii.gz", b""), "its T1w cannot be used"),
         (damage("anat/sub-01_T1w.nii.gz", image_bytes(".nii.gz", 3)), "a T1w of one volume is needed"),
-        (damage("pet/sub-01_trc-AV1451_pet.nii.gz", image_bytes(".nii.gz", 3)), "the PET has 3 frames"),
     ],
 )
 def test_a_broken_participant_has_a_problem_and_the_other_none(simple, break_it, message):
@@ -482,10 +479,9 @@ def test_published_example_trees_are_read(name, tmp_path):
     assert [scan.pet_file for scan in scans] == pet_files
     for scan in scans:
         assert scan.t1w.session == scan.session
-        assert scan.frames is not None
-        assert len(scan.frames.starts_s) == scan.n_frames
-        ends = np.add(scan.frames.starts_s, scan.frames.durations_s)
-        assert (ends[:-1] <= np.array(scan.frames.starts_s[1:]) + 0.5).all()
+        starts, durations = (np.array(scan.pet_metadata[key]) for key in ("FrameTimesStart", "FrameDuration"))
+        assert len(starts) == len(durations) == scan.n_frames
+        assert (starts[:-1] + durations[:-1] <= starts[1:] + 0.5).all()
         assert scan.tracer is not None
     ends_for_durations = {scan.pet_file for scan in scans if any("end times" in said for said in scan.assumptions)}
     assert ends_for_durations == (set(pet_files) if name in ("pet001", "pet003") else set())

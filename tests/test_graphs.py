@@ -8,15 +8,15 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
+from tau_workflows.anat import init_anat_wf
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.pet import init_pet_wf
+from tau_workflows.subject import init_subject_wf
 
 from tau_pipeline.bids import Scan, T1w
 from tau_pipeline.config import Execution, Settings
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles
-from tau_workflows.anat import init_anat_wf
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
-from tau_workflows.pet import init_pet_wf
-from tau_workflows.subject import init_subject_wf
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
 
 def mistakes(wf: pe.Workflow, *, is_part: bool) -> list[str]:
     """Fields that are wired but do not exist, and fields that exist but are not wired, over all levels."""
-    found = []
     flat = wf._create_flat_graph()
     wired: dict[pe.Node, set[str]] = {node: set() for node in flat.nodes()}
+    found = []
     for source, target, data in flat.edges(data=True):
         for out, into in data["connect"]:
             wired[target].add(into)
@@ -70,15 +70,20 @@ def mistakes(wf: pe.Workflow, *, is_part: bool) -> list[str]:
                 found.append(f"{source.fullname} has no output {out}")
             if into not in target._interface.inputs.copyable_trait_names():
                 found.append(f"{target.fullname} has no input {into}")
-    for node in flat.nodes():
-        identity = isinstance(node.interface, IdentityInterface)
-        if identity and node.name == "inputnode" and is_part:
-            continue
-        for name in node.inputs.copyable_trait_names():
-            field = node.inputs.traits()[name]
-            if (field.mandatory or identity) and name not in wired[node] and not isdefined(getattr(node.inputs, name)):
-                found.append(f"{node.fullname}.{name} is neither set nor wired")
-    return found
+    open_nodes = [node for node in flat.nodes() if not (is_part and node.name == "inputnode")]
+    return found + [
+        f"{node.fullname}.{name} is neither set nor wired"
+        for node in open_nodes
+        for name in needed(node)
+        if name not in wired[node] and not isdefined(getattr(node.inputs, name))
+    ]
+
+
+def needed(node: pe.Node) -> list[str]:
+    """Mandatory inputs; all of them where a node only passes values on."""
+    passes_on = isinstance(node.interface, IdentityInterface)
+    names: list[str] = node.inputs.copyable_trait_names()
+    return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
 @pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject"])

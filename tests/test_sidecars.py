@@ -7,7 +7,7 @@ from tau_pipeline.errors import DamagedFileError, MetadataError
 from tau_pipeline.sidecars import (
     SidecarIndex,
     bool_value,
-    frame_times,
+    mended_pet_metadata,
     name_parts,
     number_list,
     number_value,
@@ -69,78 +69,66 @@ def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(read, good, bad
             read({"Key": given}, "Key")
 
 
-def test_frame_times_count_from_the_injection():
-    metadata = {"FrameTimesStart": [0, 300], "FrameDuration": [300, 300], "InjectionStart": -4800, "ScanStart": 0}
-    times, said = frame_times(metadata, 2)
-    assert times is not None
-    assert (times.starts_s, times.durations_s, said) == ((4800.0, 5100.0), (300.0, 300.0), ())
+TIMES = {"FrameTimesStart": [4800, 5100], "FrameDuration": [300, 300], "InjectionStart": 0, "TracerName": "MK-6240"}
+
+
+def test_whole_metadata_come_back_as_they_were_without_a_word():
+    for metadata in ({}, TIMES, TIMES | {"ScanStart": 4800}, {"FrameTimesStart": [0], "FrameDuration": [1200]}):
+        given = json.loads(json.dumps(metadata))
+        assert mended_pet_metadata(given, {"sub": "01"}) == (metadata, ())
+        assert given == metadata, "the input is unchanged"
+
+
+def test_the_file_name_tells_the_tracer_where_the_sidecar_does_not():
+    mended, said = mended_pet_metadata({"TracerName": "n/a"}, {"trc": "MK6240"})
+    assert mended["TracerName"] == "MK6240"
+    assert "TracerName" in said[0]
+    assert mended_pet_metadata(TIMES, {"trc": "MK6240"}) == (TIMES, ())
 
 
 def test_frame_times_that_begin_before_the_scan_are_counted_from_the_scan():
-    metadata = {"FrameTimesStart": [0, 300], "FrameDuration": [300, 300], "InjectionStart": 0, "ScanStart": 4800}
-    times, said = frame_times(metadata, 2)
-    assert times is not None
-    assert times.starts_s == (4800.0, 5100.0)
+    mended, said = mended_pet_metadata(TIMES | {"FrameTimesStart": [0, 300], "ScanStart": 4800}, {})
+    assert mended["FrameTimesStart"] == [4800, 5100]
     assert len(said) == 1
     assert "ScanStart" in said[0]
 
 
-def test_a_missing_injection_time_is_said():
-    _, said = frame_times({"FrameTimesStart": [4800], "FrameDuration": [1200]}, 1)
+def test_end_times_written_as_durations_are_recognised_and_said():
+    ends = {"FrameTimesStart": [0, 10, 30, 60], "FrameDuration": [10, 30, 60, 90]}
+    mended, said = mended_pet_metadata(ends, {})
+    assert mended["FrameDuration"] == [10, 20, 30, 30]
     assert len(said) == 1
-    assert "InjectionStart" in said[0]
+    assert "end times" in said[0]
 
 
 @pytest.mark.parametrize(
-    "metadata",
-    [
-        {},
-        {"FrameTimesStart": [4800]},
-        {"FrameTimesStart": "n/a", "FrameDuration": []},
-        {"FrameTimesStart": [0], "FrameDuration": [1200], "InjectionStart": 0},
-    ],
+    ("starts", "durations"),
+    [([0, 10, 20, 40], [10, 10, 20, 40]), ([0, 60], [60, 60]), ([0], [3600]), ([0, 30, 60], [30, 30, 30])],
 )
-def test_a_static_image_without_times_or_from_zero_is_taken_as_the_late_image_and_says_so(metadata):
-    times, said = frame_times(metadata, 1)
-    assert times is None
-    assert any("taken as the late image" in sentence for sentence in said)
-
-
-@pytest.mark.parametrize("metadata", [{}, {"FrameTimesStart": [0, 60]}, {"FrameDuration": [60, 60]}])
-def test_a_dynamic_pet_without_times_is_an_error(metadata):
-    with pytest.raises(MetadataError, match="2 frames but its sidecar has no Frame"):
-        frame_times(metadata, 2)
+def test_real_durations_are_left_alone(starts, durations):
+    metadata = {"FrameTimesStart": starts, "FrameDuration": durations}
+    assert mended_pet_metadata(metadata, {}) == (metadata, ())
 
 
 @pytest.mark.parametrize(
     ("starts", "durations", "message"),
     [
-        ([4800], [300, 300], "FrameTimesStart has 1 values but the PET has 2 frames"),
-        ([4800, 5100], [300], "FrameDuration has 1 values but the PET has 2 frames"),
-        ([4800, 5100], [300, 0], "durations in seconds above 0"),
-        ([4800, 5100], [300, -5], "durations in seconds above 0"),
         ([4.8e6, 5.1e6], [3e5, 3e5], "milliseconds"),
+        ([0], [1.2e6], "milliseconds"),
         ([80, 85], [5, 5], "minutes"),
-        ([5100, 4800], [300, 300], "must not overlap"),
-        ([4800, 4900], [300, 300], "frame 1 ends at 5100 s but frame 2 starts at 4900 s"),
+        ("4800", [300], "FrameTimesStart is '4800'; a list of numbers is needed"),
+        ([4800], {"a": 1}, "FrameDuration is {'a': 1}"),
     ],
 )
-def test_impossible_frame_times_are_refused(starts, durations, message):
+def test_times_in_another_unit_or_type_are_refused(starts, durations, message):
     with pytest.raises(MetadataError) as caught:
-        frame_times({"FrameTimesStart": starts, "FrameDuration": durations, "InjectionStart": 0}, 2)
+        mended_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations}, {})
     assert message in str(caught.value)
 
 
-def test_end_times_written_as_durations_are_recognised_and_said():
-    ends = {"FrameTimesStart": [0, 10, 30, 60], "FrameDuration": [10, 30, 60, 90], "InjectionStart": 0}
-    times, said = frame_times(ends, 4)
-    assert times is not None
-    assert times.durations_s == (10.0, 20.0, 30.0, 30.0)
-    assert any("end times" in sentence for sentence in said)
-
-
-def test_real_durations_are_left_alone():
-    metadata = {"FrameTimesStart": [0, 10, 20, 40], "FrameDuration": [10, 10, 20, 40], "InjectionStart": 0}
-    times, said = frame_times(metadata, 4)
-    assert times is not None
-    assert (times.durations_s, said) == ((10.0, 10.0, 20.0, 40.0), ())
+@pytest.mark.parametrize(
+    "wrong", [{"Manufacturer": 3}, {"Units": ["Bq/mL"]}, {"ScanStart": "10:00"}, {"InjectionStart": [0]}]
+)
+def test_a_wrong_type_in_any_value_that_is_used_is_refused(wrong):
+    with pytest.raises(MetadataError, match=next(iter(wrong))):
+        mended_pet_metadata(TIMES | wrong, {})

@@ -61,7 +61,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     t1w_preproc_file, mask_file, tissue_file, dseg_file
         Images on the T1w grid.
     t1w_from_template, template_from_t1w
-        Lists of ITK transforms.
+        ITK transforms, one a direction.
     reference_file, reference
         One mask and one description for each of ``settings.ref_region``, as lists.
     skull_stripped, assumptions, labels_source
@@ -102,7 +102,8 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         wf.connect(masked, "mask_file", node, "mask_file")
     for node in (tissue, template, regions):
         wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
-    wf.connect(template, "t1w_from_template", regions, "t1w_from_template")
+    for node in (tissue, regions):
+        wf.connect(template, "t1w_from_template", node, "t1w_from_template")
     wf.connect(labels, "dseg_file", reference, "dseg_file")
     wf.connect(tissue, "tissue_file", reference, "tissue_file")
     wf.connect(regions, "template_regions_file", reference, "template_regions_file")

@@ -34,13 +34,13 @@ def methods_text(settings: Settings) -> str:
     papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items())
     return f"""# Methods
 
-Images were processed with tau-pipeline {tau_pipeline.__version__} (settings {settings.hash()}), a Nipype workflow over
-ANTs. {skull} Intensity non-uniformity of the T1w was corrected with N4. The T1w was registered to the MNI152NLin6Asym
-template (affine, then SyN), and the Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were given
-to this head's own grey matter; where FreeSurfer's or FastSurfer's labels were given, those were used instead. PET
-frames in {window} after injection were {moved}averaged by the time that they overlap it, {smoothing}coregistered to the
-T1w (rigid, mutual information, several starts), and brought to the T1w grid in one interpolation. SUVR is relative to the
-mean of: {regions}. Each output's sidecar lists what was assumed.
+Images were processed with tau-pipeline {tau_pipeline.__version__} (settings {settings.hash()}), a Nipype workflow
+over ANTs. {skull} Intensity non-uniformity of the T1w was corrected with N4. The T1w was registered to the
+MNI152NLin6Asym template (affine, then SyN), and the Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in
+that space were given to this head's own grey matter; where FreeSurfer's or FastSurfer's labels were given, those were
+used instead. PET frames in {window} after injection were {moved}averaged by the time that they overlap it,
+{smoothing}coregistered to the T1w (rigid, mutual information, several starts), and brought to the T1w grid in one
+interpolation. SUVR is relative to the mean of: {regions}. Each output's sidecar lists what was assumed.
 
 ## Papers
 

@@ -6,6 +6,7 @@ that ITK's number of threads, which is fixed when ANTs is loaded, can be set for
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -113,6 +114,8 @@ def main(job_file: str) -> int:
     job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
     for module in PRELOADED:
         __import__(module)
+    # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
+    gc.freeze()
     failures = run_participant(job)
     from tau_workflows.report import write_participant_report
 

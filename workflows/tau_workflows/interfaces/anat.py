@@ -40,7 +40,7 @@ class ExtractBrain(LibraryInterface):
         if stripped and not known:
             why = "as asked for" if mode == "skip" else "because nearly everything around the brain is zero"
             assumptions.append(f"The T1w was taken as already skull-stripped, {why}.")
-        mask = anat.foreground_mask(t1w) if stripped else anat.extract_brain(t1w)
+        mask = anat.stripped_mask(t1w) if stripped else anat.extract_brain(t1w)
         mask_file = save_volume(mask, folder / "mask.nii")
         return {"mask_file": str(mask_file), "skull_stripped": stripped, "assumptions": assumptions}
 
@@ -69,6 +69,7 @@ class CorrectBias(LibraryInterface):
 class _TissueIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
 
 
 class _TissueOut(TraitedSpec):
@@ -82,8 +83,8 @@ class _RegisterIn(BaseInterfaceInputSpec):
 
 
 class _RegisterOut(TraitedSpec):
-    t1w_from_template = traits.List(File(), desc="ITK transforms, template to T1w, in the order ANTs applies them")
-    template_from_t1w = traits.List(File(), desc="ITK transforms, T1w to template")
+    t1w_from_template = File(desc="ITK transform for resampling template images onto the T1w")
+    template_from_t1w = File(desc="ITK transform for resampling images on the T1w onto the template")
 
 
 class RegisterToTemplate(LibraryInterface):
@@ -100,10 +101,8 @@ class RegisterToTemplate(LibraryInterface):
             out_dir=folder,
             seed=self.inputs.random_seed,
         )
-        return {
-            "t1w_from_template": [str(path) for path in found.t1w_from_template],
-            "template_from_t1w": [str(path) for path in found.template_from_t1w],
-        }
+        (onto_t1w,), (onto_template,) = found.t1w_from_template, found.template_from_t1w
+        return {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
 
 
 class SegmentTissue(LibraryInterface):
@@ -114,7 +113,8 @@ class SegmentTissue(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
-        tissue = parcellation.segment_tissue(t1w, mask)
+        onto_t1w = (Path(self.inputs.t1w_from_template),)
+        tissue = anat.segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
         return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii"))}
 
 
@@ -122,7 +122,7 @@ class _ParcellateIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
     tissue_file = File(exists=True, mandatory=True, desc="tissue probabilities on the T1w grid")
-    t1w_from_template = traits.List(File(exists=True), mandatory=True, desc="ITK transforms, template to T1w")
+    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
 
 
 class _ParcellateOut(TraitedSpec):
@@ -140,15 +140,15 @@ class Parcellate(LibraryInterface):
             load_volume(self.inputs.t1w_preproc_file, ndim=3),
             load_volume(self.inputs.mask_file, ndim=3),
             load_volume(self.inputs.tissue_file, ndim=4),
-            labels_path=atlas_files().desikan_killiany,
-            t1w_from_template=[Path(path) for path in self.inputs.t1w_from_template],
+            atlas_files().desikan_killiany,
+            (Path(self.inputs.t1w_from_template),),
         )
         return {"dseg_file": str(save_volume(dseg, folder / "dseg.nii"))}
 
 
 class _WarpRegionsIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, gives the grid")
-    t1w_from_template = traits.List(File(exists=True), mandatory=True, desc="ITK transforms, template to T1w")
+    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
 
 
 class _WarpRegionsOut(TraitedSpec):
@@ -164,8 +164,7 @@ class WarpTemplateRegions(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
         on_template = save_volume(template_regions(), folder / "on_template.nii")
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
-        transforms = [Path(path) for path in self.inputs.t1w_from_template]
-        warped = parcellation.labels_to_t1w(on_template, t1w, transforms)
+        warped = parcellation.labels_to_t1w(on_template, t1w, (Path(self.inputs.t1w_from_template),))
         return {"template_regions_file": str(save_volume(warped, folder / "template_regions.nii"))}
 
 
