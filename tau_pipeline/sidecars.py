@@ -180,7 +180,7 @@ def mended_pet_metadata(
     if scan_start > 0 and starts[0] == 0:
         mended["FrameTimesStart"] = [start + scan_start for start in starts]
         said.append(
-            f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; the frames were counted from the scan's start."
+            f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
         )
     _check_unit(starts, durations)
     return mended, tuple(said)
