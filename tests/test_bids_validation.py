@@ -1,0 +1,194 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tau_pipeline import bids_validation
+from tau_pipeline.bids_validation import ValidatorError, summarise, validate, validator_program
+from tau_pipeline.errors import MissingInputError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+#: What BIDS requires of a PET's sidecar, with values of the right type.
+WHOLE = {
+    "Manufacturer": "Siemens",
+    "ManufacturersModelName": "Biograph mMR",
+    "Units": "Bq/mL",
+    "TracerName": "AV1451",
+    "TracerRadionuclide": "F18",
+    "FrameTimesStart": [4800],
+    "FrameDuration": [1200],
+    "InjectedRadioactivity": 370,
+    "InjectedRadioactivityUnits": "MBq",
+    "InjectedMass": "n/a",
+    "InjectedMassUnits": "n/a",
+    "SpecificRadioactivity": "n/a",
+    "SpecificRadioactivityUnits": "n/a",
+    "ModeOfAdministration": "bolus",
+    "TimeZero": "10:00:00",
+    "ScanStart": 4800,
+    "InjectionStart": 0,
+    "AcquisitionMode": "list mode",
+    "ImageDecayCorrected": True,
+    "ImageDecayCorrectionTime": 0,
+    "ReconMethodName": "OSEM",
+    "ReconMethodParameterLabels": ["none"],
+    "ReconMethodParameterUnits": ["none"],
+    "ReconMethodParameterValues": [0],
+    "ReconFilterType": "none",
+    "AttenuationCorrection": "CT",
+}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    image = nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4))
+    image.header.set_xyzt_units("mm", "sec")
+    for name in ("anat/sub-01_T1w", "pet/sub-01_trc-AV1451_pet"):
+        path = tmp_path / "sub-01" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True)
+        image.to_filename(path)
+    (tmp_path / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json").write_text(json.dumps(WHOLE))
+    (tmp_path / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
+    (tmp_path / "README").write_text("A dataset for a test.\n" * 10)
+    return tmp_path
+
+
+def change(dataset: Path, **changes: object) -> None:
+    content = {key: value for key, value in (WHOLE | changes).items() if value is not None}
+    (dataset / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json").write_text(json.dumps(content))
+
+
+def test_a_valid_dataset_has_no_errors(dataset):
+    report = validate(dataset)
+    assert report.valid
+    assert (report.errors, report.participant_errors) == ((), {})
+
+
+def test_missing_recommended_keys_are_one_warning(dataset):
+    about = [sentence for sentence in validate(dataset).warnings if "recommended keys" in sentence]
+    assert len(about) == 1
+    assert " more (" in about[0]
+
+
+def test_missing_pet_keys_that_the_job_does_not_need_are_one_warning(dataset):
+    change(dataset, AttenuationCorrection=None, TimeZero=None, FrameTimesStart=None)
+    report = validate(dataset)
+    assert report.valid
+    (about,) = [sentence for sentence in report.warnings if "required keys" in sentence]
+    assert "AttenuationCorrection, FrameTimesStart, TimeZero" in about
+
+
+def test_an_error_of_a_participant_is_kept_apart_from_errors_of_the_dataset(dataset):
+    change(dataset, FrameTimesStart="4800")
+    report = validate(dataset)
+    assert report.errors == ()
+    assert list(report.participant_errors) == ["01"]
+    assert any("the value of FrameTimesStart" in sentence for sentence in report.participant_errors["01"])
+    assert not report.valid
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("sub-01/anat/sub-01_T1w.nii.gz", b"", "a file is empty (sub-01/anat/sub-01_T1w.nii.gz)"),
+        ("sub-01/anat/sub-01_T1w.nii.gz", b"\x1f\x8b\x08 broken", "the header of an image cannot be read"),
+        ("sub-01/pet/sub-01_trc-AV1451_pet.json", b"{oops", "a file is not valid JSON"),
+        ("sub-01/anat/notes.txt", b"x", "has a name that BIDS does not know (sub-01/anat/notes.txt)"),
+    ],
+)
+def test_damage_is_put_into_words_with_an_example(dataset, name, content, words):
+    (dataset / name).write_bytes(content)
+    assert words in " ".join(validate(dataset).participant_errors["01"])
+
+
+def test_damage_of_the_dataset_as_a_whole_is_an_error_of_its_own(dataset):
+    (dataset / "dataset_description.json").unlink()
+    assert "there is no dataset_description.json (the dataset itself)" in validate(dataset).errors
+
+
+def test_equal_findings_are_counted_and_order_does_not_matter():
+    issues = [
+        {"code": "EMPTY_FILE", "severity": "error", "location": f"/sub-01/anat/{name}"} for name in ("a", "b", "c")
+    ]
+    issues += [{"code": "NEW_CODE", "subCode": "Key", "severity": "error", "location": "/x.json"}]
+    issues += [{"code": "X", "severity": "ignore", "location": "/y"}]
+    report = summarise(issues)
+    assert report.participant_errors == {"01": ("a file is empty (3 files, for example sub-01/anat/a)",)}
+    assert report.errors == ("NEW_CODE Key (x.json)",)
+    assert report.warnings == ()
+    assert summarise(reversed(issues)).errors == report.errors
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(MissingInputError, match="is not a folder"):
+        validate(tmp_path / "absent")
+
+
+def test_a_missing_validator_is_one_sentence(dataset, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(dataset / "python"))
+    monkeypatch.setenv("PATH", str(dataset))
+    with pytest.raises(ValidatorError, match=r"is not installed; install it .* --skip-bids-validation"):
+        validate(dataset)
+
+
+def test_the_validator_beside_python_goes_before_the_path(tmp_path, monkeypatch):
+    beside, elsewhere = tmp_path / "env", tmp_path / "path"
+    for folder in (beside, elsewhere):
+        folder.mkdir()
+        program = folder / bids_validation.PROGRAM
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    monkeypatch.setenv("PATH", str(elsewhere))
+    assert validator_program() == beside / bids_validation.PROGRAM
+    (beside / bids_validation.PROGRAM).unlink()
+    assert validator_program() == elsewhere / bids_validation.PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep 30", "did not finish within 0.5 s"),
+        ("echo 'not json'", r"failed on .* \(no message\)"),
+        ("echo '{\"issues\": 3}'", "failed on"),
+        ("echo 'out of memory' >&2; exit 1", r"failed on .* \(out of memory\)"),
+    ],
+)
+def test_a_validator_that_hangs_or_breaks_is_one_sentence(dataset, tmp_path_factory, monkeypatch, script, words):
+    program = tmp_path_factory.mktemp("bin") / bids_validation.PROGRAM
+    program.write_text(f"#!/bin/sh\n{'exec ' if script.startswith('sleep') else ''}{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
+    with pytest.raises(ValidatorError, match=words):
+        validate(dataset, timeout_s=0.5)
+
+
+def test_the_validator_is_asked_for_json_once(dataset, monkeypatch):
+    calls = []
+    original = subprocess.run
+
+    def spy(command, **options):
+        calls.append(command)
+        return original(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", spy)
+    validate(dataset)
+    assert [command[1:] for command in calls] == [[str(dataset), "--format", "json"]]
+
+
+@pytest.mark.skipif(not (SHARED / "ds-simtau").is_dir(), reason="needs ../shared/data/ds-simtau")
+def test_the_simulated_dataset_is_valid():
+    assert validate(SHARED / "ds-simtau").valid
+
+
+@pytest.mark.skipif(not (SHARED / "bids_examples").is_dir(), reason="needs ../shared/data/bids_examples")
+@pytest.mark.parametrize("name", ["pet001", "pet002", "pet003", "pet004", "pet005", "pet006"])
+def test_the_stub_images_of_the_published_examples_are_errors_of_their_participants(name):
+    report = validate(SHARED / "bids_examples" / name)
+    assert report.errors == ()
+    assert all("cannot be read" in " ".join(found) for found in report.participant_errors.values())
+    assert report.participant_errors

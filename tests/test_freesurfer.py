@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.freesurfer import find_freesurfer, parse_derivatives
+
+
+def subject(root: Path, name: str, *files: str) -> Path:
+    (root / name / "mri").mkdir(parents=True)
+    for file in files or ("aparc+aseg.mgz", "brain.mgz"):
+        (root / name / "mri" / file).touch()
+    return root / name
+
+
+def test_derivatives_are_given_as_name_and_path(tmp_path):
+    assert parse_derivatives([f"freesurfer={tmp_path}"]) == {"freesurfer": tmp_path}
+    assert parse_derivatives([]) == {}
+    (tmp_path / "a=b").mkdir()
+    assert parse_derivatives([f"fastsurfer={tmp_path}/a=b"]) == {"fastsurfer": tmp_path / "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["/data/freesurfer"], "expected: NAME=PATH"),
+        (["freesurfer="], "expected: NAME=PATH"),
+        (["freesurfr={}"], "did you mean 'freesurfer'"),
+        (["freesurfer={}", "freesurfer={}"], "twice"),
+    ],
+)
+def test_a_wrong_form_is_refused(tmp_path, texts, message):
+    with pytest.raises(SettingError) as caught:
+        parse_derivatives([text.format(tmp_path) for text in texts])
+    assert message in str(caught.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(MissingInputError, match="is not a folder"):
+        parse_derivatives([f"freesurfer={tmp_path}/absent"])
+
+
+@pytest.mark.parametrize("name", ["sub-01", "01"])
+def test_a_subject_folder_is_found_by_either_name(tmp_path, name):
+    folder = subject(tmp_path, name)
+    found = find_freesurfer(tmp_path, "01")
+    assert found is not None
+    assert (found.subject_dir, found.assumptions) == (folder, ())
+    assert found.labels_file == folder / "mri" / "aparc+aseg.mgz"
+    assert found.brain_file == found.mask_file == folder / "mri" / "brain.mgz"
+
+
+def test_a_participant_without_a_folder_is_none(tmp_path):
+    subject(tmp_path, "sub-02")
+    (tmp_path / "sub-01").mkdir()
+    assert find_freesurfer(tmp_path, "01") is None
+
+
+def test_the_folder_of_the_session_goes_before_that_of_the_participant(tmp_path):
+    names = ["01", "sub-01", "sub-01_ses-a.long.sub-01", "sub-01_ses-a"]
+    for known in range(1, len(names) + 1):
+        subject(tmp_path, names[known - 1])
+        found = find_freesurfer(tmp_path, "01", "a")
+        assert found is not None
+        assert found.subject_dir.name == names[known - 1]
+        assert bool(found.assumptions) == ("ses-a" not in names[known - 1]), "labels of no session are said"
+    other = find_freesurfer(tmp_path, "01", "b")
+    assert other is not None
+    assert other.subject_dir.name == "sub-01"
+
+
+def test_labels_of_the_dkt_protocol_say_which_regions_they_lack(tmp_path):
+    subject(tmp_path, "sub-01", "aparc.DKTatlas+aseg.deep.mgz", "orig_nu.mgz", "mask.mgz")
+    found = find_freesurfer(tmp_path, "01")
+    assert found is not None
+    assert (found.labels_file.name, found.brain_file.name) == ("aparc.DKTatlas+aseg.deep.mgz", "orig_nu.mgz")
+    assert found.mask_file.name == "mask.mgz"
+    assert "bankssts, frontalpole and temporalpole" in found.assumptions[0]
+
+
+def test_the_whole_parcellation_goes_before_the_dkt_one(tmp_path):
+    subject(tmp_path, "sub-01", "aparc.DKTatlas+aseg.mgz", "aparc+aseg.mgz", "brain.mgz")
+    found = find_freesurfer(tmp_path, "01")
+    assert found is not None
+    assert found.labels_file.name == "aparc+aseg.mgz"
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"), [(("brain.mgz",), "labels"), (("aparc+aseg.mgz",), "brain image"), (("x",), "labels")]
+)
+def test_an_unfinished_folder_is_refused_with_what_it_lacks(tmp_path, files, missing):
+    subject(tmp_path, "sub-01", *files)
+    with pytest.raises(MissingInputError, match=f"has no {missing}"):
+        find_freesurfer(tmp_path, "01")
