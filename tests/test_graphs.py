@@ -8,15 +8,15 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
-from tau_workflows.anat import init_anat_wf
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
-from tau_workflows.pet import init_pet_wf
-from tau_workflows.subject import init_subject_wf
 
 from tau_pipeline.bids import Scan, T1w
 from tau_pipeline.config import Execution, Settings
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles
+from tau_workflows.anat import init_anat_wf
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.pet import init_pet_wf
+from tau_workflows.subject import init_subject_wf
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tau_workflows.report import find_scans, write_participant_report
 
 from tau_pipeline.atlas import label_table
 from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
@@ -19,6 +18,7 @@ from tau_pipeline.errors import MissingInputError
 from tau_pipeline.files import read_tsv, write_json, write_text, write_tsv
 from tau_pipeline.roi import regional_table
 from tau_pipeline.volume import image_like, image_on, save_volume
+from tau_workflows.report import find_scans, write_participant_report
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)> & \"quoted\""
 SIDECAR = {

@@ -49,7 +49,7 @@ class _PetFiguresIn(BaseInterfaceInputSpec):
 
 
 class PetFigures(LibraryInterface):
-    """PET on T1w, the SUVR map of the first reference region, and each reference region."""
+    """PET on T1w, the two to blend between, the SUVR map of the first reference region, and each reference region."""
 
     input_spec = _PetFiguresIn
     output_spec = _FiguresOut
@@ -63,6 +63,7 @@ class PetFigures(LibraryInterface):
             "coregistration": figures.coregistration_figure(t1w, activity, mask, unit=self.inputs.units),
             "suvr": figures.suvr_figure(suvr, t1w, mask=mask, reference=names[0]),
         }
+        drawn["blendT1w"], drawn["blendPET"] = figures.flicker_figures(t1w, activity, mask, unit=self.inputs.units)
         for name, mask_file, suvr_file in zip(names, self.inputs.reference_file, self.inputs.suvr_file, strict=True):
             region, own_suvr = load_volume(mask_file, ndim=3), load_volume(suvr_file, ndim=3)
             drawn[f"reference{name}"] = figures.reference_region_figure(t1w, region, name, suvr=own_suvr)

@@ -1,0 +1,122 @@
+"""The command line: options, exit codes, and one sentence for every wrong call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tau_pipeline.config import Settings, documentation
+from tau_workflows.cli import NOTHING_TO_DO, WRONG_CALL, build_parser, main
+from tau_workflows.subject import init_subject_wf
+
+#: For each setting, a value that is not its default.
+OTHER_VALUES = {
+    "skull_strip_t1w": "force",
+    "suvr_window": (75.0, 105.0),
+    "ref_region": ("Pons",),
+    "smooth_fwhm": 4.0,
+    "target_fwhm": 8.0,
+    "motion_correction": False,
+    "random_seed": 7,
+}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two participants with tiny images: enough for everything that happens before computing."""
+    root = tmp_path / "bids"
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    sidecar = {"FrameTimesStart": [4800], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
+    for label in ("01", "02"):
+        for folder, name in (("anat", "T1w"), ("pet", "trc-AV1451_pet")):
+            path = root / f"sub-{label}" / folder / f"sub-{label}_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(image, path)
+        (root / f"sub-{label}/pet/sub-{label}_trc-AV1451_pet.json").write_text(json.dumps(sidecar))
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
+    return root
+
+
+def call(dataset: Path, *options: str) -> int:
+    out, work = dataset.parent / "out", dataset.parent / "work"
+    return main([str(dataset), str(out), "participant", "--skip-bids-validation", "-w", str(work), *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--participant-label", "99"], "no participant '99'"),
+        (["--ref-region", "CerebelarGM"], "did you mean CerebellarGM"),
+        (["--suvr-window", "100", "80"], "suvr_window is [100.0, 80.0]"),
+        (["--suvr-window", "4800", "6000"], "look like seconds"),
+        (["-d", "freesurfer"], "NAME=PATH"),
+        (["-d", "freesurfer=/nowhere"], "is not a folder"),
+        (["--config-file", "/nowhere.toml"], "no configuration file"),
+        (["--smooth-fwhm", "-1"], "smooth_fwhm is -1.0"),
+    ],
+)
+def test_a_wrong_call_ends_with_one_sentence_and_code_2(
+    dataset: Path, capfd: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert call(dataset, *options) == WRONG_CALL
+    err = capfd.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not list((dataset.parent / "out").glob("sub-*"))
+
+
+def test_an_input_that_is_not_there_is_a_wrong_call(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "no"), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "w")]) == WRONG_CALL
+    assert "is not a folder" in capfd.readouterr().err
+
+
+def test_the_input_folder_is_refused_as_output(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(dataset), str(dataset), "participant", "-w", str(dataset.parent / "w")]) == WRONG_CALL
+    assert "is the input dataset" in capfd.readouterr().err
+
+
+def test_a_selection_that_leaves_nothing_is_code_3(dataset: Path) -> None:
+    assert call(dataset, "--tracer-label", "PIB") == NOTHING_TO_DO
+
+
+def test_hyphens_and_underscores_in_options_mean_the_same(dataset: Path) -> None:
+    assert call(dataset, "--tracer_label", "PIB") == call(dataset, "--tracer-label=PIB") == NOTHING_TO_DO
+
+
+def test_the_command_line_accepts_every_setting_and_nothing_else() -> None:
+    options = {name for action in build_parser()._actions for name in action.option_strings}
+    assert {flag for doc in documentation() for flag in doc.flags} <= options
+
+
+def test_every_setting_is_listed_with_another_value_here() -> None:
+    fields = {item.name: item.default for item in dataclasses.fields(Settings)}
+    assert set(OTHER_VALUES) == set(fields)
+    assert all(OTHER_VALUES[name] != default for name, default in fields.items())
+
+
+def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
+    """Every input of every node that is set when the graphs are built, but not the hash of the settings."""
+    from tau_pipeline.bids import find_participants
+    from tau_pipeline.config import Configuration
+    from tau_workflows.cohort import plan_participants
+
+    participants = find_participants(dataset)
+    plan = plan_participants(participants, dataset, dataset.parent / "out", Configuration(settings=settings))
+    nodes = [node for job in plan.jobs for node in init_subject_wf(job)._create_flat_graph().nodes()]
+    return {
+        f"{node.fullname}.{name}={value}"
+        for node in nodes
+        for name, value in node.inputs.get().items()
+        if name != "settings_hash"
+    }
+
+
+@pytest.mark.parametrize("name", list(OTHER_VALUES))
+def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
+    changed = dataclasses.replace(Settings(), **{name: OTHER_VALUES[name]})
+    assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, Settings())
