@@ -34,6 +34,9 @@ _UNNAMED_CORTEX = (3, 42, 1000, 2000)
 _OUTSIDE_TISSUE = (30, 62, 31, 63)
 #: Resolution (FWHM, mm) that the guard assumes: that of a clinical scanner's late tau image.
 GUARD_FWHM_MM = 6.0
+#: Probability of CSF above which a labelled voxel is not the region. Not 0.5: that would take the folia's partial
+#: volume away and leave a region that is too much white matter.
+_SURELY_CSF = 0.9
 #: A cerebellar voxel further than this from every warped lobule is not taken to be in one.
 _FURTHEST_LOBULE_MM = 10.0
 
@@ -205,8 +208,8 @@ def find_reference(
         What `tau_pipeline.atlas.template_regions` gives, warped to the grid of ``dseg`` by nearest neighbour; needed
         by the regions in `NEED_TEMPLATE`.
     tissue
-        Probabilities ``(I, J, K, 3)`` of CSF, grey and white matter; where given, voxels that are more CSF than
-        anything else are left out.
+        Probabilities ``(I, J, K, 3)`` of CSF, grey and white matter; where given, voxels that are CSF with a
+        probability over 0.9 are left out.
 
     Raises
     ------
@@ -232,7 +235,7 @@ def find_reference(
     if region.name in NEED_TEMPLATE:
         inside = _within_template_region(region, inside, template_regions, box, size)
     if tissue is not None:
-        inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > 0.5)
+        inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > _SURELY_CSF)
     kept, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
     mask = np.zeros(labels.shape, dtype=np.uint8)
     mask[box] = kept

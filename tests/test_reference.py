@@ -224,10 +224,11 @@ def test_the_users_own_cortical_labels_are_not_guarded_against_cortex(head):
     assert not found.relaxed
 
 
-def test_voxels_that_are_csf_by_tissue_are_left_out(head):
+def test_voxels_that_are_surely_csf_by_tissue_are_left_out_and_partial_volume_stays(head):
     tissue = np.zeros((*head.shape, 3), dtype=np.float32)
     tissue[..., 1] = 1
-    tissue[20:30, :, :, 0], tissue[20:30, :, :, 1] = 0.9, 0.1
+    tissue[20:30, :, :, 0], tissue[20:30, :, :, 1] = 0.95, 0.05
+    tissue[30:40, :, :, 0], tissue[30:40, :, :, 1] = 0.6, 0.4
     found = mask_of("CerebellarGM", head, tissue=image_on(tissue, head.affine))
     without = mask_of("CerebellarGM", head)
     assert not found[20:30].any()
