@@ -138,7 +138,7 @@ def lobule_numbers(part: str) -> tuple[int, ...]:
     """AAL numbers of the ``inferior`` or ``superior`` lobules of the cerebellum.
 
     Superior, where off-target binding of flortaucipir was found, are lobules I to VI with their vermis; inferior are
-    crus I and all below, as Baker 2017 (Data in Brief 15:648) divides them.
+    crus I and all below, after Baker 2017 (Data in Brief 15:648), who used the lobules of another atlas (SUIT).
 
     Raises
     ------
