@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.config import Selection, unknown_name
-from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
+from tau_pipeline.errors import (
+    DamagedFileError,
+    ImageError,
+    MetadataError,
+    MissingInputError,
+    SettingError,
+    TauPipelineError,
+)
 from tau_pipeline.files import read_json
 from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, timeline
 from tau_pipeline.sidecars import SidecarIndex, bool_value, mended_pet_metadata, name_parts, text_value
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
 IMAGE_ENDINGS = [".nii.gz", ".nii"]
+
+#: Folders with other names (sub-01_old) are no participants', and the validator says so.
+PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
 #: Names that fMRIPrep and PETPrep know in a filter file; only t1w and pet mean something here.
 FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "dwi", "asl", "anat", "xfm")
@@ -124,7 +134,8 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
     if not (bids_dir / "dataset_description.json").is_file():
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
     read_json(bids_dir / "dataset_description.json")
-    labels = sorted(path.name[4:] for path in bids_dir.glob("sub-*") if path.is_dir())
+    folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
+    labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
     if not labels:
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there is no participant")
     return tuple(labels)
@@ -183,7 +194,8 @@ def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
     """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    others = [path.name for path in bids_dir.iterdir() if path.is_dir() and not path.name.startswith("sub-")]
+    folders = [path.name for path in bids_dir.iterdir() if path.is_dir()]
+    others = [name for name in folders if not PARTICIPANT_FOLDER.fullmatch(name)]
     ignore = [
         re.compile(r"/\."),
         re.compile(r"^/sub-[^/]+(/ses-[^/]+)?/(?!(anat|pet|ses-[^/]+)(/|$))[^/.]+(/|$)"),
@@ -233,11 +245,40 @@ def _by_participant(files: list[str]) -> dict[str, list[Path]]:
     """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
     found: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        own = found.setdefault(name_parts(path)[0].get("sub", ""), {})
+        own = found.setdefault(_folder_labels(path)["sub"], {})
         stem = path.name.split(".", 1)[0]
         if stem not in own or path.name.endswith(".gz"):
             own[stem] = path
     return {label: list(own.values()) for label, own in found.items()}
+
+
+def _folder_labels(path: Path) -> dict[str, str]:
+    """The participant, and the session if any, that a file's folders say; folders above the dataset do not count."""
+    labels: dict[str, str] = {}
+    for folder in path.parents:
+        name, _, label = folder.name.partition("-")
+        if name in ("sub", "ses"):
+            labels[name] = label
+        if name == "sub":
+            break
+    return labels
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """The entities of an image's name, which must be at home in its folder.
+
+    Raises
+    ------
+    MetadataError
+        Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
+    """
+    entities, _ = name_parts(path)
+    for name, label in _folder_labels(path).items():
+        if entities.get(name) != label:
+            raise MetadataError(
+                f"{path} lies in a folder of {name}-{label} but its name says otherwise; mend one of them"
+            )
+    return entities
 
 
 def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
@@ -263,8 +304,12 @@ class _Files:
 
 
 def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, ...], only_needed: bool) -> Participant:
+    def asked(session: str | None) -> bool:
+        """Whether the T1w of a session is to be processed for its own sake, not for a PET."""
+        return not only_needed and (not sessions or session is None or session in sessions)
+
     t1ws, broken = _chosen_t1ws(files.t1ws, sidecars)
-    problems = list(broken.values())
+    problems = [problem for ses, problem in broken.items() if asked(ses)]
     sessions_in_order = timeline(files.folder) if files.pets else Timeline()
     scans: list[Scan] = []
     for pet_file in files.pets:
@@ -275,8 +320,7 @@ def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, 
     if not files.t1ws and not files.pets and not only_needed:
         problems.append(Problem(f"sub-{files.label}", "there is neither a T1w nor a PET, so nothing can be done"))
     wanted = {scan.t1w.path for scan in scans}
-    if not only_needed:
-        wanted |= {t1w.path for ses, t1w in t1ws.items() if not sessions or ses is None or ses in sessions}
+    wanted |= {t1w.path for ses, t1w in t1ws.items() if asked(ses)}
     needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)
     return Participant(files.label, needed, tuple(scans), tuple(problems))
 
@@ -304,7 +348,7 @@ def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
     if _frames_in(path) != 1:
         raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
-    entities, _ = name_parts(path)
+    entities = _entities(path)
     metadata = sidecars.metadata(path)
     t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, assumptions)
     # Asked for here, so that a wrong type is found before anything is computed.
@@ -328,7 +372,7 @@ def _t1w_of(
 
 
 def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
-    entities, _ = name_parts(pet_file)
+    entities = _entities(pet_file)
     n_frames = _frames_in(pet_file)
     metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
     t1w, about_t1w = paired

@@ -115,6 +115,13 @@ def test_a_dataset_given_by_a_relative_path_or_link_is_the_same(simple, tmp_path
     assert [one.scans[0].pet_file for one in relative] == [one.scans[0].pet_file for one in find_participants(simple)]
 
 
+def test_folders_above_the_dataset_have_no_say(root):
+    deep = root / "sub-99" / "ses-99" / "data"
+    put(deep / "dataset_description.json", {"Name": "test"})
+    put_image(deep / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    assert [t1w.key for t1w in found(deep)["01"].t1ws] == ["sub-01"]
+
+
 # --- what a scan carries ---
 
 
@@ -326,6 +333,43 @@ def test_a_participant_with_neither_t1w_nor_pet_has_a_problem(simple):
 def test_a_damaged_sidecar_at_the_top_is_a_problem_of_every_participant(simple):
     put(simple / "pet.json", b"{")
     assert all(one.problems and not one.scans for one in find_participants(simple))
+
+
+def test_a_broken_t1w_that_nobody_needs_is_no_problem(root):
+    for session in ("a", "b"):
+        put_image(root / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_T1w.nii.gz")
+        put_pet(root / "sub-01" / f"ses-{session}" / "pet", f"sub-01_ses-{session}_trc-AV1451")
+    put(root / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_T1w.nii.gz", b"")
+    assert [problem.key for problem in found(root)["01"].problems] == [
+        "sub-01_ses-a_T1w",
+        "sub-01_ses-a_trc-AV1451_pet",
+    ]
+    assert found(root, session_label=("b",))["01"].problems == ()
+    assert found(root, tracer_label=("other",))["01"].problems == ()
+
+
+@pytest.mark.parametrize("name", ["sub-02/pet/sub-01_trc-AV1451_pet.nii.gz", "sub-02/pet/trc-AV1451_pet.nii.gz"])
+def test_a_file_in_the_folder_of_another_participant_is_a_problem_there(simple, name):
+    put_image(simple / name)
+    participants = found(simple)
+    assert participants["01"].problems == ()
+    assert len(participants["01"].scans) == 1
+    (problem,) = participants["02"].problems
+    assert "lies in a folder of sub-02" in problem.message
+
+
+def test_a_file_in_the_folder_of_another_session_is_a_problem(root):
+    put_image(root / "sub-01" / "ses-a" / "anat" / "sub-01_ses-b_T1w.nii.gz")
+    (problem,) = found(root)["01"].problems
+    assert "lies in a folder of ses-a" in problem.message
+
+
+def test_a_folder_whose_name_is_no_label_is_not_a_participant(simple):
+    put_image(simple / "sub-01_old" / "anat" / "sub-01_T1w.nii.gz")
+    put_image(simple / "sub-01_old" / "anat" / "sub-01_run-1_T1w.nii.gz")
+    participants = found(simple)
+    assert list(participants) == ["01", "02"]
+    assert participants["01"].scans[0].assumptions == ()
 
 
 # --- generated trees ---
