@@ -51,6 +51,8 @@ _COARSE_MM = 6.0
 _RIM_MM = 10.0
 _ANGLES_DEG = (-22.0, 0.0, 22.0)
 _SHIFTS_MM = (-18.0, 0.0, 18.0)
+#: PET and T1w of one head reach 1.08 or more in our trials, a PET turned by 90 or 180 degrees 1.02 to 1.037.
+_LEAST_NMI = 1.04
 #: So many of the best starts are refined on the coarse grid; so many of these again on the fine one.
 _REFINED = 6
 
@@ -371,7 +373,7 @@ def _why_implausible(fine: _Sampled, matrix: Affine, metric: float) -> str:
     covered = float(seen[fine.inside].mean())
     if covered < 0.6:
         return f"only {covered:.0%} of the brain lies inside the moving image"
-    if metric < 1.03:
+    if metric < _LEAST_NMI:
         return f"the images share almost no information (normalised mutual information {metric:.3f})"
     return ""
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
-from tau_workflows.simulate_cli import main
 
 from tau_pipeline.errors import ImageError, MissingInputError, OutputError, SettingError
 from tau_pipeline.simulate import Simulation, draw_visits, plan_participant, simulate_dataset, with_atrophy
@@ -31,6 +30,7 @@ from tau_pipeline.simulate_pet import (
 )
 from tau_pipeline.simulate_template import OUTSIDE, grid, load_template, look_up, shipped_file, signed_distance
 from tau_pipeline.volume import image_like
+from tau_workflows.simulate_cli import main
 
 COARSE = 4.0
 DESIKAN_KILLIANY = {h + k for h in (1000, 2000) for k in range(1, 36) if k != 4}

@@ -118,8 +118,11 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         "reference_file": reference,
         "reference": reference,
         "skull_stripped": brain,
-        "assumptions": brain,
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)
+    assumptions = pe.Node(niu.Merge(2, ravel_inputs=True), name="assumptions", run_without_submitting=True)
+    wf.connect(brain, "assumptions", assumptions, "in1")
+    wf.connect(reference, "assumptions", assumptions, "in2")
+    wf.connect(assumptions, "out", outputnode, "assumptions")
     return wf

@@ -178,6 +178,7 @@ class _ReferenceIn(BaseInterfaceInputSpec):
 class _ReferenceOut(TraitedSpec):
     reference_file = File(desc="mask of the region, uint8, on the T1w grid")
     reference = traits.Dict(desc="name, indices, volume and description of the region")
+    assumptions = traits.List(traits.Str(), desc="a sentence where the guard had to be relaxed")
 
 
 class FindReference(LibraryInterface):
@@ -202,6 +203,7 @@ class FindReference(LibraryInterface):
                 "ReferenceRegionVolume": round(found.volume_mm3, 1),
                 "ReferenceRegionDescription": found.description,
             },
+            "assumptions": [f"The guard was relaxed: {found.description}."] if found.relaxed else [],
         }
 
 

@@ -130,7 +130,7 @@ class PetOnT1w(LibraryInterface):
             "activity_file": str(save_volume(activity, folder / "activity.nii")),
             "smoothing_fwhm": float(kernel),
             "effective_fwhm": float(np.hypot(native.fwhm_mm, kernel)),
-            "assumptions": [f"The PET's resolution was taken as {native.fwhm_mm:.1f} mm FWHM: {native.source}."],
+            "assumptions": [native.source],
         }
 
 
@@ -168,6 +168,7 @@ class Quantify(LibraryInterface):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
             data, inside = np.asanyarray(activity.dataobj), np.asanyarray(mask.dataobj) > 0
             assumptions += reference.check_reference(data, inside, brain, name)
+            inside = reference.measured_part(data, inside)
             values.append(pet.reference_value(data, inside))
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
