@@ -36,7 +36,6 @@ def job(tmp_path: Path) -> ParticipantJob:
         t1w=t1w,
         entities={"sub": "01", "trc": "AV1451"},
         n_frames=1,
-        frames=None,
         manufacturer="GE",
     )
     scan_job = ScanJob(scan, plan_frames((9, 9, 9), metadata))

@@ -84,20 +84,16 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     wf.connect(inputnode, "t1w_file", brain, "t1w_file")
     wf.connect(inputnode, "t1w_file", bias, "t1w_file")
     if freesurfer is None:
-        labels = pe.Node(Parcellate(), name="labels", mem_gb=1.5)
-        masked = brain
+        labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.5), brain
         wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
         wf.connect(brain, "mask_file", labels, "mask_file")
         wf.connect(tissue, "tissue_file", labels, "tissue_file")
         wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
-        outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's grey matter"
     else:
-        labels = masked = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.0)
-        labels.inputs.labels_file = str(freesurfer.labels_file)
-        labels.inputs.brain_file = str(freesurfer.brain_file)
+        labels = masked = _freesurfer_node(freesurfer, settings)
         wf.connect(inputnode, "t1w_file", labels, "t1w_file")
         wf.connect(brain, "mask_file", labels, "brain_mask_file")
-        outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
+    outputnode.inputs.labels_source = _labels_source(freesurfer)
     for node in (bias, tissue, template):
         wf.connect(masked, "mask_file", node, "mask_file")
     for node in (tissue, template, regions):
@@ -126,3 +122,16 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     wf.connect(reference, "assumptions", assumptions, "in2")
     wf.connect(assumptions, "out", outputnode, "assumptions")
     return wf
+
+
+def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node:
+    node = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.0)
+    node.inputs.labels_file = str(freesurfer.labels_file)
+    node.inputs.brain_file = str(freesurfer.brain_file)
+    return node
+
+
+def _labels_source(freesurfer: FreeSurferFiles | None) -> str:
+    if freesurfer is None:
+        return "tau-pipeline: labels of the template on this head's grey matter"
+    return f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
