@@ -444,7 +444,7 @@ def expected_t1w_session(plan: Plan, session: Session) -> str | None:
     return min(having, key=distance).label if having else None
 
 
-@settings(QUICK, max_examples=30)
+@settings(QUICK, max_examples=20)
 @given(plan=plans())
 def test_generated_trees_are_found_as_they_were_planned(plan, tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
@@ -469,7 +469,7 @@ def test_generated_trees_are_found_as_they_were_planned(plan, tmp_path_factory):
     shutil.rmtree(root)
 
 
-@settings(QUICK, max_examples=6)
+@settings(QUICK, max_examples=4)
 @given(labels=st.lists(st.from_regex(r"[0-9A-Za-z]{1,6}", fullmatch=True), min_size=1, max_size=3, unique_by=str.lower))
 def test_participants_come_sorted_and_any_one_alone_is_as_among_the_others(labels, tmp_path_factory):
     root = tmp_path_factory.mktemp("labels")
