@@ -14,7 +14,7 @@ import numpy as np
 from tau_pipeline.simulate_template import (
     CSF,
     OUTSIDE,
-    TEMPLATE_BOX,
+    PERSON_BOX,
     VENTRICLE_FLUID,
     Array,
     Floats,
@@ -182,7 +182,7 @@ def make_head(draw: HeadDraw, template: Template, voxel_mm: float = 1.0) -> Head
     """
     from scipy import ndimage
 
-    affine, shape = grid(*TEMPLATE_BOX, voxel_mm)
+    affine, shape = grid(*PERSON_BOX, voxel_mm)
     at = template_coordinates(draw, template, affine, shape)
     codes = ndimage.map_coordinates(template.codes, at, order=0, mode="nearest")
     tissue = ndimage.map_coordinates(_painted(draw, template, voxel_mm), at, order=1, mode="nearest")

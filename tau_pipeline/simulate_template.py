@@ -47,8 +47,10 @@ CSF = 24
 CEREBELLAR_CORTEX = (8, 47)
 #: The atlas is an average of 35 people and its ribbon is thin: the surface of the tissue moves out by this many mm.
 RIBBON_MM = 0.7
-#: First and last voxel centre of the template grid, mm, RAS+. The neck is cut as in most T1w images.
-TEMPLATE_BOX = ((-94.0, -126.0, -112.0), (95.0, 113.0, 106.0))
+#: First and last voxel centre of the template grid, mm, RAS+; below the person's, so that a tilted neck goes on.
+TEMPLATE_BOX = ((-94.0, -126.0, -130.0), (95.0, 113.0, 106.0))
+#: The same of a person's grid. The neck is cut as in most T1w images.
+PERSON_BOX = ((-92.0, -124.0, -106.0), (93.0, 113.0, 100.0))
 
 
 @dataclass(frozen=True)

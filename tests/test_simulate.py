@@ -28,7 +28,15 @@ from tau_pipeline.simulate_pet import (
     tau_load,
     true_suvr,
 )
-from tau_pipeline.simulate_template import OUTSIDE, grid, load_template, look_up, shipped_file, signed_distance
+from tau_pipeline.simulate_template import (
+    OUTSIDE,
+    PERSON_BOX,
+    grid,
+    load_template,
+    look_up,
+    shipped_file,
+    signed_distance,
+)
 from tau_pipeline.volume import image_like
 from tau_workflows.simulate_cli import main
 
@@ -249,7 +257,7 @@ def test_regional_tau_and_cortical_volume_correlate_negatively_over_a_cohort(tmp
 
 def test_a_deformation_never_folds() -> None:
     template = load_template()
-    affine, shape = grid((-94, -126, -112), (95, 113, 106), COARSE)
+    affine, shape = grid(*PERSON_BOX, COARSE)
     for seed in range(10):
         at = template_coordinates(draw_head(np.random.default_rng(seed)), template, affine, shape)
         gradient = np.array([np.gradient(axis) for axis in at]) / COARSE

@@ -110,7 +110,8 @@ def _report_validation(dataset: Path, what: str) -> None:
     except ValidatorError as exc:
         _say(str(exc))
         return
-    for sentence in found.errors:
+    own = [sentence for sentences in found.participant_errors.values() for sentence in sentences]
+    for sentence in (*found.errors, *own):
         _say(f"the BIDS validator calls {what} invalid: {sentence}")
     if found.valid:
         _say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
