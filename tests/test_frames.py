@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tau_pipeline.errors import MetadataError, SettingError
+from tau_pipeline.frames import WINDOWS, default_window, frame_weights, plan_frames, tracer_name
+
+SHAPE = (8, 8, 8, 4)
+
+
+def sidecar(**changes):
+    metadata = {
+        "TracerName": "AV1451",
+        "Units": "Bq/mL",
+        "InjectionStart": 0,
+        "FrameTimesStart": [4800, 5100, 5400, 5700],
+        "FrameDuration": [300, 300, 300, 300],
+    }
+    metadata.update(changes)
+    return {key: value for key, value in metadata.items() if value is not ...}
+
+
+def test_weights_are_the_share_of_each_frames_overlap_counted_second_by_second():
+    starts, durations = np.array([4500, 4790, 5100, 5790, 6300]), np.array([290, 310, 690, 510, 300])
+    seconds = np.arange(80 * 60, 100 * 60)
+    counted = np.array([((seconds >= s) & (seconds < s + d)).sum() for s, d in zip(starts, durations, strict=True)])
+    np.testing.assert_allclose(frame_weights(starts, durations, (80, 100)), counted / counted.sum())
+
+
+def test_no_overlap_is_an_error_that_tells_what_is_covered():
+    with pytest.raises(MetadataError, match="cover 0 to 60 minutes"):
+        frame_weights([0, 1800], [1800, 1800], (80, 100))
+
+
+@pytest.mark.parametrize("window", [(100, 80), (80, 80), (-5, 10), (float("nan"), 100)])
+def test_an_impossible_window_is_refused(window):
+    with pytest.raises(SettingError, match="not possible"):
+        frame_weights([4800], [1200], window)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("AV1451", "flortaucipir"),
+        ("AV-1451", "flortaucipir"),
+        ("18F-AV-1451", "flortaucipir"),
+        ("[18F]T807", "flortaucipir"),
+        ("Flortaucipir F18", "flortaucipir"),
+        ("18FFTP", "flortaucipir"),
+        ("MK6240", "MK-6240"),
+        ("[18F]MK-6240", "MK-6240"),
+        ("florquinitau", "MK-6240"),
+        ("PI2620", "PI-2620"),
+        ("RO948", "RO-948"),
+        ("[18F]RO6958948", "RO-948"),
+        ("GTP1", "GTP1"),
+        ("FDG", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_tracers_are_known_in_every_usual_spelling(spelling, name):
+    assert tracer_name(spelling) == name
+
+
+@pytest.mark.parametrize(
+    ("tracer", "window"),
+    [("AV1451", (80, 100)), ("MK6240", (90, 110)), ("PI2620", (45, 75)), ("RO948", (70, 90)), ("GTP1", (60, 90))],
+)
+def test_each_tracer_has_its_window_and_the_source_says_so(tracer, window):
+    found = default_window(tracer)
+    assert (found.start_min, found.end_min) == window
+    assert f"{window[0]}-{window[1]} min" in found.source
+    assert any(c.isdigit() for c in found.source.split(":")[1])
+
+
+def test_the_windows_and_their_sources_agree():
+    for window in WINDOWS.values():
+        assert f"{window.start_min}-{window.end_min} min" in window.source
+
+
+def test_an_unknown_tracer_gets_the_default_window_as_an_assumption():
+    plan = plan_frames(SHAPE, sidecar(TracerName="XYZ-1"))
+    assert (plan.window.start_min, plan.window.end_min) == (80, 100)
+    assert any("XYZ-1" in sentence for sentence in plan.assumptions)
+
+
+def test_a_complete_dynamic_scan_needs_no_assumption():
+    plan = plan_frames(SHAPE, sidecar())
+    assert plan.indices == (0, 1, 2, 3)
+    assert plan.weights == pytest.approx((0.25,) * 4)
+    assert plan.starts_s == (4800, 5100, 5400, 5700)
+    assert plan.assumptions == ()
+
+
+def test_frames_outside_the_window_are_left_out():
+    plan = plan_frames(SHAPE, sidecar(), (85, 92.5))
+    assert plan.indices == (1, 2)
+    assert plan.weights == pytest.approx((2 / 3, 1 / 3))
+    assert any("beyond the window" in sentence for sentence in plan.assumptions)
+
+
+def test_times_are_counted_from_the_injection():
+    late = sidecar(InjectionStart=-4800, FrameTimesStart=[0, 300, 600, 900])
+    assert plan_frames(SHAPE, late).starts_s == (4800, 5100, 5400, 5700)
+    assert plan_frames(SHAPE, late).assumptions == ()
+
+
+def test_a_missing_injection_time_is_assumed_and_said():
+    plan = plan_frames(SHAPE, sidecar(InjectionStart=...))
+    assert any("InjectionStart" in sentence for sentence in plan.assumptions)
+
+
+def test_partial_coverage_is_said():
+    plan = plan_frames((8, 8, 8, 2), sidecar(FrameTimesStart=[4800, 5100], FrameDuration=[300, 300]))
+    assert any("cover 10 of the 20 minutes" in sentence for sentence in plan.assumptions)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"FrameTimesStart": ..., "FrameDuration": ...},
+        {"FrameTimesStart": [0], "FrameDuration": [1200]},
+        {"FrameTimesStart": 0, "FrameDuration": 1200},
+        {"FrameTimesStart": [4800], "FrameDuration": "n/a"},
+    ],
+)
+@pytest.mark.parametrize("shape", [(8, 8, 8), (8, 8, 8, 1)])
+def test_a_static_image_of_unknown_time_is_taken_as_late_and_this_is_said(shape, times):
+    plan = plan_frames(shape, sidecar(**times))
+    assert (plan.indices, plan.weights) == ((0,), (1.0,))
+    assert any("taken as the late image of 80 to 100 minutes" in sentence for sentence in plan.assumptions)
+
+
+def test_a_static_image_with_true_times_is_checked_against_the_window():
+    plan = plan_frames((8, 8, 8), sidecar(FrameTimesStart=[4800], FrameDuration=[1200]))
+    assert plan.assumptions == ()
+    with pytest.raises(MetadataError, match="cover 30 to 50 minutes"):
+        plan_frames((8, 8, 8), sidecar(FrameTimesStart=[1800], FrameDuration=[1200]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"FrameTimesStart": ...}, "4 frames, but its sidecar has no FrameTimesStart"),
+        ({"FrameDuration": ...}, "no FrameDuration"),
+        ({"FrameTimesStart": [0, 300]}, "holds 2 numbers, but the PET image has 4 frames"),
+        ({"FrameDuration": ["a", "b", "c", "d"]}, "numbers in seconds are needed"),
+        ({"FrameTimesStart": {"a": 1}}, "numbers in seconds are needed"),
+        ({"FrameDuration": [300, 0, 300, 300]}, "longer than 0"),
+        ({"FrameTimesStart": [4800, 5400, 5100, 5700]}, "does not rise"),
+        ({"FrameDuration": [5100, 5400, 5700, 6000]}, "lengths in seconds, not end times"),
+        ({"InjectionStart": "ten"}, "InjectionStart holds 'ten'"),
+        ({"Units": 7}, "Units holds 7"),
+        ({"Units": "bananas"}, "no activity concentration"),
+        ({"TracerName": ["AV1451"]}, "TracerName"),
+    ],
+)
+def test_damaged_metadata_gives_one_clear_sentence(changes, sentence):
+    with pytest.raises(MetadataError, match=sentence):
+        plan_frames(SHAPE, sidecar(**changes))
+
+
+@pytest.mark.parametrize("units", ["Bq/mL", "Bq/ml", "kBq/mL", "kBq/cc", "BQ/ML", "g/ml", "SUV", "SUVbw", "nCi/cc"])
+def test_any_unit_proportional_to_activity_will_do_for_a_ratio(units):
+    assert plan_frames(SHAPE, sidecar(Units=units)).assumptions == ()
+
+
+@pytest.mark.parametrize("units", [..., "counts"])
+def test_an_absent_or_unusual_unit_is_an_assumption(units):
+    assert any("proportional" in sentence for sentence in plan_frames(SHAPE, sidecar(Units=units)).assumptions)
