@@ -26,6 +26,10 @@ class DamagedFileError(TauPipelineError, OSError):
         return str(self.args[0]) if self.args else ""
 
 
+class InvalidDatasetError(TauPipelineError, ValueError):
+    """A dataset as a whole breaks the rules of BIDS, by the word of the official validator."""
+
+
 class ImageError(TauPipelineError, ValueError):
     """An image can be read but cannot be used: wrong dimensions, singular affine, nothing but zeros."""
 

@@ -80,6 +80,15 @@ def test_the_input_folder_is_refused_as_output(dataset: Path, capfd: pytest.Capt
     assert "is the input dataset" in capfd.readouterr().err
 
 
+def test_a_dataset_that_is_wrong_as_a_whole_is_refused(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (dataset / "dataset_description.json").write_text(json.dumps({"Name": "no version"}))
+    out, work = dataset.parent / "out", dataset.parent / "work"
+    assert main([str(dataset), str(out), "participant", "-w", str(work)]) == WRONG_CALL
+    err = capfd.readouterr().err
+    assert "is not valid BIDS" in err
+    assert "BIDSVersion" in err
+
+
 def test_a_selection_that_leaves_nothing_is_code_3(dataset: Path) -> None:
     assert call(dataset, "--tracer-label", "PIB") == NOTHING_TO_DO
 

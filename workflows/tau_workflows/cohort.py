@@ -16,10 +16,10 @@ from pydra.compose import python
 from pydra.engine.submitter import Submitter
 
 from tau_pipeline.bids import Participant, T1w, find_participants
-from tau_pipeline.bids_validation import ValidatorError, validate
+from tau_pipeline.bids_validation import ValidationReport, ValidatorError, validate
 from tau_pipeline.config import Configuration, Execution
 from tau_pipeline.derivatives import check_output_dir, error_path, page_path, write_dataset_files
-from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json, write_text
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
@@ -55,7 +55,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     _check_places(bids_dir, output_dir, config.execution.work_dir)
     participants = find_participants(bids_dir, config.selection)
     if not config.execution.skip_bids_validation:
-        _report_validation(bids_dir, "the input")
+        _check_input(bids_dir)
     plan = plan_participants(participants, bids_dir, output_dir, config)
     if not plan.jobs and not plan.problems:
         _say("nothing to do: the options leave no T1w and no PET of this dataset")
@@ -66,7 +66,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         _say(f"{key}: {message}")
     failures = {**plan.problems, **run_jobs(plan.jobs, config.execution)}
     write_text(methods_text(config.settings), output_dir / "logs" / "CITATION.md")
-    _report_validation(output_dir, "the output")
+    _say_validity(_validated(output_dir), "the output")
     _summarise(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
 
@@ -100,15 +100,32 @@ def _check_places(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
             raise OutputError(f"there is no permission to write into {folder}; change it, or give another folder")
 
 
-def _report_validation(dataset: Path, what: str) -> None:
-    """Say what the BIDS validator finds.
+def _check_input(bids_dir: Path) -> None:
+    """Refuse a dataset that is wrong as a whole; what is wrong with one participant is said, and stops only that one.
 
-    Errors do not stop the run: what cannot be read fails by itself, with its own reason, and the rest completes.
+    Raises
+    ------
+    InvalidDatasetError
+        The official validator finds errors outside of the participants' folders.
     """
+    found = _validated(bids_dir)
+    if found is not None and found.errors:
+        raise InvalidDatasetError(
+            f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Mend it, or pass --skip-bids-validation"
+        )
+    _say_validity(found, "the input")
+
+
+def _validated(dataset: Path) -> ValidationReport | None:
     try:
-        found = validate(dataset)
+        return validate(dataset)
     except ValidatorError as exc:
         _say(str(exc))
+        return None
+
+
+def _say_validity(found: ValidationReport | None, what: str) -> None:
+    if found is None:
         return
     own = [sentence for sentences in found.participant_errors.values() for sentence in sentences]
     for sentence in (*found.errors, *own):
