@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, ReferenceRegionError, RegistrationError
 from tau_pipeline.pet import (
+    brain_outside_pet,
     coregister,
     correct_motion,
     labels_from_freesurfer,
@@ -248,6 +249,16 @@ def test_a_wrong_number_of_moves_is_refused():
     affine, shape = grid()
     with pytest.raises(ImageError, match="2 frame moves were given for 1 frames"):
         pet_on_t1w(pet_on_grid(affine, shape), plan_frames(shape, STATIC), [np.eye(4)] * 2, np.eye(4), t1w_grid())
+
+
+def test_the_share_of_the_brain_outside_the_field_of_view_is_counted():
+    pet = image_on(np.zeros((10, 20, 20), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    mask = np.zeros((20, 20, 20), np.uint8)
+    mask[:, 5:10, 5:10] = 1  # half of it beyond the tenth voxel of the PET along I
+    assert brain_outside_pet(pet, np.eye(4), image_on(mask, pet.affine)) == pytest.approx(0.5)
+    away = np.eye(4)
+    away[0, 3] = 500.0
+    assert brain_outside_pet(pet, away, image_on(mask, pet.affine)) == 1.0
 
 
 # motion
