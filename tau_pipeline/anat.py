@@ -37,8 +37,9 @@ Floats = NDArray[np.float32]
 
 #: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
 WORKING_MM = 1.0
-#: Edge of a voxel in the non-linear registration, mm. Half of it changes the cortical Dice by less than 0.002.
-REGISTRATION_MM = 2.0
+#: Edge of a voxel in the registration to the template, mm. At 2 mm it costs more than twice the time, and the
+#: cortical Dice rises by 0.002; with perfect grey matter, 1 mm is no better than 2 mm.
+REGISTRATION_MM = 2.5
 #: Room left around the brain on the working grid, mm.
 MARGIN_MM = 6.0
 #: Volumes that a whole human brain with its CSF can have, ml; a head with scalp and face has 2500 ml and more.
@@ -225,7 +226,8 @@ def resample_onto_data(img: Volume, like: Volume, order: int = 1, mode: str = "c
     """Values of a 3-D image at the voxels of another grid in the same world, float32 ``(I, J, K)``."""
     from scipy import ndimage
 
-    to_voxel = np.linalg.inv(img.affine) @ like.affine
+    # Rounded, or rounding errors would put the first and last planes outside the image.
+    to_voxel = np.round(np.linalg.inv(img.affine) @ like.affine, 9)
     data = finite(np.asanyarray(img.dataobj))
     result: Floats = ndimage.affine_transform(
         data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=like.shape[:3], order=order, mode=mode
@@ -241,7 +243,9 @@ def resample_onto(img: Volume, like: Volume, order: int = 1) -> Volume:
 def register_to_template(
     t1w: Volume, mask: Volume, template_brain: Path, out_dir: Path, seed: int = 0
 ) -> TemplateRegistration:
-    """Affine, then SyN with cross-correlation (Avants et al., Medical Image Analysis 2008), at 2 mm.
+    """Affine, then SyN with cross-correlation (Avants et al., Medical Image Analysis 2008), at 2.5 mm.
+
+    The metric is taken within three voxels of the brain; the rest of the box costs time and says nothing.
 
     Parameters
     ----------
@@ -265,6 +269,7 @@ def register_to_template(
 
     moving = _for_registration(ants.image_read(str(template_brain)))
     fixed = _for_registration(to_ants(_normalised_brain(t1w, mask)))
+    near_brain = ants.iMath(ants.get_mask(fixed, 1, 1e9, 0), "MD", 3)
     try:
         affine = ants.registration(
             fixed,
@@ -283,10 +288,12 @@ def register_to_template(
             random_seed=seed + 1,
             syn_metric="CC",
             syn_sampling=2,
-            reg_iterations=(60, 40, 15),
+            reg_iterations=(80, 60, 12),
+            mask=near_brain,
         )
     except (RuntimeError, ValueError) as exc:
         raise RegistrationError(f"the T1w could not be registered to the template ({exc})") from exc
+    Path(affine["fwdtransforms"][0]).unlink(missing_ok=True)
     return _save_registration(warp["fwdtransforms"], warp["invtransforms"], out_dir)
 
 
@@ -326,7 +333,7 @@ def _save_registration(forward: list[str], inverse: list[str], out_dir: Path) ->
             ants.write_transform(ants.compose_ants_transforms(parts), str(partial))
         files.append(Path(out_dir) / name)
     for path in {*forward, *inverse}:
-        Path(path).unlink()
+        Path(path).unlink(missing_ok=True)
     return TemplateRegistration((files[0],), (files[1],))
 
 

@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tau_pipeline import anat, parcellation
+from tau_pipeline.atlas import atlas_files
+from tau_pipeline.errors import GridMismatchError
+from tau_pipeline.volume import image_like, image_on, load_volume
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+SIMTAU = SHARED / "data" / "ds-simtau"
+needs_heads = pytest.mark.skipif(not SIMTAU.is_dir(), reason="needs ../shared/data/ds-simtau")
+
+
+@pytest.fixture
+def no_change(tmp_path):
+    """An ITK file that moves nothing."""
+    import ants
+
+    path = tmp_path / "identity.mat"
+    ants.write_transform(ants.create_ants_transform("AffineTransform", dimension=3), str(path))
+    return (path,)
+
+
+def slab_head(shape=(40, 40, 40)):
+    """From below: 12 mm of white matter, 4 of grey, 3 of fluid, 2 of something as bright as grey (dura)."""
+    k = np.indices(shape)[2]
+    white, grey, dura = k < 12, (k >= 12) & (k < 16), (k >= 19) & (k < 21)
+    left = np.indices(shape)[0] < 20
+    atlas = np.where(k < 10, np.where(left, 2, 41), np.where(k < 16, np.where(left, 1024, 2024), 0)).astype(np.int32)
+    return atlas, grey | dura, white, dura
+
+
+def test_votes_are_the_sums_of_gaussian_weights():
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random((9, 10, 11)) < 0.3, rng.choice([1, 7, 2035], (9, 10, 11)), 0).astype(np.int32)
+    sd = 1.5
+    found = parcellation.vote(labels, np.ones(labels.shape, bool), sd)
+    reach = int(3 * sd + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sd) ** 2)
+    for place in [(4, 5, 5), (5, 5, 5), (4, 4, 6)]:
+        sums = dict.fromkeys((1, 7, 2035), 0.0)
+        for a, wa in zip(offsets, weights, strict=True):
+            for b, wb in zip(offsets, weights, strict=True):
+                for c, wc in zip(offsets, weights, strict=True):
+                    q = (place[0] + a, place[1] + b, place[2] + c)
+                    if all(0 <= x < n for x, n in zip(q, labels.shape, strict=True)) and labels[q]:
+                        sums[int(labels[q])] += wa * wb * wc
+        assert found[place] == max(sums, key=sums.__getitem__)
+
+
+def test_a_voxel_beyond_all_votes_gets_none():
+    labels = np.zeros((30, 9, 9), np.int32)
+    labels[2, 4, 4] = 1035
+    found = parcellation.vote(labels, np.ones(labels.shape, bool), 1.5)
+    assert found[2, 4, 4] == 1035
+    assert not found[12:].any()
+
+
+def test_cortex_is_reached_and_dura_behind_fluid_is_not():
+    _, grey, white, dura = slab_head()
+    reached = parcellation.reached_cortex(grey, white)
+    np.testing.assert_array_equal(reached, grey & ~dura)
+
+
+def test_cortex_ends_where_it_would_be_too_thick():
+    k = np.indices((30, 30, 30))[2]
+    reached = parcellation.reached_cortex(k >= 10, k < 10, steps=4)
+    np.testing.assert_array_equal(reached, (k >= 10) & (k < 14))
+
+
+def test_bright_spots_carry_no_cortex():
+    k = np.indices((40, 40, 40))[2]
+    white = k < 5
+    white[20:22, 20:22, 30:32] = True
+    reached = parcellation.reached_cortex(~white, white, steps=4)
+    assert not reached[:, :, 20:].any()
+
+
+def test_labels_go_to_the_grey_matter_of_the_head_on_their_own_side():
+    atlas, grey, white, dura = slab_head()
+    inside = np.ones(atlas.shape, bool)
+    inside[:, :, 25:] = False
+    found = parcellation.label_tissue(atlas, grey, white, inside)
+    left = np.indices(atlas.shape)[0] < 20
+    cortex = grey & ~dura
+    np.testing.assert_array_equal(found[cortex], np.where(left, 1024, 2024)[cortex])
+    np.testing.assert_array_equal(found[white], np.where(left, 2, 41)[white])
+    assert not found[dura].any()
+    assert not found[~inside].any()
+
+
+def test_deep_structures_stay_where_the_atlas_has_them():
+    atlas, grey, white, _ = slab_head()
+    atlas[15:25, 15:25, 2:6] = 10
+    found = parcellation.label_tissue(atlas, grey, white, np.ones(atlas.shape, bool))
+    np.testing.assert_array_equal(found == 10, atlas == 10)
+
+
+def test_cerebellum_is_split_by_tissue_and_grows_into_grey_matter():
+    shape = (40, 40, 40)
+    i, _, k = np.indices(shape)
+    atlas = np.where((k >= 10) & (k < 20), np.where(i < 20, 8, 47), 0).astype(np.int32)
+    white, grey = (k >= 10) & (k < 14), (k >= 14) & (k < 30)
+    found = parcellation.label_tissue(atlas, grey, white, np.ones(shape, bool))
+    np.testing.assert_array_equal(np.isin(found, (7, 46)), white)
+    np.testing.assert_array_equal(np.isin(found, (8, 47)), (k >= 14) & (k < 22))
+    assert set(np.unique(found[:20])) == {0, 7, 8}
+    assert set(np.unique(found[20:])) == {0, 46, 47}
+
+
+def test_labels_above_255_arrive_unchanged_on_the_grid_of_the_t1w(tmp_path, no_change):
+    labels = np.random.default_rng(3).choice([0, 8, 1035, 2035, 9170], (12, 13, 14)).astype(np.int32)
+    affine = np.array([[-1.0, 0, 0, 30], [0, 0, 1.2, -20], [0, -1.1, 0, 10], [0, 0, 0, 1]])
+    img = image_on(labels, affine)
+    path = tmp_path / "labels.nii.gz"
+    img.to_filename(path)
+    np.testing.assert_array_equal(np.asarray(parcellation.labels_to_t1w(path, img, no_change).dataobj), labels)
+
+
+def phantom_images():
+    atlas, grey, white, _ = slab_head()
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    inside = np.zeros(atlas.shape, bool)
+    inside[2:-2, 2:-2, :24] = True
+    fluid = inside & ~grey & ~white
+    tissue = np.stack([fluid, grey & inside, white & inside], axis=-1).astype(np.float32)
+    return atlas, image_on(inside.astype(np.uint8), affine), tissue
+
+
+def test_a_flipped_t1w_gives_the_flipped_parcellation(tmp_path, no_change):
+    atlas, mask, tissue = phantom_images()
+    path = tmp_path / "atlas.nii.gz"
+    image_on(atlas, mask.affine).to_filename(path)
+    straight = parcellation.parcellate(mask, mask, image_like(tissue, mask), path, no_change)
+    turned = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turned[:2, 3] = atlas.shape[0] - 1
+    flipped_mask = image_on(np.asarray(mask.dataobj)[::-1, ::-1].copy(), turned)
+    flipped = parcellation.parcellate(
+        flipped_mask, flipped_mask, image_like(tissue[::-1, ::-1].copy(), flipped_mask), path, no_change
+    )
+    assert straight.get_data_dtype() == np.int16
+    assert set(np.unique(np.asarray(straight.dataobj))) == {0, 2, 41, 1024, 2024}
+    np.testing.assert_array_equal(np.asarray(flipped.dataobj)[::-1, ::-1], np.asarray(straight.dataobj))
+
+
+def test_images_on_different_grids_are_refused(tmp_path, no_change):
+    _, mask, tissue = phantom_images()
+    other = image_on(tissue[:-1], mask.affine)
+    with pytest.raises(GridMismatchError, match="tissue"):
+        parcellation.parcellate(mask, mask, other, tmp_path / "none.nii.gz", no_change)
+
+
+def overlap(a, b):
+    return 2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
+
+
+@needs_heads
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("participant", "cortical", "cerebellar"), [("sub-01", 0.70, 0.84), ("sub-02", 0.70, 0.84), ("sub-03", 0.74, 0.87)]
+)
+def test_real_heads_are_parcellated_as_well_as_promised(participant, cortical, cerebellar, tmp_path):
+    files = atlas_files()
+    t1w = load_volume(SIMTAU / participant / "anat" / f"{participant}_T1w.nii.gz", 3)
+    mask = anat.stripped_mask(t1w) if anat.is_skull_stripped(t1w) else anat.extract_brain(t1w)
+    t1w = anat.correct_bias(t1w, mask)
+    onto_t1w = anat.register_to_template(t1w, mask, files.template_brain, tmp_path).t1w_from_template
+    tissue = anat.segment_tissue(t1w, mask, files.desikan_killiany, onto_t1w)
+    found = np.asarray(parcellation.parcellate(t1w, mask, tissue, files.desikan_killiany, onto_t1w).dataobj)
+    labels = load_volume(SIMTAU / "truth" / f"{participant}_labels.nii.gz", 3)
+    truth = np.round(anat.resample_onto_data(labels, t1w, order=0)).astype(int)
+    regions = [hemisphere + k for hemisphere in (1000, 2000) for k in range(1, 36) if k != 4]
+    assert np.mean([overlap(found == k, truth == k) for k in regions if (truth == k).any()]) >= cortical
+    assert overlap(np.isin(found, (8, 47)), np.isin(truth, (8, 47))) >= cerebellar
+    assert not found[np.asarray(mask.dataobj) == 0].any()
