@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,3 +49,18 @@ class ParticipantJob:
     def keys(self) -> tuple[str, ...]:
         """Names of the scans, or of the T1w where it has none."""
         return tuple(key for job in self.t1ws for key in job.keys)
+
+
+def t1w_step(t1w: T1w) -> str:
+    """Name of the graph of one T1w and its scans."""
+    return f"t1w_{_word(t1w.key)}_wf"
+
+
+def scan_steps(scan: Scan) -> tuple[str, str, str]:
+    """Names of the graph of one PET scan, and of the nodes that draw and save it."""
+    return f"pet_{_word(scan.key)}_wf", f"figures_{_word(scan.key)}", f"save_{_word(scan.key)}"
+
+
+def _word(key: str) -> str:
+    """Spell a key with the characters that Nipype allows in names."""
+    return re.sub(r"[^0-9A-Za-z]", "_", key)

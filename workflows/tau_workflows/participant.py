@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tau_pipeline.derivatives import error_path
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_json
-from tau_workflows.job import ParticipantJob
+from tau_workflows.job import ParticipantJob, scan_steps, t1w_step
 
 #: Modules that the nodes need; loaded here once, before Nipype forks its workers, and shared by them.
 PRELOADED = ("ants", "deepbet", "matplotlib.figure", "pandas", "scipy.ndimage", "sklearn.mixture")
@@ -63,30 +64,35 @@ class _Progress:
     def __call__(self, node: str, status: str) -> None:
         if status == "end":
             return
-        step = " ".join(node.split(".")[2:]).replace("_wf", "")
+        step = _step(node)
         what = "FAILED" if status == "exception" else "..."
         sys.stderr.write(f"{self.label} [{time.monotonic() - self.started:5.0f} s] {step} {what}\n")
         sys.stderr.flush()
 
 
-def _failures(job: ParticipantJob, failed: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Why each scan failed: its own node, or one of the anatomy that it needs."""
+def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Why each scan failed: a step of its own, or one of the anatomy that it needs."""
     from tau_workflows import engine
 
     failures: dict[str, dict[str, Any]] = {}
     for t1w_job in job.t1ws:
-        keys = t1w_job.keys
-        own = f".t1w_{t1w_job.t1w.key.replace('-', '_')}_wf."
-        for name in (name for name in failed if own in name):
-            record = {"step": " ".join(name.split(".")[2:]), **engine.error_of(failed[name])}
-            mine = [key for key in keys if key.rsplit("_", 1)[0].replace("-", "_") in name.split(own, 1)[1]]
-            for key in mine or keys:
+        own_steps = {f"{scan.scan.key}_pet": set(scan_steps(scan.scan)) for scan in t1w_job.scans}
+        for name in (name for name in failed if t1w_step(t1w_job.t1w) in name.split(".")):
+            parts = set(name.split("."))
+            record = {"step": _step(name), **engine.error_of(failed[name])}
+            mine = [key for key, steps in own_steps.items() if steps & parts]
+            for key in mine or t1w_job.keys:
                 failures.setdefault(key, record)
     return failures
 
 
+def _step(fullname: str) -> str:
+    """A node's name for people: without the participant's and the T1w's workflow."""
+    return " ".join(fullname.split(".")[2:]).replace("_wf", "") or fullname
+
+
 def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -> None:
-    steps = {" ".join(name.split(".")[2:]): value for name, value in seconds.items()}
+    steps = {_step(name): value for name, value in seconds.items()}
     content = {"participant_id": f"sub-{job.participant}", "total_s": round(total, 1), "steps_s": steps}
     write_json(content, job.execution.work_dir / f"sub_{job.participant}_wf" / "times.json")
 

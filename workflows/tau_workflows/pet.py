@@ -12,6 +12,7 @@ from tau_pipeline.bids import Scan
 from tau_pipeline.config import Settings
 from tau_pipeline.frames import FramePlan
 from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
+from tau_workflows.job import scan_steps
 
 INPUTS = ["pet_file", "t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"]
 OUTPUTS = [
@@ -63,7 +64,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     assumptions
         Sentences of all steps.
     """
-    wf = pe.Workflow(name=f"pet_{scan.key.replace('-', '_')}_wf")
+    wf = pe.Workflow(name=scan_steps(scan)[0])
     inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
     inputnode.inputs.pet_file = str(scan.pet_file)
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")

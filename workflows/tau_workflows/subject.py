@@ -9,7 +9,7 @@ from nipype.pipeline import engine as pe
 from tau_workflows.anat import init_anat_wf
 from tau_workflows.interfaces.figures import AnatFigures, PetFigures
 from tau_workflows.interfaces.outputs import SaveAnat, SavePet
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
 from tau_workflows.pet import identity_of, init_pet_wf
 
 
@@ -35,7 +35,7 @@ def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
 def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     """One T1w and the PET scans that go with it, with their outputs."""
     t1w = t1w_job.t1w
-    wf = pe.Workflow(name=f"t1w_{t1w.key.replace('-', '_')}_wf")
+    wf = pe.Workflow(name=t1w_step(t1w))
     anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer)
     draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=1.0)
     save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.3)
@@ -58,9 +58,9 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
 def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_job: ScanJob) -> None:
     scan, frames = scan_job.scan, scan_job.frames
     pet_wf = init_pet_wf(scan, frames, job.settings)
-    key = scan.key.replace("-", "_")
-    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=f"figures_{key}", mem_gb=1.0)
-    save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=f"save_{key}", mem_gb=0.3)
+    _, draw_name, save_name = scan_steps(scan)
+    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.0)
+    save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.3)
     _set_places(save, job)
     save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan), frames=asdict(frames))
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):

@@ -1,0 +1,146 @@
+"""The main job from end to end, on small simulated heads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tau_pipeline.atlas import CORTICAL_NUMBERS
+from tau_pipeline.bids_validation import validate
+from tau_pipeline.roi import COLUMNS
+from tau_pipeline.simulate import Simulation, simulate_dataset
+from tau_pipeline.volume import load_volume, same_grid
+from tau_workflows.cli import DONE, SOME_FAILED, main
+
+pytestmark = pytest.mark.slow
+
+DESIKAN_KILLIANY = {h + k for h in (1000, 2000) for k in CORTICAL_NUMBERS}
+#: Steps that only put results in their place; they run every time.
+SAVING = "save"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three participants: a whole one, one whose PET is cut short, one without a T1w; the job has run once."""
+    root = tmp_path_factory.mktemp("main_job")
+    bids = simulate_dataset(root / "bids", Simulation(3, seed=1, voxel_mm=2.0, pet="static"))
+    pet = next((bids / "sub-02" / "pet").glob("*_pet.nii.gz"))
+    pet.write_bytes(pet.read_bytes()[: pet.stat().st_size // 2])
+    shutil.rmtree(bids / "sub-03" / "anat")
+    assert run(root, "--ref-region", "CerebellarGM", "Pons") == SOME_FAILED
+    return root
+
+
+def run(root: Path, *options: str) -> int:
+    places = [str(root / "bids"), str(root / "out"), "participant", "--work-dir", str(root / "work")]
+    return main([*places, "--skip-bids-validation", *options])
+
+
+def steps(root: Path, participant: str = "01") -> set[str]:
+    """The steps that the last run computed, without those that only save."""
+    times = json.loads((root / "work" / f"sub_{participant}_wf" / "times.json").read_text())
+    return {step.split()[-1] for step in times["steps_s"] if SAVING not in step}
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "out" / "sub-01").rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_table_has_the_68_regions_of_each_reference_region(place: Path) -> None:
+    table = pd.read_csv(next((place / "out/sub-01/pet").glob("*_rois.tsv")), sep="\t", na_values="n/a")
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table["reference_region"]) == {"CerebellarGM", "Pons"}
+    for _, rows in table.groupby("reference_region"):
+        assert set(rows[rows["kind"] == "cortical"]["index"].astype(int)) == DESIKAN_KILLIANY
+        reference = rows[rows["kind"] == "reference"].iloc[0]
+        assert reference["suvr_mean"] == pytest.approx(1, abs=1e-4)
+
+
+def test_the_table_is_what_the_images_say(place: Path) -> None:
+    pet, anat = place / "out/sub-01/pet", place / "out/sub-01/anat"
+    suvr = load_volume(next(pet.glob("*_desc-suvr_pet.nii.gz")))
+    dseg = load_volume(next(anat.glob("*_dseg.nii.gz")))
+    assert same_grid(suvr, dseg)
+    table = pd.read_csv(next(pet.glob("*_rois.tsv")), sep="\t", na_values="n/a")
+    rows = table[(table["reference_region"] == "CerebellarGM") & table["index"].notna() & (table["n_voxels"] > 0)]
+    values, labels = np.asanyarray(suvr.dataobj), np.asanyarray(dseg.dataobj)
+    for row in rows.to_dict("records"):
+        inside = values[labels == int(row["index"])]
+        assert row["n_voxels"] == inside.size
+        assert row["suvr_mean"] == pytest.approx(inside.mean(dtype=np.float64), rel=1e-5)
+
+
+def test_the_maps_of_two_reference_regions_differ_by_one_factor(place: Path) -> None:
+    pet = place / "out/sub-01/pet"
+    activity = []
+    for desc in ("suvr", "suvrPons"):
+        suvr = np.asanyarray(load_volume(next(pet.glob(f"*_desc-{desc}_pet.nii.gz"))).dataobj)
+        sidecar = json.loads(next(pet.glob(f"*_desc-{desc}_pet.json")).read_text())
+        activity.append(suvr * sidecar["ReferenceValue"])
+    np.testing.assert_allclose(*activity, rtol=1e-4, atol=1e-2)
+
+
+def test_the_output_is_valid_bids(place: Path) -> None:
+    report = validate(place / "out")
+    assert report.valid, report
+
+
+def test_a_broken_participant_leaves_a_readable_record_and_no_image(place: Path) -> None:
+    records = {path.stem: json.loads(path.read_text()) for path in (place / "out/logs/errors").glob("*.json")}
+    assert {key.split("_")[0] for key in records} == {"sub-02", "sub-03"}
+    cut = next(record for key, record in records.items() if key.startswith("sub-02"))
+    assert "damaged" in cut["message"]
+    alone = next(record for key, record in records.items() if key.startswith("sub-03"))
+    assert "no T1w" in alone["message"]
+    assert not list((place / "out").glob("sub-02/pet/*_pet.nii.gz"))
+
+
+def test_nothing_partial_is_left_behind(place: Path) -> None:
+    assert not list((place / "out").rglob(".partial-*"))
+
+
+def test_the_pages_show_figures_and_need_nothing_else(place: Path) -> None:
+    page = (place / "out/sub-01.html").read_text()
+    assert page.count("data:image/") >= 5
+    assert 'src="http' not in page
+
+
+def test_a_second_run_computes_nothing_and_changes_nothing(place: Path) -> None:
+    before = snapshot(place)
+    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01") == DONE
+    assert steps(place) == set()
+    assert snapshot(place) == before
+
+
+def test_a_deleted_output_comes_back_from_the_work_folder(place: Path) -> None:
+    before = snapshot(place)
+    shutil.rmtree(place / "out" / "sub-01")
+    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01") == DONE
+    assert steps(place) == set()
+    assert snapshot(place) == before
+
+
+def test_a_mended_participant_completes_and_loses_its_record(place: Path) -> None:
+    pet = next((place / "bids/sub-02/pet").glob("*_pet.nii.gz"))
+    simulate_dataset(place / "again", Simulation(3, seed=1, voxel_mm=2.0, pet="static"))
+    shutil.copyfile(place / "again" / pet.relative_to(place / "bids"), pet)
+    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "02") == DONE
+    assert not list((place / "out/logs/errors").glob("sub-02*"))
+    assert list((place / "out/sub-02/pet").glob("*_desc-suvr_pet.nii.gz"))
+    assert "brain" not in steps(place, "02")
+
+
+def test_a_changed_setting_recomputes_only_what_it_touches(place: Path) -> None:
+    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01", "--smooth-fwhm", "4") == DONE
+    recomputed = steps(place)
+    assert {"on_t1w", "quantify"} <= recomputed
+    assert recomputed.isdisjoint({"brain", "bias", "template", "tissue", "labels", "regions", "motion", "coregister"})
