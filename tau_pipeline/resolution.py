@@ -19,6 +19,8 @@ from scipy import fft, ndimage
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.volume import Volume, finite, image_like, voxel_size_mm
 
+#: Power of a brain's activity falls as frequency to minus this, 0.02 to 0.12 per mm (docs/decisions/resolution.md).
+_OBJECT_EXPONENT = 3.0
 #: FWHM of a Gaussian of standard deviation 1.
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -180,8 +182,9 @@ def estimate_fwhm(pet_img: Volume) -> float:
     A Gaussian point spread of standard deviation s multiplies the power at spatial frequency k with
     ``exp(-4 π² s² k²)``, so the logarithm of power against k² falls on a line whose slope is s: the logarithmic
     intensity plot (Carbonell et al. 2024, bioRxiv 2024.09.30.614929). The power of the object itself is taken as
-    ``k**-2``, that of folded sheets such as the cortex, and the constant power of noise is subtracted. The band is from
-    0.02 to 0.12 per mm, where brain outweighs noise. The tests state how far this is off on known blurs.
+    ``k**-3``, between that of sheets (2) and of solids with sharp edges (4), and the constant power of noise is
+    subtracted. The band is from 0.02 to 0.12 per mm, where brain outweighs noise. The tests state how far this is off
+    on known blurs.
 
     Parameters
     ----------
@@ -204,7 +207,7 @@ def estimate_fwhm(pet_img: Volume) -> float:
         band &= frequency < frequency[drowned].min()
     if band.sum() < 8:
         raise ImageError("the resolution cannot be estimated: noise outweighs the structure of the image; state it")
-    level = np.log(power[band] - noise) + 2 * np.log(frequency[band])
+    level = np.log(power[band] - noise) + _OBJECT_EXPONENT * np.log(frequency[band])
     slope = -np.polyfit(frequency[band] ** 2, level, 1)[0]
     if slope <= 0:
         raise ImageError("the resolution cannot be estimated: the image's power does not fall with frequency; state it")
