@@ -103,8 +103,9 @@ def is_skull_stripped(t1w: Volume) -> bool:
     values, counts = np.unique(data[::2, ::2, ::2], return_counts=True)
     if counts.max() < 0.2 * counts.sum() or values[counts.argmax()] > 0.02 * np.percentile(data, 99.9):
         return False
-    head = _foreground(t1w)
-    volume_ml = head.sum() * voxel_volume_mm3(t1w) / 1000
+    coarse = t1w.slicer[tuple(slice(None, None, max(1, int(2.0 / size))) for size in voxel_size_mm(t1w))]
+    head = _foreground(coarse)
+    volume_ml = head.sum() * voxel_volume_mm3(coarse) / 1000
     faces = [np.take(head, end, axis=axis) for axis in range(3) for end in (0, -1)]
     touching = sum(int(face.sum()) for face in faces) / sum(face.size for face in faces)
     return bool(BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1] and touching < 0.05)
@@ -199,6 +200,22 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
     return image_like(finite(np.asanyarray(t1w.dataobj)) / full, t1w)
 
 
+def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
+    """The smallest box of voxels that holds a mask; what is done inside it costs less memory than on the whole head.
+
+    Raises
+    ------
+    ImageError
+        The mask is empty.
+    """
+    inside = np.asanyarray(mask.dataobj) > 0
+    if not inside.any():
+        raise ImageError("the brain mask is empty; check the T1w")
+    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+    i, j, k = (slice(int(low), int(high) + 1) for low, high in ends)
+    return i, j, k
+
+
 def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
     """An empty grid of cubes around a mask: canonical axes of the mask's image, `MARGIN_MM` of room.
 
@@ -208,13 +225,10 @@ def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
         The mask is empty.
     """
     canonical = nib.as_closest_canonical(mask)
-    inside = np.asanyarray(canonical.dataobj) > 0
-    if not inside.any():
-        raise ImageError("the brain mask is empty; check the T1w")
+    box = brain_box(canonical)
     size = voxel_size_mm(canonical)
-    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    low = np.array([e[0] for e in ends]) - np.ceil(MARGIN_MM / size)
-    high = np.array([e[1] for e in ends]) + np.ceil(MARGIN_MM / size)
+    low = np.array([s.start for s in box]) - np.ceil(MARGIN_MM / size)
+    high = np.array([s.stop - 1 for s in box]) + np.ceil(MARGIN_MM / size)
     affine = canonical.affine.copy()
     affine[:3, :3] *= voxel_mm / size
     affine[:3, 3] += canonical.affine[:3, :3] @ low
@@ -389,10 +403,14 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
     inside = resample_onto_data(mask, grid, order=0) > 0
     atlas = warp_labels(labels_path, grid, t1w_from_template)
     scale = tissue_scale(intensity, inside, atlas)
-    keep = np.asanyarray(mask.dataobj) > 0
-    on_t1w = resample_onto_data(image_like(scale, grid), t1w)
-    csf, white = np.clip(1 - on_t1w, 0, 1) * keep, np.clip(on_t1w - 1, 0, 1) * keep
-    return image_like(np.stack([csf, keep - csf - white, white], axis=-1).astype(np.float32), t1w)
+    box = brain_box(mask)
+    fractions = np.zeros((*mask.shape[:3], 3), dtype=np.float32)
+    keep = np.asanyarray(mask.dataobj)[box] > 0
+    on_t1w = resample_onto_data(image_like(scale, grid), mask.slicer[box])
+    fractions[box][..., 0] = np.clip(1 - on_t1w, 0, 1) * keep
+    fractions[box][..., 2] = np.clip(on_t1w - 1, 0, 1) * keep
+    fractions[box][..., 1] = keep - fractions[box][..., 0] - fractions[box][..., 2]
+    return image_like(fractions, t1w)
 
 
 def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.anat import resample_onto_data, warp_labels, working_grid
+from tau_pipeline.anat import brain_box, resample_onto_data, warp_labels, working_grid
 from tau_pipeline.volume import Volume, image_like, require_same_grid
 
 Labels = NDArray[np.int32]
@@ -79,12 +79,15 @@ def parcellate(
     grid = working_grid(mask)
     inside = resample_onto_data(mask, grid, order=0) > 0
     fractions = np.asanyarray(tissue.dataobj)
-    _, grey, white = (resample_onto_data(image_like(fractions[..., k], t1w), grid) > 0.5 for k in range(3))
+    box = brain_box(mask)
+    near = mask.slicer[box]
+    grey, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) > 0.5 for k in (1, 2))
     atlas = warp_labels(labels_path, grid, t1w_from_template)
     found = label_tissue(atlas, grey & inside, white & inside, inside)
-    on_t1w = np.round(resample_onto_data(image_like(found, grid), t1w, order=0)).astype(np.int16)
-    on_t1w[np.asanyarray(mask.dataobj) == 0] = 0
-    return image_like(on_t1w, t1w)
+    dseg = np.zeros(mask.shape[:3], dtype=np.int16)
+    dseg[box] = np.round(resample_onto_data(image_like(found, grid), near, order=0))
+    dseg[np.asanyarray(mask.dataobj) == 0] = 0
+    return image_like(dseg, t1w)
 
 
 def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels:
