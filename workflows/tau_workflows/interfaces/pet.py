@@ -16,6 +16,10 @@ from tau_pipeline.volume import Volume, image_like, load_volume, save_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
 
+#: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
+LARGEST_CUT = 0.01
+
+
 def frame_plan(fields: dict[str, Any]) -> FramePlan:
     """Rebuild a plan from ``dataclasses.asdict``, the form in which it travels between nodes."""
     lists = {name: tuple(value) for name, value in fields.items() if name != "window"}
@@ -74,17 +78,21 @@ class Coregister(LibraryInterface):
     output_spec = _CoregisterOut
 
     def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
-        found = pet.coregister(
-            load_volume(self.inputs.static_file, ndim=3),
-            load_volume(self.inputs.t1w_preproc_file, ndim=3),
-            load_volume(self.inputs.mask_file, ndim=3),
-            seed=self.inputs.random_seed,
-        )
-        warning = f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted as it is: {found.reason}."
+        static, mask = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
+        found = pet.coregister(static, t1w, mask, seed=self.inputs.random_seed)
+        warnings = []
+        if not found.plausible:
+            warnings.append(
+                f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted as it is: {found.reason}."
+            )
+        cut = pet.brain_outside_pet(static, found.matrix, mask)
+        if cut > LARGEST_CUT:
+            warnings.append(f"{cut:.0%} of the brain lies outside the PET's field of view; SUVR is 0 there.")
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
-            "assumptions": [] if found.plausible else [warning],
+            "assumptions": warnings,
         }
 
 
