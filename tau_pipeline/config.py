@@ -143,7 +143,8 @@ class Execution(_Checked):
         metadata=_doc("Processes at a time. Default: one for each processor.", flags=("--nprocs", "--n-cpus")),
     )
     omp_nthreads: int | None = field(
-        default=None, metadata=_doc("Threads of one process. Default: what the processes leave of the processors.")
+        default=None,
+        metadata=_doc("Threads of one process. Default: 1, with which registrations repeat to the last bit."),
     )
     mem_mb: int | None = field(
         default=None,
@@ -157,7 +158,7 @@ class Execution(_Checked):
         ),
     )
     use_plugin: Path | None = field(
-        default=None, metadata=_doc("File (YAML or JSON) with the Nipype plugin and its arguments.")
+        default=None, metadata=_doc("JSON file with the Nipype plugin and its arguments.", source="form of fMRIPrep")
     )
     worker: Worker = field(
         default="cf", metadata=_doc("Where participants run: on this machine (cf), or on a slurm or sge cluster.")

@@ -108,6 +108,28 @@ def test_every_setting_is_listed_with_another_value_here() -> None:
     assert all(OTHER_VALUES[name] != default for name, default in fields.items())
 
 
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
+    dataset: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
+    assert call(dataset, "--dry-run") == 0
+    rows = [line.split("\t") for line in capfd.readouterr().out.splitlines()]
+    table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    assert table["sub-01_trc-AV1451_pet"]["t1w"] == "sub-01_T1w.nii.gz"
+    assert table["sub-01_trc-AV1451_pet"]["window_min"] == "80-100"
+    assert table["sub-02_trc-AV1451_pet"]["state"] == "cannot be done"
+    assert "no T1w" in table["sub-02_trc-AV1451_pet"]["notes"]
+    assert not list((dataset.parent / "out").iterdir())
+
+
+def test_the_methods_paragraph_names_the_settings(dataset: Path) -> None:
+    assert call(dataset, "--boilerplate-only", "--ref-region", "Pons", "--smooth-fwhm", "4") == 0
+    text = (dataset.parent / "out/logs/CITATION.md").read_text()
+    assert "Pons" in text
+    assert "4 mm FWHM" in text
+    assert not list((dataset.parent / "out").glob("sub-*"))
+
+
 def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
     """Every input of every node that is set when the graphs are built, but not the hash of the settings."""
     from tau_pipeline.bids import find_participants

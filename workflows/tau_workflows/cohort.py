@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from pydra.compose import python
@@ -26,6 +27,10 @@ from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_deri
 from tau_pipeline.reference import parse_reference
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.methods import methods_text
+from tau_workflows.report import write_participant_report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
@@ -60,12 +65,20 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     if not plan.jobs and not plan.problems:
         _say("nothing to do: the options leave no T1w and no PET of this dataset")
         return NOTHING_TO_DO
+    if config.execution.dry_run:
+        sys.stdout.write(plan_table(plan).to_csv(sep="\t", index=False, na_rep="n/a"))
+        return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
+    methods = write_text(methods_text(config.settings), output_dir / "logs" / "CITATION.md")
+    if config.execution.boilerplate_only:
+        _say(f"methods: {methods}")
+        return DONE
+    if config.execution.reports_only:
+        return _write_pages_again(plan, output_dir)
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         _say(f"{key}: {message}")
     failures = {**plan.problems, **run_jobs(plan.jobs, config.execution)}
-    write_text(methods_text(config.settings), output_dir / "logs" / "CITATION.md")
     _say_validity(_validated(output_dir), "the output")
     _summarise(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
@@ -171,6 +184,42 @@ def plan_participants(
                 ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
             )
     return Plan(tuple(jobs), problems)
+
+
+def plan_table(plan: Plan) -> pd.DataFrame:
+    """Tell, a row a scan, what would be done: T1w, frames and their weights, labels, and what is assumed."""
+    import pandas as pd
+
+    rows = []
+    for job in plan.jobs:
+        for t1w_job in job.t1ws:
+            labels = t1w_job.freesurfer.labels_file if t1w_job.freesurfer else "tau-pipeline"
+            own = {"t1w": t1w_job.t1w.path.name, "labels": labels, "reference": " ".join(job.settings.ref_region)}
+            rows += [
+                {"scan": f"{scan.scan.key}_pet", "state": "to do", **own, **_frames_in_words(scan)}
+                for scan in t1w_job.scans
+            ] or [{"scan": f"{t1w_job.t1w.key}_T1w", "state": "to do, no PET", **own}]
+    rows += [{"scan": key, "state": "cannot be done", "notes": message} for key, message in plan.problems.items()]
+    columns = ["scan", "state", "t1w", "labels", "reference", "window_min", "frames", "weights", "notes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _frames_in_words(job: ScanJob) -> dict[str, str]:
+    window = job.frames.window
+    return {
+        "window_min": f"{window.start_min:g}-{window.end_min:g}",
+        "frames": " ".join(map(str, job.frames.indices)),
+        "weights": " ".join(f"{weight:.3f}" for weight in job.frames.weights),
+        "notes": " ".join(dict.fromkeys((*job.scan.assumptions, *job.frames.assumptions))),
+    }
+
+
+def _write_pages_again(plan: Plan, output_dir: Path) -> int:
+    """Make the page of each participant that has results."""
+    made = [job.participant for job in plan.jobs if (output_dir / f"sub-{job.participant}").is_dir()]
+    for participant in made:
+        _say(f"page: {write_participant_report(output_dir, participant)}")
+    return DONE if made else NOTHING_TO_DO
 
 
 def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:

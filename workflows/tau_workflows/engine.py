@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import traceback
@@ -69,6 +70,12 @@ def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool =
         "create_report": "false",
         "check_version": "false",
     }
+
+
+def set_verbosity(verbose: int) -> None:
+    """Let Nipype tell its warnings only, or what it does (1), or everything (2 and more)."""
+    for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
+        logging.getLogger(name).setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
 
 
 def execute(workflow: pe.Workflow, execution: Execution, times: NodeTimes) -> None:

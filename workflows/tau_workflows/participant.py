@@ -44,6 +44,7 @@ def run_participant(job: ParticipantJob) -> dict[str, str]:
     for key in job.keys:
         error_path(job.output_dir, key).unlink(missing_ok=True)
     wf = init_subject_wf(job)
+    engine.set_verbosity(job.execution.verbose)
     engine.configure(wf, job.execution.work_dir, job.execution.stop_on_first_crash)
     started = time.monotonic()
     times = engine.NodeTimes(listener=_Progress(f"sub-{job.participant}"))

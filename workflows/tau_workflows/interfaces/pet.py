@@ -15,7 +15,6 @@ from tau_pipeline.registration import load_itk, save_itk
 from tau_pipeline.volume import Volume, image_like, load_volume, save_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
-
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
 LARGEST_CUT = 0.01
 
@@ -83,9 +82,7 @@ class Coregister(LibraryInterface):
         found = pet.coregister(static, t1w, mask, seed=self.inputs.random_seed)
         warnings = []
         if not found.plausible:
-            warnings.append(
-                f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted as it is: {found.reason}."
-            )
+            warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
         cut = pet.brain_outside_pet(static, found.matrix, mask)
         if cut > LARGEST_CUT:
             warnings.append(f"{cut:.0%} of the brain lies outside the PET's field of view; SUVR is 0 there.")
