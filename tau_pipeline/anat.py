@@ -284,12 +284,12 @@ def register_to_template(
     moving = _for_registration(ants.image_read(str(template_brain)))
     fixed = _for_registration(to_ants(_normalised_brain(t1w, mask)))
     near_brain = ants.iMath(ants.get_mask(fixed, 1, 1e9, 0), "MD", 3)
+    ants.config.set_ants_deterministic(on=False, seed_value=seed + 1)  # a seed, without forcing one thread on ITK
     try:
         affine = ants.registration(
             fixed,
             moving,
             type_of_transform="Affine",
-            random_seed=seed + 1,
             aff_iterations=(500, 200, 50, 0),
             aff_shrink_factors=(4, 2, 1, 1),
             aff_smoothing_sigmas=(2, 1, 0, 0),
@@ -299,7 +299,6 @@ def register_to_template(
             moving,
             type_of_transform="SyNOnly",
             initial_transform=affine["fwdtransforms"][0],
-            random_seed=seed + 1,
             syn_metric="CC",
             syn_sampling=2,
             reg_iterations=(80, 60, 12),
@@ -307,6 +306,8 @@ def register_to_template(
         )
     except (RuntimeError, ValueError) as exc:
         raise RegistrationError(f"the T1w could not be registered to the template ({exc})") from exc
+    finally:
+        ants.config.set_ants_deterministic(on=False, seed_value=None)
     Path(affine["fwdtransforms"][0]).unlink(missing_ok=True)
     return _save_registration(warp["fwdtransforms"], warp["invtransforms"], out_dir)
 
