@@ -99,18 +99,18 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
         steps[step], last = round(now - last, 1), now
 
     sub = bids / f"sub-{participant}"
-    t1w_img = load_volume(next((sub / "anat").glob("*_T1w.nii.gz")))
-    t1w, pet = to_ants(t1w_img), to_ants(load_volume(next((sub / "pet").glob("*_pet.nii.gz")), 3))
-    _, mask_img, _ = BrainExtraction(no_gpu=True).run(t1w_img)
+    t1w_img, pet_img = (load_volume(next(sub.glob(name)), 3) for name in ("anat/*_T1w.nii.gz", "pet/*_pet.nii.gz"))
+    t1w, pet = to_ants(t1w_img), to_ants(pet_img)
+    mask_img = BrainExtraction(no_gpu=True).run(t1w_img)[1]
     mask = ants.resample_image_to_target(to_ants(mask_img), t1w, "nearestNeighbor")
     done("mask")
     t1w = ants.n4_bias_field_correction(t1w, mask=mask)
     done("N4")
-    brain = t1w * mask
-    tissue = ants.atropos(a=brain, x=mask, i="kmeans[3]", m="[0.2,1x1x1]")["segmentation"]
+    tissue = ants.atropos(a=t1w * mask, x=mask, i="kmeans[3]", m="[0.2,1x1x1]")["segmentation"]
     done("tissue (Atropos)")
     files = atlas_files()
     template, labels = ants.image_read(str(files.template_brain)), ants.image_read(str(files.desikan_killiany))
+    brain = t1w * mask
     found = ants.registration(brain, template, "antsRegistrationSyNQuick[s]")
     on_t1w = ants.apply_transforms(brain, labels, found["fwdtransforms"], interpolator="nearestNeighbor").numpy()
     cortex = on_t1w > 1000
@@ -120,11 +120,10 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     done("SyN and labels")
     moved = ants.registration(t1w, pet, "Rigid")
     activity = ants.apply_transforms(t1w, pet, moved["fwdtransforms"]).numpy()
-    done("coregistration")
     suvr = activity / activity[np.isin(dseg, (8, 47))].mean()
     means = {int(k): suvr[dseg == k].mean() for k in np.unique(dseg) if k}
     pd.Series(means, name="suvr_mean").to_csv(folder / "rois.tsv", sep="\t", index_label="index")
-    done("SUVR and table")
+    done("coregistration, SUVR, table")
     (folder / "times.json").write_text(json.dumps({"steps_s": steps}))
 
 

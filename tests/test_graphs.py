@@ -112,14 +112,4 @@ def test_every_image_interface_is_used_by_a_graph(job: ParticipantJob) -> None:
         if isinstance(cls, type) and issubclass(cls, LibraryInterface) and cls is not LibraryInterface
     }
     used = {type(node.interface) for wf in workflows(job).values() for node in wf._create_flat_graph().nodes()}
-    used |= {type(node.interface) for wf in workflows(job).values() for node in mapnode_interfaces(wf)}
     assert written <= used
-
-
-def mapnode_interfaces(wf: pe.Workflow) -> list[pe.Node]:
-    """The single nodes that the map nodes of a graph stand for."""
-    return [
-        pe.Node(node._interface, name="inside")
-        for node in wf._create_flat_graph().nodes()
-        if isinstance(node, pe.MapNode)
-    ]

@@ -78,8 +78,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.5)
     template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.0)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=0.8)
-    reference = pe.MapNode(FindReference(), iterfield=["ref_region"], name="reference", mem_gb=0.5)
-    reference.inputs.ref_region = list(settings.ref_region)
+    reference = pe.Node(FindReference(ref_region=list(settings.ref_region)), name="reference", mem_gb=1.0)
 
     wf.connect(inputnode, "t1w_file", brain, "t1w_file")
     wf.connect(inputnode, "t1w_file", bias, "t1w_file")
@@ -117,7 +116,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)
-    assumptions = pe.Node(niu.Merge(2, ravel_inputs=True), name="assumptions", run_without_submitting=True)
+    assumptions = pe.Node(niu.Merge(2), name="assumptions", run_without_submitting=True)
     wf.connect(brain, "assumptions", assumptions, "in1")
     wf.connect(reference, "assumptions", assumptions, "in2")
     wf.connect(assumptions, "out", outputnode, "assumptions")

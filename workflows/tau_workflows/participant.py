@@ -76,15 +76,20 @@ def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[
     from tau_workflows import engine
 
     failures: dict[str, dict[str, Any]] = {}
-    for t1w_job in job.t1ws:
-        own_steps = {f"{scan.scan.key}_pet": set(scan_steps(scan.scan)) for scan in t1w_job.scans}
-        for name in (name for name in failed if t1w_step(t1w_job.t1w) in name.split(".")):
-            parts = set(name.split("."))
-            record = {"step": _step(name), **engine.error_of(failed[name])}
-            mine = [key for key, steps in own_steps.items() if steps & parts]
-            for key in mine or t1w_job.keys:
-                failures.setdefault(key, record)
+    for name, node in failed.items():
+        record, parts = {"step": _step(name), **engine.error_of(node)}, set(name.split("."))
+        for key in _stopped_by(parts, job):
+            failures.setdefault(key, record)
     return failures
+
+
+def _stopped_by(parts: set[str], job: ParticipantJob) -> tuple[str, ...]:
+    """Keys of the scans that a failed node stops: its own scan, all scans of its T1w, or all of the participant."""
+    for t1w_job in job.t1ws:
+        own = tuple(f"{scan.scan.key}_pet" for scan in t1w_job.scans if parts & set(scan_steps(scan.scan)))
+        if own or t1w_step(t1w_job.t1w) in parts:
+            return own or t1w_job.keys
+    return job.keys
 
 
 def _step(fullname: str) -> str:

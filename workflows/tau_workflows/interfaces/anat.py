@@ -172,39 +172,42 @@ class _ReferenceIn(BaseInterfaceInputSpec):
     dseg_file = File(exists=True, mandatory=True, desc="labels, FreeSurfer numbers, on the T1w grid")
     tissue_file = File(exists=True, desc="tissue probabilities on the T1w grid")
     template_regions_file = File(exists=True, desc="cerebellar lobules and pons on the T1w grid")
-    ref_region = traits.Str(mandatory=True, desc="name of the region")
+    ref_region = traits.List(traits.Str(), mandatory=True, desc="names of the regions")
 
 
 class _ReferenceOut(TraitedSpec):
-    reference_file = File(desc="mask of the region, uint8, on the T1w grid")
-    reference = traits.Dict(desc="name, indices, volume and description of the region")
-    assumptions = traits.List(traits.Str(), desc="a sentence where the guard had to be relaxed")
+    reference_file = traits.List(File(), desc="a mask for each region, uint8, on the T1w grid")
+    reference = traits.List(traits.Dict(), desc="name, indices, volume and description of each region")
+    assumptions = traits.List(traits.Str(), desc="a sentence for each guard that had to be relaxed")
 
 
 class FindReference(LibraryInterface):
-    """One reference region, guarded against spill-in."""
+    """Reference regions, guarded against spill-in."""
 
     input_spec = _ReferenceIn
     output_spec = _ReferenceOut
 
     def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
-        tissue, regions = self.optional("tissue_file"), self.optional("template_regions_file")
-        found = reference.find_reference(
-            self.inputs.ref_region,
-            load_volume(self.inputs.dseg_file, ndim=3),
-            load_volume(regions, ndim=3) if regions else None,
-            load_volume(tissue, ndim=4) if tissue else None,
-        )
+        tissue_file, regions_file = self.optional("tissue_file"), self.optional("template_regions_file")
+        dseg = load_volume(self.inputs.dseg_file, ndim=3)
+        regions = load_volume(regions_file, ndim=3) if regions_file else None
+        tissue = load_volume(tissue_file, ndim=4) if tissue_file else None
+        found = [reference.find_reference(name, dseg, regions, tissue) for name in self.inputs.ref_region]
         return {
-            "reference_file": str(save_volume(found.mask, folder / "reference.nii")),
-            "reference": {
-                "ReferenceRegion": found.name,
-                "ReferenceRegionIndices": list(found.labels),
-                "ReferenceRegionVolume": round(found.volume_mm3, 1),
-                "ReferenceRegionDescription": found.description,
-            },
-            "assumptions": [f"The guard was relaxed: {found.description}."] if found.relaxed else [],
+            "reference_file": [str(save_volume(one.mask, folder / f"{one.name}.nii")) for one in found],
+            "reference": [_described(one) for one in found],
+            "assumptions": [f"The guard was relaxed: {one.description}." for one in found if one.relaxed],
         }
+
+
+def _described(region: reference.ReferenceRegion) -> dict[str, Any]:
+    """Fields of a sidecar that say what a reference region is."""
+    return {
+        "ReferenceRegion": region.name,
+        "ReferenceRegionIndices": list(region.labels),
+        "ReferenceRegionVolume": round(region.volume_mm3, 1),
+        "ReferenceRegionDescription": region.description,
+    }
 
 
 class _FreeSurferIn(BaseInterfaceInputSpec):
