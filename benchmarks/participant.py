@@ -108,8 +108,9 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     done("N4")
     tissue = ants.atropos(a=t1w * mask, x=mask, i="kmeans[3]", m="[0.2,1x1x1]")["segmentation"]
     done("tissue (Atropos)")
-    files = atlas_files()
-    template, labels = ants.image_read(str(files.template_brain)), ants.image_read(str(files.desikan_killiany))
+    template, labels = (
+        ants.image_read(str(path)) for path in (atlas_files().template_brain, atlas_files().desikan_killiany)
+    )
     brain = t1w * mask
     found = ants.registration(brain, template, "antsRegistrationSyNQuick[s]")
     on_t1w = ants.apply_transforms(brain, labels, found["fwdtransforms"], interpolator="nearestNeighbor").numpy()
@@ -120,8 +121,8 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     done("SyN and labels")
     moved = ants.registration(t1w, pet, "Rigid")
     activity = ants.apply_transforms(t1w, pet, moved["fwdtransforms"]).numpy()
-    suvr = activity / activity[np.isin(dseg, (8, 47))].mean()
-    means = {int(k): suvr[dseg == k].mean() for k in np.unique(dseg) if k}
+    reference = activity[np.isin(dseg, (8, 47))].mean()
+    means = {int(k): activity[dseg == k].mean() / reference for k in np.unique(dseg) if k}
     pd.Series(means, name="suvr_mean").to_csv(folder / "rois.tsv", sep="\t", index_label="index")
     done("coregistration, SUVR, table")
     (folder / "times.json").write_text(json.dumps({"steps_s": steps}))
