@@ -70,7 +70,7 @@ def pipeline(bids: Path, participant: str, nprocs: int, folder: Path) -> Cost:
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "tau_workflows.cli", str(bids), str(folder / "out"), "participant"]
     command += ["--participant-label", participant, "--work-dir", str(folder / "work"), "--nprocs", str(nprocs)]
-    return measured("tau-pipeline", command, 1, folder / "work" / f"sub_{participant}_wf" / "times.json")
+    return measured("tau-pipeline", command, 1, folder / "work" / "times" / f"sub-{participant}.json")
 
 
 def obvious(bids: Path, participant: str, nprocs: int, folder: Path) -> Cost:

@@ -43,7 +43,7 @@ def run(root: Path, *options: str) -> int:
 
 def steps(root: Path, participant: str = "01") -> set[str]:
     """The steps that the last run computed, without those that only save."""
-    times = json.loads((root / "work" / f"sub_{participant}_wf" / "times.json").read_text())
+    times = json.loads((root / "work" / "times" / f"sub-{participant}.json").read_text())
     return {step.split()[-1] for step in times["steps_s"] if SAVING not in step}
 
 

@@ -27,6 +27,7 @@ from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_deri
 from tau_pipeline.reference import parse_reference
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.methods import methods_text
+from tau_workflows.participant import outcome_path
 from tau_workflows.report import write_participant_report
 
 if TYPE_CHECKING:
@@ -238,15 +239,16 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     inbox = execution.work_dir / "jobs"
     shutil.rmtree(inbox, ignore_errors=True)
     inbox.mkdir(parents=True)
-    files = []
-    for job in jobs:
-        own = replace(job, execution=replace(execution, nprocs=processes))
-        files.append(inbox / f"sub-{job.participant}.pkl")
-        files[-1].write_bytes(pickle.dumps(own))
+    files = [inbox / f"sub-{job.participant}.pkl" for job in jobs]
+    for job, file in zip(jobs, files, strict=True):
+        file.write_bytes(pickle.dumps(replace(job, execution=replace(execution, nprocs=processes))))
     task = RunJob().split(job_file=[str(file) for file in files])
     with Submitter(cache_root=inbox / "pydra", worker=execution.worker, n_procs=together) as submit:
         submit(task, raise_errors=False)
-    return {key: message for job in jobs for key, message in _failures(job).items()}
+    failures: dict[str, str] = {}
+    for job, file in zip(jobs, files, strict=True):
+        failures |= _failures(job, file)
+    return failures
 
 
 @python.define
@@ -265,14 +267,11 @@ def _shares(n_jobs: int, execution: Execution) -> tuple[int, int]:
     return together, max(1, processes // together)
 
 
-def _failures(job: ParticipantJob) -> dict[str, str]:
-    """Why scans of a participant failed, from the records that its process left."""
-    found = {}
-    for key in (*job.keys, f"sub-{job.participant}"):
-        record = error_path(job.output_dir, key)
-        if record.is_file():
-            found[key] = str(read_json(record).get("message", ""))
-    return found
+def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
+    """Why scans of a participant failed. Done is only what its process has said to be done."""
+    if not outcome_path(job_file).is_file():
+        return dict.fromkeys(job.keys, "the worker ended before this participant was run; run the same command again")
+    return dict(read_json(outcome_path(job_file))["failures"])
 
 
 def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
+import tau_pipeline
 from tau_pipeline.config import Execution
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import read_json
@@ -58,7 +59,12 @@ class NodeTimes:
 
 
 def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool = False) -> None:
-    """Set how Nipype runs ``workflow``: by content of the inputs, quick polling, readable crash files."""
+    """Set how Nipype runs ``workflow``: by content of the inputs, quick polling, readable crash files.
+
+    Each version of this package has its own folder in the work folder: Nipype knows the inputs of a step, but not the
+    code, and must not take another version's result for this one's.
+    """
+    work_dir = own_work_dir(work_dir)
     workflow.base_dir = str(work_dir)
     workflow.config["execution"] = {
         "hash_method": "content",
@@ -70,6 +76,11 @@ def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool =
         "create_report": "false",
         "check_version": "false",
     }
+
+
+def own_work_dir(work_dir: Path) -> Path:
+    """Return the part of a work folder that belongs to this version."""
+    return work_dir / f"tau-pipeline-{tau_pipeline.__version__}"
 
 
 def set_verbosity(verbose: int) -> None:

@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tau_pipeline.derivatives import error_path
-from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.errors import OutputError, TauPipelineError
 from tau_pipeline.files import write_json
 from tau_workflows.job import ParticipantJob, scan_steps, t1w_step
 
@@ -33,15 +35,16 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(limits, count), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
 
 
-def run_participant(job: ParticipantJob) -> dict[str, str]:
-    """Run the graph of one participant; returns the message of each scan that failed, by its key.
+def run_participant(job: ParticipantJob) -> dict[str, dict[str, Any]]:
+    """Run the graph of one participant and write its page; returns a record of each scan that failed, by its key.
 
-    Every failed scan leaves ``logs/errors/<key>.json``; the records of earlier runs of its scans are removed first.
+    The error records of earlier runs of its scans are removed first.
     """
     from tau_workflows import engine
+    from tau_workflows.report import write_participant_report
     from tau_workflows.subject import init_subject_wf
 
-    for key in job.keys:
+    for key in (*job.keys, _page_key(job)):
         error_path(job.output_dir, key).unlink(missing_ok=True)
     wf = init_subject_wf(job)
     engine.set_verbosity(job.execution.verbose)
@@ -50,10 +53,16 @@ def run_participant(job: ParticipantJob) -> dict[str, str]:
     times = engine.NodeTimes(listener=_Progress(f"sub-{job.participant}"))
     engine.execute(wf, job.execution, times)
     failures = _failures(job, times.failed)
-    for key, record in failures.items():
-        write_json({"scan": key, **record}, error_path(job.output_dir, key))
     _write_times(job, times.seconds, time.monotonic() - started)
-    return {key: record["message"] for key, record in failures.items()}
+    try:
+        write_participant_report(job.output_dir, job.participant)
+    except TauPipelineError as exc:
+        failures[_page_key(job)] = {"step": "page", "error": type(exc).__name__, "message": str(exc)}
+    return failures
+
+
+def _page_key(job: ParticipantJob) -> str:
+    return f"sub-{job.participant}_page"
 
 
 class _Progress:
@@ -100,25 +109,37 @@ def _step(fullname: str) -> str:
 def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -> None:
     steps = {_step(name): value for name, value in seconds.items()}
     content = {"participant_id": f"sub-{job.participant}", "total_s": round(total, 1), "steps_s": steps}
-    write_json(content, job.execution.work_dir / f"sub_{job.participant}_wf" / "times.json")
+    write_json(content, job.execution.work_dir / "times" / f"sub-{job.participant}.json")
+
+
+def outcome_path(job_file: str | Path) -> Path:
+    """Where a job's process says how it ended: ``{"failures": {key: message}}``."""
+    return Path(job_file).with_suffix(".json")
 
 
 def run_in_own_process(job_file: str) -> int:
-    """Run a job in a new process; a process that dies leaves an error record that says so."""
+    """Run a job in a new process; a process that dies before it has said how it ended counts as failed."""
     job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
-    died = error_path(job.output_dir, f"sub-{job.participant}")
-    died.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "tau_workflows.participant", job_file],
         env=environment(job.execution.omp_nthreads or 1),
         stdin=subprocess.DEVNULL,
         check=False,
     )
-    if done.returncode not in (0, 1):
+    if not outcome_path(job_file).is_file():
         how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
         message = f"the process of this participant ended with {how}; too little memory is the usual reason"
-        write_json({"scan": f"sub-{job.participant}", "step": "process", "message": message}, died)
+        record = {"step": "process", "error": "Killed", "message": message}
+        _conclude(job, job_file, dict.fromkeys(job.keys, record))
     return done.returncode
+
+
+def _conclude(job: ParticipantJob, job_file: str, failures: Mapping[str, dict[str, Any]]) -> None:
+    """Write the error records, then the outcome; a full disk must not hide why the work failed."""
+    for key, record in failures.items():
+        with suppress(OutputError):
+            write_json({"scan": key, **record}, error_path(job.output_dir, key))
+    write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
 
 
 def main(job_file: str) -> int:
@@ -128,17 +149,14 @@ def main(job_file: str) -> int:
         __import__(module)
     # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
     gc.freeze()
-    failures = run_participant(job)
-    from tau_workflows.report import write_participant_report
-
     try:
-        write_participant_report(job.output_dir, job.participant)
-    except TauPipelineError as exc:
-        failures["page"] = str(exc)
-        write_json(
-            {"scan": f"sub-{job.participant}", "step": "page", "error": type(exc).__name__, "message": str(exc)},
-            error_path(job.output_dir, f"sub-{job.participant}_page"),
-        )
+        failures = run_participant(job)
+    except Exception as exc:
+        # Whatever it is, the scans of this participant are not done, and the reason must reach the user.
+        lines = traceback.format_exc().splitlines()
+        record = {"step": "graph", "error": type(exc).__name__, "message": str(exc) or lines[-1], "traceback": lines}
+        failures = dict.fromkeys(job.keys, record)
+    _conclude(job, job_file, failures)
     return 1 if failures else 0
 
 

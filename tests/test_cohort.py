@@ -1,0 +1,80 @@
+"""Participants in processes of their own: what counts as done, and what is said when a process dies."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from test_graphs import job  # noqa: F401  (a fixture)
+
+from tau_pipeline.config import Execution
+from tau_pipeline.derivatives import error_path
+from tau_workflows import cohort, participant
+from tau_workflows.job import ParticipantJob
+
+KEY = "sub-01_trc-AV1451_pet"
+
+
+@pytest.fixture
+def job_file(job: ParticipantJob, tmp_path: Path) -> Path:  # noqa: F811
+    file = tmp_path / "sub-01.pkl"
+    file.write_bytes(pickle.dumps(job))
+    return file
+
+
+def outcome(file: Path) -> dict[str, str]:
+    return json.loads(participant.outcome_path(file).read_text())["failures"]
+
+
+def test_a_killed_process_fails_all_scans_of_its_participant(
+    job: ParticipantJob,  # noqa: F811
+    job_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed = job_file.with_name("python")
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    participant.run_in_own_process(str(job_file))
+    assert set(outcome(job_file)) == {KEY}
+    record = json.loads(error_path(job.output_dir, KEY).read_text())
+    assert "SIGKILL" in record["message"]
+    assert record["step"] == "process"
+
+
+def test_an_unexpected_error_of_the_graph_fails_the_scans_and_is_told(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: ParticipantJob) -> dict[str, dict[str, str]]:
+        raise ZeroDivisionError("a thing that nobody thought of")
+
+    monkeypatch.setattr(participant, "run_participant", broken)
+    monkeypatch.setattr(participant, "PRELOADED", ())
+    assert participant.main(str(job_file)) == 1
+    assert outcome(job_file) == {KEY: "a thing that nobody thought of"}
+
+
+def test_a_job_without_an_outcome_does_not_count_as_done(job: ParticipantJob, job_file: Path) -> None:  # noqa: F811
+    assert set(cohort._failures(job, job_file)) == {KEY}
+
+
+def test_a_full_disk_does_not_hide_the_reason(
+    job: ParticipantJob,  # noqa: F811
+    job_file: Path,
+) -> None:
+    (job.output_dir / "logs").write_text("a file where the folder of the records should be")
+    participant._conclude(job, str(job_file), {KEY: {"message": "no space left"}})
+    assert outcome(job_file) == {KEY: "no space left"}
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "nprocs", "mem_mb", "expected"),
+    [(1, 2, 24000, (1, 2)), (30, 2, 24000, (2, 1)), (30, 8, 9000, (3, 2)), (4, 8, 1000, (1, 8)), (2, 1, 24000, (1, 1))],
+)
+def test_memory_and_processors_are_shared_among_participants(
+    n_jobs: int, nprocs: int, mem_mb: int, expected: tuple[int, int]
+) -> None:
+    assert cohort._shares(n_jobs, Execution(nprocs=nprocs, mem_mb=mem_mb)) == expected
