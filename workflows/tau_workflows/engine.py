@@ -84,9 +84,9 @@ def own_work_dir(work_dir: Path) -> Path:
 
 
 def set_verbosity(verbose: int) -> None:
-    """Let Nipype tell its warnings only, or what it does (1), or everything (2 and more)."""
+    """Let Nipype tell nothing (its errors go into our records), or what it does (1), or everything (2 and more)."""
     for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
-        logging.getLogger(name).setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
+        logging.getLogger(name).setLevel([logging.CRITICAL, logging.INFO, logging.DEBUG][min(verbose, 2)])
 
 
 def execute(workflow: pe.Workflow, execution: Execution, times: NodeTimes) -> None:

@@ -1,7 +1,8 @@
 """Put results into the output folder under their BIDS names, complete or not at all.
 
 These interfaces run at every call, so that a deleted output comes back from the work folder; an output that is already
-a copy of the result is left alone. A sidecar goes before its image: where an image is, its sidecar is.
+a copy of the result is left alone. A sidecar goes just before its image, when there is space for both: where an image
+is, its sidecar is.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ def save_copy(source: str | Path, target: Path, sidecar: Mapping[str, Any] | Non
     The copy keeps the source's modification time, by which a later call sees that there is nothing to do. It is
     compressed where ``target`` ends in ``.gz`` and ``source`` does not.
     """
-    if sidecar is not None:
-        write_json(sidecar, sidecar_path(target))
     modified = Path(source).stat().st_mtime_ns
     if target.is_file() and target.stat().st_mtime_ns == modified:
+        _write_sidecar(target, sidecar)
         return
     with complete_file(target) as partial:
         if target.name.endswith(".gz") and not str(source).endswith(".gz"):
@@ -47,6 +47,12 @@ def save_copy(source: str | Path, target: Path, sidecar: Mapping[str, Any] | Non
         else:
             shutil.copyfile(source, partial)
         os.utime(partial, ns=(modified, modified))
+        _write_sidecar(target, sidecar)
+
+
+def _write_sidecar(target: Path, sidecar: Mapping[str, Any] | None) -> None:
+    if sidecar is not None:
+        write_json(sidecar, sidecar_path(target))
 
 
 class _SaveOut(TraitedSpec):
