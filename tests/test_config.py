@@ -170,3 +170,8 @@ def test_the_hash_is_the_same_in_another_python_process():
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().smooth_fwhm = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[1] / "workflows" / "recipes").glob("*.toml")))
+def test_every_shipped_recipe_can_be_read_and_says_something_other_than_the_defaults(recipe: Path) -> None:
+    assert configuration(recipe).settings != Settings()
