@@ -112,7 +112,7 @@ def is_skull_stripped(t1w: Volume) -> bool:
 
 
 def extract_brain(t1w: Volume) -> Volume:
-    """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al., Human Brain Mapping 2024).
+    """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
     The network sees the canonical orientation, and runs on the processor: its 6 s do not need an accelerator, and the
     result is the same everywhere. Its weights come with the package.

@@ -8,7 +8,7 @@ from tau_pipeline.reference import definition
 
 PAPERS = {
     "N4": "Tustison et al. 2010, IEEE Trans Med Imaging 29:1310",
-    "deepbet": "Fisch et al. 2024, Comput Biol Med 179:108845",
+    "deepbet": "Fisch et al. 2023, arXiv 2308.07003",
     "SyN": "Avants et al. 2008, Med Image Anal 12:26",
     "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
     "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
