@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.errors import MetadataError, SettingError
+from tau_pipeline.sidecars import number_list, number_value, text_value
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def plan_frames(
         The window is not possible.
     """
     frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
-    tracer = _text(metadata, "TracerName")
+    tracer = text_value(metadata, "TracerName")
     window = Window(*requested_min, "asked for") if requested_min else default_window(tracer)
     notes = _units_note(metadata)
     if not requested_min and not tracer_name(tracer):
@@ -228,12 +229,9 @@ def _check_times(starts: NDArray, durations: NDArray) -> None:
 
 def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.float64] | None:
     """A list of numbers from the sidecar, one a frame; None when it is absent, ``n/a`` or empty."""
-    value = metadata.get(key)
-    if value is None or value in ([], "n/a"):
+    values = number_list(metadata, key)
+    if values is None:
         return None
-    values = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in values):
-        raise MetadataError(f"{key} holds {value!r}; numbers in seconds are needed")
     if len(values) != frames:
         raise MetadataError(
             f"{key} holds {len(values)} numbers, but the PET image has {frames} frames; make them agree"
@@ -243,21 +241,10 @@ def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.f
 
 def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
     """Seconds from time zero to the injection; 0 is assumed, and noted, when the sidecar does not say."""
-    value = metadata.get("InjectionStart")
-    if value is None or value == "n/a":
+    value = number_value(metadata, "InjectionStart")
+    if value is None:
         notes.append("The sidecar has no InjectionStart; the injection was taken to be at time zero.")
         return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise MetadataError(f"InjectionStart holds {value!r}; a number of seconds after TimeZero is needed")
-    return float(value)
-
-
-def _text(metadata: Mapping[str, Any], key: str) -> str | None:
-    value = metadata.get(key)
-    if value is None or value == "n/a":
-        return None
-    if not isinstance(value, str):
-        raise MetadataError(f"{key} holds {value!r}; a text is needed")
     return value
 
 
@@ -267,7 +254,7 @@ _UNITS = re.compile(r"([kmg]?bq|[munp]?ci)/(ml|cc|cm3|cm\^3|l)|g/ml|suv(bw|bsa|l
 
 def _units_note(metadata: Mapping[str, Any]) -> list[str]:
     """Sentences on the unit of activity; SUVR is a ratio, so that a constant factor does not matter."""
-    units = _text(metadata, "Units")
+    units = text_value(metadata, "Units")
     if units is None:
         return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
     plain = units.lower().replace(" ", "").replace("µ", "u")

@@ -130,10 +130,14 @@ def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
 
 
 def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
-    """A list of finite numbers; None if absent, ``n/a`` or empty. Anything else raises MetadataError."""
+    """A list of finite numbers; None if absent, ``n/a`` or empty. Anything else raises MetadataError.
+
+    A single number stands for a list of one, as static scans often have it.
+    """
     value = metadata.get(key)
     if _missing(value) or value == []:
         return None
+    value = [value] if _number(value) else value
     if not isinstance(value, list) or not all(_number(item) for item in value):
         raise MetadataError(f"{key} is {value!r}; a list of numbers is needed, one for each frame")
     return tuple(float(item) for item in value)

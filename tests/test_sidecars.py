@@ -57,7 +57,11 @@ def test_a_damaged_sidecar_is_named(tmp_path):
         (text_value, [(" GE ", "GE"), ("n/a", None), ("", None), (None, None)], [3, ["GE"], True]),
         (bool_value, [(True, True), (False, False), ("n/a", None)], ["true", 1, [True]]),
         (number_value, [(3, 3.0), (-2.5, -2.5), ("n/a", None)], ["3", True, [3], float("nan")]),
-        (number_list, [([1, 2.5], (1.0, 2.5)), ([], None), ("n/a", None)], ["4800", 4800, [1, "2"], [[1]], [None]]),
+        (
+            number_list,
+            [([1, 2.5], (1.0, 2.5)), (4800, (4800.0,)), ([], None), ("n/a", None)],
+            ["4800", True, [1, "2"], [[1]], [None]],
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(read, good, bad):
