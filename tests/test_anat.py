@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline import anat
+from tau_pipeline import anat, tissue
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError, ImageError
 from tau_pipeline.volume import image_like, image_on, load_volume, to_ants, voxel_size_mm
@@ -133,7 +133,7 @@ def test_a_mask_on_another_grid_is_refused():
 
 def test_a_brain_of_three_intensities_is_put_at_0_1_and_2():
     intensity, inside, atlas = layered_brain()
-    scale = anat.tissue_scale(intensity, inside, atlas)
+    scale = tissue.tissue_scale(intensity, inside, atlas)
     for value, number in ((FLUID, 0), (GREY, 1), (WHITE, 2)):
         np.testing.assert_allclose(scale[inside & (intensity == value)], number, atol=1e-5)
 
@@ -141,8 +141,8 @@ def test_a_brain_of_three_intensities_is_put_at_0_1_and_2():
 def test_the_scale_does_not_depend_on_the_unit_of_the_intensities():
     intensity, inside, atlas = layered_brain()
     noisy = intensity + np.random.default_rng(1).normal(0, 3, intensity.shape).astype(np.float32) * (intensity > 0)
-    expected = anat.tissue_scale(noisy, inside, atlas)
-    np.testing.assert_allclose(anat.tissue_scale(17 * noisy, inside, atlas), expected, atol=1e-4)
+    expected = tissue.tissue_scale(noisy, inside, atlas)
+    np.testing.assert_allclose(tissue.tissue_scale(17 * noisy, inside, atlas), expected, atol=1e-4)
 
 
 def test_bright_fat_and_vessels_in_the_mask_do_not_move_the_tissues():
@@ -153,8 +153,8 @@ def test_bright_fat_and_vessels_in_the_mask_do_not_move_the_tissues():
     fat = inside & (((r > 23) & (rng.random(r.shape) < 0.5)) | (rng.random(r.shape) < 0.02))
     bright = np.where(fat, 250.0, noisy).astype(np.float32)
     assert fat.sum() > 0.1 * inside.sum()
-    clean = anat.tissue_scale(noisy, inside, atlas)
-    found = anat.tissue_scale(bright, inside, atlas)
+    clean = tissue.tissue_scale(noisy, inside, atlas)
+    found = tissue.tissue_scale(bright, inside, atlas)
     white, grey = r < 14, (r > 17.5) & (r < 19.5)
     assert (found[white] > 1.5).mean() > 0.95
     assert (np.abs(found[grey] - 1) < 0.5).mean() > 0.9
@@ -167,7 +167,7 @@ def test_cerebellum_is_scaled_by_its_own_intensities():
     half[:, :, :30] = True
     own = np.where(half, 0.8 * intensity, intensity).astype(np.float32)
     labels = np.where(half & (atlas == 2), 7, np.where(half & (atlas == 1024), 8, atlas))
-    scale = anat.tissue_scale(own, inside, labels)
+    scale = tissue.tissue_scale(own, inside, labels)
     deep = np.zeros_like(half)
     deep[:, :, :25] = True
     np.testing.assert_allclose(np.median(scale[deep & (labels == 7)]), 2, atol=0.01)
@@ -177,13 +177,13 @@ def test_cerebellum_is_scaled_by_its_own_intensities():
 def test_an_image_in_which_white_matter_is_dark_is_refused():
     intensity, inside, atlas = layered_brain()
     with pytest.raises(ImageError, match="each must be brighter than the one before"):
-        anat.tissue_scale((130 - intensity) * inside, inside, atlas)
+        tissue.tissue_scale((130 - intensity) * inside, inside, atlas)
 
 
 def test_an_atlas_beside_the_brain_is_refused():
     intensity, inside, atlas = layered_brain()
     with pytest.raises(ImageError, match="does not overlap"):
-        anat.tissue_scale(intensity, inside, np.zeros_like(atlas))
+        tissue.tissue_scale(intensity, inside, np.zeros_like(atlas))
 
 
 def overlap(a, b):

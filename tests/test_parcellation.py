@@ -6,6 +6,7 @@ import pytest
 from tau_pipeline import anat, parcellation
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError
+from tau_pipeline.tissue import segment_tissue
 from tau_pipeline.volume import image_like, image_on, load_volume
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -168,7 +169,7 @@ def test_real_heads_are_parcellated_as_well_as_promised(participant, cortical, c
     mask = anat.stripped_mask(t1w) if anat.is_skull_stripped(t1w) else anat.extract_brain(t1w)
     t1w = anat.correct_bias(t1w, mask)
     onto_t1w = anat.register_to_template(t1w, mask, files.template_brain, tmp_path).t1w_from_template
-    tissue = anat.segment_tissue(t1w, mask, files.desikan_killiany, onto_t1w)
+    tissue = segment_tissue(t1w, mask, files.desikan_killiany, onto_t1w)
     found = np.asarray(parcellation.parcellate(t1w, mask, tissue, files.desikan_killiany, onto_t1w).dataobj)
     labels = load_volume(SIMTAU / "truth" / f"{participant}_labels.nii.gz", 3)
     truth = np.round(anat.resample_onto_data(labels, t1w, order=0)).astype(int)

@@ -1,4 +1,4 @@
-"""Interfaces over `tau_pipeline.anat`, `tau_pipeline.parcellation` and `tau_pipeline.reference`."""
+"""Interfaces over the rooms of the anatomy: `anat`, `tissue`, `parcellation`, `reference`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from tau_pipeline import anat, parcellation, reference
 from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.pet import labels_from_freesurfer
+from tau_pipeline.tissue import segment_tissue
 from tau_pipeline.volume import load_volume, save_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
@@ -114,7 +115,7 @@ class SegmentTissue(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         onto_t1w = (Path(self.inputs.t1w_from_template),)
-        tissue = anat.segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
+        tissue = segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
         return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii"))}
 
 
