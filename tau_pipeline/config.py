@@ -126,6 +126,7 @@ class Settings(_Checked):
         _require(self.smooth_fwhm >= 0, "smooth_fwhm", self.smooth_fwhm, "a width in mm, 0 or more")
         if self.target_fwhm is not None:
             _require(self.target_fwhm > 0, "target_fwhm", self.target_fwhm, "a width in mm above 0")
+            _require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
         _require(0 <= self.random_seed < 2**32, "random_seed", self.random_seed, "a whole number from 0 to 2**32 - 1")
 
     def hash(self) -> str:

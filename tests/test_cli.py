@@ -58,6 +58,7 @@ def call(dataset: Path, *options: str) -> int:
         (["-d", "freesurfer=/nowhere"], "is not a folder"),
         (["--config-file", "/nowhere.toml"], "no configuration file"),
         (["--smooth-fwhm", "-1"], "smooth_fwhm is -1.0"),
+        (["--smooth-fwhm", "4", "--target-fwhm", "8"], "0 where target_fwhm is given"),
     ],
 )
 def test_a_wrong_call_ends_with_one_sentence_and_code_2(
