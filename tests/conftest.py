@@ -9,3 +9,37 @@ os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ET", "1")
 os.environ.setdefault("NIPYPE_NO_ET", "1")
+
+from pathlib import Path
+
+import pytest
+
+from tau_pipeline.bids import Scan, T1w
+from tau_pipeline.config import Execution, Settings
+from tau_pipeline.frames import plan_frames
+from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ParticipantJob:
+    """A participant with one T1w and one static PET, whose files are empty: enough to build graphs."""
+    for name in ("T1w.nii.gz", "pet.nii.gz", "aparc+aseg.mgz", "brain.mgz", "mask.mgz"):
+        (tmp_path / name).touch()
+    t1w = T1w("01", None, tmp_path / "T1w.nii.gz", {}, {"sub": "01"})
+    metadata = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "AV1451"}
+    scan = Scan(
+        participant="01",
+        session=None,
+        tracer="AV1451",
+        rec=None,
+        run=None,
+        pet_file=tmp_path / "pet.nii.gz",
+        pet_metadata=metadata,
+        t1w=t1w,
+        entities={"sub": "01", "trc": "AV1451"},
+        n_frames=1,
+        manufacturer="GE",
+    )
+    scan_job = ScanJob(scan, plan_frames((9, 9, 9), metadata))
+    settings = Settings(ref_region=("CerebellarGM", "Pons"), target_fwhm=8.0)
+    return ParticipantJob("01", (T1wJob(t1w, None, (scan_job,)),), tmp_path, tmp_path, settings, Execution())

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_graphs import job  # noqa: F401  (a fixture)
 
 from tau_pipeline.config import Execution
 from tau_pipeline.derivatives import error_path
@@ -19,7 +18,7 @@ KEY = "sub-01_trc-AV1451_pet"
 
 
 @pytest.fixture
-def job_file(job: ParticipantJob, tmp_path: Path) -> Path:  # noqa: F811
+def job_file(job: ParticipantJob, tmp_path: Path) -> Path:
     file = tmp_path / "sub-01.pkl"
     file.write_bytes(pickle.dumps(job))
     return file
@@ -30,7 +29,7 @@ def outcome(file: Path) -> dict[str, str]:
 
 
 def test_a_killed_process_fails_all_scans_of_its_participant(
-    job: ParticipantJob,  # noqa: F811
+    job: ParticipantJob,
     job_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,12 +56,12 @@ def test_an_unexpected_error_of_the_graph_fails_the_scans_and_is_told(
     assert outcome(job_file) == {KEY: "a thing that nobody thought of"}
 
 
-def test_a_job_without_an_outcome_does_not_count_as_done(job: ParticipantJob, job_file: Path) -> None:  # noqa: F811
+def test_a_job_without_an_outcome_does_not_count_as_done(job: ParticipantJob, job_file: Path) -> None:
     assert set(cohort._failures(job, job_file)) == {KEY}
 
 
 def test_a_full_disk_does_not_hide_the_reason(
-    job: ParticipantJob,  # noqa: F811
+    job: ParticipantJob,
     job_file: Path,
 ) -> None:
     (job.output_dir / "logs").write_text("a file where the folder of the records should be")

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.bids import Scan, T1w
-from tau_pipeline.config import Execution, Settings
-from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles
 from tau_workflows.anat import init_anat_wf
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.job import ParticipantJob
 from tau_workflows.pet import init_pet_wf
 from tau_workflows.subject import init_subject_wf
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> ParticipantJob:
-    for name in ("T1w.nii.gz", "pet.nii.gz", "aparc+aseg.mgz", "brain.mgz", "mask.mgz"):
-        (tmp_path / name).touch()
-    t1w = T1w("01", None, tmp_path / "T1w.nii.gz", {}, {"sub": "01"})
-    metadata = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "AV1451"}
-    scan = Scan(
-        participant="01",
-        session=None,
-        tracer="AV1451",
-        rec=None,
-        run=None,
-        pet_file=tmp_path / "pet.nii.gz",
-        pet_metadata=metadata,
-        t1w=t1w,
-        entities={"sub": "01", "trc": "AV1451"},
-        n_frames=1,
-        manufacturer="GE",
-    )
-    scan_job = ScanJob(scan, plan_frames((9, 9, 9), metadata))
-    settings = Settings(ref_region=("CerebellarGM", "Pons"), target_fwhm=8.0)
-    return ParticipantJob("01", (T1wJob(t1w, None, (scan_job,)),), tmp_path, tmp_path, settings, Execution())
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:

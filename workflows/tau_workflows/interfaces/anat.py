@@ -33,7 +33,7 @@ class ExtractBrain(LibraryInterface):
     input_spec = _ExtractBrainIn
     output_spec = _ExtractBrainOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         t1w = load_volume(self.inputs.t1w_file, ndim=3)
         mode, known = self.inputs.skull_strip, self.inputs.known_stripped
         stripped = mode == "skip" or (mode == "auto" and (known or anat.is_skull_stripped(t1w)))
@@ -61,7 +61,7 @@ class CorrectBias(LibraryInterface):
     input_spec = _T1wMaskIn
     output_spec = _CorrectBiasOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         out = save_volume(anat.correct_bias(t1w, mask), folder / "t1w_preproc.nii")
         return {"t1w_preproc_file": str(out)}
@@ -94,7 +94,7 @@ class RegisterToTemplate(LibraryInterface):
     input_spec = _RegisterIn
     output_spec = _RegisterOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         found = anat.register_to_template(
             load_volume(self.inputs.t1w_preproc_file, ndim=3),
             load_volume(self.inputs.mask_file, ndim=3),
@@ -112,7 +112,7 @@ class SegmentTissue(LibraryInterface):
     input_spec = _TissueIn
     output_spec = _TissueOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         onto_t1w = (Path(self.inputs.t1w_from_template),)
         tissue = segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
@@ -136,7 +136,7 @@ class Parcellate(LibraryInterface):
     input_spec = _ParcellateIn
     output_spec = _ParcellateOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         dseg = parcellation.parcellate(
             load_volume(self.inputs.t1w_preproc_file, ndim=3),
             load_volume(self.inputs.mask_file, ndim=3),
@@ -162,7 +162,7 @@ class WarpTemplateRegions(LibraryInterface):
     input_spec = _WarpRegionsIn
     output_spec = _WarpRegionsOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         on_template = save_volume(template_regions(), folder / "on_template.nii")
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
         warped = parcellation.labels_to_t1w(on_template, t1w, (Path(self.inputs.t1w_from_template),))
@@ -188,7 +188,7 @@ class FindReference(LibraryInterface):
     input_spec = _ReferenceIn
     output_spec = _ReferenceOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         tissue_file, regions_file = self.optional("tissue_file"), self.optional("template_regions_file")
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         regions = load_volume(regions_file, ndim=3) if regions_file else None
@@ -230,7 +230,7 @@ class FreeSurferLabels(LibraryInterface):
     input_spec = _FreeSurferIn
     output_spec = _FreeSurferOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         found = labels_from_freesurfer(
             self.inputs.labels_file,
             self.optional("brain_file"),

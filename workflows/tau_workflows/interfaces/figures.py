@@ -29,7 +29,7 @@ class AnatFigures(LibraryInterface):
     input_spec = _AnatFiguresIn
     output_spec = _FiguresOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         drawn = {
             "brainMask": figures.brain_mask_figure(t1w, mask),
@@ -54,7 +54,7 @@ class PetFigures(LibraryInterface):
     input_spec = _PetFiguresIn
     output_spec = _FiguresOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         activity = load_volume(self.inputs.activity_file, ndim=3)
         names = [described["ReferenceRegion"] for described in self.inputs.reference]

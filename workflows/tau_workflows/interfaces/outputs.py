@@ -86,7 +86,7 @@ class SaveAnat(LibraryInterface):
     input_spec = _SaveAnatIn
     output_spec = _SaveOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         given = self.inputs
         names = AnatNames(Path(given.output_dir), dict(given.entities))
         self._written: list[Path] = []
@@ -143,7 +143,7 @@ class SavePet(LibraryInterface):
     input_spec = _SavePetIn
     output_spec = _SaveOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         given = self.inputs
         names = PetNames(Path(given.output_dir), dict(given.entities))
         for desc, figure in given.figure_files.items():

@@ -45,7 +45,7 @@ class CorrectMotion(LibraryInterface):
     input_spec = _MotionIn
     output_spec = _MotionOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         plan = frame_plan(self.inputs.frames)
         img = load_volume(self.inputs.pet_file)
         motion = pet.correct_motion(img, plan, enabled=self.inputs.motion_correction, seed=self.inputs.random_seed)
@@ -76,7 +76,7 @@ class Coregister(LibraryInterface):
     input_spec = _CoregisterIn
     output_spec = _CoregisterOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         static, mask = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
         found = pet.coregister(static, t1w, mask, seed=self.inputs.random_seed)
@@ -118,7 +118,7 @@ class PetOnT1w(LibraryInterface):
     input_spec = _ResampleIn
     output_spec = _ResampleOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         native = resolution.image_resolution(self.inputs.pet_metadata, load_volume(self.inputs.static_file, ndim=3))
         kernel = self.inputs.smooth_fwhm
         if isdefined(self.inputs.target_fwhm):
@@ -161,7 +161,7 @@ class Quantify(LibraryInterface):
     input_spec = _QuantifyIn
     output_spec = _QuantifyOut
 
-    def call(self, folder: Path) -> dict[str, Any]:  # noqa: D102
+    def call(self, folder: Path) -> dict[str, Any]:
         import pandas as pd
 
         activity = load_volume(self.inputs.activity_file, ndim=3)
