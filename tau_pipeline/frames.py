@@ -50,7 +50,7 @@ class FramePlan:
 
 
 _FLORTAUCIPIR = Window(80, 100, "flortaucipir, 80-100 min: Shcherbinin et al. 2016, J Nucl Med 57:1535")
-#: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 were read in the papers named;
+#: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 stand in the abstracts named;
 #: those of PI-2620 and RO-948 are the field's habit, and the papers are where to look, not yet checked word by word.
 WINDOWS: dict[str, Window] = {
     "flortaucipir": _FLORTAUCIPIR,
