@@ -26,6 +26,7 @@ from tau_pipeline.volume import (
     image_like,
     image_on,
     load_volume,
+    require_same_grid,
     same_grid,
     voxel_size_mm,
 )
@@ -312,6 +313,7 @@ def labels_from_freesurfer(
     t1w: Volume,
     t1w_mask: Volume | None = None,
     *,
+    mask_file: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> OnT1w:
     """Bring FreeSurfer's or FastSurfer's labels of a head onto the grid of its T1w.
@@ -325,10 +327,13 @@ def labels_from_freesurfer(
         ``aparc+aseg`` or alike, ``.mgz`` or NIfTI.
     brain_file
         ``brain.mgz``: skull-stripped T1w on the grid of the labels. Without it an image is made from the labels.
+        An image with skull will do where ``mask_file`` is given.
     t1w
         3-D, full head or stripped.
     t1w_mask
         Brain mask on the T1w grid, where there is one; the labels must overlap it.
+    mask_file
+        Above 0 inside the brain, on the grid of ``brain_file``: FastSurfer's ``mask.mgz``.
     seed
         See `tau_pipeline.registration.register_rigid`.
 
@@ -336,12 +341,16 @@ def labels_from_freesurfer(
     ------
     RegistrationError
         The labels do not fit this T1w: another head, or a failed registration.
+    GridMismatchError
+        ``mask_file`` is not on the grid of ``brain_file``.
     """
     labels = load_volume(labels_file, 3)
     numbers = np.asanyarray(labels.dataobj)
     if not (numbers > 0).any():
         raise ImageError(f"{labels_file} holds no labels")
     brain = load_volume(brain_file, 3) if brain_file is not None else _brain_from_labels(labels)
+    if mask_file is not None:
+        brain = _stripped(brain, load_volume(mask_file, 3))
     rigid = _labels_to_t1w(brain, t1w, seed)
     if not rigid.plausible:
         raise RegistrationError(f"{labels_file} does not fit the T1w: {rigid.reason}; is it of the same participant?")
@@ -352,6 +361,11 @@ def labels_from_freesurfer(
     mask = _filled(covered | (np.asanyarray(dseg.dataobj) > 0), voxel_size_mm(t1w))
     _require_overlap(mask, t1w_mask, labels_file)
     return OnT1w(image_like(np.asanyarray(dseg.dataobj), t1w), image_like(mask.astype(np.uint8), t1w), rigid)
+
+
+def _stripped(brain: Volume, mask: Volume) -> Volume:
+    require_same_grid(brain=brain, mask=mask)
+    return image_like(np.where(np.asanyarray(mask.dataobj) > 0, np.asanyarray(brain.dataobj), 0), brain)
 
 
 def _is_still(rigid: Rigid) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tau_pipeline.errors import ImageError, ReferenceRegionError, RegistrationError
+from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError, RegistrationError
 from tau_pipeline.pet import (
     brain_outside_pet,
     coregister,
@@ -353,6 +353,23 @@ def test_labels_on_the_t1w_grid_are_taken_as_they_are(tmp_path):
     assert found.dseg.get_data_dtype().kind == "i"
     inside, own = data_of(found.mask) > 0, data_of(mask) > 0
     assert 2 * (inside & own).sum() / (inside.sum() + own.sum()) > 0.98
+
+
+def test_a_mask_file_makes_a_brain_of_an_image_with_skull(tmp_path):
+    labels_file, _, t1w, mask = freesurfer_head(tmp_path)
+    with_skull = save_volume(t1w, tmp_path / "orig_nu.nii.gz")
+    mask_file = save_volume(mask, tmp_path / "mask.nii.gz")
+    found = labels_from_freesurfer(labels_file, with_skull, t1w, mask, mask_file=mask_file)
+    np.testing.assert_array_equal(data_of(found.dseg), data_of(load_volume(labels_file)))
+    inside, own = data_of(found.mask) > 0, data_of(mask) > 0
+    assert 2 * (inside & own).sum() / (inside.sum() + own.sum()) > 0.98
+
+
+def test_a_mask_file_on_another_grid_is_an_error(tmp_path):
+    labels_file, brain_file, t1w, mask = freesurfer_head(tmp_path)
+    cut = save_volume(image_on(data_of(mask)[1:], t1w.affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(GridMismatchError, match="mask"):
+        labels_from_freesurfer(labels_file, brain_file, t1w, mask, mask_file=cut)
 
 
 def test_labels_on_another_grid_land_where_the_head_is(tmp_path):

@@ -215,7 +215,8 @@ class _FreeSurferIn(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
     brain_mask_file = File(exists=True, mandatory=True, desc="our own brain mask, to check against")
     labels_file = File(exists=True, mandatory=True, desc="aparc+aseg of FreeSurfer or FastSurfer")
-    brain_file = File(exists=True, desc="skull-stripped T1w on the grid of the labels")
+    brain_file = File(exists=True, desc="T1w on the grid of the labels")
+    freesurfer_mask_file = File(exists=True, desc="above 0 inside the brain, on the same grid")
     random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
 
 
@@ -236,6 +237,7 @@ class FreeSurferLabels(LibraryInterface):
             self.optional("brain_file"),
             load_volume(self.inputs.t1w_file, ndim=3),
             load_volume(self.inputs.brain_mask_file, ndim=3),
+            mask_file=self.optional("freesurfer_mask_file"),
             seed=self.inputs.random_seed,
         )
         return {
