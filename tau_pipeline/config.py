@@ -271,11 +271,6 @@ def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | 
     return Configuration(**made)
 
 
-def from_toml(path: Path) -> Configuration:
-    """The configuration of one TOML file; see `configuration`."""
-    return configuration(path)
-
-
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of a TOML file, with every section and name checked, and the values as they stand there."""
     path = Path(path)

@@ -20,7 +20,6 @@ SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
 TEMPLATE = "MNI152NLin6Asym"
 PARCELLATION = "DesikanKilliany"
-TISSUES = ("CSF", "GM", "WM")
 
 Datatype = Literal["anat", "pet", "figures"]
 
@@ -121,10 +120,6 @@ class AnatNames:
     def dseg_table(self) -> Path:
         """Numbers, names and colours of the parcellation."""
         return self._path("dseg", ".tsv", seg=PARCELLATION)
-
-    def tissue(self, name: str) -> Path:
-        """Probability of a tissue: CSF, GM or WM."""
-        return self._path("probseg", label=name)
 
     def reference_mask(self, region: str) -> Path:
         """Mask of a reference region, by the name that it has in tables (``CerebellarGM``)."""

@@ -13,7 +13,6 @@ from tau_pipeline.config import (
     Settings,
     configuration,
     documentation,
-    from_toml,
 )
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 
@@ -45,7 +44,7 @@ def test_the_documentation_says_what_a_parser_needs():
 
 
 def test_a_file_gives_what_it_says_and_defaults_elsewhere(tmp_path):
-    found = from_toml(
+    found = configuration(
         toml(
             tmp_path,
             """
@@ -85,7 +84,7 @@ def test_the_command_line_wins_over_the_file_and_none_means_not_given(tmp_path):
 )
 def test_an_unknown_name_in_a_file_is_refused_with_the_nearest_known_one(tmp_path, text, part):
     with pytest.raises(SettingError) as caught:
-        from_toml(toml(tmp_path, text))
+        configuration(toml(tmp_path, text))
     assert part in str(caught.value)
 
 
@@ -96,9 +95,9 @@ def test_an_unknown_override_is_refused():
 
 def test_a_missing_or_damaged_file_is_one_sentence(tmp_path):
     with pytest.raises(MissingInputError, match="there is no configuration file"):
-        from_toml(tmp_path / "absent.toml")
+        configuration(tmp_path / "absent.toml")
     with pytest.raises(DamagedFileError, match="is not valid TOML"):
-        from_toml(toml(tmp_path, "[settings\n"))
+        configuration(toml(tmp_path, "[settings\n"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import tau_pipeline
 from tau_pipeline.bids_validation import validate
 from tau_pipeline.derivatives import (
     ENTITY_ORDER,
-    TISSUES,
     AnatNames,
     PetNames,
     SuvrSidecar,
@@ -149,7 +148,7 @@ def whole_output(out: Path) -> None:
     for parts in (PLAIN, {"sub": "02", "ses": "X", "acq": "mprage", "run": "1"}):
         anat = AnatNames(out, parts)
         masks = [anat.reference_mask(name) for name in ("CerebellarGM", "Labels8x47")]
-        for path in (anat.t1w, anat.mask, anat.dseg, *masks, *map(anat.tissue, TISSUES)):
+        for path in (anat.t1w, anat.mask, anat.dseg, *masks):
             put(path, common)
         write_text("index\tname\tcolor\n1\tx\t#00ff00\n", anat.dseg_table)
         for path in (
