@@ -62,6 +62,9 @@ class Simulation:
         All scans static, all dynamic, or some of each.
     sessions
         Whether every third participant has two sessions (in every other of these, the second has no T1w image).
+    scanner_bias
+        Error of the scanners in the posterior fossa, 0 to 0.5: none, plus and minus this share of the activity for
+        the three. 0, the default, leaves the SUVR of all scanners comparable but for resolution and noise.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class Simulation:
     voxel_mm: float = 1.0
     pet: PetKind = "mixed"
     sessions: bool = False
+    scanner_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.participants <= 999:
@@ -84,6 +88,8 @@ class Simulation:
             raise SettingError(f"voxel size is {self.voxel_mm} mm; give a size from 0.8 to 4 mm")
         if self.pet not in get_args(PetKind):
             raise SettingError(f"pet is {self.pet!r}; give one of {', '.join(get_args(PetKind))}")
+        if not 0 <= self.scanner_bias <= 0.5:
+            raise SettingError(f"scanner bias is {self.scanner_bias}; give a share from 0 to 0.5")
 
 
 @dataclass(frozen=True)
@@ -224,10 +230,10 @@ def simulate_participant(
         write_labels(out, plan, visit, head)
         scan = None
         if visit.pet is not None:
-            pet = make_pet(visit.pet, head)
+            pet = make_pet(replace(visit.pet, bias=settings.scanner_bias), head)
             write_pet(out, plan, visit, pet)
             write_scaled(crop_to_brain(pet.suvr, head), truth_file(out, plan, visit, "suvr"), 0.001)
-            scan = scan_truth(plan, visit, pet)
+            scan = scan_truth(plan, visit, pet, settings)
         yield scan, region_rows(plan, visit, head)
 
 
@@ -293,7 +299,7 @@ def write_pet(out: Path, plan: Plan, visit: Visit, pet: Pet) -> None:
     write_json(pet_sidecar(SCANNERS[plan.scanner], plan.frames), base.with_name(base.name + ".json"))
 
 
-def scan_truth(plan: Plan, visit: Visit, pet: Pet) -> dict[str, Any]:
+def scan_truth(plan: Plan, visit: Visit, pet: Pet, settings: Simulation) -> dict[str, Any]:
     """What is true of a scan: an entry of truth/scans.json."""
     draw = visit.pet
     assert draw is not None
@@ -307,6 +313,7 @@ def scan_truth(plan: Plan, visit: Visit, pet: Pet) -> dict[str, Any]:
         "uptake": {str(code): value for code, value in sorted(draw.uptake.items()) if code < 3000},
         "fwhm": draw.scanner.fwhm_mm,
         "manufacturer": draw.scanner.manufacturer,
+        "fossa_gain": 1 + draw.scanner.fossa * settings.scanner_bias,
     }
 
 
@@ -340,6 +347,7 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     write_json(dataset_description(), out / "dataset_description.json")
     options = f"--participants {settings.participants} --seed {settings.seed} --voxel-size {settings.voxel_mm:g}"
     options += f" --pet {settings.pet}" + (" --sessions" if settings.sessions else "")
+    options += f" --scanner-bias {settings.scanner_bias:g}" if settings.scanner_bias else ""
     write_text(README.format(version=__version__, options=options), out / "README")
     write_text("truth\n", out / ".bidsignore")
     rows = [

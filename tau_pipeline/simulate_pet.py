@@ -49,6 +49,8 @@ CORTEX_BASE = 1.1
 BASAL_GANGLIA = (11, 12, 13, 26, 50, 51, 52, 58)
 CHOROID_PLEXUS = (31, 63)
 MENINGES = 3009
+#: Cerebellum and brain stem.
+POSTERIOR_FOSSA = (7, 8, 16, 46, 47)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Scanner:
     """A PET scanner: its names in sidecars, its grid, and what it does to the image.
 
     ``fwhm_mm`` is the effective resolution with the usual reconstruction; ``gain`` the error of its calibration;
-    ``noise`` the standard deviation of a 20-minute image at SUVR 1.
+    ``noise`` the standard deviation of a 20-minute image at SUVR 1; ``fossa`` how far, and to which side, its
+    attenuation and scatter correction errs in the posterior fossa, as a share of `PetDraw.bias`.
     """
 
     manufacturer: str
@@ -66,12 +69,13 @@ class Scanner:
     fwhm_mm: float
     gain: float
     noise: float
+    fossa: float
 
 
 SCANNERS = (
-    Scanner("SIEMENS", "Biograph mCT", (128, 128, 110), (2.036, 2.036, 2.027), 5.5, 1.0, 0.03),
-    Scanner("GE MEDICAL SYSTEMS", "Discovery 690", (128, 128, 72), (2.0, 2.0, 3.27), 6.5, 1.07, 0.035),
-    Scanner("Philips", "Ingenuity TF", (128, 128, 110), (2.0, 2.0, 2.0), 7.5, 0.93, 0.04),
+    Scanner("SIEMENS", "Biograph mCT", (128, 128, 110), (2.036, 2.036, 2.027), 5.5, 1.0, 0.03, 0.0),
+    Scanner("GE MEDICAL SYSTEMS", "Discovery 690", (128, 128, 72), (2.0, 2.0, 3.27), 6.5, 1.07, 0.035, 1.0),
+    Scanner("Philips", "Ingenuity TF", (128, 128, 110), (2.0, 2.0, 2.0), 7.5, 0.93, 0.04, -1.0),
 )
 
 
@@ -95,6 +99,9 @@ class PetDraw:
         For each frame, the shift in mm and the rotation in radians against the first, ``(F, 6)``.
     noise_seed
         Starts the noise.
+    bias
+        Size of the error of attenuation and scatter correction in the posterior fossa, a share of the activity; 0 for
+        none. It moves the reference region and with it every SUVR of a scanner: a gain that does not cancel.
     """
 
     uptake: Mapping[int, float]
@@ -105,6 +112,7 @@ class PetDraw:
     jitter_mm: Array
     motion: Array
     noise_seed: int
+    bias: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -215,6 +223,7 @@ def make_pet(draw: PetDraw, head: Head) -> Pet:
     labels = np.asanyarray(head.labels.dataobj)
     centre = head.t1w.affine[:3, :3] @ np.array(ndimage.center_of_mass(labels > 0)) + head.t1w.affine[:3, 3]
     pet2t1 = rigid_about(centre, draw.offset_mm, draw.turn_rad)
+    seen = suvr * fossa_gain(head, draw.scanner.fossa * draw.bias) if draw.bias else suvr
     in_pet = np.linalg.inv(pet2t1)[:3, :3] @ centre + np.linalg.inv(pet2t1)[:3, 3]
     affine, shape = _pet_grid(draw.scanner, in_pet + draw.jitter_mm, voxel_mm)
     frames = tuple(pet2t1 @ rigid_about(in_pet, m[:3], m[3:]) for m in draw.motion)
@@ -223,10 +232,22 @@ def make_pet(draw: PetDraw, head: Head) -> Pet:
     images = []
     for frame in frames:
         vox = np.linalg.inv(head.t1w.affine) @ frame @ affine
-        images.append(ndimage.affine_transform(suvr, vox[:3, :3], vox[:3, 3], output_shape=shape, order=order))
+        images.append(ndimage.affine_transform(seen, vox[:3, :3], vox[:3, 3], output_shape=shape, order=order))
     noisy = _counted(np.stack(images, axis=-1).clip(0), draw, float(np.abs(affine[0, 0])))
     data = noisy[..., 0] if len(frames) == 1 else noisy
     return Pet(image_on(data * np.float32(draw.ref_bqml), affine), image_on(suvr, head.t1w.affine), frames)
+
+
+def fossa_gain(head: Head, gain: float) -> Floats:
+    """What the activity is multiplied by: 1 + ``gain`` in cerebellum and brain stem, 1 away from them.
+
+    The border is as soft as scatter is wide, a Gaussian of 8 mm standard deviation.
+    """
+    from scipy import ndimage
+
+    labels = np.asanyarray(head.labels.dataobj)
+    fossa = np.isin(labels, POSTERIOR_FOSSA).astype(np.float32)
+    return 1 + np.float32(gain) * ndimage.gaussian_filter(fossa, 8.0 / head.labels.affine[0, 0])
 
 
 def _pet_grid(scanner: Scanner, centre: Array, voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:

@@ -28,6 +28,10 @@ def parser() -> argparse.ArgumentParser:
         help="one image, four frames of 5 minutes, or some of each (default mixed); participant 4 never has PET",
     )  # fmt: skip
     p.add_argument("--sessions", action="store_true", help="give every third participant a second session")
+    p.add_argument(
+        "--scanner-bias", "--scanner_bias", type=float, default=0.0, metavar="SHARE",
+        help="error of the scanners in the posterior fossa, for cohorts whose SUVR differs by manufacturer (default 0)",
+    )  # fmt: skip
     p.add_argument("--version", action="version", version=f"tau-simulate {__version__}")
     return p
 
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start = time.monotonic()
     try:
-        settings = Simulation(args.participants, args.seed, args.voxel_size, args.pet, args.sessions)
+        settings = Simulation(args.participants, args.seed, args.voxel_size, args.pet, args.sessions, args.scanner_bias)
         simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
     except TauPipelineError as error:
         print(f"tau-simulate: {error}", file=sys.stderr)
