@@ -11,15 +11,14 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_pipeline.setting_fields import Checked, documented, require, without_none
 
 SkullStrip = Literal["auto", "skip", "force"]
 Worker = Literal["cf", "slurm", "sge"]
@@ -46,22 +45,8 @@ class FieldDoc:
     pair: bool
 
 
-def _doc(help_text: str, *, unit: str = "", source: str = "", flags: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"help": help_text, "unit": unit, "source": source, "flags": flags}
-
-
-class _Checked:
-    """Checks and converts every field when the object is made, so that no unchecked value goes further."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = _converted(item.name, getattr(self, item.name), hints[item.name])
-            object.__setattr__(self, item.name, value)
-
-
 @dataclass(frozen=True)
-class Settings(_Checked):
+class Settings(Checked):
     """What changes results. Two runs with equal settings and equal inputs give equal outputs.
 
     Raises
@@ -72,7 +57,7 @@ class Settings(_Checked):
 
     skull_strip_t1w: SkullStrip = field(
         default="auto",
-        metadata=_doc(
+        metadata=documented(
             "Brain extraction of the T1w: auto skips it where the head is already stripped (SkullStripped in the "
             "sidecar, or no signal around the brain), skip never does it, force always does it.",
             source="spelling and values of fMRIPrep",
@@ -80,7 +65,7 @@ class Settings(_Checked):
     )
     suvr_window: tuple[float, float] | None = field(
         default=None,
-        metadata=_doc(
+        metadata=documented(
             "Start and end of the SUVR window after injection. Frames count by the time they overlap it. Default: the "
             "tracer's own window.",
             unit="min",
@@ -88,18 +73,18 @@ class Settings(_Checked):
     )
     ref_region: tuple[str, ...] = field(
         default=("CerebellarGM",),
-        metadata=_doc(
+        metadata=documented(
             "Reference regions, by name or as FreeSurfer label numbers joined by + (8+47). Several give one SUVR map "
             "and one set of table rows each."
         ),
     )
     smooth_fwhm: float = field(
         default=0.0,
-        metadata=_doc("FWHM of a Gaussian filter applied to the PET; 0 for none.", unit="mm"),
+        metadata=documented("FWHM of a Gaussian filter applied to the PET; 0 for none.", unit="mm"),
     )
     target_fwhm: float | None = field(
         default=None,
-        metadata=_doc(
+        metadata=documented(
             "Effective resolution to which every scanner's PET is smoothed, from the scanner's own resolution. "
             "Default: leave the resolution as it is.",
             unit="mm",
@@ -108,26 +93,26 @@ class Settings(_Checked):
     )
     motion_correction: bool = field(
         default=True,
-        metadata=_doc("Register the frames of a dynamic PET to each other before they are averaged."),
+        metadata=documented("Register the frames of a dynamic PET to each other before they are averaged."),
     )
     random_seed: int = field(
         default=0,
-        metadata=_doc("Seed of everything that draws random numbers; the same seed gives the same result."),
+        metadata=documented("Seed of everything that draws random numbers; the same seed gives the same result."),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.suvr_window is not None:
             start, end = self.suvr_window
-            _require(0 <= start < end, "suvr_window", [start, end], "two times in minutes, 0 <= start < end")
-            _require(end <= 24 * 60, "suvr_window", [start, end], "minutes after injection; these look like seconds")
-        _require(bool(self.ref_region), "ref_region", [], "at least one reference region")
-        _require(len(set(self.ref_region)) == len(self.ref_region), "ref_region", list(self.ref_region), "each once")
-        _require(self.smooth_fwhm >= 0, "smooth_fwhm", self.smooth_fwhm, "a width in mm, 0 or more")
+            require(0 <= start < end, "suvr_window", [start, end], "two times in minutes, 0 <= start < end")
+            require(end <= 24 * 60, "suvr_window", [start, end], "minutes after injection; these look like seconds")
+        require(bool(self.ref_region), "ref_region", [], "at least one reference region")
+        require(len(set(self.ref_region)) == len(self.ref_region), "ref_region", list(self.ref_region), "each once")
+        require(self.smooth_fwhm >= 0, "smooth_fwhm", self.smooth_fwhm, "a width in mm, 0 or more")
         if self.target_fwhm is not None:
-            _require(self.target_fwhm > 0, "target_fwhm", self.target_fwhm, "a width in mm above 0")
-            _require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
-        _require(0 <= self.random_seed < 2**32, "random_seed", self.random_seed, "a whole number from 0 to 2**32 - 1")
+            require(self.target_fwhm > 0, "target_fwhm", self.target_fwhm, "a width in mm above 0")
+            require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
+        require(0 <= self.random_seed < 2**32, "random_seed", self.random_seed, "a whole number from 0 to 2**32 - 1")
 
     def hash(self) -> str:
         """Twelve hexadecimal digits that are equal exactly for equal settings, on every machine and Python."""
@@ -136,83 +121,89 @@ class Settings(_Checked):
 
 
 @dataclass(frozen=True)
-class Execution(_Checked):
+class Execution(Checked):
     """What changes only how the work is run: never the results."""
 
     nprocs: int | None = field(
         default=None,
-        metadata=_doc("Processes at a time. Default: one for each processor.", flags=("--nprocs", "--n-cpus")),
+        metadata=documented("Processes at a time. Default: one for each processor.", flags=("--nprocs", "--n-cpus")),
     )
     omp_nthreads: int | None = field(
         default=None,
-        metadata=_doc("Threads of one process. Default: 1, with which registrations repeat to the last bit."),
+        metadata=documented("Threads of one process. Default: 1, with which registrations repeat to the last bit."),
     )
     mem_mb: int | None = field(
         default=None,
-        metadata=_doc("Memory that all processes together may use.", unit="MB", flags=("--mem-mb", "--mem")),
+        metadata=documented("Memory that all processes together may use.", unit="MB", flags=("--mem-mb", "--mem")),
     )
     work_dir: Path = field(
         default=Path("work"),
-        metadata=_doc(
+        metadata=documented(
             "Folder for intermediate results; a second run with the same folder computes only what has changed.",
             flags=("--work-dir", "-w"),
         ),
     )
     use_plugin: Path | None = field(
-        default=None, metadata=_doc("JSON file with the Nipype plugin and its arguments.", source="form of fMRIPrep")
+        default=None,
+        metadata=documented("JSON file with the Nipype plugin and its arguments.", source="form of fMRIPrep"),
     )
     worker: Worker = field(
-        default="cf", metadata=_doc("Where participants run: on this machine (cf), or on a slurm or sge cluster.")
+        default="cf", metadata=documented("Where participants run: on this machine (cf), or on a slurm or sge cluster.")
     )
     stop_on_first_crash: bool = field(
-        default=False, metadata=_doc("Stop at the first failed scan instead of finishing the others.")
+        default=False, metadata=documented("Stop at the first failed scan instead of finishing the others.")
     )
-    skip_bids_validation: bool = field(default=False, metadata=_doc("Do not run the BIDS validator on the input."))
-    dry_run: bool = field(default=False, metadata=_doc("Show what would be done, and do nothing."))
-    boilerplate_only: bool = field(default=False, metadata=_doc("Write the methods paragraph, and nothing else."))
+    skip_bids_validation: bool = field(
+        default=False, metadata=documented("Do not run the BIDS validator on the input.")
+    )
+    dry_run: bool = field(default=False, metadata=documented("Show what would be done, and do nothing."))
+    boilerplate_only: bool = field(default=False, metadata=documented("Write the methods paragraph, and nothing else."))
     reports_only: bool = field(
-        default=False, metadata=_doc("Make the pages again from what an earlier run wrote, and compute nothing.")
+        default=False, metadata=documented("Make the pages again from what an earlier run wrote, and compute nothing.")
     )
-    verbose: int = field(default=0, metadata=_doc("More messages; twice for still more.", flags=("--verbose", "-v")))
+    verbose: int = field(
+        default=0, metadata=documented("More messages; twice for still more.", flags=("--verbose", "-v"))
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("nprocs", "omp_nthreads", "mem_mb"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, value, "a whole number above 0")
-        _require(self.verbose >= 0, "verbose", self.verbose, "a whole number, 0 or more")
+            require(value is None or value > 0, name, value, "a whole number above 0")
+        require(self.verbose >= 0, "verbose", self.verbose, "a whole number, 0 or more")
 
 
 @dataclass(frozen=True)
-class Selection(_Checked):
+class Selection(Checked):
     """Which files of the dataset go in. Empty means all. Labels are kept without their ``sub-``, ``ses-``, … prefix."""
 
     participant_label: tuple[str, ...] = field(
-        default=(), metadata=_doc("Participants to process, with or without sub-. Default: all.")
+        default=(), metadata=documented("Participants to process, with or without sub-. Default: all.")
     )
     session_label: tuple[str, ...] = field(
         default=(),
-        metadata=_doc(
+        metadata=documented(
             "Sessions whose PET to process, with or without ses-. A T1w may still come from another session. "
             "Default: all."
         ),
     )
     tracer_label: tuple[str, ...] = field(
-        default=(), metadata=_doc("Tracers to process: the trc- label of the file names. Default: all.")
+        default=(), metadata=documented("Tracers to process: the trc- label of the file names. Default: all.")
     )
     rec_label: tuple[str, ...] = field(
-        default=(), metadata=_doc("PET reconstructions to process: the rec- label. Default: all.")
+        default=(), metadata=documented("PET reconstructions to process: the rec- label. Default: all.")
     )
     run_label: tuple[str, ...] = field(
-        default=(), metadata=_doc("PET runs to process: the run- label, with or without zeros in front. Default: all.")
+        default=(),
+        metadata=documented("PET runs to process: the run- label, with or without zeros in front. Default: all."),
     )
     bids_filter_file: Path | None = field(
         default=None,
-        metadata=_doc('JSON file of pybids filters: {"t1w": {...}, "pet": {...}}.', source="form of fMRIPrep"),
+        metadata=documented('JSON file of pybids filters: {"t1w": {...}, "pet": {...}}.', source="form of fMRIPrep"),
     )
     derivatives: tuple[str, ...] = field(
         default=(),
-        metadata=_doc(
+        metadata=documented(
             "Folder of results to use instead of computing them, as NAME=PATH; freesurfer takes FreeSurfer's or "
             "FastSurfer's subjects folder.",
             flags=("--derivatives", "-d"),
@@ -225,7 +216,7 @@ class Selection(_Checked):
         for name, prefix in prefixes.items():
             labels = tuple(label.removeprefix(prefix) for label in getattr(self, f"{name}_label"))
             for label in labels:
-                _require(label.isalnum() or "+" in label, f"{name}_label", label, "a BIDS label: letters and digits")
+                require(label.isalnum() or "+" in label, f"{name}_label", label, "a BIDS label: letters and digits")
             object.__setattr__(self, f"{name}_label", tuple(dict.fromkeys(labels)))
 
 
@@ -302,7 +293,7 @@ def documentation() -> tuple[FieldDoc, ...]:
 
 
 def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
-    hint, _ = _without_none(get_type_hints(SECTIONS[section])[item.name])
+    hint, _ = without_none(get_type_hints(SECTIONS[section])[item.name])
     args = get_args(hint)
     is_tuple, is_literal = get_origin(hint) is tuple, get_origin(hint) is Literal
     return FieldDoc(
@@ -322,58 +313,3 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
 
 def _names(section: str) -> list[str]:
     return [item.name for item in dataclasses.fields(SECTIONS[section])]
-
-
-def _require(condition: bool, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise SettingError(f"{name} is {found!r}; expected: {expected}")
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    if get_origin(hint) in (Union, types.UnionType):
-        (inner,) = [arg for arg in get_args(hint) if arg is not type(None)]
-        return inner, True
-    return hint, False
-
-
-def _converted(name: str, value: Any, hint: Any) -> Any:
-    """The value as the type that the field declares, where TOML or the command line spell it otherwise."""
-    inner, optional = _without_none(hint)
-    if value is None:
-        _require(optional, name, None, _type_in_words(inner))
-        return None
-    if get_origin(inner) is Literal:
-        _require(value in get_args(inner), name, value, f"one of {', '.join(get_args(inner))}")
-        return value
-    if get_origin(inner) is tuple:
-        return _converted_tuple(name, value, inner)
-    return _converted_scalar(name, value, inner)
-
-
-def _converted_tuple(name: str, value: Any, hint: Any) -> tuple[Any, ...]:
-    args = get_args(hint)
-    _require(isinstance(value, list | tuple), name, value, _type_in_words(hint))
-    if Ellipsis not in args:
-        _require(len(value) == len(args), name, list(value), _type_in_words(hint))
-    return tuple(_converted(name, item, args[0]) for item in value)
-
-
-def _converted_scalar(name: str, value: Any, kind: type) -> Any:
-    # bool is an int to Python; `random_seed = true` is a slip all the same.
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        _require(math.isfinite(value), name, value, "a finite number")
-        return float(value)
-    if kind is Path and isinstance(value, str | Path) and str(value):
-        return Path(value)
-    _require(type(value) is kind, name, value, _type_in_words(kind))
-    return value
-
-
-def _type_in_words(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
-    if get_origin(hint) is tuple:
-        args = get_args(hint)
-        return f"a list of {words[args[0]].split(' ', 1)[1]}s" if Ellipsis in args else f"a list of {len(args)} numbers"
-    return words[hint]
