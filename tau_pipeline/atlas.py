@@ -120,6 +120,13 @@ def region_numbers(*kinds: str) -> tuple[int, ...]:
     return tuple(int(number) for number in table.loc[table["kind"].isin(kinds), "index"])
 
 
+@cache
+def manufacturer_aliases() -> dict[str, str]:
+    """The one name of each manufacturer, by its spellings in small letters and digits alone."""
+    table = _table("manufacturers.tsv")
+    return dict(zip(table["alias"], table["manufacturer"], strict=True))
+
+
 def composites() -> dict[str, dict[str, tuple[int, ...]]]:
     """Member labels of each composite region: ``composites()["braak34"]["left"]``; hemispheres left, right, both.
 
