@@ -1,8 +1,8 @@
 """Every setting: its name, default, meaning, unit and source, in one place.
 
-Three frozen dataclasses. `Settings` holds what changes results, and its hash stands in every sidecar; `Execution` what
-only changes how the work is run; `Selection` which files go in. A field's metadata is the only text about it: the
-command line's help and the reference page are generated from `documentation`.
+Frozen dataclasses. `Settings` holds what changes results, and its hash stands in every sidecar; `Execution` what
+only changes how the work is run; `Selection` which files go in; `Training` how a model is trained. A field's metadata
+is the only text about it: the command line's help and the reference page are generated from `documentation`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.setting_fields import Checked, documented, require, without_none
+from tau_pipeline.training_settings import Training
 
 SkullStrip = Literal["auto", "skip", "force"]
 Worker = Literal["cf", "slurm", "sge"]
@@ -222,14 +223,20 @@ class Selection(Checked):
 
 @dataclass(frozen=True)
 class Configuration:
-    """The three sections together."""
+    """All sections together."""
 
     settings: Settings = field(default_factory=Settings)
     execution: Execution = field(default_factory=Execution)
     selection: Selection = field(default_factory=Selection)
+    training: Training = field(default_factory=Training)
 
 
-SECTIONS: dict[str, type] = {"settings": Settings, "execution": Execution, "selection": Selection}
+SECTIONS: dict[str, type] = {
+    "settings": Settings,
+    "execution": Execution,
+    "selection": Selection,
+    "training": Training,
+}
 
 
 def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Configuration:
@@ -238,7 +245,8 @@ def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | 
     Parameters
     ----------
     toml_file
-        A file with the sections ``[settings]``, ``[execution]`` and ``[selection]``; each may be absent.
+        A file with the sections ``[settings]``, ``[execution]``, ``[selection]`` and ``[training]``, each of which may
+        be absent.
     overrides
         Values by field name, of any section; None means "not given".
 

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v}" for k, v in LEVELS.items()))
     parser.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of settings; options win over it")
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
-    groups = {name: parser.add_argument_group(name) for name in ("selection", "settings", "execution")}
+    groups = {name: parser.add_argument_group(name) for name in ("selection", "settings", "execution", "training")}
     for doc in documentation():
         groups[doc.section].add_argument(*doc.flags, **_argument(doc))
     return parser
