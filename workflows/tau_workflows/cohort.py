@@ -25,6 +25,7 @@ from tau_pipeline.files import read_json, write_json, write_text
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
 from tau_pipeline.reference import parse_reference
+from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.methods import methods_text
 from tau_workflows.participant import outcome_path
@@ -76,6 +77,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         return DONE
     if config.execution.reports_only:
         return _write_pages_again(plan, output_dir)
+    update_status(output_dir, _asked(plan))
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         _say(f"{key}: {message}")
@@ -83,6 +85,12 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     _say_validity(_validated(output_dir), "the output")
     _summarise(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
+
+
+def _asked(plan: Plan) -> dict[str, ScanStatus]:
+    """Every scan that was asked for, before the work: not finished, or why it cannot be done."""
+    found = {key: status for job in plan.jobs for key, status in job.statuses().items()}
+    return found | {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
 
 
 def _say(text: str) -> None:

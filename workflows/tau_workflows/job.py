@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tau_pipeline.bids import Scan, T1w
 from tau_pipeline.config import Execution, Settings
+from tau_pipeline.derivatives import PetNames
 from tau_pipeline.frames import FramePlan
 from tau_pipeline.freesurfer import FreeSurferFiles
+from tau_pipeline.status import ScanStatus
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,29 @@ class ParticipantJob:
     def keys(self) -> tuple[str, ...]:
         """Names of the scans, or of the T1w where it has none."""
         return tuple(key for job in self.t1ws for key in job.keys)
+
+    def statuses(self) -> dict[str, ScanStatus]:
+        """Each scan as it stands before the work: not finished."""
+        found: dict[str, ScanStatus] = {}
+        for t1w_job in self.t1ws:
+            for scan_job in t1w_job.scans:
+                found[f"{scan_job.scan.key}_pet"] = _status_of(scan_job.scan, self.output_dir)
+            if not t1w_job.scans:
+                (key,) = t1w_job.keys
+                found[key] = ScanStatus(key, session=t1w_job.t1w.session)
+        return found
+
+
+def _status_of(scan: Scan, output_dir: Path) -> ScanStatus:
+    stem = PetNames(output_dir, scan.entities).rois.name.removesuffix("_desc-suvr_rois.tsv")
+    return ScanStatus(
+        f"{scan.key}_pet",
+        stem=stem,
+        session=scan.session,
+        tracer=scan.tracer,
+        manufacturer=scan.manufacturer,
+        model=scan.model,
+    )
 
 
 def t1w_step(t1w: T1w) -> str:

@@ -16,12 +16,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tau_pipeline.derivatives import error_path
 from tau_pipeline.errors import OutputError, TauPipelineError
-from tau_pipeline.files import write_json
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.job import ParticipantJob, scan_steps, t1w_step
 
 #: Modules that the nodes need; loaded here once, before Nipype forks its workers, and shared by them.
@@ -46,6 +48,7 @@ def run_participant(job: ParticipantJob) -> dict[str, dict[str, Any]]:
 
     for key in (*job.keys, _page_key(job)):
         error_path(job.output_dir, key).unlink(missing_ok=True)
+    _times_path(job).unlink(missing_ok=True)
     wf = init_subject_wf(job)
     engine.set_verbosity(job.execution.verbose)
     engine.configure(wf, job.execution.work_dir, job.execution.stop_on_first_crash)
@@ -106,10 +109,30 @@ def _step(fullname: str) -> str:
     return " ".join(fullname.split(".")[2:]).replace("_wf", "") or fullname
 
 
+def _times_path(job: ParticipantJob) -> Path:
+    return job.execution.work_dir / "times" / f"sub-{job.participant}.json"
+
+
 def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -> None:
     steps = {_step(name): value for name, value in seconds.items()}
     content = {"participant_id": f"sub-{job.participant}", "total_s": round(total, 1), "steps_s": steps}
-    write_json(content, job.execution.work_dir / "times" / f"sub-{job.participant}.json")
+    write_json(content, _times_path(job))
+
+
+def _ended(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, ScanStatus]:
+    """The state of each scan at the end. A T1w without PET is done as far as it goes, and no scan of the cohort."""
+    minutes = None
+    if _times_path(job).is_file():
+        minutes = round(float(read_json(_times_path(job))["total_s"]) / 60, 2)
+    return {key: replace(_end_of(status, failures), minutes=minutes) for key, status in job.statuses().items()}
+
+
+def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanStatus:
+    if status.scan in failures:
+        return replace(status, reason=str(failures[status.scan]["message"]))
+    if status.scan.endswith("_T1w"):
+        return replace(status, state="skipped", reason="no PET goes with this T1w; its anatomy is done")
+    return replace(status, state="done", reason="")
 
 
 def outcome_path(job_file: str | Path) -> Path:
@@ -139,6 +162,8 @@ def _conclude(job: ParticipantJob, job_file: str, failures: Mapping[str, dict[st
     for key, record in failures.items():
         with suppress(OutputError):
             write_json({"scan": key, **record}, error_path(job.output_dir, key))
+    with suppress(TauPipelineError):
+        update_status(job.output_dir, _ended(job, failures))
     write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
 
 

@@ -25,6 +25,7 @@ OUTPUTS = [
     "suvr_file",
     "reference_value",
     "rois_file",
+    "quality",
     "assumptions",
 ]
 
@@ -59,8 +60,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         Activity on the T1w grid, and its resolution.
     suvr_file, reference_value
         One for each reference region, as lists.
-    rois_file
-        The region table.
+    rois_file, quality
+        The region table; figures of each SUVR map.
     assumptions
         Sentences of all steps.
     """
@@ -101,7 +102,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "motion_mm", outputnode, "motion_mm")
     for name in ("activity_file", "smoothing_fwhm", "effective_fwhm"):
         wf.connect(on_t1w, name, outputnode, name)
-    for name in ("suvr_file", "reference_value", "rois_file"):
+    for name in ("suvr_file", "reference_value", "rois_file", "quality"):
         wf.connect(quantify, name, outputnode, name)
     wf.connect(assumptions, "out", outputnode, "assumptions")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):

@@ -76,7 +76,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
         wf.connect(anat_wf, f"outputnode.{name}", save, name)
     for name in (
         *("assumptions", "registration_metric", "motion_mm", "smoothing_fwhm", "effective_fwhm"),
-        *("suvr_file", "reference_value", "rois_file", "pet2t1w_xfm"),
+        *("suvr_file", "reference_value", "rois_file", "quality", "pet2t1w_xfm"),
     ):
         wf.connect(pet_wf, f"outputnode.{name}", save, name)
     wf.connect(draw, "figure_files", save, "figure_files")

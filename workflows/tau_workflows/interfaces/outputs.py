@@ -132,6 +132,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
     reference_value = traits.List(traits.Float(), mandatory=True, desc="mean activity in each reference region")
     rois_file = File(exists=True, mandatory=True, desc="region table")
+    quality = traits.List(traits.Dict(), mandatory=True, desc="figures of each SUVR map")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
 
@@ -154,7 +155,8 @@ class SavePet(LibraryInterface):
         for rank, suvr_file in enumerate(given.suvr_file):
             region = given.reference[rank]["ReferenceRegion"]
             target = names.suvr(region if rank else "")
-            save_copy(suvr_file, target, {**self._sidecar(rank).content(), "FrameMotion": given.motion_mm})
+            own = {"FrameMotion": given.motion_mm, **given.quality[rank]}
+            save_copy(suvr_file, target, {**self._sidecar(rank).content(), **own})
             written.append(target)
         return {"out_files": [str(path) for path in written]}
 

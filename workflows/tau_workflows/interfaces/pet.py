@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
-from tau_pipeline import pet, reference, resolution, roi
+from tau_pipeline import pet, quality, reference, resolution, roi
+from tau_pipeline.atlas import label_array
 from tau_pipeline.files import write_tsv
 from tau_pipeline.frames import FramePlan, Window
 from tau_pipeline.registration import load_itk, save_itk
-from tau_pipeline.volume import Volume, image_like, load_volume, save_volume
+from tau_pipeline.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
 from tau_workflows.interfaces.base import LibraryInterface
 
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
@@ -152,6 +153,7 @@ class _QuantifyOut(TraitedSpec):
     suvr_file = traits.List(File(), desc="an SUVR map for each reference region")
     reference_value = traits.List(traits.Float(), desc="mean activity in each reference region")
     rois_file = File(desc="the region table: the rows of all reference regions")
+    quality = traits.List(traits.Dict(), desc="figures of each SUVR map, as they stand in its sidecar")
     assumptions = traits.List(traits.Str(), desc="what looks odd about the reference regions")
 
 
@@ -167,7 +169,7 @@ class Quantify(LibraryInterface):
         activity = load_volume(self.inputs.activity_file, ndim=3)
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
-        suvr_files, values, tables = [], [], []
+        suvr_files, values, tables, figures = [], [], [], []
         assumptions: list[str] = []
         for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
@@ -177,11 +179,14 @@ class Quantify(LibraryInterface):
             values.append(pet.reference_value(data, inside))
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
+            found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
+            figures.append(quality.map_quality(*found, voxel_volume_mm3(suvr)))
             tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
         return {
             "suvr_file": suvr_files,
             "reference_value": values,
             "rois_file": str(rois_file),
+            "quality": figures,
             "assumptions": assumptions,
         }

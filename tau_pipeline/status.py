@@ -1,0 +1,120 @@
+"""What has become of every scan that was asked for: a small record for each participant, under ``logs/status``.
+
+A record is written before the work begins, as not finished, and again when it has ended; so a run that is killed
+leaves behind what it did not finish.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tau_pipeline.errors import DamagedFileError, TauPipelineError
+from tau_pipeline.files import read_json, write_json
+
+State = Literal["done", "failed", "skipped"]
+NOT_FINISHED = "the run ended before this scan was finished; the same command again goes on from there"
+
+
+@dataclass(frozen=True)
+class ScanStatus:
+    """State of one scan.
+
+    Attributes
+    ----------
+    scan
+        Stem of the raw file's name (``sub-01_ses-a_trc-AV1451_pet``), or ``sub-01`` where there is no file.
+    state, reason
+        ``done``, ``failed`` or ``skipped``, and why it was not done; empty if it was.
+    stem
+        What the names of its outputs begin with (``sub-01_ses-a_trc-AV1451``); empty if that is not known.
+    session, tracer, manufacturer, model
+        As far as the metadata say.
+    minutes
+        How long its participant's computation took, all scans together; None if nothing was computed.
+    """
+
+    scan: str
+    state: State = "failed"
+    reason: str = NOT_FINISHED
+    stem: str = ""
+    session: str | None = None
+    tracer: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    minutes: float | None = None
+
+    @property
+    def participant(self) -> str:
+        """Label without ``sub-``."""
+        found = re.match(r"sub-([0-9A-Za-z+]+)", self.scan)
+        return found.group(1) if found else self.scan
+
+
+def status_path(output_dir: str | os.PathLike[str], participant: str) -> Path:
+    """Record of one participant."""
+    return Path(output_dir) / "logs" / "status" / f"sub-{participant}.json"
+
+
+def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[str, ScanStatus]:
+    """The record of one participant, by scan; empty if there is none.
+
+    Raises
+    ------
+    DamagedFileError
+        It is not what `update_status` writes.
+    """
+    path = status_path(output_dir, participant)
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    try:
+        return {key: ScanStatus(scan=key, **fields) for key, fields in content["scans"].items()}
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise DamagedFileError(
+            f"{path} is no record of scans ({exc}); remove it and run the participant again"
+        ) from exc
+
+
+def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, ScanStatus]) -> None:
+    """Put new states into the records of their participants; other scans of theirs keep what they have.
+
+    ``minutes`` is that of the longest run: one that finds the results of an earlier run takes no time worth telling.
+    """
+    by_participant: dict[str, dict[str, ScanStatus]] = {}
+    for key, status in updates.items():
+        by_participant.setdefault(status.participant, {})[key] = status
+    for participant, own in by_participant.items():
+        try:
+            known = read_status(output_dir, participant)
+        except TauPipelineError:
+            known = {}
+        merged = {**known, **{key: _with_minutes(status, known.get(key)) for key, status in own.items()}}
+        write_json(
+            {"scans": {key: _fields(merged[key]) for key in sorted(merged)}}, status_path(output_dir, participant)
+        )
+
+
+def _with_minutes(status: ScanStatus, before: ScanStatus | None) -> ScanStatus:
+    if before is None or before.minutes is None:
+        return status
+    return replace(status, minutes=max(before.minutes, status.minutes or 0.0))
+
+
+def _fields(status: ScanStatus) -> dict[str, Any]:
+    fields = asdict(status)
+    fields.pop("scan")
+    return fields
+
+
+def all_statuses(output_dir: str | os.PathLike[str]) -> dict[str, ScanStatus]:
+    """The records of all participants, by scan."""
+    folder = Path(output_dir) / "logs" / "status"
+    found: dict[str, ScanStatus] = {}
+    for path in sorted(folder.glob("sub-*.json")):
+        found |= read_status(output_dir, path.stem.removeprefix("sub-"))
+    return found

@@ -1,0 +1,68 @@
+"""The record of what has become of each scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.status import NOT_FINISHED, ScanStatus, all_statuses, read_status, status_path, update_status
+from tau_workflows.job import ParticipantJob
+from tau_workflows.participant import _conclude, outcome_path
+
+
+def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    one = ScanStatus("sub-01_ses-a_trc-X_pet", "done", "", "sub-01_ses-a_trc-X", "a", "X", "GE", "Advance", 1.5)
+    other = ScanStatus("sub-02", reason="broken: é")
+    update_status(tmp_path, {one.scan: one, other.scan: other})
+    assert all_statuses(tmp_path) == {one.scan: one, other.scan: other}
+    assert read_status(tmp_path, "01") == {one.scan: one}
+    assert read_status(tmp_path, "99") == {}
+
+
+def test_what_is_not_run_again_keeps_its_state(tmp_path: Path) -> None:
+    update_status(tmp_path, {f"sub-01_run-{k}_pet": ScanStatus(f"sub-01_run-{k}_pet", "done", "") for k in (1, 2)})
+    update_status(tmp_path, {"sub-01_run-2_pet": ScanStatus("sub-01_run-2_pet")})
+    states = {key: status.state for key, status in all_statuses(tmp_path).items()}
+    assert states == {"sub-01_run-1_pet": "done", "sub-01_run-2_pet": "failed"}
+
+
+def test_a_run_that_finds_everything_done_keeps_the_minutes_of_the_run_that_did_it(tmp_path: Path) -> None:
+    def ran(**fields: object) -> float | None:
+        update_status(tmp_path, {"sub-01_pet": ScanStatus("sub-01_pet", **fields)})  # type: ignore[arg-type]
+        return all_statuses(tmp_path)["sub-01_pet"].minutes
+
+    assert ran() is None
+    assert ran(state="done", reason="", minutes=4.0) == 4.0
+    assert ran() == 4.0
+    assert ran(state="done", reason="", minutes=0.1) == 4.0
+
+
+def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = status_path(tmp_path, "01")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"scans": {"sub-01_pet": {"mood": "fine"}}}')
+    with pytest.raises(DamagedFileError, match=r"sub-01\.json is no record of scans"):
+        all_statuses(tmp_path)
+
+
+def test_a_damaged_record_does_not_stop_a_new_one(tmp_path: Path) -> None:
+    path = status_path(tmp_path, "01")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    update_status(tmp_path, {"sub-01_pet": ScanStatus("sub-01_pet")})
+    assert all_statuses(tmp_path)["sub-01_pet"].reason == NOT_FINISHED
+
+
+def test_a_scan_is_done_or_failed_by_what_its_process_says(job: ParticipantJob, tmp_path: Path) -> None:
+    (key,) = job.keys
+    assert job.statuses()[key].state == "failed"
+    assert job.statuses()[key].reason == NOT_FINISHED
+    assert job.statuses()[key].stem == "sub-01_trc-AV1451"
+    _conclude(job, str(tmp_path / "job.pkl"), {key: {"message": "the disk is full"}})
+    assert all_statuses(tmp_path)[key].reason == "the disk is full"
+    _conclude(job, str(tmp_path / "job.pkl"), {})
+    assert outcome_path(tmp_path / "job.pkl").is_file()
+    done = all_statuses(tmp_path)[key]
+    assert (done.state, done.reason, done.manufacturer) == ("done", "", "GE")
