@@ -45,9 +45,9 @@ QUALITY = {
 }
 
 WIDTH_IN, DPI = 14.0, 120
-TOP_IN, PLOT_IN, TICKS_IN, LINE_IN, SIDE_IN = 0.85, 2.7, 0.55, 0.17, 0.75
-#: Characters of 8.5 pt that fit under a panel a third of the figure wide.
-LINE_CHARS = 75
+TOP_IN, PLOT_IN, TICKS_IN, LINE_IN, SIDE_IN = 0.85, 2.7, 0.58, 0.19, 0.8
+#: Characters of 9.5 pt that fit under a panel a third of the figure wide.
+LINE_CHARS = 68
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
         Which scans these are, for the title: tracer and reference region.
     """
     table = _with_groups(scans)
-    rows = [("SUVR", "")]
-    if any(_numbers(table, f"cortex_p{k}_z").notna().any() for k in PERCENTILES):
-        rows.append(("Standardised SUVR (z)", "_z"))
+    rows = _units(table)
     notes = [[_test_lines(table, f"cortex_p{k}{end}") for k in PERCENTILES] for _, end in rows]
     figure, panels = _grid(
         notes,
@@ -111,11 +109,26 @@ def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
     for line, (unit, end) in enumerate(rows):
         for place, percentile in enumerate(PERCENTILES):
             axes = panels[line][place]
-            _strips(axes, table, f"cortex_p{percentile}{end}", f"{unit} at the {percentile}th percentile")
-            if line == 0:
-                axes.set_title(f"{percentile}th percentile of cortex", fontsize=11)
+            axes.set_title(f"{percentile}th percentile of cortex", fontsize=11)
+            _strips(axes, table, f"cortex_p{percentile}{end}", unit)
     _legend(figure, table)
     return figure
+
+
+def percentile_tests(scans: pd.DataFrame) -> list[tuple[str, str, OneWay]]:
+    """The tests under the panels of `percentile_figure`: what was tested, between which groups, and the result."""
+    table, found = _with_groups(scans), []
+    for unit, end in _units(table):
+        for percentile in PERCENTILES:
+            tests = _tests_of(table, f"cortex_p{percentile}{end}")
+            found += [(f"{unit}, {percentile}th percentile", by, test) for by, test in tests]
+    return found
+
+
+def _units(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """SUVR and, if there is any, standardised SUVR: name, and the end of the names of its columns."""
+    standardised = any(_numbers(table, f"cortex_p{k}_z").notna().any() for k in PERCENTILES)
+    return [("SUVR", ""), ("Standardised SUVR (z)", "_z")][: 1 + standardised]
 
 
 def quality_figure(scans: pd.DataFrame) -> Figure | None:
@@ -131,7 +144,7 @@ def quality_figure(scans: pd.DataFrame) -> Figure | None:
     shown = [name for name in QUALITY if _numbers(table, name).notna().any()]
     if not shown:
         return None
-    notes = [[[_test_line("By manufacturer", table, name, "manufacturer")] for name in shown]]
+    notes = [[[sentence_of("By manufacturer", _test(table, name, "manufacturer"))] for name in shown]]
     figure, panels = _grid(notes, "Quality by manufacturer", f"ring: |z| above {OUTLIER_Z:g} within the cohort")
     for axes, name in zip(panels[0], shown, strict=True):
         heading, label, z_name = QUALITY[name]
@@ -210,10 +223,21 @@ def sentence_of(heading: str, test: OneWay) -> str:
     if not np.isfinite(test.f):
         return f"{heading}: not tested, too few scans or groups {groups}"
     freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
-    chance = f"{test.p:.3f}" if test.p >= 0.001 else f"{test.p:.1e}"
+    chance = p_text(test.p)
     return (
         f"{heading}: " + f"F({freedom}) = {test.f:.2f}, p = {chance}".replace(" ", "\N{NO-BREAK SPACE}") + f" {groups}"
     )
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals, or as a power of ten below 0.001.
+
+    Examples
+    --------
+    >>> p_text(0.0426), p_text(0.00003)
+    ('0.043', '3.0e-05')
+    """
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
 def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
@@ -281,10 +305,10 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
     counts = [int((np.isfinite(values) & (table["manufacturer_group"] == one)).sum()) for one in manufacturers]
     width_chars = 40 // max(len(manufacturers), 1)
     ticks = [f"{_short(one, max(width_chars, 7))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
-    axes.set_xticks(range(len(manufacturers)), ticks, fontsize=9, parse_math=False)
+    axes.set_xticks(range(len(manufacturers)), ticks, fontsize=10, parse_math=False)
     axes.set_xlim(-0.5, len(manufacturers) - 0.5)
-    axes.set_ylabel(label, fontsize=9.5)
-    axes.tick_params(axis="y", labelsize=9)
+    axes.set_ylabel(label, fontsize=10.5)
+    axes.tick_params(axis="y", labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -304,20 +328,22 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _test_lines(table: pd.DataFrame, column: str) -> list[str]:
-    """What stands under a panel of percentiles."""
-    found = [
-        _test_line("By manufacturer", table, column, "manufacturer"),
-        _test_line("By diagnosis", table, column, "diagnosis"),
-    ]
+def _tests_of(table: pd.DataFrame, column: str) -> list[tuple[str, OneWay]]:
+    """The tests of one percentile: between manufacturers, between diagnoses, and of AD against all others."""
+    found = [(name, _test(table, column, name)) for name in ("manufacturer", "diagnosis")]
     if table["ad_group"].eq("AD").any():
-        found.append(_test_line("AD against all others", table, column, "ad_group"))
+        found.append(("AD against all others", _test(table, column, "ad_group")))
     return found
 
 
-def _test_line(heading: str, table: pd.DataFrame, column: str, by: str) -> str:
-    own = table[[by]].assign(value=_numbers(table, column))
-    return sentence_of(heading, one_way_test(own, "value", by))
+def _test(table: pd.DataFrame, column: str, by: str) -> OneWay:
+    return one_way_test(table[[by]].assign(value=_numbers(table, column)), "value", by)
+
+
+def _test_lines(table: pd.DataFrame, column: str) -> list[str]:
+    """What stands under a panel of percentiles."""
+    words = {"manufacturer": "By manufacturer", "diagnosis": "By diagnosis"}
+    return [sentence_of(words.get(by, by), test) for by, test in _tests_of(table, column)]
 
 
 def _grid(notes: Sequence[Sequence[Sequence[str]]], title: str, what: str) -> tuple[Figure, list[list[Axes]]]:
@@ -344,7 +370,7 @@ def _grid(notes: Sequence[Sequence[Sequence[str]]], title: str, what: str) -> tu
             box = (left / WIDTH_IN, bottom / height, (width - SIDE_IN - 0.15) / WIDTH_IN, PLOT_IN / height)
             line.append(figure.add_axes(box))
             place = ((left - SIDE_IN + 0.12) / WIDTH_IN, (bottom - TICKS_IN) / height)
-            figure.text(*place, "\n".join(lines), va="top", fontsize=8.5, linespacing=1.25, parse_math=False)
+            figure.text(*place, "\n".join(lines), va="top", fontsize=9.5, linespacing=1.25, parse_math=False)
         panels.append(line)
         top = bottom - below
     return figure, panels

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tau_pipeline.derivatives import page_path
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
 from tau_pipeline.volume import load_volume, voxel_volume_mm3
+from tau_workflows import pages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,18 +131,18 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
     """
     output_dir = Path(output_dir)
     label = "sub-" + participant.removeprefix("sub-")
-    errors = error_records(output_dir, label)
+    errors = own_error_records(output_dir, label)
     if not (output_dir / label).is_dir() and not errors:
         raise MissingInputError(
             f"{output_dir} has no folder {label} and no error record of it; run the participant first"
         )
     scans = find_scans(output_dir, label)
-    page = _template().render(
+    page = pages.template("participant.html.jinja").render(
         label=label,
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
         errors=errors,
-        methods=_methods(output_dir),
+        methods=pages.methods(output_dir),
         software=_software(scans),
         composite_names=COMPOSITES,
         missing=MISSING,
@@ -332,63 +332,13 @@ def _cell(value: Any, form: str = "", scale: float = 1.0) -> str:
     return format(float(value) * scale, form) if form else str(value)
 
 
-def error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
-    """Error records of a participant in ``logs/errors``: name of the file, one sentence, and the rest as text.
-
-    A record belongs to the participant if its name holds the label as a whole (``sub-1`` is not in ``sub-10``).
-    """
+def own_error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
+    """Error records of a participant: those whose name holds the label as a whole (``sub-1`` is not in ``sub-10``)."""
     own = re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
-    folder = output_dir / "logs" / "errors"
-    records = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".txt") and own.search(path.name))
-    return [_error_record(path) for path in records]
-
-
-def _error_record(path: Path) -> dict[str, str]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    record: Any = None
-    if path.suffix == ".json":
-        try:
-            record = json.loads(text)
-        except ValueError:
-            record = None
-    if not isinstance(record, dict):
-        first = next((line for line in text.splitlines() if line.strip()), "empty record")
-        return {"file": path.name, "message": first, "details": text}
-    message = next((str(record[name]) for name in ("message", "error", "reason") if record.get(name)), path.name)
-    details = json.dumps(record, indent=2, ensure_ascii=False)
-    return {"file": path.name, "message": message, "details": details}
-
-
-def _methods(output_dir: Path) -> list[tuple[str, list[str]]]:
-    """The methods text that the run left in ``logs/CITATION.md``, as blocks; empty if there is none.
-
-    Of Markdown only what that text uses: a block is a ``heading``, a ``list`` with its items, or a ``paragraph``.
-    """
-    path = output_dir / "logs" / "CITATION.md"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    blocks: list[tuple[str, list[str]]] = []
-    for part in re.split(r"\n\s*\n", text.strip()):
-        lines = part.strip().splitlines()
-        if lines and lines[0].startswith("#"):
-            blocks.append(("heading", [lines.pop(0).lstrip("# ")]))
-        if lines and all(line.startswith("- ") for line in lines):
-            blocks.append(("list", [line.removeprefix("- ") for line in lines]))
-        elif lines:
-            blocks.append(("paragraph", [" ".join(lines)]))
-    return blocks
+    return [record for record in pages.error_records(output_dir) if own.search(record["file"])]
 
 
 def _software(scans: Iterable[Scan]) -> list[str]:
     """Name and version of what wrote the sidecars; more than one if they are from several runs."""
     named = [one["sidecar"] for scan in scans for one in scan.maps if "SoftwareName" in one["sidecar"]]
     return sorted({f"{sidecar['SoftwareName']} {sidecar.get('SoftwareVersion', '')}".strip() for sidecar in named})
-
-
-def _template() -> Any:
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("participant.html.jinja")
