@@ -322,8 +322,8 @@ def _grid_to_source(affine: Affine, grid: Grid, centre_mm: NDArray) -> tuple[NDA
     exact = bool(one_each and off.max() <= EXACT_VOXELS)
     linear = whole if exact else linear
     start = centre[:3] - linear @ grid.middle
-    # A tiny bias, so that a half always rounds the same way whatever the last bits are.
-    start = np.round(start + 1e-6) if exact else start
+    # A half is rounded to the right, front and top, whatever the image's own axes and the last bits are.
+    start = np.round(start + linear @ np.full(3, 1e-6)) if exact else start
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = linear, start
     return matrix, exact
