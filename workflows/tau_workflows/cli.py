@@ -10,16 +10,41 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tau_pipeline import __version__
-from tau_pipeline.config import FieldDoc, configuration, documentation
+from tau_pipeline.config import SECTIONS, Configuration, FieldDoc, configuration, documentation
 from tau_pipeline.errors import TauPipelineError
 
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 
-LEVELS = {"participant": "from raw BIDS to SUVR maps and region tables, each participant by itself"}
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the program: what it does, and the function that does it, loaded only when it is asked for."""
+
+    about: str
+    module: str
+    function: str
+
+    def run(self, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+        """Do it; returns the exit code."""
+        return int(getattr(import_module(self.module), self.function)(bids_dir, output_dir, config))
+
+
+LEVELS = {
+    "participant": Level(
+        "from raw BIDS to SUVR maps and region tables, each participant by itself",
+        "tau_workflows.cohort",
+        "run_participants",
+    ),
+    "group": Level(
+        "standardisation by manufacturer, tables and page of the cohort", "tau_workflows.group", "run_group"
+    ),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,10 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bids_dir", type=Path, help="the raw BIDS dataset")
     parser.add_argument("output_dir", type=Path, help="folder for the derivatives; made where it does not exist")
-    parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v}" for k, v in LEVELS.items()))
-    parser.add_argument("--config-file", type=Path, metavar="FILE", help="TOML file of settings; options win over it")
+    parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v.about}" for k, v in LEVELS.items()))
+    parser.add_argument(
+        "--config-file", "--config", type=Path, metavar="FILE", help="TOML file of settings; options win over it"
+    )
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
-    groups = {name: parser.add_argument_group(name) for name in ("selection", "settings", "execution", "training")}
+    groups = {name: parser.add_argument_group(name) for name in SECTIONS}
     for doc in documentation():
         groups[doc.section].add_argument(*doc.flags, **_argument(doc))
     return parser
@@ -82,15 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     options = vars(build_parser().parse_args(arguments))
     bids_dir, output_dir, config_file = (options.pop(name) for name in ("bids_dir", "output_dir", "config_file"))
-    options.pop("level")
+    level = LEVELS[options.pop("level")]
     # Both ask the network for a newer version at import; a run must not depend on it.
     os.environ.setdefault("NO_ET", "1")
     os.environ.setdefault("NIPYPE_NO_ET", "1")
     try:
-        config = configuration(config_file, options)
-        from tau_workflows.cohort import run_participants
-
-        return run_participants(bids_dir, output_dir, config)
+        return level.run(bids_dir, output_dir, configuration(config_file, options))
     except TauPipelineError as exc:
         print(f"tau-pipeline: {exc}", file=sys.stderr)
         return WRONG_CALL

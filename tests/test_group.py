@@ -1,0 +1,434 @@
+"""The group level: tables of a cohort, standardised maps, and what is written again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from participant_results import GROUPS, MAKERS, write_cohort, write_scan
+from scipy import stats
+
+from tau_pipeline import roi
+from tau_pipeline.bids_validation import validate
+from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.files import read_json, read_tsv, write_tsv
+from tau_pipeline.group import (
+    LONG_COLUMNS,
+    STATUS_COLUMNS,
+    demographics_of,
+    find_scans,
+    one_way_test,
+    read_demographics,
+    wide_table,
+)
+from tau_pipeline.standardize import BACKGROUND, Standardization
+from tau_pipeline.status import ScanStatus, update_status
+from tau_workflows import group
+from tau_workflows.cli import main
+
+
+@pytest.fixture(autouse=True)
+def quick_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the page out: it takes seconds and has tests of its own. One test here undoes this."""
+    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A cohort of 18 on which `group` has run; tests only read it."""
+    bids, out = write_cohort(tmp_path_factory.mktemp("cohort"))
+    update_status(
+        out,
+        {
+            "sub-90_trc-AV1451_pet": ScanStatus("sub-90_trc-AV1451_pet", reason="the PET is truncated, send it again"),
+            "sub-91_T1w": ScanStatus("sub-91_T1w", "skipped", "no PET goes with this T1w; its anatomy is done"),
+        },
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+        assert run(bids, out) == 1
+    return bids, out
+
+
+def run(bids: Path, out: Path, *options: str) -> int:
+    return main([str(bids), str(out), "group", *options])
+
+
+def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    long = read_tsv(out / "group/suvr_rois.tsv")
+    assert tuple(long.columns) == LONG_COLUMNS
+    assert LONG_COLUMNS[: len(roi.COLUMNS)] == roi.COLUMNS
+    own = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/pet/*_rois.tsv"))], ignore_index=True)
+    unchanged = [name for name in roi.COLUMNS if name != "suvr_z"]
+    pd.testing.assert_frame_equal(long[unchanged], own[unchanged], check_dtype=False)
+
+
+def test_z_of_the_tables_is_the_suvr_by_the_manufacturers_mean_and_sd(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    long, fit = read_tsv(out / "group/suvr_rois.tsv"), read_tsv(out / "group/standardization.tsv")
+    by_maker = fit.set_index("manufacturer")
+    for spelling, name in zip(MAKERS, ("Siemens", "GE", "Philips"), strict=True):
+        rows = long[long["manufacturer"] == spelling]
+        expected = (rows["suvr_mean"] - by_maker.loc[name, "mean"]) / by_maker.loc[name, "sd"]
+        np.testing.assert_allclose(rows["suvr_z"], expected, rtol=0, atol=2e-5)
+    assert set(fit["n_participants"]) == {6, 18}
+
+
+def test_inverting_the_tables_gives_back_the_suvr(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    fit = Standardization.load(out / "group/standardization.tsv")
+    long = read_tsv(out / "group/suvr_rois.tsv")
+    for spelling, rows in long.groupby("manufacturer"):
+        back = fit.invert(rows["suvr_z"].to_numpy(), str(spelling))
+        # seven digits are written
+        np.testing.assert_allclose(back, rows["suvr_mean"], rtol=2e-6)
+
+
+def test_a_map_is_standardised_in_the_brain_constant_outside_and_inverts_to_float32(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    fit = Standardization.load(out / "group/standardization.tsv")
+    for k in (0, 1, 2):
+        folder = out / f"sub-{k:02d}"
+        suvr = nib.load(next(folder.glob("pet/*_desc-suvr_pet.nii.gz")))
+        std = nib.load(next(folder.glob("pet/*_desc-std_pet.nii.gz")))
+        brain = np.asanyarray(nib.load(next(folder.glob("anat/*_mask.nii.gz"))).dataobj) > 0
+        z, values = np.asanyarray(std.dataobj), np.asanyarray(suvr.dataobj)
+        assert np.array_equal(std.affine, suvr.affine)
+        assert z.dtype == np.float32
+        assert (z[~brain] == BACKGROUND).all()
+        assert np.abs(fit.invert(z, MAKERS[k])[brain] - values[brain]).max() < 2e-7 * 4
+        sidecar = read_json(next(folder.glob("pet/*_desc-std_pet.json")))
+        assert sidecar["Background"] == BACKGROUND
+        assert sidecar["StandardizationMean"] == fit.group_of(MAKERS[k]).mean
+        assert sidecar["Sources"][0].endswith("_space-T1w_desc-suvr_pet.nii.gz")
+
+
+def test_over_a_manufacturers_participants_the_maps_have_mean_0_and_sd_1(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    for first in range(3):
+        z = []
+        for k in range(first, 18, 3):
+            folder = out / f"sub-{k:02d}"
+            brain = np.asanyarray(nib.load(next(folder.glob("anat/*_mask.nii.gz"))).dataobj) > 0
+            z.append(nib.load(next(folder.glob("pet/*_desc-std_pet.nii.gz"))).get_fdata()[brain])
+        assert abs(np.mean(z)) < 1e-6
+        assert abs(np.std(z) - 1) < 1e-6
+
+
+def test_the_output_with_group_files_is_valid_bids(cohort: tuple[Path, Path]) -> None:
+    report = validate(cohort[1])
+    ours = [line for line in (*report.errors, *report.participant_errors) if "std" in line or "group" in line]
+    assert not ours
+
+
+def test_before_manufacturers_differ_after_they_do_not_and_diagnoses_still_do(cohort: tuple[Path, Path]) -> None:
+    status = read_tsv(cohort[1] / "group/status.tsv")
+    status["ad"] = status["diagnosis"] == "AD"
+    for percent in (75, 90, 99):
+        assert one_way_test(status, f"cortex_p{percent}", "manufacturer").p < 1e-3
+        assert one_way_test(status, f"cortex_p{percent}_z", "manufacturer").p > 0.2
+        assert one_way_test(status, f"cortex_p{percent}_z", "ad").p < 1e-3
+
+
+def test_the_status_tells_of_every_scan_that_was_asked_for(cohort: tuple[Path, Path]) -> None:
+    status = read_tsv(cohort[1] / "group/status.tsv").set_index("scan")
+    assert tuple(status.reset_index().columns) == STATUS_COLUMNS
+    assert status["state"].value_counts().to_dict() == {"done": 18, "failed": 1, "skipped": 1}
+    assert status.loc["sub-90_trc-AV1451_pet", "reason"] == "the PET is truncated, send it again"
+    assert status.loc["sub-91_T1w", "state"] == "skipped"
+    done = status.loc["sub-05_trc-AV1451_pet"]
+    assert (done["minutes"], done["motion_mm"], done["n_assumptions"]) == (2.5, 1.5, 1)
+    assert done["diagnosis"] == GROUPS[1]
+
+
+def test_outliers_are_z_scores_within_the_cohort(cohort: tuple[Path, Path]) -> None:
+    status = read_tsv(cohort[1] / "group/status.tsv").query("state == 'done'")
+    np.testing.assert_allclose(
+        status["reference_value_outlier"], stats.zscore(status["reference_value"], ddof=1), atol=1e-5
+    )
+
+
+def test_the_csv_files_are_read_by_pandas_without_options_as_the_tsv_is(cohort: tuple[Path, Path]) -> None:
+    group = cohort[1] / "group"
+    plain = pd.read_csv(group / "suvr_rois.csv")
+    pd.testing.assert_frame_equal(plain, read_tsv(group / "suvr_rois.tsv"), check_dtype=False)
+    wide = pd.read_csv(group / "suvr_rois_wide.csv")
+    assert len(wide) == 18
+    assert wide["ctx_lh_entorhinal"].dtype == float
+    # names that R's read.csv leaves as they are
+    assert all(name.isidentifier() and "." not in name for name in wide.columns)
+    assert wide.columns.is_unique
+
+
+def test_the_wide_table_holds_each_region_of_the_long_one(cohort: tuple[Path, Path]) -> None:
+    group = cohort[1] / "group"
+    wide, long = pd.read_csv(group / "suvr_rois_wide.csv"), pd.read_csv(group / "suvr_rois.csv")
+    scan = "sub-07_trc-AV1451_pet"
+    row, rows = wide.set_index("scan").loc[scan], long[long["scan"] == scan]
+    one = rows[rows["region"] == "ctx-rh-fusiform"].iloc[0]
+    assert row["ctx_rh_fusiform"] == one["suvr_mean"]
+    assert row["ctx_rh_fusiform_z"] == one["suvr_z"]
+    left = rows[(rows["region"] == "braak34") & (rows["hemisphere"] == "left")].iloc[0]
+    assert row["braak34_left"] == left["suvr_mean"]
+    both = rows[(rows["region"] == "braak34") & (rows["hemisphere"] == "both")].iloc[0]
+    assert row["braak34"] == both["suvr_mean"]
+    assert row["reference"] == pytest.approx(rows[rows["kind"] == "reference"].iloc[0]["suvr_mean"])
+
+
+def test_every_column_of_every_table_is_in_its_dictionary(cohort: tuple[Path, Path]) -> None:
+    group = cohort[1] / "group"
+    for table in [*group.glob("*.tsv"), *group.glob("*.csv")]:
+        columns = pd.read_csv(table, sep="\t" if table.suffix == ".tsv" else ",", nrows=1).columns
+        described = json.loads(table.with_suffix(".json").read_text())
+        assert set(columns) == set(described), table.name
+        assert all(entry["Description"].strip() for entry in described.values())
+
+
+def test_running_again_writes_nothing(cohort: tuple[Path, Path]) -> None:
+    bids, out = cohort
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    run(bids, out)
+    assert [path.name for path, time in before.items() if path.stat().st_mtime_ns != time] == []
+
+
+def test_adding_a_participant_changes_the_maps_of_its_manufacturer_alone(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    assert run(bids, out) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*_desc-std_pet.*")}
+    write_scan(out, "50", "GE Healthcare", 50)
+    assert run(bids, out) == 0
+    changed = {
+        path.name[:6] for path in out.rglob("*_desc-std_pet.*") if before.get(path.name) != path.stat().st_mtime_ns
+    }
+    assert changed == {"sub-50", *(f"sub-{k:02d}" for k in range(1, 18, 3))}
+
+
+def test_with_a_given_fit_adding_a_participant_changes_no_other_map(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    assert run(bids, out) == 0
+    fit = tmp_path / "fit.tsv"
+    fit.write_bytes((out / "group/standardization.tsv").read_bytes())
+    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*_desc-std_pet.*")}
+    write_scan(out, "50", "GE Healthcare", 50)
+    assert run(bids, out, "--standardization", str(fit)) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in out.rglob("*_desc-std_pet.*")}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "sub-50_trc-AV1451_space-T1w_desc-std_pet.nii.gz",
+        "sub-50_trc-AV1451_space-T1w_desc-std_pet.json",
+    }
+
+
+def test_a_fit_on_a_training_split_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    training = [f"{k:02d}" for k in range(15)]
+    bids, out = write_cohort(tmp_path / "a")
+    assert run(bids, out, "--fit-participants", *training) == 0
+    other_bids, other = write_cohort(tmp_path / "b")
+    for k in (15, 16, 17):
+        write_scan(other, f"{k:02d}", MAKERS[k % 3], 900 + k, tau=2.0)
+    assert run(other_bids, other, "--fit-participants", *training) == 0
+    tables = [(place / "group/standardization.tsv").read_text() for place in (out, other)]
+    assert tables[0] == tables[1]
+    assert "sub-15" not in tables[0]
+
+
+def test_a_rare_manufacturer_stops_before_anything_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = write_cohort(tmp_path)
+    write_scan(out, "50", "UIH", 50)
+    assert run(bids, out) == 2
+    assert "United Imaging has 1 participant(s) (sub-50)" in capfd.readouterr().err
+    assert not (out / "group").exists()
+    assert not list(out.rglob("*_desc-std_pet.nii.gz"))
+
+
+@pytest.mark.parametrize("choice", ["pooled", "exclude"])
+def test_a_rare_manufacturer_is_pooled_or_left_out_by_choice(tmp_path: Path, choice: str) -> None:
+    bids, out = write_cohort(tmp_path)
+    write_scan(out, "50", "UIH", 50)
+    assert run(bids, out, "--unknown-manufacturer", choice) == 0
+    long = read_tsv(out / "group/suvr_rois.tsv")
+    own = long[long["participant_id"] == "sub-50"]
+    assert len(own) == 99
+    assert own["suvr_z"].notna().any() == (choice == "pooled")
+    assert bool(list(out.glob("sub-50/pet/*_desc-std_pet.nii.gz"))) == (choice == "pooled")
+    assert long[long["participant_id"] != "sub-50"]["suvr_z"].notna().all()
+
+
+def test_a_map_of_an_earlier_fit_goes_when_its_scan_is_left_out(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    write_scan(out, "50", "UIH", 50)
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert run(bids, out, "--unknown-manufacturer", "exclude") == 0
+    assert not list(out.glob("sub-50/pet/*desc-std*"))
+
+
+def test_tables_without_images_make_a_cohort_too(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, images=False)
+    assert run(bids, out) == 0
+    assert read_tsv(out / "group/suvr_rois.tsv")["suvr_z"].notna().all()
+    assert not list(out.rglob("*_desc-std_pet.*"))
+
+
+def test_each_reference_region_has_its_own_fit_rows_and_maps(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=1)
+    for k in range(6):
+        write_scan(out, f"{k:02d}", "GE", k, regions=("CerebellarGM", "Pons"))
+    assert run(bids, out) == 0
+    fit = read_tsv(out / "group/standardization.tsv")
+    assert list(fit["reference_region"]) == ["CerebellarGM", "CerebellarGM", "Pons", "Pons"]
+    assert len(pd.read_csv(out / "group/suvr_rois_wide.csv")) == 12
+    assert (out / "sub-03/pet/sub-03_trc-AV1451_space-T1w_desc-stdPons_pet.nii.gz").is_file()
+    status = read_tsv(out / "group/status.tsv")
+    assert list(status["reference_region"]) == ["CerebellarGM"] * 6
+
+
+def test_sessions_have_their_own_age_and_diagnosis(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=6)
+    for session, seed in (("a", 70), ("b", 71)):
+        write_scan(out, "07", "GE", seed, session=session)
+    table = read_tsv(bids / "participants.tsv")
+    table.loc[len(table)] = {"participant_id": "sub-07", "age": 80, "sex": "F", "group": "CN"}
+    write_tsv(table, bids / "participants.tsv")
+    (bids / "sub-07").mkdir()
+    sessions = pd.DataFrame({"session_id": ["ses-a", "ses-b"], "age": [80.5, 83], "diagnosis": ["n/a", "MCI"]})
+    write_tsv(sessions, bids / "sub-07/sub-07_sessions.tsv")
+    assert run(bids, out, "--min-participants", "2") == 0
+    rows = read_tsv(out / "group/status.tsv").set_index("scan")
+    first, second = rows.loc["sub-07_ses-a_trc-AV1451_pet"], rows.loc["sub-07_ses-b_trc-AV1451_pet"]
+    assert (first["age"], first["sex"], first["diagnosis"]) == (80.5, "F", "CN")
+    assert (second["age"], second["sex"], second["diagnosis"]) == (83, "F", "MCI")
+
+
+def test_without_participants_tsv_the_columns_are_missing_and_the_table_is_whole(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    (bids / "participants.tsv").unlink()
+    assert run(bids, out) == 0
+    assert read_tsv(out / "group/suvr_rois.tsv")[["age", "sex", "diagnosis"]].isna().all(axis=None)
+
+
+def test_the_diagnosis_column_can_be_chosen_and_must_be_there(tmp_path: Path) -> None:
+    bids, _ = write_cohort(tmp_path, n=3)
+    found = read_demographics(bids, "sex")
+    assert demographics_of(found, "sub-01", None)["diagnosis"] == "M"
+    with pytest.raises(SettingError, match=r"'stage'; there are: age, group, participant_id, sex"):
+        read_demographics(bids, "stage")
+
+
+def test_ages_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text("participant_id\tAGE\tDX\nsub-1\t89+\tAD\n2\t71\tn/a\n")
+    found = read_demographics(tmp_path)
+    one, two = demographics_of(found, "sub-1", None), demographics_of(found, "sub-2", "ses-x")
+    assert pd.isna(one["age"])
+    assert one["diagnosis"] == "AD"
+    assert two["age"] == 71
+    assert pd.isna(two["diagnosis"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--participant-label", "01"], "--participant-label means nothing at the group level"),
+        (["--fit-participants", "77"], "no scan to fit"),
+        (["--diagnosis-column", "stage"], "has a column 'stage'"),
+        (["--standardization", "/nowhere.tsv"], "no table /nowhere.tsv"),
+        (["--min-participants", "0"], "min_participants is 0"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    bids, out = write_cohort(tmp_path, n=9, images=False)
+    assert run(bids, out, "--unknown-manufacturer", "pooled", *options) == 2
+    err = capfd.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_an_output_without_results_says_what_to_run_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bids, out = write_cohort(tmp_path, n=1)
+    assert run(bids, tmp_path / "nowhere") == 2
+    assert "run the participant level first" in capfd.readouterr().err
+    next(out.rglob("*_rois.tsv")).unlink()
+    assert run(bids, out) == 2
+    assert "holds no region table" in capfd.readouterr().err
+
+
+def test_a_damaged_table_and_an_old_sidecar_are_named(tmp_path: Path) -> None:
+    _, out = write_cohort(tmp_path, n=2, images=False)
+    table = next(out.glob("sub-00/pet/*_rois.tsv"))
+    table.write_text(table.read_text().replace("suvr_mean", "mean", 1))
+    with pytest.raises(DamagedFileError, match="no column suvr_mean"):
+        find_scans(out)
+    write_scan(out, "00", "GE", 0, changes={"BrainMean": None})
+    with pytest.raises(DamagedFileError, match="run the participant level again for sub-00"):
+        find_scans(out)[0].moments()
+
+
+def test_a_scan_whose_results_have_gone_is_a_failed_one(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    next(out.glob("sub-04/pet/*_rois.tsv")).unlink()
+    assert run(bids, out) == 1
+    row = read_tsv(out / "group/status.tsv").set_index("scan").loc["sub-04_trc-AV1451_pet"]
+    assert (row["state"], row["manufacturer"]) == ("failed", "GE MEDICAL SYSTEMS")
+    assert "run its participant again" in row["reason"]
+
+
+def test_combat_takes_out_the_manufacturer_and_keeps_the_diagnosis(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=36, images=False)
+    assert run(bids, out, "--harmonize", "combat") == 0
+    before = pd.read_csv(out / "group/suvr_rois_wide.csv")
+    after = pd.read_csv(out / "group/suvr_rois_combat_wide.csv")
+    assert list(after["scan"]) == list(before["scan"])
+    assert one_way_test(before, "braak34", "manufacturer").p < 1e-3
+    assert one_way_test(after, "braak34", "manufacturer").p > 0.2
+    gap = [table.groupby("diagnosis")["braak34"].mean() for table in (before, after)]
+    assert gap[1]["AD"] - gap[1]["CN"] == pytest.approx(gap[0]["AD"] - gap[0]["CN"], rel=0.1)
+    # what is not to be harmonised is as it was
+    assert after["reference"].equals(before["reference"])
+
+
+def test_combat_says_what_it_lacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bids, out = write_cohort(tmp_path, n=18, images=False)
+    table = read_tsv(bids / "participants.tsv")
+    table.loc[3, "age"] = np.nan
+    write_tsv(table, bids / "participants.tsv")
+    assert run(bids, out, "--harmonize", "combat") == 2
+    assert "ComBat keeps age, which is missing for sub-03" in capfd.readouterr().err
+
+
+def test_the_one_way_test_is_the_t_test_squared_for_two_groups() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"v": rng.normal(size=20), "g": ["a"] * 9 + ["b"] * 11})
+    found = one_way_test(table, "v", "g")
+    t = stats.ttest_ind(table["v"][:9], table["v"][9:])
+    assert found.f == pytest.approx(t.statistic**2)
+    assert found.p == pytest.approx(t.pvalue)
+    assert found.n == {"a": 9, "b": 11}
+
+
+def test_the_one_way_test_needs_two_groups_of_two() -> None:
+    found = one_way_test(pd.DataFrame({"v": [1.0, 2.0, 3.0], "g": ["a", "a", "b"]}), "v", "g")
+    assert np.isnan(found.p)
+    assert found.n == {"a": 2}
+
+
+def test_an_empty_long_table_makes_an_empty_wide_one() -> None:
+    assert wide_table(pd.DataFrame(columns=list(LONG_COLUMNS))).empty
+
+
+def test_pages_alone_are_made_again_from_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bids, out = write_cohort(tmp_path, n=9, images=False)
+    monkeypatch.undo()
+    assert run(bids, out, "--min-participants", "3") == 0
+    page, table = out / "group/report.html", out / "group/status.tsv"
+    page.unlink()
+    before = table.stat().st_mtime_ns
+    assert run(bids, out, "--reports-only") == 0
+    assert "sub-08" in page.read_text()
+    assert table.stat().st_mtime_ns == before
