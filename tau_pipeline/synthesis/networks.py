@@ -1,0 +1,158 @@
+"""The networks that turn a T1w volume into a PET volume, and the discriminators of the adversarial systems.
+
+All take and give tensors ``(B, 1, I, J, K)`` and end in a linear layer, since standardised SUVR has no bounds. Each
+comes in two sizes: "paper" as published (where it was published; see docs/decisions/networks.md), and "laptop", which
+trains on a processor with two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from monai.networks.nets import UNETR, PatchDiscriminator, SwinUNETR, UNet
+from torch import Tensor, nn
+
+from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+
+Preset = Literal["laptop", "paper"]
+ImageSize = tuple[int, int, int]
+
+#: Volumes for which UNETR is built where no size is given: it learns one vector for each place.
+DEFAULT_SIZE: dict[Preset, ImageSize] = {"laptop": (48, 64, 48), "paper": (160, 192, 160)}
+
+
+@dataclass(frozen=True)
+class Network:
+    """How one network is built.
+
+    Parameters
+    ----------
+    build
+        From preset and image size to the module.
+    side_multiple
+        What each side of the volumes must divide by, in both presets.
+    """
+
+    build: Callable[[Preset, ImageSize], nn.Module]
+    side_multiple: int
+
+
+def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
+    """3-D U-Net of convolutions with stride (Kerfoot et al. 2018), as in Moon et al. 2026: 31.6 million parameters."""
+    channels = {"laptop": (16, 32, 64, 128), "paper": (64, 128, 256, 512, 1024)}[preset]
+    dropout = {"laptop": 0.0, "paper": 0.2}[preset]
+    strides = (2,) * (len(channels) - 1)
+    return UNet(spatial_dims=3, in_channels=1, out_channels=1, channels=channels, strides=strides, dropout=dropout)
+
+
+def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
+    """Vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
+    width = {
+        "laptop": {"feature_size": 8, "hidden_size": 96, "mlp_dim": 384, "num_heads": 4},
+        "paper": {"feature_size": 16, "hidden_size": 768, "mlp_dim": 3072, "num_heads": 12},
+    }[preset]
+    return UNETR(in_channels=1, out_channels=1, img_size=image_size, **width)
+
+
+def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
+    """Transformer on shifted windows with a convolutional decoder (Hatamizadeh et al. 2022)."""
+    return SwinUNETR(in_channels=1, out_channels=1, feature_size={"laptop": 12, "paper": 48}[preset])
+
+
+#: The networks by the name of their system. Pix2Pix and CycleGAN train the same generator as the U-Net system, so that
+#: only the training differs.
+NETWORKS: dict[str, Network] = {
+    "unet": Network(unet, 16),
+    "unetr": Network(unetr, 16),
+    "swinunetr": Network(swinunetr, 32),
+    "pix2pix": Network(unet, 16),
+    "cyclegan": Network(unet, 16),
+}
+#: What each side of the volumes must divide by.
+SIDE_MULTIPLE: dict[str, int] = {name: network.side_multiple for name, network in NETWORKS.items()}
+
+
+def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> nn.Module:
+    """The network that predicts PET from T1w; of the two adversarial systems, the generator.
+
+    Parameters
+    ----------
+    name
+        One of `NETWORKS`.
+    preset
+        "laptop" or "paper".
+    image_size
+        Voxels ``(I, J, K)`` of the volumes. Only UNETR depends on it; None takes the preset's.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such network.
+    SettingError
+        There is no such preset, or a side does not divide as the network needs.
+
+    >>> sum(p.numel() for p in build_network("unet", "paper").parameters())
+    31636937
+    """
+    check_names(name, preset)
+    image_size = DEFAULT_SIZE[preset] if image_size is None else image_size
+    check_sides(name, image_size)
+    return NETWORKS[name].build(preset, image_size)
+
+
+class Discriminator(nn.Module):
+    """Judges patches of volumes as measured (towards 1) or made (towards 0): PatchGAN (Isola et al. 2017) in 3-D.
+
+    Parameters
+    ----------
+    preset
+        "laptop" judges patches of 34 voxels with 16 channels in its first layer, "paper" of 70 with 64.
+    in_channels
+        1, or 2 where it sees the T1w beside the PET.
+    """
+
+    def __init__(self, preset: Preset, in_channels: int) -> None:
+        super().__init__()
+        channels, n_layers = {"laptop": (16, 2), "paper": (64, 3)}[preset]
+        # Instance normalisation, since with one volume a batch the statistics of a batch are the same but for drift.
+        self.patches = PatchDiscriminator(
+            spatial_dims=3, channels=channels, in_channels=in_channels, num_layers_d=n_layers, norm="INSTANCE"
+        )
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """One number for each patch, ``(B, 1, i, j, k)``, from ``(B, in_channels, I, J, K)``."""
+        judged: Tensor = self.patches(volumes)[-1]
+        return judged
+
+
+def check_names(name: str, preset: str) -> None:
+    """Refuse a network or a preset that does not exist.
+
+    Raises
+    ------
+    UnknownNameError, SettingError
+        There is none of this name; the message lists the known ones.
+    """
+    if name not in NETWORKS:
+        raise UnknownNameError(f"there is no network {name!r}; known: {', '.join(NETWORKS)}")
+    if preset not in get_args(Preset):
+        raise SettingError(f"preset is {preset!r}; expected: one of {', '.join(get_args(Preset))}")
+
+
+def check_sides(name: str, image_size: tuple[int, ...]) -> None:
+    """Refuse volumes whose sides the network cannot halve as often as it must.
+
+    Raises
+    ------
+    ImageError
+        A side does not divide by the network's number; the message says which number that is.
+    """
+    multiple = SIDE_MULTIPLE[name]
+    if len(image_size) != 3 or any(side < multiple or side % multiple for side in image_size):
+        found = " x ".join(str(side) for side in image_size)
+        raise ImageError(
+            f"volumes of {found} voxels do not fit the network {name!r}; expected: three sides that divide by "
+            f"{multiple}; crop or pad them"
+        )

@@ -1,0 +1,396 @@
+"""Perceptual losses between a predicted and a measured volume: by slices of one plane, of three, in turn, or in 3-D.
+
+All take tensors ``(B, 1, I, J, K)`` in RAS order: sagittal slices lie along I, coronal along J, axial along K.
+
+The loss of slices is that of Moon, Kim, Chung & Jang 2026 (Human Brain Mapping 47(5) e70508): each slice of prediction
+and of target is scaled to [0, 1] by its own minimum and maximum, passed through VGG-16 up to relu4_3, and the mean
+squared difference of the two responses is averaged over the slices of one plane. It sees neither scale nor offset of a
+slice; those are learned from MSE and SSIM.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.synthesis.features import frozen, grey_input
+from tau_pipeline.synthesis.schedule import PLANES, Plane, plane_at
+
+EmptySlices = Literal["skip", "paper"]
+Scaling = Literal["item", "batch"]
+#: Axis of the volume along which the slices of a plane are counted.
+SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
+#: Added to the range of a slice before it divides (Moon et al.).
+EPSILON = 1e-8
+#: Slices whose target spans less than this fraction of the target volume's own span count as empty.
+EMPTY_FRACTION = 0.01
+#: Pixels that three poolings leave a response of, on each side.
+SMALLEST_SIDE = 8
+#: Slices at a time, at most: more are not faster on a CPU, whose caches they leave, and hardly on a GPU.
+_LARGEST_CHUNK = {"cpu": 4, "cuda": 64}
+
+
+class PlanePerceptualLoss(nn.Module):
+    """Perceptual loss over all slices of one plane.
+
+    Value and gradient are computed together, a few slices at a time, so that the responses of only those are in memory;
+    what is kept for the backward pass is one volume, the gradient. Where the prediction needs no gradient, none is
+    computed.
+
+    Parameters
+    ----------
+    features
+        Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
+        are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
+    chunk
+        Slices that pass through the network together. None: by free memory, up to 4 on a CPU and 64 on a GPU.
+    empty_slices
+        "skip": slices in which the target spans less than ``empty_fraction`` of its span over the whole volume have no
+        weight and cost nothing, and the mean is over the others; a target without any other slice costs 0. "paper":
+        all slices count, and noise in air is scaled up to [0, 1].
+    empty_fraction
+        See ``empty_slices``.
+    scaling
+        "item": minimum and maximum of each slice of each item of the batch, so that no item depends on another.
+        "batch": over the slices of equal number of all items, as the authors' code does; the same for a batch of one.
+
+    Raises
+    ------
+    SettingError
+        A setting has a value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        chunk: int | None = None,
+        empty_slices: EmptySlices = "skip",
+        empty_fraction: float = EMPTY_FRACTION,
+        scaling: Scaling = "item",
+    ) -> None:
+        super().__init__()
+        _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
+        _check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
+        self.features = frozen(grey_input(features))
+        self.chunk = chunk
+        self.empty_slices = empty_slices
+        self.empty_fraction = empty_fraction
+        self.scaling = scaling
+        self._bytes_per_slice: dict[tuple[Any, ...], int] = {}
+
+    def train(self, mode: bool = True) -> PlanePerceptualLoss:
+        """Do as asked, but leave the features in evaluation mode."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def forward(self, prediction: Tensor, target: Tensor, plane: Plane) -> Tensor:
+        """Loss between two volumes in one plane.
+
+        Parameters
+        ----------
+        prediction, target
+            ``(B, 1, I, J, K)``, RAS. Only the prediction gets a gradient.
+        plane
+            "axial", "coronal" or "sagittal".
+
+        Returns
+        -------
+        Tensor
+            A scalar in float32 (float64 for features in float64): the mean over the items of the mean over their
+            slices. NaN where the prediction holds NaN or infinite values.
+
+        Raises
+        ------
+        ImageError
+            Shapes differ or are not ``(B, 1, I, J, K)``, slices are smaller than 8 x 8 pixels, the target holds NaN or
+            infinite values, or the tensors are on another device than the features.
+        UnknownNameError
+            There is no such plane.
+        SettingError
+            In the backward pass: a second derivative was asked for (``create_graph=True``).
+        """
+        if plane not in SLICE_AXIS:
+            raise UnknownNameError(f"there is no plane {plane!r}; known: {', '.join(PLANES)}")
+        _check_volumes(prediction, target)
+        self._check_slices(prediction, plane)
+        if not (torch.is_grad_enabled() and prediction.requires_grad):
+            return self.value_and_gradient(prediction, target, plane)[0]
+        value: Tensor = _ValueWithGradient.apply(prediction, target, self, plane)
+        return value
+
+    def _check_slices(self, prediction: Tensor, plane: Plane) -> None:
+        sides = [n for axis, n in enumerate(prediction.shape) if axis >= 2 and axis != SLICE_AXIS[plane]]
+        if min(sides) < SMALLEST_SIDE:
+            raise ImageError(
+                f"{plane} slices of {sides[0]} x {sides[1]} pixels are too small for the perceptual loss; expected: "
+                f"{SMALLEST_SIDE} x {SMALLEST_SIDE} or more"
+            )
+        _check_device(prediction, self.features)
+
+    def value_and_gradient(self, prediction: Tensor, target: Tensor, plane: Plane) -> tuple[Tensor, Tensor | None]:
+        """Loss, and its gradient ``(B, 1, I, J, K)`` where the prediction requires one and torch's gradients are on."""
+        wanted = torch.is_grad_enabled() and prediction.requires_grad
+        dtype = torch.promote_types(next(self.features.parameters()).dtype, torch.float32)
+        if not (torch.isfinite(prediction.amin()) and torch.isfinite(prediction.amax())):
+            # Not an error: scaled half-precision training steps over such a batch, and a training loop can name it.
+            nothing = prediction.new_full((), math.nan, dtype=dtype)
+            return nothing, torch.full_like(prediction, math.nan) if wanted else None
+        leaf = prediction.detach().to(dtype).requires_grad_(wanted)
+        with torch.no_grad():
+            slices = _slices(target.to(dtype), plane)
+            weights = self._weights(slices)
+            scaled_target = self._scaled(slices)
+        scaled = self._scaled(_slices(leaf, plane))
+        value, scaled_gradient = self._over_chunks(scaled.detach(), scaled_target, weights, wanted)
+        if scaled_gradient is None:
+            return value, None
+        # Minimum and maximum depend on the prediction too: torch leads the gradient through them.
+        (gradient,) = torch.autograd.grad(scaled, leaf, scaled_gradient)
+        return value, gradient.to(prediction.dtype)
+
+    def _scaled(self, slices: Tensor) -> Tensor:
+        """Slices ``(B, N, H, W)`` brought to [0, 1]."""
+        over = (0, 2, 3) if self.scaling == "batch" else (2, 3)
+        low = slices.amin(dim=over, keepdim=True)
+        high = slices.amax(dim=over, keepdim=True)
+        return (slices - low) / (high - low + EPSILON)
+
+    def _weights(self, target: Tensor) -> Tensor:
+        """Share of each slice of the target ``(B, N, H, W)`` in the loss, ``(B, N)``."""
+        span = target.amax(dim=(2, 3)) - target.amin(dim=(2, 3))
+        counts = torch.ones_like(span)
+        if self.empty_slices == "skip":
+            volume_span = target.amax(dim=(1, 2, 3)) - target.amin(dim=(1, 2, 3))
+            counts = ((span >= self.empty_fraction * volume_span[:, None]) & (span > 0)).to(span.dtype)
+        return counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / len(target)
+
+    def _over_chunks(
+        self, scaled: Tensor, target: Tensor, weights: Tensor, wanted: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weighted sum of the distances of scaled slices ``(B, N, H, W)``, and its gradient if wanted."""
+        images, targets = scaled.flatten(0, 1)[:, None], target.flatten(0, 1)[:, None]
+        value = scaled.new_zeros(())
+        gradient = torch.zeros_like(images) if wanted else None
+        counted = weights.flatten().nonzero().squeeze(1)
+        for indices in counted.split(self.chunk or self._chunk_for(images[:1])) if len(counted) else ():
+            share = weights.flatten()[indices]
+            distances, slopes = self._distances(images[indices], targets[indices], wanted)
+            value += (distances * share).sum()
+            if gradient is not None and slopes is not None:
+                gradient[indices] = slopes * share[:, None, None, None]
+        return value, None if gradient is None else gradient.reshape(scaled.shape)
+
+    def _distances(self, images: Tensor, targets: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        """Mean squared difference of the responses to each of a few images ``(n, 1, H, W)``, and its gradient."""
+        dtype = next(self.features.parameters()).dtype
+        with torch.no_grad():
+            expected = self.features(targets.to(dtype)).to(images.dtype)
+        with torch.set_grad_enabled(wanted):
+            images.requires_grad_(wanted)
+            # Squares are summed, and divided only afterwards: in half precision a mean's gradient would vanish.
+            squares = (self.features(images.to(dtype)).to(images.dtype) - expected).square().flatten(1)
+            distances = squares.sum(dim=1)
+        if not wanted:
+            return distances / squares.shape[1], None
+        (slopes,) = torch.autograd.grad(distances.sum(), images)
+        return distances.detach() / squares.shape[1], slopes / squares.shape[1]
+
+    def _chunk_for(self, image: Tensor) -> int:
+        """Slices at a time so that their responses take a quarter of the free memory at most."""
+        key = (*image.shape, image.dtype, image.device)
+        if key not in self._bytes_per_slice:
+            self._bytes_per_slice[key] = _bytes_of_responses(self.features, image)
+        fitting = _free_bytes(image.device) // 4 // self._bytes_per_slice[key]
+        return max(1, min(fitting, _LARGEST_CHUNK.get(image.device.type, 4)))
+
+
+class _ValueWithGradient(torch.autograd.Function):
+    """Computes the gradient together with the value, and keeps it until it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, loss: PlanePerceptualLoss, plane: Plane) -> Tensor:
+        with torch.enable_grad():
+            value, gradient = loss.value_and_gradient(prediction, target, plane)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise SettingError(
+                "the perceptual loss has no second derivative, since it keeps no graph; call backward or grad without "
+                "create_graph"
+            )
+        (gradient,) = ctx.saved_tensors
+        return (gradient * outer[0]).to(gradient.dtype), None, None, None
+
+
+class ThreePlanePerceptualLoss(nn.Module):
+    """Mean of the perceptual losses of the three planes, all in every step ("2.5D").
+
+    Parameters
+    ----------
+    loss
+        The loss of one plane.
+    """
+
+    def __init__(self, loss: PlanePerceptualLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean of three scalars; shapes and errors as `PlanePerceptualLoss`."""
+        return torch.stack([self.loss(prediction, target, plane) for plane in PLANES]).mean()
+
+
+class CyclicPerceptualLoss(nn.Module):
+    """Perceptual loss of the plane whose turn it is in an epoch (Moon et al. 2026).
+
+    Parameters
+    ----------
+    features, chunk, empty_slices, empty_fraction, scaling
+        See `PlanePerceptualLoss`.
+    first_cycle, factor
+        See `tau_pipeline.synthesis.schedule.plane_at`.
+
+    Raises
+    ------
+    SettingError
+        A setting has a value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        first_cycle: int = 120,
+        factor: float = 2 / 3,
+        chunk: int | None = None,
+        empty_slices: EmptySlices = "skip",
+        empty_fraction: float = EMPTY_FRACTION,
+        scaling: Scaling = "item",
+    ) -> None:
+        super().__init__()
+        plane_at(0, first_cycle, factor)  # refuses a schedule that cannot be
+        self.loss = PlanePerceptualLoss(features, chunk, empty_slices, empty_fraction, scaling)
+        self.first_cycle = first_cycle
+        self.factor = factor
+
+    def forward(self, prediction: Tensor, target: Tensor, epoch: int) -> Tensor:
+        """Loss in the plane of ``epoch``, counted from 0; shapes and errors as `PlanePerceptualLoss`."""
+        value: Tensor = self.loss(prediction, target, plane_at(epoch, self.first_cycle, self.factor))
+        return value
+
+
+class VolumePerceptualLoss(nn.Module):
+    """Perceptual loss of whole volumes by a 3-D network.
+
+    Each volume is brought to mean 0 and SD 1, as MedicalNet was trained; responses are scaled to unit length over their
+    channels at each place; the squared difference is summed over channels and averaged over places and items. That is
+    what MONAI's ``PerceptualLoss`` computes with MedicalNet, but mean and SD are of each item instead of the batch.
+
+    Parameters
+    ----------
+    features
+        Network from ``(B, 1, I, J, K)`` to responses ``(B, C, i, j, k)``; it is frozen here.
+    """
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_resnet3d_features")
+        self.features = frozen(features)
+
+    def train(self, mode: bool = True) -> VolumePerceptualLoss:
+        """Do as asked, but leave the features in evaluation mode."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss in float32; errors as `PlanePerceptualLoss`, planes aside."""
+        _check_volumes(prediction, target)
+        _check_device(prediction, self.features)
+        with torch.no_grad():
+            expected = self._unit_responses(target)
+        return (self._unit_responses(prediction) - expected).square().sum(dim=1).mean()
+
+    def _unit_responses(self, volumes: Tensor) -> Tensor:
+        volumes = volumes.float()
+        mean = volumes.mean(dim=(1, 2, 3, 4), keepdim=True)
+        variance = (volumes - mean).square().mean(dim=(1, 2, 3, 4), keepdim=True)
+        responses = self.features((volumes - mean) / (variance + EPSILON).sqrt()).float()
+        # EPSILON inside of the root, whose slope at 0 is infinite.
+        return responses / (responses.square().sum(dim=1, keepdim=True) + EPSILON).sqrt()
+
+
+def _slices(volumes: Tensor, plane: Plane) -> Tensor:
+    """Slices ``(B, N, H, W)`` of volumes ``(B, 1, I, J, K)``."""
+    return volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)
+
+
+def _check_volumes(prediction: Tensor, target: Tensor) -> None:
+    for name, volumes in (("prediction", prediction), ("target", target)):
+        if volumes.ndim != 5 or volumes.shape[1] != 1 or 0 in volumes.shape:
+            raise ImageError(f"the {name} has the shape {tuple(volumes.shape)}; expected: (B, 1, I, J, K)")
+        if not volumes.is_floating_point():
+            raise ImageError(f"the {name} holds {volumes.dtype}; expected: floating-point numbers")
+    if prediction.shape != target.shape:
+        raise ImageError(
+            f"the prediction has the shape {tuple(prediction.shape)} and the target {tuple(target.shape)}; expected: "
+            "the same"
+        )
+    if not (torch.isfinite(target.amin()) and torch.isfinite(target.amax())):
+        raise ImageError("the target holds NaN or infinite values; expected: a measured volume with finite ones")
+
+
+def _check_device(volumes: Tensor, features: nn.Module) -> None:
+    device = next(features.parameters()).device
+    if device != volumes.device:
+        raise ImageError(
+            f"the volumes are on {volumes.device} and the features of the perceptual loss on {device}; move the loss "
+            f"with loss.to({str(volumes.device)!r})"
+        )
+
+
+def _check_slice_settings(chunk: int | None, empty_slices: str, empty_fraction: float, scaling: str) -> None:
+    whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0
+    _require(chunk is None or whole, "chunk", chunk, "a whole number above 0, or None to go by free memory")
+    _require(empty_slices in ("skip", "paper"), "empty_slices", empty_slices, "skip or paper")
+    _require(0 <= empty_fraction < 1, "empty_fraction", empty_fraction, "a fraction, 0 or more and below 1")
+    _require(scaling in ("item", "batch"), "scaling", scaling, "item or batch")
+
+
+def _require(condition: bool, name: str, found: object, expected: str) -> None:
+    if not condition:
+        raise SettingError(f"{name} is {found!r}; expected: {expected}")
+
+
+@torch.no_grad()
+def _bytes_of_responses(features: nn.Module, image: Tensor) -> int:
+    """Memory that all layers' responses to one image take, and their gradients for a time: twice their sum."""
+    sizes: list[int] = []
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel() * output.element_size())
+
+    layers = [layer for layer in features.modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        features(image.to(next(features.parameters()).dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return 2 * sum(sizes)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+    return int(psutil.virtual_memory().available)
