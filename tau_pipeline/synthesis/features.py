@@ -36,7 +36,7 @@ _SCALE_255 = "vgg16_features-amdegroot"
 _VGG16_URL = "https://download.pytorch.org/models/"
 #: Blocks in the four layers of the 3-D ResNets that can be used here. Those with 18 and 34 layers cannot: MedicalNet's
 #: shortcut of them (and MONAI's) stops the gradient, so that a loss through them would have a wrong one.
-_RESNETS = {(1, 1, 1, 1): "resnet10", (3, 4, 6, 3): "resnet50"}
+_RESNETS: dict[tuple[int, ...], str] = {(1, 1, 1, 1): "resnet10", (3, 4, 6, 3): "resnet50"}
 
 
 def vgg16_features() -> nn.Sequential:
@@ -164,7 +164,7 @@ def load_resnet3d_features(path: str | os.PathLike[str]) -> ResNetVolumeFeatures
     weights = {key.removeprefix("module."): value for key, value in _state_dict(path).items()}
     n_blocks = tuple(len({key.split(".")[1] for key in weights if key.startswith(f"layer{n}.")}) for n in range(1, 5))
     # Those with 34 and 50 layers have equally many blocks; a third convolution in each is the mark of the latter.
-    name = _RESNETS.get(n_blocks)  # type: ignore[call-overload]
+    name = _RESNETS.get(n_blocks)
     if name is None or (name == "resnet50") != ("layer1.0.conv3.weight" in weights):
         raise DamagedFileError(
             f"{path} does not hold the weights of a 3-D ResNet with 10 or 50 layers; expected: resnet_10_23dataset.pth "

@@ -7,6 +7,7 @@ trains on a processor with two cores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -32,11 +33,11 @@ class Network:
     build
         From preset and image size to the module.
     side_multiple
-        What each side of the volumes must divide by, in both presets.
+        What each side of the volumes must divide by, in each preset: 2 for each time that it is halved.
     """
 
     build: Callable[[Preset, ImageSize], nn.Module]
-    side_multiple: int
+    side_multiple: dict[Preset, int]
 
 
 def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
@@ -49,11 +50,16 @@ def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
 
 def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
     """Vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
-    width = {
-        "laptop": {"feature_size": 8, "hidden_size": 96, "mlp_dim": 384, "num_heads": 4},
-        "paper": {"feature_size": 16, "hidden_size": 768, "mlp_dim": 3072, "num_heads": 12},
-    }[preset]
-    return UNETR(in_channels=1, out_channels=1, img_size=image_size, **width)
+    feature_size, hidden_size, n_heads = {"laptop": (8, 96, 4), "paper": (16, 768, 12)}[preset]
+    return UNETR(
+        in_channels=1,
+        out_channels=1,
+        img_size=image_size,
+        feature_size=feature_size,
+        hidden_size=hidden_size,
+        mlp_dim=4 * hidden_size,
+        num_heads=n_heads,
+    )
 
 
 def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
@@ -64,14 +70,14 @@ def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
 #: The networks by the name of their system. Pix2Pix and CycleGAN train the same generator as the U-Net system, so that
 #: only the training differs.
 NETWORKS: dict[str, Network] = {
-    "unet": Network(unet, 16),
-    "unetr": Network(unetr, 16),
-    "swinunetr": Network(swinunetr, 32),
-    "pix2pix": Network(unet, 16),
-    "cyclegan": Network(unet, 16),
+    "unet": Network(unet, {"laptop": 8, "paper": 16}),
+    "unetr": Network(unetr, {"laptop": 16, "paper": 16}),
+    "swinunetr": Network(swinunetr, {"laptop": 32, "paper": 32}),
+    "pix2pix": Network(unet, {"laptop": 8, "paper": 16}),
+    "cyclegan": Network(unet, {"laptop": 8, "paper": 16}),
 }
-#: What each side of the volumes must divide by.
-SIDE_MULTIPLE: dict[str, int] = {name: network.side_multiple for name, network in NETWORKS.items()}
+#: What sides divide by that fit both presets.
+SIDE_MULTIPLE: dict[str, int] = {name: max(network.side_multiple.values()) for name, network in NETWORKS.items()}
 
 
 def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> nn.Module:
@@ -91,14 +97,16 @@ def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | 
     UnknownNameError
         There is no such network.
     SettingError
-        There is no such preset, or a side does not divide as the network needs.
+        There is no such preset.
+    ImageError
+        A side does not divide as the network needs.
 
     >>> sum(p.numel() for p in build_network("unet", "paper").parameters())
     31636937
     """
     check_names(name, preset)
     image_size = DEFAULT_SIZE[preset] if image_size is None else image_size
-    check_sides(name, image_size)
+    check_sides(name, preset, image_size)
     return NETWORKS[name].build(preset, image_size)
 
 
@@ -141,18 +149,20 @@ def check_names(name: str, preset: str) -> None:
         raise SettingError(f"preset is {preset!r}; expected: one of {', '.join(get_args(Preset))}")
 
 
-def check_sides(name: str, image_size: tuple[int, ...]) -> None:
+def check_sides(name: str, preset: Preset, image_size: tuple[int, ...]) -> None:
     """Refuse volumes whose sides the network cannot halve as often as it must.
 
     Raises
     ------
     ImageError
-        A side does not divide by the network's number; the message says which number that is.
+        A side does not divide by the network's number, or only one voxel would be left; the message says the number.
     """
-    multiple = SIDE_MULTIPLE[name]
-    if len(image_size) != 3 or any(side < multiple or side % multiple for side in image_size):
+    multiple = NETWORKS[name].side_multiple[preset]
+    # One voxel has no variance, and instance normalisation divides by it.
+    fits = len(image_size) == 3 and all(side > 0 and side % multiple == 0 for side in image_size)
+    if not fits or math.prod(image_size) == multiple**3:
         found = " x ".join(str(side) for side in image_size)
         raise ImageError(
-            f"volumes of {found} voxels do not fit the network {name!r}; expected: three sides that divide by "
-            f"{multiple}; crop or pad them"
+            f"volumes of {found} voxels do not fit the network {name!r}, preset {preset!r}; expected: three sides that "
+            f"divide by {multiple}, not all of them {multiple}; crop or pad them"
         )

@@ -59,7 +59,7 @@ class System(nn.Module):
     def __init__(self, name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> None:
         super().__init__()
         self.name = name
-        self.preset = preset
+        self.preset: Preset = preset
         self.image_size: ImageSize = DEFAULT_SIZE[preset] if image_size is None else image_size
         self.generator = build_network(name, preset, self.image_size)
 
@@ -128,7 +128,7 @@ class System(nn.Module):
     def _check_volumes(self, t1w: Tensor) -> None:
         if t1w.ndim != 5 or t1w.shape[1] != 1:
             raise ImageError(f"the T1w has the shape {tuple(t1w.shape)}; expected: (B, 1, I, J, K)")
-        check_sides(self.name, tuple(t1w.shape[2:]))
+        check_sides(self.name, self.preset, tuple(t1w.shape[2:]))
         if self.name == "unetr" and tuple(t1w.shape[2:]) != tuple(self.image_size):
             raise ImageError(
                 f"this UNETR was built for volumes of {self.image_size} voxels and got {tuple(t1w.shape[2:])}; it "
