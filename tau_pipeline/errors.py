@@ -58,6 +58,10 @@ class RegistrationError(TauPipelineError, RuntimeError):
     """A registration failed, or its result is implausible."""
 
 
+class DivergenceError(TauPipelineError, ArithmeticError):
+    """A training has left the numbers: its loss or gradient is not finite, or far above where it began."""
+
+
 class OutputError(TauPipelineError, OSError):
     """A result cannot be written: no permission, no space, or the place is taken by something else."""
 

@@ -91,6 +91,13 @@ class Training(Checked):
             "them."
         ),
     )
+    perceptual_scaling: Literal["item", "batch"] = field(
+        default="item",
+        metadata=documented(
+            "Minimum and maximum by which the perceptual term scales a slice: of each scan, or of the whole batch as "
+            "in the paper's code.",
+        ),
+    )
     ssim_window: int = field(
         default=11, metadata=documented("Side of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE)
     )
@@ -183,9 +190,13 @@ class Training(Checked):
             "that the network takes and that covers 160 x 192 x 160 mm."
         ),
     )
-    augmentation: bool = field(
-        default=True,
-        metadata=documented("Elastic, affine, flip and noise augmentation of the training split.", source=_MOON),
+    augmentation: Literal["paper", "upright", "off"] = field(
+        default="paper",
+        metadata=documented(
+            "Augmentation of the training split: elastic, affine, flip and noise as in the paper, which flips all "
+            "three axes together; upright flips left-right only.",
+            source=_MOON,
+        ),
     )
     split_fractions: tuple[float, ...] = field(
         default=(0.7, 0.15, 0.15),

@@ -1,0 +1,110 @@
+"""Data-parallel training: the processes that ``torchrun`` starts, and what they tell each other.
+
+Each process computes the gradients of its share of a batch. Every term of the loss is a mean over scans, so the
+gradient of the whole batch is the sum of the shares' gradients, each weighted by its part of the scans: with any
+number of processes the optimiser sees the same gradient, to rounding. (Batch normalisation, in the discriminators,
+looks at one process's scans together, and dropout draws differently: there the results are equally good, not equal.)
+Process 0 alone writes files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from tau_pipeline.errors import SettingError
+
+
+class Processes:
+    """One process among those that train together; alone, its methods do nothing.
+
+    Parameters
+    ----------
+    rank
+        Number of this process, from 0.
+    size
+        How many there are.
+    device
+        Where this one computes.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Any]) -> list[Any]:
+        """Return the part of a sequence that falls to this process."""
+        return list(items[self.rank :: self.size])
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over the processes, in one message; none counts as 0."""
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        for parameter, part in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def same_as_first(self, module: nn.Module) -> None:
+        """Give every process the weights and buffers of process 0."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                distributed.broadcast(tensor, src=0)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the processes that ``torchrun`` started (its environment variables say so), or be alone.
+
+    Parameters
+    ----------
+    device
+        ``cpu``, ``cuda`` or ``auto``, which takes a GPU where there is one. Each process takes a GPU of its own.
+
+    Raises
+    ------
+    SettingError
+        ``cuda`` is asked for and there is no GPU.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if size == 1:
+        yield Processes(0, 1, place)
+        return
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, size, place)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _device(wanted: str, local_rank: int) -> torch.device:
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise SettingError("device is 'cuda', and torch finds no GPU; expected: cpu or auto on this machine")
+    if wanted == "cpu" or not there:
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -1,0 +1,399 @@
+"""The training loop: the same result however it was cut up, and one sentence where it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_training import ToySystem, toy_run
+
+from tau_pipeline.errors import DivergenceError, SettingError
+from tau_pipeline.synthesis import train as training
+from tau_pipeline.synthesis.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.recompute import checkpoint_activations
+from tau_pipeline.synthesis.schedule import may_stop, plane_at
+from tau_pipeline.synthesis.settings import autocast, batches, in_pieces, learning_rate_at, seed_everything
+from tau_pipeline.synthesis.train_log import read_rows
+from tau_pipeline.synthesis.training_state import Progress, weighted_mean
+from tau_pipeline.synthesis.validation import regional_means, regions
+from tau_pipeline.synthesis.weight_average import WeightAverage, averaged_weights
+from tau_pipeline.training_settings import Training
+
+TOY_PROGRAM = Path(__file__).with_name("toy_training.py")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(state: training.TrainingState) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in state.system.state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+def program(folder: Path, options: dict[str, Any], *kill: int, prefix: tuple[str, ...] = ()) -> int:
+    command = [sys.executable, *prefix, str(TOY_PROGRAM), str(folder), json.dumps(options), *map(str, kill)]
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120).returncode
+
+
+def finals(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(folder / "final.pt", weights_only=True)
+    return found
+
+
+# --- going on after an interruption -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
+@pytest.mark.parametrize("minutes", [0.0, 10.0], ids=["checkpoint inside the epoch", "checkpoint before the epoch"])
+def test_kill_9_in_the_middle_of_an_epoch_changes_nothing(tmp_path: Path, minutes: float) -> None:
+    options = {"checkpoint_minutes": minutes, "ema_decay": 0.9, "tested_weights": "best"}
+    whole = toy_run(tmp_path / "whole", options, adversarial=True)
+    assert program(tmp_path / "cut", {**options, "adversarial": True}, 1, 1) == -signal.SIGKILL
+    left = find_checkpoints(tmp_path / "cut" / "checkpoints")[-1].name
+    assert left == ("checkpoint-000001-000001.pt" if minutes == 0 else "checkpoint-000001-000000.pt")
+    assert program(tmp_path / "cut", {**options, "adversarial": True}, 3, 0) == -signal.SIGKILL
+    resumed = toy_run(tmp_path / "cut", options, adversarial=True)
+    assert_equal(weights(resumed), weights(whole))
+    rows = [[{**row, "seconds": 0} for row in read_rows(tmp_path / name / "log.tsv")] for name in ("cut", "whole")]
+    assert rows[0] == rows[1]
+    assert [row["epoch"] for row in rows[0]] == [0, 1, 2, 3]
+
+
+def test_a_training_that_is_taken_up_again_gives_the_same_weights_log_and_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = toy_run(tmp_path / "whole", {"ema_decay": 0.9, "tested_weights": "best"})
+
+    class CutError(Exception):
+        pass
+
+    original = training._optimiser_step
+    calls = iter(range(100))
+
+    def cut(*given: Any) -> Any:
+        if next(calls) == 7:
+            raise CutError
+        return original(*given)
+
+    monkeypatch.setattr(training, "_optimiser_step", cut)
+    with pytest.raises(CutError):
+        toy_run(tmp_path / "cut", {"ema_decay": 0.9, "tested_weights": "best"})
+    monkeypatch.undo()
+    resumed = toy_run(tmp_path / "cut", {"ema_decay": 0.9, "tested_weights": "best"})
+    assert_equal(weights(resumed), weights(whole))
+    assert resumed.average is not None
+    assert whole.average is not None
+    assert_equal(resumed.average.weights, whole.average.weights)
+    assert resumed.best_weights is not None
+    assert whole.best_weights is not None
+    assert_equal(resumed.best_weights, whole.best_weights)
+    assert resumed.progress == whole.progress
+    rows = [[{**row, "seconds": 0} for row in read_rows(tmp_path / name / "log.tsv")] for name in ("cut", "whole")]
+    assert rows[0] == rows[1]
+
+
+def test_more_epochs_go_on_from_a_finished_training(tmp_path: Path) -> None:
+    toy_run(tmp_path / "a", {"epochs": 1})
+    assert_equal(weights(toy_run(tmp_path / "a", {"epochs": 2})), weights(toy_run(tmp_path / "b", {"epochs": 2})))
+
+
+def test_ctrl_c_ends_after_a_step_with_a_checkpoint_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = training._optimiser_step
+
+    def interrupted(run: training.Run, *rest: Any) -> Any:
+        if (run.state.progress.epoch, run.state.progress.step) == (1, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(run, *rest)
+
+    monkeypatch.setattr(training, "_optimiser_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path / "cut", {"checkpoint_minutes": 10.0})
+    monkeypatch.undo()
+    assert find_checkpoints(tmp_path / "cut" / "checkpoints")[-1].name == "checkpoint-000001-000002.pt"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_equal(weights(toy_run(tmp_path / "cut")), weights(toy_run(tmp_path / "whole")))
+
+
+def test_training_works_in_a_thread_where_signals_cannot_be_caught(tmp_path: Path) -> None:
+    done: list[training.TrainingState] = []
+    thread = threading.Thread(target=lambda: done.append(toy_run(tmp_path, {"epochs": 1})))
+    thread.start()
+    thread.join()
+    assert done[0].progress.epoch == 1
+
+
+# --- what is computed -------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_and_every_epoch_has_its_row(tmp_path: Path) -> None:
+    toy_run(tmp_path, {"epochs": 9, "loss": "cyclic2.5d", "checkpoint_minutes": 10.0})
+    rows = read_rows(tmp_path / "log.tsv")
+    assert [row["plane"] for row in rows] == [plane_at(epoch, 1, 2 / 3) for epoch in range(9)]
+    for name in ("train_mse", "validation_mae", "validation_regional_error"):
+        assert float(rows[-1][name]) < 0.8 * float(rows[0][name])
+    expected = sum(w * float(rows[3][f"train_{part}"]) for part, w in (("mse", 1), ("ssim", 1), ("perceptual", 0.5)))
+    assert float(rows[3]["train_loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_accumulated_over_pieces_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    options = {"batch_size": 3, "epochs": 2, "clip_gradient_norm": 0.5}
+    whole = toy_run(tmp_path / "a", options, dropout=0.0)
+    pieces = toy_run(tmp_path / "b", {**options, "micro_batch_size": 1}, dropout=0.0)
+    assert_equal(weights(pieces), weights(whole), 2e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) -> None:
+    options = {"batch_size": 3, "ema_decay": 0.9}
+    made = {"dropout": 0.0, "adversarial": True}
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517")
+    assert program(tmp_path / "two", {**options, **made}, prefix=torchrun) == 0
+    one_process = toy_run(tmp_path / "one", options, **made)
+    assert_equal(finals(tmp_path / "two"), weights(one_process), 2e-5)
+    one, two = (read_rows(tmp_path / name / "log.tsv") for name in ("one", "two"))
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["plane"] == theirs["plane"]
+        for name in ("train_loss", "train_discriminator", "validation_loss", "validation_ssim"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    """With Adam the length of a step hides the gradient's; the first moment after one step shows it: 0.1 x gradient."""
+    state = toy_run(tmp_path, {"epochs": 1, "batch_size": 5, "clip_gradient_norm": 1e-3})
+    moments = [entry["exp_avg"] for entry in state.optimisers["generator"].state.values()]
+    norm = math.sqrt(sum(float(moment.square().sum()) for moment in moments))
+    assert norm == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def test_mixed_precision_trains_to_about_the_same_loss(tmp_path: Path) -> None:
+    single = toy_run(tmp_path / "a", {"epochs": 3}, dropout=0.0)
+    mixed = toy_run(tmp_path / "b", {"epochs": 3, "mixed_precision": "bf16"}, dropout=0.0)
+    losses = [float(read_rows(tmp_path / name / "log.tsv")[-1]["validation_loss"]) for name in ("a", "b")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert any((a != b).any() for a, b in zip(weights(single).values(), weights(mixed).values(), strict=True))
+
+
+def test_half_precision_on_a_cpu_is_refused() -> None:
+    with pytest.raises(SettingError, match="bf16 or off"):
+        autocast(Training(mixed_precision="fp16"), torch.device("cpu"))
+
+
+def test_the_cosine_is_that_of_torch_and_never_restarts() -> None:
+    settings = Training(learning_rate=5e-4, learning_rate_period=60)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=60)
+    for epoch in range(300):
+        assert learning_rate_at(epoch, settings) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimiser.step()
+        scheduler.step()
+
+
+def test_warm_up_rises_to_the_highest_rate_and_cosine_once_ends_near_zero() -> None:
+    settings = Training(warmup_epochs=4, learning_rate_schedule="cosine-once", epochs=50, learning_rate=1.0)
+    rates = [learning_rate_at(epoch, settings) for epoch in range(50)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(after < before for before, after in pairwise(rates[4:]))
+    assert rates[-1] < 0.01
+
+
+def test_every_scan_is_used_once_an_epoch_in_an_order_of_its_own() -> None:
+    orders = [[scan for batch in batches(7, 3, seed=5, epoch=epoch) for scan in batch] for epoch in range(6)]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert batches(7, 3, seed=5, epoch=2) == batches(7, 3, seed=5, epoch=2)
+    assert [len(batch) for batch in batches(7, 3, 0, 0)] == [3, 3, 1]
+    assert in_pieces([4, 5, 6], 2) == [[4, 5], [6]]
+    assert in_pieces([4, 5, 6], None) == [[4, 5, 6]]
+    assert in_pieces([], None) == []
+
+
+def test_the_same_numbers_give_the_same_random_stream_and_others_do_not() -> None:
+    def drawn(*numbers: int) -> float:
+        seed_everything(*numbers)
+        return float(torch.rand(())) + float(np.random.rand())  # noqa: NPY002
+
+    assert drawn(1, 2, 3, 0) == drawn(1, 2, 3, 0)
+    assert len({drawn(1, 2, 3, 0), drawn(1, 2, 4, 0), drawn(1, 3, 3, 0), drawn(1, 2, 3, 1)}) == 4
+
+
+def test_the_average_of_the_weights_is_the_slow_sum() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(network, decay=0.5)
+    expected = float(network.weight.detach())
+    for step in range(1, 6):
+        with torch.no_grad():
+            network.weight.fill_(float(step))
+        average.update(network)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert float(average.weights["weight"]) == pytest.approx(expected)
+    with averaged_weights(network, average):
+        assert float(network.weight.detach()) == pytest.approx(expected)
+    assert float(network.weight.detach()) == 5.0
+
+
+def test_recomputed_activations_give_the_same_gradient_from_less_memory() -> None:
+    from monai.networks.nets import UNet
+
+    kept: list[int] = []
+
+    def gradient(recompute: bool) -> dict[str, torch.Tensor]:
+        seed_everything(3)
+        network = UNet(3, 1, 1, channels=(4, 8, 16), strides=(2, 2), num_res_units=2, dropout=0.2)
+        names = list(network.state_dict())
+        assert checkpoint_activations(network) >= 5 if recompute else True
+        assert list(network.state_dict()) == names
+        seed_everything(4)
+        saved = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            value = network(torch.ones(1, 1, 16, 16, 16)).square().sum()
+        kept.append(saved)
+        value.backward()
+        return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+    assert_equal(gradient(True), gradient(False), 1e-6)
+    assert kept[0] < kept[1] / 2
+
+
+# --- best weights and early stopping ----------------------------------------------------------------------------------
+
+
+def slow_best_and_stop(losses: list[float], settings: Training) -> tuple[list[bool], int | None]:
+    """Which epochs are the best of their plane so far, and after which training stops: the rule, written out."""
+    better, stop = [], None
+    for epoch, loss in enumerate(losses):
+        plane = plane_at(epoch, settings.first_cycle, settings.cycle_factor)
+        turn = []
+        for earlier in range(epoch - 1, -1, -1):
+            if plane_at(earlier, settings.first_cycle, settings.cycle_factor) != plane:
+                break
+            turn.append(losses[earlier])
+        better.append(not turn or loss < min(turn))
+        last_best = max(i for i, flag in enumerate(better) if flag)
+        waited = [
+            e for e in range(last_best + 1, epoch + 1) if may_stop(e, settings.first_cycle, settings.cycle_factor)
+        ]
+        if stop is None and len(waited) >= settings.early_stopping_patience > 0:
+            stop = epoch
+    return better, stop
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_best_is_of_the_plane_in_turn_and_stopping_waits_for_the_third_round(seed: int) -> None:
+    settings = Training(first_cycle=8, cycle_factor=1.0, early_stopping_patience=4)
+    losses = np.random.default_rng(seed).normal(size=120).tolist()
+    better, stop = slow_best_and_stop(losses, settings)
+    assert stop is not None
+    assert stop > 2 * 3 * 8
+    progress, found = Progress(), []
+    for epoch, loss in enumerate(losses):
+        found.append(progress.take_validation(loss, plane_at(epoch, 8, 1.0), settings))
+        if progress.stopped:
+            break
+        progress.next_epoch()
+    assert epoch == stop
+    assert found == better[: stop + 1]
+
+
+def test_a_loss_without_planes_may_stop_at_once_and_patience_0_never_does() -> None:
+    def stopped(**options: Any) -> bool:
+        progress, settings = Progress(), Training(loss="mse_ssim", **options)
+        for loss in (1.0, 2.0, 2.0):
+            progress.take_validation(loss, "n/a", settings)
+        return progress.stopped
+
+    assert stopped(early_stopping_patience=2)
+    assert not stopped(early_stopping_patience=0)
+    assert not stopped(early_stopping_patience=3)
+
+
+def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    options = {"loss": "mse_ssim", "epochs": 40, "early_stopping_patience": 2, "tested_weights": "best"}
+    state = toy_run(tmp_path, {**options, "learning_rate": 0.1, "checkpoint_minutes": 10.0})
+    rows = read_rows(tmp_path / "log.tsv")
+    assert state.progress.stopped
+    assert len(rows) < 40
+    losses = [float(row["validation_loss"]) for row in rows]
+    assert [row["best"] for row in rows][-3:] == [1, 0, 0]
+    assert losses.index(min(losses)) == len(rows) - 3
+    assert state.best_weights is not None
+    assert any((state.best_weights[k] != v).any() for k, v in state.system.generator.state_dict().items())
+
+
+def test_means_over_parts_weigh_by_their_scans() -> None:
+    assert weighted_mean([({"a": 1.0, "b": 4.0}, 1), ({"a": 2.0}, 3)]) == {"a": 1.75, "b": 4.0}
+
+
+# --- what stops a training --------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_participants(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError) as caught:
+        toy_run(tmp_path, {"batch_size": 1, "loss": "mse_ssim"}, spoilt="03")
+    order = batches(5, 1, seed=1, epoch=0)
+    assert f"at epoch 0, batch {order.index([2])}, of participants sub-03:" in str(caught.value)
+    assert "learning_rate" in str(caught.value)
+
+
+def test_a_loss_far_above_the_first_one_is_divergence(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="has diverged at epoch"):
+        toy_run(tmp_path, {"loss": "mse_ssim", "learning_rate": 1e4, "epochs": 30, "ssim_weight": 0.0})
+
+
+def test_the_weights_of_a_training_that_diverged_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError):
+        toy_run(tmp_path, {"batch_size": 5, "loss": "mse_ssim"}, spoilt="03")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+# --- figures of validation --------------------------------------------------------------------------------------------
+
+
+def test_regional_means_are_those_of_a_loop_over_regions() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 2, 1001, 1007, 2035], size=(6, 7, 8))
+    suvr, mask = rng.normal(size=labels.shape), rng.random(labels.shape) < 0.7
+    found = regional_means(suvr, labels, mask)
+    for number, mean in zip(regions(), found, strict=True):
+        inside = mask & (labels == number)
+        assert (not inside.any() and math.isnan(mean)) or mean == pytest.approx(suvr[inside].mean())
+
+
+def test_the_toy_has_the_interface_of_the_real_systems() -> None:
+    from tau_pipeline.synthesis.systems import build_system
+
+    real = build_system("unet", "laptop", image_size=(16, 16, 16))
+    for name in ("name", "preset", "phases", "generator", "parameters_of", "step_loss"):
+        assert hasattr(real, name)
+        assert hasattr(ToySystem(), name)
