@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
 #: Perceptually uniform (van der Walt & Smith, SciPy 2015), dark where there is no uptake.
 UPTAKE_MAP = "inferno"
+#: Diverging, pale at no difference, told apart by colour-blind readers (Brewer, colorbrewer2.org).
+DIFFERENCE_MAP = "PuOr_r"
 #: Outlines: bright, absent from the colour map beneath, and told apart by colour-blind readers
 #: (after Okabe & Ito, Color Universal Design, 2008).
-ON_GREY, ON_COLOUR = "#ffb000", "#56e0ff"
+ON_GREY, ON_COLOUR, ON_PALE = "#ffb000", "#56e0ff", "#404040"
 
 #: Opacity of the inside of labels: enough to tell grey-matter regions apart, little over white matter and CSF.
 FILL_MEASURED, FILL_OTHER = 0.45, 0.1
@@ -215,6 +217,57 @@ def suvr_figure(
     return figure
 
 
+def synthetic_figure(
+    synthetic: Volume, t1w: Volume, mask: Volume, *, measured: Volume | None = None, reference: str = "CerebellarGM"
+) -> Figure:
+    """Axial slices of a synthetic SUVR map below the T1w and, if it is there, the measured map and the difference.
+
+    Same places and colour scale (0 to 3) as `suvr_figure`; differences, synthetic less measured, from -1 to 1.
+
+    Parameters
+    ----------
+    synthetic
+        3-D SUVR map made from the T1w; NaN is drawn grey.
+    t1w, mask
+        3-D T1w image and its brain mask on the same grid.
+    measured
+        3-D SUVR map from the PET on the same grid.
+    reference
+        Name of the reference region, for the colour bar.
+
+    Raises
+    ------
+    GridMismatchError
+        The images are not on one grid.
+    ImageError
+        The mask is empty.
+    """
+    scale, off = (0.0, 3.0), (-1.0, 1.0)
+    require_same_grid(synthetic=synthetic, t1w=t1w, mask=mask, measured=synthetic if measured is None else measured)
+    shown = {"T1w": t1w, "synthetic": synthetic}
+    if measured is not None:
+        less = np.asanyarray(synthetic.dataobj, np.float32) - np.asanyarray(measured.dataobj, np.float32)
+        shown = {"T1w": t1w, "measured": measured, "synthetic": synthetic, "difference": image_like(less, t1w)}
+    axial = _mosaic(world_box(mask), 7)[0]
+    rows = [[replace(view, note=note) for view in axial] for note in shown]
+    figure, panels = _sheet(rows, "Synthetic SUVR: made from the T1w by a model, not measured", bar=True)
+    window = grey_window(t1w, mask)
+    for axes, view in panels:
+        if view.note == "T1w":
+            _show_grey(axes, t1w, view, window)
+        elif view.note == "difference":
+            _show_uptake(axes, shown[view.note], view, off, DIFFERENCE_MAP)
+        else:
+            _show_uptake(axes, shown[view.note], view, scale)
+        _outline(axes, mask, view, {"T1w": ON_GREY, "difference": ON_PALE}.get(view.note, ON_COLOUR))
+    if measured is None:
+        _colour_bar(figure, scale, f"SUVR (reference: {reference})")
+    else:
+        _colour_bar(figure, scale, f"SUVR (reference: {reference})", span=(0.53, 0.9))
+        _colour_bar(figure, off, "Synthetic less measured SUVR", span=(0.07, 0.43), colours=DIFFERENCE_MAP)
+    return figure
+
+
 def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Volume | None = None) -> Figure:
     """Outline of a reference region, close up, on the T1w and, if given, on the SUVR below it.
 
@@ -373,10 +426,10 @@ def _show_grey(axes: Axes, img: Volume, view: View, window: tuple[float, float])
     axes.imshow(shown, cmap="gray", vmin=window[0], vmax=window[1], **_placed(view))
 
 
-def _show_uptake(axes: Axes, img: Volume, view: View, scale: tuple[float, float]) -> None:
+def _show_uptake(axes: Axes, img: Volume, view: View, scale: tuple[float, float], colours: str = UPTAKE_MAP) -> None:
     """Draw on the colour scale; pixels without a value (NaN, or outside the grid) are grey."""
     axes.set_facecolor("#404040")
-    axes.imshow(sample(img, view), cmap=UPTAKE_MAP, vmin=scale[0], vmax=scale[1], **_placed(view))
+    axes.imshow(sample(img, view), cmap=colours, vmin=scale[0], vmax=scale[1], **_placed(view))
 
 
 def _placed(view: View) -> dict[str, Any]:
@@ -411,15 +464,27 @@ def _activity_scale(top: float, unit: str) -> tuple[tuple[float, float], str]:
     return (0.0, top), f"Uptake ({unit or 'unit not stated'})"
 
 
-def _colour_bar(figure: Figure, scale: tuple[float, float], label: str) -> None:
+def _colour_bar(
+    figure: Figure,
+    scale: tuple[float, float],
+    label: str,
+    *,
+    span: tuple[float, float] | None = None,
+    colours: str = UPTAKE_MAP,
+) -> None:
+    """A colour bar at the right; ``span`` is its lower and upper end as parts of the height of the figure."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    height = figure.get_figheight()
-    axes = figure.add_axes((1 - (BAR_IN - 0.15) / WIDTH_IN, 0.25, 0.2 / WIDTH_IN, 1 - 0.25 - 0.9 / height))
-    bar = figure.colorbar(ScalarMappable(Normalize(*scale), UPTAKE_MAP), cax=axes, extend="max")
+    bottom, top = span or (0.25, 1 - 0.9 / figure.get_figheight())
+    axes = figure.add_axes((1 - (BAR_IN - 0.15) / WIDTH_IN, bottom, 0.2 / WIDTH_IN, top - bottom))
+    extend = "both" if scale[0] < 0 else "max"
+    bar = figure.colorbar(ScalarMappable(Normalize(*scale), colours), cax=axes, extend=extend)
     bar.set_label(label, fontsize=10, parse_math=False)
     bar.ax.tick_params(labelsize=9)
+    if scale[0] < 0:
+        # Fewer digits, since the minus sign takes their room.
+        bar.set_ticks(np.linspace(*scale, 5), labels=[f"{tick:.1f}" for tick in np.linspace(*scale, 5)])
 
 
 def _colour_table(dseg: Volume, colours: pd.DataFrame) -> NDArray[np.float32]:

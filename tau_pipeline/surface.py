@@ -7,6 +7,7 @@ hemispheres. It is a picture of a table: nothing of a participant's own folds is
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -46,12 +47,12 @@ SMOOTHINGS = 2
 #: How far the drawn surface is inflated: 0 shows the folds and hides the sulci, 1 shows all of the cortex.
 INFLATED = 0.6
 #: Cortex without a value, and no cortex (corpus callosum, thalamus).
-NO_VALUE, NO_CORTEX, BORDER = "#bdbdbd", "#ededed", "#3a3a3a"
+NO_VALUE, NO_CORTEX, BORDER = "#c9ccd0", "#989da3", "#3a3a3a"
 #: Faces this far behind the foremost one in the same spot of this width are hidden, mm.
 BEHIND_MM, SPOT_MM = 12.0, 3.0
 
 WIDTH_IN, DPI = 14.0, 120
-TOP_IN, NAME_IN, HEADING_IN, ROW_IN, BOTTOM_IN, BAR_IN = 0.42, 0.2, 0.24, 2.15, 0.3, 1.0
+TOP_IN, NAME_IN, HEADING_IN, ROW_IN, BOTTOM_IN, BAR_IN = 0.42, 0.2, 0.24, 2.15, 0.3, 1.3
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def cortex_figure(
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
     left, width = 0.08 / WIDTH_IN, (1 - BAR_IN / WIDTH_IN) / len(VIEWS)
     figure.text(left, 1 - 0.1 / height, title, va="top", fontsize=13, weight="bold", parse_math=False)
-    note = "Average cortex (fsaverage5), partly inflated. Mid grey: no value. Pale grey: no cortex."
+    note = "Average cortex (fsaverage5), partly inflated. Light grey: no value. Dark grey: no cortex."
     figure.text(left, 0.09 / height, note, va="bottom", fontsize=9, color="#444444")
     for place, (side, seen_from) in enumerate(VIEWS):
         name = f"{side.capitalize()}, {seen_from}"
@@ -150,7 +151,7 @@ def cortex_figure(
     bar = figure.colorbar(
         ScalarMappable(norm, colour_map), cax=figure.add_axes(place_of_bar), extend=_extend(rows, scale)
     )
-    bar.set_label(label, fontsize=10, parse_math=False)
+    bar.set_label(textwrap.fill(label, int(12 * length)), fontsize=10, parse_math=False)
     bar.ax.tick_params(labelsize=9)
     return figure
 
@@ -186,11 +187,12 @@ def draw_cortex(
     table = _colour_table(values, norm, colours)
     shown = table[of_face[seen]]
     # Without antialiasing the colours are those of the colour bar to the last bit, with no seams between faces.
-    polygons = PolyCollection(list(flat[half.faces[seen]]), facecolors=shown, edgecolors=shown, linewidths=0.4)
+    triangles: Any = flat[half.faces[seen]]
+    polygons = PolyCollection(triangles, facecolors=shown, edgecolors=shown, linewidths=0.4)
     polygons.set_antialiased(False)
-    axes.add_collection(polygons)
-    borders = flat[_borders(half, of_face, seen[_in_front(half, flat, depth, seen)])]
-    axes.add_collection(LineCollection(list(borders), colors=BORDER, linewidths=0.7))
+    axes.add_collection(polygons, autolim=False)
+    borders: Any = flat[_borders(half, of_face, seen[_in_front(half, flat, depth, seen)])]
+    axes.add_collection(LineCollection(borders, colors=BORDER, linewidths=0.7), autolim=False)
     low, high = flat.min(axis=0) - 2, flat.max(axis=0) + 2
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.set_axis_off()

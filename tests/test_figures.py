@@ -84,6 +84,8 @@ def all_figures(t1w: Volume, mask: Volume) -> dict[str, object]:
         "suvr": figures.suvr_figure(suvr, t1w, mask=mask),
         "reference": figures.reference_region_figure(t1w, core, "CerebellarGM", suvr=suvr),
         "reference on T1w alone": figures.reference_region_figure(t1w, core, "CerebellarGM"),
+        "synthetic": figures.synthetic_figure(suvr, t1w, mask, measured=image_like(np.zeros(mask.shape, "f4"), mask)),
+        "synthetic alone": figures.synthetic_figure(suvr, t1w, mask),
         "blend T1w": blend_t1w,
         "blend PET": blend_pet,
     }
@@ -236,6 +238,8 @@ def test_colour_bars_have_units_and_name_the_reference(drawn: dict[str, object])
     assert labels["suvr"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["reference"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["coregistration"] == ["Activity (kBq/mL)"]
+    assert labels["synthetic"] == ["SUVR (reference: CerebellarGM)", "Synthetic less measured SUVR"]
+    assert labels["synthetic alone"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["mask"] == labels["parcellation"] == []
 
 
@@ -254,6 +258,19 @@ def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> No
         assert len(shown) == 21
         assert {image.get_clim() for image in shown} == {(0.0, 3.0)}
         assert "0 to 3" in figure.texts[0].get_text()
+
+
+def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(drawn: dict[str, object]) -> None:
+    """The measured map is 0 here, so that the difference is the synthetic map itself."""
+    values = {note: [] for note in ("T1w", "measured", "synthetic", "difference")}
+    for axes in drawn["synthetic"].axes:
+        if axes.images:
+            values[axes.get_title().split(", ")[-1]].append(np.asarray(axes.images[0].get_array()))
+    assert [len(slices) for slices in values.values()] == [7] * 4
+    np.testing.assert_allclose(values["difference"], values["synthetic"], rtol=1e-6)
+    assert np.nanmax(values["measured"]) == 0
+    assert np.nanmax(values["synthetic"]) > 1
+    assert "not measured" in drawn["synthetic alone"].texts[0].get_text()
 
 
 def test_every_label_has_its_own_colour_beyond_255_too_and_one_without_is_grey(drawn: dict[str, object]) -> None:
@@ -308,6 +325,7 @@ def test_images_on_two_grids_are_refused() -> None:
         lambda: figures.coregistration_figure(t1w, other, mask),
         lambda: figures.suvr_figure(other, t1w, mask=mask),
         lambda: figures.reference_region_figure(t1w, mask, "Pons", suvr=other),
+        lambda: figures.synthetic_figure(t1w, t1w, mask, measured=other),
     ):
         with pytest.raises(GridMismatchError):
             draw()
