@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,8 +87,11 @@ def write_tsv(table: pd.DataFrame, path: AnyPath) -> Path:
     return write_text(text, path)
 
 
-def read_tsv(path: AnyPath) -> pd.DataFrame:
+def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
     """Read a BIDS table; ``n/a`` becomes missing, and nothing else does.
+
+    Columns named in ``text_columns`` stay text whatever they hold (participants called ``01``); the types of others
+    are found by pandas.
 
     Raises
     ------
@@ -103,6 +106,13 @@ def read_tsv(path: AnyPath) -> pd.DataFrame:
     if not path.is_file():
         raise MissingInputError(f"there is no table {path}")
     try:
-        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, encoding="utf-8-sig")
+        return pd.read_csv(
+            path,
+            sep="\t",
+            na_values=["n/a"],
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            dtype=dict.fromkeys(text_columns, "string"),
+        )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); mend the file") from exc

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tau_pipeline import roi
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError
@@ -51,6 +52,7 @@ _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("sex", "diagnosis", "state", "reason"),
 )
+_ROI_TEXTS = (*roi.IDENTITY, "region", "hemisphere", "kind", "reference_region")
 LONG_COLUMNS = (*roi.COLUMNS, "scan", "age", "sex", "diagnosis")
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
@@ -135,7 +137,7 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
         if match is None:
             continue
         stem, desc = match.groups()
-        table = read_tsv(path)
+        table = read_tsv(path, _ROI_TEXTS)
         if absent := [name for name in roi.COLUMNS if name not in table.columns]:
             raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run its participant again")
         for rank, (region, rows) in enumerate(table.groupby("reference_region", sort=False)):
@@ -148,7 +150,25 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
 # --- who the participants are -------------------------------------------------------------------------------------
 
 
-def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Demographics:
+    """Age, sex and diagnosis (the names in `DEMOGRAPHICS`) as far as the dataset's tables tell.
+
+    ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
+    not there.
+    """
+
+    of_participant: Mapping[str, Mapping[str, Any]]
+    of_session: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    def of(self, participant_id: str, session_id: str | None) -> dict[str, Any]:
+        """What is known for one scan: the session's own values before the participant's; the rest is missing."""
+        general = self.of_participant.get(participant_id, {})
+        own = self.of_session.get((participant_id, session_id or ""), {})
+        return {**dict.fromkeys(DEMOGRAPHICS), **general, **own}
+
+
+def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
     """Age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
 
     Parameters
@@ -158,12 +178,6 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
     diagnosis_column
         Its name in these tables; None takes the first of `DEMOGRAPHICS` that is there.
 
-    Returns
-    -------
-    DataFrame
-        ``participant_id``, ``session_id`` (missing for a row that holds for all sessions), ``age``, ``sex``,
-        ``diagnosis``; of these, the ones that the tables do not have are missing.
-
     Raises
     ------
     SettingError
@@ -171,62 +185,48 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
     DamagedFileError
         A table cannot be read or has no ``participant_id`` or ``session_id``.
     """
-    import pandas as pd
-
     root = Path(bids_dir)
     wanted = {**DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else DEMOGRAPHICS
-    parts, columns = [], set()
+    of_participant: dict[str, dict[str, Any]] = {}
+    of_session: dict[tuple[str, str], dict[str, Any]] = {}
+    columns: set[str] = set()
     if (root / "participants.tsv").is_file():
         table = _with_key(root / "participants.tsv", "participant_id", "sub-")
         columns |= set(table.columns)
-        parts.append(_picked(table, wanted).assign(participant_id=table["participant_id"], session_id=pd.NA))
+        of_participant = dict(zip(table["participant_id"], _picked(table, wanted), strict=True))
     for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
         table = _with_key(path, "session_id", "ses-")
         columns |= set(table.columns)
-        parts.append(_picked(table, wanted).assign(participant_id=path.parent.name, session_id=table["session_id"]))
-    if diagnosis_column and diagnosis_column.lower() not in {str(name).lower() for name in columns}:
+        keys = [(path.parent.name, session) for session in table["session_id"]]
+        of_session |= dict(zip(keys, _picked(table, wanted), strict=True))
+    if diagnosis_column and diagnosis_column.lower() not in {name.lower() for name in columns}:
         raise SettingError(
             f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
-            f"there are: {', '.join(sorted(map(str, columns))) or 'none'}"
+            f"there are: {', '.join(sorted(columns)) or 'none'}"
         )
-    empty = pd.DataFrame(columns=["participant_id", "session_id", *DEMOGRAPHICS], dtype=object)
-    return pd.concat([empty, *parts], ignore_index=True)[list(empty.columns)]
+    return Demographics(of_participant, of_session)
 
 
 def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
-    table = read_tsv(path).dropna(axis=0, how="all")
+    table = read_tsv(path, [key]).dropna(axis=0, how="all")
     if key not in table.columns:
         raise DamagedFileError(f"{path} has no column {key}; mend the table")
     table[key] = [prefix + str(value).removeprefix(prefix) for value in table[key]]
     return table
 
 
-def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> pd.DataFrame:
-    """The columns `DEMOGRAPHICS` of a table, by their first spelling that it has."""
+def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
+    """For each row its values of `DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
     import pandas as pd
 
     by_name = {str(name).lower(): name for name in table.columns}
-    picked = {}
+    picked: dict[str, Any] = {}
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
-        picked[name] = table[own] if own is not None else pd.Series(pd.NA, index=table.index, dtype=object)
-    return pd.DataFrame(picked)
-
-
-def demographics_of(table: pd.DataFrame, participant_id: str, session_id: str | None) -> dict[str, Any]:
-    """What `read_demographics` found for one scan: the session's own values before the participant's."""
-    import pandas as pd
-
-    found: dict[str, Any] = dict.fromkeys(DEMOGRAPHICS, pd.NA)
-    own = table[table["participant_id"] == participant_id]
-    general, of_session = own[own["session_id"].isna()], own[own["session_id"] == session_id]
-    for rows in (general, of_session):
-        for name in DEMOGRAPHICS:
-            values = rows[name].dropna()
-            if len(values):
-                found[name] = values.iloc[-1]
-    age = pd.to_numeric(found["age"], errors="coerce")
-    return {**found, "age": pd.NA if pd.isna(age) else float(age)}
+        if own is not None:
+            picked[name] = pd.to_numeric(table[own], errors="coerce") if name == "age" else table[own]
+    rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
+    return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
 
 # --- standardisation ----------------------------------------------------------------------------------------------
@@ -282,28 +282,32 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: pd.DataFrame) -> pd.DataFrame:
+def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
     """All region tables stacked, a row a region: `LONG_COLUMNS`, with ``suvr_z`` filled where there is a fit."""
     import pandas as pd
 
-    parts = []
-    for scan in scans:
-        rows = scan.rows.copy()
-        fit = fit_of(fits, scan)
-        if fit is not None:
-            rows["suvr_z"] = fit.apply(rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan), scan.manufacturer)
-        session = rows["session_id"].iloc[0]
-        who = demographics_of(demographics, scan.participant_id, None if pd.isna(session) else str(session))
-        parts.append(rows.assign(scan=scan.key, **who))
-    if not parts:
+    if not scans:
         return pd.DataFrame(columns=list(LONG_COLUMNS))
-    # Columns that are all missing in one scan and numbers in another are joined as they are.
-    table = pd.concat([part.astype(object) for part in parts], ignore_index=True)[list(LONG_COLUMNS)]
-    numbers = ["volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z", "age"]
-    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    table = pd.concat([scan.rows for scan in scans], ignore_index=True)
+    lengths = [len(scan.rows) for scan in scans]
+    table["suvr_z"] = np.concatenate([_standardised(scan, fit_of(fits, scan)) for scan in scans])
+    sessions = [scan.rows["session_id"].iloc[0] for scan in scans]
+    who = pd.DataFrame(
+        [
+            {"scan": scan.key, **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses))}
+            for scan, ses in zip(scans, sessions, strict=True)
+        ]
+    )
+    table[list(who.columns)] = who.loc[np.repeat(np.arange(len(scans)), lengths)].to_numpy()
+    table["age"] = pd.to_numeric(table["age"])
     for name in ("index", "n_voxels"):
-        table[name] = pd.to_numeric(table[name], errors="coerce").astype("Int64")
-    return table
+        table[name] = table[name].astype("Int64")
+    return table[list(LONG_COLUMNS)]
+
+
+def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.float64]:
+    values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
+    return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.manufacturer)
 
 
 def column_name(region: str, hemisphere: str, kind: str) -> str:
@@ -354,7 +358,7 @@ def status_table(
     scans: Sequence[FoundScan],
     statuses: Mapping[str, ScanStatus],
     fits: Sequence[Standardization],
-    demographics: pd.DataFrame,
+    demographics: Demographics,
 ) -> pd.DataFrame:
     """A row for every scan that was asked for or is there: `STATUS_COLUMNS`.
 
@@ -370,7 +374,7 @@ def status_table(
         told.add((status.stem, "measured"))
         rows.append(_asked_row(key, status, scan, fits))
     rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in told]
-    rows = [{**row, **demographics_of(demographics, row["participant_id"], row.get("session_id"))} for row in rows]
+    rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
     table = pd.DataFrame(rows, columns=list(STATUS_COLUMNS)).sort_values(["scan", "source"], ignore_index=True)
     table[list(_TEXTS)] = table[list(_TEXTS)].astype("string")
     numbers = [name for name in STATUS_COLUMNS if name not in _TEXTS]

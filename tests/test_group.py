@@ -19,7 +19,6 @@ from tau_pipeline.files import read_json, read_tsv, write_tsv
 from tau_pipeline.group import (
     LONG_COLUMNS,
     STATUS_COLUMNS,
-    demographics_of,
     find_scans,
     one_way_test,
     read_demographics,
@@ -315,7 +314,7 @@ def test_without_participants_tsv_the_columns_are_missing_and_the_table_is_whole
 def test_the_diagnosis_column_can_be_chosen_and_must_be_there(tmp_path: Path) -> None:
     bids, _ = write_cohort(tmp_path, n=3)
     found = read_demographics(bids, "sex")
-    assert demographics_of(found, "sub-01", None)["diagnosis"] == "M"
+    assert found.of("sub-01", None)["diagnosis"] == "M"
     with pytest.raises(SettingError, match=r"'stage'; there are: age, group, participant_id, sex"):
         read_demographics(bids, "stage")
 
@@ -323,7 +322,7 @@ def test_the_diagnosis_column_can_be_chosen_and_must_be_there(tmp_path: Path) ->
 def test_ages_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
     (tmp_path / "participants.tsv").write_text("participant_id\tAGE\tDX\nsub-1\t89+\tAD\n2\t71\tn/a\n")
     found = read_demographics(tmp_path)
-    one, two = demographics_of(found, "sub-1", None), demographics_of(found, "sub-2", "ses-x")
+    one, two = found.of("sub-1", None), found.of("sub-2", "ses-x")
     assert pd.isna(one["age"])
     assert one["diagnosis"] == "AD"
     assert two["age"] == 71
