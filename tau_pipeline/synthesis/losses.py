@@ -32,6 +32,7 @@ from tau_pipeline.synthesis.perceptual import (
     Scaling,
     ThreePlanePerceptualLoss,
     VolumePerceptualLoss,
+    check_slice_settings,
 )
 from tau_pipeline.synthesis.schedule import plane_at
 
@@ -105,8 +106,7 @@ class LossSettings:
     features_seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = {"kind": LossKind, "empty_slices": EmptySlices, "scaling": Scaling, "features": FeatureKind}
-        for name, kind in choices.items():
+        for name, kind in {"kind": LossKind, "features": FeatureKind}.items():
             known = get_args(kind)
             _require(getattr(self, name) in known, name, getattr(self, name), f"one of {', '.join(known)}")
         for name in ("mse", "ssim", "perceptual"):
@@ -119,7 +119,8 @@ class LossSettings:
             _require(math.isfinite(value) and value > 0, name, value, "a number above 0")
         odd = isinstance(self.ssim_window, int) and self.ssim_window > 0 and self.ssim_window % 2 == 1
         _require(odd, "ssim_window", self.ssim_window, "an odd whole number above 0")
-        plane_at(0, self.first_cycle, self.factor)
+        check_slice_settings(self.chunk, self.empty_slices, self.empty_fraction, self.scaling)
+        plane_at(0, self.first_cycle, self.factor)  # refuses a schedule that cannot be
 
     @property
     def needs_features(self) -> bool:

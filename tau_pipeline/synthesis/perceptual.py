@@ -75,7 +75,7 @@ class PlanePerceptualLoss(nn.Module):
     ) -> None:
         super().__init__()
         _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
-        _check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
+        check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
         self.features = frozen(grey_input(features))
         self.chunk = chunk
         self.empty_slices = empty_slices
@@ -357,7 +357,14 @@ def _check_device(volumes: Tensor, features: nn.Module) -> None:
         )
 
 
-def _check_slice_settings(chunk: int | None, empty_slices: str, empty_fraction: float, scaling: str) -> None:
+def check_slice_settings(chunk: int | None, empty_slices: str, empty_fraction: float, scaling: str) -> None:
+    """Refuse settings of `PlanePerceptualLoss` that cannot be used.
+
+    Raises
+    ------
+    SettingError
+        The message names the setting and the value.
+    """
     whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0
     _require(chunk is None or whole, "chunk", chunk, "a whole number above 0, or None to go by free memory")
     _require(empty_slices in ("skip", "paper"), "empty_slices", empty_slices, "skip or paper")
