@@ -484,7 +484,8 @@ def _colour_bar(
     bar.ax.tick_params(labelsize=9)
     if scale[0] < 0:
         # Fewer digits, since the minus sign takes their room.
-        bar.set_ticks(np.linspace(*scale, 5), labels=[f"{tick:.1f}" for tick in np.linspace(*scale, 5)])
+        ticks = np.linspace(*scale, 5).tolist()
+        bar.set_ticks(ticks, labels=[f"{tick:.1f}" for tick in ticks])
 
 
 def _colour_table(dseg: Volume, colours: pd.DataFrame) -> NDArray[np.float32]:

@@ -29,7 +29,9 @@ MARKERS = ("o", "^", "s", "D", "v", "P")
 #: What is not stated, and what is left when there are more groups than colours.
 NOT_STATED, REST, GREY = "not stated", "other", "#7a7a7a"
 #: More groups than this share one place on the axis.
-MOST_MANUFACTURERS = 8
+MOST_MANUFACTURERS = 5
+#: More groups than this are counted under a panel and not named.
+MOST_NAMED = 5
 #: A figure further from the cohort's mean than this many standard deviations is marked.
 OUTLIER_Z = 2.5
 #: What counts as Alzheimer's disease among the diagnoses, in lower case.
@@ -45,9 +47,9 @@ QUALITY = {
 }
 
 WIDTH_IN, DPI = 14.0, 120
-TOP_IN, PLOT_IN, TICKS_IN, LINE_IN, SIDE_IN = 0.85, 2.7, 0.58, 0.19, 0.8
+TOP_IN, PLOT_IN, TICKS_IN, LINE_IN, SIDE_IN, CHAR_IN = 0.85, 2.7, 0.72, 0.19, 0.8, 0.092
 #: Characters of 9.5 pt that fit under a panel a third of the figure wide.
-LINE_CHARS = 68
+LINE_CHARS = 63
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def sentence_of(heading: str, test: OneWay) -> str:
 
     Spaces that must not be broken are no-break spaces.
     """
-    groups = f"({', '.join(f'{name} {count}' for name, count in test.n.items()) or 'no group'})"
+    groups = f"({n_text(test.n)})"
     if not np.isfinite(test.f):
         return f"{heading}: not tested, too few scans or groups {groups}"
     freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
@@ -227,6 +229,13 @@ def sentence_of(heading: str, test: OneWay) -> str:
     return (
         f"{heading}: " + f"F({freedom}) = {test.f:.2f}, p = {chance}".replace(" ", "\N{NO-BREAK SPACE}") + f" {groups}"
     )
+
+
+def n_text(n: Mapping[str, int]) -> str:
+    """The number of scans of each group, or of many groups the smallest and largest."""
+    if len(n) > MOST_NAMED:
+        return f"{len(n)} groups of {min(n.values())} to {max(n.values())}"
+    return ", ".join(f"{name} {count}" for name, count in n.items()) or "no group"
 
 
 def p_text(p: float) -> str:
@@ -284,7 +293,7 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
     values = _numbers(table, column).to_numpy()
     manufacturers = _levels(table["manufacturer_group"], MOST_MANUFACTURERS)
     diagnoses = _levels(table["diagnosis_group"], len(COLOURS))
-    style, width = _style(diagnoses), 0.8 / len(diagnoses)
+    style, width = _style(diagnoses), 0.8 / max(len(diagnoses), 1)
     size = float(np.clip(3000 / max(len(table), 1), 8, 34))
     for k, manufacturer in enumerate(manufacturers):
         for d, diagnosis in enumerate(diagnoses):
@@ -303,9 +312,9 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
                     across[ring], values[own][ring], s=110, facecolors="none", edgecolors="black", linewidths=1.2
                 )
     counts = [int((np.isfinite(values) & (table["manufacturer_group"] == one)).sum()) for one in manufacturers]
-    width_chars = 40 // max(len(manufacturers), 1)
-    ticks = [f"{_short(one, max(width_chars, 7))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
-    axes.set_xticks(range(len(manufacturers)), ticks, fontsize=10, parse_math=False)
+    room_in = axes.get_position().width * WIDTH_IN / max(len(manufacturers), 1)
+    ticks = [f"{_short(one, int(room_in / CHAR_IN))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
+    axes.set_xticks(range(len(manufacturers)), ticks, fontsize=10 if len(ticks) < 5 else 8.5, parse_math=False)
     axes.set_xlim(-0.5, len(manufacturers) - 0.5)
     axes.set_ylabel(label, fontsize=10.5)
     axes.tick_params(axis="y", labelsize=10)
@@ -325,7 +334,8 @@ def _spread(count: int) -> NDArray[np.float64]:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """A name in two lines of so many characters at most, the rest cut off."""
+    return "\n".join(textwrap.wrap(text, max(most, 3), max_lines=2, placeholder="…")) or text[:most]
 
 
 def _tests_of(table: pd.DataFrame, column: str) -> list[tuple[str, OneWay]]:
@@ -390,7 +400,7 @@ def _legend(figure: Figure, table: pd.DataFrame) -> None:
             linestyle="",
             marker=style[name][1],
             color=style[name][0],
-            label=f"{_short(name, 28)} ({counts[name]})",
+            label=f"{textwrap.shorten(name, 20, placeholder='…')} ({counts[name]})",
         )
         for name in diagnoses
     ]

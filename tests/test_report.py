@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tau_pipeline.atlas import label_table
@@ -32,6 +33,10 @@ SIDECAR = {
     "RegistrationMetric": 1.1823,
     "SmoothingFWHM": 0.0,
     "EffectiveFWHM": "n/a",
+    "BrainMean": 1.187,
+    "BrainStandardDeviation": 0.2811,
+    "CorticalPercentiles": {"75": 1.31, "90": 1.5204, "99": 2.02},
+    "Noise": 0.0712,
     "SoftwareName": "tau-pipeline",
     "SoftwareVersion": "0.1.0",
     "Assumptions": ["the PET has one frame; it was taken as the late image"],
@@ -72,6 +77,20 @@ class Reader(HTMLParser):
 
     def attributes(self, *names: str) -> list[str]:
         return [attrs[name] for _, attrs in self.tags for name in names if name in attrs]
+
+
+@pytest.fixture(autouse=True)
+def quick_cortex(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """A blank picture in place of the cortex, except in tests that name it; the maps that were to be drawn."""
+    asked: list[dict] = []
+
+    def blank(rows: dict, title: str, scale: tuple[float, float], label: str, colours: str) -> Figure:
+        asked.append({"rows": rows, "title": title, "scale": scale, "label": label, "colours": colours})
+        return Figure((0.5, 0.25))
+
+    if "real_picture" not in request.node.name:
+        monkeypatch.setattr("tau_workflows.report.cortex_figure", blank)
+    return asked
 
 
 def png(path: Path, colour: tuple[int, int, int] = (200, 30, 90)) -> Path:
@@ -117,7 +136,7 @@ def test_the_page_is_sub_label_html_in_the_output_folder(output: Path) -> None:
 
 
 def test_every_figure_is_embedded_as_a_readable_image(output: Path) -> None:
-    sources = Reader(page_of(output)).attributes("src")
+    sources = [source for source in Reader(page_of(output)).attributes("src") if "image/jpeg" in source]
     assert len(sources) == len(list(output.rglob("figures/*.png"))) == 7
     for source in sources:
         head, content = source.split(",")
@@ -158,6 +177,10 @@ def test_quality_numbers_stand_with_their_units(output: Path) -> None:
     assert facts["Volume of the brain mask"] == "1000 mL"
     assert facts["Window after injection"] == "80 to 100 min"
     assert facts["Smoothing applied, FWHM"] == "0 mm"
+    assert facts["Mean SUVR of the brain"] == "1.187"
+    assert facts["Standard deviation of SUVR over the brain"] == "0.2811"
+    assert facts["SUVR of cortex at percentiles"] == "75: 1.31, 90: 1.52, 99: 2.02"
+    assert facts["Noise (SD), SUVR"] == "0.0712"
     assert facts["Effective resolution, FWHM"] == "n/a"
 
 
@@ -187,6 +210,65 @@ def test_composites_stand_in_the_summary(output: Path) -> None:
     table = read_tsv(next(output.rglob("*_rois.tsv"))).query("kind == 'composite' and hemisphere == 'both'")
     row = next(row for row in Reader(page_of(output)).rows if "CerebellarGM" in row)
     assert [f"{value:.3f}" for value in table["suvr_mean"]] == [cell.strip() for cell in row[2:]]
+
+
+def test_each_region_table_is_drawn_on_the_cortex_with_its_numbers(output: Path, quick_cortex: list[dict]) -> None:
+    rois(PetNames(output, {"sub": "01", "trc": "AV1451"}).rois, "CerebellarGM", "Pons")
+    page = page_of(output)
+    table = read_tsv(next(output.rglob("*_rois.tsv"))).query("kind == 'cortical' and reference_region == 'Pons'")
+    assert [one["label"] for one in quick_cortex] == ["SUVR (reference: CerebellarGM)", "SUVR (reference: Pons)"]
+    assert {one["scale"] for one in quick_cortex} == {(0.0, 3.0)}
+    drawn = quick_cortex[1]["rows"][""]
+    assert drawn == pytest.approx(dict(zip(table["index"], table["suvr_mean"], strict=True)))
+    assert page.count("data:image/png") == 2
+
+
+def test_a_real_picture_of_the_cortex_is_embedded_in_its_size(output: Path) -> None:
+    [source] = [one for one in Reader(page_of(output)).attributes("src") if "image/png" in one]
+    with Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) as picture:
+        assert picture.size[0] == 1680
+        assert len(picture.convert("RGB").getcolors(10**6)) > 50
+
+
+def test_a_table_without_cortex_has_no_picture_of_it(output: Path, quick_cortex: list[dict]) -> None:
+    path = next(output.rglob("*_rois.tsv"))
+    write_tsv(read_tsv(path).query("kind != 'cortical'"), path)
+    assert "Braak I" in page_of(output)
+    assert quick_cortex == []
+
+
+def synthetic_files(output: Path, **entities: str) -> None:
+    """A synthetic map's sidecar and region table, 0.25 above the measured one."""
+    pet = PetNames(output, {"sub": "01", **entities})
+    said = {"Description": "Model 0a1b2c", "Assumptions": ["taken as Siemens"], "ReferenceRegion": "CerebellarGM"}
+    write_json(said, sidecar_path(pet.suvr()).with_name(sidecar_path(pet.suvr()).name.replace("suvr", "synthSUVR")))
+    table = read_tsv(PetNames(output, {"sub": "01", "trc": "AV1451"}).rois)
+    table["source"], table["suvr_mean"] = "synthetic", table["suvr_mean"] + 0.25
+    write_tsv(table, pet.rois.with_name(pet.rois.name.replace("suvr", "synthSUVR")))
+    png(pet.figure("synthSUVR"))
+
+
+def test_a_synthetic_scan_stands_beside_the_measured_one_and_says_so(output: Path, quick_cortex: list[dict]) -> None:
+    synthetic_files(output, trc="AV1451")
+    reader = Reader(page_of(output))
+    assert "Regions, synthetic SUVR, reference CerebellarGM" in reader.text
+    assert "Synthetic: made from the T1w by a model, not measured. Model 0a1b2c" in reader.text
+    assert "PET, tracer AV1451 (synthetic)" in reader.text
+    rows = [row for row in reader.rows if row[0] == "Braak I" and len(row) == 4]
+    assert len(rows) == 1
+    assert float(rows[0][2]) - float(rows[0][1]) == pytest.approx(0.25, abs=0.0011)
+    assert rows[0][3] == "+0.250"
+    assert len(quick_cortex) == 3
+    assert list(quick_cortex[2]["rows"][""].values()) == pytest.approx([0.25] * len(quick_cortex[2]["rows"][""]))
+    assert quick_cortex[2]["scale"] == (-1.0, 1.0)
+    assert find_scans(output, "sub-01")[1].title == "PET, tracer AV1451"
+
+
+def test_a_scan_that_is_synthetic_alone_is_called_so(output: Path) -> None:
+    synthetic_files(output, trc="MK6240")
+    titles = [scan.title for scan in find_scans(output, "sub-01")]
+    assert titles == ["T1w", "PET, tracer AV1451", "Synthetic PET, tracer MK6240"]
+    assert "Synthetic beside measured" not in Reader(page_of(output)).text
 
 
 def test_each_reference_region_has_its_own_table(output: Path) -> None:
@@ -223,7 +305,7 @@ def test_errors_of_this_participant_alone_are_shown(output: Path) -> None:
 
 def test_figures_of_another_participant_stay_away(output: Path) -> None:
     png(AnatNames(output, {"sub": "010"}).figure("brainMask"))
-    assert page_of(output).count("data:image") == 7
+    assert page_of(output).count("data:image/jpeg") == 7
 
 
 def test_sessions_and_tracers_have_sections_of_their_own(output: Path) -> None:

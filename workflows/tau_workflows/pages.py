@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ def template(name: str) -> Any:
 
 def figure_uri(figure: Figure) -> str:
     """A matplotlib figure as PNG in a data URI; the same figure gives the same text."""
-    with io.BytesIO() as png:
+    with io.BytesIO() as png, warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; the tables of the page have it right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         content = base64.b64encode(png.getvalue()).decode("ascii")
     return f"data:image/png;base64,{content}"

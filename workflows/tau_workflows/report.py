@@ -10,14 +10,16 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.derivatives import page_path
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
+from tau_pipeline.figures import DIFFERENCE_MAP, UPTAKE_MAP
 from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.surface import cortex_figure
 from tau_pipeline.volume import load_volume, voxel_volume_mm3
 from tau_workflows import pages
 
@@ -39,6 +41,10 @@ FIGURES = {
         "Ventricles, brain stem and the border of the brain in the PET should lie on the edges of the T1w.",
     ),
     "suvr": ("SUVR", "One fixed scale for all participants."),
+    "synthSUVR": (
+        "Synthetic SUVR",
+        "Made from the T1w by a model, not measured. Same places and scale as the measured SUVR, where there is one.",
+    ),
     "reference": (
         "Reference region",
         "The region should keep clear of its neighbours and of tissue outside the brain.",
@@ -58,11 +64,18 @@ QUALITY = {
     "ReferenceValue": ("Mean of the reference region, in the unit of the PET", ""),
     "ReferenceRegionVolume": ("Volume of the reference region", "mm³"),
     "RegistrationMetric": ("Fit of PET to T1w (normalised mutual information)", ""),
+    "BrainMean": ("Mean SUVR of the brain", ""),
+    "BrainStandardDeviation": ("Standard deviation of SUVR over the brain", ""),
+    "CorticalPercentiles": ("SUVR of cortex at percentiles", ""),
+    "Noise": ("Noise (SD), SUVR", ""),
     "SmoothingFWHM": ("Smoothing applied, FWHM", "mm"),
     "EffectiveFWHM": ("Effective resolution, FWHM", "mm"),
     "Labels": ("Labels", ""),
     "SettingsHash": ("Settings (hash)", ""),
 }
+
+#: Ends of the colour scale of SUVR, as in `tau_pipeline.figures.suvr_figure`, and of differences of SUVR.
+SUVR_SCALE, DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
 
 COMPOSITES = {
     "braak1": "Braak I",
@@ -94,6 +107,16 @@ class Regions:
     cortical: list[dict[str, str]]
     others: list[dict[str, str]]
     file: str
+    brain: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measured and synthetic SUVR of one scan for one reference region: the composites as text, and a picture."""
+
+    reference: str
+    composites: list[dict[str, str]]
+    brain: str
 
 
 @dataclass
@@ -107,6 +130,7 @@ class Scan:
     blend: list[Figure] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
     regions: list[Regions] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -156,6 +180,7 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
     Files that cannot be read are named in ``problems`` of their scan; they never stop the page.
     """
     scans: dict[tuple[str, ...], Scan] = {}
+    tables: dict[tuple[str, ...], list[pd.DataFrame]] = {}
     files = sorted(path for path in (output_dir / label).rglob("*") if not path.name.startswith("."))
     for path in files:
         entities, suffix = name_parts(path)
@@ -165,10 +190,19 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
         key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
         scan = scans.setdefault(key, _new_scan(kind, entities))
         try:
-            _add(scan, path, entities, suffix)
+            if suffix == "rois":
+                table = read_tsv(path)
+                scan.regions.extend(region_tables(table, path.name))
+                tables.setdefault(key, []).append(table)
+            else:
+                _add(scan, path, entities, suffix)
         except TauPipelineError as exc:
             scan.problems.append(str(exc))
-    for scan in scans.values():
+    for key, scan in scans.items():
+        scan.comparisons = comparisons(tables.get(key, []))
+        if _is_synthetic(scan):
+            scan.title = f"Synthetic {scan.title}"
+        scan.maps.sort(key=lambda one: (one["synthetic"], not one["file"].endswith("_desc-suvr_pet.json"), one["file"]))
         scan.figures.sort(key=lambda figure: _rank(figure.name))
         scan.assumptions = list(dict.fromkeys(scan.assumptions))
     return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
@@ -204,8 +238,6 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
     if path.suffix == ".png":
         figure = embed(path, entities.get("desc", ""))
         (scan.blend if entities.get("desc") in BLEND else scan.figures).append(figure)
-    elif path.name.endswith("_rois.tsv"):
-        scan.regions.extend(region_tables(read_tsv(path), path.name))
     elif suffix == "mask":
         scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
     else:
@@ -213,9 +245,18 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
         assumed = sidecar.get("Assumptions", [])
         scan.assumptions.extend([assumed] if isinstance(assumed, str) else map(str, assumed))
         if suffix == "pet":
-            scan.maps.append({"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar})
+            synthetic = entities.get("desc", "").startswith("synth")
+            known = {"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar, "synthetic": synthetic}
+            scan.maps.append(known | {"description": _text(sidecar.get("Description", ""))})
         elif suffix == "dseg" and "Labels" in sidecar:
             scan.facts.append(("Labels", _text(sidecar["Labels"])))
+
+
+def _is_synthetic(scan: Scan) -> bool:
+    """Whether all that is known of a PET scan was made by a model."""
+    of_regions = [found.source == "synthetic" for found in scan.regions]
+    of_maps = [bool(one["synthetic"]) for one in scan.maps]
+    return bool(of_regions + of_maps) and all(of_regions + of_maps)
 
 
 def embed(path: Path, desc: str) -> Figure:
@@ -268,7 +309,9 @@ def _window(sidecar: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A JSON value as a short text: numbers with four digits, lists separated by commas."""
+    """A JSON value as a short text: numbers with four digits, lists and objects separated by commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text(one)}" for name, one in value.items())
     if isinstance(value, bool) or not isinstance(value, float | int | list):
         return str(value)
     if isinstance(value, list):
@@ -291,7 +334,17 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
     DamagedFileError
         The table lacks a column that the page needs.
     """
-    needed = {"reference_region", "source", "kind", "region", "hemisphere", "n_voxels", "volume_mm3", "suvr_mean"}
+    needed = {
+        "reference_region",
+        "source",
+        "kind",
+        "region",
+        "index",
+        "hemisphere",
+        "n_voxels",
+        "volume_mm3",
+        "suvr_mean",
+    }
     if absent := sorted(needed - set(table.columns)):
         raise DamagedFileError(f"the table {file} has no column {', '.join(absent)}; run the participant again")
     found = []
@@ -305,9 +358,65 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
                 cortical=_by_hemisphere(of_kind["cortical"]),
                 others=_by_hemisphere(of_kind["subcortical"]) + _by_hemisphere(of_kind["reference"]),
                 file=file,
+                brain=_brain(rows, _cell(reference), _cell(source)),
             )
         )
     return found
+
+
+def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
+    """Measured beside synthetic SUVR for each reference region that has both, from the region tables of one scan."""
+    import pandas as pd
+
+    if not tables:
+        return []
+    together = pd.concat(tables, ignore_index=True)
+    found = []
+    for reference, rows in together.groupby("reference_region", sort=False):
+        keyed = rows.set_index(["region", "hemisphere"])
+        measured, synthetic = (keyed[keyed["source"] == source] for source in ("measured", "synthetic"))
+        if measured.empty or synthetic.empty or not (measured.index.is_unique and synthetic.index.is_unique):
+            continue
+        both = measured.join(synthetic["suvr_mean"].rename("synthetic_mean"), how="inner").reset_index()
+        both["difference"] = both["synthetic_mean"] - both["suvr_mean"]
+        composite = both[(both["kind"] == "composite") & (both["hemisphere"] == "both")]
+        lines = [
+            {
+                "region": COMPOSITES.get(row["region"], str(row["region"])),
+                "measured": _cell(row["suvr_mean"], ".3f"),
+                "synthetic": _cell(row["synthetic_mean"], ".3f"),
+                "difference": _cell(row["difference"], "+.3f"),
+            }
+            for row in composite.to_dict("records")
+        ]
+        found.append(Comparison(str(reference), lines, _difference_brain(both, str(reference))))
+    return found
+
+
+def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
+    """The region means on the average cortex as a data URI; empty if no cortical region has a value."""
+    values = _cortical(rows, "suvr_mean")
+    title = f"Regional mean of {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
+    if not values:
+        return ""
+    return pages.figure_uri(
+        cortex_figure({"": values}, title, SUVR_SCALE, f"SUVR (reference: {reference})", UPTAKE_MAP)
+    )
+
+
+def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
+    values = _cortical(rows, "difference")
+    title = "Regional mean SUVR, synthetic less measured"
+    if not values:
+        return ""
+    label = f"Difference of SUVR (reference: {reference})"
+    return pages.figure_uri(cortex_figure({"": values}, title, DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
+
+
+def _cortical(rows: pd.DataFrame, column: str) -> dict[int, float]:
+    """A column of the cortical regions by FreeSurfer number, without what is missing."""
+    cortical = rows[(rows["kind"] == "cortical") & rows["index"].notna() & rows[column].notna()]
+    return {int(number): float(value) for number, value in zip(cortical["index"], cortical[column], strict=True)}
 
 
 def _by_hemisphere(rows: pd.DataFrame) -> list[dict[str, str]]:
