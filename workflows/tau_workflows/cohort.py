@@ -21,13 +21,13 @@ from tau_pipeline.bids_validation import ValidationReport, ValidatorError, valid
 from tau_pipeline.config import Configuration, Execution
 from tau_pipeline.derivatives import check_output_dir, error_path, page_path, write_dataset_files
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
-from tau_pipeline.files import read_json, write_json, write_text
+from tau_pipeline.files import read_json, write_json
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
-from tau_workflows.methods import methods_text
+from tau_workflows.methods import write_methods
 from tau_workflows.participant import outcome_path
 from tau_workflows.report import write_participant_report
 
@@ -71,7 +71,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         sys.stdout.write(plan_table(plan).to_csv(sep="\t", index=False, na_rep="n/a"))
         return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
-    methods = write_text(methods_text(config.settings), output_dir / "logs" / "CITATION.md")
+    methods = write_methods(output_dir, config.settings)
     if config.execution.boilerplate_only:
         _say(f"methods: {methods}")
         return DONE
@@ -82,6 +82,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         _say(f"{key}: {message}")
     failures = {**plan.problems, **run_jobs(plan.jobs, config.execution)}
+    write_methods(output_dir, config.settings)
     _say_validity(_validated(output_dir), "the output")
     _summarise(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE

@@ -31,6 +31,7 @@ from tau_pipeline.standard_maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.status import all_statuses
 from tau_workflows.group_report import write_group_report
+from tau_workflows.methods import write_methods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,9 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     _check_call(bids_dir, output_dir, config)
+    if config.execution.boilerplate_only:
+        _say(f"methods: {write_methods(output_dir)}")
+        return DONE
     if config.execution.reports_only:
         _say(f"page: {write_group_report(output_dir)}")
         return DONE
@@ -69,6 +73,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
         return DONE
     failed = _write_maps(scans, fits, output_dir, config.execution)
     _write_tables(tables, fits, output_dir / "group")
+    write_methods(output_dir)
     page = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
     _say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")

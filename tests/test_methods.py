@@ -1,0 +1,117 @@
+"""The methods text tells what ran, and nothing that did not."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from participant_results import write_cohort, write_scan
+
+from tau_pipeline.config import Settings
+from tau_pipeline.derivatives import AnatNames, PetNames, sidecar_path
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.group import find_scans, fit_cohort
+from tau_pipeline.standardize import save_standardizations
+from tau_workflows.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
+
+
+def with_anatomy(out: Path, participant: str, *, stripped: bool = False, labels: str = "tau-pipeline: own") -> None:
+    names = AnatNames(out, {"sub": participant})
+    write_json({"SkullStripped": stripped, "SettingsHash": "abc", "SoftwareVersion": "9.9"}, sidecar_path(names.t1w))
+    write_json({"MadeBy": labels}, sidecar_path(names.dseg))
+
+
+def with_pet(out: Path, participant: str, **fields: object) -> None:
+    sidecar = sidecar_path(PetNames(out, {"sub": participant, "trc": "AV1451"}).suvr())
+    own = {"Sources": [f"bids:raw:sub-{participant}_pet"], "FrameTimesStart": [4800], "FrameDuration": [1200]}
+    write_json({**own, "FrameIndices": [0], "FrameMotion": [0.0], **fields}, sidecar)
+
+
+def text_of(out: Path) -> str:
+    return " ".join(write_methods(out).read_text().split())
+
+
+def test_before_anything_ran_the_text_tells_what_the_settings_ask_for() -> None:
+    text = methods_text(planned(Settings(ref_region=("Pons",), suvr_window=(75, 105), target_fwhm=8)))
+    assert "Pons" in text
+    assert "75-105 minutes" in text
+    assert "8 mm FWHM" in text
+    assert PAPERS["one resolution"] in text
+    assert PAPERS["ComBat"] not in text
+
+
+@pytest.mark.parametrize(("choice", "present"), [("skip", False), ("force", True), ("auto", True)])
+def test_deepbet_is_cited_where_it_is_used(choice: str, present: bool) -> None:
+    text = methods_text(planned(Settings(skull_strip_t1w=choice)))  # type: ignore[arg-type]
+    assert ("extracted with deepbet" in text) == present
+    assert (PAPERS["deepbet"] in text) == present
+
+
+def test_the_counts_are_those_of_the_outputs(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    with_anatomy(tmp_path, "02", stripped=True)
+    with_anatomy(tmp_path, "03", labels="aparc+aseg.mgz of sub-03")
+    with_pet(tmp_path, "01", FrameIndices=[0, 1], FrameMotion=[0.0, 1.5], TracerName="AV-1451")
+    with_pet(tmp_path, "02", TracerName="FTP", SmoothingFWHM=4.0)
+    with_pet(tmp_path, "03", TracerName="MK6240")
+    text = text_of(tmp_path)
+    assert "of 2 T1w images was extracted with deepbet" in text
+    assert "In 1 T1w image that came skull-stripped" in text
+    assert "grey matter (2 T1w)" in text
+    assert "For 1 T1w the labels and brain mask of FreeSurfer or FastSurfer were used" in text
+    assert "2 static and 1 dynamic PET scans of MK-6240 and flortaucipir stand for 80-100 minutes" in text
+    assert "registered to each other" in text
+    assert "smoothed with a Gaussian of 4 mm FWHM" in text
+    assert "tau-pipeline 9.9 (settings abc)" in text
+
+
+def test_steps_that_did_not_run_are_not_told(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01", stripped=True, labels="aparc+aseg.mgz of sub-01")
+    text = text_of(tmp_path)
+    for absent in ("deepbet.", "CVS atlas", "coregistered", "dynamic", "standardised", "ComBat", PAPERS["CVS atlas"]):
+        assert absent not in text
+    assert PAPERS["FreeSurfer"] in text
+
+
+def test_frames_that_did_not_move_are_not_said_to_have_been_registered(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    with_pet(tmp_path, "01", FrameIndices=[0, 1], FrameMotion=[0.0, 0.0])
+    assert "without motion correction" in text_of(tmp_path)
+
+
+def test_the_group_levels_steps_are_told_once_they_have_run(tmp_path: Path) -> None:
+    _, out = write_cohort(tmp_path, n=3, images=False)
+    with_anatomy(out, "00")
+    assert "standardised by scanner" not in text_of(out)
+    folder = out / "group"
+    folder.mkdir()
+    save_standardizations(fit_cohort(find_scans(out), None, 1, "error"), folder / "standardization.tsv")
+    assert "(participants: GE 1, Philips 1, Siemens 1)" in text_of(out)
+    assert PAPERS["standardisation by manufacturer"] in text_of(out)
+    (folder / "suvr_rois_combat_wide.csv").write_text("")
+    assert "harmonised between manufacturers with ComBat" in text_of(out)
+
+
+def test_the_text_of_one_participant_tells_of_that_one_alone(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    with_anatomy(tmp_path, "02", stripped=True)
+    facts = found(tmp_path, "02")
+    assert facts is not None
+    assert (facts.extracted, facts.stripped) == (0, 1)
+
+
+def test_every_package_has_its_installed_version(tmp_path: Path) -> None:
+    text = write_methods(tmp_path).read_text()
+    for name in PACKAGES:
+        assert f"- {name} {version(name)}" in text
+
+
+def test_a_damaged_sidecar_does_not_stop_the_text(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    write_scan(tmp_path, "01", "GE", 1, images=False)
+    sidecar = sidecar_path(PetNames(tmp_path, {"sub": "01", "trc": "AV1451"}).suvr())
+    assert read_json(sidecar)
+    sidecar.write_text("{")
+    assert "coregistered" not in text_of(tmp_path)
+    assert "N4" in text_of(tmp_path)
