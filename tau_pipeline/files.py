@@ -54,6 +54,16 @@ def write_text(text: str, path: AnyPath) -> Path:
     return Path(path)
 
 
+def write_changed(text: str, path: AnyPath) -> Path:
+    """Write UTF-8 text unless the file holds it already: what has not changed keeps its time."""
+    path = Path(path)
+    try:
+        same = path.is_file() and path.read_bytes() == text.encode("utf-8")
+    except OSError as exc:
+        raise OutputError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    return path if same else write_text(text, path)
+
+
 def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
     """Write a JSON object with an indent of 2, complete or not at all."""
     return write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)

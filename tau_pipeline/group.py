@@ -20,7 +20,7 @@ from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingErro
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.frames import tracer_name
 from tau_pipeline.quality import PERCENTILES
-from tau_pipeline.standardize import ScanMoments, Standardization, fit_standardization
+from tau_pipeline.standardize import ScanMoments, Standardization, common_name, fit_standardization
 from tau_pipeline.status import ScanStatus
 
 if TYPE_CHECKING:
@@ -283,7 +283,10 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 
 
 def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
-    """All region tables stacked, a row a region: `LONG_COLUMNS`, with ``suvr_z`` filled where there is a fit."""
+    """All region tables stacked, a row a region: `LONG_COLUMNS`.
+
+    ``suvr_z`` is filled where there is a fit, and a manufacturer has one name whatever the spelling in the sidecars.
+    """
     import pandas as pd
 
     if not scans:
@@ -294,7 +297,11 @@ def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demo
     sessions = [scan.rows["session_id"].iloc[0] for scan in scans]
     who = pd.DataFrame(
         [
-            {"scan": scan.key, **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses))}
+            {
+                "scan": scan.key,
+                "manufacturer": common_name(scan.manufacturer),
+                **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
+            }
             for scan, ses in zip(scans, sessions, strict=True)
         ]
     )
@@ -387,7 +394,7 @@ def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Seque
         "participant_id": f"sub-{status.participant}",
         "session_id": f"ses-{status.session}" if status.session else None,
         "tracer": status.tracer,
-        "manufacturer": status.manufacturer,
+        "manufacturer": common_name(status.manufacturer),
         "model": status.model,
         "source": "measured",
     }
@@ -407,7 +414,7 @@ def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, An
         "participant_id": scan.participant_id,
         "session_id": session,
         "tracer": _stated(side.get("TracerName")),
-        "manufacturer": scan.manufacturer,
+        "manufacturer": common_name(scan.manufacturer),
         "model": _stated(side.get("ManufacturersModelName")),
         "source": scan.source,
         "reference_region": scan.reference_region,

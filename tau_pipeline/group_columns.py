@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 PERSON_COLUMNS: dict[str, Any] = {
     "scan": {"Description": "Stem of the names of the scan's files."},
+    "manufacturer": {
+        "Description": "Manufacturer of the PET scanner, by one name for all spellings; as the sidecar spells it where "
+        "it is not a known one."
+    },
     "age": {"Description": "Age, from participants.tsv or sessions.tsv.", "Units": "year"},
     "sex": {"Description": "Sex, as participants.tsv or sessions.tsv spells it."},
     "diagnosis": {"Description": "Diagnosis, as participants.tsv or sessions.tsv spells it."},

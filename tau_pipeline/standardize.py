@@ -72,6 +72,14 @@ def canonical_manufacturer(name: str | None) -> str:
     raise UnknownNameError(f"{found}; {hint}")
 
 
+def common_name(manufacturer: str | None) -> str | None:
+    """`canonical_manufacturer`, but a name that is not known stays as it is, and none stays none."""
+    try:
+        return canonical_manufacturer(manufacturer)
+    except UnknownNameError:
+        return manufacturer
+
+
 @dataclass(frozen=True)
 class ScanMoments:
     """First two moments of the SUVR over the brain voxels of one scan: all that fitting needs.

@@ -12,8 +12,8 @@ import psutil
 
 from tau_pipeline.config import Configuration, Execution, Group
 from tau_pipeline.derivatives import check_output_dir
-from tau_pipeline.errors import MissingInputError, OutputError, SettingError
-from tau_pipeline.files import write_text
+from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.files import write_changed
 from tau_pipeline.group import (
     WIDE_KEYS,
     FoundScan,
@@ -146,15 +146,15 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardiza
     """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary."""
     for name, table in tables.items():
         if not name.endswith("_wide"):
-            _write(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
+            write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
         if name != "status":
             # An empty cell is what pandas, R and Excel all take as missing.
-            _write(to_text(table, ",", ""), folder / f"{name}.csv")
+            write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
         write_dictionary(dictionary(name, table), folder / f"{name}.json")
     if fits:
         new = folder / ".standardization.tsv"
         save_standardizations(fits, new)
-        _write(new.read_text(encoding="utf-8"), folder / "standardization.tsv")
+        write_changed(new.read_text(encoding="utf-8"), folder / "standardization.tsv")
         new.unlink()
         write_dictionary(STANDARDIZATION_COLUMNS, folder / "standardization.json")
 
@@ -164,21 +164,11 @@ def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
     return table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
 
 
-def _write(text: str, path: Path) -> None:
-    """Write a text unless the file holds it already, so that what has not changed keeps its time."""
-    try:
-        same = path.is_file() and path.read_text(encoding="utf-8") == text
-    except OSError as exc:
-        raise OutputError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    if not same:
-        write_text(text, path)
-
-
 def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:
     """Write a data dictionary, unless it is there already."""
     import json
 
-    _write(json.dumps(columns, indent=2, ensure_ascii=False) + "\n", path)
+    write_changed(json.dumps(columns, indent=2, ensure_ascii=False) + "\n", path)
 
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import tau_pipeline
 from tau_pipeline.config import Settings
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.files import read_json, read_tsv, write_changed
 from tau_pipeline.frames import tracer_name
 from tau_pipeline.reference import definition
 
@@ -160,7 +160,7 @@ def _standardised(output_dir: Path) -> dict[str, int]:
 def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
     """Write ``logs/CITATION.md`` from what ran; where nothing has, from what the settings ask for."""
     facts = found(output_dir) or planned(settings or Settings())
-    return write_text(methods_text(facts), output_dir / "logs" / "CITATION.md")
+    return write_changed(methods_text(facts), output_dir / "logs" / "CITATION.md")
 
 
 def methods_text(facts: Facts) -> str:
