@@ -51,7 +51,7 @@ def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
 def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
     """Vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
     feature_size, hidden_size, n_heads = {"laptop": (8, 96, 4), "paper": (16, 768, 12)}[preset]
-    return UNETR(
+    network = UNETR(
         in_channels=1,
         out_channels=1,
         img_size=image_size,
@@ -60,6 +60,11 @@ def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
         mlp_dim=4 * hidden_size,
         num_heads=n_heads,
     )
+    for block in network.vit.blocks:
+        # MONAI makes this layer for cross-attention, which there is none of here: parameters that are never trained
+        # would stop data-parallel training.
+        block.norm_cross_attn = nn.Identity()
+    return network
 
 
 def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
