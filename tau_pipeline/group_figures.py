@@ -226,9 +226,7 @@ def sentence_of(heading: str, test: OneWay) -> str:
         return f"{heading}: not tested, too few scans or groups {groups}"
     freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
     chance = p_text(test.p)
-    return (
-        f"{heading}: " + f"F({freedom}) = {test.f:.2f}, p = {chance}".replace(" ", "\N{NO-BREAK SPACE}") + f" {groups}"
-    )
+    return f"{heading}: " + f"F({freedom}) = {test.f:.2f}, p {chance}".replace(" ", "\N{NO-BREAK SPACE}") + f" {groups}"
 
 
 def n_text(n: Mapping[str, int]) -> str:
@@ -239,14 +237,16 @@ def n_text(n: Mapping[str, int]) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p-value with three decimals, or as a power of ten below 0.001.
+    """A p-value with its sign: three decimals, or a power of ten below 0.001.
 
     Examples
     --------
-    >>> p_text(0.0426), p_text(0.00003)
-    ('0.043', '3.0e-05')
+    >>> p_text(0.0426), p_text(0.00003), p_text(0.0)
+    ('= 0.043', '= 3.0e-05', '< 1e-99')
     """
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+    if p < 1e-99:
+        return "< 1e-99"
+    return f"= {p:.3f}" if p >= 0.001 else f"= {p:.1e}"
 
 
 def _with_groups(table: pd.DataFrame) -> pd.DataFrame:

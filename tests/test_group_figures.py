@@ -132,6 +132,13 @@ def test_one_group_or_too_few_scans_are_not_tested() -> None:
     assert np.isnan(one_way_test(table.assign(by="a"), "value", "by").f)
 
 
+@pytest.mark.parametrize(
+    ("p", "text"), [(1.0, "= 1.000"), (0.0426, "= 0.043"), (0.0009, "= 9.0e-04"), (3e-120, "< 1e-99"), (0.0, "< 1e-99")]
+)
+def test_small_chances_are_powers_of_ten_and_never_nought(p: float, text: str) -> None:
+    assert group_figures.p_text(p) == text
+
+
 def test_the_test_of_ad_is_left_out_where_nobody_has_it(scans: pd.DataFrame) -> None:
     assert {by for _, by, _ in percentile_tests(scans)} == {"manufacturer", "diagnosis", "AD against all others"}
     others = scans.assign(diagnosis="CN")

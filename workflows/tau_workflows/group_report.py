@@ -347,7 +347,7 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, 
         percentiles = group_figures.percentile_figure(scans, what)
         tests = group_figures.percentile_tests(scans)
         found.append(_figure("SUVR of the cortex by manufacturer and diagnosis", what, PERCENTILE_HINT, percentiles))
-        found[-1]["tests"] = [_test_row(values, by, test) for values, by, test in tests]
+        found[-1]["tests"] = [_test_row(measure, by, test) for measure, by, test in tests]
         quality = group_figures.quality_figure(scans)
         if quality is not None:
             found.append(_figure("Reference value and quality by manufacturer", what, QUALITY_HINT, quality))
@@ -376,14 +376,20 @@ def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
     return {"title": title, "what": what, "hint": hint, "source": pages.figure_uri(figure), "tests": []}
 
 
-def _test_row(values: str, by: str, test: group_figures.OneWay) -> dict[str, str]:
+def _test_row(measure: str, by: str, test: group_figures.OneWay) -> dict[str, str]:
     """A test as text; what could not be tested is missing."""
-    groups = ", ".join(f"{name} {count}" for name, count in test.n.items())
-    row = {"values": values, "by": by, "n": groups, "f": MISSING, "freedom": MISSING, "p": MISSING}
+    row = {
+        "measure": measure,
+        "by": by,
+        "n": group_figures.n_text(test.n),
+        "f": MISSING,
+        "freedom": MISSING,
+        "p": MISSING,
+    }
     if not math.isfinite(test.f):
         return row
     freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
-    return row | {"f": f"{test.f:.2f}", "freedom": freedom, "p": group_figures.p_text(test.p)}
+    return row | {"f": f"{test.f:.2f}", "freedom": freedom, "p": group_figures.p_text(test.p).removeprefix("= ")}
 
 
 def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame | None:

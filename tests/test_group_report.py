@@ -1,0 +1,307 @@
+"""The page of the cohort as text: everything in it, nothing hidden, nothing executed, from files alone."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up_cohort import COLUMNS, status_table, write_group_files, write_participant
+from matplotlib.figure import Figure
+from test_report import HOSTILE, Reader
+
+from tau_pipeline.errors import DamagedFileError, MissingInputError
+from tau_pipeline.files import write_json, write_text, write_tsv
+from tau_workflows.group_report import read_status, warnings_of, write_group_report
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank pictures, except in tests that name them."""
+    if "pictures" in request.node.name:
+        return
+    for name in ("percentile_figure", "quality_figure", "cortex_by_diagnosis_figure"):
+        monkeypatch.setattr(f"tau_pipeline.group_figures.{name}", lambda *_: Figure((0.5, 0.25)))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """24 scans of three manufacturers, three of them not done."""
+    status = status_table(24)
+    status.loc[status["scan"].str.startswith("sub-05"), "noise_outlier"] = 3.21
+    write_group_files(tmp_path, status)
+    return tmp_path
+
+
+def change(output: Path, **columns: object) -> pd.DataFrame:
+    """Replace columns of ``status.tsv``."""
+    table = read_status(output / "group" / "status.tsv").assign(**columns)
+    write_tsv(table, output / "group" / "status.tsv")
+    return table
+
+
+def page_of(output: Path) -> str:
+    return write_group_report(output).read_text(encoding="utf-8")
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """Cells of the table of scans, without its head."""
+    return Reader(
+        page[page.index('<table id="scan-table">') : page.index("</table>", page.index('id="scan-table"')) + 8]
+    ).rows[1:]
+
+
+def test_the_page_stands_in_the_group_folder(output: Path) -> None:
+    assert write_group_report(output) == output / "group" / "report.html"
+
+
+def test_the_page_needs_nothing_outside_itself(output: Path) -> None:
+    write_participant(output, "01")
+    write_text("", output / "sub-01.html")
+    page = page_of(output)
+    reader = Reader(page)
+    assert all(link.startswith("data:image/png;base64,") for link in reader.attributes("src"))
+    assert {link for link in reader.attributes("href") if not link.startswith("#")} == {"../sub-01.html"}
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in reader.tags}
+    assert not re.search(r"https?:|@import|url\(|fetch\(|XMLHttp", page)
+
+
+def test_every_link_inside_the_page_leads_somewhere(output: Path) -> None:
+    reader = Reader(page_of(output))
+    places = reader.attributes("id")
+    assert len(places) == len(set(places))
+    assert {link[1:] for link in reader.attributes("href") if link.startswith("#")} <= set(places)
+
+
+def test_the_summary_counts_states_by_manufacturer_and_diagnosis(output: Path) -> None:
+    reader = Reader(page_of(output))
+    status = read_status(output / "group" / "status.tsv")
+    assert "24 participants, 24 scans: 21 done, 2 failed, 1 skipped" in reader.text
+    for by in ("manufacturer", "diagnosis"):
+        for name, own in status.groupby(by):
+            counts = [str((own["state"] == state).sum()) for state in ("done", "failed", "skipped")]
+            assert [name, *counts] in reader.rows
+    assert reader.rows.count(["All", "21", "2", "1"]) == 2
+
+
+def test_summary_warnings_and_assumptions_come_before_the_scans(output: Path) -> None:
+    write_participant(output, "01")
+    page = page_of(output)
+    order = [
+        page.index(text) for text in ("Before you use", "Done</th>", "was taken as 6 mm", 'id="scan-table"', "<img")
+    ]
+    assert order == sorted(order)
+
+
+def test_assumptions_are_counted_over_all_sidecars(output: Path) -> None:
+    for label, manufacturer in (("01", "GE"), ("02", "GE"), ("03", "Siemens")):
+        write_participant(output, label, manufacturer)
+    page = page_of(output)
+    assert re.search(r"scanner of GE\. <span class=\"count\">\(2 ×\)", page)
+    assert re.search(r"scanner of Siemens\. <span class=\"count\">\(1 ×\)", page)
+
+
+def test_every_scan_is_a_row_with_its_figures_and_z_scores(output: Path) -> None:
+    rows = table_rows(page_of(output))
+    status = read_status(output / "group" / "status.tsv")
+    assert len(rows) == 24
+    for row, record in zip(rows, status.to_dict("records"), strict=True):
+        assert row[0].strip() == record["scan"].replace("_", "", 1)
+        assert row[1] == record["state"]
+        if record["state"] == "done":
+            assert f"{record['noise']:.3f}z" in row[12]
+            assert f"{record['mask_volume_ml']:.0f}" in row[7]
+        else:
+            assert row[6:] == ["n/a"] * len(row[6:])
+
+
+def test_outliers_are_marked_by_a_sign_and_not_by_colour_alone(output: Path) -> None:
+    rows = {row[0].strip(): row for row in table_rows(page_of(output))}
+    assert rows["sub-05trc-AV1451_pet"][12].startswith("▲ ")
+    assert rows["sub-05trc-AV1451_pet"][12].endswith("z\N{NO-BREAK SPACE}+3.2")
+    assert rows["sub-05trc-AV1451_pet"][6] == "▲ 3.2"
+    assert not rows["sub-01trc-AV1451_pet"][12].startswith("▲")
+
+
+def test_scans_link_to_the_pages_that_there_are_and_to_no_others(output: Path) -> None:
+    write_text("", output / "sub-02.html")
+    reader = Reader(page_of(output))
+    assert [link for link in reader.attributes("href") if "sub-" in link] == ["../sub-02.html"]
+
+
+def test_every_failed_and_skipped_scan_has_its_reason_and_its_record(output: Path) -> None:
+    write_json({"message": "sub-99 has no T1w"}, output / "logs" / "errors" / "sub-99.json")
+    page = page_of(output)
+    reader = Reader(page)
+    bad = read_status(output / "group" / "status.tsv").query("state != 'done'")
+    assert len(bad) == 3
+    for record in bad.to_dict("records"):
+        row = next(row for row in reader.rows if row[:2] == [record["scan"], record["state"]])
+        assert row[2].startswith(record["reason"])
+        assert ('"step": "frames"' in row[2]) == (record["state"] == "failed")
+    assert "sub-99 has no T1w" in page[page.index("Other error records") :]
+
+
+def test_a_failure_without_a_reason_takes_that_of_its_record(output: Path) -> None:
+    change(output, reason=None)
+    text = Reader(page_of(output)).text
+    assert "frames up to 75 min" in text
+    assert "no reason is on record" in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"cortex_p90_z": None}, "21 of 21 scans that are done have no standardised SUVR"),
+        ({"tracer": ["AV1451", "MK6240"] * 12}, "more than one tracer (AV1451, MK6240)"),
+        ({"reference_region": ["Pons", "CerebellarGM"] * 12}, "more than one reference region (CerebellarGM, Pons)"),
+        ({"manufacturer": None}, "21 of 21 scans that are done have no manufacturer"),
+        ({"diagnosis": ["AD", None] * 12}, "scans that are done have no diagnosis"),
+        ({"source": ["synthetic", *["measured"] * 23]}, "1 of 21 scans are synthetic"),
+        ({"diagnosis": ["AD", "CN", "CN"] * 8}, "All scans of GE, Philips, Siemens have one diagnosis"),
+        ({"noise_outlier": 2.6}, "21 scans have a quality figure with |z| above 2.5"),
+    ],
+)
+def test_what_makes_figures_doubtful_is_said(output: Path, columns: dict, sentence: str) -> None:
+    table = pd.DataFrame({"manufacturer": ["GE"], "n_participants": ["30"]})
+    before = warnings_of(read_status(output / "group" / "status.tsv"), table)
+    assert not any(sentence in one for one in before)
+    change(output, **columns)
+    after = warnings_of(read_status(output / "group" / "status.tsv"), table)
+    assert any(sentence in one for one in after)
+
+
+def test_no_standardisation_is_a_warning_and_few_participants_too(output: Path) -> None:
+    status = read_status(output / "group" / "status.tsv")
+    assert any("is not standardised by manufacturer" in one for one in warnings_of(status, None))
+    few = pd.DataFrame({"manufacturer": ["GE", "Philips"], "n_participants": ["4", "5"]})
+    assert "The standardisation of GE rests on fewer than 5 participants." in warnings_of(status, few)
+    (output / "group" / "standardization.tsv").unlink()
+    assert "is not standardised by manufacturer" in page_of(output)
+
+
+def test_the_standardisation_is_a_table_without_the_lists_of_participants(output: Path) -> None:
+    reader = Reader(page_of(output))
+    rows = [row for row in reader.rows if len(row) == 7 and row[0] == "AV1451"]
+    assert [row[2] for row in rows] == ["GE", "Philips", "Siemens", "pooled"]
+    assert [row[3] for row in rows] == ["7", "7", "7", "21"]
+    assert "sub-01,sub-04" not in reader.text
+
+
+def test_what_all_scans_share_is_said_once(output: Path) -> None:
+    text = Reader(page_of(output)).text
+    assert "All scans: source measured, tracer AV1451, reference region CerebellarGM." in text
+    assert len(table_rows(page_of(output))[0]) == 19
+    change(output, tracer=["AV1451", "MK6240"] * 12)
+    assert "MK6240" in "".join(map("".join, table_rows(page_of(output))))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2], ids=["none", "one with pictures", "two"])
+def test_a_cohort_of_hardly_any_scan_has_a_page(tmp_path: Path, count: int) -> None:
+    write_group_files(tmp_path, status_table(count, bad_every=99))
+    reader = Reader(page_of(tmp_path))
+    assert f"{count} scan{'s' * (count != 1)}: {count} done" in reader.text
+    assert len(table_rows(page_of(tmp_path))) == count
+
+
+def test_nothing_but_names_and_states_gives_a_page_with_pictures(tmp_path: Path) -> None:
+    write_text("scan\tstate\nsub-01_pet\tdone\nsub-02_pet\tfailed\n", tmp_path / "group" / "status.tsv")
+    reader = Reader(page_of(tmp_path))
+    assert [row[:2] for row in table_rows(page_of(tmp_path))] == [["sub-01pet", "done"], ["sub-02pet", "failed"]]
+    assert "Not shown, since no scan has a value: source" not in reader.text
+    assert "no reason is on record" in reader.text
+
+
+def test_columns_that_are_all_missing_are_named_and_left_out(output: Path) -> None:
+    change(output, **dict.fromkeys(("motion_mm", "age", "noise"), None))
+    text = Reader(page_of(output)).text
+    assert "Not shown, since no scan has a value: age, motion." in text
+    assert "Noise" in text
+
+
+def test_a_cohort_where_all_failed_has_a_page_without_figures(output: Path) -> None:
+    change(output, state="failed", **dict.fromkeys(COLUMNS[13:], None))
+    reader = Reader(page_of(output))
+    assert "0 done, 24 failed" in reader.text
+    assert "img" not in {tag for tag, _ in reader.tags}
+
+
+def test_without_diagnoses_the_page_has_pictures_all_the_same(output: Path) -> None:
+    change(output, diagnosis=None)
+    reader = Reader(page_of(output))
+    assert ["not stated", "21", "2", "1"] in reader.rows
+    assert len(reader.attributes("src")) == 3
+
+
+def test_each_source_tracer_and_reference_has_figures_of_its_own(output: Path) -> None:
+    change(output, source=["measured", "measured", "synthetic"] * 8)
+    alts = [attrs["alt"] for tag, attrs in Reader(page_of(output)).tags if tag == "img"]
+    assert sum("Measured SUVR" in alt for alt in alts) == 3
+    assert sum("Synthetic SUVR" in alt for alt in alts) == 3
+
+
+def test_names_in_any_script_are_shown(output: Path) -> None:
+    change(output, manufacturer="Größe 東京", participant_id="sub-Ä")
+    write_text("", output / "sub-Ä.html")
+    reader = Reader(page_of(output))
+    assert "Größe 東京" in reader.text
+    assert "../sub-%C3%84.html" in reader.attributes("href")
+
+
+def test_labels_that_look_like_numbers_stay_as_they_are(output: Path) -> None:
+    change(output, diagnosis=["007", "1e5", "1.0"] * 8)
+    rows = table_rows(page_of(output))
+    assert {row[3] for row in rows} == {"007", "1e5", "1.0"}
+
+
+def test_hostile_text_is_shown_and_never_run(output: Path) -> None:
+    bad = ["x", HOSTILE]
+    change(output, **dict.fromkeys(("manufacturer", "diagnosis", "model", "sex", "tracer", "reason"), bad * 12))
+    write_text(HOSTILE, output / "logs" / "CITATION.md")
+    write_json({"message": HOSTILE}, output / "logs" / "errors" / "sub-77_pet.json")
+    page = page_of(output)
+    reader = Reader(page)
+    assert reader.text.count("<script>alert('x')</script>") > 40
+    assert sum(tag == "script" for tag, _ in reader.tags) == 1
+    assert not any("onerror" in attrs for _, attrs in reader.tags)
+
+
+def test_damaged_tables_are_named_and_do_not_stop_the_page(output: Path) -> None:
+    for name in ("standardization.tsv", "suvr_rois_wide.csv"):
+        (output / "group" / name).write_bytes(b"\xff\xfe\x00broken")
+    text = Reader(page_of(output)).text
+    for name in ("standardization.tsv", "suvr_rois_wide.csv"):
+        assert f"{name} is not a table in UTF-8" in text
+
+
+def test_without_its_table_the_page_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"no table .*status.tsv; run the group level first"):
+        write_group_report(tmp_path)
+    write_text("participant\nsub-01\n", tmp_path / "group" / "status.tsv")
+    with pytest.raises(DamagedFileError, match="has no column scan"):
+        write_group_report(tmp_path)
+    (tmp_path / "group" / "status.tsv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DamagedFileError, match="not a table in UTF-8"):
+        write_group_report(tmp_path)
+
+
+def test_the_tests_stand_as_numbers_too(output: Path) -> None:
+    rows = [row for row in Reader(page_of(output)).rows if len(row) == 6 and "percentile" in row[0]]
+    assert len(rows) == 18
+    assert rows[0][:3] == ["SUVR, 75th percentile", "manufacturer", "GE 7, Philips 7, Siemens 7"]
+    assert rows[0][4] == "2, 18"
+
+
+def test_the_same_files_give_the_same_page(output: Path) -> None:
+    assert page_of(output) == page_of(output)
+
+
+def test_a_thousand_scans_make_a_page_of_pictures_below_10_mb_in_10_seconds(tmp_path: Path) -> None:
+    write_group_files(tmp_path, status_table(1000))
+    start = time.process_time()
+    page = write_group_report(tmp_path)
+    assert time.process_time() - start < 10
+    assert page.stat().st_size < 10e6
+    assert page.read_text(encoding="utf-8").count("<tr data-manufacturer") == 1000
