@@ -14,9 +14,9 @@ one is whole; it holds the SHA-256 of every file that `load_model` reads, which 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +32,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import tau_pipeline
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, SettingError, TauPipelineError
@@ -39,6 +40,7 @@ from tau_pipeline.files import read_json, write_json
 from tau_pipeline.standardize import participants_hash
 from tau_pipeline.synthesis.data import T1W_PERCENTILES, ByManufacturer, MinMax, Normalisation, load_normalisation
 from tau_pipeline.synthesis.grid import Grid
+from tau_pipeline.synthesis.networks import SIDE_MULTIPLE
 from tau_pipeline.synthesis.splits import load_splits, save_splits
 from tau_pipeline.synthesis.systems import System, build_system
 
@@ -49,6 +51,8 @@ SPLITS_TABLE = "splits.tsv"
 
 #: Goes up when an older program could not read a new folder.
 CARD_FORMAT = 1
+#: How many values of the output are kept to recognise a network.
+PROBED = 16
 
 INTENDED_USE = (
     "Research on synthetic tau PET: studying what a T1w MRI tells about the distribution of tau in groups of people. "
@@ -100,6 +104,9 @@ class ModelCard:
         Numbers in ``weights.safetensors``.
     files
         SHA-256 of each file that `load_model` reads.
+    probes
+        For each file of weights, what the generator makes of a fixed input (`probe`). A network that was rebuilt by
+        other code and does not compute the same shows here.
     code_version, torch_version, monai_version, created
         What wrote the folder, and when (UTC).
     """
@@ -123,6 +130,7 @@ class ModelCard:
     training_participants_hash: str = ""
     n_parameters: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = tau_pipeline.__version__
     torch_version: str = torch.__version__
     monai_version: str = monai.__version__
@@ -157,11 +165,13 @@ class ModelCard:
             if item.name not in content:
                 raise DamagedFileError(f"{source} has no {item.name!r}; copy the model folder again")
             values[item.name] = _from_json(item.name, content[item.name], source)
+        if elsewhere := [name for name in values["files"] if Path(name).name != name]:
+            raise DamagedFileError(f"{source} names a file outside of the model folder: {elsewhere[0]}")
         return cls(**values)
 
 
 _TYPES: dict[str, type] = {
-    **dict.fromkeys(("settings", "figures", "files", "grid"), dict),
+    **dict.fromkeys(("settings", "figures", "files", "probes", "grid"), dict),
     **dict.fromkeys(("limits", "manufacturers", "t1w_percentiles", "training_participants"), list),
     **dict.fromkeys(("seed", "n_parameters"), int),
     "random_features": bool,
@@ -240,12 +250,15 @@ def save_model(
         for name, file in (attachments or {}).items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, partial / name)
-        needed = [_save_weights(system, partial / WEIGHTS)]
+        needed = [_save_weights(system.state_dict(), partial / WEIGHTS)]
+        probes = {WEIGHTS: probe(system.generator, card)}
         if average is not None:
-            needed.append(_save_weights(_averaged_generator(system, average), partial / AVERAGE))
+            own = _of_generator(system, average)
+            needed.append(_save_weights(own, partial / AVERAGE))
+            probes[AVERAGE] = probe(system.generator, card, own)
         needed += [normalisation.save(partial), save_splits(splits, partial / SPLITS_TABLE)]
-        files = {file.name: _sha256(file) for file in needed}
-        write_json(_completed(card, system, normalisation, splits, files).as_dict(), partial / CARD)
+        card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
+        write_json(_completed(card, system, normalisation, splits).as_dict(), partial / CARD)
     return folder
 
 
@@ -262,13 +275,7 @@ def _check_matches(system: System, card: ModelCard, normalisation: Normalisation
             )
 
 
-def _completed(
-    card: ModelCard,
-    system: System,
-    normalisation: Normalisation,
-    splits: pd.DataFrame,
-    files: Mapping[str, str],
-) -> ModelCard:
+def _completed(card: ModelCard, system: System, normalisation: Normalisation, splits: pd.DataFrame) -> ModelCard:
     split = splits.loc[splits["split"] == "train", "participant_id"]
     train = tuple(sorted(card.training_participants or split))
     seen: dict[str, Any] = {"normalisation": normalisation.kind}
@@ -286,24 +293,86 @@ def _completed(
         training_participants=train,
         training_participants_hash=participants_hash(train),
         n_parameters=sum(parameter.numel() for parameter in system.parameters()),
-        files=dict(files),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _averaged_generator(system: System, average: Mapping[str, Tensor]) -> nn.Module:
-    """The generator with averaged weights, which may be named as in the system or as in the generator."""
-    averaged = copy.deepcopy(system)
-    whole = set(average) == set(averaged.state_dict())
-    (averaged if whole else averaged.generator).load_state_dict(dict(average))
-    return averaged.generator
+def _of_generator(system: System, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Averaged weights by their names in the generator; they may come with their names in the system."""
+    wanted = set(system.generator.state_dict())
+    own = dict(average)
+    if set(own) == set(system.state_dict()):
+        own = {name.removeprefix("generator."): value for name, value in own.items() if name.startswith("generator.")}
+    if set(own) != wanted:
+        raise SettingError(
+            f"the averaged weights do not fit the generator of {system.name}: {sorted(set(own) ^ wanted)[0]} is "
+            "only in one of them"
+        )
+    return own
 
 
-def _save_weights(network: nn.Module, path: Path) -> Path:
+def _save_weights(state: Mapping[str, Tensor], path: Path) -> Path:
     # Clones, since the file format refuses tensors that share memory, as a module with two names does.
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    save_file(state, path)
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, path)
+    path.chmod(0o644)
     return path
+
+
+def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] | None = None) -> list[float]:
+    """Values of what a generator makes of a fixed input, in evaluation mode.
+
+    Parameters
+    ----------
+    generator
+        From T1w ``(1, 1, I, J, K)`` to PET.
+    card
+        Names the network, which decides how large the input must be: small, but for UNETR, which knows one size.
+    weights
+        Taken instead of the generator's own.
+
+    Returns
+    -------
+    list of float
+        `PROBED` values, evenly over the output.
+
+    Raises
+    ------
+    OutputError
+        They are not finite.
+    """
+    multiple = SIDE_MULTIPLE.get(card.network)
+    shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple,) * 3
+    device = next(generator.parameters()).device
+    # No random numbers, which another version of torch might draw differently.
+    t1w = torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 0.37).reshape(1, 1, *shape).to(device)
+    was_training = generator.training
+    generator.eval()
+    with torch.no_grad():
+        out = functional_call(generator, dict(weights or {}), (t1w,)).flatten().cpu()
+    generator.train(was_training)
+    values = out[torch.linspace(0, len(out) - 1, PROBED).long()]
+    if not bool(torch.isfinite(values).all()):
+        raise OutputError(
+            f"the network {card.network} gives values that are not finite, so there is no model to keep; train it with "
+            "a lower learning rate"
+        )
+    return [float(value) for value in values]
+
+
+def _check_probe(generator: nn.Module, card: ModelCard, name: str) -> None:
+    try:
+        wanted = torch.tensor(card.probes[name], dtype=torch.float32)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamagedFileError(f"{CARD} has no probe of {name} in numbers; copy the model folder again") from exc
+    found = torch.tensor(probe(generator, card))
+    # Far more than rounding on other devices makes, far less than another stride, activation or normalisation.
+    tolerance = 0.01 * float(wanted.abs().max()) + 1e-6
+    if wanted.shape != found.shape or not float((wanted - found).abs().max()) <= tolerance:
+        raise DamagedFileError(
+            f"the network {card.network} ({card.preset}) of this version does not compute what it computed when the "
+            f"model was written, by tau-pipeline {card.code_version}, torch {card.torch_version} and MONAI "
+            f"{card.monai_version}; install these to use the model"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -382,22 +451,27 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
     """
     folder = Path(folder)
     card = read_card(folder)
-    for name in (WEIGHTS, SPLITS_TABLE):
-        if name not in card.files:
-            raise DamagedFileError(f"{folder / CARD} does not name {name}; copy the model folder again")
+    if absent := [name for name in (WEIGHTS, SPLITS_TABLE) if name not in card.files]:
+        raise DamagedFileError(f"{folder / CARD} does not name {absent[0]}; copy the model folder again")
     for name, digest in card.files.items():
         _check_file(folder / name, digest)
     if use_average and AVERAGE not in card.files:
         raise SettingError(f"{folder} holds no averaged weights; training kept none")
-    system = build_system(card.network, card.preset, image_size=card.grid.shape)
+    # The first weights are drawn and thrown away; what a script has seeded must not feel that.
+    with torch.random.fork_rng(devices=[]):
+        system = build_system(card.network, card.preset, image_size=card.grid.shape)  # type: ignore[arg-type]
     _load_weights(system, folder / WEIGHTS, card)
+    used = WEIGHTS
     if use_average or (use_average is None and AVERAGE in card.files):
         _load_weights(system.generator, folder / AVERAGE, card)
+        used = AVERAGE
+    _check_probe(system.generator, card, used)
     normalisation = load_normalisation(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
     return LoadedModel(system.eval(), card, normalisation, load_splits(folder / SPLITS_TABLE))
 
 
 def _check_file(path: Path, digest: str) -> None:
+    """Refuse a file that is not the one that the card names."""
     if not path.is_file():
         raise MissingInputError(f"the model folder lacks {path}; copy it again")
     if _sha256(path) != digest:
