@@ -315,7 +315,7 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
     room_in = axes.get_position().width * WIDTH_IN / max(len(manufacturers), 1)
     ticks = [f"{_short(one, int(room_in / CHAR_IN))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
     axes.set_xticks(range(len(manufacturers)), ticks, fontsize=10 if len(ticks) < 5 else 8.5, parse_math=False)
-    axes.set_xlim(-0.5, len(manufacturers) - 0.5)
+    axes.set_xlim(-0.5, max(len(manufacturers), 1) - 0.5)
     axes.set_ylabel(label, fontsize=10.5)
     axes.tick_params(axis="y", labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)

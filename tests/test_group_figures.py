@@ -47,7 +47,8 @@ def words(figure: Figure) -> str:
 
 def check_layout(figure: Figure) -> None:
     """No text is cut off, and none lies on another."""
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
     texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
         low, high = axes.get_ylim()
@@ -170,13 +171,12 @@ def test_without_standardised_values_there_is_one_row_and_the_title_says_so(scan
     "table",
     [
         status_table(1, bad_every=99),
-        status_table(27),
         status_table(27).assign(manufacturer=None, diagnosis=None),
         status_table(200).assign(diagnosis=[f"Diagnosis number {k % 12}" for k in range(200)]),
         status_table(60).assign(manufacturer=[f"Manufacturer with a long name {k % 11}" for k in range(60)]),
         status_table(9, bad_every=99).assign(manufacturer=["$\\frac{1}{2}$", "Ünïcode 東京", "<b>GE</b>"] * 3),
     ],
-    ids=["one scan", "27", "nothing stated", "12 diagnoses", "11 manufacturers", "hostile"],
+    ids=["one scan", "nothing stated", "12 diagnoses", "11 manufacturers", "hostile"],
 )
 def test_no_text_is_cut_off_and_none_lies_on_another(table: pd.DataFrame) -> None:
     for figure in (percentile_figure(table, "measured"), quality_figure(table)):

@@ -206,7 +206,7 @@ def test_a_cohort_of_hardly_any_scan_has_a_page(tmp_path: Path, count: int) -> N
     assert len(table_rows(page_of(tmp_path))) == count
 
 
-def test_nothing_but_names_and_states_gives_a_page_with_pictures(tmp_path: Path) -> None:
+def test_nothing_but_names_and_states_gives_a_page(tmp_path: Path) -> None:
     write_text("scan\tstate\nsub-01_pet\tdone\nsub-02_pet\tfailed\n", tmp_path / "group" / "status.tsv")
     reader = Reader(page_of(tmp_path))
     assert [row[:2] for row in table_rows(page_of(tmp_path))] == [["sub-01pet", "done"], ["sub-02pet", "failed"]]
@@ -228,7 +228,7 @@ def test_a_cohort_where_all_failed_has_a_page_without_figures(output: Path) -> N
     assert "img" not in {tag for tag, _ in reader.tags}
 
 
-def test_without_diagnoses_the_page_has_pictures_all_the_same(output: Path) -> None:
+def test_without_diagnoses_there_is_a_page_all_the_same(output: Path) -> None:
     change(output, diagnosis=None)
     reader = Reader(page_of(output))
     assert ["not stated", "21", "2", "1"] in reader.rows
@@ -298,6 +298,7 @@ def test_the_same_files_give_the_same_page(output: Path) -> None:
     assert page_of(output) == page_of(output)
 
 
+@pytest.mark.slow
 def test_a_thousand_scans_make_a_page_of_pictures_below_10_mb_in_10_seconds(tmp_path: Path) -> None:
     write_group_files(tmp_path, status_table(1000))
     start = time.process_time()

@@ -16,7 +16,7 @@ from tau_workflows.report import write_participant_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 #: Columns of the table of scans in the made-up cohort.
@@ -63,6 +63,17 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def plain(output: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cohort without its pictures, which loads sooner."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copytree(output, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tau_workflows.group_report._figures", lambda *_: [])
+        write_group_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -89,8 +100,8 @@ def either(request: pytest.FixtureRequest, browser: sync_api.Browser, output: Pa
 
 
 @pytest.fixture
-def cohort(browser: sync_api.Browser, output: Path) -> Iterator[Opened]:
-    found = opened(browser, output / "group" / "report.html")
+def cohort(browser: sync_api.Browser, plain: Path) -> Iterator[Opened]:
+    found = opened(browser, plain / "group" / "report.html")
     yield found
     found.page.close()
 
@@ -127,14 +138,16 @@ def test_a_page_prints_to_pdf(either: Opened) -> None:
     assert len(pdf) > 10_000
 
 
-def test_nothing_is_cut_off_in_print(cohort: Opened) -> None:
+def test_nothing_is_cut_off_in_print(browser: sync_api.Browser, output: Path) -> None:
     """At the width of a landscape A4 page inside its margins, 277 mm at 96 dots per inch."""
+    cohort = opened(browser, output / "group" / "report.html")
     cohort.page.emulate_media(media="print")
     cohort.page.set_viewport_size({"width": 1046, "height": 700})
     assert cohort.page.evaluate("document.documentElement.scrollWidth") <= 1046
     right = cohort.page.evaluate("document.getElementById('scan-table').getBoundingClientRect().right")
     assert right <= 1046
     assert not cohort.page.locator("#filters").is_visible()
+    cohort.page.close()
 
 
 def test_numbers_are_sorted_as_numbers_and_missing_ones_come_last_both_ways(cohort: Opened) -> None:
@@ -222,7 +235,10 @@ def test_sorting_keeps_what_is_filtered(cohort: Opened) -> None:
     assert sorted(cohort.column(SCAN)) == sorted(before)
 
 
-def test_a_scan_without_a_diagnosis_can_be_found(browser: sync_api.Browser, tmp_path: Path) -> None:
+def test_a_scan_without_a_diagnosis_can_be_found(
+    browser: sync_api.Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tau_workflows.group_report._figures", lambda *_: [])
     status = status_table(6, bad_every=99).assign(diagnosis=["AD", None] * 3)
     write_tsv(status, tmp_path / "group" / "status.tsv")
     found = opened(browser, write_group_report(tmp_path))

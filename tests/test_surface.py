@@ -160,7 +160,8 @@ def test_a_figure_has_a_row_of_four_views_for_each_map_and_a_labelled_bar() -> N
 )
 def test_no_text_is_cut_off(label: str) -> None:
     figure = cortex_figure({"AD (n = 10)": {}}, "Title", (-1.0, 1.0), label, "PuOr")
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
     width, height = figure.bbox.size
     bar = figure.axes[-1]
     for text in [*figure.texts, bar.yaxis.label, *bar.get_yticklabels()]:

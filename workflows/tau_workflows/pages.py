@@ -7,6 +7,7 @@ import io
 import json
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 
 def template(name: str) -> Any:
     """A jinja2 template of this package; every value is escaped, and a name that is not given is an error."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Any:
+    """Kept, since reading a template takes longer than filling it."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(name)
 
 
 def figure_uri(figure: Figure) -> str:
