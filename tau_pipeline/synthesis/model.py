@@ -341,14 +341,17 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
         They are not finite.
     """
     multiple = SIDE_MULTIPLE.get(card.network)
-    shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple,) * 3
-    device = next(generator.parameters()).device
+    # Two voxels at the narrowest place: instance normalisation of one is not possible.
+    shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple, multiple, multiple)
+    # On the processor and in full precision whatever trained it: devices differ by more than versions may.
+    own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
+    state = {name: value.detach().cpu() for name, value in own.items()}
     # No random numbers, which another version of torch might draw differently.
-    t1w = torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 0.37).reshape(1, 1, *shape).to(device)
+    t1w = torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 0.37).reshape(1, 1, *shape)
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
-        out = functional_call(generator, dict(weights or {}), (t1w,)).flatten().cpu()
+        out = functional_call(generator, state, (t1w,)).flatten()
     generator.train(was_training)
     values = out[torch.linspace(0, len(out) - 1, PROBED).long()]
     if not bool(torch.isfinite(values).all()):
