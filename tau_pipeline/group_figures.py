@@ -6,16 +6,16 @@ the same picture. Diagnoses differ in colour and in the shape of their points. F
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
+from tau_pipeline.group import OneWay, column_name, one_way_test
+from tau_pipeline.quality import PERCENTILES
 from tau_pipeline.surface import cortex_figure
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ OUTLIER_Z = 2.5
 #: What counts as Alzheimer's disease among the diagnoses, in lower case.
 AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
 
-PERCENTILES = (75, 90, 99)
 #: Columns of the quality figure: heading, label of the axis with the unit, and the column of z-scores.
 QUALITY = {
     "reference_value": ("Mean of the reference region", "Activity (unit of the PET)", "reference_value_outlier"),
@@ -50,38 +49,6 @@ WIDTH_IN, DPI = 14.0, 120
 TOP_IN, PLOT_IN, TICKS_IN, LINE_IN, SIDE_IN, CHAR_IN = 0.85, 2.7, 0.72, 0.19, 0.8, 0.092
 #: Characters of 9.5 pt that fit under a panel a third of the figure wide.
 LINE_CHARS = 63
-
-
-@dataclass(frozen=True)
-class OneWay:
-    """A one-way analysis of variance: F, p, and the number of values in each group."""
-
-    f: float
-    p: float
-    n: dict[str, int]
-
-
-def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
-    """One-way analysis of variance of a column between groups; F and p are NaN where it cannot be done.
-
-    Parameters
-    ----------
-    table
-        One row a scan.
-    column
-        Numbers; missing ones do not count.
-    by
-        The column of groups; rows without a group do not count.
-    """
-    from scipy.stats import f_oneway
-
-    stated = table[table[column].notna() & table[by].notna()]
-    groups = {str(name): own[column].to_numpy(dtype=float) for name, own in stated.groupby(by)}
-    n = {name: len(values) for name, values in groups.items()}
-    if len(n) < 2 or sum(n.values()) <= len(n):
-        return OneWay(float("nan"), float("nan"), n)
-    found = f_oneway(*groups.values())
-    return OneWay(float(found.statistic), float(found.pvalue), n)
 
 
 def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
@@ -164,7 +131,7 @@ def cortex_by_diagnosis_figure(
     Parameters
     ----------
     wide
-        One row a scan: ``diagnosis`` and a column a region, named as `region_column` has it.
+        One row a scan: ``diagnosis`` and a column a region, as `tau_pipeline.group.wide_table` gives it.
     what
         Which scans these are, for the title.
     reference
@@ -180,7 +147,9 @@ def cortex_by_diagnosis_figure(
     import pandas as pd
 
     regions = label_table().query("kind == 'cortical'")
-    columns = {region_column(row.region): int(row.index) for row in regions.itertuples(index=False)}
+    columns = {
+        column_name(row.region, row.hemisphere, "cortical"): int(row.index) for row in regions.itertuples(index=False)
+    }
     present = [name for name in columns if name in wide.columns]
     values = wide[present].apply(pd.to_numeric, errors="coerce")
     used = _with_groups(wide)[values.notna().any(axis=1)] if present else wide.iloc[:0]
@@ -198,17 +167,6 @@ def cortex_by_diagnosis_figure(
     return cortex_figure(
         rows, f"Mean regional SUVR by diagnosis{what}", scale, f"SUVR (reference: {reference})", colours
     )
-
-
-def region_column(region: str) -> str:
-    """The column of a region in the wide table.
-
-    Examples
-    --------
-    >>> region_column("ctx-lh-entorhinal")
-    'ctx_lh_entorhinal'
-    """
-    return re.sub(r"[^A-Za-z0-9]+", "_", region)
 
 
 def is_ad(diagnosis: object) -> bool:

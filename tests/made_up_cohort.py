@@ -11,7 +11,7 @@ from PIL import Image
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
 from tau_pipeline.files import write_json, write_text, write_tsv
-from tau_pipeline.group_figures import region_column
+from tau_pipeline.group import column_name
 from tau_pipeline.roi import regional_table
 from tau_pipeline.volume import image_like, image_on
 
@@ -135,12 +135,13 @@ def wide_table(status: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     columns = {name: done[name].to_numpy() for name in (*names, "age", "sex", "diagnosis")}
     level = done["diagnosis"].map(DIAGNOSES).fillna(0.1).to_numpy(float)
     for region in label_table().query("kind == 'cortical'")["region"]:
+        name = column_name(region, "", "cortical")
         temporal = any(
             word in region for word in ("temporal", "entorhinal", "fusiform", "parahippo", "inferiorparietal")
         )
         mean = 1.05 + rng.normal(0, 0.05) + level * (1.6 if temporal else 0.5) + rng.normal(0, 0.03, len(done))
-        columns[region_column(region)] = mean
-        columns[f"{region_column(region)}_z"] = mean - 1
+        columns[name] = mean
+        columns[f"{name}_z"] = mean - 1
     return pd.DataFrame(columns)
 
 

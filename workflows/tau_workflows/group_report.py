@@ -19,7 +19,9 @@ from tau_pipeline import group_figures
 from tau_pipeline.derivatives import page_path
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, write_text
+from tau_pipeline.group import OneWay
 from tau_pipeline.group_figures import OUTLIER_Z
+from tau_pipeline.quality import PERCENTILES
 from tau_workflows import pages
 
 if TYPE_CHECKING:
@@ -157,7 +159,7 @@ def read_status(path: Path) -> pd.DataFrame:
     if absent := [name for name in ("scan", "state") if name not in table]:
         raise DamagedFileError(f"the table {path} has no column {absent[0]}; run the group level again")
     numbers = [column.name for column in COLUMNS if column.form] + [column.z for column in COLUMNS if column.z]
-    numbers += [f"cortex_p{k}_z" for k in group_figures.PERCENTILES]
+    numbers += [f"cortex_p{k}_z" for k in PERCENTILES]
     for name in ("participant_id", "model", "reason", *(column.name for column in COLUMNS), *numbers):
         if name not in table:
             table[name] = None
@@ -376,7 +378,7 @@ def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
     return {"title": title, "what": what, "hint": hint, "source": pages.figure_uri(figure), "tests": []}
 
 
-def _test_row(measure: str, by: str, test: group_figures.OneWay) -> dict[str, str]:
+def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:
     """A test as text; what could not be tested is missing."""
     row = {
         "measure": measure,
