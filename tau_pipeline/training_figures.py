@@ -145,7 +145,7 @@ def samples_figure(samples: Sequence[Sample]) -> Figure:
                     side.set_visible(False)
             grid[row][3 * which].set_ylabel(name, fontsize="large")
         grid[0][3 * which + 1].set_title(sample.title, fontsize="medium")
-    figure.colorbar(shown, ax=grid[1:].tolist(), label="SUVR", shrink=0.9)  # type: ignore[arg-type]
+    figure.colorbar(shown, ax=list(grid[1:].flat), label="SUVR", shrink=0.9)  # type: ignore[arg-type]
     figure.suptitle("Held-out scans. Left is left of the head (neurological). The lower row is synthetic.")
     return figure
 

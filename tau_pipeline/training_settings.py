@@ -22,7 +22,9 @@ LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
 _MOON = "Moon et al., arXiv 2406.12632"
 _MOON_CODE = "the code of Moon et al., arXiv 2406.12632"
 #: Settings under which the same training goes on: they change where and how long it runs, not what it computes.
-_MAY_CHANGE = frozenset({"epochs", "cache_dir", "device", "model_name", "loader_workers", "checkpoint_minutes"})
+_MAY_CHANGE = frozenset(
+    {"epochs", "cache_dir", "device", "model_name", "model_dir", "loader_workers", "checkpoint_minutes"}
+)
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,10 @@ class Training(Checked):
     model_name: str | None = field(
         default=None,
         metadata=documented("Name of the model's folder under models. Default: made of network, loss and fold."),
+    )
+    model_dir: Path | None = field(
+        default=None,
+        metadata=documented("Folder of the model. Default: models/ and the model's name, in the output folder."),
     )
     device: Literal["auto", "cpu", "cuda"] = field(
         default="auto", metadata=documented("Where to compute; auto takes a GPU where there is one.")

@@ -7,11 +7,13 @@ from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from tau_pipeline.config import Configuration
 from tau_pipeline.freesurfer import FreeSurferFiles
 from tau_workflows.anat import init_anat_wf
 from tau_workflows.job import ParticipantJob
 from tau_workflows.pet import init_pet_wf
 from tau_workflows.subject import init_subject_wf
+from tau_workflows.synthesis import init_synthesis_wf
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
@@ -25,6 +27,7 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "subject": init_subject_wf(job),
+        "synthesis": init_synthesis_wf(folder, folder / "model", Configuration()),
     }
 
 
@@ -56,7 +59,7 @@ def needed(node: pe.Node) -> list[str]:
     return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
-@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject"])
+@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthesis"])
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
     assert mistakes(workflows(job)[name], is_part=name != "subject") == []
 
@@ -73,12 +76,12 @@ def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:
 
 
 def test_every_image_interface_is_used_by_a_graph(job: ParticipantJob) -> None:
-    from tau_workflows.interfaces import anat, figures, outputs, pet
+    from tau_workflows.interfaces import anat, figures, outputs, pet, synthesis
     from tau_workflows.interfaces.base import LibraryInterface
 
     written = {
         cls
-        for module in (anat, figures, outputs, pet)
+        for module in (anat, figures, outputs, pet, synthesis)
         for cls in vars(module).values()
         if isinstance(cls, type) and issubclass(cls, LibraryInterface) and cls is not LibraryInterface
     }

@@ -45,12 +45,7 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
     SettingError
         It holds a training with other settings, another seed or other scans; the message names the first difference.
     """
-    ours: dict[str, Any] = {
-        "settings": settings.what_counts(),
-        "seed": seed,
-        "scans": sorted(pair.scan for pair in pairs),
-        "version": tau_pipeline.__version__,
-    }
+    ours = _identity(settings, pairs, seed)
     path = Path(folder) / TRAINING_FILE
     if path.is_file():
         _require_same(read_json(path), ours, Path(folder))
@@ -59,6 +54,12 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
         write_json(ours, path)
         remove_partial_files(Path(folder) / CHECKPOINTS)
     group.wait()
+
+
+def _identity(settings: Training, pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
+    """What makes a training this one and no other."""
+    scans = sorted(pair.scan for pair in pairs)
+    return {"settings": settings.what_counts(), "seed": seed, "scans": scans, "version": tau_pipeline.__version__}
 
 
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
@@ -82,13 +83,19 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def is_finished(folder: Path, settings: Training) -> bool:
-    """Whether the folder holds a finished model of these settings, all its epochs included."""
+def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int) -> bool:
+    """Whether the folder holds this training's model, with all its epochs.
+
+    Raises
+    ------
+    SettingError
+        The folder holds another training.
+    """
     folder = Path(folder)
     if not (folder / CARD).is_file() or not (folder / TRAINING_FILE).is_file():
         return False
-    card = read_json(folder / CARD)
-    figures = card.get("figures", {})
+    _require_same(read_json(folder / TRAINING_FILE), _identity(settings, pairs, seed), folder)
+    figures = read_json(folder / CARD).get("figures", {})
     return bool(figures.get("stopped_early")) or figures.get("epochs", 0) >= settings.epochs
 
 

@@ -1,0 +1,268 @@
+"""The train level and its graph, on tiny made-up derivatives: from files to a model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from synthesis_cohort import Person, write_cohort
+
+from tau_pipeline.config import Configuration, Execution, Group, Selection, Settings, configuration
+from tau_pipeline.derivatives import write_dataset_files
+from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.files import read_tsv
+from tau_pipeline.synthesis import train as training
+from tau_pipeline.synthesis.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.model import load_model
+from tau_pipeline.synthesis.pairs import find_pairs
+from tau_pipeline.synthesis.train_log import read_rows
+from tau_pipeline.training_settings import Training
+from tau_workflows.synthesis import init_synthesis_wf
+from tau_workflows.training import run_training
+
+TINY: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 3,
+    "first_cycle": 1,
+    "grid_shape": (16, 24, 16),
+    "perceptual_features": "random",
+    "device": "cpu",
+    "split_fractions": (0.6, 0.2, 0.2),
+}
+#: Ten participants of two scanners, whose SUVR rises from one to the next.
+PEOPLE = tuple(
+    Person(f"{n:02}", "LAS" if n % 3 else "RAS", "SIEMENS" if n % 2 else "GE MEDICAL SYSTEMS", 1.0 + 0.05 * n)
+    for n in range(1, 11)
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A BIDS folder with participants.tsv, and derivatives."""
+    root = tmp_path_factory.mktemp("cohort")
+    bids, out = root / "bids", root / "out"
+    bids.mkdir()
+    rows = [f"sub-{person.label}\t{'AD' if n < 5 else 'CN'}" for n, person in enumerate(PEOPLE)]
+    (bids / "participants.tsv").write_text("participant_id\tdiagnosis\n" + "\n".join(rows) + "\n")
+    write_dataset_files(out, bids)
+    write_cohort(out, PEOPLE)
+    return bids, out
+
+
+def config(tmp_path: Path, **options: Any) -> Configuration:
+    sections: dict[str, Any] = {key: options.pop(key) for key in ("selection", "settings", "group") if key in options}
+    sections.setdefault("group", Group(min_participants=2))
+    execution = Execution(work_dir=tmp_path / "work", dry_run=options.pop("dry_run", False))
+    made = Training(**{**TINY, "model_dir": tmp_path / "model", **options})
+    return Configuration(execution=execution, training=made, **sections)
+
+
+def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before = sorted(path for folder in cohort for path in folder.rglob("*"))
+    assert run_training(*cohort, config(tmp_path)) == 0
+    model = tmp_path / "model"
+    for name in (
+        *("model.json", "weights.safetensors", "standardization.tsv", "splits.tsv", "log.tsv", "log.json"),
+        *("figures/learning_curves.png", "figures/test_samples.png"),
+    ):
+        assert (model / name).stat().st_size > 0, name
+    assert list((model / "tensorboard").iterdir())
+    card = json.loads((model / "model.json").read_text())
+    splits = read_tsv(model / "splits.tsv").set_index("participant_id")
+    assert sorted(card["training_participants"]) == sorted(splits.index[splits["split"] == "train"])
+    assert set(splits["diagnosis"]) == {"AD", "CN"}
+    assert card["figures"]["test_scans"] == 2
+    assert card["figures"]["epochs"] == 2
+    assert card["random_features"]
+    assert sorted(path for folder in cohort for path in folder.rglob("*")) == before
+
+
+def test_the_model_goes_under_models_by_default_and_the_cache_of_images_elsewhere(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = config(tmp_path, model_dir=None, model_name="mine", epochs=1, loss="mse_ssim")
+    assert run_training(*cohort, made) == 0
+    assert (cohort[1] / "models/mine/model.json").is_file()
+    assert not list((cohort[1] / "models/mine").rglob("*.npz"))
+    assert len(list((tmp_path / "work/synthesis_cache").glob("*.npz"))) == len(PEOPLE)
+
+
+def test_a_finished_training_is_nothing_to_do_and_more_epochs_go_on(
+    cohort: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = config(tmp_path, loss="mse_ssim")
+    assert run_training(*cohort, made) == 0
+    weights = (tmp_path / "model/weights.safetensors").read_bytes()
+    assert run_training(*cohort, made) == 3
+    assert "trained to its end" in capfd.readouterr().err
+    assert run_training(*cohort, config(tmp_path, loss="mse_ssim", epochs=3)) == 0
+    assert [row["epoch"] for row in read_rows(tmp_path / "model/log.tsv")] == [0, 1, 2]
+    assert (tmp_path / "model/weights.safetensors").read_bytes() != weights
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": 0.1}, "holds a training with learning_rate 0.0005, and now learning_rate is 0.1"),
+        ({"settings": Settings(random_seed=5)}, "holds a training with seed 0, not 5"),
+        ({"selection": Selection(participant_label=tuple(p.label for p in PEOPLE[1:]))}, "on other scans"),
+    ],
+)
+def test_a_folder_of_another_training_is_refused(
+    cohort: tuple[Path, Path], tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    assert run_training(*cohort, config(tmp_path, epochs=1, loss="mse_ssim")) == 0
+    for epochs in (1, 2):
+        with pytest.raises(SettingError) as caught:
+            run_training(*cohort, config(tmp_path, epochs=epochs, loss="mse_ssim", **changed))
+        assert message in str(caught.value)
+        assert "model_name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"selection": Selection(participant_label=("77",))}, MissingInputError, "leave no pair"),
+        ({"selection": Selection(tracer_label=("AV1451", "PIB"))}, SettingError, "expected: one"),
+        ({"settings": Settings(ref_region=("Pons",))}, Exception, "Pons"),
+        ({"grid_shape": (16, 20, 16)}, SettingError, "divide by 8"),
+        ({"tested_weights": "best", "split_fractions": (0.8, 0.0, 0.2)}, SettingError, "validation split is empty"),
+        ({"group": Group(min_participants=9)}, Exception, "min-participants"),
+        ({"perceptual_weights_file": "/none", "perceptual_features": "pretrained"}, MissingInputError, "/none"),
+    ],
+)
+def test_a_call_that_cannot_be_done_is_one_sentence(
+    cohort: tuple[Path, Path], tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        run_training(*cohort, config(tmp_path, **options))
+    assert message in str(caught.value)
+    assert not (tmp_path / "model/model.json").exists()
+
+
+def test_folders_that_hold_nothing_are_refused(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="run the participant level first"):
+        run_training(cohort[0], tmp_path, config(tmp_path))
+    with pytest.raises(MissingInputError, match="is not a folder"):
+        run_training(tmp_path / "none", cohort[1], config(tmp_path))
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
+    cohort: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_training(*cohort, config(tmp_path, dry_run=True)) == 0
+    assert "10 scans of 10 participants" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_divergence_is_a_failure_with_a_sentence_that_names_the_participants(
+    cohort: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = config(tmp_path, loss="mse_ssim", learning_rate=1e6, ssim_weight=0.0)
+    assert run_training(*cohort, made) == 1
+    assert "diverged at epoch 0, batch 1, of participants sub-" in capfd.readouterr().err
+    assert not (tmp_path / "model/model.json").exists()
+
+
+def test_manufacturers_that_are_too_rare_can_be_left_out(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "derivatives"
+    write_dataset_files(out, cohort[0])
+    write_cohort(out, (*PEOPLE, Person("11", manufacturer="Philips")))
+    made = config(tmp_path, loss="mse_ssim", epochs=1, group=Group(min_participants=2, unknown_manufacturer="exclude"))
+    assert run_training(cohort[0], out, made) == 0
+    assert json.loads((tmp_path / "model/model.json").read_text())["manufacturers"] == ["GE", "Siemens"]
+
+
+def test_the_graph_trains_and_applies(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    pairs = find_pairs(cohort[1])
+    made = config(tmp_path, loss="mse_ssim", epochs=1, cache_dir=tmp_path / "cache")
+    wf = init_synthesis_wf(cohort[1], tmp_path / "model", made)
+    wf.base_dir = str(tmp_path / "nipype")
+    wf.config["execution"] = {"crashdump_dir": str(tmp_path)}
+    inputs = wf.get_node("inputnode").inputs
+    inputs.suvr_file = [str(pair.suvr_file) for pair in pairs]
+    inputs.diagnoses = {}
+    inputs.t1w_preproc_file = [str(pair.t1w_file) for pair in pairs[:2]]
+    inputs.mask_file = [str(pair.mask_file) for pair in pairs[:2]]
+    inputs.manufacturer = [pair.manufacturer for pair in pairs[:2]]
+    nodes = {node.name: node for node in wf.run().nodes()}
+    assert nodes["training"].result.outputs.figures["epochs"] == 1
+    for pair, file in zip(pairs[:2], nodes["applying"].result.outputs.synthetic_file, strict=True):
+        made_img, t1w = nib.load(file), nib.load(pair.t1w_file)
+        np.testing.assert_allclose(made_img.affine, t1w.affine)
+        assert made_img.shape == t1w.shape
+        assert np.count_nonzero(made_img.get_fdata()) > 100
+
+
+def test_training_takes_a_gpu_slot_of_nipype_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    for device, expected in (("cpu", False), ("cuda", True)):
+        wf = init_synthesis_wf(tmp_path, tmp_path, Configuration(training=Training(device=device)))
+        assert [wf.get_node(name).is_gpu_node() for name in ("training", "applying")] == [expected] * 2
+
+
+def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> None:
+    folder = Path(__file__).parents[1] / "workflows/recipes"
+    paper = configuration(folder / "paper.toml").training
+    assert (paper.epochs, paper.batch_size, paper.learning_rate_period) == (1000, 12, 60)
+    assert round(516 * paper.split_fractions[0]) == 360
+    defaults = dataclasses.asdict(Training())
+    named = {name for name, value in dataclasses.asdict(paper).items() if value != defaults[name]}
+    assert named == {
+        *("network_preset", "batch_size", "micro_batch_size", "grid_voxel", "grid_shape", "split_fractions"),
+    }
+    assert configuration(folder / "laptop.toml").training.loss == "cyclic2.5d"
+
+
+# --- every system with every loss -------------------------------------------------------------------------------------
+
+SYSTEMS = ("unet", "unetr", "swinunetr", "pix2pix", "cyclegan")
+LOSSES = ("mse_ssim", "2.5d", "3d", "cyclic2.5d")
+#: The smallest grids that hold the made-up brains and that the networks take.
+SHAPES = {"unetr": (16, 32, 16), "swinunetr": (32, 64, 32)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("network", SYSTEMS)
+def test_every_system_trains_with_every_loss_and_reloads_to_the_same_output(
+    cohort: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, loss: str
+) -> None:
+    finished: list[training.Run] = []
+    original = training.save_results
+
+    def kept(run: training.Run, scores: Any) -> None:
+        finished.append(run)
+        original(run, scores)
+
+    monkeypatch.setattr(training, "save_results", kept)
+    shape = SHAPES.get(network, (16, 24, 16))
+    options = {"network": network, "loss": loss, "grid_shape": shape, "augmentation": "off", "first_cycle": 3}
+    pace = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
+    chosen = Selection(participant_label=tuple(person.label for person in PEOPLE[:8]))
+    assert run_training(*cohort, config(tmp_path, **options, **pace, selection=chosen)) == 0
+    rows = read_rows(tmp_path / "model/log.tsv")
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_mse"]) < float(rows[0]["train_mse"])
+    torch.manual_seed(0)
+    t1w = torch.rand(1, 1, *shape)
+    trained, loaded = finished[0].state.system.eval(), load_model(tmp_path / "model").system
+    with torch.no_grad():
+        assert torch.equal(loaded(t1w), trained(t1w))
+    assert find_checkpoints(tmp_path / "model/checkpoints")

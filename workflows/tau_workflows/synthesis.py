@@ -1,0 +1,101 @@
+"""Synthesis as a graph: a model is trained on SUVR maps, and applied to T1w images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from nipype.utils.gpu_count import gpu_count
+
+from tau_pipeline.config import Configuration
+from tau_pipeline.reference import parse_reference
+from tau_pipeline.training_settings import Training
+from tau_workflows.interfaces.synthesis import ApplyModel, TrainModel
+
+INPUTS = ["suvr_file", "diagnoses", "t1w_preproc_file", "mask_file", "manufacturer"]
+OUTPUTS = ["model_dir", "figures", "synthetic_file", "assumptions"]
+
+#: Memory of a training step of the paper's U-Net on 160 x 192 x 160 voxels, and of the laptop's, in GB.
+TRAIN_GB = {"paper": 12.0, "laptop": 4.0}
+
+
+def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configuration) -> pe.Workflow:
+    """Train a model on SUVR maps that the participant level wrote, then apply it to T1w images.
+
+    With `tau_workflows.subject.init_subject_wf` of each participant before it, one graph goes from raw data to a model
+    and to synthetic images: join the ``out_files`` of the participants' ``save_...`` nodes and connect them to
+    ``inputnode.suvr_file``.
+
+    Parameters
+    ----------
+    derivatives_dir
+        Where the participant level writes.
+    model_dir
+        Folder of the model.
+    config
+        Read here: ``training``, ``random_seed``, the first of ``ref_region``, ``min_participants``,
+        ``unknown_manufacturer``, ``nprocs``.
+
+    Inputs
+    ------
+    suvr_file
+        SUVR maps to train on (other files among them do no harm); their T1w, masks and labels lie beside them.
+    diagnoses
+        Diagnosis by participant, for the stratification of the splits; may be empty.
+    t1w_preproc_file, mask_file, manufacturer
+        Lists of equal length: images to apply the model to, and the PET scanner whose scale each gets.
+
+    Outputs
+    -------
+    model_dir, figures
+        The model's folder, and its figures of merit on the test split.
+    synthetic_file, assumptions
+        Lists: synthetic SUVR on the grid of each T1w, and sentences on it.
+    """
+    wf = pe.Workflow(name="synthesis_wf")
+    inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+    settings = config.training
+    use_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_count() > 0)
+    training = pe.Node(
+        TrainModel(training=_plain(settings), use_gpu=use_gpu),
+        name="training",
+        mem_gb=TRAIN_GB[settings.network_preset],
+        n_procs=config.execution.nprocs or 1,
+    )
+    training.inputs.trait_set(
+        derivatives_dir=str(derivatives_dir),
+        model_dir=str(model_dir),
+        reference_region=parse_reference(config.settings.ref_region[0]),
+        random_seed=config.settings.random_seed,
+        min_participants=config.group.min_participants,
+        unknown_manufacturer=config.group.unknown_manufacturer,
+    )
+    applying = pe.MapNode(
+        ApplyModel(use_gpu=use_gpu),
+        iterfield=["t1w_preproc_file", "mask_file", "manufacturer"],
+        name="applying",
+        mem_gb=TRAIN_GB["laptop"],
+    )
+    wf.connect(inputnode, "suvr_file", training, "suvr_file")
+    wf.connect(inputnode, "diagnoses", training, "diagnoses")
+    wf.connect(training, "model_dir", applying, "model_dir")
+    for name in ("t1w_preproc_file", "mask_file", "manufacturer"):
+        wf.connect(inputnode, name, applying, name)
+    for name in ("model_dir", "figures"):
+        wf.connect(training, name, outputnode, name)
+    for name in ("synthetic_file", "assumptions"):
+        wf.connect(applying, name, outputnode, name)
+    return wf
+
+
+def _plain(settings: Training) -> dict[str, Any]:
+    """The settings as values that travel between nodes: paths as texts, tuples as lists."""
+    as_value = {Path: str, tuple: list}
+    return {
+        name: next((convert(value) for kind, convert in as_value.items() if isinstance(value, kind)), value)
+        for name, value in dataclasses.asdict(settings).items()
+    }
