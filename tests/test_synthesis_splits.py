@@ -65,9 +65,21 @@ def test_each_stratum_is_spread_over_the_splits_by_their_fractions(n):
 
 def test_a_rare_manufacturer_is_in_every_split_where_its_number_allows():
     pairs = [pair(f"{who:03d}", "GE" if who < 7 else "Siemens") for who in range(40)]
-    for seed in range(10):
+    for seed in range(4):
         table = split_participants(pairs, seed=seed)
         assert set(table.loc[table["manufacturer"] == "GE", "split"]) == set(SPLITS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_small_cohort_each_manufacturer_and_each_diagnosis_is_in_every_split(seed):
+    # Nine strata of three or four: none can be spread by itself.
+    pairs = [
+        pair(f"{who:03d}", ("GE", "Philips", "Siemens")[who % 3], ("AD", "CN", "MCI")[who // 3 % 3])
+        for who in range(30)
+    ]
+    tables = [split_participants(pairs, seed=seed), *k_folds(pairs, 5, seed=seed)]
+    for table, column in itertools.product(tables, ("manufacturer", "diagnosis")):
+        assert pd.crosstab(table[column], table["split"]).to_numpy().min() >= 1
 
 
 def test_splits_do_not_depend_on_the_order_of_the_scans():
