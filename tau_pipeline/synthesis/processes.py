@@ -94,6 +94,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if size == 1:
         yield Processes(0, 1, place)
         return
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield Processes(rank, size, place)

@@ -1,0 +1,70 @@
+"""Figures of a training: what they show, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tau_pipeline.errors import ImageError
+from tau_pipeline.figures import save_figure
+from tau_pipeline.training_figures import PLANE_TINTS, Sample, learning_curves_figure, samples_figure
+
+
+def rows(n: int = 6) -> list[dict[str, float | int | str]]:
+    planes = ["axial", "axial", "coronal", "coronal", "sagittal", "sagittal"]
+    return [
+        {
+            "epoch": epoch,
+            "plane": planes[epoch],
+            "learning_rate": 1e-3,
+            "train_loss": 2.0 / (1 + epoch),
+            "train_mse": 1.0 / (1 + epoch),
+            "train_ssim": 0.5 / (1 + epoch),
+            "validation_loss": 2.5 / (1 + epoch),
+            "validation_ssim": 0.1 * epoch,
+        }
+        for epoch in range(n)
+    ]
+
+
+def test_each_curve_holds_the_numbers_of_the_log_and_the_background_shows_the_plane() -> None:
+    figure = learning_curves_figure(rows())
+    by_title = {axes.get_title(): axes for axes in figure.axes}
+    curves = {line.get_label(): line.get_ydata() for line in by_title["loss"].lines}
+    np.testing.assert_allclose(curves["train loss"], [2.0 / (1 + epoch) for epoch in range(6)])
+    np.testing.assert_allclose(curves["validation loss"], [2.5 / (1 + epoch) for epoch in range(6)])
+    parts = {line.get_label() for line in by_title["parts of the training loss"].lines}
+    assert len(parts) == 2
+    assert len(by_title["loss"].patches) == len(PLANE_TINTS)
+    assert [patch.get_x() for patch in by_title["loss"].patches] == [-0.5, 1.5, 3.5]
+
+
+def test_a_log_without_validation_or_plane_is_drawn_all_the_same(tmp_path: Path) -> None:
+    bare = [{"epoch": 0, "plane": "n/a", "learning_rate": 1e-3, "train_loss": 1.0}]
+    assert save_figure(learning_curves_figure(bare), tmp_path / "a.png").stat().st_size > 0
+
+
+def test_samples_show_t1w_measured_and_synthetic_in_one_scale_and_say_synthetic() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [np.abs(rng.normal(size=(6, 8, 10))) for _ in range(3)]
+    figure = samples_figure([Sample(*arrays, title="sub-01 (GE)"), Sample(*arrays, title="sub-02")])
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert len(pictures) == 2 * 9
+    assert {axes.get_ylabel() for axes in pictures} - {""} == {"T1w", "measured", "synthetic"}
+    synthetic = [axes for axes in pictures if axes.get_ylabel() == "synthetic"]
+    np.testing.assert_allclose(synthetic[0].images[0].get_array(), arrays[2][:, :, 5].T)
+    suvr = [axes.images[0].get_clim() for axes in pictures if axes.images[0].get_cmap().name == "inferno"]
+    assert len(set(suvr)) == 1
+    assert "synthetic" in str(figure.get_suptitle())
+
+
+def test_nothing_to_draw_is_one_sentence() -> None:
+    with pytest.raises(ImageError, match="no epoch yet"):
+        learning_curves_figure([])
+    with pytest.raises(ImageError, match="no scan"):
+        samples_figure([])
+    one, other = np.ones((3, 3, 3)), np.ones((3, 3, 4))
+    with pytest.raises(ImageError, match="differ in shape"):
+        samples_figure([Sample(one, one, other, "sub-01")])
