@@ -144,3 +144,28 @@ def test_a_changed_setting_recomputes_only_what_it_touches(place: Path) -> None:
     recomputed = steps(place)
     assert {"on_t1w", "quantify"} <= recomputed
     assert recomputed.isdisjoint({"brain", "bias", "template", "tissue", "labels", "regions", "motion", "coregister"})
+
+
+def test_the_group_level_takes_what_the_main_job_left(place: Path) -> None:
+    before = snapshot(place)
+    options = ["--unknown-manufacturer", "pooled", "--min-participants", "1"]
+    assert main([str(place / "bids"), str(place / "out"), "group", *options]) == SOME_FAILED
+    assert {name: data for name, data in snapshot(place).items() if "desc-std" not in name} == {
+        name: data for name, data in before.items() if "desc-std" not in name
+    }
+    status = pd.read_csv(place / "out/group/status.tsv", sep="\t", na_values="n/a").set_index("participant_id")
+    assert status["state"].to_dict() == {"sub-01": "done", "sub-02": "failed", "sub-03": "failed"}
+    assert "truncated" in status.loc["sub-02", "reason"] or "read" in status.loc["sub-02", "reason"]
+    assert status.loc["sub-01", "minutes"] > 0
+    suvr = load_volume(next((place / "out/sub-01/pet").glob("*_desc-suvr_pet.nii.gz")))
+    mask = load_volume(next((place / "out/sub-01/anat").glob("*_desc-brain_mask.nii.gz")))
+    inside = np.asanyarray(suvr.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
+    assert status.loc["sub-01", "brain_mean"] == pytest.approx(inside.mean(), rel=1e-5)
+    assert status.loc["sub-01", "mask_volume_ml"] == pytest.approx(len(inside) * 8e-3, rel=1e-5)
+    std = load_volume(next((place / "out/sub-01/pet").glob("*_desc-std_pet.nii.gz")))
+    z = np.asanyarray(std.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
+    assert (abs(z.mean()) < 1e-5, abs(z.std() - 1) < 1e-5) == (True, True)
+    report = validate(place / "out")
+    assert report.valid, report
+    text = (place / "out/logs/CITATION.md").read_text()
+    assert "standardised by scanner" in " ".join(text.split())
