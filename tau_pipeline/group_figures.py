@@ -34,6 +34,8 @@ MOST_MANUFACTURERS = 5
 MOST_NAMED = 5
 #: A figure further from the cohort's mean than this many standard deviations is marked.
 OUTLIER_Z = 2.5
+#: Fewer points than this have no line at their median: it would hide them.
+FEWEST_FOR_MEDIAN = 3
 #: What counts as Alzheimer's disease among the diagnoses, in lower case.
 AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
 
@@ -124,7 +126,7 @@ def quality_figure(scans: pd.DataFrame) -> Figure | None:
 
 
 def cortex_by_diagnosis_figure(
-    wide: pd.DataFrame, what: str, reference: str, colours: str = "inferno"
+    wide: pd.DataFrame, what: str, reference: str, colours: str = "viridis"
 ) -> Figure | None:
     """Mean SUVR of each cortical region over the scans of a diagnosis, on the average cortex; None without values.
 
@@ -247,7 +249,7 @@ def _style(diagnoses: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: NDArray[np.bool_] | None = None) -> None:
-    """Points of each manufacturer, its diagnoses side by side, with the median of each as a line."""
+    """Points of each manufacturer, its diagnoses side by side, with the median of three or more as a line."""
     values = _numbers(table, column).to_numpy()
     manufacturers = _levels(table["manufacturer_group"], MOST_MANUFACTURERS)
     diagnoses = _levels(table["diagnosis_group"], len(COLOURS))
@@ -262,8 +264,9 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
             centre, (colour, marker) = k + (d - (len(diagnoses) - 1) / 2) * width, style[diagnosis]
             across = centre + _spread(int(own.sum())) * 0.7 * width
             axes.scatter(across, values[own], s=size, c=colour, marker=marker, alpha=0.8, linewidths=0)
-            median = float(np.median(values[own]))
-            axes.plot([centre - 0.42 * width, centre + 0.42 * width], [median] * 2, color="black", linewidth=1.6)
+            if own.sum() >= FEWEST_FOR_MEDIAN:
+                ends = [centre - 0.42 * width, centre + 0.42 * width]
+                axes.plot(ends, [float(np.median(values[own]))] * 2, color="black", linewidth=1.6)
             if ringed is not None and ringed[own].any():
                 ring = ringed[own]
                 axes.scatter(

@@ -172,11 +172,11 @@ def test_summary_and_assumptions_come_before_the_figures(output: Path) -> None:
 def test_quality_numbers_stand_with_their_units(output: Path) -> None:
     facts = {row[0]: row[1] for row in Reader(page_of(output)).rows if len(row) == 2}
     assert facts["Mean of the reference region, in the unit of the PET"] == "3512"
-    assert facts["Volume of the reference region"] == "93412 mm³"
+    assert facts["Volume of the reference region"] == "93412\N{NO-BREAK SPACE}mm³"
     assert facts["Fit of PET to T1w (normalised mutual information)"] == "1.182"
     assert facts["Volume of the brain mask"] == "1000 mL"
     assert facts["Window after injection"] == "80 to 100 min"
-    assert facts["Smoothing applied, FWHM"] == "0 mm"
+    assert facts["Smoothing applied, FWHM"] == "0\N{NO-BREAK SPACE}mm"
     assert facts["Mean SUVR of the brain"] == "1.187"
     assert facts["Standard deviation of SUVR over the brain"] == "0.2811"
     assert facts["SUVR of cortex at percentiles"] == "75: 1.31, 90: 1.52, 99: 2.02"
@@ -210,6 +210,18 @@ def test_composites_stand_in_the_summary(output: Path) -> None:
     table = read_tsv(next(output.rglob("*_rois.tsv"))).query("kind == 'composite' and hemisphere == 'both'")
     row = next(row for row in Reader(page_of(output)).rows if "CerebellarGM" in row)
     assert [f"{value:.3f}" for value in table["suvr_mean"]] == [cell.strip() for cell in row[2:]]
+
+
+def test_what_several_maps_share_is_said_once_and_the_rest_side_by_side(output: Path) -> None:
+    pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
+    pons = {**SIDECAR, "ReferenceRegion": "Pons", "ReferenceValue": 2000.0, "Noise": None}
+    path = sidecar_path(pet.suvr())
+    write_json(pons, path.with_name(path.name.replace("desc-suvr_", "desc-suvrPons_")))
+    rows = {row[0]: row[1:] for row in Reader(page_of(output)).rows if row}
+    assert rows["Reference region"] == ["CerebellarGM", "Pons"]
+    assert rows["Mean of the reference region, in the unit of the PET"] == ["3512", "2000"]
+    assert rows["Noise (SD), SUVR"] == ["0.0712", ""]
+    assert rows["Tracer"] == ["AV1451"]
 
 
 def test_each_region_table_is_drawn_on_the_cortex_with_its_numbers(output: Path, quick_cortex: list[dict]) -> None:

@@ -72,7 +72,7 @@ COLUMNS = (
     Column("cortex_p90", "Cortex p90", "SUVR", ".2f", "cortex_p90_outlier"),
     Column("cortex_p99", "Cortex p99", "SUVR", ".2f"),
     Column("n_assumptions", "Assumed", "values", ".0f"),
-    Column("minutes", "Time", "min", ".0f"),
+    Column("minutes", "Time", "min", ".1f"),
 )
 #: Columns that are left out, and said above the table, when all scans have the same value.
 SAID_ONCE = ("source", "tracer", "reference_region")
@@ -247,8 +247,8 @@ def _confounded_warning(done: pd.DataFrame) -> str:
     stated = done[done["manufacturer"].notna() & done["diagnosis"].notna()]
     if stated["diagnosis"].nunique() < 2 or stated["manufacturer"].nunique() < 2:
         return ""
-    of_each = stated.groupby("manufacturer")["diagnosis"].nunique()
-    alone = [str(name) for name in of_each.index[of_each == 1]]
+    of_each = stated.groupby("manufacturer")["diagnosis"].agg(["nunique", "count"])
+    alone = [str(name) for name in of_each.index[(of_each["nunique"] == 1) & (of_each["count"] > 1)]]
     if not alone:
         return ""
     return (

@@ -169,6 +169,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         methods=pages.methods(output_dir),
         software=_software(scans),
         composite_names=COMPOSITES,
+        side_by_side=side_by_side,
         missing=MISSING,
     )
     return write_text(page, page_path(output_dir, label.removeprefix("sub-")))
@@ -295,8 +296,19 @@ def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value == MISSING:
             facts.append((heading, MISSING))
         elif value not in (None, "", []):
-            facts.append((heading, f"{_text(value)} {unit}".strip()))
+            facts.append((heading, f"{_text(value)}\N{NO-BREAK SPACE}{unit}" if unit else _text(value)))
     return facts
+
+
+def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Facts of several maps in one table: a heading, and one value if all maps share it, else one for each map."""
+    by_map = [dict(one["facts"]) for one in maps]
+    order = ["Window after injection", *(heading for heading, _ in QUALITY.values())]
+    rows = []
+    for heading in (name for name in order if any(name in facts for facts in by_map)):
+        values = [facts.get(heading, "") for facts in by_map]
+        rows.append((heading, values[:1] if len(set(values)) == 1 else values))
+    return rows
 
 
 def _window(sidecar: Mapping[str, Any]) -> str:
