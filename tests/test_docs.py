@@ -33,6 +33,6 @@ def test_the_python_of_standardising_by_manufacturer_runs(
     write_tsv(status_table(scans, all_statuses(out), fits, read_demographics(bids)), out / "group/status.tsv")
     save_standardizations(fits, out / "group/standardization.tsv")
     monkeypatch.chdir(tmp_path)
-    exec(compile(python_of(DOCS / "how-to/standardise-by-manufacturer.md"), "how-to", "exec"), {})  # noqa: S102
+    exec(compile(python_of(DOCS / "how-to/standardise-by-manufacturer.md"), "how-to", "exec"), {})
     printed = capsys.readouterr().out
     assert re.search(r"cortex_p90_z: manufacturer p = [0-9.e-]+, AD against others p = [0-9.e-]+", printed)
