@@ -38,7 +38,7 @@ KEPT_ENTITIES = {
 }
 
 #: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
-BIDSIGNORE = ("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "figures", "group", "logs")
+BIDSIGNORE = ("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "figures", "group", "logs", "models")
 
 
 def derivative_path(
@@ -312,6 +312,7 @@ sub-*/.../anat   T1w with its bias corrected, brain mask, Desikan-Killiany parce
 sub-*/.../pet    SUVR map on the grid of the T1w, table of regions, transform from PET to T1w
 sub-*.html       one page of figures and figures of merit for each participant
 group            tables of all participants
+models           trained models, one folder each
 logs             records of failed scans, citations
 
 Every image has a JSON sidecar with its sources, the version, the hash of the settings, and in "Assumptions" every value

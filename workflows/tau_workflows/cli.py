@@ -44,6 +44,9 @@ LEVELS = {
     "group": Level(
         "standardisation by manufacturer, tables and page of the cohort", "tau_workflows.group", "run_group"
     ),
+    "train": Level(
+        "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.training", "run_training"
+    ),
 }
 
 
