@@ -257,6 +257,13 @@ def test_whatever_step_of_writing_fails_no_card_stands_for_half_a_model(tmp_path
     assert load_model(folder).normalisation == MinMax(0, 2, TRAIN)
 
 
+def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path):
+    (tmp_path / "m" / ".partial-x").mkdir(parents=True)
+    (tmp_path / "m" / ".partial-x" / WEIGHTS).write_text("half")
+    save_model(tmp_path / "m", system(), card(), STANDARDISATION, SPLITS)
+    assert not list((tmp_path / "m").glob(".partial-*"))
+
+
 def test_a_fit_or_a_training_on_somebody_outside_the_training_split_is_refused(tmp_path):
     test = SPLITS.loc[SPLITS["split"] == "test", "participant_id"].iloc[0]
     with pytest.raises(SettingError, match=f"the normalisation saw {test}, not in the training split"):

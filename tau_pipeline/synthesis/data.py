@@ -356,7 +356,7 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
     )
     known = brain & (to_grid(known_img, placement, labels=True) > 0)
     on_grid = to_grid(Volume(finite(suvr), suvr_img.affine), placement)
-    labels = to_grid(Volume(label_array(images["dseg"]).astype(np.int32), suvr_img.affine), placement, labels=True)
+    labels = to_grid(Volume(label_array(images["dseg"]), suvr_img.affine), placement, labels=True)
     return Prepared(
         t1w=t1w,
         suvr=np.where(known, on_grid, np.float32(0)),

@@ -392,6 +392,9 @@ def _card_last(folder: Path) -> Iterator[Path]:
     partial = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left_behind in folder.glob(".partial-*/"):
+            # Of a process that was killed while it wrote.
+            shutil.rmtree(left_behind, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
         yield partial
         (folder / CARD).unlink(missing_ok=True)
