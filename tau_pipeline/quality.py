@@ -20,7 +20,8 @@ def map_quality(suvr: NDArray, brain: NDArray, dseg: NDArray, reference: NDArray
     Parameters
     ----------
     suvr
-        ``(I, J, K)``; voxels that are not finite do not count.
+        ``(I, J, K)``. Voxels that are not finite do not count, nor those that are exactly 0: outside of the PET's
+        field of view.
     brain, reference
         Masks of the brain and of the reference region, above 0 inside; same shape.
     dseg
@@ -44,12 +45,12 @@ def map_quality(suvr: NDArray, brain: NDArray, dseg: NDArray, reference: NDArray
     shapes = {np.shape(array) for array in (suvr, brain, dseg, reference)}
     if len(shapes) > 1:
         raise ImageError(f"the images have shapes {', '.join(map(str, sorted(shapes)))}; one grid is needed")
-    finite, inside = np.isfinite(suvr), np.asarray(brain) > 0
-    values = np.asarray(suvr)[inside & finite].astype(np.float64)
+    known, inside = np.isfinite(suvr) & (np.asarray(suvr) != 0), np.asarray(brain) > 0
+    values = np.asarray(suvr)[inside & known].astype(np.float64)
     if not values.size:
         raise ImageError("no voxel of the brain mask has an SUVR")
-    cortex = np.asarray(suvr)[labels_mask(dseg, region_numbers("cortical")) & finite]
-    in_reference = np.asarray(suvr)[(np.asarray(reference) > 0) & finite].astype(np.float64)
+    cortex = np.asarray(suvr)[labels_mask(dseg, region_numbers("cortical")) & known]
+    in_reference = np.asarray(suvr)[(np.asarray(reference) > 0) & known].astype(np.float64)
     percentiles = np.percentile(cortex.astype(np.float64), PERCENTILES) if cortex.size else [None] * len(PERCENTILES)
     return {
         "BrainVolume": float(inside.sum() * voxel_mm3),

@@ -39,7 +39,8 @@ def test_the_figures_are_those_of_their_voxels() -> None:
 def test_voxels_without_a_value_do_not_count() -> None:
     given = made()
     given["suvr"][:3, :3, :3] = np.nan
-    valid = np.isfinite(given["suvr"])
+    given["suvr"][3:5, :3, :3] = 0
+    valid = given["suvr"] > 0
     found = map_quality(**given, voxel_mm3=1.0)
     assert found["BrainVoxels"] == (valid & given["brain"]).sum()
     assert found["BrainMean"] == pytest.approx(given["suvr"][valid & given["brain"]].mean())
