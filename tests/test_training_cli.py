@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from synthesis_cohort import Person, write_cohort
+from test_networks import needs_einops
 
 from tau_pipeline.config import Configuration, Execution, Group, Selection, Settings, configuration
 from tau_pipeline.derivatives import write_dataset_files
@@ -22,8 +28,10 @@ from tau_pipeline.synthesis import train as training
 from tau_pipeline.synthesis.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.model import load_model
 from tau_pipeline.synthesis.pairs import find_pairs
+from tau_pipeline.synthesis.splits import k_folds, save_splits, split_participants
 from tau_pipeline.synthesis.train_log import read_rows
 from tau_pipeline.training_settings import Training
+from tau_workflows.cli import main
 from tau_workflows.synthesis import init_synthesis_wf
 from tau_workflows.training import run_training
 
@@ -43,6 +51,10 @@ PEOPLE = tuple(
 )
 
 
+def diagnosis(number: int) -> str:
+    return "AD" if number < 5 else "CN"
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -57,7 +69,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("cohort")
     bids, out = root / "bids", root / "out"
     bids.mkdir()
-    rows = [f"sub-{person.label}\t{'AD' if n < 5 else 'CN'}" for n, person in enumerate(PEOPLE)]
+    rows = [f"sub-{person.label}\t{diagnosis(n)}" for n, person in enumerate(PEOPLE)]
     (bids / "participants.tsv").write_text("participant_id\tdiagnosis\n" + "\n".join(rows) + "\n")
     write_dataset_files(out, bids)
     write_cohort(out, PEOPLE)
@@ -190,6 +202,23 @@ def test_manufacturers_that_are_too_rare_can_be_left_out(cohort: tuple[Path, Pat
     assert json.loads((tmp_path / "model/model.json").read_text())["manufacturers"] == ["GE", "Siemens"]
 
 
+def test_splits_can_be_given_or_be_a_fold_and_nothing_of_the_test_split_is_fitted(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pairs = find_pairs(cohort[1], diagnoses={person.label: diagnosis(n) for n, person in enumerate(PEOPLE)})
+    table = split_participants(pairs, (0.5, 0.2, 0.3), seed=9)
+    save_splits(table, tmp_path / "mine.tsv")
+    fold = k_folds(pairs, 5, seed=0)[2]
+    common = {"loss": "mse_ssim", "epochs": 1, "normalisation": "min-max"}
+    for expected, options in ((table, {"split_file": tmp_path / "mine.tsv"}), (fold, {"folds": 5, "fold": 2})):
+        made = config(tmp_path, **common, **options, model_dir=tmp_path / "-".join(options))
+        assert run_training(*cohort, made) == 0
+        model = load_model(made.training.model_dir)  # type: ignore[arg-type]
+        found = model.splits.set_index("participant_id")["split"].to_dict()
+        assert found == expected.set_index("participant_id")["split"].to_dict()
+        assert set(model.normalisation.participants) == {who for who, split in found.items() if split == "train"}
+
+
 def test_the_graph_trains_and_applies(cohort: tuple[Path, Path], tmp_path: Path) -> None:
     pairs = find_pairs(cohort[1])
     made = config(tmp_path, loss="mse_ssim", epochs=1, cache_dir=tmp_path / "cache")
@@ -230,9 +259,67 @@ def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> N
     assert configuration(folder / "laptop.toml").training.loss == "cyclic2.5d"
 
 
+# --- the command itself ---------------------------------------------------------------------------------------------
+
+
+def command(cohort: tuple[Path, Path], tmp_path: Path, name: str) -> list[str]:
+    """The program's arguments for a training of a few seconds that keeps a checkpoint of every step."""
+    options = {
+        "--model-dir": str(tmp_path / name),
+        "--work-dir": str(tmp_path / "work"),
+        "--grid-shape": "16 24 16",
+        "--epochs": "12",
+        "--batch-size": "2",
+        "--loss": "mse_ssim",
+        "--checkpoint-minutes": "0",
+        "--min-participants": "2",
+        "--omp-nthreads": "1",
+        "--device": "cpu",
+    }
+    return [*map(str, cohort), "train", *(word for pair in options.items() for word in " ".join(pair).split())]
+
+
+def stopped_after_a_while(arguments: list[str], model: Path, number: signal.Signals) -> tuple[int, str]:
+    """Start the program, send it a signal a few steps after it has begun to train; its exit code and messages."""
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tau_workflows.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    before, until = set(find_checkpoints(model / "checkpoints")), time.monotonic() + 60
+    # Two are kept, so that both are new after a few steps.
+    while time.monotonic() < until and len(set(find_checkpoints(model / "checkpoints")) - before) < 2:
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    return child.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
+def test_the_same_command_goes_on_after_kill_9_and_after_ctrl_c_to_the_same_weights(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert main(command(cohort, tmp_path, "whole")) == 0
+    arguments = command(cohort, tmp_path, "cut")
+    code, _ = stopped_after_a_while(arguments, tmp_path / "cut", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    code, said = stopped_after_a_while(arguments, tmp_path / "cut", signal.SIGINT)
+    assert code == 1
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "cut/model.json").exists()
+    assert main(arguments) == 0
+    whole, cut = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert cut == whole
+    assert main(arguments) == 3
+
+
 # --- every system with every loss -------------------------------------------------------------------------------------
 
-SYSTEMS = ("unet", "unetr", "swinunetr", "pix2pix", "cyclegan")
+SYSTEMS = (
+    *("unet", "pix2pix", "cyclegan"),
+    *(pytest.param(name, marks=needs_einops) for name in ("unetr", "swinunetr")),
+)
 LOSSES = ("mse_ssim", "2.5d", "3d", "cyclic2.5d")
 #: The smallest grids that hold the made-up brains and that the networks take.
 SHAPES = {"unetr": (16, 32, 16), "swinunetr": (32, 64, 32)}
