@@ -219,6 +219,33 @@ def test_splits_can_be_given_or_be_a_fold_and_nothing_of_the_test_split_is_fitte
         assert set(model.normalisation.participants) == {who for who, split in found.items() if split == "train"}
 
 
+def test_recomputed_activations_and_workers_change_nothing(cohort: tuple[Path, Path], tmp_path: Path) -> None:
+    common = {"loss": "mse_ssim", "epochs": 1}
+    for name, options in (
+        ("plain", {}),
+        ("other", {"activation_checkpointing": True, "loader_workers": 2, "micro_batch_size": 1}),
+    ):
+        assert run_training(*cohort, config(tmp_path, **common, **options, model_dir=tmp_path / name)) == 0
+    # Not the weights: a bias before an instance normalisation has no effect, and its gradient is rounding alone.
+    t1w = torch.rand(1, 1, 16, 24, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain, other = (load_model(tmp_path / name).system(t1w) for name in ("plain", "other"))
+    torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_averaged_and_best_weights_go_into_the_folder_as_the_settings_say(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    common = {"loss": "mse_ssim", "ema_decay": 0.9, "mixed_precision": "bf16", "optimizer": "adamw"}
+    for tested, averaged in (("last", True), ("best", False)):
+        made = config(tmp_path, **common, tested_weights=tested, model_dir=tmp_path / tested)
+        assert run_training(*cohort, made) == 0
+        # The best weights are averaged ones already.
+        assert (tmp_path / tested / "average.safetensors").exists() == averaged
+        figures = load_model(tmp_path / tested).card.figures
+        assert (figures["tested_weights"], figures["averaged"]) == (tested, True)
+
+
 def test_the_graph_trains_and_applies(cohort: tuple[Path, Path], tmp_path: Path) -> None:
     pairs = find_pairs(cohort[1])
     made = config(tmp_path, loss="mse_ssim", epochs=1, cache_dir=tmp_path / "cache")
