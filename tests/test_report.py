@@ -16,7 +16,7 @@ from PIL import Image
 from tau_pipeline.atlas import label_table
 from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
 from tau_pipeline.errors import MissingInputError
-from tau_pipeline.files import read_tsv, write_json, write_text, write_tsv
+from tau_pipeline.files import read_json, read_tsv, write_json, write_text, write_tsv
 from tau_pipeline.roi import regional_table
 from tau_pipeline.volume import image_like, image_on, save_volume
 from tau_workflows.report import find_scans, write_participant_report
@@ -89,7 +89,7 @@ def quick_cortex(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         return Figure((0.5, 0.25))
 
     if "real_picture" not in request.node.name:
-        monkeypatch.setattr("tau_workflows.report.cortex_figure", blank)
+        monkeypatch.setattr("tau_workflows.page_regions.cortex_figure", blank)
     return asked
 
 
@@ -276,6 +276,49 @@ def test_a_synthetic_scan_stands_beside_the_measured_one_and_says_so(output: Pat
     assert find_scans(output, "sub-01")[1].title == "PET, tracer AV1451"
 
 
+def test_what_makes_a_synthetic_map_doubtful_is_said(output: Path) -> None:
+    synthetic_files(output, trc="AV1451")
+    path = next(output.rglob("*desc-synthSUVR_pet.json"))
+    assert "trained on this participant" not in Reader(page_of(output)).text
+    doubt = {"ParticipantInTrainingSet": True, "TrainingSplit": "train", "Flags": ["The T1w is darker than any."]}
+    write_json({**read_json(path), **doubt, "Uncertainty": "one model alone", "ModelHash": "0a1b"}, path)
+    reader = Reader(page_of(output))
+    for sentence in ("trained on this participant", "darker than any", "Uncertainty: one model alone"):
+        assert sentence in reader.text
+    assert ["Model (hash)", "0a1b"] in reader.rows
+
+
+def test_the_interval_of_a_synthetic_mean_stands_beside_it(output: Path) -> None:
+    synthetic_files(output, trc="AV1451")
+    assert "90 % interval" not in Reader(page_of(output)).text
+    path = next(output.rglob("*desc-synthSUVR_rois.tsv"))
+    table = read_tsv(path)
+    table["suvr_mean_low"], table["suvr_mean_high"] = table["suvr_mean"] - 0.1, table["suvr_mean"] + 0.1
+    write_tsv(table, path)
+    row = next(row for row in Reader(page_of(output)).rows if row[0] == "Braak I" and "to" in row[2])
+    assert row[2] == f"{float(row[1]) - 0.1:.3f} to {float(row[1]) + 0.1:.3f}"
+
+
+def test_the_agreement_of_maps_is_a_table(output: Path) -> None:
+    pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
+    names = "predictor\tssim\tpsnr\tmae\tmask\tdata_range\n"
+    path = pet.rois.with_name(pet.rois.name.replace("suvr_rois", "synthSUVR_agreement"))
+    write_text(f"{names}model\t0.91234\t28.04\t0.0712\tbrain\t3\ntraining mean\tn/a\t20\t0.2\tbrain\t3\n", path)
+    rows = Reader(page_of(output)).rows
+    assert ["model", "0.912", "28.0", "0.071", "3", "brain"] in rows
+    assert ["training mean", "n/a", "20.0", "0.200", "3", "brain"] in rows
+
+
+def test_sidecars_of_standardised_and_uncertainty_maps_are_no_suvr_maps(output: Path) -> None:
+    pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
+    path = sidecar_path(pet.suvr())
+    for desc in ("std", "synthStd", "synthSUVRsd"):
+        write_json(
+            {**SIDECAR, "TracerName": "not a map"}, path.with_name(path.name.replace("desc-suvr_", f"desc-{desc}_"))
+        )
+    assert "not a map" not in Reader(page_of(output)).text
+
+
 def test_a_scan_that_is_synthetic_alone_is_called_so(output: Path) -> None:
     synthetic_files(output, trc="MK6240")
     titles = [scan.title for scan in find_scans(output, "sub-01")]
@@ -344,6 +387,17 @@ def test_damaged_files_are_named_and_do_not_stop_the_page(output: Path) -> None:
     for path in (anat.figure("brainMask"), sidecar_path(pet.suvr()), anat.mask, pet.rois):
         assert path.name in text
     assert "has no column" in text
+
+
+def test_what_should_be_a_number_and_is_none_is_missing(output: Path) -> None:
+    path = next(output.rglob("*_rois.tsv"))
+    table = read_tsv(path)
+    table["suvr_mean"] = table["suvr_mean"].astype(object)
+    table.loc[table["region"] == "ctx-lh-fusiform", "suvr_mean"] = "much"
+    write_tsv(table, path)
+    row = next(row for row in Reader(page_of(output)).rows if row[0] == "fusiform")
+    assert row[1] == "n/a"
+    assert float(row[4]) > 0
 
 
 def test_a_participant_without_pet_has_a_page(tmp_path: Path) -> None:

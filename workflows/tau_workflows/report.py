@@ -16,12 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.derivatives import page_path
-from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
-from tau_pipeline.figures import DIFFERENCE_MAP, UPTAKE_MAP
+from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
-from tau_pipeline.surface import cortex_figure
 from tau_pipeline.volume import load_volume, voxel_volume_mm3
 from tau_workflows import pages
+from tau_workflows.page_regions import (
+    AGREEMENT,
+    COMPOSITES,
+    MISSING,
+    Comparison,
+    Regions,
+    agreement_rows,
+    comparisons,
+    region_tables,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,16 +82,12 @@ QUALITY = {
     "SettingsHash": ("Settings (hash)", ""),
 }
 
-#: Ends of the colour scale of SUVR, as in `tau_pipeline.figures.suvr_figure`, and of differences of SUVR.
-SUVR_SCALE, DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
-
-COMPOSITES = {
-    "braak1": "Braak I",
-    "braak34": "Braak III–IV",
-    "braak56": "Braak V–VI",
-    "metatemporal": "Meta-temporal",
+#: Fields of a synthetic map's sidecar that are shown as well.
+SYNTHETIC = {
+    "TrainingSplit": ("Part of the model's data that the participant was in", ""),
+    "ModelHash": ("Model (hash)", ""),
+    "EnsembleMembers": ("Predictions averaged", ""),
 }
-MISSING = "n/a"
 
 
 @dataclass(frozen=True)
@@ -95,28 +99,6 @@ class Figure:
     name: str
     source: str | None
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """The region table of a scan for one reference region, as text."""
-
-    reference: str
-    source: str
-    composites: list[dict[str, str]]
-    cortical: list[dict[str, str]]
-    others: list[dict[str, str]]
-    file: str
-    brain: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Measured and synthetic SUVR of one scan for one reference region: the composites as text, and a picture."""
-
-    reference: str
-    composites: list[dict[str, str]]
-    brain: str
 
 
 @dataclass
@@ -131,6 +113,8 @@ class Scan:
     maps: list[dict[str, Any]] = field(default_factory=list)
     regions: list[Regions] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    agreement: list[dict[str, str]] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -169,6 +153,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         methods=pages.methods(output_dir),
         software=_software(scans),
         composite_names=COMPOSITES,
+        agreement_columns={name: heading for name, (heading, _) in AGREEMENT.items()},
         side_by_side=side_by_side,
         missing=MISSING,
     )
@@ -219,11 +204,17 @@ def _kind_of(path: Path, suffix: str) -> str | None:
     """Whether a file tells of a T1w or of a PET scan, or of neither."""
     if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
         return suffix
-    if path.parent.name == "pet" and (path.name.endswith("_pet.json") or path.name.endswith("_rois.tsv")):
+    if path.parent.name == "pet" and (_is_suvr_sidecar(path) or path.name.endswith(("_rois.tsv", "_agreement.tsv"))):
         return "pet"
     if path.parent.name == "anat" and path.name.endswith(("_T1w.json", "_desc-brain_mask.nii.gz", "_dseg.json")):
         return "T1w"
     return None
+
+
+def _is_suvr_sidecar(path: Path) -> bool:
+    """Whether it is of an SUVR map: not of a standardised one, or of the uncertainty of a synthetic one."""
+    desc = name_parts(path)[0].get("desc", "")
+    return path.name.endswith("_pet.json") and desc.startswith(("suvr", "synthSUVR")) and desc != "synthSUVRsd"
 
 
 def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
@@ -239,6 +230,8 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
     if path.suffix == ".png":
         figure = embed(path, entities.get("desc", ""))
         (scan.blend if entities.get("desc") in BLEND else scan.figures).append(figure)
+    elif suffix == "agreement":
+        scan.agreement.extend(agreement_rows(read_tsv(path)))
     elif suffix == "mask":
         scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
     else:
@@ -247,10 +240,24 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
         scan.assumptions.extend([assumed] if isinstance(assumed, str) else map(str, assumed))
         if suffix == "pet":
             synthetic = entities.get("desc", "").startswith("synth")
+            scan.flags.extend(_flags(sidecar))
             known = {"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar, "synthetic": synthetic}
             scan.maps.append(known | {"description": _text(sidecar.get("Description", ""))})
         elif suffix == "dseg" and "Labels" in sidecar:
             scan.facts.append(("Labels", _text(sidecar["Labels"])))
+
+
+def _flags(sidecar: Mapping[str, Any]) -> list[str]:
+    """What makes a synthetic map doubtful, in sentences."""
+    said = sidecar.get("Flags", [])
+    found = [said] if isinstance(said, str) else [str(one) for one in said]
+    if sidecar.get("ParticipantInTrainingSet") is True:
+        found.insert(
+            0, "The model was trained on this participant: the map says nothing of how well it does on others."
+        )
+    if isinstance(sidecar.get("Uncertainty"), str):
+        found.append(f"Uncertainty: {sidecar['Uncertainty']}")
+    return found
 
 
 def _is_synthetic(scan: Scan) -> bool:
@@ -291,7 +298,7 @@ def _mask_volume_ml(path: Path) -> float:
 def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The window in minutes, and the fields of `QUALITY` that the sidecar has, as text with units."""
     facts = [("Window after injection", window)] if (window := _window(sidecar)) else []
-    for name, (heading, unit) in QUALITY.items():
+    for name, (heading, unit) in {**QUALITY, **SYNTHETIC}.items():
         value = sidecar.get(name)
         if value == MISSING:
             facts.append((heading, MISSING))
@@ -303,7 +310,7 @@ def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
 def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Facts of several maps in one table: a heading, and one value if all maps share it, else one for each map."""
     by_map = [dict(one["facts"]) for one in maps]
-    order = ["Window after injection", *(heading for heading, _ in QUALITY.values())]
+    order = ["Window after injection", *(heading for heading, _ in (*QUALITY.values(), *SYNTHETIC.values()))]
     rows = []
     for heading in (name for name in order if any(name in facts for facts in by_map)):
         values = [facts.get(heading, "") for facts in by_map]
@@ -329,128 +336,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
-    """A regional table as text, one for each reference region and source.
-
-    Parameters
-    ----------
-    table
-        Rows of a ``*_rois.tsv``.
-    file
-        Name of the file.
-
-    Raises
-    ------
-    DamagedFileError
-        The table lacks a column that the page needs.
-    """
-    needed = {
-        "reference_region",
-        "source",
-        "kind",
-        "region",
-        "index",
-        "hemisphere",
-        "n_voxels",
-        "volume_mm3",
-        "suvr_mean",
-    }
-    if absent := sorted(needed - set(table.columns)):
-        raise DamagedFileError(f"the table {file} has no column {', '.join(absent)}; run the participant again")
-    found = []
-    for (reference, source), rows in table.groupby(["reference_region", "source"], sort=False, dropna=False):
-        of_kind = {kind: rows[rows["kind"] == kind] for kind in ("composite", "cortical", "subcortical", "reference")}
-        found.append(
-            Regions(
-                reference=_cell(reference),
-                source=_cell(source),
-                composites=_by_hemisphere(of_kind["composite"]),
-                cortical=_by_hemisphere(of_kind["cortical"]),
-                others=_by_hemisphere(of_kind["subcortical"]) + _by_hemisphere(of_kind["reference"]),
-                file=file,
-                brain=_brain(rows, _cell(reference), _cell(source)),
-            )
-        )
-    return found
-
-
-def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
-    """Measured beside synthetic SUVR for each reference region that has both, from the region tables of one scan."""
-    import pandas as pd
-
-    if not tables:
-        return []
-    together = pd.concat(tables, ignore_index=True)
-    found = []
-    for reference, rows in together.groupby("reference_region", sort=False):
-        keyed = rows.set_index(["region", "hemisphere"])
-        measured, synthetic = (keyed[keyed["source"] == source] for source in ("measured", "synthetic"))
-        if measured.empty or synthetic.empty or not (measured.index.is_unique and synthetic.index.is_unique):
-            continue
-        both = measured.join(synthetic["suvr_mean"].rename("synthetic_mean"), how="inner").reset_index()
-        both["difference"] = both["synthetic_mean"] - both["suvr_mean"]
-        composite = both[(both["kind"] == "composite") & (both["hemisphere"] == "both")]
-        lines = [
-            {
-                "region": COMPOSITES.get(row["region"], str(row["region"])),
-                "measured": _cell(row["suvr_mean"], ".3f"),
-                "synthetic": _cell(row["synthetic_mean"], ".3f"),
-                "difference": _cell(row["difference"], "+.3f"),
-            }
-            for row in composite.to_dict("records")
-        ]
-        found.append(Comparison(str(reference), lines, _difference_brain(both, str(reference))))
-    return found
-
-
-def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
-    """The region means on the average cortex as a data URI; empty if no cortical region has a value."""
-    values = _cortical(rows, "suvr_mean")
-    title = f"Regional mean of {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
-    if not values:
-        return ""
-    return pages.figure_uri(
-        cortex_figure({"": values}, title, SUVR_SCALE, f"SUVR (reference: {reference})", UPTAKE_MAP)
-    )
-
-
-def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
-    values = _cortical(rows, "difference")
-    title = "Regional mean SUVR, synthetic less measured"
-    if not values:
-        return ""
-    label = f"Difference of SUVR (reference: {reference})"
-    return pages.figure_uri(cortex_figure({"": values}, title, DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
-
-
-def _cortical(rows: pd.DataFrame, column: str) -> dict[int, float]:
-    """A column of the cortical regions by FreeSurfer number, without what is missing."""
-    cortical = rows[(rows["kind"] == "cortical") & rows["index"].notna() & rows[column].notna()]
-    return {int(number): float(value) for number, value in zip(cortical["index"], cortical[column], strict=True)}
-
-
-def _by_hemisphere(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """One row per structure; its left, right and unpaired values side by side."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows.to_dict("records"):
-        name = re.sub(r"^(ctx-[lr]h-|Left-|Right-)", "", str(row["region"]))
-        side = row["hemisphere"] if row["hemisphere"] in ("left", "right") else "both"
-        line = found.setdefault(name, {"region": COMPOSITES.get(name, name)})
-        line[f"{side}_suvr"] = _cell(row["suvr_mean"], ".3f")
-        line[f"{side}_sd"] = _cell(row.get("suvr_sd"), ".3f")
-        line[f"{side}_ml"] = _cell(row["volume_mm3"], ".2f", 1e-3)
-    return list(found.values())
-
-
-def _cell(value: Any, form: str = "", scale: float = 1.0) -> str:
-    """A table cell as text; what is missing is ``n/a``."""
-    import pandas as pd
-
-    if pd.isna(value):
-        return MISSING
-    return format(float(value) * scale, form) if form else str(value)
 
 
 def own_error_records(output_dir: Path, label: str) -> list[dict[str, str]]:

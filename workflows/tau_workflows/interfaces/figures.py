@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from tau_pipeline import figures
 from tau_pipeline.atlas import label_table
@@ -68,28 +68,6 @@ class PetFigures(LibraryInterface):
             region, own_suvr = load_volume(mask_file, ndim=3), load_volume(suvr_file, ndim=3)
             drawn[f"reference{name}"] = figures.reference_region_figure(t1w, region, name, suvr=own_suvr)
         return {"figure_files": _saved(drawn, folder)}
-
-
-class _SyntheticFiguresIn(BaseInterfaceInputSpec):
-    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask")
-    synthetic_file = File(exists=True, mandatory=True, desc="synthetic SUVR map")
-    suvr_file = File(exists=True, desc="measured SUVR map, if there is one")
-    reference_name = traits.Str(mandatory=True, desc="name of the reference region")
-
-
-class SyntheticFigures(LibraryInterface):
-    """The synthetic SUVR map, beside the measured one and their difference if there is one."""
-
-    input_spec = _SyntheticFiguresIn
-    output_spec = _FiguresOut
-
-    def call(self, folder: Path) -> dict[str, Any]:
-        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
-        synthetic = load_volume(self.inputs.synthetic_file, ndim=3)
-        measured = load_volume(self.inputs.suvr_file, ndim=3) if isdefined(self.inputs.suvr_file) else None
-        drawn = figures.synthetic_figure(synthetic, t1w, mask, measured=measured, reference=self.inputs.reference_name)
-        return {"figure_files": _saved({"synthSUVR": drawn}, folder)}
 
 
 def _saved(drawn: dict[str, Any], folder: Path) -> dict[str, str]:
