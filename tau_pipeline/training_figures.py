@@ -17,7 +17,7 @@ from tau_pipeline.errors import ImageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 #: Perceptually uniform, as in the other figures of SUVR.
 UPTAKE_MAP = "inferno"
@@ -130,24 +130,26 @@ def samples_figure(samples: Sequence[Sample]) -> Figure:
         if not sample.t1w.shape == sample.measured.shape == sample.synthetic.shape:
             raise ImageError(f"T1w, measured and synthetic of {sample.title} differ in shape; one grid is needed")
     top = float(np.percentile(np.concatenate([s.measured[s.measured > 0] for s in samples] or [np.ones(1)]), 99.5))
-    figure = Figure(figsize=(1 + 4.5 * len(samples), 5.6), dpi=DPI, layout="constrained")
-    grid = figure.subplots(3, 3 * len(samples), squeeze=False)
-    shown = None
-    for which, sample in enumerate(samples):
-        for row, (name, array) in enumerate(zip(ROWS, (sample.t1w, sample.measured, sample.synthetic), strict=True)):
-            colours = {"cmap": "gray"} if row == 0 else {"cmap": UPTAKE_MAP, "vmin": 0.0, "vmax": top}
-            for column, picture in enumerate(_middle_slices(array)):
-                axes = grid[row][3 * which + column]
-                image = axes.imshow(picture, origin="lower", **colours)
-                shown = image if row else shown
-                axes.set(xticks=[], yticks=[])
-                for side in axes.spines.values():
-                    side.set_visible(False)
-            grid[row][3 * which].set_ylabel(name, fontsize="large")
-        grid[0][3 * which + 1].set_title(sample.title, fontsize="medium")
-    figure.colorbar(shown, ax=list(grid[1:].flat), label="SUVR", shrink=0.9)  # type: ignore[arg-type]
+    figure = Figure(figsize=(5.2 * len(samples), 5.6), dpi=DPI, layout="constrained")
+    for sample, part in zip(samples, figure.subfigures(1, len(samples), squeeze=False)[0], strict=True):
+        part.suptitle(sample.title, fontsize="medium")
+        _draw_sample(part, sample, top)
     figure.suptitle("Held-out scans. Left is left of the head (neurological). The lower row is synthetic.")
     return figure
+
+
+def _draw_sample(part: SubFigure, sample: Sample, top: float) -> None:
+    """Three rows of three slices, and the scale of the two rows that show SUVR."""
+    grid = part.subplots(3, 3)
+    for row, (name, array) in enumerate(zip(ROWS, (sample.t1w, sample.measured, sample.synthetic), strict=True)):
+        colours: dict[str, Any] = {"cmap": UPTAKE_MAP, "vmin": 0.0, "vmax": top} if row else {"cmap": "gray"}
+        for axes, picture in zip(grid[row], _middle_slices(array), strict=True):
+            image = axes.imshow(picture, origin="lower", **colours)
+            axes.set(xticks=[], yticks=[])
+            for side in axes.spines.values():
+                side.set_visible(False)
+        grid[row][0].set_ylabel(name, fontsize="large")
+    part.colorbar(image, ax=list(grid[1:].flat), label="SUVR", shrink=0.9)
 
 
 def _middle_slices(array: NDArray) -> tuple[NDArray, NDArray, NDArray]:
