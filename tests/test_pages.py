@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_up_cohort import status_table, write_group_files, write_participant
 
-from tau_pipeline.files import write_json, write_tsv
+from tau_pipeline.files import read_json, write_json, write_tsv
 from tau_workflows.group_report import write_group_report
 from tau_workflows.report import write_participant_report
 
@@ -148,6 +148,23 @@ def test_nothing_is_cut_off_in_print(browser: sync_api.Browser, output: Path) ->
     assert right <= 1046
     assert not cohort.page.locator("#filters").is_visible()
     cohort.page.close()
+
+
+def test_tables_of_a_participant_fit_the_paper(browser: sync_api.Browser, tmp_path: Path) -> None:
+    """Six reference regions side by side, at the width of an upright A4 page inside its margins: 182 mm, 688 dots."""
+    write_participant(tmp_path, "01")
+    path = next(tmp_path.rglob("*_desc-suvr_pet.json"))
+    names = ("ErodedWM", "InferiorCerebellarGM", "Labels8x47", "Pons", "WholeCerebellum")
+    for name in names:
+        more = {"ReferenceRegion": name, "ReferenceRegionVolume": 118099.0, "ReferenceValue": 3821.0 + len(name)}
+        write_json({**read_json(path), **more}, path.with_name(path.name.replace("desc-suvr_", f"desc-suvr{name}_")))
+    found = opened(browser, write_participant_report(tmp_path, "01"), 688)
+    found.page.emulate_media(media="print")
+    rights = found.page.evaluate("[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right)")
+    assert len(rights) >= 5
+    assert max(rights) <= 688
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 688
+    found.page.close()
 
 
 def test_numbers_are_sorted_as_numbers_and_missing_ones_come_last_both_ways(cohort: Opened) -> None:
