@@ -179,8 +179,8 @@ def test_the_bar_says_where_values_lie_beyond_it(values: dict[int, float], ends:
 
 
 def test_the_same_values_give_the_same_picture() -> None:
-    first, second = (cortex_figure({"": {1006: 1.0}}, "t", (0.0, 3.0), "SUVR", "inferno") for _ in range(2))
-    np.testing.assert_array_equal(pixels(first), pixels(second))
+    first, second = (drawn(("left", "lateral"), {1006: 1.0, 1030: 2.0}) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_wrong_calls_are_refused_in_words() -> None:
