@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tau_pipeline.files import read_tsv, write_tsv
+from tau_pipeline.files import write_tsv
 from tau_pipeline.group import read_demographics
 from tau_pipeline.synthesis.evaluate import MODEL, TRAINING_MEAN, baseline_maps, evaluate, score_scan
 from tau_pipeline.synthesis.pairs import Pair, find_pairs
@@ -25,7 +25,7 @@ from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid
 from tau_pipeline.synthesis.train import train
 from tau_pipeline.synthesis.train_log import read_rows
 from tau_pipeline.synthesis.training_results import is_finished
-from tau_pipeline.synthesis.yardsticks import fit_yardsticks
+from tau_pipeline.synthesis.yardsticks import Yardsticks, fit_yardsticks, regional_values
 from tau_pipeline.training_settings import Training
 from tau_pipeline.volume import load_volume
 
@@ -54,12 +54,6 @@ def settings_of(options: argparse.Namespace) -> Training:
         device=options.device,
         checkpoint_minutes=1.0,
     )
-
-
-def measured_tables(pairs: list[Pair]) -> pd.DataFrame:
-    """The regional tables of the measured scans, stacked."""
-    tables = [read_tsv(pair.rois_file).assign(scan=pair.scan) for pair in pairs if pair.rois_file is not None]
-    return pd.concat(tables, ignore_index=True)
 
 
 def main() -> None:
@@ -93,7 +87,7 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
     started = time.monotonic()
     ensemble = load_ensemble([options.model_dir])
     model = ensemble.first
-    yardsticks = fit_yardsticks(model, pairs, options.cache)
+    yardsticks = Yardsticks.load(options.model_dir) or fit_yardsticks(model, pairs, options.cache)
     split_of = dict(zip(model.splits["participant_id"], model.splits["split"], strict=True))
     held_out = [pair for pair in pairs if split_of[pair.participant_id] == "test"]
     scores = []
@@ -103,7 +97,8 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
         maps = {MODEL: on_t1w_grid(predicted.mean, predicted.brain, predicted.placement, mask)}
         maps |= baseline_maps(yardsticks, model, mask, pair.manufacturer, pair.diagnosis)
         scores.append(score_scan(pair, maps))
-    found = evaluate(scores, measured_tables(held_out), split_of, yardsticks.positivity)
+    measured = pd.concat([regional_values(pair) for pair in held_out], ignore_index=True)
+    found = evaluate(scores, measured, split_of, yardsticks.positivity)
     write_tsv(found.summary, options.model_dir / "evaluation_summary.tsv")
     write_tsv(found.regions, options.model_dir / "evaluation_regions.tsv")
     write_tsv(found.scans, options.model_dir / "evaluation_scans.tsv")

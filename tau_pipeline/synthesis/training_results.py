@@ -15,12 +15,13 @@ from tau_pipeline.errors import SettingError
 from tau_pipeline.figures import save_figure
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.synthesis.checkpoints import remove_partial_files
-from tau_pipeline.synthesis.model import CARD, ModelCard, save_model
+from tau_pipeline.synthesis.model import CARD, ModelCard, load_model, save_model
 from tau_pipeline.synthesis.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.processes import Processes
 from tau_pipeline.synthesis.train_log import read_rows
 from tau_pipeline.synthesis.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
 from tau_pipeline.synthesis.weight_average import averaged_weights
+from tau_pipeline.synthesis.yardsticks import fit_yardsticks
 from tau_pipeline.training_figures import Sample, learning_curves_figure, samples_figure
 from tau_pipeline.training_settings import Training
 
@@ -131,6 +132,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
     )
     weights = average.weights if average is not None else None
     save_model(run.folder, state.system, card, data.normalisation, data.splits, average=weights)
+    fit_yardsticks(load_model(run.folder), data.train.pairs, data.train.cache_dir).save(run.folder)
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
