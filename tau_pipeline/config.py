@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.setting_fields import Checked, documented, require, without_none
+from tau_pipeline.synthesis_settings import Synthesis
 from tau_pipeline.training_settings import Training
 
 SkullStrip = Literal["auto", "skip", "force"]
@@ -283,6 +284,7 @@ class Configuration:
     selection: Selection = field(default_factory=Selection)
     group: Group = field(default_factory=Group)
     training: Training = field(default_factory=Training)
+    synthesis: Synthesis = field(default_factory=Synthesis)
 
 
 SECTIONS: dict[str, type] = {
@@ -291,6 +293,7 @@ SECTIONS: dict[str, type] = {
     "selection": Selection,
     "group": Group,
     "training": Training,
+    "synthesis": Synthesis,
 }
 
 

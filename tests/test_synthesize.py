@@ -1,0 +1,406 @@
+"""The synthesize level on tiny made-up derivatives: names, tables, sidecars, exit codes, and what it says."""
+
+import dataclasses
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from synthesis_cohort import Person
+from toy_models import BY_MANUFACTURER, write_people
+
+from tau_pipeline import roi
+from tau_pipeline.config import Configuration, configuration
+from tau_pipeline.derivatives import BIDSIGNORE, write_dataset_files
+from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.group import find_scans
+from tau_pipeline.synthesis import outputs
+from tau_pipeline.synthesis.grid import Grid
+from tau_pipeline.synthesis.model import ModelCard, save_model
+from tau_pipeline.synthesis.pairs import find_pairs
+from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
+from tau_pipeline.synthesis.splits import COLUMNS as SPLIT_COLUMNS
+from tau_pipeline.synthesis.systems import build_system
+from tau_pipeline.synthesis.targets import Wanted, find_targets, measured_pairs
+from tau_pipeline.synthesis.uncertainty import Calibration
+from tau_pipeline.synthesis_figures import agreement_figure, figures_of_merit
+from tau_pipeline.synthesis_settings import Synthesis
+from tau_pipeline.synthetic_names import BIDSIGNORE as MORE_IGNORED
+from tau_pipeline.volume import load_volume
+from tau_workflows.synthesize import _recipe, run_synthesis
+
+GRID = Grid((16, 32, 16), (2, 2, 2))
+CODES = ("RAS", "LPS", "LAS", "oblique")
+SIDES = {"oblique": (26, 28, 26)}
+PEOPLE = tuple(
+    Person(f"{n:02d}", CODES[n % 4], ("SIEMENS", "GE")[n % 2], 1 + 0.05 * n, SIDES.get(CODES[n % 4], (22, 24, 20)))
+    for n in range(1, 9)
+)
+SPLITS = {n: "validation" if n == 5 else "test" if n in (6, 7, 8) else "train" for n in range(1, 9)}
+#: The last two people have no PET.
+WITHOUT_PET = ("07", "08")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_figures():
+    """Figures take most of the time; one test below draws a real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "agreement_figure", lambda *_: Figure(figsize=(2, 2)))
+        yield
+
+
+def write_model(folder, seed=0):
+    rows = [(f"sub-{n:02d}", split, "GE", "CN") for n, split in SPLITS.items()]
+    torch.manual_seed(seed)
+    system = build_system("unet", "laptop", image_size=GRID.shape)
+    card = ModelCard("unet", "laptop", GRID, {}, seed)
+    return save_model(folder, system, card, BY_MANUFACTURER, pd.DataFrame(rows, columns=list(SPLIT_COLUMNS)))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A BIDS folder, derivatives of eight people of whom two have no PET, and a model."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "bids").mkdir()
+    rows = [f"sub-{person.label}\t{'CN' if n % 2 else 'AD'}" for n, person in enumerate(PEOPLE)]
+    (root / "bids/participants.tsv").write_text("participant_id\tgroup\n" + "\n".join(rows) + "\n")
+    write_dataset_files(root / "out", root / "bids")
+    write_people(root / "out", PEOPLE)
+    for label in WITHOUT_PET:
+        shutil.rmtree(root / f"out/sub-{label}/pet")
+    write_model(root / "model")
+    return root
+
+
+def options(root, **changes):
+    values = {"model": (str(root / "model"),), "device": "cpu", "work_dir": root / "work", "omp_nthreads": 1}
+    return configuration(None, {**values, **changes})
+
+
+def run(root, **changes):
+    return run_synthesis(root / "bids", root / "out", options(root, **changes))
+
+
+@pytest.fixture(scope="module")
+def everybody(study, tmp_path_factory):
+    """A study in which everybody has got a synthetic scan, and the exit code."""
+    root = tmp_path_factory.mktemp("everybody") / "study"
+    shutil.copytree(study, root)
+    return root, run(root, synthesize="all", as_manufacturer="GE")
+
+
+def synthetic(root, label):
+    return root / f"out/sub-{label}/pet/sub-{label}_trc-AV1451_space-T1w_desc-synthSUVR_pet.nii.gz"
+
+
+def table_of(root, label):
+    return read_tsv(root / f"out/sub-{label}/pet/sub-{label}_trc-AV1451_desc-synthSUVR_rois.tsv")
+
+
+# --- what is made ---
+
+
+def test_everybody_gets_a_map_a_table_an_uncertainty_and_a_figure(everybody):
+    root, code = everybody
+    assert code == 0
+    for person in PEOPLE:
+        stem = root / f"out/sub-{person.label}"
+        made = {path.name.split("_desc-")[1] for path in stem.glob("pet/*synthSUVR*")}
+        expected = {"synthSUVR_pet.nii.gz", "synthSUVR_pet.json", "synthSUVRsd_pet.nii.gz", "synthSUVRsd_pet.json"}
+        expected |= {"synthSUVR_rois.tsv", "synthSUVR_rois.json"}
+        if person.label not in WITHOUT_PET:
+            expected |= {"synthSUVR_agreement.tsv", "synthSUVR_agreement.json"}
+        assert made == expected
+        assert (stem / f"figures/sub-{person.label}_trc-AV1451_desc-synthSUVR_pet.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize("label", ["01", "03", "08"])
+def test_the_map_is_the_models_prediction_on_the_grid_of_the_t1w(everybody, label):
+    root, _ = everybody
+    anat = root / f"out/sub-{label}/anat"
+    t1w, mask = (load_volume(anat / f"sub-{label}_{name}.nii.gz") for name in ("desc-preproc_T1w", "desc-brain_mask"))
+    found = load_volume(synthetic(root, label))
+    prediction = predict(load_ensemble([root / "model"]), t1w, mask, "GE", Inference(memory="whole", device="cpu"))
+    expected = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, mask)
+    np.testing.assert_array_equal(found.affine, t1w.affine)
+    np.testing.assert_allclose(found.dataobj, expected.dataobj, atol=1e-5)
+    assert not np.asarray(found.dataobj)[np.asarray(mask.dataobj) == 0].any()
+
+
+def test_the_region_table_has_the_columns_of_the_contract_and_those_of_the_uncertainty(everybody):
+    root, _ = everybody
+    table, measured = table_of(root, "02"), find_pairs(root / "out")[1]
+    assert list(table.columns) == [*roi.COLUMNS, "suvr_mean_sd", "suvr_mean_low", "suvr_mean_high"]
+    assert set(table["source"]) == {"synthetic"}
+    assert set(table["manufacturer"]) == {"GE"}
+    suvr, dseg = load_volume(synthetic(root, "02")), load_volume(measured.dseg_file)
+    inside = np.asarray(dseg.dataobj) == 1006
+    row = table.set_index("region").loc["ctx-lh-entorhinal"]
+    assert row["suvr_mean"] == pytest.approx(np.asarray(suvr.dataobj)[inside].mean(), rel=1e-5)
+    assert row["suvr_mean_low"] < row["suvr_mean"] < row["suvr_mean_high"]
+    width = (row["suvr_mean_high"] - row["suvr_mean_low"]) / 2
+    assert width == pytest.approx(1.6448536 * row["suvr_mean_sd"], rel=1e-4)
+    empty = table.set_index("region").loc["ctx-lh-cuneus"]
+    assert empty["n_voxels"] == 0
+    assert pd.isna(empty["suvr_mean_sd"])
+
+
+def test_synthetic_and_measured_rows_join_on_participant_session_and_region(everybody):
+    root, _ = everybody
+    both = table_of(root, "03").merge(
+        read_tsv(root / "out/sub-03/pet/sub-03_trc-AV1451_desc-suvr_rois.tsv"),
+        on=["participant_id", "session_id", "tracer", "region", "hemisphere", "reference_region"],
+    )
+    assert len(both) == len(table_of(root, "03"))
+
+
+def test_the_group_level_finds_the_synthetic_scans(everybody):
+    root, _ = everybody
+    found = [scan for scan in find_scans(root / "out") if scan.source == "synthetic"]
+    assert len(found) == len(PEOPLE)
+    assert {scan.kind for scan in found} == {("flortaucipir", "CerebellarGM")}
+    assert all(np.isfinite(scan.moments().mean) for scan in found)
+
+
+def test_the_sidecar_says_that_it_is_synthetic_by_which_model_and_whether_it_knew_the_participant(everybody):
+    root, _ = everybody
+    sidecar = read_json(synthetic(root, "01").with_name(synthetic(root, "01").name.replace(".nii.gz", ".json")))
+    assert sidecar["Synthetic"] is True
+    assert "not a measurement" in sidecar["Description"]
+    assert sidecar["ModelHash"] == load_ensemble([root / "model"]).hash
+    assert sidecar["Models"][0]["Card"] == str(root / "model/model.json")
+    assert sidecar["SpatialReference"] == "bids::sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
+    known = {n: read_json(str(synthetic(root, f"{n:02d}")).replace(".nii.gz", ".json")) for n in SPLITS}
+    assert {n: one["TrainingSplit"] for n, one in known.items()} == SPLITS
+    assert all(one["ParticipantInTrainingSet"] is (SPLITS[n] == "train") for n, one in known.items())
+    assert sidecar["Uncertainty"]["voxel_factor"] > 0
+
+
+def test_agreement_is_reported_by_scan_split_and_region_with_baselines(everybody):
+    root, _ = everybody
+    scans, summary = (read_tsv(root / f"out/group/synthSUVR_{name}.tsv") for name in ("scans", "summary"))
+    measured = len(PEOPLE) - len(WITHOUT_PET)
+    assert set(scans["predictor"]) == {"model", "training mean", "diagnosis mean"}
+    assert (scans["predictor"] == "model").sum() == measured
+    assert set(summary["split"]) == {"train", "validation", "test"}
+    own = read_tsv(root / "out/sub-01/pet/sub-01_trc-AV1451_desc-synthSUVR_agreement.tsv")
+    assert own["ssim"].iloc[0] == pytest.approx(scans.query("scan == 'sub-01_trc-AV1451'")["ssim"].iloc[0])
+    regions = read_tsv(root / "out/group/synthSUVR_regions.tsv")
+    assert {"pearson_r", "icc21", "icc31", "bias", "limit_low", "auc"} <= set(regions.columns)
+
+
+def test_the_calibration_and_its_coverage_are_written_down(everybody):
+    root, _ = everybody
+    content = read_json(root / "out/group/synthSUVR_uncertainty.json")
+    assert content["coverage_on"] == "test split"
+    assert 0 <= content["coverage_voxels"] <= 1
+
+
+def test_every_name_that_bids_does_not_know_is_listed(everybody):
+    root, _ = everybody
+    for path in (root / "out").rglob("*_agreement.*"):
+        assert any(path.match(pattern) for pattern in (*BIDSIGNORE, *MORE_IGNORED))
+
+
+# --- who gets one ---
+
+
+def test_without_further_options_only_those_without_pet_get_one(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    assert run(root, as_manufacturer="Siemens") == 0
+    made = {path.parts[-3] for path in (root / "out").glob("sub-*/pet/*synthSUVR_pet.nii.gz")}
+    assert made == {f"sub-{label}" for label in WITHOUT_PET}
+    assert set(table_of(root, "07")["manufacturer"]) == {"Siemens"}
+
+
+def test_those_with_pet_get_the_scale_of_their_own_scanner_and_the_others_fail_with_a_reason(study, tmp_path, capfd):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    assert run(root, synthesize="all") == 1
+    assert set(table_of(root, "02")["manufacturer"]) == {"Siemens"}
+    assert set(table_of(root, "03")["manufacturer"]) == {"GE"}
+    record = read_json(root / "out/logs/errors/sub-08_trc-AV1451_desc-synthSUVR.json")
+    assert "--as-manufacturer" in record["message"]
+    assert not synthetic(root, "08").exists()
+    assert "FAILED sub-08" in capfd.readouterr().err
+    # With a manufacturer the same command mends it, and the record of the failure goes.
+    assert run(root, as_manufacturer="GE") == 0
+    assert not (root / "out/logs/errors/sub-08_trc-AV1451_desc-synthSUVR.json").exists()
+
+
+def test_a_second_scan_of_a_t1w_shares_its_synthetic_scan_by_session(tmp_path):
+    people = (
+        Person("01", session="a", t1w_session="a", shape=(22, 24, 20)),
+        Person("01", session="b", t1w_session="a", shape=(22, 24, 20)),
+        Person("02", shape=(22, 24, 20)),
+    )
+    write_people(tmp_path, people)
+    wanted = Wanted("flortaucipir", "CerebellarGM")
+    pairs = measured_pairs(tmp_path, wanted)
+    targets = find_targets(tmp_path, pairs, wanted, "all")
+    assert [(target.names.entities["sub"], target.session) for target in targets] == [
+        ("01", "a"),
+        ("01", "b"),
+        ("02", None),
+    ]
+    assert targets[0].anat.t1w == targets[1].anat.t1w
+    assert find_targets(tmp_path, pairs, wanted, "missing") == []
+
+
+def test_a_pet_of_another_tracer_does_not_count_as_pet(tmp_path):
+    write_people(tmp_path, (Person("01", tracer="PI2620", shape=(22, 24, 20)),))
+    wanted = Wanted("flortaucipir", "CerebellarGM")
+    pairs = measured_pairs(tmp_path, wanted)
+    (target,) = find_targets(tmp_path, pairs, wanted, "missing")
+    assert (target.names.key, target.manufacturer) == ("sub-01_trc-flortaucipir_desc-synthSUVR", None)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"model": ()}, SettingError, "--model DIR"),
+        ({"model": ("/nowhere",)}, MissingInputError, "/nowhere"),
+        ({"as_manufacturer": "Mediso"}, UnknownNameError, "GE, Siemens"),
+        ({}, UnknownNameError, "--as-manufacturer"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_one_sentence_before_anything_is_written(study, changes, error, sentence):
+    before = sorted(path for path in (study / "out").rglob("*"))
+    with pytest.raises(error, match=sentence) as caught:
+        run(study, **changes)
+    assert "\n" not in str(caught.value)
+    assert sorted(path for path in (study / "out").rglob("*")) == before
+
+
+def test_a_selection_that_leaves_nobody_is_nothing_to_do(study):
+    assert run(study, participant_label=("99",), as_manufacturer="GE") == 3
+
+
+def test_a_dry_run_writes_nothing(study, capfd):
+    assert run(study, dry_run=True, as_manufacturer="GE") == 0
+    assert "would make" in capfd.readouterr().err
+    assert not synthetic(study, "08").exists()
+
+
+def test_a_damaged_t1w_fails_alone(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    path = root / "out/sub-07/anat/sub-07_desc-preproc_T1w.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert run(root, as_manufacturer="GE") == 1
+    assert synthetic(root, "08").exists()
+    assert not list((root / "out/sub-07").glob("pet/*"))
+    assert "damaged" in read_json(root / "out/logs/errors/sub-07_trc-AV1451_desc-synthSUVR.json")["message"]
+
+
+def test_a_t1w_unlike_the_training_images_is_flagged_or_refused(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    for path in (root / "out/sub-08/anat").glob("*.nii.gz"):
+        img = nib.load(path)
+        affine = img.affine @ np.diag([0.75, 0.75, 0.75, 1.0])
+        nib.Nifti1Image(np.asarray(img.dataobj), affine).to_filename(path)
+    assert run(root, as_manufacturer="GE", participant_label=("08",)) == 0
+    flags = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))["Flags"]
+    assert any("voxel edge is 1.5 mm" in flag for flag in flags)
+    assert any("brain volume" in flag for flag in flags)
+    assert run(root, as_manufacturer="GE", participant_label=("08",), unlike_training="refuse") == 1
+    record = read_json(root / "out/logs/errors/sub-08_trc-AV1451_desc-synthSUVR.json")
+    assert "unlike the training images" in record["message"]
+
+
+def test_pooled_stands_for_manufacturers_that_the_model_does_not_know(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    assert run(root, as_manufacturer="pooled", participant_label=("08",)) == 0
+    assert set(table_of(root, "08")["manufacturer"]) == {"pooled"}
+    assert run(root, unknown_manufacturer="pooled", participant_label=("08",)) == 0
+    sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
+    assert any("pooled" in sentence for sentence in sidecar["Assumptions"])
+
+
+def test_two_models_predict_together_and_a_stored_calibration_is_taken_for_one(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    write_model(root / "second", seed=1)
+    both = (str(root / "model"), str(root / "second"))
+    assert run(root, model=both, as_manufacturer="GE", participant_label=("08",)) == 0
+    sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
+    assert (len(sidecar["Models"]), sidecar["EnsembleMembers"]) == (2, 4)
+    Calibration(2.0, 5.0, 1, 0.9, 0.9, "test split", 1, "abc").save(root / "model")
+    assert run(root, as_manufacturer="GE", participant_label=("08",)) == 0
+    sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
+    assert sidecar["Uncertainty"]["region_factor"] == 5.0
+
+
+# --- settings and figure ---
+
+OTHER_VALUES = {
+    "as_manufacturer": "GE",
+    "unlike_training": "refuse",
+    "test_time_flips": False,
+    "prediction_memory": "windows",
+    "window_side": 64,
+    "window_overlap": 0.25,
+    "suvr_range": 2.0,
+    "hot_suvr": (1.4,),
+    "lesion_volume": 1.0,
+}
+
+
+def test_every_setting_is_tested_here():
+    assert {item.name for item in dataclasses.fields(Synthesis)} == {*OTHER_VALUES, "model", "synthesize"}
+
+
+@pytest.mark.parametrize("name", list(OTHER_VALUES))
+def test_every_setting_reaches_the_work(study, name):
+    ensemble = load_ensemble([study / "model"])
+    made = [
+        _recipe(ensemble, study / "out", Configuration(synthesis=Synthesis(**changes)))
+        for changes in ({}, {name: OTHER_VALUES[name]})
+    ]
+    assert made[0] != made[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window_side": 40},
+        {"window_overlap": 1.0},
+        {"suvr_range": 0.0},
+        {"hot_suvr": ()},
+        {"lesion_volume": -1.0},
+        {"synthesize": "some"},
+        {"model": ("a", "a")},
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(changes):
+    with pytest.raises(SettingError, match=next(iter(changes))):
+        Synthesis(**changes)
+
+
+def test_the_figure_prints_ssim_and_psnr_with_what_they_depend_on(everybody):
+    root, _ = everybody
+    pair = find_pairs(root / "out")[0]
+    t1w, mask, measured = (load_volume(path) for path in (pair.t1w_file, pair.mask_file, pair.suvr_file))
+    said = figures_of_merit(0.9, 27.04, 3.0)
+    figure = agreement_figure(load_volume(synthetic(root, "01")), t1w, mask, measured, "CerebellarGM", said)
+    assert "SSIM 0.900, PSNR 27.0 dB (volume, in the brain; data range 3 SUVR)" in [
+        text.get_text() for text in figure.texts
+    ]
