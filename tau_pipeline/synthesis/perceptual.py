@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.synthesis.features import frozen, grey_input
 from tau_pipeline.synthesis.schedule import PLANES, Plane, plane_at
+from tau_pipeline.synthesis.winograd import with_winograd
 
 EmptySlices = Literal["skip", "paper"]
 Scaling = Literal["item", "batch"]
@@ -76,7 +77,7 @@ class PlanePerceptualLoss(nn.Module):
         super().__init__()
         _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
         check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
-        self.features = frozen(grey_input(features))
+        self.features = frozen(with_winograd(grey_input(features)))
         self.chunk = chunk
         self.empty_slices = empty_slices
         self.empty_fraction = empty_fraction
@@ -189,6 +190,9 @@ class PlanePerceptualLoss(nn.Module):
     def _distances(self, images: Tensor, targets: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
         """Mean squared difference of the responses to each of a few images ``(n, 1, H, W)``, and its gradient."""
         dtype = next(self.features.parameters()).dtype
+        if images.device.type == "cpu":
+            # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
+            images, targets = (some.to(memory_format=torch.channels_last) for some in (images, targets))
         with torch.no_grad():
             expected = self.features(targets.to(dtype)).to(images.dtype)
         with torch.set_grad_enabled(wanted):

@@ -1,0 +1,56 @@
+"""Measure one thing in a process of its own: its time, and the memory that it adds to what was there before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_STATUS = Path("/proc/self/status")
+
+
+def run_child(script: str, arguments: list[str], threads: int) -> dict[str, Any]:
+    """Run ``script`` again with ``arguments`` in a new process, and read the JSON that it prints last.
+
+    Raises
+    ------
+    RuntimeError
+        The process failed; the message holds the end of what it wrote.
+    """
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, script, *arguments], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def memory_mb(entry: str) -> float:
+    """Memory of this process in MB (2**20 bytes): "VmRSS" now, or "VmHWM" at its peak. Linux only."""
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(entry))
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak() -> None:
+    """Let the peak memory of this process begin again from what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def cost_of(call: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Extra memory of the first call, peak memory of the process over it, and the shortest time of all calls."""
+    before = memory_mb("VmRSS")
+    forget_peak()
+    seconds = [_seconds(call)]
+    peak = memory_mb("VmHWM")
+    seconds += [_seconds(call) for _ in range(repeats - 1)]
+    return {"seconds": min(seconds), "extra_mb": peak - before, "peak_mb": peak}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

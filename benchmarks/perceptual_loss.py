@@ -1,0 +1,219 @@
+"""The perceptual loss of one plane, value and gradient: time and memory beside the obvious loop and MONAI's loss.
+
+    python benchmarks/perceptual_loss.py VGG16_FILE [--size 96 112 96] [--threads 2] [--repeats 3] [--json FILE]
+
+Each contender runs in a process of its own, on the same volumes, batch 1, axial plane; the time is the shortest of the
+repeats, the extra memory is the peak of the first call minus what the process held just before it (weights, volumes and
+loss are there already). "Full" volumes have contrast in every slice; in "brain" volumes the brain is as large as an
+adult's at 2 mm and the rest is air, which the default setting skips.
+
+The floor is what three passes (prediction, target, gradient) through all convolutions would take at the rate that torch
+reaches here on the best of them, if nothing else took time. Winograd's method needs fewer operations, so ours may lie
+below it.
+
+MONAI's ``PerceptualLoss`` needs the packages lpips and torchvision for its network "vgg". Where they are missing, its
+own code runs (all slices of the three planes, one batch a plane) with the network taken from VGG16_FILE: the first four
+of the five layers that LPIPS compares, with equal weights for all channels. Its time is given for one plane, a third.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from child_process import cost_of, run_child
+from scipy import ndimage
+from torch import Tensor, nn
+
+from tau_pipeline.synthesis.features import load_vgg16_features
+from tau_pipeline.synthesis.losses import PlanePerceptualLoss
+
+#: Layers after which LPIPS compares the responses of VGG-16, by their number: relu1_2, relu2_2, relu3_3, relu4_3.
+LPIPS_LAYERS = (3, 8, 15, 22)
+#: An adult brain, from side to side, from front to back, from top to bottom (ICBM 152), in mm.
+BRAIN_MM = (140.0, 175.0, 130.0)
+
+
+def volumes(kind: str, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """A target, and a prediction that is a blurred and noisy copy of it, ``(1, 1, I, J, K)``; air is exactly 0."""
+    rng = np.random.default_rng(0)
+    target = ndimage.gaussian_filter(rng.standard_normal(size), 2.0)
+    target = 1.0 + target / target.std()
+    prediction = ndimage.gaussian_filter(target, 1.0) + 0.1 * rng.standard_normal(size)
+    if kind == "brain":
+        axes = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in size), indexing="ij")
+        inside = sum((axis / (mm / 4)) ** 2 for axis, mm in zip(axes, BRAIN_MM, strict=True)) <= 1
+        target, prediction = target * inside, prediction * inside
+    return tuple(torch.from_numpy(volume.astype(np.float32))[None, None] for volume in (prediction, target))
+
+
+def obvious_loop(features: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
+    """One call of the network for each slice, three channels; autograd keeps every response until the end."""
+    total = torch.zeros(())
+    for k in range(prediction.shape[4]):
+        one, other = (
+            ((image - image.min()) / (image.max() - image.min() + 1e-8)).repeat(1, 3, 1, 1)
+            for image in (prediction[..., k], target[..., k])
+        )
+        total = total + nn.functional.mse_loss(features(one), features(other))
+    return total / prediction.shape[4]
+
+
+class LpipsStandIn(nn.Module):
+    """What MONAI calls as ``LPIPS(net="vgg")``: squared differences of responses of unit length, over four layers."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def responses(self, images: Tensor) -> list[Tensor]:
+        """Unit-length responses of the layers, of grey images ``(N, 1, H, W)``."""
+        found, x = [], images.repeat(1, 3, 1, 1)
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in LPIPS_LAYERS:
+                found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        return found
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Distance of each pair of images."""
+        pairs = zip(self.responses(one), self.responses(other), strict=True)
+        return sum((a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs)
+
+
+def monai_loss(features: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+    """MONAI's own loss, and in words what stands in for what is missing."""
+    from monai.losses import perceptual
+
+    try:
+        import lpips  # noqa: F401
+        import torchvision  # noqa: F401
+    except ImportError as exc:
+        perceptual.LPIPS = lambda **_: LpipsStandIn(features)
+        note = f"its network 'vgg' cannot be built ({exc}); LPIPS's first four layers from the same weights stand in"
+    else:
+        # Their weights would be downloaded; random ones cost the same.
+        note = "with lpips and torchvision, random weights"
+    loss = perceptual.PerceptualLoss(3, "vgg", is_fake_3d=True, fake_3d_ratio=1.0, pretrained=False)
+    loss.requires_grad_(False)
+    return loss, note
+
+
+def child(name: str, vgg16: Path, size: tuple[int, int, int], repeats: int, result: Path) -> None:
+    """Measure one contender, print its cost as JSON, and save value and gradient."""
+    contender, _, kind = name.partition("/")
+    prediction, target = volumes(kind, size)
+    features, note = load_vgg16_features(vgg16), ""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    if contender == "loop":
+        loss = lambda p, t: obvious_loop(features, p, t)  # noqa: E731
+    elif contender == "monai":
+        loss, note = monai_loss(features)
+    else:
+        ours = PlanePerceptualLoss(features, empty_slices=contender)  # type: ignore[arg-type]
+        loss = lambda p, t: ours(p, t, "axial")  # noqa: E731
+    # Threads and their buffers belong to what is there before.
+    features(torch.rand(1, 3, 32, 32))
+    found = {}
+
+    def call() -> None:
+        leaf = prediction.clone().requires_grad_()
+        value = loss(leaf, target)
+        value.backward()
+        found.update(value=value.detach(), gradient=leaf.grad)
+
+    cost = cost_of(call, repeats)
+    torch.save(found, result)
+    print(json.dumps({**cost, "note": note}))
+
+
+def floor_seconds(size: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Operations of three passes in 10**12, rate of the best convolution in 10**12 a second, and their quotient."""
+    operations, rate = 0.0, 0.0
+    height, width, n_slices = size
+    channels, level = 3, 0
+    for width_out in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512):
+        if width_out == 0:
+            level += 1
+            continue
+        h, w = height >> level, width >> level
+        layer = 2.0 * 9 * channels * width_out * h * w
+        operations += 3 * n_slices * layer
+        convolution = nn.Conv2d(channels, width_out, 3, padding=1).requires_grad_(False)
+        images = torch.rand(4, channels, h, w).to(memory_format=torch.channels_last)
+        convolution.to(memory_format=torch.channels_last)
+        rate = max(rate, 4 * layer / cost_of(lambda c=convolution, x=images: c(x), 8)["seconds"])
+        channels = width_out
+    return operations / 1e12, rate / 1e12, operations / rate
+
+
+def main() -> int:
+    """Measure all contenders, print the table, and compare with the bars."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("vgg16", type=Path)
+    parser.add_argument("--size", type=int, nargs=3, default=(96, 112, 96))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    size = tuple(args.size)
+    torch.set_num_threads(args.threads)
+    if args.child:
+        child(args.child, args.vgg16, size, args.repeats, args.result)
+        return 0
+    costs, results = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("loop/full", "skip/full", "loop/brain", "skip/brain", "paper/brain", "monai/full"):
+            result = Path(folder) / f"{name.replace('/', '-')}.pt"
+            arguments = [str(args.vgg16), "--size", *map(str, size), "--child", name, "--result", str(result)]
+            repeats = 1 if name.startswith("monai") else args.repeats
+            options = ["--threads", str(args.threads), "--repeats", str(repeats)]
+            costs[name] = run_child(__file__, arguments + options, args.threads)
+            results[name] = torch.load(result, weights_only=True)
+            print(f"{name:12} {costs[name]['seconds']:8.2f} s {costs[name]['extra_mb']:8.0f} MB", flush=True)
+    costs["monai/full"]["seconds"] /= 3
+    report(costs, results, floor_seconds(size))
+    if args.json:
+        args.json.write_text(json.dumps(costs, indent=2) + "\n")
+    return 0
+
+
+def report(costs: dict[str, dict], results: dict[str, dict], floor: tuple[float, float, float]) -> None:
+    """Print the table as Markdown, and what was compared."""
+    operations, rate, seconds = floor
+    rows = {
+        "loop/full": "obvious loop, full volume",
+        "skip/full": "ours, full volume",
+        "monai/full": "MONAI PerceptualLoss, full volume, for one plane of three",
+        "loop/brain": "obvious loop, brain with air around",
+        "paper/brain": 'ours, brain with air around, empty_slices="paper"',
+        "skip/brain": "ours, brain with air around (default)",
+    }
+    print("\n| | time, s | times as fast as the loop | extra memory, MB | loop's / its memory |\n|---|---|---|---|---|")
+    for name, words in rows.items():
+        loop, cost = costs[f"loop/{name.split('/')[1]}"], costs[name]
+        faster, smaller = loop["seconds"] / cost["seconds"], loop["extra_mb"] / cost["extra_mb"]
+        print(f"| {words} | {cost['seconds']:.2f} | {faster:.2f} | {cost['extra_mb']:.0f} | {smaller:.1f} |")
+    print(f"\nFloor: {operations:.2f} TFLOP at {rate * 1000:.0f} GFLOP/s take {seconds:.2f} s (direct convolution).")
+    print(f"MONAI: {costs['monai/full']['note']}.")
+    for ours, loop in (("skip/full", "loop/full"), ("paper/brain", "loop/brain")):
+        one, other = results[ours], results[loop]
+        value = abs(one["value"] / other["value"] - 1).item()
+        gradient = ((one["gradient"] - other["gradient"]).norm() / other["gradient"].norm()).item()
+        print(f"{ours} and {loop}: value differs by {value:.1e}, gradient by {gradient:.1e} of its length.")
+    fast = costs["loop/full"]["seconds"] >= 1.4 * costs["skip/full"]["seconds"]
+    small = costs["loop/full"]["extra_mb"] >= 15 * costs["skip/full"]["extra_mb"]
+    print(f"Bars on the full volume: 1.4 times as fast: {'met' if fast else 'MISSED'}; "
+          f"a fifteenth of the memory: {'met' if small else 'MISSED'}.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

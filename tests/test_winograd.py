@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, with_winograd
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def frozen_convolution(**settings) -> nn.Conv2d:
+    return nn.Conv2d(3, 5, kernel_size=3, padding=1, **settings).requires_grad_(False)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (2, 3, 7, 10), (3, 3, 5, 5), (1, 3, 1, 2)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_responses_and_gradient_are_those_of_the_direct_convolution(shape, layout, bias):
+    direct = frozen_convolution(bias=bias)
+    images = torch.randn(shape).to(memory_format=layout).requires_grad_()
+    found, expected = WinogradConvolution(direct)(images), direct(images)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
+    outer = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(responses, images, outer)[0] for responses in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=5e-6)
+
+
+def test_small_whole_numbers_are_convolved_exactly():
+    direct = frozen_convolution(bias=False)
+    direct.weight.copy_(2 * torch.randint(-3, 4, direct.weight.shape))  # even, since the transform halves sums
+    images = torch.randint(-9, 10, (2, 3, 6, 9)).float()
+    assert torch.equal(WinogradConvolution(direct)(images), direct(images))
+
+
+def test_other_precisions_are_convolved_directly():
+    direct = frozen_convolution().double()
+    images = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(WinogradConvolution(direct)(images), direct(images))
+    mixed = frozen_convolution()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert WinogradConvolution(mixed)(images.float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Conv2d(64, 256, 3, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.Conv2d(128, 256, 3),
+        nn.Conv2d(128, 256, 3, padding=1, stride=2),
+        nn.Conv2d(128, 256, 3, padding=1, groups=2),
+        nn.Conv2d(128, 256, 1, padding=1),
+        nn.Conv2d(128, 256, 3, padding=1, padding_mode="reflect"),
+        nn.ReLU(),
+    ],
+)
+def test_only_plain_convolutions_with_many_channels_are_replaced(other):
+    plain = nn.Conv2d(128, 256, 3, padding=1)
+    assert is_suitable(plain)
+    assert not is_suitable(other)
+    layers = with_winograd(nn.Sequential(other, plain))
+    assert layers[0] is other
+    assert layers[1].convolution is plain
+    alone = nn.Sequential(other)
+    assert with_winograd(alone) is alone
+
+
+def test_images_stay_as_they_are():
+    images = torch.randn(1, 2, 5, 5)
+    before = images.clone()
+    convolve(images, torch.randn(16, 2, 4))
+    assert torch.equal(images, before)
