@@ -109,7 +109,8 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
     print("splits:", json.dumps(model.splits["split"].value_counts().to_dict()))
     means = found.scans.groupby("predictor")[list(MEASURES)].mean()
     cortical = found.regions[found.regions["kind"] == "cortical"]
-    means["regional_r"] = cortical.groupby("predictor")["r"].mean()
+    for name in ("pearson_r", "icc21"):
+        means[f"cortical_{name}"] = cortical.groupby("predictor")[name].mean()
     print(means.loc[[name for name in (MODEL, TRAINING_MEAN, "diagnosis mean") if name in means.index]].round(4))
 
 
