@@ -94,9 +94,8 @@ def main() -> None:
         seconds = time.monotonic() - started
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         sizes = {path.name: path.stat().st_size / 2**20 for path in sorted((out / "group").iterdir())}
-    print(
-        f"{count} scans: exit {code}, {seconds:.1f} s ({used.ru_utime:.1f} s of CPU), peak {used.ru_maxrss / 1024:.0f} MB"
-    )
+    peak_mb, cpu = used.ru_maxrss / 1024, used.ru_utime
+    print(f"{count} scans: exit {code}, {seconds:.1f} s ({cpu:.1f} s of CPU), peak {peak_mb:.0f} MB")
     print(", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
 
 

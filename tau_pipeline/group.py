@@ -147,6 +147,12 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
     return found
 
 
+def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -> list[FoundScan]:
+    """Leave out measured scans whose last run failed: their files are those of an earlier run, with other settings."""
+    failed = {status.stem for status in statuses.values() if status.stem and status.state == "failed"}
+    return [scan for scan in scans if scan.source != "measured" or scan.scan not in failed]
+
+
 # --- who the participants are -------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ class MapPlan:
 
 
 def map_path(scan: FoundScan) -> Path:
-    """Where the standardised map of a scan goes: ``desc-std``, and for further reference regions ``desc-std<Region>``."""
+    """Where the standardised map of a scan goes: ``desc-std``; for a further reference region ``desc-std<Region>``."""
     name = scan.suvr_file.name
     for desc, standard in (("_desc-suvr", "_desc-std"), ("_desc-synthSUVR", "_desc-synthStd")):
         name = name.replace(desc, standard, 1)

@@ -379,6 +379,16 @@ def test_a_scan_whose_results_have_gone_is_a_failed_one(tmp_path: Path) -> None:
     assert "run its participant again" in row["reason"]
 
 
+def test_what_an_earlier_run_left_of_a_scan_that_failed_since_is_not_counted(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path)
+    key = "sub-04_trc-AV1451_pet"
+    update_status(out, {key: ScanStatus(key, "failed", "the disk is full", key.removesuffix("_pet"))})
+    assert run(bids, out) == 1
+    assert "sub-04" not in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
+    assert "sub-04" not in (out / "group/standardization.tsv").read_text()
+    assert read_tsv(out / "group/status.tsv").set_index("scan").loc[key, "reason"] == "the disk is full"
+
+
 def test_combat_takes_out_the_manufacturer_and_keeps_the_diagnosis(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, n=36, images=False)
     assert run(bids, out, "--harmonize", "combat") == 0

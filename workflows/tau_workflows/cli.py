@@ -47,6 +47,9 @@ LEVELS = {
     "train": Level(
         "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.training", "run_training"
     ),
+    "synthesize": Level(
+        "synthetic tau PET from T1w derivatives and a trained model", "tau_workflows.synthesize", "run_synthesis"
+    ),
 }
 
 

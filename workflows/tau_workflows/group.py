@@ -17,6 +17,7 @@ from tau_pipeline.files import write_changed
 from tau_pipeline.group import (
     WIDE_KEYS,
     FoundScan,
+    done_scans,
     find_scans,
     fit_cohort,
     long_table,
@@ -58,12 +59,13 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     if config.execution.reports_only:
         _say(f"page: {write_group_report(output_dir)}")
         return DONE
-    scans = find_scans(output_dir)
+    statuses = all_statuses(output_dir)
+    scans = done_scans(find_scans(output_dir), statuses)
     require_scans(scans, output_dir)
     demographics = read_demographics(bids_dir, config.group.diagnosis_column)
     fits = _fits(scans, config.group)
     long = long_table(scans, fits, demographics)
-    status = status_table(scans, all_statuses(output_dir), fits, demographics)
+    status = status_table(scans, statuses, fits, demographics)
     wide = wide_table(long)
     tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
     if config.group.harmonize == "combat":

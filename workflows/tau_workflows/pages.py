@@ -44,12 +44,16 @@ def figure_uri(figure: Figure) -> str:
 
 
 def methods(output_dir: Path) -> list[tuple[str, list[str]]]:
-    """The methods text that the run left in ``logs/CITATION.md``, as blocks; empty if there is none.
-
-    Of Markdown only what that text uses: a block is a ``heading``, a ``list`` with its items, or a ``paragraph``.
-    """
+    """The methods text that the run left in ``logs/CITATION.md``, as `blocks_of`; empty if there is none."""
     path = output_dir / "logs" / "CITATION.md"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return blocks_of(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
+
+
+def blocks_of(text: str) -> list[tuple[str, list[str]]]:
+    """A text in blocks: each a ``heading``, a ``list`` with its items, or a ``paragraph``.
+
+    Of Markdown only what `tau_workflows.methods` uses is known.
+    """
     blocks: list[tuple[str, list[str]]] = []
     for part in re.split(r"\n\s*\n", text.strip()):
         lines = part.strip().splitlines()

@@ -20,6 +20,7 @@ from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
 from tau_pipeline.volume import load_volume, voxel_volume_mm3
 from tau_workflows import pages
+from tau_workflows.methods import found, methods_text
 from tau_workflows.page_regions import (
     AGREEMENT,
     COMPOSITES,
@@ -150,7 +151,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
         errors=errors,
-        methods=pages.methods(output_dir),
+        methods=_methods(output_dir, label),
         software=_software(scans),
         composite_names=COMPOSITES,
         agreement_columns={name: heading for name, (heading, _) in AGREEMENT.items()},
@@ -158,6 +159,12 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         missing=MISSING,
     )
     return write_text(page, page_path(output_dir, label.removeprefix("sub-")))
+
+
+def _methods(output_dir: Path, label: str) -> list[tuple[str, list[str]]]:
+    """What ran for this participant; where no sidecar tells, what the run said that it would do."""
+    facts = found(output_dir, label.removeprefix("sub-"))
+    return pages.blocks_of(methods_text(facts)) if facts else pages.methods(output_dir)
 
 
 def find_scans(output_dir: Path, label: str) -> list[Scan]:
