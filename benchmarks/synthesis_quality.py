@@ -1,6 +1,6 @@
 """A cyclic-loss U-Net on a simulated cohort, against the mean of its training images.
 
-    python benchmarks/synthesis_quality.py BIDS DERIVATIVES MODEL_DIR --vgg16 FILE [--epochs 24] [--seed 0]
+    python benchmarks/synthesis_quality.py BIDS DERIVATIVES MODEL_DIR --vgg16 FILE [--epochs 36] [--seed 0]
 
 The cohort is one whose tau follows atrophy (``tau-simulate BIDS``), after the participant level. Participants are split
 by the seed; nothing about the test split is looked at before the end. Both predictors get the scale of the scan's
@@ -42,12 +42,12 @@ def settings_of(options: argparse.Namespace) -> Training:
         first_cycle=3,
         epochs=options.epochs,
         batch_size=1,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         learning_rate_schedule="cosine-once",
         warmup_epochs=1,
         clip_gradient_norm=1.0,
         early_stopping_patience=0,
-        augmentation="upright",
+        augmentation="off",
         grid_voxel=options.voxel,
         split_fractions=(0.7, 0.1, 0.2),
         cache_dir=options.cache,
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--vgg16", type=Path)
     parser.add_argument("--loss", default="cyclic2.5d")
-    parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--voxel", type=float, default=4.0)
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--voxel", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--device", default="cpu")
