@@ -172,9 +172,8 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
         return name
     common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
     known = ", ".join(common) or "none"
-    found = (
-        "no PET scanner is known to take the scale of" if name is None else f"the model knows no scanner of {name!r}"
-    )
+    nobody = "there is no PET of this participant whose scanner's scale could be taken"
+    found = nobody if name is None else f"the model knows no scanner of {name!r}"
     raise UnknownNameError(
         f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
     )
