@@ -74,34 +74,26 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight
-        responses = convolve(images, _transformed(weight).transpose(1, 2))
+        responses = convolve(images, weight)
         return responses if bias is None else responses.add_(bias[:, None, None])
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        # The adjoint of a convolution is the one with its kernel turned by 180 degrees, and its channels swapped.
-        return convolve(outer[0], _transformed(ctx.weight, turned=True)), None, None
+        return convolve(outer[0], ctx.weight, adjoint=True), None, None
 
 
-def _transformed(weight: Tensor, turned: bool = False) -> Tensor:
-    """Kernels ``(O, C, 3, 3)`` in the form for products, ``(16, O, C)``.
-
-    Made anew in each call: this is a hundredth of the work, and kept, it would be twice the size of the weights.
-    """
-    out_channels, channels = weight.shape[:2]
-    transform = _KERNEL_2D.flip(1) if turned else _KERNEL_2D
-    return (transform @ weight.reshape(-1, 9).T).view(16, out_channels, channels)
-
-
-def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     """Convolution with zeros around the images.
 
     Parameters
     ----------
     images
         ``(N, C, H, W)`` in float32; fastest where the channels lie closest (channels_last).
-    kernels
-        Transformed kernels ``(16, C, O)``.
+    weight
+        Kernels ``(O, C, 3, 3)``. They are transformed anew in each call, since transformed they take twice the memory.
+    adjoint
+        Whether to apply the adjoint, which leads gradients back: a convolution with the kernels turned by 180 degrees
+        and their channels swapped, from ``(N, O, H, W)`` to ``(N, C, H, W)``.
 
     Returns
     -------
@@ -112,39 +104,54 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     rows, columns = (height + 1) // 2, (width + 1) // 2
     padded = images.new_zeros(n, 2 * rows + 2, 2 * columns + 2, channels)
     padded[:, 1 : height + 1, 1 : width + 1] = images.permute(0, 2, 3, 1)
-    products = torch.bmm(_tiles(padded, rows, columns).view(16, -1, channels), kernels)
-    responses = _untiled(products.view(4, 4, n, rows, columns, -1))
+    # Of the four products along the height of a tile, the upper row of the output is the sum of 0, 1 and 2, and the
+    # lower one that of 1, -2 and -3. Two at a time need half of the memory.
+    second, third = torch.bmm(_tiles(padded, (1, 2)), _kernels(weight, (1, 2), adjoint)).chunk(2)
+    upper, lower = second + third, second - third
+    del second, third
+    tiles, kernels = _tiles(padded, (0, 3)), _kernels(weight, (0, 3), adjoint)
+    upper.baddbmm_(tiles[:4], kernels[:4])
+    lower.baddbmm_(tiles[4:], kernels[4:], alpha=-1)
+    responses = _put_together(upper, lower, (n, rows, columns))
     if responses.shape[2:] == (height, width):
         return responses
     return responses[:, :, :height, :width].clone(memory_format=torch.channels_last)
-
-
-def _tiles(padded: Tensor, rows: int, columns: int) -> Tensor:
-    """Input tiles of 4 x 4 in steps of 2, transformed: ``(4, 4, N, rows, columns, C)``."""
-    n, _, _, channels = padded.shape
-    tiles = padded.new_empty(4, 4, n, rows, columns, channels)
-    lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in range(4)]
-    for a, (one, other, sign) in enumerate(_DIFFERENCES):
-        line = torch.add(lines[one], lines[other], alpha=sign)
-        places = [line[:, :, k : k + 2 * columns - 1 : 2] for k in range(4)]
-        for b, (first, second, second_sign) in enumerate(_DIFFERENCES):
-            torch.add(places[first], places[second], alpha=second_sign, out=tiles[a, b])
-    return tiles
 
 
 #: What each of the four numbers of a transformed tile is made of along one axis: two places, and the second's sign.
 _DIFFERENCES = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1))
 
 
-def _untiled(products: Tensor) -> Tensor:
-    """Output tiles of 2 x 2 from products ``(4, 4, N, rows, columns, O)``, put together: ``(N, O, H, W)``."""
-    _, _, n, rows, columns, channels = products.shape
-    images = torch.empty((n, channels, 2 * rows, 2 * columns), memory_format=torch.channels_last, dtype=products.dtype)
+def _tiles(padded: Tensor, steps: tuple[int, int]) -> Tensor:
+    """Transformed tiles, two of the four numbers along their height: ``(8, N * rows * columns, C)``."""
+    n, height, width, channels = padded.shape
+    rows, columns = height // 2 - 1, width // 2 - 1
+    tiles = padded.new_empty(2, 4, n, rows, columns, channels)
+    for of_step, step in zip(tiles, steps, strict=True):
+        one, other, sign = _DIFFERENCES[step]
+        lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in (one, other)]
+        line = torch.add(lines[0], lines[1], alpha=sign)
+        places = [line[:, :, k : k + 2 * columns - 1 : 2] for k in range(4)]
+        for tile, (one, other, sign) in zip(of_step, _DIFFERENCES, strict=True):
+            torch.add(places[one], places[other], alpha=sign, out=tile)
+    return tiles.view(8, -1, channels)
+
+
+def _kernels(weight: Tensor, steps: tuple[int, int], adjoint: bool) -> Tensor:
+    """Kernels ``(O, C, 3, 3)`` transformed for products with tiles: ``(8, C, O)``, or ``(8, O, C)`` of the adjoint."""
+    rows = [4 * step + number for step in steps for number in range(4)]
+    transform = (_KERNEL_2D.flip(1) if adjoint else _KERNEL_2D)[rows]
+    kernels = (transform @ weight.reshape(-1, 9).T).view(8, *weight.shape[:2])
+    return kernels if adjoint else kernels.transpose(1, 2)
+
+
+def _put_together(upper: Tensor, lower: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Images ``(N, O, H, W)`` of output tiles of 2 x 2, whose rows are given as ``(4, N * rows * columns, O)``."""
+    n, rows, columns = grid
+    images = torch.empty((n, upper.shape[-1], 2 * rows, 2 * columns), memory_format=torch.channels_last)
     pixels = images.permute(0, 2, 3, 1)
-    upper = (products[0] + products[1]).add_(products[2])
-    lower = (products[1] - products[2]).sub_(products[3])
     for a, line in enumerate((upper, lower)):
-        left, right = pixels[:, a::2, 0::2], pixels[:, a::2, 1::2]
-        torch.add(line[0], line[1], out=left).add_(line[2])
-        torch.sub(line[1], line[2], out=right).sub_(line[3])
+        first, second, third, fourth = line.view(4, n, rows, columns, -1)
+        torch.add(first, second, out=pixels[:, a::2, 0::2]).add_(third)
+        torch.sub(second, third, out=pixels[:, a::2, 1::2]).sub_(fourth)
     return images
