@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import tau_pipeline
 from tau_pipeline.errors import OutputError, TauPipelineError
-from tau_pipeline.files import read_json, write_json, write_text
+from tau_pipeline.files import read_json, write_changed, write_json, write_text
 
 SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
@@ -38,7 +38,10 @@ KEPT_ENTITIES = {
 }
 
 #: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
-BIDSIGNORE = ("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "figures", "group", "logs", "models")
+BIDSIGNORE = (
+    *("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
+    *("figures", "group", "logs", "models"),
+)
 
 
 def derivative_path(
@@ -349,7 +352,12 @@ def write_dataset_files(output_dir: Path, bids_dir: Path, derivatives: Mapping[s
     }
     write_json(description, output_dir / "dataset_description.json")
     write_text(README.format(software=SOFTWARE, version=tau_pipeline.__version__), output_dir / "README")
-    write_text("\n".join(BIDSIGNORE) + "\n", output_dir / ".bidsignore")
+    write_bidsignore(output_dir)
+
+
+def write_bidsignore(output_dir: Path) -> None:
+    """Name to the BIDS validator what BIDS has no names for; every level writes it, for its own files."""
+    write_changed("\n".join(BIDSIGNORE) + "\n", Path(output_dir) / ".bidsignore")
 
 
 def check_output_dir(output_dir: Path, bids_dir: Path) -> None:

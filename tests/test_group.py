@@ -379,6 +379,13 @@ def test_a_scan_whose_results_have_gone_is_a_failed_one(tmp_path: Path) -> None:
     assert "run its participant again" in row["reason"]
 
 
+def test_what_the_validator_has_no_names_for_is_named_to_it_whoever_wrote_it_before(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=9, images=False)
+    (out / ".bidsignore").write_text("*.html\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert {"group", "models", "*_agreement.tsv"} <= set((out / ".bidsignore").read_text().split())
+
+
 def test_what_an_earlier_run_left_of_a_scan_that_failed_since_is_not_counted(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path)
     key = "sub-04_trc-AV1451_pet"

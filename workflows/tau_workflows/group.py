@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tau_pipeline.config import Configuration, Execution, Group
-from tau_pipeline.derivatives import check_output_dir
+from tau_pipeline.derivatives import check_output_dir, write_bidsignore
 from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.files import write_changed
 from tau_pipeline.group import (
@@ -73,6 +73,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     if config.execution.dry_run:
         _say(f"{len(scans)} SUVR maps; standardised maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
+    write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
     _write_tables(tables, fits, output_dir / "group")
     write_methods(output_dir)

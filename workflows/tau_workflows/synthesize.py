@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau_pipeline.config import Configuration, Selection
-from tau_pipeline.derivatives import check_output_dir, error_path
+from tau_pipeline.derivatives import check_output_dir, error_path, write_bidsignore
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.group import read_demographics
@@ -75,6 +75,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         for target in targets:
             _say(f"would make {target.names.suvr}")
         return DONE
+    write_bidsignore(output_dir)
     recipe = _with_yardsticks(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
     return _run(targets, recipe, config, started)
 

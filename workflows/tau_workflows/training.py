@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tau_pipeline.config import Configuration, Selection
-from tau_pipeline.derivatives import check_output_dir
+from tau_pipeline.derivatives import check_output_dir, write_bidsignore
 from tau_pipeline.errors import DivergenceError, MissingInputError, SettingError
 from tau_pipeline.files import read_json
 from tau_pipeline.group import read_demographics
@@ -55,6 +55,7 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
         _say(f"would train {settings.network} with {settings.loss} on {len(pairs)} scans of {people} participants")
         _say(f"model: {model_dir}")
         return DONE
+    write_bidsignore(output_dir)
     return _train(settings, pairs, model_dir, config, started)
 
 
