@@ -9,9 +9,6 @@ from typing import Any
 
 from tau_pipeline.derivatives import derivative_path, image_sidecar
 
-#: What BIDS has no name for yet, beside the entries of `tau_pipeline.derivatives.BIDSIGNORE`.
-BIDSIGNORE = ("*_agreement.tsv", "*_agreement.json")
-
 
 @dataclass(frozen=True)
 class SyntheticNames:
