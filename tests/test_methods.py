@@ -93,6 +93,16 @@ def test_the_group_levels_steps_are_told_once_they_have_run(tmp_path: Path) -> N
     assert "harmonised between manufacturers with ComBat" in text_of(out)
 
 
+def test_synthetic_maps_are_said_to_be_synthetic_and_by_what(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    assert "synthetic" not in text_of(tmp_path)
+    model = {"Network": "unet", "Hash": "abc123"}
+    write_json({"Models": [model]}, tmp_path / "sub-01/pet/sub-01_trc-X_space-T1w_desc-synthSUVR_pet.json")
+    text = text_of(tmp_path)
+    assert "1 map of SUVR is synthetic: made from the T1w by a trained model (unet abc123;" in text
+    assert PAPERS["synthesis"] in text
+
+
 def test_the_text_of_one_participant_tells_of_that_one_alone(tmp_path: Path) -> None:
     with_anatomy(tmp_path, "01")
     with_anatomy(tmp_path, "02", stripped=True)

@@ -26,6 +26,7 @@ PAPERS = {
     "mutual information": "Mattes et al. 2003, IEEE Trans Med Imaging 22:120",
     "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
     "standardisation by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
+    "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
     "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
     "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
     "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
@@ -53,6 +54,10 @@ class Facts:
         Minutes after injection, tracers, filters in words, and names of reference regions.
     standardised
         Participants by manufacturer; empty if there was no standardisation. ``pooled`` counts everybody.
+    combat
+        Whether there is a table harmonised by ComBat.
+    synthetic, models
+        Synthetic maps, and what made them: network and hash of the weights.
     """
 
     settings: tuple[str, ...]
@@ -69,6 +74,8 @@ class Facts:
     regions: tuple[str, ...] = ()
     standardised: Mapping[str, int] = field(default_factory=dict)
     combat: bool = False
+    synthetic: int = 0
+    models: tuple[str, ...] = ()
     versions: tuple[str, ...] = (tau_pipeline.__version__,)
 
 
@@ -99,6 +106,7 @@ def found(output_dir: Path, participant: str = "*") -> Facts | None:
     t1ws = list(_sidecars(output_dir.glob(f"{folder}/anat/*_desc-preproc_T1w.json")))
     labels = list(_sidecars(output_dir.glob(f"{folder}/anat/*_dseg.json")))
     maps = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-suvr*_pet.json")))
+    synthetic = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-synthSUVR_pet.json")))
     if not t1ws:
         return None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
@@ -119,6 +127,8 @@ def found(output_dir: Path, participant: str = "*") -> Facts | None:
         kernels=_distinct(_kernel(one) for one in scans),
         regions=_distinct(one.get("ReferenceRegion") for one in maps),
         standardised=_standardised(output_dir),
+        synthetic=len(synthetic),
+        models=_distinct(f"{m.get('Network')} {m.get('Hash')}" for one in synthetic for m in one.get("Models") or ()),
         combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
         versions=_distinct(one.get("SoftwareVersion") for one in (*t1ws, *maps)),
     )
@@ -166,7 +176,7 @@ def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
 def methods_text(facts: Facts) -> str:
     """Markdown that says what was done, with which versions, and whom to cite."""
     paragraphs, cited = [], ["Nipype", "BIDS PET"]
-    for text, named in (_anatomy(facts), _labels(facts), _pet(facts), _cohort(facts)):
+    for text, named in (_anatomy(facts), _labels(facts), _pet(facts), _cohort(facts), _synthesis(facts)):
         if text:
             paragraphs.append(text)
             cited += named
@@ -270,3 +280,14 @@ def _cohort(facts: Facts) -> tuple[str, list[str]]:
         )
         papers.append("ComBat")
     return " ".join(parts), papers
+
+
+def _synthesis(facts: Facts) -> tuple[str, list[str]]:
+    if not facts.synthetic:
+        return "", []
+    maps = "1 map of SUVR is" if facts.synthetic == 1 else f"{facts.synthetic} maps of SUVR are"
+    return (
+        f"{maps} synthetic: made from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
+        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and tell whether "
+        "the participant was in its training set."
+    ), ["synthesis"]
