@@ -288,6 +288,6 @@ def _synthesis(facts: Facts) -> tuple[str, list[str]]:
     maps = "1 map of SUVR is" if facts.synthetic == 1 else f"{facts.synthetic} maps of SUVR are"
     return (
         f"{maps} synthetic: made from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
-        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and tell whether "
-        "the participant was in its training set."
+        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and tell "
+        "whether the participant was in its training set."
     ), ["synthesis"]
