@@ -3,8 +3,9 @@
     python benchmarks/perceptual_loss.py VGG16_FILE [--size 96 112 96] [--threads 2] [--repeats 3] [--json FILE]
 
 Each contender runs in a process of its own, on the same volumes, batch 1, axial plane; the time is the shortest of the
-repeats, the extra memory is the peak of the first call minus what the process held just before it (weights, volumes and
-loss are there already). "Full" volumes have contrast in every slice; in "brain" volumes the brain is as large as an
+repeats. Extra memory is the peak of a call minus what the process held just before it. Weights, volumes and loss are
+there already, and so is what libraries keep for themselves (code, buffers of threads): each contender has been called
+once before, on a volume of 16 x 16 x 16. "Full" volumes have contrast in every slice; in "brain" volumes the brain is as large as an
 adult's at 2 mm and the rest is air, which the default setting skips.
 
 The floor is what three passes (prediction, target, gradient) through all convolutions would take at the rate that torch
@@ -118,18 +119,19 @@ def child(name: str, vgg16: Path, size: tuple[int, int, int], repeats: int, resu
     else:
         ours = PlanePerceptualLoss(features, empty_slices=contender)  # type: ignore[arg-type]
         loss = lambda p, t: ours(p, t, "axial")  # noqa: E731
-    # Threads and their buffers belong to what is there before.
-    features(torch.rand(1, 3, 32, 32))
-    found = {}
+    small = torch.rand(2, 1, 1, 16, 16, 16)
+    loss(small[0].requires_grad_(), small[1]).backward()
+    leaf = prediction.requires_grad_()
+    values = []
 
     def call() -> None:
-        leaf = prediction.clone().requires_grad_()
+        leaf.grad = None
         value = loss(leaf, target)
         value.backward()
-        found.update(value=value.detach(), gradient=leaf.grad)
+        values.append(value.detach())
 
     cost = cost_of(call, repeats)
-    torch.save(found, result)
+    torch.save({"value": values[-1], "gradient": leaf.grad}, result)
     print(json.dumps({**cost, "note": note}))
 
 

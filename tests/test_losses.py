@@ -210,12 +210,12 @@ def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(feature
         assert_same(
             value_and_gradient(PlanePerceptualLoss(counted, chunk=chunk), prediction, target, "axial"), expected
         )
-        assert max(counted.images) == (chunk or 4)
+        assert max(counted.images) == (chunk or 2)
 
 
 def test_the_chunk_shrinks_with_free_memory(features, monkeypatch):
     prediction, target = volumes(1, 9, 9, 9)
-    for free, largest in ((10**12, 4), (1, 1)):
+    for free, largest in ((10**12, 2), (1, 1)):
         monkeypatch.setattr(perceptual, "_free_bytes", lambda _device, free=free: free)
         counted = _Counting(features)
         PlanePerceptualLoss(counted)(prediction, target, "axial")

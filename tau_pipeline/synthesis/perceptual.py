@@ -11,7 +11,7 @@ slice; those are learned from MSE and SSIM.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import psutil
 import torch
@@ -32,8 +32,20 @@ EPSILON = 1e-8
 EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
 SMALLEST_SIDE = 8
-#: Slices at a time, at most: more are not faster on a CPU, whose caches they leave, and hardly on a GPU.
-_LARGEST_CHUNK = {"cpu": 4, "cuda": 64}
+#: Slices at a time, at most: on a CPU more save a few per cent of time and cost 15 MB each (docs/perceptual-loss.md).
+_LARGEST_CHUNK = {"cpu": 2, "cuda": 64}
+
+
+class _Slices(NamedTuple):
+    """Slices ``(n, 1, H, W)``, with the values that become 0 and 1 in each, ``(n, 1, 1, 1)``; or gradients of these."""
+
+    images: Tensor
+    low: Tensor
+    high: Tensor
+
+    def at(self, indices: Tensor) -> _Slices:
+        """Copies of some of them."""
+        return _Slices(*(part[indices] for part in self))
 
 
 class PlanePerceptualLoss(nn.Module):
@@ -49,7 +61,7 @@ class PlanePerceptualLoss(nn.Module):
         Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
         are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
     chunk
-        Slices that pass through the network together. None: by free memory, up to 4 on a CPU and 64 on a GPU.
+        Slices that pass through the network together. None: by free memory, up to 2 on a CPU and 64 on a GPU.
     empty_slices
         "skip": slices in which the target spans less than ``empty_fraction`` of its span over the whole volume have no
         weight and cost nothing, and the mean is over the others; a target without any other slice costs 0. "paper":
@@ -143,67 +155,73 @@ class PlanePerceptualLoss(nn.Module):
             nothing = prediction.new_full((), math.nan, dtype=dtype)
             return nothing, torch.full_like(prediction, math.nan) if wanted else None
         leaf = prediction.detach().to(dtype).requires_grad_(wanted)
+        slices = self._slices(leaf, plane)
         with torch.no_grad():
-            slices = _slices(target.to(dtype), plane)
-            weights = self._weights(slices)
-            scaled_target = self._scaled(slices)
-        scaled = self._scaled(_slices(leaf, plane))
-        value, scaled_gradient = self._over_chunks(scaled.detach(), scaled_target, weights, wanted)
-        if scaled_gradient is None:
+            targets = self._slices(target.to(dtype), plane)
+            weights = self._weights(targets, len(target))
+        value, slopes = self._over_chunks(_Slices(*(part.detach() for part in slices)), targets, weights, wanted)
+        if slopes is None:
             return value, None
-        # Minimum and maximum depend on the prediction too: torch leads the gradient through them.
-        (gradient,) = torch.autograd.grad(scaled, leaf, scaled_gradient)
+        # Minimum and maximum depend on the prediction too: torch leads their part of the gradient back to it.
+        (gradient,) = torch.autograd.grad(slices, leaf, slopes)
         return value, gradient.to(prediction.dtype)
 
-    def _scaled(self, slices: Tensor) -> Tensor:
-        """Slices ``(B, N, H, W)`` brought to [0, 1]."""
+    def _slices(self, volumes: Tensor, plane: Plane) -> _Slices:
+        """All slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with what to scale them by."""
+        slices = volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)  # (B, N, H, W)
         over = (0, 2, 3) if self.scaling == "batch" else (2, 3)
-        low = slices.amin(dim=over, keepdim=True)
-        high = slices.amax(dim=over, keepdim=True)
-        return (slices - low) / (high - low + EPSILON)
+        extremes = (slices.amin(dim=over, keepdim=True), slices.amax(dim=over, keepdim=True))
+        low, high = (extreme.expand(len(volumes), -1, 1, 1).flatten(0, 1)[:, None] for extreme in extremes)
+        return _Slices(slices.flatten(0, 1)[:, None], low, high)
 
-    def _weights(self, target: Tensor) -> Tensor:
-        """Share of each slice of the target ``(B, N, H, W)`` in the loss, ``(B, N)``."""
-        span = target.amax(dim=(2, 3)) - target.amin(dim=(2, 3))
-        counts = torch.ones_like(span)
+    def _weights(self, targets: _Slices, batch: int) -> Tensor:
+        """Share of each slice in the loss, ``(B * N,)``."""
+        low, high = targets.images.amin(dim=(1, 2, 3)), targets.images.amax(dim=(1, 2, 3))
+        low, high = low.view(batch, -1), high.view(batch, -1)
+        counts = torch.ones_like(low)
         if self.empty_slices == "skip":
-            volume_span = target.amax(dim=(1, 2, 3)) - target.amin(dim=(1, 2, 3))
+            span, volume_span = high - low, high.amax(dim=1) - low.amin(dim=1)
             counts = ((span >= self.empty_fraction * volume_span[:, None]) & (span > 0)).to(span.dtype)
-        return counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / len(target)
+        return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / batch).flatten()
 
     def _over_chunks(
-        self, scaled: Tensor, target: Tensor, weights: Tensor, wanted: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Weighted sum of the distances of scaled slices ``(B, N, H, W)``, and its gradient if wanted."""
-        images, targets = scaled.flatten(0, 1)[:, None], target.flatten(0, 1)[:, None]
-        value = scaled.new_zeros(())
-        gradient = torch.zeros_like(images) if wanted else None
-        counted = weights.flatten().nonzero().squeeze(1)
-        for indices in counted.split(self.chunk or self._chunk_for(images[:1])) if len(counted) else ():
-            share = weights.flatten()[indices]
-            distances, slopes = self._distances(images[indices], targets[indices], wanted)
-            value += (distances * share).sum()
-            if gradient is not None and slopes is not None:
-                gradient[indices] = slopes * share[:, None, None, None]
-        return value, None if gradient is None else gradient.reshape(scaled.shape)
+        self, slices: _Slices, targets: _Slices, weights: Tensor, wanted: bool
+    ) -> tuple[Tensor, _Slices | None]:
+        """Weighted sum of the distances of all slices, and its gradient if wanted."""
+        value = weights.new_zeros(())
+        gradient = _Slices(*(torch.zeros_like(part) for part in slices)) if wanted else None
+        counted = weights.nonzero().squeeze(1)
+        for indices in counted.split(self.chunk or self._chunk_for(slices.images[:1])) if len(counted) else ():
+            distances, slopes = self._distances(slices.at(indices), targets.at(indices), wanted)
+            value += (distances * weights[indices]).sum()
+            for whole, part in zip(gradient or (), slopes or (), strict=True):
+                whole[indices] = part * weights[indices].view(-1, 1, 1, 1)
+        return value, gradient
 
-    def _distances(self, images: Tensor, targets: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
-        """Mean squared difference of the responses to each of a few images ``(n, 1, H, W)``, and its gradient."""
-        dtype = next(self.features.parameters()).dtype
+    def _distances(self, slices: _Slices, targets: _Slices, wanted: bool) -> tuple[Tensor, _Slices | None]:
+        """Mean squared difference of the responses to each of a few slices, and its gradient."""
+        with torch.no_grad():
+            expected = self._responses(targets)
+        with torch.set_grad_enabled(wanted):
+            for part in slices:
+                part.requires_grad_(wanted)
+            # Squares are summed, and divided only afterwards: in half precision a mean's gradient would vanish.
+            squares = (self._responses(slices) - expected).square().flatten(1)
+            distances = squares.sum(dim=1)
+        n_responses = squares.shape[1]
+        if not wanted:
+            return distances / n_responses, None
+        slopes = torch.autograd.grad(distances.sum(), slices)
+        return distances.detach() / n_responses, _Slices(*(slope / n_responses for slope in slopes))
+
+    def _responses(self, slices: _Slices) -> Tensor:
+        """Responses ``(n, C, h, w)`` to scaled slices, in the precision of the slices."""
+        images = (slices.images - slices.low) / (slices.high - slices.low + EPSILON)
         if images.device.type == "cpu":
             # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
-            images, targets = (some.to(memory_format=torch.channels_last) for some in (images, targets))
-        with torch.no_grad():
-            expected = self.features(targets.to(dtype)).to(images.dtype)
-        with torch.set_grad_enabled(wanted):
-            images.requires_grad_(wanted)
-            # Squares are summed, and divided only afterwards: in half precision a mean's gradient would vanish.
-            squares = (self.features(images.to(dtype)).to(images.dtype) - expected).square().flatten(1)
-            distances = squares.sum(dim=1)
-        if not wanted:
-            return distances / squares.shape[1], None
-        (slopes,) = torch.autograd.grad(distances.sum(), images)
-        return distances.detach() / squares.shape[1], slopes / squares.shape[1]
+            images = images.to(memory_format=torch.channels_last)
+        responses: Tensor = self.features(images.to(next(self.features.parameters()).dtype))
+        return responses.to(slices.images.dtype)
 
     def _chunk_for(self, image: Tensor) -> int:
         """Slices at a time so that their responses take a quarter of the free memory at most."""
@@ -211,7 +229,7 @@ class PlanePerceptualLoss(nn.Module):
         if key not in self._bytes_per_slice:
             self._bytes_per_slice[key] = _bytes_of_responses(self.features, image)
         fitting = _free_bytes(image.device) // 4 // self._bytes_per_slice[key]
-        return max(1, min(fitting, _LARGEST_CHUNK.get(image.device.type, 4)))
+        return max(1, min(fitting, _LARGEST_CHUNK.get(image.device.type, 2)))
 
 
 class _ValueWithGradient(torch.autograd.Function):
@@ -330,11 +348,6 @@ class VolumePerceptualLoss(nn.Module):
         responses = self.features((volumes - mean) / (variance + EPSILON).sqrt()).float()
         # EPSILON inside of the root, whose slope at 0 is infinite.
         return responses / (responses.square().sum(dim=1, keepdim=True) + EPSILON).sqrt()
-
-
-def _slices(volumes: Tensor, plane: Plane) -> Tensor:
-    """Slices ``(B, N, H, W)`` of volumes ``(B, 1, I, J, K)``."""
-    return volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)
 
 
 def _check_volumes(prediction: Tensor, target: Tensor) -> None:

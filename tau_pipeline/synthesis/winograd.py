@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 #: Channels from which on the saved products outweigh the transforms, measured with AVX2 (docs/perceptual-loss.md).
 _FEWEST_IN, _FEWEST_OUT = 128, 256
+#: Numbers of transformed kernels to have at a time: 4 MB, near what caches hold; less makes the products too small.
+_CACHE_FLOATS = 2**20
 #: From the three taps of a kernel along one axis to the four numbers of its transform.
 _KERNEL = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
 #: The same for the nine taps along both axes: (16, 9).
@@ -104,16 +106,17 @@ def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     rows, columns = (height + 1) // 2, (width + 1) // 2
     padded = images.new_zeros(n, 2 * rows + 2, 2 * columns + 2, channels)
     padded[:, 1 : height + 1, 1 : width + 1] = images.permute(0, 2, 3, 1)
-    # Of the four products along the height of a tile, the upper row of the output is the sum of 0, 1 and 2, and the
-    # lower one that of 1, -2 and -3. Two at a time need half of the memory.
-    second, third = torch.bmm(_tiles(padded, (1, 2)), _kernels(weight, (1, 2), adjoint)).chunk(2)
-    upper, lower = second + third, second - third
-    del second, third
-    tiles, kernels = _tiles(padded, (0, 3)), _kernels(weight, (0, 3), adjoint)
-    upper.baddbmm_(tiles[:4], kernels[:4])
-    lower.baddbmm_(tiles[4:], kernels[4:], alpha=-1)
-    responses = _put_together(upper, lower, (n, rows, columns))
-    if responses.shape[2:] == (height, width):
+    tiles = _tiles(padded)
+    axis = 1 if adjoint else 0
+    shape = (n, weight.shape[axis], 2 * rows, 2 * columns)
+    responses = torch.empty(shape, memory_format=torch.channels_last)
+    # Some channels at a time: transformed kernels of all would take more memory than all the rest.
+    width_of_block = max(1, _CACHE_FLOATS // (16 * channels))
+    blocks = zip(weight.split(width_of_block, dim=axis), responses.split(width_of_block, dim=1), strict=True)
+    for kernels, block in blocks:
+        products = torch.bmm(tiles, _transformed(kernels, adjoint))
+        _put_together(products.view(4, 4, n, rows, columns, -1), block.permute(0, 2, 3, 1))
+    if (height, width) == responses.shape[2:]:
         return responses
     return responses[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
@@ -122,36 +125,31 @@ def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
 _DIFFERENCES = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1))
 
 
-def _tiles(padded: Tensor, steps: tuple[int, int]) -> Tensor:
-    """Transformed tiles, two of the four numbers along their height: ``(8, N * rows * columns, C)``."""
+def _tiles(padded: Tensor) -> Tensor:
+    """Transformed tiles of 4 x 4 pixels, one every 2 pixels: ``(16, N * rows * columns, C)``."""
     n, height, width, channels = padded.shape
     rows, columns = height // 2 - 1, width // 2 - 1
-    tiles = padded.new_empty(2, 4, n, rows, columns, channels)
-    for of_step, step in zip(tiles, steps, strict=True):
-        one, other, sign = _DIFFERENCES[step]
-        lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in (one, other)]
-        line = torch.add(lines[0], lines[1], alpha=sign)
+    tiles = padded.new_empty(4, 4, n, rows, columns, channels)
+    lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in range(4)]
+    for of_line, (one, other, sign) in zip(tiles, _DIFFERENCES, strict=True):
+        line = torch.add(lines[one], lines[other], alpha=sign)
         places = [line[:, :, k : k + 2 * columns - 1 : 2] for k in range(4)]
-        for tile, (one, other, sign) in zip(of_step, _DIFFERENCES, strict=True):
-            torch.add(places[one], places[other], alpha=sign, out=tile)
-    return tiles.view(8, -1, channels)
+        for tile, (first, second, second_sign) in zip(of_line, _DIFFERENCES, strict=True):
+            torch.add(places[first], places[second], alpha=second_sign, out=tile)
+    return tiles.view(16, -1, channels)
 
 
-def _kernels(weight: Tensor, steps: tuple[int, int], adjoint: bool) -> Tensor:
-    """Kernels ``(O, C, 3, 3)`` transformed for products with tiles: ``(8, C, O)``, or ``(8, O, C)`` of the adjoint."""
-    rows = [4 * step + number for step in steps for number in range(4)]
-    transform = (_KERNEL_2D.flip(1) if adjoint else _KERNEL_2D)[rows]
-    kernels = (transform @ weight.reshape(-1, 9).T).view(8, *weight.shape[:2])
+def _transformed(weight: Tensor, adjoint: bool) -> Tensor:
+    """Kernels ``(O, C, 3, 3)`` for products with tiles: ``(16, C, O)``, or ``(16, O, C)`` of the adjoint."""
+    transform = _KERNEL_2D.flip(1) if adjoint else _KERNEL_2D
+    kernels = (transform @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
     return kernels if adjoint else kernels.transpose(1, 2)
 
 
-def _put_together(upper: Tensor, lower: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Images ``(N, O, H, W)`` of output tiles of 2 x 2, whose rows are given as ``(4, N * rows * columns, O)``."""
-    n, rows, columns = grid
-    images = torch.empty((n, upper.shape[-1], 2 * rows, 2 * columns), memory_format=torch.channels_last)
-    pixels = images.permute(0, 2, 3, 1)
+def _put_together(products: Tensor, pixels: Tensor) -> None:
+    """Write output tiles of 2 x 2 pixels, from products ``(4, 4, N, rows, columns, O)``, to ``(N, H, W, O)``."""
+    upper = (products[0] + products[1]).add_(products[2])
+    lower = (products[1] - products[2]).sub_(products[3])
     for a, line in enumerate((upper, lower)):
-        first, second, third, fourth = line.view(4, n, rows, columns, -1)
-        torch.add(first, second, out=pixels[:, a::2, 0::2]).add_(third)
-        torch.sub(second, third, out=pixels[:, a::2, 1::2]).sub_(fourth)
-    return images
+        torch.add(line[0], line[1], out=pixels[:, a::2, 0::2]).add_(line[2])
+        torch.sub(line[1], line[2], out=pixels[:, a::2, 1::2]).sub_(line[3])
