@@ -5,8 +5,8 @@
 Each contender runs in a process of its own, on the same volumes, batch 1, axial plane; the time is the shortest of the
 repeats. Extra memory is the peak of a call minus what the process held just before it. Weights, volumes and loss are
 there already, and so is what libraries keep for themselves (code, buffers of threads): each contender has been called
-once before, on a volume of 16 x 16 x 16. "Full" volumes have contrast in every slice; in "brain" volumes the brain is as large as an
-adult's at 2 mm and the rest is air, which the default setting skips.
+once before, on a volume of 16 x 16 x 16. "Full" volumes have contrast in every slice; in "brain" volumes the brain is
+as large as an adult's at 2 mm and the rest is air, which the default setting skips.
 
 The floor is what three passes (prediction, target, gradient) through all convolutions would take at the rate that torch
 reaches here on the best of them, if nothing else took time. Winograd's method needs fewer operations, so ours may lie
