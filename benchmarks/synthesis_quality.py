@@ -111,7 +111,11 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
     cortical = found.regions[found.regions["kind"] == "cortical"]
     for name in ("pearson_r", "icc21"):
         means[f"cortical_{name}"] = cortical.groupby("predictor")[name].mean()
-    print(means.loc[[name for name in (MODEL, TRAINING_MEAN, "diagnosis mean") if name in means.index]].round(4))
+    print(
+        means.loc[[name for name in (MODEL, TRAINING_MEAN, "diagnosis mean") if name in means.index]]
+        .round(4)
+        .to_string()
+    )
 
 
 if __name__ == "__main__":
