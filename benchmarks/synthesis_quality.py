@@ -19,7 +19,7 @@ import torch
 
 from tau_pipeline.files import write_tsv
 from tau_pipeline.group import read_demographics
-from tau_pipeline.synthesis.evaluate import MODEL, TRAINING_MEAN, baseline_maps, evaluate, score_scan
+from tau_pipeline.synthesis.evaluate import DIAGNOSIS_MEAN, MODEL, TRAINING_MEAN, baseline_maps, evaluate, score_scan
 from tau_pipeline.synthesis.pairs import Pair, find_pairs
 from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
 from tau_pipeline.synthesis.train import train
