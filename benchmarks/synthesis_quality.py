@@ -112,9 +112,7 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
     for name in ("pearson_r", "icc21"):
         means[f"cortical_{name}"] = cortical.groupby("predictor")[name].mean()
     print(
-        means.loc[[name for name in (MODEL, TRAINING_MEAN, "diagnosis mean") if name in means.index]]
-        .round(4)
-        .to_string()
+        means.loc[[name for name in (MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN) if name in means.index]].round(4).to_string()
     )
 
 
