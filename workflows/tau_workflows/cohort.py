@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 from pydra.compose import python
@@ -26,13 +25,11 @@ from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.status import ScanStatus, update_status
+from tau_workflows.dry_run import tell_plan
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.methods import write_methods
 from tau_workflows.participant import outcome_path
 from tau_workflows.report import write_participant_report
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
@@ -59,7 +56,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     started = time.monotonic()
     config = _resolved(config)
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
-    _check_places(bids_dir, output_dir, config.execution.work_dir)
+    _check_places(bids_dir, output_dir, config.execution)
     participants = find_participants(bids_dir, config.selection)
     if not config.execution.skip_bids_validation:
         _check_input(bids_dir)
@@ -68,7 +65,8 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         _say("nothing to do: the options leave no T1w and no PET of this dataset")
         return NOTHING_TO_DO
     if config.execution.dry_run:
-        sys.stdout.write(plan_table(plan).to_csv(sep="\t", index=False, na_rep="n/a"))
+        together, _ = _shares(len(plan.jobs), config.execution)
+        tell_plan(plan.jobs, plan.problems, config.execution, together)
         return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
     methods = write_methods(output_dir, config.settings)
@@ -109,12 +107,16 @@ def _resolved(config: Configuration) -> Configuration:
     )
 
 
-def _check_places(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    """Refuse an input that is not there, and output or work folders that would write into it."""
+def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> None:
+    """Refuse an input that is not there, and output or work folders that would write into it.
+
+    Both folders are made; a dry run makes the work folder alone.
+    """
+    work_dir = execution.work_dir
     check_output_dir(output_dir, bids_dir)
     if bids_dir.resolve() in work_dir.resolve().parents and output_dir.resolve() not in work_dir.resolve().parents:
         raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
-    for folder in (output_dir, work_dir):
+    for folder in (work_dir,) if execution.dry_run else (output_dir, work_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -194,34 +196,6 @@ def plan_participants(
                 ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
             )
     return Plan(tuple(jobs), problems)
-
-
-def plan_table(plan: Plan) -> pd.DataFrame:
-    """Tell, a row a scan, what would be done: T1w, frames and their weights, labels, and what is assumed."""
-    import pandas as pd
-
-    rows = []
-    for job in plan.jobs:
-        for t1w_job in job.t1ws:
-            labels = t1w_job.freesurfer.labels_file if t1w_job.freesurfer else "tau-pipeline"
-            own = {"t1w": t1w_job.t1w.path.name, "labels": labels, "reference": " ".join(job.settings.ref_region)}
-            rows += [
-                {"scan": f"{scan.scan.key}_pet", "state": "to do", **own, **_frames_in_words(scan)}
-                for scan in t1w_job.scans
-            ] or [{"scan": f"{t1w_job.t1w.key}_T1w", "state": "to do, no PET", **own}]
-    rows += [{"scan": key, "state": "cannot be done", "notes": message} for key, message in plan.problems.items()]
-    columns = ["scan", "state", "t1w", "labels", "reference", "window_min", "frames", "weights", "notes"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _frames_in_words(job: ScanJob) -> dict[str, str]:
-    window = job.frames.window
-    return {
-        "window_min": f"{window.start_min:g}-{window.end_min:g}",
-        "frames": " ".join(map(str, job.frames.indices)),
-        "weights": " ".join(f"{weight:.3f}" for weight in job.frames.weights),
-        "notes": " ".join(dict.fromkeys((*job.scan.assumptions, *job.frames.assumptions))),
-    }
 
 
 def _write_pages_again(plan: Plan, output_dir: Path) -> int:
