@@ -155,6 +155,12 @@ class Execution(Checked):
     worker: Worker = field(
         default="cf", metadata=documented("Where participants run: on this machine (cf), or on a slurm or sge cluster.")
     )
+    worker_args: str = field(
+        default="",
+        metadata=documented(
+            "More arguments for the cluster's sbatch or qsub, as one text: '--partition=long --time=8:00:00'."
+        ),
+    )
     stop_on_first_crash: bool = field(
         default=False, metadata=documented("Stop at the first failed scan instead of finishing the others.")
     )

@@ -1,0 +1,30 @@
+"""A piece of work for tests: ``python -m small_work JOB``, where JOB holds what to do, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tau_workflows.work import outcome_path
+
+
+def main(job_file: str) -> int:
+    """Do what the job says: wait, die, fail, or end well and tell the process and its threads."""
+    job = json.loads(Path(job_file).read_text())
+    with Path(job_file).with_suffix(".starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    time.sleep(job.get("seconds", 0))
+    if job.get("signal"):
+        os.kill(os.getpid(), signal.Signals[job["signal"]])
+    if not job.get("exit_code"):
+        told = {"pid": os.getpid(), "threads": os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"]}
+        outcome_path(job_file).write_text(json.dumps(told))
+    return int(job.get("exit_code", 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

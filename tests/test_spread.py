@@ -1,0 +1,158 @@
+"""Works spread over processes: each by itself, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tau_pipeline.config import Execution
+from tau_workflows.spread import SignOfLife, spread
+from tau_workflows.work import NEVER_TOLD, Work, how_it_ended, outcome_path
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def works_of(folder: Path, jobs: dict[str, dict[str, object]], **options: int) -> list[Work]:
+    folder.mkdir(exist_ok=True)
+    works = [Work(name, "small_work", folder / f"{name}.job", 100, **options) for name in jobs]
+    for work in works:
+        work.job_file.write_text(json.dumps(jobs[work.name]))
+    return works
+
+
+def outcomes(works: list[Work]) -> dict[str, dict[str, object]]:
+    found = {work.name: outcome_path(work.job_file) for work in works}
+    return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
+
+
+def test_a_crash_or_a_kill_takes_down_one_work_only(tmp_path: Path) -> None:
+    jobs = {"well": {}, "killed": {"signal": "SIGKILL"}, "crashed": {"signal": "SIGSEGV"}, "failed": {"exit_code": 3}}
+    works = works_of(tmp_path, {**jobs, "last": {}}, threads=1)
+    spread(works, Execution(), 2)
+    assert set(outcomes(works)) == {"well", "last"}
+    ends = {work.name: how_it_ended(work.job_file) for work in works}
+    assert "SIGKILL" in ends["killed"]
+    assert "SIGSEGV" in ends["crashed"]
+    assert "exit code 3" in ends["failed"]
+    assert all(len(work.job_file.with_suffix(".starts").read_text().split()) == 1 for work in works)
+
+
+def test_each_work_has_a_process_of_its_own_with_its_threads(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {}, "b": {}, "c": {}}, threads=3)
+    spread(works, Execution(), 2)
+    told = outcomes(works)
+    assert len({entry["pid"] for entry in told.values()} | {os.getpid()}) == 4
+    assert {entry["threads"] for entry in told.values()} == {"3"}
+
+
+def test_works_that_are_done_again_do_not_take_the_outcome_of_the_first_time(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {}})
+    spread(works, Execution(), 1)
+    first = outcomes(works)["a"]["pid"]
+    spread(works, Execution(), 1)
+    assert outcomes(works)["a"]["pid"] != first
+
+
+def test_nothing_to_spread_is_no_error(tmp_path: Path) -> None:
+    spread([], Execution(), 2)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tau_pipeline.config import Execution
+from tau_workflows.spread import spread
+from tau_workflows.work import Work
+files = [Path(name) for name in sys.argv[1:]]
+spread([Work(file.stem, "small_work", file, 100) for file in files], Execution(), 2)
+"""
+
+
+def started(works: list[Work], seconds: float = 60) -> list[psutil.Process]:
+    """The processes of the works, when all of them have started."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        files = [work.job_file.with_suffix(".starts") for work in works]
+        if all(file.is_file() and file.read_text().endswith("\n") for file in files):
+            return [psutil.Process(int(file.read_text().split()[-1])) for file in files]
+        time.sleep(0.05)
+    raise AssertionError("the works did not start")
+
+
+def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_works_do_not_outlive_a_program_that_is_killed(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {"seconds": 120}, "b": {"seconds": 120}})
+    command = [sys.executable, "-c", PROGRAM, *(str(work.job_file) for work in works)]
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        processes = started(works)
+        tree = [*psutil.Process(program.pid).children(recursive=True), *processes]
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait(10)
+        assert gone(tree)
+    finally:
+        program.kill()
+
+
+def test_works_that_were_lost_with_a_worker_are_done_once_more(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {"seconds": 3}, "b": {"seconds": 3}, "c": {}})
+    command = [sys.executable, "-c", PROGRAM, *(str(work.job_file) for work in works)]
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        process = started(works[:1])[0]
+        worker = next(p for p in process.parents() if p.ppid() == program.pid)
+        worker.kill()
+        assert program.wait(60) == 0
+        assert set(outcomes(works)) == {"a", "b", "c"}
+        assert gone([process])
+    finally:
+        program.kill()
+
+
+def test_a_work_on_another_machine_hears_that_its_program_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    file = tmp_path / "alive.json"
+    file.write_text('{"run": "one", "beat": 0}')
+    life = SignOfLife(file, "one")
+    assert not life.lost()
+    now[0] = 299
+    assert not life.lost()
+    now[0] = 301
+    assert life.lost()
+    file.write_text('{"run": "one", "beat": 1}')
+    assert not life.lost()
+    file.write_text('{"run": "other", "beat": 0}')
+    now[0] = 305
+    assert not life.lost()
+    now[0] = 312
+    assert life.lost()
+    file.unlink()
+    assert life.lost()
+
+
+def test_a_work_without_a_word_about_its_end_says_so(tmp_path: Path) -> None:
+    assert how_it_ended(tmp_path / "none.job") == NEVER_TOLD

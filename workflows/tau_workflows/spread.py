@@ -1,0 +1,186 @@
+"""Spread works over the processors of this machine, or over a cluster: Pydra's part of the program.
+
+Each work is a process of its own, so that a crash, a kill or running out of memory takes down that work and no other.
+What has become of it, the caller reads beside its job file (`tau_workflows.work`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydra.compose import python
+from pydra.engine.submitter import Submitter
+
+from tau_pipeline.config import Execution
+from tau_pipeline.errors import OutputError
+from tau_pipeline.files import write_json
+from tau_workflows.launch import die_with_parent
+from tau_workflows.work import Work, clear, ended_path, outcome_path, tell_end
+
+#: The program says this often that it lives; a work on another machine that has not heard of it for so long ends.
+BEAT_S, SILENCE_S = 5.0, 300.0
+
+#: So long the sign of life may be away, or that of another run may be seen: shared folders are not quick everywhere.
+GRACE_S = 10.0
+
+#: Names of the environment variables by which libraries learn their number of threads.
+THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
+    """Run each work in a process of its own, and wait for all of them.
+
+    A work that fails is no error here. On this machine, works that were lost with a worker of the pool, without having
+    ended themselves, are run once more.
+
+    Parameters
+    ----------
+    works
+        Their job files are in one folder, which every machine that runs them can see.
+    execution
+        Read here: ``worker`` and ``worker_args``.
+    together
+        How many run at a time on this machine; a cluster's own queue decides there.
+    """
+    if not works:
+        return
+    folder = works[0].job_file.parent
+    clear(works)
+    with _beating(folder / "alive.json") as run:
+        for _ in range(2 if execution.worker == "cf" else 1):
+            waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
+            if waiting:
+                _submit(waiting, execution, together, folder, run)
+
+
+def _ended(work: Work) -> bool:
+    return ended_path(work.job_file).is_file()
+
+
+def _submit(works: Sequence[Work], execution: Execution, together: int, folder: Path, run: str) -> None:
+    cache = folder / "pydra"
+    shutil.rmtree(cache, ignore_errors=True)
+    here = {"alive_file": str(folder / "alive.json"), "run": run, "program": os.getpid()}
+    task = RunWork(**here).split(
+        ("job_file", "module", "threads"),
+        job_file=[str(work.job_file) for work in works],
+        module=[work.module for work in works],
+        threads=[work.threads for work in works],
+    )
+    # Pydra tells every failed task with its traceback; each work tells its own story.
+    logging.getLogger("pydra").setLevel(logging.CRITICAL)
+    options = _worker_options(works, execution, together)
+    # A worker that was killed is an error to Pydra, and a work without an outcome to us.
+    with Submitter(cache_root=cache, worker=execution.worker, **options) as submit, suppress(RuntimeError):
+        submit(task, raise_errors=False)
+
+
+def _worker_options(works: Sequence[Work], execution: Execution, together: int) -> dict[str, Any]:
+    if execution.worker == "cf":
+        return {"n_procs": max(1, min(together, len(works)))}
+    memory_mb = max(work.memory_mb for work in works)
+    processes = max(work.processes for work in works)
+    if execution.worker == "slurm":
+        # A job that is cancelled or out of time has failed; Pydra would put it into the queue again for ever.
+        asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
+        return {"sbatch_args": asked.strip()}
+    return {"default_qsub_args": execution.worker_args, "collect_jobs_delay": 1}
+
+
+@contextmanager
+def _beating(alive_file: Path) -> Iterator[str]:
+    """Say in a file that this program lives, until the block ends; gives the name of this run."""
+    run, done = uuid.uuid4().hex, threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while True:
+            with suppress(OutputError):
+                write_json({"run": run, "beat": count}, alive_file)
+            count += 1
+            if done.wait(BEAT_S):
+                return
+
+    write_json({"run": run, "beat": 0, "host": socket.gethostname(), "pid": os.getpid()}, alive_file)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield run
+    finally:
+        done.set()
+        thread.join()
+        alive_file.unlink(missing_ok=True)
+
+
+@python.define
+def RunWork(job_file: str, module: str, threads: int, alive_file: str, run: str, program: int) -> int:
+    """Run one work in a process of its own and write how that ended; its exit code.
+
+    ``program`` is the process that spreads the works: where it is the parent of this one, it does not outlive it.
+    """
+    from pathlib import Path
+
+    from tau_workflows.spread import SignOfLife, run_work
+
+    return run_work(job_file, module, threads, SignOfLife(Path(alive_file), run), program)
+
+
+class SignOfLife:
+    """What this machine has heard of the program that spread the works."""
+
+    def __init__(self, file: Path, run: str) -> None:
+        self.file, self.run = file, run
+        self.last, self.heard = b"", time.monotonic()
+
+    def lost(self) -> bool:
+        """Whether the program has ended, has been followed by another run, or has said nothing for too long."""
+        try:
+            content = self.file.read_bytes()
+        except OSError:
+            content = b""
+        silent_s = time.monotonic() - self.heard
+        if self.run.encode() not in content:
+            return silent_s > GRACE_S
+        if content != self.last:
+            self.last, self.heard = content, time.monotonic()
+            return False
+        return silent_s > SILENCE_S
+
+
+def run_work(job_file: str, module: str, threads: int, life: SignOfLife, program: int) -> int:
+    """Start the process of one work, and end it if the program that spread it is gone."""
+    if os.getppid() == program:
+        die_with_parent(program)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tau_workflows.launch", module, job_file, str(os.getpid())],
+        env=environment(threads),
+        stdin=subprocess.DEVNULL,
+    ) as process:
+        while True:
+            try:
+                code = process.wait(timeout=2)
+                break
+            except subprocess.TimeoutExpired:
+                if life.lost():
+                    process.kill()
+    with suppress(OutputError):
+        tell_end(job_file, code)
+    return code
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a work's process: threads, no questions to the network, no window for figures."""
+    count = str(threads)
+    return {**os.environ, **dict.fromkeys(THREADS, count), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
