@@ -15,6 +15,7 @@ from tau_pipeline import metrics
 from tau_pipeline.errors import GridMismatchError
 from tau_pipeline.synthesis.evaluate import (
     DIAGNOSIS_MEAN,
+    MASK,
     MEASURES,
     MODEL,
     TRAINING_MEAN,
@@ -79,6 +80,8 @@ def test_slices_are_axial_whatever_the_orientation_of_the_file(pairs):
             off = np.abs(a[:, :, row.slice] - b[:, :, row.slice])[inside[:, :, row.slice]]
             assert row.mae == pytest.approx(off.mean(), rel=1e-5)
         assert found["n_voxels"].sum() == inside.sum()
+        assert set(found["data_range"]) == {3.0}
+        assert set(found["mask"]) == {MASK}
 
 
 def test_the_whole_volume_is_measured_as_the_metrics_room_does(pairs):

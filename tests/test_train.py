@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import torch
 from torch import nn
 from toy_training import ToySystem, toy_run
 
-from tau_pipeline.errors import DivergenceError, SettingError
+from tau_pipeline.errors import DivergenceError, ImageError, SettingError
 from tau_pipeline.synthesis import train as training
 from tau_pipeline.synthesis.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.recompute import checkpoint_activations
@@ -57,6 +60,13 @@ def program(folder: Path, options: dict[str, Any], *kill: int, prefix: tuple[str
     command = [sys.executable, *prefix, str(TOY_PROGRAM), str(folder), json.dumps(options), *map(str, kill)]
     environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120).returncode
+
+
+def free_port() -> int:
+    """A port that nobody listens to; one that is fixed would be in the way of a second run on the machine."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def finals(folder: Path) -> dict[str, torch.Tensor]:
@@ -161,6 +171,24 @@ def test_the_loss_falls_and_every_epoch_has_its_row(tmp_path: Path) -> None:
     assert float(rows[3]["train_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_progress_bar_tells_time_left_loss_parts_and_validation(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(training, "tqdm", partial(training.tqdm, mininterval=0, ncols=300))
+    toy_run(tmp_path, {"epochs": 2})
+    lines = capfd.readouterr().err.replace("\r", "\n").splitlines()
+    row = read_rows(tmp_path / "log.tsv")[0]
+    # Three steps an epoch; after four of six, what is left is an estimate, and the first validation is over.
+    shown = next(line for line in lines if "4/6" in line)
+    left = re.search(r"\[[\d:]+<([\d:?]+), ", shown)
+    assert left is not None
+    assert "?" not in left[1]
+    assert re.search(r"epoch 1 coronal generator \d+\.\d{3} mse \d+\.\d{3} ssim \d+\.\d{3} perceptual \d", shown)
+    assert f"SSIM {row['validation_ssim']:.3f} PSNR {row['validation_psnr']:.1f} dB" in shown
+    assert f"regional error {row['validation_regional_error']:.3f}" in shown
+
+
 def test_gradients_accumulated_over_pieces_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     options = {"batch_size": 3, "epochs": 2, "clip_gradient_norm": 0.5}
     whole = toy_run(tmp_path / "a", options, dropout=0.0)
@@ -173,7 +201,7 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
     # The last batch of five scans has one, so that one process has none.
     options = {"batch_size": 4, "ema_decay": 0.9}
     made = {"dropout": 0.0, "adversarial": True}
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517")
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()))
     assert program(tmp_path / "two", {**options, **made}, prefix=torchrun) == 0
     one_process = toy_run(tmp_path / "one", options, **made)
     assert_equal(finals(tmp_path / "two"), weights(one_process), 2e-5)
@@ -366,6 +394,19 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_participants(tmp_path: 
     order = batches(5, 1, seed=1, epoch=0)
     assert f"at epoch 0, batch {order.index([2])}, of participants sub-03:" in str(caught.value)
     assert "learning_rate" in str(caught.value)
+
+
+def test_a_measured_image_with_nan_names_epoch_batch_and_participants_under_the_perceptual_loss(tmp_path: Path) -> None:
+    order = batches(5, 1, seed=1, epoch=0)
+    with pytest.raises(
+        ImageError, match=f"epoch 0, batch {order.index([2])}, of participants sub-03: the target holds"
+    ):
+        toy_run(tmp_path, {"batch_size": 1}, spoilt="03")
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_participants(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="at epoch 0: on the validation scans of sub-06 the loss is not finite"):
+        toy_run(tmp_path, {"loss": "mse_ssim"}, spoilt="06")
 
 
 def test_a_loss_far_above_the_first_one_is_divergence(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_images_of_the_training_split_are_like_it_and_another_voxel_size_is_not(
     assert "voxel edge is 5 mm" in said
     (said,) = unlike_training({**figures, "brain_ml": figures["brain_ml"] * 2}, found.t1w_range)
     assert "brain volume" in said
+    (said,) = unlike_training({**figures, "t1w_p50": 0.99}, found.t1w_range)
+    assert "percentile 50 of the T1w in the brain is 0.99" in said
 
 
 def test_the_figures_of_a_t1w_are_its_own(pairs):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tau_pipeline.errors import DivergenceError
+from tau_pipeline.errors import DivergenceError, ImageError
 from tau_pipeline.synthesis.interruption import interruption
 from tau_pipeline.synthesis.pairs import Pair
 from tau_pipeline.synthesis.processes import Processes, processes
@@ -174,7 +174,9 @@ def fit(run: Run) -> None:
                 if stop:
                     raise KeyboardInterrupt
 
-            scores = mean_scores(validate(run, "validation"))
+            validated = validate(run, "validation")
+            _require_finite(run, validated)
+            scores = mean_scores(validated)
             better = bool(scores) and progress.take_validation(scores["loss"], plane, settings)
             if better:
                 state.keep_best()
@@ -210,7 +212,7 @@ def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
         for piece in pieces:
             t1w, pet, mask = (piece[name].to(group.device, non_blocking=True) for name in ("t1w", "pet", "mask"))
             content_loss = partial(_masked_loss, run.loss, mask, state.progress.epoch)
-            with autocast(settings, group.device):
+            with autocast(settings, group.device), _naming(run, piece):
                 value, parts = state.system.step_loss(phase, t1w, pet, content_loss)
             # A mean over this piece becomes its part of the mean over the batch.
             state.scaler.scale(value * (len(t1w) / n_scans)).backward()
@@ -226,6 +228,17 @@ def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
     if state.average is not None:
         state.average.update(state.system.generator)
     return found
+
+
+@contextmanager
+def _naming(run: Run, piece: Piece) -> Iterator[None]:
+    """Say of an image that cannot be used whose it is, and when that was."""
+    try:
+        yield
+    except ImageError as exc:
+        names = ", ".join(f"sub-{name}" for name in _participants([piece]))
+        progress = run.state.progress
+        raise ImageError(f"epoch {progress.epoch}, batch {progress.step}, of participants {names}: {exc}") from exc
 
 
 def _masked_loss(
@@ -251,6 +264,16 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
         f"{norm:.4g}. Look at their images; else lower learning_rate or set clip_gradient_norm. The checkpoint before "
         f"it is kept in {run.folder / CHECKPOINTS}"
     )
+
+
+def _require_finite(run: Run, scores: Sequence[ScanScores]) -> None:
+    """Stop a training that gives held-out scans values that are no numbers: no later loss would be better or worse."""
+    if names := [f"sub-{score.participant}" for score in scores if not math.isfinite(score.loss)]:
+        raise DivergenceError(
+            f"training has diverged at epoch {run.state.progress.epoch}: on the validation scans of {', '.join(names)} "
+            f"the loss is not finite. Lower learning_rate or set clip_gradient_norm. The checkpoint before it is kept "
+            f"in {run.folder / CHECKPOINTS}"
+        )
 
 
 def _participants(pieces: list[Piece]) -> list[str]:

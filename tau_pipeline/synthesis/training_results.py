@@ -18,6 +18,7 @@ from tau_pipeline.synthesis.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.model import CARD, ModelCard, load_model, save_model
 from tau_pipeline.synthesis.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.processes import Processes
+from tau_pipeline.synthesis.settings import loss_settings
 from tau_pipeline.synthesis.train_log import read_rows
 from tau_pipeline.synthesis.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
 from tau_pipeline.synthesis.weight_average import averaged_weights
@@ -125,7 +126,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         grid=data.train.grid,
         settings={**settings.what_counts(), "epochs": settings.epochs},
         seed=run.seed,
-        random_features=settings.perceptual_features == "random" and settings.loss != "mse_ssim",
+        random_features=settings.perceptual_features == "random" and loss_settings(settings).needs_features,
         figures=_figures(run, scores),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
