@@ -148,9 +148,9 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
 
 
 def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -> list[FoundScan]:
-    """Leave out measured scans whose last run failed: their files are those of an earlier run, with other settings."""
-    failed = {status.stem for status in statuses.values() if status.stem and status.state == "failed"}
-    return [scan for scan in scans if scan.source != "measured" or scan.scan not in failed]
+    """Leave out scans whose last run failed: their files are those of an earlier run, with other settings or models."""
+    failed = {(status.stem, status.source) for status in statuses.values() if status.state == "failed"}
+    return [scan for scan in scans if (scan.scan, scan.source) not in failed]
 
 
 # --- who the participants are -------------------------------------------------------------------------------------
@@ -383,8 +383,8 @@ def status_table(
     by_stem = {(scan.scan, scan.source): scan for scan in scans if scan.rank == 0}
     rows, told = [], set()
     for key, status in statuses.items():
-        scan = by_stem.get((status.stem, "measured")) if status.stem else None
-        told.add((status.stem, "measured"))
+        scan = by_stem.get((status.stem, status.source))
+        told.add((status.stem, status.source))
         rows.append(_asked_row(key, status, scan, fits))
     rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in told]
     rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
@@ -402,13 +402,15 @@ def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Seque
         "tracer": status.tracer,
         "manufacturer": common_name(status.manufacturer),
         "model": status.model,
-        "source": "measured",
+        "source": status.source,
     }
     gone = status.state == "done" and scan is None
     state = "failed" if gone else status.state
     reason = "its table is not there any more; run its participant again" if gone else status.reason
     own = _found_row(scan, fits) if scan is not None and state == "done" else {}
-    return {**said, **own, "scan": key, "state": state, "reason": reason or None, "minutes": status.minutes}
+    # Both kinds of scan of one session have one name in the cohort's tables; the source tells them apart.
+    name = key if status.source == "measured" else f"{status.stem}_pet"
+    return {**said, **own, "scan": name, "state": state, "reason": reason or None, "minutes": status.minutes}
 
 
 def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, Any]:

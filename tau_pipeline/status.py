@@ -17,6 +17,7 @@ from tau_pipeline.errors import DamagedFileError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 
 State = Literal["done", "failed", "skipped"]
+Source = Literal["measured", "synthetic"]
 NOT_FINISHED = "the run ended before this scan was finished; the same command again goes on from there"
 
 
@@ -27,7 +28,8 @@ class ScanStatus:
     Attributes
     ----------
     scan
-        Stem of the raw file's name (``sub-01_ses-a_trc-AV1451_pet``), or ``sub-01`` where there is no file.
+        Stem of the raw file's name (``sub-01_ses-a_trc-AV1451_pet``), or ``sub-01`` where there is no file; of a
+        synthetic scan the stem of its table's name (``sub-01_trc-AV1451_desc-synthSUVR``).
     state, reason
         ``done``, ``failed`` or ``skipped``, and why it was not done; empty if it was.
     stem
@@ -36,6 +38,8 @@ class ScanStatus:
         As far as the metadata say.
     minutes
         How long its participant's computation took, all scans together; None if nothing was computed.
+    source
+        Whether it was measured, or is made from a T1w.
     """
 
     scan: str
@@ -47,6 +51,7 @@ class ScanStatus:
     manufacturer: str | None = None
     model: str | None = None
     minutes: float | None = None
+    source: Source = "measured"
 
     @property
     def participant(self) -> str:

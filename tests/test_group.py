@@ -396,6 +396,19 @@ def test_what_an_earlier_run_left_of_a_scan_that_failed_since_is_not_counted(tmp
     assert read_tsv(out / "group/status.tsv").set_index("scan").loc[key, "reason"] == "the disk is full"
 
 
+def test_a_failed_synthetic_scan_is_told_beside_the_measured_one_of_its_session(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=9, images=False)
+    key = "sub-04_trc-AV1451_desc-synthSUVR"
+    failed = ScanStatus(key, "failed", "no T1w", "sub-04_trc-AV1451", tracer="AV1451", source="synthetic")
+    update_status(out, {key: failed})
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 1
+    status = read_tsv(out / "group/status.tsv").query("scan == 'sub-04_trc-AV1451_pet'").set_index("source")
+    assert status["state"].to_dict() == {"measured": "done", "synthetic": "failed"}
+    assert status.loc["synthetic", "reason"] == "no T1w"
+    # The measured scan counts as before.
+    assert "sub-04" in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
+
+
 def test_combat_takes_out_the_manufacturer_and_keeps_the_diagnosis(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, n=36, images=False)
     assert run(bids, out, "--harmonize", "combat") == 0

@@ -144,6 +144,18 @@ def test_every_failed_and_skipped_scan_has_its_reason_and_its_record(output: Pat
     assert "sub-99 has no T1w" in page[page.index("Other error records") :]
 
 
+def test_the_record_of_a_failed_synthetic_scan_stands_with_it(output: Path) -> None:
+    status = read_status(output / "group" / "status.tsv")
+    scan = str(status.loc[status["state"] == "failed", "scan"].iloc[0])
+    change(output, source=["synthetic" if name == scan else "measured" for name in status["scan"]])
+    record = f"{scan.removesuffix('_pet')}_desc-synthSUVR"
+    write_json({"step": "synthesis", "message": "no T1w"}, output / "logs" / "errors" / f"{record}.json")
+    reader = Reader(page_of(output))
+    (row,) = [row for row in reader.rows if row[:1] == [f"{scan} (synthetic)"]]
+    assert '"step": "synthesis"' in row[2]
+    assert record not in reader.text
+
+
 def test_a_failure_without_a_reason_takes_that_of_its_record(output: Path) -> None:
     change(output, reason=None)
     text = Reader(page_of(output)).text

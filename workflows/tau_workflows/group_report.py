@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -428,17 +428,22 @@ def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict
     by_key = {Path(record["file"]).stem: record for record in records}
     found = []
     for row in bad.sort_values(["state", "scan"], kind="stable").to_dict("records"):
-        record = by_key.get(row["scan"], {})
+        record = by_key.get(_record_name(row), {})
         reason = record.get("message", "no reason is on record") if _missing(row["reason"]) else str(row["reason"])
-        found.append(
-            {"scan": row["scan"], "state": row["state"], "reason": reason, "details": record.get("details", "")}
-        )
+        scan = f"{row['scan']} (synthetic)" if row["source"] == "synthetic" else row["scan"]
+        found.append({"scan": scan, "state": row["state"], "reason": reason, "details": record.get("details", "")})
     return found
+
+
+def _record_name(row: Mapping[Hashable, Any]) -> str:
+    """What the error record of a scan is called: the two kinds of scan of one session have records of their own."""
+    scan = str(row["scan"])
+    return f"{scan.removesuffix('_pet')}_desc-synthSUVR" if row["source"] == "synthetic" else scan
 
 
 def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """Error records of what is no failed scan of the table: a participant as a whole, a T1w, an earlier run."""
-    shown = set(bad["scan"])
+    shown = {_record_name(row) for row in bad.to_dict("records")}
     return [record for record in records if Path(record["file"]).stem not in shown]
 
 
