@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from tau_pipeline.config import Execution
 from tau_pipeline.derivatives import error_path
 from tau_workflows import cohort, participant
 from tau_workflows.job import ParticipantJob
+from tau_workflows.work import ProgressWriter, outcome_path, tell_end
 
 KEY = "sub-01_trc-AV1451_pet"
 
@@ -25,29 +26,28 @@ def job_file(job: ParticipantJob, tmp_path: Path) -> Path:
 
 
 def outcome(file: Path) -> dict[str, str]:
-    return json.loads(participant.outcome_path(file).read_text())["failures"]
+    return json.loads(outcome_path(file).read_text())["failures"]
 
 
-def test_a_killed_process_fails_all_scans_of_its_participant(
-    job: ParticipantJob,
-    job_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_killed_process_fails_all_scans_of_its_participant_and_names_the_step(
+    job: ParticipantJob, job_file: Path
 ) -> None:
-    killed = job_file.with_name("python")
-    killed.write_text("#!/bin/sh\nkill -9 $$\n")
-    killed.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(killed))
-    participant.run_in_own_process(str(job_file))
-    assert set(outcome(job_file)) == {KEY}
+    writer = ProgressWriter(job_file, 3)
+    writer.tell("brain", "running")
+    writer.tell("brain", "done")
+    writer.tell("template", "running")
+    tell_end(job_file, -signal.SIGKILL)
+    assert set(cohort._failures(job, job_file)) == {KEY}
     record = json.loads(error_path(job.output_dir, KEY).read_text())
     assert "SIGKILL" in record["message"]
-    assert record["step"] == "process"
+    assert record["step"] == "template"
+    assert outcome(job_file) == {KEY: record["message"]}
 
 
 def test_an_unexpected_error_of_the_graph_fails_the_scans_and_is_told(
     job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: ParticipantJob) -> dict[str, dict[str, str]]:
+    def broken(_: ParticipantJob, __: str) -> dict[str, dict[str, str]]:
         raise ZeroDivisionError("a thing that nobody thought of")
 
     monkeypatch.setattr(participant, "run_participant", broken)
@@ -65,15 +65,26 @@ def test_a_full_disk_does_not_hide_the_reason(
     job_file: Path,
 ) -> None:
     (job.output_dir / "logs").write_text("a file where the folder of the records should be")
-    participant._conclude(job, str(job_file), {KEY: {"message": "no space left"}})
+    participant.conclude(job, str(job_file), {KEY: {"message": "no space left"}})
     assert outcome(job_file) == {KEY: "no space left"}
 
 
 @pytest.mark.parametrize(
     ("n_jobs", "nprocs", "mem_mb", "expected"),
-    [(1, 2, 24000, (1, 2)), (30, 2, 24000, (2, 1)), (30, 8, 9000, (3, 2)), (4, 8, 1000, (1, 8)), (2, 1, 24000, (1, 1))],
+    [
+        (1, 2, 24000, (1, 2, 24000)),
+        (30, 2, 24000, (2, 1, 12000)),
+        (30, 8, 9000, (3, 2, 3000)),
+        (4, 8, 1000, (1, 8, 1000)),
+        (2, 1, 24000, (1, 1, 24000)),
+    ],
 )
 def test_memory_and_processors_are_shared_among_participants(
-    n_jobs: int, nprocs: int, mem_mb: int, expected: tuple[int, int]
+    n_jobs: int, nprocs: int, mem_mb: int, expected: tuple[int, int, int]
 ) -> None:
-    assert cohort._shares(n_jobs, Execution(nprocs=nprocs, mem_mb=mem_mb)) == expected
+    assert cohort.shares(n_jobs, Execution(nprocs=nprocs, mem_mb=mem_mb)) == expected
+
+
+def test_on_a_cluster_each_participant_asks_for_itself() -> None:
+    assert cohort.shares(30, Execution(worker="slurm")) == (30, cohort.PROCESSES_OF_ONE, cohort.MEMORY_OF_ONE_MB)
+    assert cohort.shares(30, Execution(worker="slurm", nprocs=4, mem_mb=8000)) == (30, 4, 8000)

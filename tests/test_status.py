@@ -9,7 +9,8 @@ import pytest
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.status import NOT_FINISHED, ScanStatus, all_statuses, read_status, status_path, update_status
 from tau_workflows.job import ParticipantJob
-from tau_workflows.participant import _conclude, outcome_path
+from tau_workflows.participant import conclude
+from tau_workflows.work import outcome_path
 
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -60,9 +61,9 @@ def test_a_scan_is_done_or_failed_by_what_its_process_says(job: ParticipantJob, 
     assert job.statuses()[key].state == "failed"
     assert job.statuses()[key].reason == NOT_FINISHED
     assert job.statuses()[key].stem == "sub-01_trc-AV1451"
-    _conclude(job, str(tmp_path / "job.pkl"), {key: {"message": "the disk is full"}})
+    conclude(job, str(tmp_path / "job.pkl"), {key: {"message": "the disk is full"}})
     assert all_statuses(tmp_path)[key].reason == "the disk is full"
-    _conclude(job, str(tmp_path / "job.pkl"), {})
+    conclude(job, str(tmp_path / "job.pkl"), {})
     assert outcome_path(tmp_path / "job.pkl").is_file()
     done = all_statuses(tmp_path)[key]
     assert (done.state, done.reason, done.manufacturer) == ("done", "", "GE")

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import psutil
-from pydra.compose import python
-from pydra.engine.submitter import Submitter
 
 from tau_pipeline.bids import Participant, T1w, find_participants
 from tau_pipeline.bids_validation import ValidationReport, ValidatorError, validate
 from tau_pipeline.config import Configuration, Execution
 from tau_pipeline.derivatives import check_output_dir, error_path, page_path, write_dataset_files
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
-from tau_pipeline.files import read_json, write_json
+from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.dry_run import tell_plan
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.machine import available_memory_mb, available_processors
 from tau_workflows.methods import write_methods
-from tau_workflows.participant import outcome_path
+from tau_workflows.participant import conclude
 from tau_workflows.report import write_participant_report
+from tau_workflows.spread import spread
+from tau_workflows.work import Work, how_it_ended, outcome_path, read_progress
 
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
+
+#: So many processes one participant makes use of: the coregistration runs beside the registration to the template.
+PROCESSES_OF_ONE = 2
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
@@ -65,7 +67,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
         _say("nothing to do: the options leave no T1w and no PET of this dataset")
         return NOTHING_TO_DO
     if config.execution.dry_run:
-        together, _ = _shares(len(plan.jobs), config.execution)
+        together, *_ = shares(len(plan.jobs), config.execution)
         tell_plan(plan.jobs, plan.problems, config.execution, together)
         return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
@@ -218,43 +220,53 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     """Run each participant in a process of its own; returns why scans failed, by their keys."""
     if not jobs:
         return {}
-    together, processes = _shares(len(jobs), execution)
+    together, processes, memory_mb = shares(len(jobs), execution)
     inbox = execution.work_dir / "jobs"
-    shutil.rmtree(inbox, ignore_errors=True)
-    inbox.mkdir(parents=True)
-    files = [inbox / f"sub-{job.participant}.pkl" for job in jobs]
-    for job, file in zip(jobs, files, strict=True):
-        file.write_bytes(pickle.dumps(replace(job, execution=replace(execution, nprocs=processes))))
-    task = RunJob().split(job_file=[str(file) for file in files])
-    with Submitter(cache_root=inbox / "pydra", worker=execution.worker, n_procs=together) as submit:
-        submit(task, raise_errors=False)
+    inbox.mkdir(parents=True, exist_ok=True)
+    own = replace(execution, nprocs=processes, mem_mb=memory_mb)
+    works = []
+    for job in jobs:
+        work = Work(
+            name=f"sub-{job.participant}",
+            module="tau_workflows.participant",
+            job_file=inbox / f"sub-{job.participant}.pkl",
+            memory_mb=memory_mb,
+            processes=processes,
+            threads=execution.omp_nthreads or 1,
+        )
+        with complete_file(work.job_file) as partial:
+            partial.write_bytes(pickle.dumps(replace(job, execution=own)))
+        works.append(work)
+    spread(works, execution, together)
     failures: dict[str, str] = {}
-    for job, file in zip(jobs, files, strict=True):
-        failures |= _failures(job, file)
+    for job, work in zip(jobs, works, strict=True):
+        failures |= _failures(job, work.job_file)
     return failures
 
 
-@python.define
-def RunJob(job_file: str) -> int:
-    """Run one participant's job; its exit code."""
-    from tau_workflows.participant import run_in_own_process
+def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:
+    """How many participants run at a time, with how many processes and how much memory (MB) each.
 
-    return run_in_own_process(job_file)
-
-
-def _shares(n_jobs: int, execution: Execution) -> tuple[int, int]:
-    """How many participants run at a time, and with how many processes each: memory is what is scarce."""
-    processes = execution.nprocs or psutil.cpu_count() or 1
-    memory_mb = execution.mem_mb or psutil.virtual_memory().available // 2**20
-    together = max(1, min(n_jobs, processes, int(memory_mb) // MEMORY_OF_ONE_MB))
-    return together, max(1, processes // together)
+    On this machine memory is what is scarce, and what is given is shared by all. On a cluster each participant is a
+    job, what is given is for one job, and the queue decides how many run.
+    """
+    if execution.worker != "cf":
+        return n_jobs, execution.nprocs or PROCESSES_OF_ONE, execution.mem_mb or MEMORY_OF_ONE_MB
+    processes = execution.nprocs or available_processors()
+    memory_mb = execution.mem_mb or available_memory_mb()
+    together = max(1, min(n_jobs, processes, memory_mb // MEMORY_OF_ONE_MB))
+    return together, max(1, processes // together), memory_mb // together
 
 
 def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
     """Why scans of a participant failed. Done is only what its process has said to be done."""
-    if not outcome_path(job_file).is_file():
-        return dict.fromkeys(job.keys, "the worker ended before this participant was run; run the same command again")
-    return dict(read_json(outcome_path(job_file))["failures"])
+    if outcome_path(job_file).is_file():
+        return dict(read_json(outcome_path(job_file))["failures"])
+    step = " and ".join(read_progress(job_file).running) or "process"
+    record = {"step": step, "error": "Killed", "message": how_it_ended(job_file)}
+    with suppress(OutputError):
+        conclude(job, job_file, dict.fromkeys(job.keys, record))
+    return dict.fromkeys(job.keys, record["message"])
 
 
 def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:

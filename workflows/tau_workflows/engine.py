@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
@@ -46,7 +47,7 @@ class NodeTimes:
     _started: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, node: pe.Node, status: str) -> None:
-        """Take one event from the plugin: start, end or exception."""
+        """Take one event of the plugin: start, end or exception; an end without a start is a result that was there."""
         name = node.fullname
         if status == "start":
             self._started[name] = time.monotonic()
@@ -54,8 +55,9 @@ class NodeTimes:
             self.seconds[name] = round(time.monotonic() - self._started[name], 2)
         if status == "exception":
             self.failed[name] = node
-        if self.listener and name in self._started | self.failed:
-            self.listener(name, status)
+        if self.listener:
+            unchanged = status == "end" and name not in self._started
+            self.listener(name, "cached" if unchanged else status)
 
 
 def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool = False) -> None:
@@ -87,6 +89,12 @@ def set_verbosity(verbose: int) -> None:
     """Let Nipype tell nothing (its errors go into our records), or what it does (1), or everything (2 and more)."""
     for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
         logging.getLogger(name).setLevel([logging.CRITICAL, logging.INFO, logging.DEBUG][min(verbose, 2)])
+
+
+def n_steps(workflow: pe.Workflow) -> int:
+    """How many nodes of a workflow do something; those that only pass values on are removed before it runs."""
+    nodes = workflow._create_flat_graph().nodes()
+    return sum(not isinstance(node.interface, IdentityInterface) for node in nodes)
 
 
 def execute(workflow: pe.Workflow, execution: Execution, times: NodeTimes) -> None:

@@ -7,14 +7,11 @@ that ITK's number of threads, which is fixed when ANTs is loaded, can be set for
 from __future__ import annotations
 
 import gc
-import os
 import pickle
-import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,20 +22,16 @@ from tau_pipeline.errors import OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.job import ParticipantJob, scan_steps, t1w_step
+from tau_workflows.work import ProgressWriter, StepState, outcome_path
 
 #: Modules that the nodes need; loaded here once, before Nipype forks its workers, and shared by them.
 PRELOADED = ("ants", "deepbet", "matplotlib.figure", "pandas", "scipy.ndimage", "sklearn.mixture")
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a participant's process: threads, and no questions to the network."""
-    count = str(threads)
-    limits = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(limits, count), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
-
-
-def run_participant(job: ParticipantJob) -> dict[str, dict[str, Any]]:
+def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:
     """Run the graph of one participant and write its page; returns a record of each scan that failed, by its key.
+
+    How far it is, it tells beside ``job_file``.
 
     The error records of earlier runs of its scans are removed first.
     """
@@ -53,7 +46,7 @@ def run_participant(job: ParticipantJob) -> dict[str, dict[str, Any]]:
     engine.set_verbosity(job.execution.verbose)
     engine.configure(wf, job.execution.work_dir, job.execution.stop_on_first_crash)
     started = time.monotonic()
-    times = engine.NodeTimes(listener=_Progress(f"sub-{job.participant}"))
+    times = engine.NodeTimes(listener=_listener(ProgressWriter(job_file, engine.n_steps(wf))))
     engine.execute(wf, job.execution, times)
     failures = _failures(job, times.failed)
     _write_times(job, times.seconds, time.monotonic() - started)
@@ -68,19 +61,14 @@ def _page_key(job: ParticipantJob) -> str:
     return f"sub-{job.participant}_page"
 
 
-class _Progress:
-    """One line for each step that starts or fails, to standard error."""
+def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
+    """Take the events of Nipype's nodes, and tell them as steps."""
+    states: dict[str, StepState] = {"start": "running", "end": "done", "exception": "failed", "cached": "unchanged"}
 
-    def __init__(self, label: str) -> None:
-        self.label, self.started = label, time.monotonic()
+    def listen(node: str, status: str) -> None:
+        writer.tell(_step(node), states[status])
 
-    def __call__(self, node: str, status: str) -> None:
-        if status == "end":
-            return
-        step = _step(node)
-        what = "FAILED" if status == "exception" else "..."
-        sys.stderr.write(f"{self.label} [{time.monotonic() - self.started:5.0f} s] {step} {what}\n")
-        sys.stderr.flush()
+    return listen
 
 
 def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -135,29 +123,7 @@ def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanS
     return replace(status, state="done", reason="")
 
 
-def outcome_path(job_file: str | Path) -> Path:
-    """Where a job's process says how it ended: ``{"failures": {key: message}}``."""
-    return Path(job_file).with_suffix(".json")
-
-
-def run_in_own_process(job_file: str) -> int:
-    """Run a job in a new process; a process that dies before it has said how it ended counts as failed."""
-    job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
-    done = subprocess.run(
-        [sys.executable, "-m", "tau_workflows.participant", job_file],
-        env=environment(job.execution.omp_nthreads or 1),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    if not outcome_path(job_file).is_file():
-        how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
-        message = f"the process of this participant ended with {how}; too little memory is the usual reason"
-        record = {"step": "process", "error": "Killed", "message": message}
-        _conclude(job, job_file, dict.fromkeys(job.keys, record))
-    return done.returncode
-
-
-def _conclude(job: ParticipantJob, job_file: str, failures: Mapping[str, dict[str, Any]]) -> None:
+def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> None:
     """Write the error records, then the outcome; a full disk must not hide why the work failed."""
     for key, record in failures.items():
         with suppress(OutputError):
@@ -175,13 +141,13 @@ def main(job_file: str) -> int:
     # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
     gc.freeze()
     try:
-        failures = run_participant(job)
+        failures = run_participant(job, job_file)
     except Exception as exc:
         # Whatever it is, the scans of this participant are not done, and the reason must reach the user.
         lines = traceback.format_exc().splitlines()
         record = {"step": "graph", "error": type(exc).__name__, "message": str(exc) or lines[-1], "traceback": lines}
         failures = dict.fromkeys(job.keys, record)
-    _conclude(job, job_file, failures)
+    conclude(job, job_file, failures)
     return 1 if failures else 0
 
 

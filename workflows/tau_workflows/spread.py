@@ -6,6 +6,7 @@ What has become of it, the caller reads beside its job file (`tau_workflows.work
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -17,8 +18,9 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
@@ -27,7 +29,7 @@ from tau_pipeline.config import Execution
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import write_json
 from tau_workflows.launch import die_with_parent
-from tau_workflows.work import Work, clear, ended_path, outcome_path, tell_end
+from tau_workflows.work import Work, clear, ended_path, log_path, outcome_path, tell_end
 
 #: The program says this often that it lives; a work on another machine that has not heard of it for so long ends.
 BEAT_S, SILENCE_S = 5.0, 300.0
@@ -50,7 +52,7 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
     works
         Their job files are in one folder, which every machine that runs them can see.
     execution
-        Read here: ``worker`` and ``worker_args``.
+        Read here: ``worker``, ``worker_args``, ``stop_on_first_crash`` and ``verbose``.
     together
         How many run at a time on this machine; a cluster's own queue decides there.
     """
@@ -72,8 +74,8 @@ def _ended(work: Work) -> bool:
 def _submit(works: Sequence[Work], execution: Execution, together: int, folder: Path, run: str) -> None:
     cache = folder / "pydra"
     shutil.rmtree(cache, ignore_errors=True)
-    here = {"alive_file": str(folder / "alive.json"), "run": run, "program": os.getpid()}
-    task = RunWork(**here).split(
+    place = Place(folder / "alive.json", run, os.getpid(), execution.stop_on_first_crash, execution.verbose > 0)
+    task = RunWork(place=place.to_json()).split(
         ("job_file", "module", "threads"),
         job_file=[str(work.job_file) for work in works],
         module=[work.module for work in works],
@@ -124,17 +126,50 @@ def _beating(alive_file: Path) -> Iterator[str]:
         alive_file.unlink(missing_ok=True)
 
 
-@python.define
-def RunWork(job_file: str, module: str, threads: int, alive_file: str, run: str, program: int) -> int:
-    """Run one work in a process of its own and write how that ended; its exit code.
+@dataclass(frozen=True)
+class Place:
+    """What each work's worker knows of the program that spreads them.
 
-    ``program`` is the process that spreads the works: where it is the parent of this one, it does not outlive it.
+    Attributes
+    ----------
+    alive_file, run
+        Its sign of life, and the name of its run.
+    program
+        Its process: where that is the parent of the worker, the worker does not outlive it.
+    stop_on_first_crash
+        Whether works that have not begun when one fails are left.
+    loud
+        Whether works speak to the terminal instead of into their logs.
     """
-    from pathlib import Path
 
-    from tau_workflows.spread import SignOfLife, run_work
+    alive_file: Path
+    run: str
+    program: int
+    stop_on_first_crash: bool
+    loud: bool
 
-    return run_work(job_file, module, threads, SignOfLife(Path(alive_file), run), program)
+    def to_json(self) -> str:
+        """Spell it as text, which Pydra can hash."""
+        return json.dumps({**asdict(self), "alive_file": str(self.alive_file)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Place:
+        """Read what `to_json` gave."""
+        fields = json.loads(text)
+        return cls(**{**fields, "alive_file": Path(fields["alive_file"])})
+
+    @property
+    def stop_file(self) -> Path:
+        """Exists when a work has failed and no other may begin."""
+        return self.alive_file.with_name(f"stop-{self.run}")
+
+
+@python.define
+def RunWork(job_file: str, module: str, threads: int, place: str) -> int:
+    """Run one work in a process of its own and write how that ended; its exit code."""
+    from tau_workflows.spread import Place, run_work
+
+    return run_work(job_file, module, threads, Place.from_json(place))
 
 
 class SignOfLife:
@@ -159,25 +194,51 @@ class SignOfLife:
         return silent_s > SILENCE_S
 
 
-def run_work(job_file: str, module: str, threads: int, life: SignOfLife, program: int) -> int:
+def run_work(job_file: str, module: str, threads: int, place: Place) -> int:
     """Start the process of one work, and end it if the program that spread it is gone."""
-    if os.getppid() == program:
-        die_with_parent(program)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tau_workflows.launch", module, job_file, str(os.getpid())],
-        env=environment(threads),
-        stdin=subprocess.DEVNULL,
-    ) as process:
-        while True:
-            try:
-                code = process.wait(timeout=2)
-                break
-            except subprocess.TimeoutExpired:
-                if life.lost():
-                    process.kill()
-    with suppress(OutputError):
+    if os.getppid() == place.program:
+        die_with_parent(place.program)
+    if place.stop_file.is_file():
+        return 1
+    life = SignOfLife(place.alive_file, place.run)
+    with _log(job_file, place.loud) as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tau_workflows.launch", module, job_file, str(os.getpid())],
+            env=environment(threads),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        code = _waited(process, life)
+    with suppress(OutputError, OSError):
         tell_end(job_file, code)
+        if code and place.stop_on_first_crash:
+            place.stop_file.touch()
     return code
+
+
+def _waited(process: subprocess.Popen[bytes], life: SignOfLife) -> int:
+    """Exit code of a process, which is ended when its program is gone."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=2)
+        if life.lost():
+            process.kill()
+
+
+@contextmanager
+def _log(job_file: str, loud: bool) -> Iterator[IO[bytes] | int | None]:
+    if loud:
+        yield None
+        return
+    try:
+        file = log_path(job_file).open("wb")
+    except OSError:
+        # A full disk must not keep the work from saying so itself.
+        yield subprocess.DEVNULL
+        return
+    with file:
+        yield file
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -4,18 +4,25 @@ All of them stand beside the job file, so that they are seen from every machine 
 
 - ``<name>.json``, the outcome: written by the module when it has ended in good order, with what it likes to say;
 - ``<name>.ended.json``: how the process ended, written by the process that waited for it;
-- ``<name>.progress.json``: how far the module is, if it says so.
+- ``<name>.progress``: how far the module is, if it says so, a line of JSON an event;
+- ``<name>.log``: what its process said otherwise.
 """
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, write_json
+
+StepState = Literal["running", "done", "failed", "unchanged"]
 
 #: Where nothing is known about the end: the process that waited for the work is gone too.
 NEVER_TOLD = "the worker ended before this was done; run the same command again"
@@ -58,14 +65,19 @@ def ended_path(job_file: str | Path) -> Path:
 
 def progress_path(job_file: str | Path) -> Path:
     """Where a work may say how far it is."""
-    return Path(job_file).with_suffix(".progress.json")
+    return Path(job_file).with_suffix(".progress")
+
+
+def log_path(job_file: str | Path) -> Path:
+    """Where standard output and error of a work's process go."""
+    return Path(job_file).with_suffix(".log")
 
 
 def clear(works: Sequence[Work]) -> None:
     """Remove what an earlier run of the works has said."""
     for work in works:
-        for path in (outcome_path(work.job_file), ended_path(work.job_file), progress_path(work.job_file)):
-            path.unlink(missing_ok=True)
+        for path in (outcome_path, ended_path, progress_path, log_path):
+            path(work.job_file).unlink(missing_ok=True)
 
 
 def tell_end(job_file: str | Path, exit_code: int) -> None:
@@ -82,7 +94,68 @@ def tell_end(job_file: str | Path, exit_code: int) -> None:
 def how_it_ended(job_file: str | Path) -> str:
     """One sentence on a work that left no outcome."""
     try:
-        how = read_json(ended_path(job_file))["how"]
+        how = str(read_json(ended_path(job_file))["how"])
     except (TauPipelineError, KeyError):
         return NEVER_TOLD
-    return f"its process ended with {how}; too little memory is the usual reason"
+    why = "too little memory is the usual reason" if how == "SIGKILL" else f"its last words are in {log_path(job_file)}"
+    return f"its process ended with {how}; {why}"
+
+
+class ProgressWriter:
+    """Tells how far a work is. What cannot be written is lost, and nothing else: progress must not stop the work."""
+
+    def __init__(self, job_file: str | Path, n_steps: int) -> None:
+        self.path, self.started = progress_path(job_file), time.monotonic()
+        self._add({"n_steps": n_steps})
+
+    def tell(self, step: str, state: StepState) -> None:
+        """Add one event."""
+        self._add({"seconds": round(time.monotonic() - self.started, 1), "step": step, "state": state})
+
+    def _add(self, event: dict[str, object]) -> None:
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step of a work, its new state, and when that was: seconds after the work began."""
+
+    step: str
+    state: StepState
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a work is: how many steps it has (0 where it has not said so), and its events in their order."""
+
+    n_steps: int
+    events: tuple[Event, ...]
+
+    def steps(self, *states: StepState) -> tuple[str, ...]:
+        """Steps that are in one of the states now."""
+        last = {event.step: event.state for event in self.events}
+        return tuple(step for step, state in last.items() if state in states)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Steps that have begun and not ended."""
+        return self.steps("running")
+
+
+def read_progress(job_file: str | Path) -> Progress:
+    """Read what a work has said so far; a last line that is not complete yet is left for the next time."""
+    try:
+        text = progress_path(job_file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return Progress(0, ())
+    n_steps, events = 0, []
+    for line in text.rpartition("\n")[0].splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if "n_steps" in entry:
+                n_steps = int(entry["n_steps"])
+            else:
+                events.append(Event(str(entry["step"]), entry["state"], float(entry["seconds"])))
+    return Progress(n_steps, tuple(events))
