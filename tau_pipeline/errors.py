@@ -67,3 +67,7 @@ class OutputError(TauPipelineError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class BusyError(OutputError):
+    """A folder is in use by another run."""

@@ -6,8 +6,8 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineErr
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
+from tau_pipeline.lock import only_run
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.dry_run import tell_plan
@@ -59,6 +60,11 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     config = _resolved(config)
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     _check_places(bids_dir, output_dir, config.execution)
+    with _only_run(output_dir, config.execution):
+        return _run(bids_dir, output_dir, config, started)
+
+
+def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     participants = find_participants(bids_dir, config.selection)
     if not config.execution.skip_bids_validation:
         _check_input(bids_dir)
@@ -107,6 +113,18 @@ def _resolved(config: Configuration) -> Configuration:
         settings=replace(config.settings, ref_region=regions),
         execution=replace(config.execution, work_dir=config.execution.work_dir.absolute()),
     )
+
+
+@contextmanager
+def _only_run(output_dir: Path, execution: Execution) -> Iterator[None]:
+    """Refuse to work where another run does; a dry run writes nothing and may look at any time."""
+    with ExitStack() as locks:
+        if not execution.dry_run:
+            advice = "give all participants to one run, which spreads them (--worker slurm on a cluster)"
+            locks.enter_context(only_run(output_dir, "participant", advice))
+            if execution.work_dir.resolve() != output_dir.resolve():
+                locks.enter_context(only_run(execution.work_dir, "participant", "give another folder with --work-dir"))
+        yield
 
 
 def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from tau_pipeline.group import (
 )
 from tau_pipeline.group_columns import STANDARDIZATION_COLUMNS, dictionary
 from tau_pipeline.harmonize import combat
+from tau_pipeline.lock import only_run
 from tau_pipeline.standard_maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.status import all_statuses
@@ -53,6 +55,11 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     _check_call(bids_dir, output_dir, config)
+    with nullcontext() if config.execution.dry_run else only_run(output_dir, "group", "give another folder"):
+        return _run(bids_dir, output_dir, config, started)
+
+
+def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     if config.execution.boilerplate_only:
         _say(f"methods: {write_methods(output_dir)}")
         return DONE

@@ -1,0 +1,121 @@
+"""One run at a time on a folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tau_pipeline.errors import BusyError
+from tau_pipeline.lock import NAME, only_run
+
+HOLD = """
+import sys
+from tau_pipeline.lock import only_run
+with only_run(sys.argv[1], "participant", "wait"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def record(folder: Path, **changes: object) -> Path:
+    """What a run that was killed leaves behind."""
+    content = {"host": "elsewhere", "pid": 1, "since": "2026-01-01 00:00:00", "level": "group", **changes}
+    (folder / NAME).write_text(json.dumps(content))
+    return folder / NAME
+
+
+def holding(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    try:
+        with pytest.raises(BusyError) as caught, only_run(tmp_path, "group", "look for another folder"):
+            pass
+        message = str(caught.value)
+        assert f"the level participant, process {first.pid} on " in message
+        assert "wait for its end, or look for another folder" in message
+    finally:
+        first.communicate(timeout=20)
+    with only_run(tmp_path, "group", ""):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_leaves_the_folder_free(tmp_path: Path) -> None:
+    first = holding(tmp_path)
+    first.kill()
+    first.communicate(timeout=20)
+    assert (tmp_path / NAME).is_file()
+    with only_run(tmp_path, "group", ""):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) -> None:
+    code = HOLD.replace("    print(", "    import os, time\n    if not os.fork():\n        time.sleep(60)\n    print(")
+    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    children = []
+    try:
+        assert first.stdout.readline() == b"held\n"
+        children = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+        assert children
+        first.kill()
+        first.wait(20)
+        with only_run(tmp_path, "group", ""):
+            pass
+    finally:
+        for child in children:
+            os.kill(child, 9)
+        first.kill()
+        first.stdout.close()
+
+
+def test_the_record_of_another_machine_counts_while_it_is_fresh(tmp_path: Path) -> None:
+    path = record(tmp_path)
+    with pytest.raises(BusyError, match="on elsewhere since 2026"), only_run(tmp_path, "group", ""):
+        pass
+    old = path.stat().st_mtime - 1000
+    os.utime(path, (old, old))
+    with only_run(tmp_path, "group", ""):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_files_cannot_be_locked_the_record_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    host = os.uname().nodename
+    record(tmp_path, host=host, pid=os.getpid())
+    with pytest.raises(BusyError), only_run(tmp_path, "group", ""):
+        pass
+    ended = subprocess.Popen(["true"])
+    ended.wait(20)
+    record(tmp_path, host=host, pid=ended.pid)
+    with only_run(tmp_path, "group", ""):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_cannot_be_read_does_not_keep_the_folder(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("{half")
+    with only_run(tmp_path, "group", ""):
+        pass
