@@ -28,6 +28,7 @@ from tau_pipeline.synthesis import train as training
 from tau_pipeline.synthesis.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.model import load_model
 from tau_pipeline.synthesis.pairs import find_pairs
+from tau_pipeline.synthesis.predict import load_ensemble
 from tau_pipeline.synthesis.splits import k_folds, save_splits, split_participants
 from tau_pipeline.synthesis.train_log import read_rows
 from tau_pipeline.training_settings import Training
@@ -93,14 +94,14 @@ def config(tmp_path: Path, **options: Any) -> Configuration:
 
 
 def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
-    cohort: tuple[Path, Path], tmp_path: Path
+    cohort: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path for folder in cohort for path in folder.rglob("*"))
     assert run_training(*cohort, config(tmp_path)) == 0
     model = tmp_path / "model"
     for name in (
         *("model.json", "weights.safetensors", "standardization.tsv", "splits.tsv", "log.tsv", "log.json"),
-        "yardsticks.npz",
+        *("yardsticks.npz", "uncertainty.json"),
         *("figures/learning_curves.png", "figures/test_samples.png"),
     ):
         assert (model / name).stat().st_size > 0, name
@@ -112,6 +113,12 @@ def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
     assert card["figures"]["test_scans"] == 2
     assert card["figures"]["epochs"] == 2
     assert card["random_features"]
+    calibration = json.loads((model / "uncertainty.json").read_text())
+    n_of = splits["split"].value_counts()
+    assert (calibration["n_participants"], calibration["n_coverage"]) == (n_of["validation"], n_of["test"])
+    assert calibration["coverage_on"] == "test split"
+    assert calibration["models"] == load_ensemble([model]).hash
+    assert "90 % intervals hold" in capfd.readouterr().err
     assert sorted(path for folder in cohort for path in folder.rglob("*")) == before
 
 
@@ -140,6 +147,11 @@ def test_a_finished_training_is_nothing_to_do_and_more_epochs_go_on(
     weights = (tmp_path / "model/weights.safetensors").read_bytes()
     assert run_training(*cohort, made) == 3
     assert "trained to its end" in capfd.readouterr().err
+    # What comes after the card was cut off: it is made again, and the weights stay.
+    (tmp_path / "model/yardsticks.npz").unlink()
+    assert run_training(*cohort, made) == 0
+    assert (tmp_path / "model/yardsticks.npz").is_file()
+    assert (tmp_path / "model/weights.safetensors").read_bytes() == weights
     assert run_training(*cohort, config(tmp_path, loss="mse_ssim", epochs=3)) == 0
     assert [row["epoch"] for row in read_rows(tmp_path / "model/log.tsv")] == [0, 1, 2]
     assert (tmp_path / "model/weights.safetensors").read_bytes() != weights

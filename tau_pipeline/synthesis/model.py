@@ -10,6 +10,8 @@ splits.tsv                    who was for training, validation and test
 
 and whatever else was put beside them (log, figures, checkpoints). The card is written last, so that a folder that has
 one is whole; it holds the SHA-256 of every file that `load_model` reads, which rebuilds the system without guessing.
+What is found by applying the finished model comes after the card: ``uncertainty.json``
+(`tau_pipeline.synthesis.uncertainty`) and ``yardsticks.npz`` (`tau_pipeline.synthesis.yardsticks`).
 """
 
 from __future__ import annotations

@@ -15,13 +15,17 @@ from tau_pipeline.errors import SettingError
 from tau_pipeline.figures import save_figure
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.synthesis.checkpoints import remove_partial_files
-from tau_pipeline.synthesis.model import CARD, ModelCard, load_model, save_model
+from tau_pipeline.synthesis.model import CARD, ModelCard, save_model
 from tau_pipeline.synthesis.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.predict import Inference, load_ensemble
 from tau_pipeline.synthesis.processes import Processes
 from tau_pipeline.synthesis.settings import loss_settings
 from tau_pipeline.synthesis.train_log import read_rows
+from tau_pipeline.synthesis.uncertainty import FILE as UNCERTAINTY
+from tau_pipeline.synthesis.uncertainty import calibrate
 from tau_pipeline.synthesis.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
 from tau_pipeline.synthesis.weight_average import averaged_weights
+from tau_pipeline.synthesis.yardsticks import FILE as YARDSTICKS
 from tau_pipeline.synthesis.yardsticks import fit_yardsticks
 from tau_pipeline.training_figures import Sample, learning_curves_figure, samples_figure
 from tau_pipeline.training_settings import Training
@@ -94,7 +98,8 @@ def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: i
         The folder holds another training.
     """
     folder = Path(folder)
-    if not (folder / CARD).is_file() or not (folder / TRAINING_FILE).is_file():
+    # The yardsticks come after the card: without them the end of the training was cut off, and is made again.
+    if not all((folder / name).is_file() for name in (CARD, TRAINING_FILE, YARDSTICKS)):
         return False
     _require_same(read_json(folder / TRAINING_FILE), _identity(settings, pairs, seed), folder)
     figures = read_json(folder / CARD).get("figures", {})
@@ -133,7 +138,18 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
     )
     weights = average.weights if average is not None else None
     save_model(run.folder, state.system, card, data.normalisation, data.splits, average=weights)
-    fit_yardsticks(load_model(run.folder), data.train.pairs, data.train.cache_dir).save(run.folder)
+    _save_measures(run)
+
+
+def _save_measures(run: Run) -> None:
+    """What the model is held against wherever it is applied: how honest its spread is, and its yardsticks."""
+    data, ensemble = run.data, load_ensemble([run.folder])
+    (run.folder / UNCERTAINTY).unlink(missing_ok=True)
+    held_out = [*data.validation.pairs, *data.test.pairs]
+    found = calibrate(ensemble, held_out, data.train.cache_dir, Inference(device=run.settings.device))
+    if found is not None:
+        found.save(run.folder)
+    fit_yardsticks(ensemble.first, data.train.pairs, data.train.cache_dir).save(run.folder)
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:

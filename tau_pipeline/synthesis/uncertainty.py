@@ -85,6 +85,20 @@ class Calibration:
         factor = self.voxel_factor if of == "voxel" else self.region_factor
         return factor * np.maximum(raw, LEAST_SD)
 
+    def in_words(self) -> str:
+        """How honest the intervals are, in one sentence.
+
+        >>> Calibration(2.0, 5.0, 3, 0.88, 0.914, "test split", 6).in_words()
+        '90 % intervals hold 88 % of the voxels and 91 % of the regions of the test split (6 participants)'
+        """
+        if math.isnan(self.coverage_voxels):
+            return "how often the 90 % intervals hold the measured value is not known: one participant is too few"
+        people = f"{self.n_coverage} participant{'s' * (self.n_coverage != 1)}"
+        return (
+            f"{self.confidence * 100:.0f} % intervals hold {self.coverage_voxels * 100:.0f} % of the voxels and "
+            f"{self.coverage_regions * 100:.0f} % of the regions of the {self.coverage_on} ({people})"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """What a JSON file keeps of it; a number that is not known is None."""
         found = dataclasses.asdict(self)
