@@ -2,8 +2,8 @@
 
 Frozen dataclasses. `Settings` holds what changes results, and its hash stands in every sidecar; `Execution` what
 only changes how the work is run; `Selection` which files go in; `Group` what is done with the scans of a cohort;
-`Training` how a model is trained. A field's metadata is the only text about it: the command line's help and the
-reference page are generated from `documentation`.
+`Training` how a model is trained; `Comparison` which trainings are compared. A field's metadata is the only text about
+it: the command line's help and the reference page are generated from `documentation`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from tau_pipeline.comparison_settings import Comparison
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.setting_fields import Checked, documented, require, without_none
 from tau_pipeline.synthesis_settings import Synthesis
@@ -291,6 +292,7 @@ class Configuration:
     group: Group = field(default_factory=Group)
     training: Training = field(default_factory=Training)
     synthesis: Synthesis = field(default_factory=Synthesis)
+    comparison: Comparison = field(default_factory=Comparison)
 
 
 SECTIONS: dict[str, type] = {
@@ -300,6 +302,7 @@ SECTIONS: dict[str, type] = {
     "group": Group,
     "training": Training,
     "synthesis": Synthesis,
+    "comparison": Comparison,
 }
 
 
@@ -367,7 +370,9 @@ def documentation() -> tuple[FieldDoc, ...]:
 def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
     hint, _ = without_none(get_type_hints(SECTIONS[section])[item.name])
     args = get_args(hint)
-    is_tuple, is_literal = get_origin(hint) is tuple, get_origin(hint) is Literal
+    is_tuple = get_origin(hint) is tuple
+    of_item = args[0] if is_tuple else hint
+    is_literal = get_origin(of_item) is Literal
     return FieldDoc(
         section=section,
         name=item.name,
@@ -376,8 +381,8 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
         unit=item.metadata["unit"],
         source=item.metadata["source"],
         flags=item.metadata["flags"] or ("--" + item.name.replace("_", "-"),),
-        choices=args if is_literal else (),
-        kind=str if is_literal else (args[0] if is_tuple else hint),
+        choices=get_args(of_item) if is_literal else (),
+        kind=str if is_literal else of_item,
         many=is_tuple,
         pair=is_tuple and Ellipsis not in args,
     )

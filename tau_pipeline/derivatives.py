@@ -40,7 +40,7 @@ KEPT_ENTITIES = {
 #: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
 BIDSIGNORE = (
     *("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
-    *("figures", "group", "logs", "models"),
+    *("comparisons", "figures", "group", "logs", "models"),
 )
 
 

@@ -92,5 +92,7 @@ def _type_in_words(hint: Any) -> str:
         return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is tuple:
         args = get_args(hint)
+        if get_origin(args[0]) is Literal:
+            return f"a list of some of {', '.join(get_args(args[0]))}"
         return f"a list of {words[args[0]].split(' ', 1)[1]}s" if Ellipsis in args else f"a list of {len(args)} numbers"
     return words[hint]

@@ -17,7 +17,7 @@ from typing import Any
 
 from tau_pipeline import __version__
 from tau_pipeline.config import SECTIONS, Configuration, FieldDoc, configuration, documentation
-from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.errors import SettingError, TauPipelineError
 
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 
@@ -52,9 +52,12 @@ LEVELS = {
     ),
 }
 
+#: What the level train does with ``--compare``.
+COMPARISON = Level("systems, losses and normalisations beside each other", "tau_workflows.comparison", "run_comparison")
+
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser; every option but ``--config-file`` and ``--version`` is a field of the configuration."""
+    """Make the parser; every option but ``--config-file``, ``--compare`` and ``--version`` is a field."""
     parser = argparse.ArgumentParser(
         prog="tau-pipeline",
         description="Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables.",
@@ -66,6 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v.about}" for k, v in LEVELS.items()))
     parser.add_argument(
         "--config-file", "--config", type=Path, metavar="FILE", help="TOML file of settings; options win over it"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations to "
+        "train fold by fold and to compare (section comparison); options win over it",
     )
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
     groups = {name: parser.add_argument_group(name) for name in SECTIONS}
@@ -90,7 +100,7 @@ def _argument(doc: FieldDoc) -> dict[str, Any]:
     metavar = {int: "N", float: "X"}.get(doc.kind, doc.name.rsplit("_", 1)[-1].upper())
     common |= {"type": doc.kind}
     if doc.choices:
-        return {**common, "choices": doc.choices}
+        return {**common, "choices": doc.choices, **({"nargs": "+"} if doc.many else {})}
     if doc.pair:
         return {**common, "nargs": 2, "metavar": ("START", "END")}
     if doc.name == "derivatives":
@@ -110,17 +120,27 @@ def _hyphenated(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
+def _check_compare(level: str, config_file: Path | None) -> None:
+    if level != "train":
+        raise SettingError(f"compare is given at the level {level}; expected: the level train")
+    if config_file is not None:
+        raise SettingError("compare and config_file are both given; expected: one file, with all sections")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     options = vars(build_parser().parse_args(arguments))
     bids_dir, output_dir, config_file = (options.pop(name) for name in ("bids_dir", "output_dir", "config_file"))
-    level = LEVELS[options.pop("level")]
+    level, recipe = options.pop("level"), options.pop("compare")
     # Both ask the network for a newer version at import; a run must not depend on it.
     os.environ.setdefault("NO_ET", "1")
     os.environ.setdefault("NIPYPE_NO_ET", "1")
     try:
-        return level.run(bids_dir, output_dir, configuration(config_file, options))
+        if recipe is not None:
+            _check_compare(level, config_file)
+            return COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
+        return LEVELS[level].run(bids_dir, output_dir, configuration(config_file, options))
     except TauPipelineError as exc:
         print(f"tau-pipeline: {exc}", file=sys.stderr)
         return WRONG_CALL

@@ -44,8 +44,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     """
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
-    _check_call(bids_dir, output_dir)
-    pairs = _pairs(bids_dir, output_dir, config)
+    check_call(bids_dir, output_dir)
+    pairs = chosen_pairs(bids_dir, output_dir, config)
     settings = config.training
     if settings.cache_dir is None:
         settings = replace(settings, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
@@ -89,7 +89,14 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-def _check_call(bids_dir: Path, output_dir: Path) -> None:
+def check_call(bids_dir: Path, output_dir: Path) -> None:
+    """Refuse a call without a BIDS dataset, or without results of the participant level.
+
+    Raises
+    ------
+    MissingInputError, OutputError
+        The message says which.
+    """
     if not bids_dir.is_dir():
         raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
     if not (output_dir / "dataset_description.json").is_file():
@@ -97,8 +104,14 @@ def _check_call(bids_dir: Path, output_dir: Path) -> None:
     check_output_dir(output_dir, bids_dir)
 
 
-def _pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> list[Pair]:
-    """The pairs that the options leave; what has no partner is said."""
+def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> list[Pair]:
+    """The pairs that the options leave; what has no partner is said.
+
+    Raises
+    ------
+    MissingInputError, SettingError, UnknownNameError
+        None is left, or those that are left must not be mixed.
+    """
     chosen = config.selection
     if len(chosen.tracer_label) > 1:
         raise SettingError(
