@@ -6,12 +6,12 @@ BIN    := $(VENV)/bin
 export NO_ET := 1
 export NIPYPE_NO_ET := 1
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 # Three scans are from three manufacturers, too few to tell manufacturers apart: the group level pools them.
@@ -31,6 +31,10 @@ lint: $(VENV)/.installed  ## style, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed  ## the pages that are made from the code, then the site in build/site
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) $(DEMO)
