@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from tau_pipeline.config import Configuration
+from tau_pipeline.derivatives import AnatNames
 from tau_pipeline.freesurfer import FreeSurferFiles
+from tau_pipeline.synthesis.targets import Target
+from tau_pipeline.synthetic_names import SyntheticNames
+from tau_pipeline.training_settings import Training
 from tau_workflows.anat import init_anat_wf
 from tau_workflows.job import ParticipantJob
 from tau_workflows.pet import init_pet_wf
 from tau_workflows.subject import init_subject_wf
-from tau_workflows.synthesis import init_synthesis_wf
+from tau_workflows.synthesis import init_synthesis_wf, init_synthetic_scans_wf
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
@@ -28,7 +34,17 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "subject": init_subject_wf(job),
         "synthesis": init_synthesis_wf(folder, folder / "model", Configuration()),
+        "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), folder, folder, Configuration()),
     }
+
+
+def synthetic_scans(folder: Path) -> list[Target]:
+    """Two of one participant, one of another."""
+    found = []
+    for entities in ({"sub": "01", "ses": "a"}, {"sub": "01", "ses": "b"}, {"sub": "02"}):
+        names = SyntheticNames(folder, entities)
+        found.append(Target(names, AnatNames(folder, entities), entities.get("ses"), "flortaucipir", "GE", "n/a"))
+    return found
 
 
 def mistakes(wf: pe.Workflow, *, is_part: bool) -> list[str]:
@@ -59,9 +75,24 @@ def needed(node: pe.Node) -> list[str]:
     return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
-@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthesis"])
+@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthesis", "synthetic scans"])
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
-    assert mistakes(workflows(job)[name], is_part=name != "subject") == []
+    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "synthetic scans")) == []
+
+
+def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_a_gpu_where_one_is_wanted(
+    job: ParticipantJob,
+) -> None:
+    for device, wanted in (("cpu", False), ("cuda", True)):
+        config = Configuration(training=Training(device=device))  # type: ignore[arg-type]
+        wf = init_synthetic_scans_wf(synthetic_scans(job.bids_dir), job.bids_dir, job.bids_dir, config)
+        nodes = wf._create_flat_graph().nodes()
+        assert {node.fullname for node in nodes} == {
+            "synthesize_wf.sub_01_wf.synthesize_ses_a_desc_synthSUVR",
+            "synthesize_wf.sub_01_wf.synthesize_ses_b_desc_synthSUVR",
+            "synthesize_wf.sub_02_wf.synthesize_desc_synthSUVR",
+        }
+        assert {node.is_gpu_node() for node in nodes} == {wanted}
 
 
 def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:

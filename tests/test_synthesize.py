@@ -16,11 +16,13 @@ from tau_pipeline import roi
 from tau_pipeline.config import Configuration, configuration
 from tau_pipeline.derivatives import BIDSIGNORE, write_dataset_files
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
-from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.group import find_scans
+from tau_pipeline.status import NOT_FINISHED, all_statuses
 from tau_pipeline.synthesis import outputs
 from tau_pipeline.synthesis.grid import Grid
 from tau_pipeline.synthesis.model import ModelCard, save_model
+from tau_pipeline.synthesis.outputs import recipe_of
 from tau_pipeline.synthesis.pairs import find_pairs
 from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
 from tau_pipeline.synthesis.splits import COLUMNS as SPLIT_COLUMNS
@@ -30,7 +32,9 @@ from tau_pipeline.synthesis.uncertainty import Calibration
 from tau_pipeline.synthesis_figures import agreement_figure, figures_of_merit
 from tau_pipeline.synthesis_settings import Synthesis
 from tau_pipeline.volume import load_volume
-from tau_workflows.synthesize import _recipe, run_synthesis
+from tau_workflows import synthesize as level
+from tau_workflows.report import write_participant_report
+from tau_workflows.synthesize import run_synthesis
 
 GRID = Grid((16, 32, 16), (2, 2, 2))
 CODES = ("RAS", "LPS", "LAS", "oblique")
@@ -54,9 +58,10 @@ def _one_thread():
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_figures():
-    """Figures take most of the time; one test below draws a real one."""
+    """Figures and pages take most of the time; tests below make real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outputs, "agreement_figure", lambda *_: Figure(figsize=(2, 2)))
+        patch.setattr(level, "write_participant_report", lambda *_: None)
         yield
 
 
@@ -237,6 +242,10 @@ def test_those_with_pet_get_the_scale_of_their_own_scanner_and_the_others_fail_w
     assert "--as-manufacturer" in record["message"]
     assert not synthetic(root, "08").exists()
     assert "FAILED sub-08" in capfd.readouterr().err
+    states = {status.scan: status for status in all_statuses(root / "out").values()}
+    assert states["sub-08_trc-AV1451_desc-synthSUVR"].reason == record["message"]
+    assert states["sub-02_trc-AV1451_desc-synthSUVR"].state == "done"
+    assert {status.source for status in states.values()} == {"synthetic"}
     # With a manufacturer the same command mends it, and the record of the failure goes.
     assert run(root, as_manufacturer="GE") == 0
     assert not (root / "out/logs/errors/sub-08_trc-AV1451_desc-synthSUVR.json").exists()
@@ -299,6 +308,30 @@ def test_a_dry_run_writes_nothing(study, capfd):
     assert not synthetic(study, "08").exists()
 
 
+def test_after_a_first_failure_the_rest_is_left_where_that_was_asked_for(study, tmp_path, capfd):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    (root / "out/sub-07/anat/sub-07_desc-brain_mask.nii.gz").unlink()
+    assert run(root, as_manufacturer="GE", stop_on_first_crash=True) == 1
+    assert "0 of 2 synthetic scans made" in capfd.readouterr().err
+    statuses = all_statuses(root / "out")
+    assert "sub-07_desc-brain_mask" in statuses["sub-07_trc-AV1451_desc-synthSUVR"].reason
+    assert statuses["sub-08_trc-AV1451_desc-synthSUVR"].reason == NOT_FINISHED
+
+
+def test_the_page_of_a_participant_shows_the_synthetic_scan_beside_the_measured_one(study, tmp_path, monkeypatch):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    write_json({"SettingsHash": "abc"}, root / "out/sub-03/anat/sub-03_desc-preproc_T1w.json")
+    monkeypatch.setattr(level, "write_participant_report", write_participant_report)
+    assert run(root, synthesize="all", participant_label=("03",)) == 0
+    page = (root / "out/sub-03.html").read_text()
+    assert "Regions, synthetic SUVR, reference CerebellarGM" in page
+    assert "PET, tracer AV1451 (synthetic)" not in page
+    assert "Synthetic PET" not in page
+    assert "made from the T1w by a trained model" in (root / "out/logs/CITATION.md").read_text()
+
+
 def test_a_damaged_t1w_fails_alone(study, tmp_path):
     root = tmp_path / "study"
     shutil.copytree(study, root)
@@ -344,10 +377,30 @@ def test_two_models_predict_together_and_a_stored_calibration_is_taken_for_one(s
     assert run(root, model=both, as_manufacturer="GE", participant_label=("08",)) == 0
     sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
     assert (len(sidecar["Models"]), sidecar["EnsembleMembers"]) == (2, 4)
-    Calibration(2.0, 5.0, 1, 0.9, 0.9, "test split", 1, "abc").save(root / "model")
-    assert run(root, as_manufacturer="GE", participant_label=("08",)) == 0
-    sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
-    assert sidecar["Uncertainty"]["region_factor"] == 5.0
+    of_model = load_ensemble([root / "model"]).hash
+    # One that belongs to another card, of before the training went on, is not taken.
+    for models, taken in ((of_model, True), ("another", False)):
+        Calibration(2.0, 5.0, 1, 0.9, 0.9, "test split", 1, models).save(root / "model")
+        assert run(root, as_manufacturer="GE", participant_label=("08",)) == 0
+        sidecar = read_json(str(synthetic(root, "08")).replace(".nii.gz", ".json"))
+        assert (sidecar["Uncertainty"]["region_factor"] == 5.0) is taken
+
+
+def test_where_nobody_has_a_pet_the_intervals_are_those_that_training_stored(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    for folder in (root / "out").glob("sub-*/pet"):
+        shutil.rmtree(folder)
+    here = {"as_manufacturer": "GE", "participant_label": ("08",)}
+    # Without any PET the tracer is spelled as the model's card has it.
+    path = root / "out/sub-08/pet/sub-08_trc-flortaucipir_desc-synthSUVR_rois.tsv"
+    assert run(root, **here) == 0
+    assert read_tsv(path)["suvr_mean_low"].isna().all()
+    Calibration(2.0, 5.0, 1, 0.9, 0.9, "test split", 1, load_ensemble([root / "model"]).hash).save(root / "model")
+    assert run(root, **here) == 0
+    row = read_tsv(path).set_index("region").loc["ctx-lh-entorhinal"]
+    width = (row["suvr_mean_high"] - row["suvr_mean_low"]) / 2
+    assert width == pytest.approx(1.6448536 * row["suvr_mean_sd"], rel=1e-4)
 
 
 # --- settings and figure ---
@@ -373,7 +426,7 @@ def test_every_setting_is_tested_here():
 def test_every_setting_reaches_the_work(study, name):
     ensemble = load_ensemble([study / "model"])
     made = [
-        _recipe(ensemble, study / "out", Configuration(synthesis=Synthesis(**changes)))
+        recipe_of(Configuration(synthesis=Synthesis(**changes)), ensemble, study / "out")
         for changes in ({}, {name: OTHER_VALUES[name]})
     ]
     assert made[0] != made[1]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tau_pipeline import roi
 from tau_pipeline.atlas import label_array
+from tau_pipeline.config import Configuration
 from tau_pipeline.derivatives import bids_uri, sidecar_path
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.figures import save_figure
@@ -87,6 +88,45 @@ class _Images:
     mask: Volume
     dseg: Volume
     reference: Volume
+
+
+def recipe_of(config: Configuration, ensemble: Ensemble, output_dir: Path) -> Recipe:
+    """The recipe that a configuration asks for, without calibration and yardsticks.
+
+    Parameters
+    ----------
+    config
+        Read here: ``synthesis``; ``device`` of ``training``; ``unknown_manufacturer``, ``random_seed``, ``mem_mb``.
+    ensemble
+        The models.
+    output_dir
+        Root of the derivatives.
+    """
+    given = config.synthesis
+    inference = Inference(
+        flips=given.test_time_flips,
+        memory=given.prediction_memory,
+        window=given.window_side,
+        overlap=given.window_overlap,
+        device=config.training.device,
+        available_mb=config.execution.mem_mb,
+    )
+    evaluation = Evaluation(
+        data_range=given.suvr_range,
+        hot_suvr=given.hot_suvr,
+        lesion_ml=given.lesion_volume,
+        seed=config.settings.random_seed,
+    )
+    return Recipe(
+        ensemble=ensemble,
+        output_dir=output_dir,
+        settings_hash=config.settings.hash(),
+        as_manufacturer=given.as_manufacturer,
+        unknown=config.group.unknown_manufacturer,
+        refuse_unlike=given.unlike_training == "refuse",
+        inference=inference,
+        evaluation=evaluation,
+    )
 
 
 def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
@@ -205,7 +245,7 @@ def _sidecar(
         tracer=target.tracer,
         manufacturer=maker,
         models=tuple(
-            {"Folder": folder.name, "Card": str(folder / CARD), "Hash": digest, "Network": model.card.network}
+            {"Folder": folder.name, "Card": _place(folder / CARD, root), "Hash": digest, "Network": model.card.network}
             for folder, digest, model in zip(ensemble.folders, ensemble.hashes, ensemble.models, strict=True)
         ),
         model_hash=ensemble.hash,
@@ -215,6 +255,11 @@ def _sidecar(
         uncertainty=NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
         assumptions=tuple(assumptions),
     )
+
+
+def _place(card: Path, root: Path) -> str:
+    """Where a card lies: in these derivatives, whoever they are given to; else on this machine."""
+    return bids_uri(card, root, "") if card.is_relative_to(root) else str(card)
 
 
 def _write_maps(

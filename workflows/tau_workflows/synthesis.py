@@ -1,10 +1,12 @@
-"""Synthesis as a graph: a model is trained on SUVR maps, and applied to T1w images."""
+"""Synthesis as graphs: a model is trained on SUVR maps and applied to T1w images; participants get synthetic scans."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
@@ -13,7 +15,10 @@ from nipype.utils.gpu_count import gpu_count
 from tau_pipeline.config import Configuration
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.training_settings import Training
-from tau_workflows.interfaces.synthesis import ApplyModel, TrainModel
+from tau_workflows.interfaces.synthesis import ApplyModel, SynthesizeScan, TrainModel
+
+if TYPE_CHECKING:
+    from tau_pipeline.synthesis.targets import Target
 
 INPUTS = ["suvr_file", "diagnoses", "t1w_preproc_file", "mask_file", "manufacturer"]
 OUTPUTS = ["model_dir", "figures", "synthetic_file", "assumptions"]
@@ -59,7 +64,7 @@ def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configurat
     inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
     settings = config.training
-    use_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_count() > 0)
+    use_gpu = _takes_gpu(settings)
     training = pe.Node(
         TrainModel(training=_plain(settings), use_gpu=use_gpu),
         name="training",
@@ -90,6 +95,48 @@ def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configurat
     for name in ("synthetic_file", "assumptions"):
         wf.connect(applying, name, outputnode, name)
     return wf
+
+
+def init_synthetic_scans_wf(
+    targets: Sequence[Target], output_dir: Path, measures_dir: Path, config: Configuration
+) -> pe.Workflow:
+    """One graph a participant, with one node for each synthetic scan: T1w derivatives to map, table and figure.
+
+    Parameters
+    ----------
+    targets
+        The scans to be made.
+    output_dir
+        Root of the derivatives, which hold the T1w, and take the results.
+    measures_dir
+        Folder with ``uncertainty.json`` and ``yardsticks.npz``, as far as there are any.
+    config
+        Read by the nodes: ``synthesis``, whose ``model`` names the folders, and what it is run with.
+
+    Returns
+    -------
+    Workflow
+        ``synthesize_wf`` with a workflow ``sub_<label>_wf`` each; it has no open inputs.
+    """
+    wf = pe.Workflow(name="synthesize_wf")
+    own: dict[str, pe.Workflow] = {}
+    for target in targets:
+        label = target.names.entities["sub"]
+        node = pe.Node(
+            SynthesizeScan(target=target, configuration=config, use_gpu=_takes_gpu(config.training)),
+            name="synthesize_" + re.sub(r"\W", "_", target.names.key.split("_", 1)[1]),
+            mem_gb=TRAIN_GB["laptop"],
+            n_procs=config.execution.omp_nthreads or config.execution.nprocs or 1,
+        )
+        node.inputs.trait_set(output_dir=str(output_dir), measures_dir=str(measures_dir))
+        own.setdefault(label, pe.Workflow(name=re.sub(r"\W", "_", f"sub_{label}_wf"))).add_nodes([node])
+    wf.add_nodes(list(own.values()))
+    return wf
+
+
+def _takes_gpu(settings: Training) -> bool:
+    """Whether nodes take one of Nipype's GPU slots: where it was asked for, or is there to be taken."""
+    return settings.device == "cuda" or (settings.device == "auto" and gpu_count() > 0)
 
 
 def _plain(settings: Training) -> dict[str, Any]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.config import Configuration, Selection
+from tau_pipeline.config import Configuration, Execution, Selection
 from tau_pipeline.derivatives import check_output_dir, error_path, write_bidsignore
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.group import read_demographics
+from tau_pipeline.status import ScanStatus, update_status
+from tau_workflows import engine
+from tau_workflows.methods import write_methods
+from tau_workflows.report import write_participant_report
 
 if TYPE_CHECKING:
+    from nipype.pipeline import engine as pe
+    from tqdm import tqdm
+
     from tau_pipeline.synthesis.evaluate import Report, ScanScores
     from tau_pipeline.synthesis.outputs import Recipe
     from tau_pipeline.synthesis.pairs import Pair
@@ -41,7 +47,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     config
         Read here: ``synthesis``; ``device`` of ``training``; ``participant_label`` and ``session_label``;
         ``unknown_manufacturer``, ``diagnosis_column``; ``random_seed``; ``work_dir``, ``mem_mb``, ``omp_nthreads``,
-        ``nprocs``, ``stop_on_first_crash`` and ``dry_run``.
+        ``nprocs``, ``use_plugin``, ``stop_on_first_crash``, ``verbose`` and ``dry_run``.
 
     Raises
     ------
@@ -54,13 +60,16 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
+    from tau_pipeline.synthesis.outputs import recipe_of
     from tau_pipeline.synthesis.predict import load_ensemble
     from tau_pipeline.synthesis.targets import Wanted, find_targets, measured_pairs
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
-    ensemble = load_ensemble([Path(folder).absolute() for folder in config.synthesis.model])
+    folders = tuple(Path(folder).absolute() for folder in config.synthesis.model)
+    config = replace(config, synthesis=replace(config.synthesis, model=folders))
+    ensemble = load_ensemble(folders)
     wanted = Wanted(ensemble.first.card.tracer, ensemble.first.card.reference_region)
     diagnoses = _diagnoses(bids_dir, config)
     pairs = measured_pairs(output_dir, wanted, diagnoses)
@@ -69,14 +78,14 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     if not targets:
         _say("nothing to do: no T1w is without PET, or the options leave none; --synthesize all takes those with PET")
         return NOTHING_TO_DO
-    recipe = _recipe(ensemble, output_dir, config)
+    recipe = recipe_of(config, ensemble, output_dir)
     _check_manufacturers(targets, recipe)
     if config.execution.dry_run:
         for target in targets:
             _say(f"would make {target.names.suvr}")
         return DONE
     write_bidsignore(output_dir)
-    recipe = _with_yardsticks(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
+    recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
     return _run(targets, recipe, config, started)
 
 
@@ -105,38 +114,6 @@ def _is_chosen(target: Target, chosen: Selection) -> bool:
     return of_participant and (not chosen.session_label or target.session in chosen.session_label)
 
 
-def _recipe(ensemble: Ensemble, output_dir: Path, config: Configuration) -> Recipe:
-    from tau_pipeline.synthesis.evaluate import Evaluation
-    from tau_pipeline.synthesis.outputs import Recipe
-    from tau_pipeline.synthesis.predict import Inference
-
-    given = config.synthesis
-    inference = Inference(
-        flips=given.test_time_flips,
-        memory=given.prediction_memory,
-        window=given.window_side,
-        overlap=given.window_overlap,
-        device=config.training.device,
-        available_mb=config.execution.mem_mb,
-    )
-    evaluation = Evaluation(
-        data_range=given.suvr_range,
-        hot_suvr=given.hot_suvr,
-        lesion_ml=given.lesion_volume,
-        seed=config.settings.random_seed,
-    )
-    return Recipe(
-        ensemble=ensemble,
-        output_dir=output_dir,
-        settings_hash=config.settings.hash(),
-        as_manufacturer=given.as_manufacturer,
-        unknown=config.group.unknown_manufacturer,
-        refuse_unlike=given.unlike_training == "refuse",
-        inference=inference,
-        evaluation=evaluation,
-    )
-
-
 def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
     """Refuse a call with which no scan at all can be made: no manufacturer, or one that the model does not know."""
     from tau_pipeline.synthesis.outputs import manufacturer_of
@@ -151,17 +128,13 @@ def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
         raise problems[0]
 
 
-def _with_yardsticks(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Recipe:
+def _with_measures(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Recipe:
     """Add calibration and yardsticks: of the model folder, or found on the measured scans of these derivatives."""
     calibration = _calibration(recipe.ensemble, pairs, cache_dir, recipe.inference)
     if calibration is None:
         _say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
-        _say(
-            f"90 % intervals hold {calibration.coverage_voxels:.0%} of the voxels and "
-            f"{calibration.coverage_regions:.0%} of the regions of the {calibration.coverage_on} "
-            f"({calibration.n_coverage} participants)"
-        )
+        _say(calibration.in_words())
     return replace(recipe, calibration=calibration, yardsticks=_yardsticks(recipe.ensemble, pairs, cache_dir))
 
 
@@ -172,7 +145,7 @@ def _calibration(
 
     if len(ensemble.folders) == 1 and inference.flips:
         stored = Calibration.load(ensemble.folders[0])
-        if stored is not None:
+        if stored is not None and stored.models == ensemble.hash:
             return stored
     return calibrate(ensemble, pairs, cache_dir, inference)
 
@@ -190,42 +163,144 @@ def _yardsticks(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> Y
     return fit_yardsticks(ensemble.first, pairs, cache_dir)
 
 
+@dataclass
+class _Nodes(engine.NodeTimes):
+    """What happened to the nodes; remembers those that are done, by the name of their scan, and moves a bar."""
+
+    bar: tqdm | None = None
+    done: dict[str, pe.Node] = field(default_factory=dict)
+
+    def __call__(self, node: pe.Node, status: str) -> None:
+        super().__call__(node, status)
+        if status == "end":
+            self.done[_key(node)] = node
+        if status != "start" and self.bar is not None:
+            self.bar.update()
+
+
+def _key(node: pe.Node) -> str:
+    return str(node.inputs.target.names.key)
+
+
 def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, started: float) -> int:
-    from tqdm import tqdm
-
-    from tau_pipeline.synthesis.outputs import make_synthetic
-
-    scores: list[ScanScores] = []
-    measured: list[Pair] = []
-    failed: dict[str, str] = {}
-    for target in tqdm(targets, desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()):
-        key = target.names.key
-        error_path(recipe.output_dir, key).unlink(missing_ok=True)
-        try:
-            scores += make_synthetic(target, recipe)
-            measured += target.measured
-        except Exception as exc:
-            # Whatever it is, this scan is not done, the others can be, and the reason must reach the user.
-            failed[key] = _record(recipe.output_dir, key, exc)
-            if config.execution.stop_on_first_crash:
-                break
+    output_dir = recipe.output_dir
+    _before(targets, output_dir)
+    nodes = _executed(targets, recipe, config)
+    failed = {
+        _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
+        for node in nodes.failed.values()
+    }
+    _tell_states(targets, nodes, failed, output_dir)
+    done = [target for target in targets if target.names.key in nodes.done]
+    scores: list[ScanScores] = [
+        score for target in done for score in nodes.done[target.names.key].result.outputs.scores
+    ]
     if scores:
-        _write_report(_evaluated(scores, measured, recipe), recipe)
-    done = len(targets) - len(failed)
-    _say(f"{done} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
+        _write_report(_evaluated(scores, [pair for target in done for pair in target.measured], recipe), recipe)
+    failed |= _write_pages(targets, output_dir)
+    write_methods(output_dir)
+    _say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
     for key, message in failed.items():
         _say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
-    _say(f"tables: {recipe.output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
+    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
     return SOME_FAILED if failed else DONE
 
 
-def _record(output_dir: Path, key: str, exc: Exception) -> str:
-    message = str(exc) or type(exc).__name__
-    content = {"scan": key, "step": "synthesis", "error": type(exc).__name__, "message": message}
-    if not isinstance(exc, TauPipelineError):
-        content["traceback"] = traceback.format_exc()
-    write_json(content, error_path(output_dir, key))
-    return message
+def _before(targets: Sequence[Target], output_dir: Path) -> None:
+    """Take the records of earlier failures away, and note that no scan is finished."""
+    for target in targets:
+        error_path(output_dir, target.names.key).unlink(missing_ok=True)
+    update_status(output_dir, {target.names.key: _status_of(target) for target in targets})
+
+
+def _status_of(target: Target) -> ScanStatus:
+    return ScanStatus(
+        target.names.key,
+        stem=target.names.key.removesuffix("_desc-synthSUVR"),
+        session=target.session,
+        tracer=target.tracer,
+        manufacturer=target.manufacturer,
+        source="synthetic",
+    )
+
+
+def _tell_states(targets: Sequence[Target], nodes: _Nodes, failed: Mapping[str, str], output_dir: Path) -> None:
+    seconds = {_key(node): nodes.seconds.get(node.fullname) for node in nodes.done.values()}
+    found = {}
+    for target in targets:
+        key, status = target.names.key, _status_of(target)
+        if key in nodes.done:
+            status = replace(status, state="done", reason="", minutes=round((seconds[key] or 0.0) / 60, 2))
+        elif key in failed:
+            status = replace(status, reason=failed[key])
+        found[key] = status
+    update_status(output_dir, found)
+
+
+def _executed(targets: Sequence[Target], recipe: Recipe, config: Configuration) -> _Nodes:
+    """Run the participants' graphs; whatever fails in one scan, the others are made."""
+    from tqdm import tqdm
+
+    from tau_workflows.synthesis import init_synthetic_scans_wf
+
+    execution = config.execution
+    measures_dir = execution.work_dir.absolute() / f"synthesis_{recipe.ensemble.hash}"
+    _save_measures(recipe, measures_dir)
+    wf = init_synthetic_scans_wf(targets, recipe.output_dir, measures_dir, config)
+    engine.set_verbosity(execution.verbose)
+    engine.configure(wf, execution.work_dir, execution.stop_on_first_crash)
+    with tqdm(total=len(targets), desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()) as bar:
+        nodes = _Nodes(bar=bar)
+        _execute(wf, execution, nodes)
+    return nodes
+
+
+def _save_measures(recipe: Recipe, folder: Path) -> None:
+    """Put calibration and yardsticks where the nodes find them."""
+    from tau_pipeline.synthesis import uncertainty, yardsticks
+
+    for name in (uncertainty.FILE, yardsticks.FILE):
+        (folder / name).unlink(missing_ok=True)
+    for measure in (recipe.calibration, recipe.yardsticks):
+        if measure is not None:
+            measure.save(folder)
+
+
+def _execute(wf: pe.Workflow, execution: Execution, nodes: _Nodes) -> None:
+    """Run a configured workflow, one node after another unless ``use_plugin`` says otherwise.
+
+    A network takes all threads, or the GPU, so that two at a time would only wait for each other; and in this process,
+    since one that is forked after torch has computed may hang.
+    """
+    from nipype.pipeline.plugins import LinearPlugin
+
+    if execution.use_plugin is not None:
+        engine.execute(wf, execution, nodes)
+        return
+    try:
+        wf.run(plugin=LinearPlugin(plugin_args={"status_callback": nodes}))
+    except Exception:
+        # Nipype raises the first node's error again when all is over; each has its own record by then.
+        if not nodes.failed:
+            raise
+
+
+def _record(output_dir: Path, key: str, record: Mapping[str, Any]) -> str:
+    write_json({"scan": key, **record}, error_path(output_dir, key))
+    return str(record["message"])
+
+
+def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
+    """Write the participants' pages again; returns what went wrong, by the key of its record."""
+    failed = {}
+    for label in dict.fromkeys(target.names.entities["sub"] for target in targets):
+        key = f"sub-{label}_page"
+        error_path(output_dir, key).unlink(missing_ok=True)
+        try:
+            write_participant_report(output_dir, label)
+        except TauPipelineError as exc:
+            failed[key] = _record(output_dir, key, {"step": "page", "error": type(exc).__name__, "message": str(exc)})
+    return failed
 
 
 def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: Recipe) -> Report:
