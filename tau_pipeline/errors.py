@@ -7,6 +7,22 @@ to do. It stands alone: the user sees it without a traceback.
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+_shown = reprlib.Repr()
+_shown.maxlevel, _shown.maxlist, _shown.maxtuple, _shown.maxdict = 3, 8, 8, 4
+_shown.maxstring = _shown.maxlong = _shown.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value that was found, for a message: as Python writes it, but never longer than a line or two.
+
+    >>> shown("4800"), shown([1] * 100)
+    ("'4800'", '[1, 1, 1, 1, 1, 1, 1, 1, ...]')
+    """
+    return _shown.repr(value)
+
 
 class TauPipelineError(Exception):
     """Base of all errors that this package raises on purpose."""

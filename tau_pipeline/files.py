@@ -84,6 +84,8 @@ def read_json(path: AnyPath) -> dict[str, Any]:
         raise MissingInputError(f"there is no file {path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as exc:
+        raise DamagedFileError(f"{path} is not usable JSON (it is nested too deeply); mend the file") from exc
     except (OSError, ValueError) as exc:
         raise DamagedFileError(f"{path} is not valid JSON ({exc}); mend the file") from exc
     if not isinstance(content, dict):

@@ -200,6 +200,8 @@ def estimate_fwhm(pet_img: Volume) -> float:
     if data.ndim != 3 or data.std() == 0:
         raise ImageError(f"the resolution of an empty image, or one of shape {data.shape}, cannot be estimated")
     frequency, power = _radial_power(data, voxel_size_mm(pet_img))
+    if not len(frequency):
+        raise ImageError("the resolution cannot be estimated: the voxels are too large; state it in the sidecar")
     noise = power[frequency > 0.85 * frequency.max()].min()
     band = (frequency > 0.02) & (frequency < 0.12)
     drowned = band & (power < 4 * noise)

@@ -7,12 +7,12 @@ values out of it and refuse wrong types with one sentence.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tau_pipeline.errors import MetadataError
+from tau_pipeline.errors import MetadataError, shown
 from tau_pipeline.files import read_json
 
 #: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
@@ -101,7 +101,7 @@ def text_value(metadata: Mapping[str, Any], key: str) -> str | None:
     if _missing(value):
         return None
     if not isinstance(value, str):
-        raise MetadataError(f"{key} is {value!r}; a text is needed")
+        raise MetadataError(f"{key} is {shown(value)}; a text is needed")
     return value.strip() or None
 
 
@@ -111,12 +111,14 @@ def bool_value(metadata: Mapping[str, Any], key: str) -> bool | None:
     if _missing(value):
         return None
     if not isinstance(value, bool):
-        raise MetadataError(f"{key} is {value!r}; true or false is needed (without quotation marks)")
+        raise MetadataError(f"{key} is {shown(value)}; true or false is needed (without quotation marks)")
     return value
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # A whole number in JSON may have any length; one that no float holds is none here.
+    limit = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -limit <= value <= limit
 
 
 def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
@@ -125,7 +127,7 @@ def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
     if _missing(value):
         return None
     if value is None or not _number(value):
-        raise MetadataError(f"{key} is {value!r}; a number is needed")
+        raise MetadataError(f"{key} is {shown(value)}; a number is needed")
     return float(value)
 
 
@@ -139,7 +141,7 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
         return None
     value = [value] if _number(value) else value
     if not isinstance(value, list) or not all(_number(item) for item in value):
-        raise MetadataError(f"{key} is {value!r}; a list of numbers is needed, one for each frame")
+        raise MetadataError(f"{key} is {shown(value)}; a list of numbers is needed, one for each frame")
     return tuple(float(item) for item in value)
 
 

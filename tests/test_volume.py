@@ -1,5 +1,6 @@
 import errno
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -169,13 +170,86 @@ def test_a_damaged_file_is_named_in_one_sentence(tmp_path):
         assert isinstance(caught.value, OSError), name
 
 
-def test_the_shape_is_read_from_the_header_alone(tmp_path):
-    path = stored(tmp_path / "x.nii", values((3, 4, 5, 2, 1)))
-    path.write_bytes(path.read_bytes()[:360])
-    assert read_shape(path) == (3, 4, 5, 2)
+def test_the_shape_is_without_trailing_axes_of_one(tmp_path):
+    assert read_shape(stored(tmp_path / "x.nii", values((3, 4, 5, 2, 1)))) == (3, 4, 5, 2)
     (tmp_path / "text.nii").write_bytes(b"no image")
     with pytest.raises(DamagedFileError, match=r"text\.nii is damaged"):
         read_shape(tmp_path / "text.nii")
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.mgh", "x.mgz"])
+def test_a_file_that_is_cut_off_is_found_before_its_voxels_are_read(tmp_path, name):
+    data, path = values((20, 20, 20)), tmp_path / name
+    (nib.MGHImage if ".mg" in name else nib.Nifti1Image)(data, np.eye(4)).to_filename(path)
+    assert read_shape(path) == data.shape
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(DamagedFileError):
+        read_shape(path)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("side", [1000, 30000])
+def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path, name, side):
+    content = bytearray(nib.Nifti1Image(values(), np.eye(4)).to_bytes())
+    content[42:48] = np.array([side] * 3, "<i2").tobytes()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(bytes(content)) if name.endswith(".gz") else bytes(content))
+    tracemalloc.start()
+    try:
+        for read in (read_shape, load_volume):
+            with pytest.raises(DamagedFileError, match=r"cut off: it ha|cut off: it holds"):
+                read(path)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_unpacks_without_end_is_refused_before_it_fills_the_memory(tmp_path):
+    bomb = gzip.compress(bytes(32 << 20)) * 100
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(nib.Nifti1Image(values(), np.eye(4)).to_bytes()) + bomb)
+    with pytest.raises(DamagedFileError, match="goes on long after its last voxel"):
+        load_volume(path)
+
+
+def test_zeros_after_the_compressed_image_are_no_damage(tmp_path):
+    path = stored(tmp_path / "x.nii.gz", values())
+    path.write_bytes(path.read_bytes() + bytes(512))
+    assert read_shape(path) == SHAPE
+    np.testing.assert_array_equal(np.asarray(load_volume(path).dataobj), values())
+
+
+def spoilt(affine: np.ndarray, row: int, column: int, value: float) -> np.ndarray:
+    changed = affine.copy()
+    changed[row, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("affine", "sentence"),
+    [
+        (spoilt(np.eye(4), 0, 0, 1e38), "no head has"),
+        (spoilt(np.eye(4), 0, 0, 1e-5), "no head has"),
+        (spoilt(np.eye(4), 1, 3, 1e9), "no head has"),
+        (spoilt(np.eye(4), 2, 2, np.nan), "singular or non-finite"),
+        (np.array([[1, 1, 0, 0], [0, 1e-5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "nearly in one plane"),
+    ],
+)
+def test_a_grid_that_holds_no_head_is_found_in_the_header(tmp_path, affine, sentence):
+    path = stored(tmp_path / "x.nii", values())
+    content = bytearray(path.read_bytes())
+    content[280:328] = affine[:3].astype("<f4").tobytes()
+    content[254:256] = np.array(2, "<i2").tobytes()
+    path.write_bytes(content)
+    for read in (read_shape, load_volume):
+        with pytest.raises(ImageError, match=sentence):
+            read(path)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
+def test_values_that_are_no_real_numbers_are_found_in_the_header(tmp_path, dtype):
+    with pytest.raises(ImageError, match="one real number a voxel"):
+        read_shape(stored(tmp_path / "x.nii.gz", np.zeros(SHAPE, dtype)))
 
 
 def test_a_missing_file_is_named(tmp_path):
