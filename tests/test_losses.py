@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 
 import numpy as np
 import pytest
@@ -202,7 +203,16 @@ def test_the_gradient_is_that_of_finite_differences_also_at_minimum_and_maximum(
     assert all(gradient[0, 0, :, :, 0].flatten()[i].abs() > 0 for i in extremes)
 
 
-def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(features):
+@pytest.fixture
+def set_threads():
+    """Sets torch's number of threads; afterwards it is what it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(features, set_threads):
+    set_threads(1)
     prediction, target = volumes(2, 9, 9, 11)
     expected = value_and_gradient(PlanePerceptualLoss(features, chunk=22), prediction, target, "axial")
     for chunk in (1, 3, 7, None):
@@ -210,16 +220,71 @@ def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(feature
         assert_same(
             value_and_gradient(PlanePerceptualLoss(counted, chunk=chunk), prediction, target, "axial"), expected
         )
-        assert max(counted.images) == (chunk or 2)
+        assert max(counted.images) == (chunk or 1)
 
 
-def test_the_chunk_shrinks_with_free_memory(features, monkeypatch):
+def test_any_number_of_threads_gives_the_same_to_the_last_bit(features, set_threads):
+    prediction, target = volumes(2, 9, 10, 11)
+    loss = PlanePerceptualLoss(features)
+    found = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found.append(value_and_gradient(loss, prediction, target, "axial"))
+        assert torch.get_num_threads() == threads
+    for value, gradient in found[1:]:
+        assert value == found[0][0]
+        assert torch.equal(gradient, found[0][1])
+
+
+class _Crowd(nn.Module):
+    """Features that know how many slices were with them at the same time, and in which precision."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features, self.here, self.most, self.precisions = features, 0, 0, set()
+
+    def forward(self, images):
+        self.here += len(images)
+        self.most = max(self.most, self.here)
+        time.sleep(0.02)
+        self.here -= len(images)
+        responses = self.features(images)
+        self.precisions.add(torch.is_autocast_enabled("cpu"))
+        return responses
+
+
+def test_threads_share_a_chunk_and_keep_autocast(features, set_threads):
+    set_threads(2)
+    prediction, target = volumes(1, 9, 9, 11)
+    for chunk, most in ((None, 2), (1, 1), (4, 4)):
+        crowd = _Crowd(features)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value_and_gradient(PlanePerceptualLoss(crowd, chunk=chunk), prediction, target, "axial")
+        assert crowd.most == most
+        assert crowd.precisions == {True}
+
+
+def test_an_error_in_a_thread_reaches_the_caller(features, set_threads):
+    set_threads(2)
+    prediction, target = volumes(1, 9, 9, 11)
+
+    class Broken(nn.Module):
+        def forward(self, images):
+            raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        PlanePerceptualLoss(nn.Sequential(features, Broken()))(prediction, target, "axial")
+    assert torch.get_num_threads() == 2
+
+
+def test_the_chunk_shrinks_with_free_memory(features, monkeypatch, set_threads):
+    set_threads(2)
     prediction, target = volumes(1, 9, 9, 9)
-    for free, largest in ((10**12, 2), (1, 1)):
+    for free, most in ((10**12, 2), (1, 1)):
         monkeypatch.setattr(perceptual, "_free_bytes", lambda _device, free=free: free)
-        counted = _Counting(features)
-        PlanePerceptualLoss(counted)(prediction, target, "axial")
-        assert max(counted.images) == largest
+        crowd = _Crowd(features)
+        PlanePerceptualLoss(crowd)(prediction, target, "axial")
+        assert crowd.most == most
 
 
 def test_without_need_of_a_gradient_none_is_computed_and_the_value_is_the_same(features):

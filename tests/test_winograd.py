@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, with_winograd
+from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, transformed, with_winograd
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,15 @@ def test_small_whole_numbers_are_convolved_exactly():
     direct.weight.copy_(2 * torch.randint(-3, 4, direct.weight.shape))  # even, since the transform halves sums
     images = torch.randint(-9, 10, (2, 3, 6, 9)).float()
     assert torch.equal(WinogradConvolution(direct)(images), direct(images))
+
+
+def test_weights_that_change_are_used_as_they_are_now():
+    direct = frozen_convolution()
+    ours, images = WinogradConvolution(direct), torch.randn(1, 3, 8, 8)
+    before = ours(images)
+    direct.weight.mul_(2)
+    torch.testing.assert_close(ours(images), direct(images), rtol=1e-5, atol=2e-6)
+    assert not torch.allclose(ours(images), before)
 
 
 def test_other_precisions_are_convolved_directly():
@@ -73,5 +82,5 @@ def test_only_plain_convolutions_with_many_channels_are_replaced(other):
 def test_images_stay_as_they_are():
     images = torch.randn(1, 2, 5, 5)
     before = images.clone()
-    convolve(images, torch.randn(4, 2, 3, 3))
+    convolve(images, transformed(torch.randn(4, 2, 3, 3)))
     assert torch.equal(images, before)

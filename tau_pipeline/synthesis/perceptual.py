@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.synthesis.features import frozen, grey_input
+from tau_pipeline.synthesis.parallel import in_threads
 from tau_pipeline.synthesis.schedule import PLANES, Plane, plane_at
 from tau_pipeline.synthesis.winograd import with_winograd
 
@@ -32,8 +33,8 @@ EPSILON = 1e-8
 EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
 SMALLEST_SIDE = 8
-#: Slices at a time, at most: on a CPU more save a few per cent of time and cost 15 MB each (docs/perceptual-loss.md).
-_LARGEST_CHUNK = {"cpu": 2, "cuda": 64}
+#: Slices that a GPU takes at a time, at most. A CPU takes one for each of torch's threads.
+_LARGEST_CHUNK = 64
 
 
 class _Slices(NamedTuple):
@@ -61,7 +62,9 @@ class PlanePerceptualLoss(nn.Module):
         Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
         are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
     chunk
-        Slices that pass through the network together. None: by free memory, up to 2 on a CPU and 64 on a GPU.
+        Slices that are in memory together. None: by free memory, up to 64 on a GPU and one for each of torch's threads
+        on a CPU, where each thread takes slices of its own: that keeps all of them at work, and gives the same to the
+        last bit for any number of threads.
     empty_slices
         "skip": slices in which the target spans less than ``empty_fraction`` of its span over the whole volume have no
         weight and cost nothing, and the mean is over the others; a target without any other slice costs 0. "paper":
@@ -191,9 +194,17 @@ class PlanePerceptualLoss(nn.Module):
         value = weights.new_zeros(())
         gradient = _Slices(*(torch.zeros_like(part) for part in slices)) if wanted else None
         counted = weights.nonzero().squeeze(1)
-        for indices in counted.split(self.chunk or self._chunk_for(slices.images[:1])) if len(counted) else ():
-            distances, slopes = self._distances(slices.at(indices), targets.at(indices), wanted)
-            value += (distances * weights[indices]).sum()
+        if not len(counted):
+            return value, gradient
+        together = self.chunk or self._chunk_for(slices.images[:1])
+        workers = min(together, torch.get_num_threads()) if slices.images.device.type == "cpu" else 1
+        chunks = counted.split(together // workers)
+
+        def distances(indices: Tensor) -> tuple[Tensor, _Slices | None]:
+            return self._distances(slices.at(indices), targets.at(indices), wanted)
+
+        for indices, (found, slopes) in zip(chunks, in_threads(distances, chunks, workers), strict=True):
+            value += (found * weights[indices]).sum()
             for whole, part in zip(gradient or (), slopes or (), strict=True):
                 whole[indices] = part * weights[indices].view(-1, 1, 1, 1)
         return value, gradient
@@ -224,12 +235,12 @@ class PlanePerceptualLoss(nn.Module):
         return responses.to(slices.images.dtype)
 
     def _chunk_for(self, image: Tensor) -> int:
-        """Slices at a time so that their responses take a quarter of the free memory at most."""
+        """Slices together so that their responses take a quarter of the free memory at most."""
         key = (*image.shape, image.dtype, image.device)
         if key not in self._bytes_per_slice:
             self._bytes_per_slice[key] = _bytes_of_responses(self.features, image)
         fitting = _free_bytes(image.device) // 4 // self._bytes_per_slice[key]
-        return max(1, min(fitting, _LARGEST_CHUNK.get(image.device.type, 2)))
+        return max(1, min(fitting, torch.get_num_threads() if image.device.type == "cpu" else _LARGEST_CHUNK))
 
 
 class _ValueWithGradient(torch.autograd.Function):

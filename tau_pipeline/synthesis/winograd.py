@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 #: Channels from which on the saved products outweigh the transforms, measured with AVX2 (docs/perceptual-loss.md).
 _FEWEST_IN, _FEWEST_OUT = 128, 256
-#: Numbers of transformed kernels to have at a time: 4 MB, near what caches hold; less makes the products too small.
-_CACHE_FLOATS = 2**20
 #: From the three taps of a kernel along one axis to the four numbers of its transform.
 _KERNEL = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
 #: The same for the nine taps along both axes: (16, 9).
@@ -33,12 +31,14 @@ class WinogradConvolution(nn.Module):
     Parameters
     ----------
     convolution
-        A convolution for which `is_suitable` is true; its parameters are shared, not copied.
+        A convolution for which `is_suitable` is true; its parameters are shared, not copied. Its transformed kernels,
+        which take 16/9 of their memory, are made in the first call and kept, since making them takes as long as a slice.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.convolution = convolution
+        self._kernels: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Responses ``(N, O, H, W)`` to images ``(N, C, H, W)``; the gradient goes to the images alone."""
@@ -46,8 +46,15 @@ class WinogradConvolution(nn.Module):
         if images.device.type != "cpu" or images.dtype != torch.float32 or mixed:
             responses: Tensor = self.convolution(images)
             return responses
-        convolved: Tensor = _Convolve.apply(images, self.convolution.weight, self.convolution.bias)
+        convolved: Tensor = _Convolve.apply(images, self._transformed(), self.convolution.bias)
         return convolved
+
+    def _transformed(self) -> Tensor:
+        """The transformed kernels, made anew where the weights have been replaced or changed since."""
+        weight = self.convolution.weight
+        if self._kernels is None or self._kernels[0] is not weight or self._kernels[1] != weight._version:
+            self._kernels = (weight, weight._version, transformed(weight.detach()))
+        return self._kernels[2]
 
 
 def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -74,25 +81,31 @@ def with_winograd(features: nn.Module) -> nn.Module:
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight
-        responses = convolve(images, weight)
+    def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.kernels = kernels
+        responses = convolve(images, kernels)
         return responses if bias is None else responses.add_(bias[:, None, None])
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return convolve(outer[0], ctx.weight, adjoint=True), None, None
+        return convolve(outer[0], ctx.kernels, adjoint=True), None, None
 
 
-def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
+def transformed(weight: Tensor) -> Tensor:
+    """Kernels ``(O, C, 3, 3)`` in the form of `convolve`: ``(16, C, O)``."""
+    kernels = (_KERNEL_2D @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
+    return kernels.transpose(1, 2).contiguous()
+
+
+def convolve(images: Tensor, kernels: Tensor, adjoint: bool = False) -> Tensor:
     """Convolution with zeros around the images.
 
     Parameters
     ----------
     images
         ``(N, C, H, W)`` in float32; fastest where the channels lie closest (channels_last).
-    weight
-        Kernels ``(O, C, 3, 3)``. They are transformed anew in each call, since transformed they take twice the memory.
+    kernels
+        ``(16, C, O)``, as `transformed` makes them.
     adjoint
         Whether to apply the adjoint, which leads gradients back: a convolution with the kernels turned by 180 degrees
         and their channels swapped, from ``(N, O, H, W)`` to ``(N, C, H, W)``.
@@ -106,50 +119,44 @@ def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     rows, columns = (height + 1) // 2, (width + 1) // 2
     padded = images.new_zeros(n, 2 * rows + 2, 2 * columns + 2, channels)
     padded[:, 1 : height + 1, 1 : width + 1] = images.permute(0, 2, 3, 1)
-    tiles = _tiles(padded)
-    axis = 1 if adjoint else 0
-    shape = (n, weight.shape[axis], 2 * rows, 2 * columns)
-    responses = torch.empty(shape, memory_format=torch.channels_last)
-    # Some channels at a time: transformed kernels of all would take more memory than all the rest.
-    width_of_block = max(1, _CACHE_FLOATS // (16 * channels))
-    blocks = zip(weight.split(width_of_block, dim=axis), responses.split(width_of_block, dim=1), strict=True)
-    for kernels, block in blocks:
-        products = torch.bmm(tiles, _transformed(kernels, adjoint))
-        _put_together(products.view(4, 4, n, rows, columns, -1), block.permute(0, 2, 3, 1))
-    if (height, width) == responses.shape[2:]:
-        return responses
-    return responses[:, :, :height, :width].clone(memory_format=torch.channels_last)
+    # A kernel's transform has the first and last number swapped where the kernel is turned.
+    order = (3, 1, 2, 0) if adjoint else (0, 1, 2, 3)
+    products = torch.bmm(_tiles(padded, order), kernels.transpose(1, 2) if adjoint else kernels)
+    del padded
+    responses = images.new_empty(n, 2 * rows, 2 * columns, products.shape[2])
+    _put_together(products.view(4, 4, n, rows, columns, -1), order, responses)
+    if (height, width) != responses.shape[1:3]:
+        responses = responses[:, :height, :width].contiguous()
+    return responses.permute(0, 3, 1, 2)
 
 
 #: What each of the four numbers of a transformed tile is made of along one axis: two places, and the second's sign.
 _DIFFERENCES = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1))
 
 
-def _tiles(padded: Tensor) -> Tensor:
-    """Transformed tiles of 4 x 4 pixels, one every 2 pixels: ``(16, N * rows * columns, C)``."""
+def _tiles(padded: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Transformed tiles of 4 x 4 pixels, one every 2 pixels: ``(16, N * rows * columns, C)``.
+
+    ``order`` says at which place along an axis of a tile each of the four numbers goes.
+    """
     n, height, width, channels = padded.shape
     rows, columns = height // 2 - 1, width // 2 - 1
     tiles = padded.new_empty(4, 4, n, rows, columns, channels)
     lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in range(4)]
-    for of_line, (one, other, sign) in zip(tiles, _DIFFERENCES, strict=True):
+    for row, (one, other, sign) in zip(order, _DIFFERENCES, strict=True):
         line = torch.add(lines[one], lines[other], alpha=sign)
         places = [line[:, :, k : k + 2 * columns - 1 : 2] for k in range(4)]
-        for tile, (first, second, second_sign) in zip(of_line, _DIFFERENCES, strict=True):
-            torch.add(places[first], places[second], alpha=second_sign, out=tile)
+        for column, (first, second, second_sign) in zip(order, _DIFFERENCES, strict=True):
+            torch.add(places[first], places[second], alpha=second_sign, out=tiles[row, column])
     return tiles.view(16, -1, channels)
 
 
-def _transformed(weight: Tensor, adjoint: bool) -> Tensor:
-    """Kernels ``(O, C, 3, 3)`` for products with tiles: ``(16, C, O)``, or ``(16, O, C)`` of the adjoint."""
-    transform = _KERNEL_2D.flip(1) if adjoint else _KERNEL_2D
-    kernels = (transform @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
-    return kernels if adjoint else kernels.transpose(1, 2)
-
-
-def _put_together(products: Tensor, pixels: Tensor) -> None:
+def _put_together(products: Tensor, order: tuple[int, ...], pixels: Tensor) -> None:
     """Write output tiles of 2 x 2 pixels, from products ``(4, 4, N, rows, columns, O)``, to ``(N, H, W, O)``."""
-    upper = (products[0] + products[1]).add_(products[2])
-    lower = (products[1] - products[2]).sub_(products[3])
+    first, second, third, fourth = (products[k] for k in order)
+    upper = (first + second).add_(third)
+    lower = (second - third).sub_(fourth)
     for a, line in enumerate((upper, lower)):
-        torch.add(line[0], line[1], out=pixels[:, a::2, 0::2]).add_(line[2])
-        torch.sub(line[1], line[2], out=pixels[:, a::2, 1::2]).sub_(line[3])
+        first, second, third, fourth = (line[k] for k in order)
+        torch.add(first, second, out=pixels[:, a::2, 0::2]).add_(third)
+        torch.sub(second, third, out=pixels[:, a::2, 1::2]).sub_(fourth)
