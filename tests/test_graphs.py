@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tau_pipeline.training_settings import Training
 from tau_workflows.anat import init_anat_wf
 from tau_workflows.job import ParticipantJob
 from tau_workflows.pet import init_pet_wf
+from tau_workflows.study import init_study_wf
 from tau_workflows.subject import init_subject_wf
 from tau_workflows.synthesis import init_synthesis_wf, init_synthetic_scans_wf
 
@@ -33,6 +35,7 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "subject": init_subject_wf(job),
+        "study": init_study_wf([job, replace(job, participant="02")], folder / "model", Configuration()),
         "synthesis": init_synthesis_wf(folder, folder / "model", Configuration()),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), folder, folder, Configuration()),
     }
@@ -75,9 +78,11 @@ def needed(node: pe.Node) -> list[str]:
     return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
-@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthesis", "synthetic scans"])
+@pytest.mark.parametrize(
+    "name", ["anat", "anat with FreeSurfer", "pet", "subject", "study", "synthesis", "synthetic scans"]
+)
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
-    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "synthetic scans")) == []
+    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "study", "synthetic scans")) == []
 
 
 def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_a_gpu_where_one_is_wanted(

@@ -196,6 +196,16 @@ def test_a_call_that_cannot_be_done_is_one_sentence(
     assert not (tmp_path / "model/model.json").exists()
 
 
+def test_missing_weights_of_features_are_told_before_any_image_is_read_and_the_folder_stays_free(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    wrong = {"perceptual_features": "pretrained", "perceptual_weights_file": tmp_path / "none.pth"}
+    with pytest.raises(MissingInputError, match=r"none\.pth"):
+        run_training(*cohort, config(tmp_path, **wrong, cache_dir=tmp_path / "cache"))
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "cache").exists()
+
+
 def test_folders_that_hold_nothing_are_refused(cohort: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="run the participant level first"):
         run_training(cohort[0], tmp_path, config(tmp_path))

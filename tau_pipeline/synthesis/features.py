@@ -291,6 +291,7 @@ def _downloaded(url: str, target: Path) -> Path:
     except (OSError, RuntimeError) as exc:
         raise MissingInputError(
             f"the weights of VGG-16 are not in {target.parent} and cannot be downloaded ({exc}); put {target.name} "
-            f"(from {url}) into that folder, or give the path of a copy, or ask for random features"
+            f"(from {url}) into that folder, or give the path of a copy (perceptual_weights_file), or ask for random "
+            "features (perceptual_features)"
         ) from exc
     return target

@@ -121,6 +121,8 @@ def train(
     """
     out_dir = Path(out_dir)
     with processes(settings.device) as group:
+        # First of all, so that weights that are missing are told before hours of reading, and the folder stays free.
+        loss = training_loss(settings, group.device)
         claim_folder(out_dir, settings, pairs, seed, group)
         data = training_data(settings, pairs, out_dir, seed, strangers, group)
         require_validation(settings, data)
@@ -129,7 +131,6 @@ def train(
         group.same_as_first(system)
         if settings.activation_checkpointing:
             checkpoint_activations(system.generator)
-        loss = training_loss(settings, group.device)
         run = Run(TrainingState(system, settings, group.device), data, loss, settings, seed, out_dir, group)
         run.state.resume(out_dir / CHECKPOINTS)
         fit(run)
