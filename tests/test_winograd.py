@@ -37,6 +37,16 @@ def test_small_whole_numbers_are_convolved_exactly():
     assert torch.equal(WinogradConvolution(direct)(images), direct(images))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 7, 9)])
+def test_a_relu_in_place_may_follow(shape, bias):
+    direct = frozen_convolution(bias=bias)
+    images = torch.randn(shape).requires_grad_()
+    found, expected = (nn.ReLU(inplace=True)(layer(images)) for layer in (WinogradConvolution(direct), direct))
+    gradients = [torch.autograd.grad(responses.sum(), images)[0] for responses in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=5e-6)
+
+
 def test_weights_that_change_are_used_as_they_are_now():
     direct = frozen_convolution()
     ours, images = WinogradConvolution(direct), torch.randn(1, 3, 8, 8)

@@ -32,7 +32,7 @@ class WinogradConvolution(nn.Module):
     ----------
     convolution
         A convolution for which `is_suitable` is true; its parameters are shared, not copied. Its transformed kernels,
-        which take 16/9 of their memory, are made in the first call and kept, since making them takes as long as a slice.
+        which take 16/9 of their memory, are made in the first call and kept: making them takes as long as a slice.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -123,11 +123,12 @@ def convolve(images: Tensor, kernels: Tensor, adjoint: bool = False) -> Tensor:
     order = (3, 1, 2, 0) if adjoint else (0, 1, 2, 3)
     products = torch.bmm(_tiles(padded, order), kernels.transpose(1, 2) if adjoint else kernels)
     del padded
-    responses = images.new_empty(n, 2 * rows, 2 * columns, products.shape[2])
-    _put_together(products.view(4, 4, n, rows, columns, -1), order, responses)
-    if (height, width) != responses.shape[1:3]:
-        responses = responses[:, :height, :width].contiguous()
-    return responses.permute(0, 3, 1, 2)
+    # Not made as a view: what comes after may be a ReLU in place, which a view from here would not bear.
+    responses = torch.empty((n, products.shape[2], 2 * rows, 2 * columns), memory_format=torch.channels_last)
+    _put_together(products.view(4, 4, n, rows, columns, -1), order, responses.permute(0, 2, 3, 1))
+    if (height, width) == responses.shape[2:]:
+        return responses
+    return responses[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 #: What each of the four numbers of a transformed tile is made of along one axis: two places, and the second's sign.
