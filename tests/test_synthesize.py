@@ -205,6 +205,16 @@ def test_agreement_is_reported_by_scan_split_and_region_with_baselines(everybody
     assert {"pearson_r", "icc21", "icc31", "bias", "limit_low", "auc"} <= set(regions.columns)
 
 
+def test_every_column_of_the_tables_of_agreement_is_explained(everybody):
+    root, _ = everybody
+    tables = [*(root / "out/group").glob("synthSUVR_*.tsv"), *(root / "out").rglob("*_agreement.tsv")]
+    assert len(tables) == 4 + len(PEOPLE) - len(WITHOUT_PET)
+    for path in tables:
+        said = read_json(path.with_suffix(".json"))
+        assert list(said) == list(read_tsv(path).columns)
+        assert all(len(one["Description"]) > 4 for one in said.values())
+
+
 def test_the_calibration_and_its_coverage_are_written_down(everybody):
     root, _ = everybody
     content = read_json(root / "out/group/synthSUVR_uncertainty.json")

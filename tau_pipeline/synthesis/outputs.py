@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ from tau_pipeline.synthesis.targets import Target
 from tau_pipeline.synthesis.uncertainty import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.yardsticks import Yardsticks, t1w_figures, unlike_training
 from tau_pipeline.synthesis_figures import agreement_figure, figures_of_merit
-from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS, SyntheticSidecar
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS, SyntheticSidecar, agreement_columns
 from tau_pipeline.volume import Volume, image_on, load_volume, require_same_grid, save_volume, voxel_volume_mm3
 
 NOT_CALIBRATED = (
@@ -317,35 +316,8 @@ def _write_agreement(target: Target, recipe: Recipe, scores: Sequence[ScanScores
         return
     table = pd.concat([each.scans for each in scores], ignore_index=True)
     table.insert(4, "split", recipe.ensemble.split_of(target.participant_id))
-    write_json(agreement_columns(table), sidecar_path(target.names.agreement))
+    write_json(agreement_columns(map(str, table.columns)), sidecar_path(target.names.agreement))
     write_tsv(table, target.names.agreement)
-
-
-def agreement_columns(table: pd.DataFrame) -> dict[str, Any]:
-    """The data dictionary of a table of agreement: the columns that it has."""
-    known = {
-        "split": "Split of the model's training that the participant was in; none for strangers.",
-        "predictor": "model, or a baseline: mean image of the training split, or of those with the same diagnosis.",
-        "ssim": "Structural similarity on the volume (Gaussian window, SD 1.5 voxels).",
-        "psnr": "Peak signal-to-noise ratio on the volume, in dB.",
-        "mae": "Mean absolute error of SUVR.",
-        "rmse": "Root of the mean squared error of SUVR.",
-        "n_voxels": "Voxels in the mask.",
-        "data_range": "Range of SUVR that SSIM and PSNR are for.",
-        "mask": "Where they are computed.",
-    }
-    patterns = {
-        "_axial": "Mean over axial slices, weighted by their voxels in the mask.",
-        "dice_": "Dice coefficient of the voxels above this SUVR; n/a where neither map has any.",
-        "lesion_sensitivity_": "Part of the measured connected hot spots above this SUVR that the map finds.",
-        "lesion_precision_": "Part of the map's connected hot spots above this SUVR that were measured.",
-        "n_lesions_": "Number of measured connected hot spots above this SUVR.",
-    }
-    found: dict[str, Any] = {}
-    for name in map(str, table.columns):
-        text = known.get(name) or next((said for part, said in patterns.items() if part in name), None)
-        found[name] = {"Description": text or f"{name.replace('_', ' ')} of the measured scan."}
-    return found
 
 
 def _draw(target: Target, images: _Images, suvr: Volume, about: tuple[str, Sequence[ScanScores]]) -> None:

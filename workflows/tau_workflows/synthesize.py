@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.config import Configuration, Execution, Selection
-from tau_pipeline.derivatives import check_output_dir, error_path, write_bidsignore
+from tau_pipeline.derivatives import check_output_dir, error_path, sidecar_path, write_bidsignore
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.group import read_demographics
 from tau_pipeline.status import ScanStatus, update_status
+from tau_pipeline.synthetic_names import agreement_columns
 from tau_workflows import engine
 from tau_workflows.methods import write_methods
 from tau_workflows.report import write_participant_report
@@ -318,11 +319,13 @@ def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: R
 def _write_report(report: Report, recipe: Recipe) -> None:
     folder = recipe.output_dir / "group"
     for name in ("scans", "slices", "regions", "summary"):
-        write_tsv(getattr(report, name), folder / f"synthSUVR_{name}.tsv")
+        table, path = getattr(report, name), folder / f"synthSUVR_{name}.tsv"
+        write_json(agreement_columns(map(str, table.columns)), sidecar_path(path))
+        write_tsv(table, path)
     if recipe.calibration is not None:
         write_json(recipe.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")
-    table = report.summary
-    for row in table[table["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
+    summary = report.summary
+    for row in summary[summary["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
         known = f"{row.low:.3f} to {row.high:.3f}, " if math.isfinite(row.low) else ""
         people = f"{row.n_participants} participant{'s' * (row.n_participants != 1)}"
         _say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({known}{people})")
