@@ -193,17 +193,14 @@ def test_a_tensor_with_two_names_is_saved_under_both(tmp_path):
 # --- writing ---
 
 
-def test_other_files_stay_and_attachments_come_in(tmp_path):
+def test_other_files_of_the_folder_stay(tmp_path):
     folder = tmp_path / "m"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.pt").write_text("x")
-    (tmp_path / "log.tsv").write_text("epoch\n1\n")
-    attachments = {"log.tsv": tmp_path / "log.tsv", "figures/curve.png": tmp_path / "log.tsv"}
-    save_model(folder, system(), card(), STANDARDISATION, SPLITS, None, attachments)
+    save_model(folder, system(), card(), STANDARDISATION, SPLITS)
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert found == [
-        *("checkpoints/last.pt", "figures/curve.png", "log.tsv", "model.json", "splits.tsv"),
-        *("standardization.tsv", "weights.safetensors"),
+        *("checkpoints/last.pt", "model.json", "splits.tsv", "standardization.tsv", "weights.safetensors"),
     ]
     assert all(os.access(path, os.R_OK) and path.stat().st_mode & 0o044 for path in folder.glob("*.*"))
 

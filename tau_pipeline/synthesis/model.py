@@ -212,7 +212,6 @@ def save_model(
     normalisation: Normalisation,
     splits: pd.DataFrame,
     average: Mapping[str, Tensor] | None = None,
-    attachments: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write a model folder. Whatever ends the process, a folder that holds a card is whole.
 
@@ -230,8 +229,6 @@ def save_model(
         Table of `tau_pipeline.synthesis.splits`.
     average
         Averaged weights: a state dict of the system or of its generator.
-    attachments
-        Further files to copy in, by their name in the folder (``log.tsv``, ``figures/loss.png``).
 
     Returns
     -------
@@ -249,9 +246,6 @@ def save_model(
     folder = Path(folder)
     _check_matches(system, card, normalisation, splits)
     with _card_last(folder) as partial:
-        for name, file in (attachments or {}).items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, partial / name)
         needed = [_save_weights(system.state_dict(), partial / WEIGHTS)]
         probes = {WEIGHTS: probe(system.generator, card)}
         if average is not None:

@@ -51,11 +51,6 @@ class TrainLog:
         # With purge_step, readers drop the points of that step and later ones that an earlier process wrote.
         self._board = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=epoch)
 
-    @property
-    def rows(self) -> list[dict[str, Cell]]:
-        """Copies of all rows so far."""
-        return [dict(row) for row in self._rows]
-
     def add(self, row: Mapping[str, Cell]) -> None:
         """Append the row of one epoch; it is on the disk, complete, when this returns."""
         self._rows.append(dict(row))
