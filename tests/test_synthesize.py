@@ -329,6 +329,16 @@ def test_after_a_first_failure_the_rest_is_left_where_that_was_asked_for(study, 
     assert statuses["sub-08_trc-AV1451_desc-synthSUVR"].reason == NOT_FINISHED
 
 
+def test_another_plugin_of_nipype_can_run_the_nodes(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    (root / "out/sub-07/anat/sub-07_desc-brain_mask.nii.gz").unlink()
+    write_json({"plugin": "Linear"}, root / "plugin.json")
+    assert run(root, as_manufacturer="GE", use_plugin=root / "plugin.json") == 1
+    states = {key: status.state for key, status in all_statuses(root / "out").items()}
+    assert states == {"sub-07_trc-AV1451_desc-synthSUVR": "failed", "sub-08_trc-AV1451_desc-synthSUVR": "done"}
+
+
 def test_the_page_of_a_participant_shows_the_synthetic_scan_beside_the_measured_one(study, tmp_path, monkeypatch):
     root = tmp_path / "study"
     shutil.copytree(study, root)

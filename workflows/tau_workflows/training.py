@@ -144,12 +144,16 @@ def _summarise(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.uncertainty import Calibration
 
     figures = read_json(model_dir / "model.json")["figures"]
-    _say(f"trained {figures['epochs']} epochs in {seconds / 60:.1f} minutes")
+    _say(f"trained {_counted(figures['epochs'], 'epoch')} in {seconds / 60:.1f} minutes")
     if figures["test_scans"]:
         _say(
-            f"test split ({figures['test_scans']} scans): SSIM {figures['test_ssim']:.3f}, PSNR "
+            f"test split ({_counted(figures['test_scans'], 'scan')}): SSIM {figures['test_ssim']:.3f}, PSNR "
             f"{figures['test_psnr']:.1f} dB, regional error {figures['test_regional_error']:.3f} SUVR"
         )
     calibration = Calibration.load(model_dir)
     _say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
     _say(f"model: {model_dir}")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
