@@ -15,9 +15,10 @@ from toy_models import BY_MANUFACTURER, write_people
 from tau_pipeline import roi
 from tau_pipeline.config import Configuration, configuration
 from tau_pipeline.derivatives import BIDSIGNORE, write_dataset_files
-from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.errors import BusyError, MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.group import find_scans
+from tau_pipeline.lock import only_run
 from tau_pipeline.status import NOT_FINISHED, all_statuses
 from tau_pipeline.synthesis import outputs
 from tau_pipeline.synthesis.grid import Grid
@@ -327,6 +328,11 @@ def test_after_a_first_failure_the_rest_is_left_where_that_was_asked_for(study, 
     statuses = all_statuses(root / "out")
     assert "sub-07_desc-brain_mask" in statuses["sub-07_trc-AV1451_desc-synthSUVR"].reason
     assert statuses["sub-08_trc-AV1451_desc-synthSUVR"].reason == NOT_FINISHED
+
+
+def test_a_second_run_on_the_same_derivatives_is_refused_while_the_first_is_at_work(study):
+    with only_run(study / "out", "synthesize", "wait"), pytest.raises(BusyError, match="the level synthesize"):
+        run(study, as_manufacturer="GE")
 
 
 def test_another_plugin_of_nipype_can_run_the_nodes(study, tmp_path):

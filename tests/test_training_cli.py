@@ -22,8 +22,9 @@ from test_networks import needs_einops
 
 from tau_pipeline.config import Configuration, Execution, Group, Selection, Settings, configuration
 from tau_pipeline.derivatives import write_dataset_files
-from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.errors import BusyError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
+from tau_pipeline.lock import only_run
 from tau_pipeline.synthesis import train as training
 from tau_pipeline.synthesis.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.model import load_model
@@ -204,6 +205,14 @@ def test_missing_weights_of_features_are_told_before_any_image_is_read_and_the_f
         run_training(*cohort, config(tmp_path, **wrong, cache_dir=tmp_path / "cache"))
     assert not (tmp_path / "model").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_second_training_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    with only_run(tmp_path / "model", "train", "wait"), pytest.raises(BusyError, match="the level train"):
+        run_training(*cohort, config(tmp_path, loss="mse_ssim"))
 
 
 def test_folders_that_hold_nothing_are_refused(cohort: tuple[Path, Path], tmp_path: Path) -> None:

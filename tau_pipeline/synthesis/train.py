@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tau_pipeline.errors import DivergenceError, ImageError
+from tau_pipeline.lock import only_run
 from tau_pipeline.synthesis.interruption import interruption
 from tau_pipeline.synthesis.pairs import Pair
 from tau_pipeline.synthesis.processes import Processes, processes
@@ -114,6 +115,8 @@ def train(
     ------
     SettingError
         The folder holds a training with other settings, another seed or other scans.
+    BusyError
+        Another process trains in the folder.
     DivergenceError
         The training has left the numbers.
     TauPipelineError
@@ -123,23 +126,34 @@ def train(
     with processes(settings.device) as group:
         # First of all, so that weights that are missing are told before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
-        claim_folder(out_dir, settings, pairs, seed, group)
-        data = training_data(settings, pairs, out_dir, seed, strangers, group)
-        require_validation(settings, data)
-        seed_everything(seed)
-        system = build_system(settings.network, settings.network_preset, data.train.grid.shape).to(group.device)
-        group.same_as_first(system)
-        if settings.activation_checkpointing:
-            checkpoint_activations(system.generator)
-        run = Run(TrainingState(system, settings, group.device), data, loss, settings, seed, out_dir, group)
-        run.state.resume(out_dir / CHECKPOINTS)
-        fit(run)
-        run.state.use_best_weights()
-        scores = validate(run, "test")
-        if group.writes:
-            save_results(run, scores)
-        group.wait()
+        with _only_training(out_dir, group):
+            claim_folder(out_dir, settings, pairs, seed, group)
+            data = training_data(settings, pairs, out_dir, seed, strangers, group)
+            require_validation(settings, data)
+            seed_everything(seed)
+            system = build_system(settings.network, settings.network_preset, data.train.grid.shape).to(group.device)
+            group.same_as_first(system)
+            if settings.activation_checkpointing:
+                checkpoint_activations(system.generator)
+            run = Run(TrainingState(system, settings, group.device), data, loss, settings, seed, out_dir, group)
+            run.state.resume(out_dir / CHECKPOINTS)
+            fit(run)
+            run.state.use_best_weights()
+            scores = validate(run, "test")
+            if group.writes:
+                save_results(run, scores)
+            group.wait()
     return out_dir
+
+
+@contextmanager
+def _only_training(folder: Path, group: Processes) -> Iterator[None]:
+    """Refuse a second training in a model's folder while one is at work there."""
+    with ExitStack() as locks:
+        if group.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_run(folder, "train", "wait for it, or give another model_name"))
+        yield
 
 
 def fit(run: Run) -> None:

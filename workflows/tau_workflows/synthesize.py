@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from tau_pipeline.derivatives import check_output_dir, error_path, sidecar_path,
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.group import read_demographics
+from tau_pipeline.lock import only_run
 from tau_pipeline.status import ScanStatus, update_status
 from tau_pipeline.synthetic_names import agreement_columns
 from tau_workflows import engine
@@ -85,9 +87,20 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         for target in targets:
             _say(f"would make {target.names.suvr}")
         return DONE
-    write_bidsignore(output_dir)
-    recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
-    return _run(targets, recipe, config, started)
+    with _only_run(output_dir, config.execution.work_dir.absolute()):
+        write_bidsignore(output_dir)
+        recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
+        return _run(targets, recipe, config, started)
+
+
+@contextmanager
+def _only_run(*folders: Path) -> Iterator[None]:
+    """Refuse to work where another run does."""
+    with ExitStack() as locks:
+        for folder in dict.fromkeys(folders):
+            folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_run(folder, "synthesize", "wait for it; one run makes any number of scans"))
+        yield
 
 
 def _say(text: str) -> None:
