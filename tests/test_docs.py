@@ -1,38 +1,135 @@
-"""The Python in the how-to pages runs, on made-up results."""
+"""Every command and snippet of the README and the documentation runs, and says something that is true."""
 
 from __future__ import annotations
 
-import re
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from participant_results import MAKERS, write_cohort, write_scan
+from doc_blocks import DATA, MARKS, ROOT, RUN, SHOWN, Block, blocks, pages, run
+from truth_results import results_from_truth
 
-from tau_pipeline.files import write_tsv
-from tau_pipeline.group import find_scans, fit_cohort, read_demographics, status_table
-from tau_pipeline.standardize import save_standardizations
-from tau_pipeline.status import all_statuses
+TUTORIAL = ROOT / "docs" / "tutorial" / "first-hour.md"
+OTHERS = [page for page in pages() if page != TUTORIAL and any(b.language in RUN for b in blocks(page))]
+NOT_RUN = [block for page in pages() for block in blocks(page) if block.mark("not run") is not None]
+ALL = [block for page in pages() for block in blocks(page)]
+#: Pages beside which nothing else is shown: the cohort's tables need more than two participants, and registering a
+#: dozen heads takes a quarter of an hour; so the results of the others come from the truth.
+AFTER: dict[str, Callable[[Path], object]] = {
+    "results_from_truth": lambda folder: results_from_truth(folder / "study/bids", folder / "study/derivatives"),
+}
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-def python_of(page: Path) -> str:
-    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+def run_page(page: Path, folder: Path) -> list[str]:
+    """Run a page's blocks in order; what each printed."""
+    printed = []
+    for block in blocks(page):
+        done = run(block, folder)
+        printed.append(done.stdout if done else "")
+        if (after := block.mark("then")) is not None:
+            AFTER[after](folder)
+    return printed
 
 
-def test_the_python_of_standardising_by_manufacturer_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bids, out = write_cohort(tmp_path / "made")
-    write_scan(out, "01", MAKERS[0], 1)
-    (tmp_path / "cohort").mkdir()
-    out.rename(tmp_path / "cohort/derivatives")
-    out = tmp_path / "cohort/derivatives"
-    scans = find_scans(out)
-    fits = fit_cohort(scans, None, 5, "error")
-    write_tsv(status_table(scans, all_statuses(out), fits, read_demographics(bids)), out / "group/status.tsv")
-    save_standardizations(fits, out / "group/standardization.tsv")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(python_of(DOCS / "how-to/standardise-by-manufacturer.md"), "how-to", "exec"), {})
-    printed = capsys.readouterr().out
-    assert re.search(r"cortex_p90_z: manufacturer p = [0-9.e-]+, AD against others p = [0-9.e-]+", printed)
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.name)
+def test_every_block_says_what_it_is(block: Block) -> None:
+    assert block.language in (*RUN, *DATA, *SHOWN), "give the fence a language; text is for what is only shown"
+    assert {mark for mark, _ in block.marks} <= {*MARKS}
+    assert block.mark("then") in (None, *AFTER)
+    assert block.language in RUN or block.mark("not run") is None
+
+
+def test_no_comment_that_changes_a_run_stands_alone() -> None:
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        marks = sum(text.count(f"<!-- {mark}: ") for mark in MARKS)
+        assert marks == sum(len(block.marks) for block in blocks(page)), f"{name(page)} has a comment without a block"
+
+
+@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: block.name)
+def test_what_does_not_run_here_has_a_reason(block: Block) -> None:
+    reason = block.mark("not run")
+    assert reason
+    assert len(reason.split()) > 2
+    pytest.skip(reason)
+
+
+def test_most_blocks_are_run() -> None:
+    runnable = [block for block in ALL if block.language in RUN]
+    assert len(NOT_RUN) < len(runnable) / 3
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder in which the tutorial was followed, and what its blocks printed."""
+    folder = tmp_path_factory.mktemp("docs")
+    return folder, run_page(TUTORIAL, folder)
+
+
+@pytest.fixture
+def study(tutorial: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder as the tutorial left it, in the same place, since cached steps know their paths."""
+    folder, _ = tutorial
+    kept = folder.with_name(f"{folder.name}-kept")
+    if not kept.is_dir():
+        shutil.copytree(folder, kept, symlinks=True)
+    else:
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder, symlinks=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_and_finds_the_disease(tutorial: tuple[Path, list[str]]) -> None:
+    folder, printed = tutorial
+    model = pd.read_csv(folder / "study/model_pandas.csv", index_col=0)
+    # The simulation gives patients with dementia more tau than controls.
+    assert model.loc["AD", "estimate"] > 0
+    assert model.loc["AD", "p"] < 0.05
+    assert "correlation of measured SUVR with the true uptake: 0.9" in printed[-1]
+
+
+@pytest.mark.slow
+def test_r_and_pandas_agree(tutorial: tuple[Path, list[str]]) -> None:
+    if shutil.which("Rscript") is None:
+        pytest.skip("Rscript is not installed, so the R blocks of the tutorial did not run")
+    folder, _ = tutorial
+    ours = pd.read_csv(folder / "study/model_pandas.csv", index_col=0)
+    theirs = pd.read_csv(folder / "study/model_R.csv", index_col=0)
+    rows = {
+        "intercept": "(Intercept)",
+        "MCI": "diagnosisMCI",
+        "AD": "diagnosisAD",
+        "age": "I(age - mean(age))",
+        "male": "sexM",
+    }
+    for our_name, their_name in rows.items():
+        estimate, _, t, p = theirs.loc[their_name]
+        assert ours.loc[our_name].tolist() == pytest.approx([estimate, t, p], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", OTHERS, ids=name)
+def test_the_blocks_of_a_page_run(page: Path, study: Path) -> None:
+    run_page(page, study)
+
+
+@pytest.mark.slow
+def test_every_key_of_the_sidecars_is_in_the_reference(tutorial: tuple[Path, list[str]]) -> None:
+    folder, _ = tutorial
+    described = (ROOT / "docs/reference/sidecars.md").read_text(encoding="utf-8")
+    sidecars = [
+        path
+        for path in (folder / "study/derivatives/sub-01").rglob("*.json")
+        if path.name.endswith(("_pet.json", "_T1w.json", "_mask.json", "_dseg.json"))
+    ]
+    keys = {key for path in sidecars for key in json.loads(path.read_text(encoding="utf-8"))}
+    assert len(sidecars) >= 5
+    assert sorted(key for key in keys if f"`{key}`" not in described) == []

@@ -1,0 +1,556 @@
+"""Write the pages that are made from the code: the reference, and the graph in workflows/README.md.
+
+``make docs`` runs this before it builds the site. ``tests/test_reference_pages.py`` compares the files with what comes
+out here, so that they cannot grow old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+
+import graph as graphs  # noqa: E402
+
+from tau_pipeline import atlas, errors, frames, group, group_columns, resolution, roi  # noqa: E402
+from tau_pipeline.config import SECTIONS, FieldDoc, documentation  # noqa: E402
+from tau_pipeline.derivatives import SuvrSidecar, image_sidecar  # noqa: E402
+from tau_pipeline.quality import map_quality  # noqa: E402
+from tau_pipeline.reference import REGIONS  # noqa: E402
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS, SyntheticSidecar  # noqa: E402
+from tau_workflows import cli, simulate_cli  # noqa: E402
+
+ROOT = DOCS.parent
+NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run make docs. -->\n"
+BEGIN, END = "<!-- begin of what docs/generate.py makes -->\n", "<!-- end of what docs/generate.py makes -->\n"
+
+#: What the names are that scripts may rely on, by module.
+PYTHON_NAMES: dict[str, tuple[str, ...]] = {
+    "tau_pipeline.pet": ("suvr",),
+    "tau_pipeline.standardize": ("fit_standardization", "Standardization"),
+    "tau_pipeline.synthesis.schedule": ("plane_at",),
+    "tau_pipeline.synthesis.losses": ("load_vgg16_features", "PlanePerceptualLoss", "CyclicPerceptualLoss"),
+    "tau_pipeline.synthesis.networks": ("build_network",),
+    "tau_workflows.subject": ("init_subject_wf",),
+}
+#: Methods of these classes that are part of the promise.
+METHODS: dict[str, tuple[str, ...]] = {"Standardization": ("apply", "invert", "save", "load")}
+
+#: Every key of a sidecar that this program writes, and what it means.
+SIDECAR_KEYS: dict[str, str] = {
+    "Assumptions": "Sentences: every value that the input did not state and the program assumed.",
+    "Background": "Value outside of the brain mask.",
+    "BrainMean": "Mean SUVR over the voxels of the brain mask that have a value.",
+    "BrainStandardDeviation": "Standard deviation of SUVR over the same voxels (ddof 0).",
+    "BrainVolume": "Volume of the brain mask, mm³.",
+    "BrainVoxels": "Voxels of the brain mask that have a value.",
+    "CorticalPercentiles": "Percentiles of SUVR over the 68 cortical regions, by percent.",
+    "Description": "What the map is, in words.",
+    "EffectiveFWHM": "Resolution of the map, FWHM in mm.",
+    "EnsembleMembers": "How many predictions were averaged.",
+    "Flags": "Sentences on how the T1w is unlike those that the model was trained on.",
+    "FrameDuration": "Length of the map's one frame, s: from the first frame used to the end of the last.",
+    "FrameIndices": "Frames of the raw PET that went into the map, counted from 0.",
+    "FrameMotion": "Mean displacement of the brain in each of these frames, mm.",
+    "FrameTimesStart": "Start of the map's one frame, s after injection.",
+    "InjectionStart": "0: times count from the injection.",
+    "Labels": "Whose parcellation was used.",
+    "MadeBy": "Whose mask or parcellation it is.",
+    "Manual": "false: no labels were drawn by hand.",
+    "Manufacturer": "Manufacturer of the PET scanner as the raw sidecar has it; of synthetic SUVR, whose scale it has.",
+    "ManufacturersModelName": "Model of the PET scanner.",
+    "ModelHash": "Hash of all models together.",
+    "Models": "The models that made a synthetic map: folder, card, hash, network.",
+    "Noise": "Standard deviation of SUVR in the reference region, whose mean is 1.",
+    "OutsideBrain": "Value outside of the brain mask.",
+    "ParticipantInTrainingSet": "Whether one of the models was trained on this participant.",
+    "ReferenceRegion": "Reference region, whose mean activity is SUVR 1.",
+    "ReferenceRegionDescription": "The reference region with its guard, in words.",
+    "ReferenceRegionIndices": "FreeSurfer numbers that the reference region is made of.",
+    "ReferenceRegionVolume": "Its volume after the guard, mm³.",
+    "ReferenceValue": "Mean activity in it, in the unit of the raw PET.",
+    "RegistrationMetric": "Normalised mutual information of PET and T1w after coregistration.",
+    "SettingsHash": "Twelve digits that are equal where all settings that change results are equal.",
+    "SkullStripped": "Whether the image shows the brain alone.",
+    "SmoothingFWHM": "FWHM of the filter that was applied, mm.",
+    "SoftwareName": "tau-pipeline.",
+    "SoftwareVersion": "Its version.",
+    "Sources": "BIDS URIs of the direct inputs.",
+    "SpatialReference": "BIDS URI of the T1w whose grid the map has.",
+    "StandardizationHash": "Hash of the fit.",
+    "StandardizationMean": "Mean SUVR of the fit, which was subtracted.",
+    "StandardizationParticipants": "On how many participants it was fitted.",
+    "StandardizationStandardDeviation": "Standard deviation of the fit, by which was divided.",
+    "Synthetic": "true: made from the T1w by a model; not a measurement.",
+    "TracerName": "Tracer, as the raw sidecar or the file name gives it.",
+    "TracerRadionuclide": "Radionuclide of the tracer.",
+    "TrainingSplit": "Split of the models' training that the participant was in; none for strangers.",
+    "Type": "Kind of mask: Brain, or ROI for a reference region.",
+    "Uncertainty": "Calibration of the standard deviation, or why there is none.",
+    "Units": "unitless for SUVR, arbitrary for standardised SUVR.",
+}
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; line breaks and bars in cells are made harmless."""
+
+    def line(cells: Sequence[object]) -> str:
+        return "| " + " | ".join(re.sub(r"\s+", " ", str(cell)).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)]) + "\n"
+
+
+def code(text: object) -> str:
+    """Text as code; nothing for nothing."""
+    return f"`{text}`" if str(text) else ""
+
+
+def _default(doc: FieldDoc) -> str:
+    if doc.default is None or doc.default == ():
+        return ""
+    if isinstance(doc.default, bool):
+        return code(str(doc.default).lower())
+    return code(" ".join(map(str, doc.default)) if isinstance(doc.default, tuple) else _number(doc.default))
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _values(doc: FieldDoc) -> str:
+    """What can be given."""
+    if doc.choices:
+        return ", ".join(map(code, doc.choices))
+    one = {int: "whole number", float: "number", str: "text", bool: "true, false", Path: "path"}[doc.kind]
+    return f"two {one}s" if doc.pair else f"{one}s" if doc.many else one
+
+
+def _meaning(doc: FieldDoc) -> str:
+    source = f" ({doc.source})" if doc.source else ""
+    return f"{doc.help}{source}"
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """Every option of the programs, and the exit codes."""
+    parts = [
+        "# Command line\n",
+        NOTE,
+        "```text\ntau-pipeline BIDS_DIR OUTPUT_DIR {" + ",".join(cli.LEVELS) + "} [options]\n```\n",
+        table(["level", "does"], [(code(name), level.about) for name, level in cli.LEVELS.items()]),
+        "Hyphens and underscores in option names mean the same. An option wins over the file of `--config-file`, whose "
+        "sections and names are in [Settings](settings.md).\n",
+        table(
+            ["option", "meaning"],
+            [
+                (", ".join(map(code, action.option_strings)), action.help or "")
+                for action in cli.build_parser()._actions
+                if action.option_strings and action.dest not in {doc.name for doc in documentation()}
+            ],
+        ),
+    ]
+    for section, cls in SECTIONS.items():
+        docs = [doc for doc in documentation() if doc.section == section]
+        parts += [
+            f"## {section}\n",
+            _first_sentence(cls) + "\n",
+            table(
+                ["option", "values", "default", "meaning"],
+                [(_flags(doc), "" if doc.kind is bool else _values(doc), _default(doc), doc.help) for doc in docs],
+            ),
+        ]
+    parts += ["## Exit codes\n", table(["code", "meaning"], _exit_codes())]
+    parts += ["## tau-simulate\n", "```text\ntau-simulate OUTPUT_DIR [options]\n```\n"]
+    about = simulate_cli.parser().description or ""
+    rows = [
+        (", ".join(map(code, action.option_strings or [action.metavar])), (action.help or "").replace("%%", "%"))
+        for action in simulate_cli.parser()._actions
+    ]
+    return "\n".join([*parts, about + "\n", table(["option", "meaning"], rows)])
+
+
+def _flags(doc: FieldDoc) -> str:
+    """Spellings on the command line; a flag that is on by default has a second one that turns it off."""
+    off = ["--no-" + doc.flags[0].removeprefix("--")] if doc.kind is bool and doc.default else []
+    return ", ".join(map(code, [*doc.flags, *off]))
+
+
+def _exit_codes() -> list[tuple[str, str]]:
+    """From the module's docstring, which is what the constants mean."""
+    text = re.sub(r"\s+", " ", cli.__doc__ or "").split("Exit codes: ", 1)[1].strip(" .")
+    found = [tuple(part.strip().split(" ", 1)) for part in text.split(";")]
+    known = {str(value) for value in (cli.DONE, cli.SOME_FAILED, cli.WRONG_CALL, cli.NOTHING_TO_DO)}
+    if {number for number, _ in found} != known:
+        raise ValueError(f"the docstring of tau_workflows.cli names exit codes {found}, and there are {sorted(known)}")
+    return [(code(number), meaning) for number, meaning in found]
+
+
+def settings() -> str:
+    """Every setting, by section, as it stands in a TOML file."""
+    parts = [
+        "# Settings\n",
+        NOTE,
+        "A file for `--config-file` has these sections and names. What is not in it keeps its default. Settings of "
+        "`[settings]` change results, and their hash stands in every sidecar; `[execution]` never does.\n",
+        '```toml\n[settings]\nref_region = ["InferiorCerebellarGM"]\nsuvr_window = [80, 100]\n\n[execution]\n'
+        "nprocs = 4\n```\n",
+    ]
+    for section in SECTIONS:
+        rows = [
+            (code(doc.name), _values(doc), _default(doc), doc.unit, _meaning(doc))
+            for doc in documentation()
+            if doc.section == section
+        ]
+        parts += [f"## [{section}]\n", table(["name", "values", "default", "unit", "meaning"], rows)]
+    return "\n".join(parts)
+
+
+def _columns(described: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = []
+    for name, about in described.items():
+        levels = "; ".join(f"`{level}`: {text}" for level, text in about.get("Levels", {}).items())
+        rows.append((code(name), about.get("Units", ""), " ".join(filter(None, (about["Description"], levels)))))
+    return table(["column", "unit", "meaning"], rows)
+
+
+def tables() -> str:
+    """Columns of the tables of a scan and of the cohort."""
+    import pandas as pd
+
+    def described(name: str, columns: Iterable[str]) -> dict[str, Any]:
+        return group_columns.dictionary(name, pd.DataFrame(columns=list(columns)))
+
+    composites = ", ".join(map(code, atlas.composites()))
+    return "\n".join(
+        [
+            "# Tables\n",
+            NOTE,
+            "Tab-separated (`.tsv`), UTF-8, missing is `n/a`; the `.csv` of the cohort have commas, and an empty cell "
+            "for what is missing. Beside each `.tsv` lies a JSON file that says what this page says.\n",
+            "## `sub-…/pet/*_desc-suvr_rois.tsv`\n",
+            "One row a region and reference region: 68 cortical and 18 subcortical regions, the reference region, and "
+            f"the composites {composites} for left, right and both. A region without a voxel keeps its row. "
+            "[Regions](regions.md) lists them.\n",
+            _columns(roi.column_descriptions()),
+            "A synthetic scan's table, `*_desc-synthSUVR_rois.tsv`, has three more:\n",
+            _columns(UNCERTAINTY_COLUMNS),
+            "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
+            "The tables of all scans, stacked, `suvr_z` filled, and joined with:\n",
+            _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
+            "## `group/suvr_rois_wide.csv`\n",
+            "One row a scan and reference region. First the columns "
+            + ", ".join(map(code, group.WIDE_KEYS))
+            + ", then the mean SUVR of each region (`ctx_lh_entorhinal`, `Left_Hippocampus`, `metatemporal`, "
+            "`metatemporal_left`, …), then the same standardised by manufacturer, with `_z` at the end. "
+            "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_z`.\n",
+            "## `group/status.tsv`\n",
+            "One row for every scan that was asked for, whatever has become of it.\n",
+            _columns(described("status", group.STATUS_COLUMNS)),
+            "## `group/standardization.tsv`\n",
+            "One row for each fit: tracer, reference region and manufacturer.\n",
+            _columns(group_columns.STANDARDIZATION_COLUMNS),
+        ]
+    )
+
+
+def sidecar_keys() -> dict[str, list[str]]:
+    """Keys of each kind of sidecar, as the code writes them."""
+    import numpy as np
+
+    from tau_pipeline import standard_maps
+
+    nothing: dict[str, Any] = {"sources": (), "reference_image": "", "settings_hash": "", "reference_region": ""}
+    measured = SuvrSidecar(
+        **nothing,
+        reference_region_indices=(),
+        reference_region_volume_mm3=0.0,
+        reference_value=0.0,
+        frame_start_s=0.0,
+        frame_duration_s=0.0,
+        frame_indices=(),
+        **dict.fromkeys(
+            ("tracer", "radionuclide", "manufacturer", "model", "smoothing_fwhm_mm", "effective_fwhm_mm"), None
+        ),
+        registration_metric=None,
+        labels="",
+    ).content()
+    one = np.ones((1, 1, 1))
+    quality = map_quality(one, one, one.astype(np.int16), one, 1.0)
+    synthetic = SyntheticSidecar(
+        **nothing,
+        tracer=None,
+        manufacturer=None,
+        models=(),
+        model_hash="",
+        training_split="none",
+        members=1,
+        flags=(),
+        uncertainty="",
+    ).content("")
+    every = image_sidecar((), "", skull_stripped=False)
+    standard = set(re.findall(r'^\s+"([A-Z]\w+)":', inspect.getsource(standard_maps._plan), re.MULTILINE))
+    return {
+        "every image": sorted(every),
+        "SUVR": sorted({*measured, *quality, "FrameMotion"} - set(every)),
+        "synthetic SUVR": sorted({*synthetic, *quality} - set(every)),
+        "SUVR standardised by manufacturer": sorted(standard - set(every)),
+        "brain mask and labels": ["MadeBy", "Manual", "Type"],
+        "reference region": [
+            "ReferenceRegion",
+            "ReferenceRegionDescription",
+            "ReferenceRegionIndices",
+            "ReferenceRegionVolume",
+        ],
+    }
+
+
+def sidecars() -> str:
+    """Keys of the sidecars."""
+    found = sidecar_keys()
+    known = {key for keys in found.values() for key in keys}
+    if known != set(SIDECAR_KEYS):
+        raise ValueError(f"docs/generate.py and the code differ in sidecar keys: {sorted(known ^ set(SIDECAR_KEYS))}")
+    parts = [
+        "# Sidecars\n",
+        NOTE,
+        "Every image has a JSON file beside it. A value that is not known is `n/a`. `Sources` and other names of files "
+        "are BIDS URIs: `bids:raw:…` is the input dataset, `bids::…` these derivatives.\n",
+    ]
+    where = {
+        "every image": "The sections below leave these out.",
+        "SUVR": "`*_space-T1w_desc-suvr_pet.json`; further reference regions have `desc-suvrPons` and the like.",
+        "synthetic SUVR": "`*_desc-synthSUVR_pet.json`, and `*_desc-synthSUVRsd_pet.json` for its standard deviation.",
+        "SUVR standardised by manufacturer": "`*_desc-std_pet.json`, written by the group level. It repeats what the "
+        "sidecar of the SUVR map says of tracer, scanner and reference region.",
+        "brain mask and labels": "`*_desc-brain_mask.json`, `*_dseg.json`.",
+        "reference region": "`*_label-…_mask.json`, beside `Type`.",
+    }
+    for name, keys in found.items():
+        rows = [(code(key), SIDECAR_KEYS[key]) for key in keys]
+        parts += [f"## {name[0].upper()}{name[1:]}\n", where[name] + "\n", table(["key", "meaning"], rows)]
+    return "\n".join(parts)
+
+
+def error_classes() -> str:
+    """Errors that a user can meet, and exit codes."""
+    classes = [
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.TauPipelineError) and cls.__module__ == errors.__name__
+    ]
+    rows = [
+        (code(cls.__name__), ", ".join(code(base.__name__) for base in cls.__bases__), _first_sentence(cls))
+        for cls in classes
+    ]
+    return "\n".join(
+        [
+            "# Errors and exit codes\n",
+            NOTE,
+            "Every error that is raised on purpose is a `TauPipelineError`, and also the nearest of Python's own, so "
+            "that a script can catch either. They are in `tau_pipeline.errors`. The message says what was found, what "
+            "was expected and what to do.\n",
+            table(["error", "is also", "meaning"], rows),
+            "On the command line, an error of the call or of the dataset as a whole ends the program before anything "
+            "is computed. An error of one scan is written to `logs/errors/` under the name of the scan, and the others "
+            "go on.\n",
+            table(["exit code", "meaning"], _exit_codes()),
+        ]
+    )
+
+
+def python_names() -> str:
+    """The Python names that scripts may rely on."""
+    parts = [
+        "# Python names\n",
+        NOTE,
+        "Scripts may rely on these names; others can change without notice.\n",
+    ]
+    for module_name, names in PYTHON_NAMES.items():
+        module = import_module(module_name)
+        parts.append(f"## {module_name}\n")
+        for name in names:
+            thing = getattr(module, name)
+            parts.append(_documented(name, thing))
+            parts += [_documented(f"{name}.{method}", getattr(thing, method)) for method in METHODS.get(name, ())]
+    return "\n".join(parts)
+
+
+def _documented(name: str, thing: Any) -> str:
+    """Heading, signature, and the docstring as it stands."""
+    return f"### `{name}`\n\n```text\n{name}{_signature(thing)}\n\n{inspect.getdoc(thing) or ''}\n```\n"
+
+
+def _signature(thing: Any) -> str:
+    """The signature as it stands in the source; a long one with one parameter a line."""
+    signature = inspect.signature(thing)
+    parts, keywords_only = [], False
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not keywords_only:
+            parts.append("*")
+            keywords_only = True
+        hint = "" if parameter.annotation is parameter.empty else f": {_hint(parameter.annotation)}"
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        parts.append(f"{parameter.name}{hint}{default}")
+    result = signature.return_annotation
+    arrow = "" if result in (signature.empty, None, "None") else f" -> {_hint(result)}"
+    line = f"({', '.join(parts)}){arrow}"
+    return line if len(line) < 90 else "(\n    " + ",\n    ".join(parts) + f",\n){arrow}"
+
+
+def _hint(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _first_sentence(thing: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return re.sub(r"\s+", " ", (inspect.getdoc(thing) or "").split("\n\n", 1)[0]).replace("``", "`")
+
+
+def regions() -> str:
+    """Labels, composites and reference regions."""
+    labels = atlas.label_table()
+    rows = [
+        (row["index"], code(row["region"]), row["hemisphere"], row["kind"])
+        for _, row in labels.iterrows()
+        if row["kind"] in ("cortical", "subcortical")
+    ]
+    names = dict(zip(labels["index"], labels["region"], strict=True))
+    members = [
+        (code(name), ", ".join(names[number].removeprefix("ctx-lh-").removeprefix("Left-") for number in sides["left"]))
+        for name, sides in atlas.composites().items()
+    ]
+    references = [
+        (code(region.name), "+".join(map(str, region.labels)), region.description, f"{region.minimum_mm3 / 1000:g} mL")
+        for region in REGIONS.values()
+    ]
+    return "\n".join(
+        [
+            "# Regions\n",
+            NOTE,
+            "Where the definitions come from stands in `atlases/README.md` of the source.\n",
+            "## Reference regions\n",
+            "For `--ref-region`; label numbers joined by + make one of your own "
+            "([how](../how-to/own-reference-region.md)).\n",
+            table(["name", "labels", "what", "smallest volume"], references),
+            "## Composites\n",
+            "The members on each side; a composite pools their voxels.\n",
+            table(["name", "members"], members),
+            "## Rows of a region table\n",
+            "Numbers and names are FreeSurfer's.\n",
+            table(["index", "region", "hemisphere", "kind"], rows),
+        ]
+    )
+
+
+def scanners() -> str:
+    """Tracers with their windows, scanners with their resolution, spellings of manufacturers."""
+    spellings: dict[str, list[str]] = {}
+    for alias, name in atlas.manufacturer_aliases().items():
+        spellings.setdefault(name, []).append(alias)
+    tracers: dict[str, list[str]] = {}
+    for alias, name in frames._ALIASES.items():
+        tracers.setdefault(name, []).append(alias)
+    return "\n".join(
+        [
+            "# Tracers and scanners\n",
+            NOTE,
+            "## Tracers\n",
+            "Spellings are compared in small letters and digits alone, and [18F] before or after the name does not "
+            "count. A tracer that is not here gets 80 to 100 minutes, and `Assumptions` says so.\n",
+            table(
+                ["tracer", "window, min", "spellings", "source"],
+                [
+                    (name, f"{w.start_min:g} to {w.end_min:g}", ", ".join(map(code, tracers[name])), w.source)
+                    for name, w in frames.WINDOWS.items()
+                ],
+            ),
+            "## Manufacturers\n",
+            "Spellings are compared in small letters and digits alone. A name that is not here stays as "
+            "the sidecar has it.\n",
+            table(["name", "spellings"], [(name, ", ".join(map(code, found))) for name, found in spellings.items()]),
+            "## Resolution of scanners\n",
+            "Looked up by `ManufacturersModelName` for `--target-fwhm`. A model that is not here is estimated from the "
+            "image, and `Assumptions` says so.\n",
+            table(
+                ["manufacturer", "model", "FWHM, mm", "source"],
+                [(s.manufacturer, s.model, f"{s.fwhm_mm:.1f}", s.source) for s in resolution.SCANNERS],
+            ),
+        ]
+    )
+
+
+# --- the graph ----------------------------------------------------------------------------------------------------
+
+
+def graph_files() -> dict[Path, str]:
+    """The picture of the graph, and workflows/README.md with the table of its steps between two comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = graphs.graph_of(Path(folder))
+    rows = [
+        (
+            code(step.name),
+            f"`{step.module}.{step.interface}`",
+            "; ".join(f"{source}: {', '.join(map(code, fields))}" for source, fields in step.inputs.items()),
+            ", ".join(map(code, step.outputs)) or "files",
+            f"{step.mem_gb:g}",
+        )
+        for step in graphs.steps(graph)
+    ]
+    made = (
+        "![Steps of one participant: the T1w on the left, a PET scan on the right](../docs/explanation/graph.svg)\n\n"
+        + table(["step", "interface", "reads, from which step", "gives", "memory, GB"], rows)
+    )
+    readme = ROOT / "workflows" / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    return {DOCS / "explanation" / "graph.svg": graphs.svg(graph), readme: f"{before}{BEGIN}\n{made}\n{END}{after}"}
+
+
+def pages() -> dict[Path, str]:
+    """Every file that is made from the code, with its content."""
+    made = {
+        "command-line": command_line(),
+        "settings": settings(),
+        "tables": tables(),
+        "sidecars": sidecars(),
+        "errors": error_classes(),
+        "python": python_names(),
+        "regions": regions(),
+        "scanners": scanners(),
+    }
+    return {DOCS / "reference" / f"{name}.md": text for name, text in made.items()} | graph_files()
+
+
+def main() -> int:
+    """Write the pages; with ``--check`` say which differ, and write none."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which pages differ from the code")
+    check = parser.parse_args().check
+    made = pages()
+    differ = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in differ:
+        sys.stderr.write(f"{'differs' if check else 'written'}: {path.relative_to(ROOT)}\n")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(made[path], encoding="utf-8")
+    return int(check and bool(differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

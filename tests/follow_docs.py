@@ -1,0 +1,106 @@
+"""Follow the documentation word for word in an empty environment, and write what happened to a log.
+
+    python tests/follow_docs.py FOLDER [tutorial|demo ...]
+
+A fresh clone of the last commit goes to ``FOLDER/clone``. Every command of a page is then typed into one shell that
+begins with an empty environment (``env -i``) and an empty home, in the order of the page: the blocks in Python and R
+too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here. The first command that fails
+ends it.
+
+``tutorial`` is docs/tutorial/first-hour.md, ``demo`` the first command of the README. The log is ``FOLDER/NAME.log``;
+names of folders and of package hosts are taken out, and progress bars are left at their last state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from doc_blocks import ROOT, RUN, blocks
+
+PAGES = {"tutorial": "docs/tutorial/first-hour.md", "demo": "README.md"}
+PROGRAMS = {"python": ("py", "python"), "r": ("R", "Rscript --vanilla")}
+
+
+def script_of(name: str, clone: Path, folder: Path) -> str:
+    """One shell script of all commands; each is shown before it runs, with the time that it took after it."""
+    lines = ["set -euo pipefail", f"cd {shlex.quote(str(clone))}"]
+    for number, block in enumerate(blocks(clone / PAGES[name])):
+        if block.language not in RUN:
+            continue
+        if block.language == "bash":
+            text = block.text
+            if name == "demo":
+                text = next(line for line in text.splitlines(keepends=True) if line.startswith("make demo"))
+            shown = "".join(f"$ {line}\n" for line in text.splitlines())
+        else:
+            ending, program = PROGRAMS[block.language]
+            file = folder / f"{name}_{number}.{ending}"
+            file.write_text(block.text, encoding="utf-8")
+            text = f"{program} {shlex.quote(str(file))}\n"
+            shown = f"$ {program} <<the {block.language} block of the page\n"
+        lines += [f"printf %s {shlex.quote(shown)}", "SECONDS=0", text, 'echo "[ended after $SECONDS s]"', "echo"]
+        if name == "demo":
+            break
+    return "\n".join(lines) + "\n"
+
+
+def scrubbed(text: str, folder: Path) -> str:
+    """The log without names of this machine: folders, package hosts and indexes; without the steps of progress bars."""
+    text = re.sub(r"[^\n]*\r(?!\n)", "", text)
+    text = text.replace(str(folder), "FOLDER").replace(str(ROOT), "SOURCE")
+    text = re.sub(r"^(Looking in (indexes|links)|WARNING: Location).*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"(https?|file)://\S+", "URL", text)
+
+
+def follow(name: str, folder: Path) -> int:
+    """Clone, run, write the log; returns the exit code of the shell."""
+    clone, home = folder / "clone", folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    if not clone.is_dir():
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
+    commit = subprocess.run(
+        ["git", "-C", str(clone), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    script = folder / f"{name}.sh"
+    script.write_text(script_of(name, clone, folder), encoding="utf-8")
+    started = time.monotonic()
+    done = subprocess.run(
+        ["env", "-i", f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "bash", str(script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    head = (
+        f"{PAGES[name]} of commit {commit}, followed word for word in an empty environment.\n"
+        f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}. Taken out: names of "
+        "folders and package hosts, steps of progress bars.\n\n"
+    )
+    tail = f"exit code {done.returncode} after {(time.monotonic() - started) / 60:.1f} minutes\n"
+    (folder / f"{name}.log").write_text(head + scrubbed(done.stdout, folder) + tail, encoding="utf-8")
+    return done.returncode
+
+
+def main() -> int:
+    """Follow the pages that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="an empty folder")
+    parser.add_argument("names", nargs="*", default=["tutorial"], choices=list(PAGES), help="what to follow")
+    given = parser.parse_args()
+    folder = given.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return max(follow(name, folder) for name in given.names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What the participant level would write, made from the truth of a simulation in a second.
+
+For tests that need a cohort with images and not the computing of it: anatomy, labels and SUVR are those that
+``tau-simulate`` wrote under ``truth/``, on the truth's grid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tau_pipeline.anat import resample_onto
+from tau_pipeline.bids import Scan, find_participants
+from tau_pipeline.derivatives import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.files import write_json, write_tsv
+from tau_pipeline.quality import map_quality
+from tau_pipeline.roi import regional_table
+from tau_pipeline.status import ScanStatus, update_status
+from tau_pipeline.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+
+SAID = "Made from the truth of a simulation, not computed."
+
+
+def results_from_truth(bids: Path, out: Path) -> list[str]:
+    """Write results for every scan that has none; returns their participants."""
+    made = []
+    for participant in find_participants(bids):
+        for scan in participant.scans:
+            if not PetNames(out, scan.entities).rois.is_file():
+                _write(bids, out, scan)
+                made.append(participant.label)
+    return made
+
+
+def _write(bids: Path, out: Path, scan: Scan) -> None:
+    truth = {
+        what: load_volume(bids / "truth" / f"sub-{scan.participant}_{what}.nii.gz", ndim=3)
+        for what in ("labels", "mask", "suvr")
+    }
+    anat, pet = AnatNames(out, scan.t1w.entities), PetNames(out, scan.entities)
+    labels = np.asanyarray(truth["labels"].dataobj)
+    suvr = image_like(np.asanyarray(truth["suvr"].dataobj).astype(np.float32), truth["labels"])
+    reference = image_like(np.isin(labels, (8, 47)).astype(np.uint8), truth["labels"])
+    images: dict[Path, Volume] = {
+        anat.t1w: resample_onto(load_volume(scan.t1w.path, ndim=3), truth["labels"]),
+        anat.mask: truth["mask"],
+        anat.dseg: image_like(labels.astype(np.int32), truth["labels"]),
+        anat.reference_mask("CerebellarGM"): reference,
+    }
+    raw_t1w, raw_pet = bids_uri(scan.t1w.path, bids), bids_uri(scan.pet_file, bids)
+    for path, image in images.items():
+        save_volume(image, path)
+        write_json(image_sidecar([raw_t1w], "0" * 12, skull_stripped=False, assumptions=[SAID]), sidecar_path(path))
+    identity = {
+        "participant_id": f"sub-{scan.participant}",
+        "tracer": scan.tracer,
+        "manufacturer": scan.manufacturer,
+        "source": "measured",
+    }
+    write_tsv(regional_table(suvr, truth["labels"], reference, "CerebellarGM", identity), pet.rois)
+    values = np.asanyarray(suvr.dataobj)
+    inside, voxel = np.asanyarray(truth["mask"].dataobj), voxel_volume_mm3(suvr)
+    quality = map_quality(values, inside, labels, np.asanyarray(reference.dataobj), voxel)
+    write_json({**_sidecar(scan, raw_pet, bids_uri(anat.t1w, out, "")).content(), **quality}, sidecar_path(pet.suvr()))
+    save_volume(suvr, pet.suvr())
+    key = f"{scan.key}_pet"
+    stem = pet.rois.name.removesuffix("_desc-suvr_rois.tsv")
+    status = ScanStatus(key, "done", "", stem, None, scan.tracer, scan.manufacturer, scan.model)
+    update_status(out, {key: status})
+
+
+def _sidecar(scan: Scan, raw: str, t1w: str) -> SuvrSidecar:
+    return SuvrSidecar(
+        sources=(raw,),
+        reference_image=t1w,
+        settings_hash="0" * 12,
+        reference_region="CerebellarGM",
+        reference_region_indices=(8, 47),
+        reference_region_volume_mm3=1e5,
+        reference_value=1.0,
+        frame_start_s=4800.0,
+        frame_duration_s=1200.0,
+        frame_indices=(0,),
+        tracer=scan.tracer,
+        radionuclide=scan.radionuclide,
+        manufacturer=scan.manufacturer,
+        model=scan.model,
+        smoothing_fwhm_mm=0.0,
+        effective_fwhm_mm=6.0,
+        registration_metric=1.1,
+        labels="truth",
+        assumptions=(SAID,),
+    )
