@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from slurm import Slurm, missing
 
 from tau_pipeline.config import Execution
 from tau_workflows.spread import SignOfLife, spread
@@ -73,6 +74,8 @@ def test_nothing_to_spread_is_no_error(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
+from slurm import Slurm, missing
+
 from tau_pipeline.config import Execution
 from tau_workflows.spread import spread
 from tau_workflows.work import Work
@@ -156,3 +159,25 @@ def test_a_work_on_another_machine_hears_that_its_program_is_gone(
 
 def test_a_work_without_a_word_about_its_end_says_so(tmp_path: Path) -> None:
     assert how_it_ended(tmp_path / "none.job") == NEVER_TOLD
+
+
+def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing():
+        pytest.skip(f"no SLURM: {missing()}")
+    jobs = {"well": {}, "killed": {"signal": "SIGKILL"}, "failed": {"exit_code": 3}}
+    works = works_of(tmp_path / "jobs", jobs, processes=2, threads=1)
+    cluster = Slurm(tmp_path / "slurm")
+    try:
+        cluster.start()
+        for name, value in cluster.env.items():
+            monkeypatch.setenv(name, value)
+        spread(works, Execution(worker="slurm", worker_args="--time=5 --comment=mine"), 3)
+        rows = cluster.run("sacct", "-n", "-X", "-P", "-o", "State,AllocCPUS,ReqMem,Timelimit").split()
+    finally:
+        cluster.stop()
+    assert rows == ["COMPLETED|2|100M|00:05:00"] * 3
+    assert set(outcomes(works)) == {"well"}
+    assert "SIGKILL" in how_it_ended(works[1].job_file)
+    assert "exit code 3" in how_it_ended(works[2].job_file)

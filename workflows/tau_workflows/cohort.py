@@ -34,6 +34,9 @@ from tau_workflows.work import Work, how_it_ended, outcome_path, read_progress
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
 
+#: What runs one participant, as `python -m MODULE JOB_FILE`.
+MODULE = "tau_workflows.participant"
+
 #: So many processes one participant makes use of: the coregistration runs beside the registration to the template.
 PROCESSES_OF_ONE = 2
 
@@ -246,7 +249,7 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     for job in jobs:
         work = Work(
             name=f"sub-{job.participant}",
-            module="tau_workflows.participant",
+            module=MODULE,
             job_file=inbox / f"sub-{job.participant}.pkl",
             memory_mb=memory_mb,
             processes=processes,

@@ -1,0 +1,57 @@
+"""A participant's process with coarse steps: the real graph and its files, a few iterations at 4 to 8 mm for each step.
+
+For tests of cohorts, which need many participants and no exact results. ``python -m coarse_participant JOB`` is what
+a cohort runs; `program` is the command line with it in the place of `tau_workflows.participant`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import ants
+import numpy as np
+from scipy import ndimage
+
+from tau_pipeline import anat, figures, registration
+from tau_pipeline.volume import Volume, image_like, voxel_size_mm
+from tau_workflows import cli, cohort, participant
+
+_registration, _n4 = ants.registration, ants.n4_bias_field_correction
+
+
+def few_iterations(*images: Any, **options: Any) -> Any:
+    """ANTs' registration with what a coarse overlap takes."""
+    given = {"aff_iterations": (40, 0, 0, 0), "reg_iterations": (4, 0, 0)}
+    return _registration(*images, **{**options, **{name: n for name, n in given.items() if name in options}})
+
+
+def short_n4(*images: Any, **options: Any) -> Any:
+    """N4 with two iterations."""
+    return _n4(*images, **{**options, "convergence": {"iters": [2], "tol": 1e-7}})
+
+
+def inner_head(t1w: Volume) -> Volume:
+    """The head without its outer 16 mm, in the place of the network's brain mask."""
+    data = np.asanyarray(t1w.dataobj)
+    head = ndimage.binary_fill_holes(data > 0.15 * np.percentile(data, 99))
+    depth = ndimage.distance_transform_edt(head, sampling=voxel_size_mm(t1w))
+    return image_like((depth > 16).astype(np.uint8), t1w)
+
+
+ants.registration, ants.n4_bias_field_correction = few_iterations, short_n4
+anat.extract_brain = inner_head
+anat.REGISTRATION_MM = 5.0
+anat.working_grid.__defaults__ = (4.0,)
+figures.DPI = 20
+registration._FINE_MM, registration._COARSE_MM, registration._REFINED = 4.0, 8.0, 1
+
+
+def program(arguments: list[str]) -> int:
+    """Run the command line with coarse participants."""
+    cohort.MODULE = "coarse_participant"
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(participant.main(sys.argv[1]))

@@ -1,0 +1,203 @@
+"""Bad days of a cohort: what is killed or broken takes down nobody else, and the same command again goes on.
+
+Twelve small simulated heads with a static PET each, through coarse steps (`coarse_participant`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from slurm import Slurm, missing
+
+from tau_pipeline.simulate import Simulation, simulate_dataset
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+KILLED, BROKEN = "sub-05", "sub-02"
+PROGRAM = "import sys, coarse_participant; sys.exit(coarse_participant.program(sys.argv[1:]))"
+#: Longer than a whole cohort takes, so that a hang fails.
+LIMIT_S = 600
+
+
+def command(root: Path, name: str, *options: str) -> list[str]:
+    places = [str(root / "bids"), str(root / name), "participant", "--work-dir", str(root / f"work_{name}")]
+    return [sys.executable, "-c", PROGRAM, *places, "--skip-bids-validation", "--nprocs", "2", *options]
+
+
+def start(root: Path, name: str, *options: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start the program; what it says goes into a file beside its output."""
+    with (root / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            command(root, name, *options),
+            env={**os.environ, "PYTHONPATH": str(HERE), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finish(program: subprocess.Popen[bytes]) -> int:
+    try:
+        return program.wait(LIMIT_S)
+    finally:
+        program.kill()
+
+
+def process_of(participant: str, program: subprocess.Popen[bytes], seconds: float = LIMIT_S) -> psutil.Process:
+    """The process of a participant, as soon as it runs a step."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and program.poll() is None:
+        for process in psutil.Process(program.pid).children(recursive=True):
+            try:
+                line = process.cmdline()
+            except psutil.Error:
+                continue
+            job_files = [Path(word) for word in line if word.endswith(f"{participant}.pkl")]
+            if job_files and '"running"' in read(job_files[0].with_suffix(".progress")):
+                return process
+        time.sleep(0.02)
+    raise AssertionError(f"{participant} did not start")
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def computed(root: Path, name: str) -> dict[str, set[str]]:
+    """Steps that the last run computed, by participant, without those that only save."""
+    times = {file.stem: json.loads(file.read_text()) for file in (root / f"work_{name}" / "times").glob("*.json")}
+    return {who: {step for step in entry["steps_s"] if "save" not in step} for who, entry in times.items()}
+
+
+def states(root: Path) -> pd.DataFrame:
+    """The cohort's table of states, which the group level writes."""
+    options = ["--unknown-manufacturer", "pooled", "--min-participants", "1"]
+    call = [sys.executable, "-m", "tau_workflows.cli", str(root / "bids"), str(root / "out"), "group", *options]
+    done = subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 1, done.stderr
+    return pd.read_csv(root / "out" / "group" / "status.tsv", sep="\t", na_values="n/a").set_index("participant_id")
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve participants with a PET each; that of one is cut short."""
+    root = tmp_path_factory.mktemp("faults")
+    dataset = simulate_dataset(root / "bids", Simulation(13, seed=1, voxel_mm=4.0, pet="static"))
+    shutil.rmtree(dataset / "sub-04")  # the one that never has a PET
+    table = pd.read_csv(dataset / "participants.tsv", sep="\t", dtype=str, keep_default_na=False)
+    table[table["participant_id"] != "sub-04"].to_csv(dataset / "participants.tsv", sep="\t", index=False)
+    pet = next((dataset / BROKEN / "pet").glob("*_pet.nii.gz"))
+    pet.write_bytes(pet.read_bytes()[: pet.stat().st_size // 2])
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(bids: Path) -> tuple[Path, int, pd.DataFrame]:
+    """The folder, exit code and states after a run in which the process of one participant is killed."""
+    program = start(bids, "out")
+    process_of(KILLED, program).send_signal(signal.SIGKILL)
+    code = finish(program)
+    return bids, code, states(bids)
+
+
+@pytest.fixture(scope="module")
+def second(first: tuple[Path, int, pd.DataFrame]) -> tuple[Path, int, pd.DataFrame]:
+    """The same after the same command again."""
+    root = first[0]
+    code = finish(start(root, "out"))
+    return root, code, states(root)
+
+
+def test_one_killed_and_one_broken_leave_ten_complete(first: tuple[Path, int, pd.DataFrame]) -> None:
+    root, code, table = first
+    assert code == 1
+    assert len(table) == 12
+    assert set(table.index[table["state"] == "failed"]) == {KILLED, BROKEN}
+    assert (table["state"] == "done").sum() == 10
+    assert "SIGKILL" in table.loc[KILLED, "reason"]
+    assert "damaged" in table.loc[BROKEN, "reason"]
+    for who in table.index:
+        maps = list((root / "out" / who / "pet").glob("*_desc-suvr_pet.nii.gz"))
+        assert len(maps) == (table.loc[who, "state"] == "done")
+    assert not list((root / "out").rglob(".partial-*"))
+
+
+def test_the_record_of_the_killed_one_names_its_step(first: tuple[Path, int, pd.DataFrame]) -> None:
+    said = (first[0] / "out.log").read_text()
+    assert f"FAILED {KILLED}_trc-AV1451_pet: its process ended with SIGKILL" in said
+
+
+def test_the_same_command_again_finishes_the_killed_one_only(second: tuple[Path, int, pd.DataFrame]) -> None:
+    root, code, table = second
+    assert code == 1
+    assert set(table.index[table["state"] == "failed"]) == {BROKEN}
+    steps = computed(root, "out")
+    assert "anat template" in steps.pop(KILLED)
+    # The broken one tries its damaged PET again, and nothing of its anatomy.
+    assert not any(step.startswith("anat") for step in steps.pop(BROKEN))
+    assert set().union(*steps.values()) == set()
+    assert not list((root / "out/logs/errors").glob(f"{KILLED}*"))
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[Slurm]:
+    if missing():
+        pytest.skip(f"no SLURM: {missing()}")
+    cluster = Slurm(tmp_path / "slurm")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def test_slurm_and_an_undisturbed_run_give_the_same_tables(
+    second: tuple[Path, int, pd.DataFrame], slurm: Slurm
+) -> None:
+    root = second[0]
+    others = ["--participant-label", "01", KILLED, BROKEN, "--worker", "slurm", "--worker-args=--time=30"]
+    code = finish(start(root, "slurm", *others, env=slurm.env))
+    said = (root / "slurm.log").read_text()
+    assert code == 1, said
+    jobs = [line.split() for line in slurm.run("sacct", "-n", "-X", "-o", "JobID,State,AllocCPUS").splitlines()]
+    assert [(state, cpus) for _, state, cpus in jobs] == [("COMPLETED", "2")] * 3, jobs
+    assert "damaged" in said
+    for who in ("sub-01", KILLED):
+        by_slurm, here = (next((root / name / who / "pet").glob("*_rois.tsv")) for name in ("slurm", "out"))
+        # The group level has filled the standardised values of those that ran here.
+        tables = [pd.read_csv(path, sep="\t", na_values="n/a").drop(columns="suvr_z") for path in (by_slurm, here)]
+        pd.testing.assert_frame_equal(*tables)
+
+
+def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
+    program = start(bids, "twice", "--participant-label", "01")
+    try:
+        process_of("sub-01", program)
+        other = subprocess.run(
+            command(bids, "twice", "--participant-label", "03"),
+            env={**os.environ, "PYTHONPATH": str(HERE)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert other.returncode == 2
+        assert f"is in use by the level participant, process {program.pid} on " in other.stderr
+        assert "Traceback" not in other.stderr
+    finally:
+        program.kill()
+        program.wait(20)
