@@ -177,7 +177,8 @@ def test_a_flipped_member_is_the_prediction_of_the_mirrored_t1w_turned_back():
 def test_models_together_must_have_one_grid(tmp_path):
     for name, grid in (("a", Grid((32, 32, 32), (2, 2, 2))), ("b", Grid((32, 32, 32), (3, 3, 3)))):
         write_model(tmp_path / name, grid)
-    with pytest.raises(SettingError, match="b has the grid of 32 x 32 x 32 voxels of 3 x 3 x 3 mm, and .* must agree"):
+    said = r"b has the grid of 32 x 32 x 32 voxels of 3 x 3 x 3 mm, and .* must agree"
+    with pytest.raises(SettingError, match=said):
         load_ensemble([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(SettingError, match="--model"):
         load_ensemble([])
