@@ -3,9 +3,9 @@
     python tests/follow_docs.py FOLDER [tutorial|demo ...]
 
 A fresh clone of the last commit goes to ``FOLDER/clone``. Every command of a page is then typed into one shell that
-begins with an empty environment (``env -i``) and an empty home, in the order of the page: the blocks in Python and R
-too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here. The first command that fails
-ends it.
+begins with an empty environment (``env -i``, but for pip's own ``PIP_…``) and an empty home, in the order of the page:
+the blocks in Python and R too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here.
+The first command that fails ends it.
 
 ``tutorial`` is docs/tutorial/first-hour.md, ``demo`` the first command of the README. The log is ``FOLDER/NAME.log``;
 names of folders and of package hosts are taken out, and progress bars are left at their last state.
@@ -72,9 +72,12 @@ def follow(name: str, folder: Path) -> int:
     ).stdout.strip()
     script = folder / f"{name}.sh"
     script.write_text(script_of(name, clone, folder), encoding="utf-8")
+    # Where pip finds its packages is the machine's business.
+    own = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("PIP_")]
+    own += [f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"]
     started = time.monotonic()
     done = subprocess.run(
-        ["env", "-i", f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "bash", str(script)],
+        ["env", "-i", *own, "bash", str(script)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
