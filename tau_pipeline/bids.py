@@ -42,7 +42,11 @@ FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "d
 
 @dataclass(frozen=True)
 class T1w:
-    """One T1w image. ``entities`` are those of its name, in their order (``{"sub": "01", "ses": "a"}``)."""
+    """One T1w image.
+
+    ``entities`` are those of its name, in their order (``{"sub": "01", "ses": "a"}``); ``shape`` is that of the header,
+    empty where it was not looked at.
+    """
 
     participant: str
     session: str | None
@@ -50,6 +54,7 @@ class T1w:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     entities: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    shape: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> str:
@@ -346,11 +351,12 @@ def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | 
 
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
-    if _frames_in(path) != 1:
+    shape = read_shape(path)
+    if len(shape) > 3:
         raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
     entities = _entities(path)
     metadata = sidecars.metadata(path)
-    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, assumptions)
+    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, assumptions, shape)
     # Asked for here, so that a wrong type is found before anything is computed.
     _ = t1w.skull_stripped
     return t1w
@@ -373,7 +379,8 @@ def _t1w_of(
 
 def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
     entities = _entities(pet_file)
-    n_frames = _frames_in(pet_file)
+    # From the header: cheap, and it finds files that are empty, cut off or no images.
+    n_frames = math.prod(read_shape(pet_file)[3:])
     metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
     t1w, about_t1w = paired
     return Scan(
@@ -392,8 +399,3 @@ def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: Sidecar
         radionuclide=text_value(metadata, "TracerRadionuclide"),
         assumptions=(*about_t1w, *t1w.assumptions, *mended),
     )
-
-
-def _frames_in(path: Path) -> int:
-    """The number of volumes, from the header alone: cheap, and it finds files that are empty or not images."""
-    return math.prod(read_shape(path)[3:])

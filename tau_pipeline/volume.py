@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
@@ -78,8 +77,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
         if _is_compressed(path):
             with io.BytesIO() as content:
                 _decompress(path, needed, content)
-                with LoggingOutputSuppressor():
-                    raw = np.asanyarray(type(img).from_stream(content).dataobj)
+                raw = np.asanyarray(type(img).from_stream(content).dataobj)
         else:
             raw = np.asanyarray(img.dataobj)
     except UNREADABLE as exc:
@@ -120,9 +118,7 @@ def _opened(path: Path) -> Any:
     if not path.name.lower().endswith(ENDINGS):
         raise DamagedFileError(f"{path} is not named as an image is; {', '.join(ENDINGS)} are known")
     try:
-        # What nibabel mends in a header it tells without the file's name, and to nobody's use.
-        with LoggingOutputSuppressor():
-            img: Any = nib.load(path)
+        img: Any = nib.load(path)
         # Asked for here, since nibabel computes them only now and refuses some.
         shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
     except UNREADABLE as exc:

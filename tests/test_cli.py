@@ -114,8 +114,11 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
 ) -> None:
     (dataset / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
     assert call(dataset, "--dry-run") == 0
-    rows = [line.split("\t") for line in capfd.readouterr().out.splitlines()]
+    said = capfd.readouterr().out
+    assert "2 scans: 1 to do, 0 done, 1 cannot be done" in said
+    rows = [line.split("\t") for line in (dataset.parent / "work/dry_run.tsv").read_text().splitlines()]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    assert all(scan in said and table[scan]["notes"] in said for scan in table)
     assert table["sub-01_trc-AV1451_pet"]["t1w"] == "sub-01_T1w.nii.gz"
     assert table["sub-01_trc-AV1451_pet"]["window_min"] == "80-100"
     assert table["sub-02_trc-AV1451_pet"]["state"] == "cannot be done"
