@@ -27,9 +27,10 @@ from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.machine import available_memory_mb, available_processors
 from tau_workflows.methods import write_methods
 from tau_workflows.participant import conclude
+from tau_workflows.progress import shown
 from tau_workflows.report import write_participant_report
 from tau_workflows.spread import spread
-from tau_workflows.work import Work, how_it_ended, outcome_path, read_progress
+from tau_workflows.work import Work, clear, how_it_ended, outcome_path, read_progress
 
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
@@ -258,7 +259,9 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
         with complete_file(work.job_file) as partial:
             partial.write_bytes(pickle.dumps(replace(job, execution=own)))
         works.append(work)
-    spread(works, execution, together)
+    clear(works)
+    with shown(works, "participants"):
+        spread(works, execution, together)
     failures: dict[str, str] = {}
     for job, work in zip(jobs, works, strict=True):
         failures |= _failures(job, work.job_file)
