@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN, DATA, SHOWN = ("bash", "python", "r"), ("toml", "json"), ("text",)
 MARKS = ("not run", "run with", "file", "exit code", "then")
 #: A block that runs longer than this hangs.
-TIMEOUT_S = 900
+TIMEOUT_S = 600
 FENCE = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- ([a-z ]+): (.*?) -->")
 
