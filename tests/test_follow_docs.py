@@ -1,0 +1,27 @@
+"""The script that follows the pages word for word changes no word, and its log names nothing of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from doc_blocks import ROOT, blocks
+from follow_docs import PAGES, script_of, scrubbed
+
+
+def test_every_command_of_the_page_is_typed_as_it_stands(tmp_path: Path) -> None:
+    script = script_of("tutorial", ROOT, tmp_path)
+    for block in blocks(ROOT / PAGES["tutorial"]):
+        if block.language == "bash":
+            assert f"\n{block.text}" in script
+        elif block.language in ("python", "r"):
+            assert any(block.text == file.read_text(encoding="utf-8") for file in tmp_path.iterdir())
+
+
+def test_of_the_readme_only_the_demo_is_typed(tmp_path: Path) -> None:
+    typed = [line for line in script_of("demo", ROOT, tmp_path).splitlines() if line.startswith("make ")]
+    assert [line.split("#")[0].strip() for line in typed] == ["make demo"]
+
+
+def test_the_log_names_no_folder_and_no_host(tmp_path: Path) -> None:
+    text = f"a\r10 %\r100 %\nwrote {tmp_path}/x\nfrom https://example.org/y and {ROOT}/z\nLooking in indexes: here\n"
+    assert scrubbed(text, tmp_path) == "100 %\nwrote FOLDER/x\nfrom URL and SOURCE/z\n"
