@@ -344,6 +344,8 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
         raise MissingInputError(f"there is no configuration file {path}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as exc:
+        raise DamagedFileError(f"{path} is not usable TOML (it is nested too deeply); mend the file") from exc
     except (OSError, ValueError) as exc:
         raise DamagedFileError(f"{path} is not valid TOML ({exc}); mend the file") from exc
     for section, table in content.items():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tau_pipeline.config import read_toml
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
 from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
 
@@ -114,3 +115,13 @@ def test_what_is_no_table_is_refused_with_the_path(tmp_path, content):
     (tmp_path / "in.tsv").write_bytes(content)
     with pytest.raises(DamagedFileError, match=r"in\.tsv"):
         read_tsv(tmp_path / "in.tsv")
+
+
+def test_json_and_toml_that_are_nested_too_deeply_are_damaged(tmp_path):
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(DamagedFileError, match="nested too deeply"):
+        read_json(deep)
+    deep.write_text("[settings]\nref_region = " + "[" * 3000)
+    with pytest.raises(DamagedFileError, match="nested too deeply"):
+        read_toml(deep)

@@ -136,3 +136,10 @@ def test_times_in_another_unit_or_type_are_refused(starts, durations, message):
 def test_a_wrong_type_in_any_value_that_is_used_is_refused(wrong):
     with pytest.raises(MetadataError, match=next(iter(wrong))):
         mended_pet_metadata(TIMES | wrong, {})
+
+
+def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():
+    for value in (10**400, [10**400], "x" * 5000, {"x" * 5000: 1}):
+        with pytest.raises(MetadataError) as caught:
+            number_list({"FrameDuration": value}, "FrameDuration")
+        assert len(str(caught.value)) < 300
