@@ -22,8 +22,11 @@ _registration, _n4 = ants.registration, ants.n4_bias_field_correction
 
 def few_iterations(*images: Any, **options: Any) -> Any:
     """ANTs' registration with what a coarse overlap takes."""
-    given = {"aff_iterations": (40, 0, 0, 0), "reg_iterations": (4, 0, 0)}
-    return _registration(*images, **{**options, **{name: n for name, n in given.items() if name in options}})
+    if "reg_iterations" in options:
+        options["reg_iterations"] = (4, 0, 0)
+    elif options.get("type_of_transform") == "Affine":
+        options["aff_iterations"] = (40, 0, 0, 0)
+    return _registration(*images, **options)
 
 
 def short_n4(*images: Any, **options: Any) -> Any:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,18 @@ def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, d
     write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
 
 
+def preload() -> None:
+    """Load what the nodes need, once, before Nipype forks its workers."""
+    for module in PRELOADED:
+        import_module(module)
+    # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
+    gc.freeze()
+
+
 def main(job_file: str) -> int:
     """Read a job, run it, write the page; 0 when all its scans are done, else 1."""
     job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
-    for module in PRELOADED:
-        __import__(module)
-    # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
-    gc.freeze()
+    preload()
     try:
         failures = run_participant(job, job_file)
     except Exception as exc:

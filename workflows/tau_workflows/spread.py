@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
+from pydra.workers import cf, sge, slurm
+from pydra.workers.base import Worker
 
 from tau_pipeline.config import Execution
 from tau_pipeline.errors import OutputError
@@ -60,7 +62,10 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
         return
     folder = works[0].job_file.parent
     clear(works)
+    # Jobs of a program that was killed may still run on the cluster; they end when they see another run's sign of life.
+    left_behind = execution.worker != "cf" and (folder / "alive.json").exists()
     with _beating(folder / "alive.json") as run:
+        time.sleep(GRACE_S + BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
             waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
             if waiting:
@@ -83,22 +88,26 @@ def _submit(works: Sequence[Work], execution: Execution, together: int, folder: 
     )
     # Pydra tells every failed task with its traceback; each work tells its own story.
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
-    options = _worker_options(works, execution, together)
     # A worker that was killed is an error to Pydra, and a work without an outcome to us.
-    with Submitter(cache_root=cache, worker=execution.worker, **options) as submit, suppress(RuntimeError):
+    with Submitter(cache_root=cache, worker=_worker(works, execution, together)) as submit, suppress(RuntimeError):
         submit(task, raise_errors=False)
 
 
-def _worker_options(works: Sequence[Work], execution: Execution, together: int) -> dict[str, Any]:
+def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worker:
+    """Make Pydra's worker, with what the works need and what the user wants."""
     if execution.worker == "cf":
-        return {"n_procs": max(1, min(together, len(works)))}
-    memory_mb = max(work.memory_mb for work in works)
-    processes = max(work.processes for work in works)
+        return cf.Worker(n_procs=max(1, min(together, len(works))))
     if execution.worker == "slurm":
+        memory_mb = max(work.memory_mb for work in works)
+        processes = max(work.processes for work in works)
         # A job that is cancelled or out of time has failed; Pydra would put it into the queue again for ever.
         asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
-        return {"sbatch_args": asked.strip()}
-    return {"default_qsub_args": execution.worker_args, "collect_jobs_delay": 1}
+        return slurm.Worker(sbatch_args=asked.strip())
+    # Pydra 1.0a12 cannot read the result files of an array job; the end of the array tells as much.
+    worker = sge.Worker(default_qsub_args=execution.worker_args, poll_for_result_file=False, collect_jobs_delay=2)
+    # It counts threads in this, and begins with an empty dictionary, to which nothing can be added.
+    worker.threads_used = 0
+    return worker
 
 
 @contextmanager
