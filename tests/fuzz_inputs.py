@@ -698,7 +698,7 @@ def spoilt_results(draw: st.DrawFn, folder: Path) -> str:
             tree[path] = _with_odd_value(draw, content)
     write_tree(tree, folder)
     places = [str(folder / "bids"), str(folder / "out"), "group", "-w", str(folder / "work")]
-    more = draw(st.sampled_from([[], ["--unknown-manufacturer", "pooled"], ["--min-participants", "2"]]))
+    more = draw(st.sampled_from([["--unknown-manufacturer", "pooled"], ["--min-participants", "2"]]))
     return answer_of_call([*places, "--dry-run", *more])
 
 

@@ -7,6 +7,7 @@ input is wrong and nothing was computed; 3 there was nothing to do.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -136,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Both ask the network for a newer version at import; a run must not depend on it.
     os.environ.setdefault("NO_ET", "1")
     os.environ.setdefault("NIPYPE_NO_ET", "1")
+    # What nibabel puts right in a header it tells without the file's name; what cannot be put right, we tell.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
     try:
         if recipe is not None:
             _check_compare(level, config_file)
