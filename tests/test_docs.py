@@ -63,7 +63,7 @@ def test_what_does_not_run_here_has_a_reason(block: Block) -> None:
 
 def test_most_blocks_are_run() -> None:
     runnable = [block for block in ALL if block.language in RUN]
-    assert len(NOT_RUN) < len(runnable) / 3
+    assert len(NOT_RUN) < len(runnable) / 2
 
 
 @pytest.fixture(scope="module")
