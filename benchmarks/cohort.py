@@ -90,7 +90,8 @@ _PARTICIPANT = "import sys; import cohort; cohort.trivial_participant(sys.argv[1
 
 def _plain_loop(works: list[Work]) -> None:
     for work in works:
-        subprocess.run([sys.executable, "-m", work.module, str(work.job_file)], env=environment(1), check=True)
+        env = environment(1, work.job_file.parent)
+        subprocess.run([sys.executable, "-m", work.module, str(work.job_file)], env=env, check=True)
 
 
 def scaling(bids: Path, nprocs: int, counts: list[int]) -> None:

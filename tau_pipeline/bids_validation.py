@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,14 +96,16 @@ def validator_program() -> Path:
 def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
     command = [str(program), str(dataset_dir), "--format", "json"]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
-        )
+        # The validator's runtime keeps a cache, by default in the home folder, where this program writes nothing.
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+                env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": cache},
+            )
     except subprocess.TimeoutExpired:
         raise ValidatorError(
             f"{PROGRAM} did not finish within {timeout_s:g} s on {dataset_dir}; pass --skip-bids-validation to go on"

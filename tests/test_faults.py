@@ -26,7 +26,13 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 KILLED, BROKEN = "sub-05", "sub-02"
-PROGRAM = "import sys, coarse_participant; sys.exit(coarse_participant.program(sys.argv[1:]))"
+#: The command line, with coarse participants.
+PROGRAM = """
+import sys
+from tau_workflows import cli, cohort
+cohort.MODULE = "coarse_participant"
+sys.exit(cli.main(sys.argv[1:]))
+"""
 #: Longer than a whole cohort takes, so that a hang fails.
 LIMIT_S = 600
 
@@ -202,3 +208,24 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
     finally:
         program.kill()
         program.wait(20)
+
+
+def test_a_run_with_another_plugin_writes_nothing_outside_of_its_folders(bids: Path, tmp_path: Path) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    (tmp_path / "linear.json").write_text('{"plugin": "Linear"}')
+    before = sorted(path for path in (bids / "bids").rglob("*"))
+    keys = ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in keys}
+    env |= {"PYTHONPATH": str(HERE), "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ["--participant-label", "01", "--use-plugin", "linear.json"]
+    done = subprocess.run(
+        command(bids, "linear", *options),
+        env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "anat template" in computed(bids, "linear")["sub-01"]
+    assert [path for folder in (home, temporary) for path in folder.rglob("*") if path.is_file()] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "linear.json", "tmp"]
+    assert sorted(path for path in (bids / "bids").rglob("*")) == before

@@ -109,13 +109,25 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _known_plugin(file: Path) -> Path:
+    """The file, once what it says is known to be a plugin of Nipype."""
+    from tau_workflows.engine import check_plugin
+
+    check_plugin(file)
+    return file
+
+
 def _resolved(config: Configuration) -> Configuration:
-    """The same configuration with reference regions by their proper names and an absolute work folder."""
+    """The same configuration with reference regions by their proper names and absolute paths of its own files."""
     regions = tuple(dict.fromkeys(parse_reference(name) for name in config.settings.ref_region))
     return replace(
         config,
         settings=replace(config.settings, ref_region=regions),
-        execution=replace(config.execution, work_dir=config.execution.work_dir.absolute()),
+        execution=replace(
+            config.execution,
+            work_dir=config.execution.work_dir.absolute(),
+            use_plugin=config.execution.use_plugin and _known_plugin(config.execution.use_plugin.absolute()),
+        ),
     )
 
 

@@ -117,8 +117,16 @@ def _plugin(execution: Execution, times: NodeTimes) -> Any:
     return ProcessPlugin(plugin_args=args)
 
 
-def _plugin_from(file: Path, times: NodeTimes) -> Any:
-    """Read ``{"plugin": NAME, "plugin_args": {...}}``, the form of fMRIPrep's file, as JSON."""
+def check_plugin(file: Path) -> tuple[type, dict[str, Any]]:
+    """Read ``{"plugin": NAME, "plugin_args": {...}}``, the form of fMRIPrep's file, as JSON: Nipype's class, arguments.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError
+        There is no such file, or it is not JSON.
+    SettingError
+        Nipype has no such plugin.
+    """
     from nipype.pipeline import plugins
 
     content = read_json(file)
@@ -127,7 +135,12 @@ def _plugin_from(file: Path, times: NodeTimes) -> Any:
     if found is None:
         known = ", ".join(sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin")))
         raise SettingError(f"{file} names the plugin {name!r}; known to Nipype are {known}")
-    return found(plugin_args={**content.get("plugin_args", {}), "status_callback": times})
+    return found, dict(content.get("plugin_args", {}))
+
+
+def _plugin_from(file: Path, times: NodeTimes) -> Any:
+    plugin, args = check_plugin(file)
+    return plugin(plugin_args={**args, "status_callback": times})
 
 
 def error_of(node: pe.Node) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def run_work(job_file: str, module: str, threads: int, place: Place) -> int:
     with _log(job_file, place.loud) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tau_workflows.launch", module, job_file, str(os.getpid())],
-            env=environment(threads),
+            env=environment(threads, place.alive_file.parent),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -250,7 +250,11 @@ def _log(job_file: str, loud: bool) -> Iterator[IO[bytes] | int | None]:
         yield file
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a work's process: threads, no questions to the network, no window for figures."""
-    count = str(threads)
-    return {**os.environ, **dict.fromkeys(THREADS, count), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
+def environment(threads: int, folder: Path) -> dict[str, str]:
+    """The environment of a work's process: threads, no questions to the network, no window for figures.
+
+    What libraries like to keep in the home folder goes to ``folder``, unless the user has a place for it.
+    """
+    caches = {"MPLCONFIGDIR": str(folder / "matplotlib"), "NIPYPE_CONFIG_DIR": str(folder / "nipype")}
+    own = {**dict.fromkeys(THREADS, str(threads)), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
+    return {**caches, **os.environ, **own}
