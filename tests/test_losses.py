@@ -211,6 +211,13 @@ def set_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def slices_alone(monkeypatch):
+    """Lets a slice of the tests be as many pixels as a thread takes at a time."""
+    monkeypatch.setattr(perceptual, "_PIXELS_OF_A_THREAD", 81)
+
+
+@pytest.mark.usefixtures("slices_alone")
 def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(features, set_threads):
     set_threads(1)
     prediction, target = volumes(2, 9, 9, 11)
@@ -223,6 +230,16 @@ def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(feature
         assert max(counted.images) == (chunk or 1)
 
 
+def test_small_slices_pass_through_the_network_together(features, set_threads, monkeypatch):
+    set_threads(1)
+    monkeypatch.setattr(perceptual, "_PIXELS_OF_A_THREAD", 4 * 81 + 80)
+    prediction, target = volumes(1, 9, 9, 9)
+    counted = _Counting(features)
+    PlanePerceptualLoss(counted)(prediction, target, "axial")
+    assert max(counted.images) == 4
+
+
+@pytest.mark.usefixtures("slices_alone")
 def test_any_number_of_threads_gives_the_same_to_the_last_bit(features, set_threads):
     prediction, target = volumes(2, 9, 10, 11)
     loss = PlanePerceptualLoss(features)
@@ -253,6 +270,7 @@ class _Crowd(nn.Module):
         return responses
 
 
+@pytest.mark.usefixtures("slices_alone")
 def test_threads_share_a_chunk_and_keep_autocast(features, set_threads):
     set_threads(2)
     prediction, target = volumes(1, 9, 9, 11)
@@ -264,6 +282,7 @@ def test_threads_share_a_chunk_and_keep_autocast(features, set_threads):
         assert crowd.precisions == {True}
 
 
+@pytest.mark.usefixtures("slices_alone")
 def test_an_error_in_a_thread_reaches_the_caller(features, set_threads):
     set_threads(2)
     prediction, target = volumes(1, 9, 9, 11)
@@ -277,6 +296,7 @@ def test_an_error_in_a_thread_reaches_the_caller(features, set_threads):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.usefixtures("slices_alone")
 def test_the_chunk_shrinks_with_free_memory(features, monkeypatch, set_threads):
     set_threads(2)
     prediction, target = volumes(1, 9, 9, 9)

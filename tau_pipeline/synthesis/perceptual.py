@@ -33,8 +33,11 @@ EPSILON = 1e-8
 EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
 SMALLEST_SIDE = 8
-#: Slices that a GPU takes at a time, at most. A CPU takes one for each of torch's threads.
+#: Slices that a GPU takes at a time, at most.
 _LARGEST_CHUNK = 64
+#: Pixels that each thread of a CPU takes at a time: an axial slice at 2 mm. With fewer, most of the time goes into
+#: reading the weights again; more costs memory and saves nothing.
+_PIXELS_OF_A_THREAD = 96 * 112
 
 
 class _Slices(NamedTuple):
@@ -62,9 +65,9 @@ class PlanePerceptualLoss(nn.Module):
         Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
         are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
     chunk
-        Slices that are in memory together. None: by free memory, up to 64 on a GPU and one for each of torch's threads
-        on a CPU, where each thread takes slices of its own: that keeps all of them at work, and gives the same to the
-        last bit for any number of threads.
+        Slices that are in memory together. None: by free memory, up to 64 on a GPU; on a CPU one for each of torch's
+        threads, or as many small ones as make up 96 x 112 pixels. There each thread takes slices of its own, which
+        keeps all of them at work, and gives the same to the last bit for any number of threads.
     empty_slices
         "skip": slices in which the target spans less than ``empty_fraction`` of its span over the whole volume have no
         weight and cost nothing, and the mean is over the others; a target without any other slice costs 0. "paper":
@@ -240,7 +243,11 @@ class PlanePerceptualLoss(nn.Module):
         if key not in self._bytes_per_slice:
             self._bytes_per_slice[key] = _bytes_of_responses(self.features, image)
         fitting = _free_bytes(image.device) // 4 // self._bytes_per_slice[key]
-        return max(1, min(fitting, torch.get_num_threads() if image.device.type == "cpu" else _LARGEST_CHUNK))
+        if image.device.type != "cpu":
+            return max(1, min(fitting, _LARGEST_CHUNK))
+        threads = torch.get_num_threads()
+        of_a_thread = max(1, _PIXELS_OF_A_THREAD // image[0, 0].numel())
+        return threads * of_a_thread if threads * of_a_thread <= fitting else max(1, min(fitting, threads))
 
 
 class _ValueWithGradient(torch.autograd.Function):
