@@ -183,7 +183,7 @@ def settings_in(scans: pd.DataFrame) -> list[Key]:
     return [(str(a), str(b), str(c)) for a, b, c in scans[list(KEYS)].drop_duplicates().itertuples(index=False)]
 
 
-def test_table(scans: pd.DataFrame) -> pd.DataFrame:
+def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
     """Paired tests over held-out participants.
 
     Parameters
@@ -295,7 +295,7 @@ def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     summary, tests
-        From `summary_table` and `test_table`.
+        From `summary_table` and `paired_test_table`.
     """
     import pandas as pd
 

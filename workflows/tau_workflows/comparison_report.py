@@ -20,10 +20,10 @@ from tau_pipeline.comparison_tables import (
     is_baseline,
     measures_of,
     more_is_better,
+    paired_test_table,
     region_table,
     settings_in,
     summary_table,
-    test_table,
     wide_table,
 )
 from tau_pipeline.errors import MissingInputError, TauPipelineError
@@ -74,7 +74,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
     tables = {
         "runs": runs,
         "summary": summary_table(scans, regions),
-        "tests": test_table(scans),
+        "tests": paired_test_table(scans),
         "regions": region_table(regions),
     }
     tables["settings"] = wide_table(tables["summary"], tables["tests"])
