@@ -18,10 +18,11 @@ import numpy as np
 from tau_pipeline.bids import find_participants
 from tau_pipeline.config import Selection
 from tau_pipeline.derivatives import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
-from tau_pipeline.files import write_json, write_text
+from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.frames import plan_frames
 from tau_pipeline.pet import pet_on_t1w, suvr
 from tau_pipeline.registration import resample
+from tau_pipeline.roi import regional_table
 from tau_pipeline.volume import image_like, load_volume, save_volume
 
 #: FreeSurfer's numbers of the cerebellar cortex.
@@ -53,7 +54,12 @@ def main() -> None:
             save_volume(t1w, anat.t1w)
             save_volume(image_like(np.asanyarray(mask.dataobj) > 0, t1w), anat.mask)
             save_volume(image_like(np.asanyarray(labels.dataobj).astype(np.int16), t1w), anat.dseg)
-            save_volume(image_like(suvr(np.asanyarray(activity.dataobj), reference), t1w), pet.suvr(""))
+            save_volume(image_like(reference.astype(np.uint8), t1w), anat.reference_mask("CerebellarGM"))
+            map_img = image_like(suvr(np.asanyarray(activity.dataobj), reference), t1w)
+            save_volume(map_img, pet.suvr(""))
+            identity = {"participant_id": who, "tracer": scan.tracer, "manufacturer": scan.manufacturer}
+            identity |= {"session_id": scan.session and f"ses-{scan.session}", "source": "measured"}
+            write_tsv(regional_table(map_img, labels, image_like(reference, t1w), "CerebellarGM", identity), pet.rois)
             sidecar = {
                 "Description": "Simulated; on the T1w by the true move",
                 "SpatialReference": bids_uri(anat.t1w, options.out, ""),
@@ -62,7 +68,6 @@ def main() -> None:
                 "Manufacturer": scan.manufacturer,
             }
             write_json(sidecar, sidecar_path(pet.suvr("")))
-            write_text("participant_id\n", pet.rois)
 
 
 if __name__ == "__main__":
