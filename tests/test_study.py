@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tau_pipeline import anat, registration
 from tau_pipeline.bids import find_participants
 from tau_pipeline.config import Configuration, Execution, Selection
 from tau_pipeline.derivatives import write_dataset_files
@@ -22,6 +23,17 @@ from tau_workflows.study import init_study_wf
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations at 5 mm: here it counts that every step is there, and that each finds what it needs."""
+    monkeypatch.setattr(anat, "REGISTRATION_MM", 5.0)
+    monkeypatch.setattr(anat, "WORKING_MM", 4.0)
+    monkeypatch.setattr(anat.working_grid, "__defaults__", (4.0,))
+    for name, value in {"_FINE_MM": 4.0, "_COARSE_MM": 8.0, "_REFINED": 1}.items():
+        monkeypatch.setattr(registration, name, value)
+
+
+@pytest.mark.usefixtures("_coarse")
 def test_one_graph_goes_from_raw_images_to_a_model_and_to_synthetic_suvr(tmp_path: Path) -> None:
     bids, out = simulate_dataset(tmp_path / "bids", Simulation(2, seed=1, voxel_mm=4.0, pet="static")), tmp_path / "out"
     training = Training(
