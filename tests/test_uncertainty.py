@@ -1,5 +1,6 @@
 """Calibration of uncertainty on errors of known size, and against slow loops."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -135,6 +136,18 @@ def test_a_model_never_predicts_whom_it_was_trained_on(pairs):
     without = calibrate(toy_ensemble(*calm), pairs, inference=HOW)
     assert with_wild.voxel_factor == pytest.approx(without.voxel_factor)
     assert with_wild.region_factor == pytest.approx(without.region_factor)
+
+
+def test_a_manufacturer_without_a_scale_of_its_own_is_calibrated_on_the_pooled_one(pairs):
+    rare = [dataclasses.replace(pair, manufacturer="Canon") for pair in pairs]
+    ensemble = constants(0.0, 1.0)
+    found = calibrate(ensemble, rare, inference=HOW)
+    ratios = []
+    for pair in rare[2:4]:
+        known = prepare(pair, ensemble.grid)
+        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "pooled", HOW)
+        ratios.append(np.abs(prediction.mean - known.suvr)[known.known] / prediction.sd[known.known])
+    assert found.voxel_factor == pytest.approx(np.quantile(np.concatenate(ratios), 0.9) / 1.6448536, rel=0.01)
 
 
 def test_there_is_no_calibration_without_validation_scans_or_with_a_single_member(pairs):

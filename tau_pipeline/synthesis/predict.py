@@ -186,6 +186,14 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
     )
 
 
+def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
+    """As `require_manufacturer`, with all manufacturers pooled in place of one that the models do not know."""
+    try:
+        return require_manufacturer(ensemble, manufacturer)
+    except UnknownNameError:
+        return POOLED
+
+
 def to_suvr(model: LoadedModel, z: NDArray, manufacturer: str | None) -> NDArray:
     """Invert the model's normalisation.
 

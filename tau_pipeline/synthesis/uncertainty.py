@@ -24,7 +24,7 @@ from tau_pipeline.files import read_json, write_json
 from tau_pipeline.roi import values_by_label
 from tau_pipeline.synthesis.data import prepare
 from tau_pipeline.synthesis.pairs import Pair
-from tau_pipeline.synthesis.predict import Ensemble, Inference, Prediction, predict_placed
+from tau_pipeline.synthesis.predict import Ensemble, Inference, Prediction, known_or_pooled, predict_placed
 
 Floats = NDArray[np.float64]
 
@@ -180,7 +180,9 @@ def _errors(
 ) -> Errors | None:
     known = prepare(pair, ensemble.grid, cache_dir)
     placed = (known.t1w, known.brain, known.placement)
-    prediction = predict_placed(ensemble, placed, pair.manufacturer, inference, models)
+    # Scans of a manufacturer that is too rare for a scale of its own were trained on with the pooled one.
+    maker = known_or_pooled(ensemble, pair.manufacturer)
+    prediction = predict_placed(ensemble, placed, maker, inference, models)
     if len(prediction.members) < 2:
         return None
     measured, sd = known.suvr[known.known], np.maximum(prediction.sd[known.known], LEAST_SD)
