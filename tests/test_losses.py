@@ -3,16 +3,23 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
 from torch import nn
+from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.synthesis import perceptual
-from tau_pipeline.synthesis.features import grey_input, random_features, random_resnet3d_features
+from tau_pipeline.synthesis.features import (
+    grey_input,
+    load_vgg16_features,
+    random_features,
+    random_resnet3d_features,
+)
 from tau_pipeline.synthesis.losses import (
     CyclicPerceptualLoss,
     LossSettings,
@@ -22,6 +29,7 @@ from tau_pipeline.synthesis.losses import (
     build_loss,
 )
 
+VGG16 = Path(__file__).resolve().parents[2] / "shared/data/vgg16/vgg16_features23_unit_fp16.pt"
 PLANES = ("sagittal", "coronal", "axial")
 SIZES = [(1, 9, 10, 11), (2, 16, 8, 13), (3, 8, 9, 8)]
 
@@ -201,6 +209,21 @@ def test_the_gradient_is_that_of_finite_differences_also_at_minimum_and_maximum(
         difference = (loss(prediction + step, target, "axial") - loss(prediction - step, target, "axial")) / 2e-6
         assert gradient[place].item() == pytest.approx(difference.item(), rel=1e-4, abs=1e-9)
     assert all(gradient[0, 0, :, :, 0].flatten()[i].abs() > 0 for i in extremes)
+
+
+# In double precision no ReLU and no maximum hangs on the last bit, so that hardly anything may differ.
+@pytest.mark.skipif(not VGG16.is_file(), reason="../shared/data/vgg16 is not there")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("plane", PLANES)
+def test_with_the_true_vgg16_value_and_gradient_are_those_of_the_obvious_loop(plane, dtype, tolerance):
+    vgg16 = load_vgg16_features(VGG16).to(dtype)
+    noise = torch.randn(2, 1, 24, 20, 25, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    smooth = functional.avg_pool3d(noise[:1], 5, stride=1, padding=2)
+    prediction, target = (smooth + 0.02 * noise[1:]).to(dtype), smooth.to(dtype)
+    found = value_and_gradient(PlanePerceptualLoss(vgg16), prediction, target, plane)
+    expected = value_and_gradient(lambda p: obvious_loop(vgg16, p, target, plane), prediction)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=tolerance)
+    assert (found[1] - expected[1]).norm() <= tolerance * expected[1].norm()
 
 
 @pytest.fixture
