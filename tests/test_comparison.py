@@ -262,7 +262,7 @@ def check_tables(folder: Path) -> None:
         assert (folder / f"{name}.csv").is_file()
     page = (folder / "report.html").read_text()
     assert "random weights" in page
-    assert page.count("data:image/png;base64,") >= 1 + 4 + 2 + 2
+    assert page.count("data:image/webp;base64,") >= 1 + 4 + 2 + 2
     assert str(folder) not in page, "no place of this machine"
 
 
