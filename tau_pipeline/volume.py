@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
@@ -31,8 +32,8 @@ Affine = NDArray[np.float64]
 
 #: What nibabel raises where a file is not what its name says.
 UNREADABLE = (
-    *(ImageFileError, HeaderDataError, OSError, EOFError, ValueError, TypeError, KeyError, OverflowError),
-    *(zlib.error, MemoryError),
+    *(ImageFileError, HeaderDataError, MGHError, OSError, EOFError, ValueError, TypeError, LookupError),
+    *(ArithmeticError, zlib.error, MemoryError),
 )
 
 ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")

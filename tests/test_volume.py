@@ -61,6 +61,16 @@ def stored(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Pa
 # --- load ---
 
 
+def test_freesurfer_volumes_without_extent_are_damage(tmp_path):
+    path = tmp_path / "aparc+aseg.mgz"
+    nib.save(nib.MGHImage(np.ones((4, 4, 4), np.int32), np.eye(4)), path)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[4:8] = bytes(4)  # the first of the dimensions, a big-endian integer after the version
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(DamagedFileError, match=r"aparc\+aseg\.mgz"):
+        load_volume(path)
+
+
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.mgh", "x.mgz"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_an_image_survives_saving_and_loading(tmp_path, name, grid):
