@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,17 @@ def test_plain_lines_where_there_is_no_terminal(works: list[Work]) -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+def read_terminal(master: int, until: str) -> str:
+    """What a terminal shows: it arrives in pieces, a while after it was written."""
+    said, end = b"", time.monotonic() + 20
+    while until not in said.decode(errors="replace") and time.monotonic() < end:
+        if select.select([master], [], [], 0.1)[0]:
+            said += os.read(master, 65536)
+    while select.select([master], [], [], 0.2)[0]:
+        said += os.read(master, 65536)
+    return said.decode()
+
+
 def test_a_live_display_on_a_terminal(works: list[Work], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LOOK_S", 0.05)
     monkeypatch.setenv("COLUMNS", "160")
@@ -67,8 +80,7 @@ def test_a_live_display_on_a_terminal(works: list[Work], monkeypatch: pytest.Mon
     with os.fdopen(slave, "w") as terminal:
         with shown(works, "participants", terminal):
             pass
-        os.set_blocking(master, False)
-        said = os.read(master, 65536).decode()
+        said = read_terminal(master, until="sub-03: 1 of 4 steps, template")
     os.close(master)
     assert "participants: 2/4 |" in said
     assert "1 done, 1 running, 1 waiting, 1 failed" in said
