@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = [".nii.gz", ".nii"]
 
+#: What BIDS allows as the label of an entity.
+LABEL = re.compile(r"[0-9A-Za-z+]+")
 #: Folders with other names (sub-01_old) are no participants', and the validator says so.
 PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
@@ -250,7 +252,10 @@ def _by_participant(files: list[str]) -> dict[str, list[Path]]:
     """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
     found: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        own = found.setdefault(_folder_labels(path)["sub"], {})
+        label = _folder_labels(path).get("sub")
+        if label is None:
+            continue  # beside the participants' folders, where BIDS has no images
+        own = found.setdefault(label, {})
         stem = path.name.split(".", 1)[0]
         if stem not in own or path.name.endswith(".gz"):
             own[stem] = path
@@ -276,8 +281,14 @@ def _entities(path: Path) -> dict[str, str]:
     ------
     MetadataError
         Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
+        Or a label holds what BIDS does not allow in one, so that no output could be named after it.
     """
     entities, _ = name_parts(path)
+    for name, label in entities.items():
+        if not LABEL.fullmatch(label):
+            raise MetadataError(
+                f"{path} has the label {label!r} for {name}; expected: letters and digits; rename the file"
+            )
     for name, label in _folder_labels(path).items():
         if entities.get(name) != label:
             raise MetadataError(

@@ -106,6 +106,18 @@ def test_other_folders_are_left_alone(simple):
     assert one.problems == ()
 
 
+def test_an_image_beside_the_participants_folders_is_nobodys(simple):
+    put_image(simple / "sub-01_pet.nii.gz")
+    assert len(found(simple)["01"].scans) == 1
+
+
+def test_a_label_that_bids_does_not_allow_is_named(simple):
+    put_pet(simple / "sub-01/pet", "sub-01_trc-AV 1451")
+    problems = [str(problem) for problem in found(simple)["01"].problems]
+    assert any("'AV 1451' for trc" in problem for problem in problems)
+    assert len(found(simple)["01"].scans) == 1
+
+
 def test_a_dataset_given_by_a_relative_path_or_link_is_the_same(simple, tmp_path_factory, monkeypatch):
     link = tmp_path_factory.mktemp("elsewhere") / "dataset"
     link.symlink_to(simple)
