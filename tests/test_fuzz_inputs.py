@@ -6,7 +6,7 @@ import pytest
 from fuzz_inputs import FAMILIES, fuzz
 
 #: So many that all of them together take about a minute.
-EXAMPLES = {"dataset": 40, "sidecar": 100, "image": 100, "freesurfer": 15, "call": 30, "results": 30}
+EXAMPLES = {"dataset": 80, "sidecar": 100, "image": 100, "freesurfer": 15, "call": 30, "results": 30}
 
 
 def test_every_family_has_its_number() -> None:
