@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, transformed, with_winograd
+from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, with_winograd
 
 
 @pytest.fixture(autouse=True)
@@ -13,8 +13,8 @@ def _one_thread():
     torch.manual_seed(0)
 
 
-def frozen_convolution(**settings) -> nn.Conv2d:
-    return nn.Conv2d(3, 5, kernel_size=3, padding=1, **settings).requires_grad_(False)
+def frozen_convolution(out_channels: int = 5, **settings) -> nn.Conv2d:
+    return nn.Conv2d(3, out_channels, kernel_size=3, padding=1, **settings).requires_grad_(False)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -30,11 +30,15 @@ def test_responses_and_gradient_are_those_of_the_direct_convolution(shape, layou
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=5e-6)
 
 
-def test_small_whole_numbers_are_convolved_exactly():
-    direct = frozen_convolution(bias=False)
+@pytest.mark.parametrize("out_channels", [5, 64, 150])
+def test_small_whole_numbers_are_convolved_exactly(out_channels):
+    direct = frozen_convolution(out_channels, bias=False)
     direct.weight.copy_(2 * torch.randint(-3, 4, direct.weight.shape))  # even, since the transform halves sums
-    images = torch.randint(-9, 10, (2, 3, 6, 9)).float()
-    assert torch.equal(WinogradConvolution(direct)(images), direct(images))
+    images = torch.randint(-9, 10, (2, 3, 6, 9)).float().requires_grad_()
+    found, expected = WinogradConvolution(direct)(images), direct(images)
+    assert torch.equal(found, expected)
+    outer = torch.randint(-3, 4, expected.shape).float()
+    assert torch.equal(*(torch.autograd.grad(responses, images, outer)[0] for responses in (found, expected)))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -92,5 +96,5 @@ def test_only_plain_convolutions_with_many_channels_are_replaced(other):
 def test_images_stay_as_they_are():
     images = torch.randn(1, 2, 5, 5)
     before = images.clone()
-    convolve(images, transformed(torch.randn(4, 2, 3, 3)))
+    convolve(images, torch.randn(4, 2, 3, 3))
     assert torch.equal(images, before)

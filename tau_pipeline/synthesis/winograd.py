@@ -23,6 +23,8 @@ _FEWEST_IN, _FEWEST_OUT = 128, 256
 _KERNEL = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
 #: The same for the nine taps along both axes: (16, 9).
 _KERNEL_2D = torch.kron(_KERNEL, _KERNEL)
+#: Output channels whose kernels are transformed together: 2 MB for 512 input channels.
+_KERNELS_TOGETHER = 64
 
 
 class WinogradConvolution(nn.Module):
@@ -31,14 +33,12 @@ class WinogradConvolution(nn.Module):
     Parameters
     ----------
     convolution
-        A convolution for which `is_suitable` is true; its parameters are shared, not copied. Its transformed kernels,
-        which take 16/9 of their memory, are made in the first call and kept: making them takes as long as a slice.
+        A convolution for which `is_suitable` is true; its parameters are shared, not copied.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.convolution = convolution
-        self._kernels: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Responses ``(N, O, H, W)`` to images ``(N, C, H, W)``; the gradient goes to the images alone."""
@@ -46,15 +46,8 @@ class WinogradConvolution(nn.Module):
         if images.device.type != "cpu" or images.dtype != torch.float32 or mixed:
             responses: Tensor = self.convolution(images)
             return responses
-        convolved: Tensor = _Convolve.apply(images, self._transformed(), self.convolution.bias)
+        convolved: Tensor = _Convolve.apply(images, self.convolution.weight.detach(), self.convolution.bias)
         return convolved
-
-    def _transformed(self) -> Tensor:
-        """The transformed kernels, made anew where the weights have been replaced or changed since."""
-        weight = self.convolution.weight
-        if self._kernels is None or self._kernels[0] is not weight or self._kernels[1] != weight._version:
-            self._kernels = (weight, weight._version, transformed(weight.detach()))
-        return self._kernels[2]
 
 
 def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -81,31 +74,26 @@ def with_winograd(features: nn.Module) -> nn.Module:
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.kernels = kernels
-        responses = convolve(images, kernels)
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        responses = convolve(images, weight)
         return responses if bias is None else responses.add_(bias[:, None, None])
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return convolve(outer[0], ctx.kernels, adjoint=True), None, None
+        return convolve(outer[0], ctx.weight, adjoint=True), None, None
 
 
-def transformed(weight: Tensor) -> Tensor:
-    """Kernels ``(O, C, 3, 3)`` in the form of `convolve`: ``(16, C, O)``."""
-    kernels = (_KERNEL_2D @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
-    return kernels.transpose(1, 2).contiguous()
-
-
-def convolve(images: Tensor, kernels: Tensor, adjoint: bool = False) -> Tensor:
+def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     """Convolution with zeros around the images.
 
     Parameters
     ----------
     images
         ``(N, C, H, W)`` in float32; fastest where the channels lie closest (channels_last).
-    kernels
-        ``(16, C, O)``, as `transformed` makes them.
+    weight
+        Kernels ``(O, C, 3, 3)``. They are transformed in each call, a few at a time: the transformed kernels of a layer
+        take 16/9 of its memory, and those of a few stay in the processor's cache until they are used.
     adjoint
         Whether to apply the adjoint, which leads gradients back: a convolution with the kernels turned by 180 degrees
         and their channels swapped, from ``(N, O, H, W)`` to ``(N, C, H, W)``.
@@ -121,14 +109,30 @@ def convolve(images: Tensor, kernels: Tensor, adjoint: bool = False) -> Tensor:
     padded[:, 1 : height + 1, 1 : width + 1] = images.permute(0, 2, 3, 1)
     # A kernel's transform has the first and last number swapped where the kernel is turned.
     order = (3, 1, 2, 0) if adjoint else (0, 1, 2, 3)
-    products = torch.bmm(_tiles(padded, order), kernels.transpose(1, 2) if adjoint else kernels)
+    tiles = _tiles(padded, order)
     del padded
     # Not made as a view: what comes after may be a ReLU in place, which a view from here would not bear.
-    responses = torch.empty((n, products.shape[2], 2 * rows, 2 * columns), memory_format=torch.channels_last)
-    _put_together(products.view(4, 4, n, rows, columns, -1), order, responses.permute(0, 2, 3, 1))
+    shape = (n, weight.shape[1 if adjoint else 0], 2 * rows, 2 * columns)
+    responses = torch.empty(shape, memory_format=torch.channels_last)
+    blocks = weight.split(_KERNELS_TOGETHER)
+    if adjoint:
+        parts = tiles.split(_KERNELS_TOGETHER, dim=2)
+        products = torch.bmm(parts[0], _transformed(blocks[0]))
+        for block, part in zip(blocks[1:], parts[1:], strict=True):
+            products.baddbmm_(part, _transformed(block))
+        _put_together(products.view(4, 4, n, rows, columns, -1), order, responses)
+    else:
+        for block, part in zip(blocks, responses.split(_KERNELS_TOGETHER, dim=1), strict=True):
+            products = torch.bmm(tiles, _transformed(block).transpose(1, 2))
+            _put_together(products.view(4, 4, n, rows, columns, -1), order, part)
     if (height, width) == responses.shape[2:]:
         return responses
     return responses[:, :, :height, :width].clone(memory_format=torch.channels_last)
+
+
+def _transformed(weight: Tensor) -> Tensor:
+    """Transforms ``(16, O, C)`` of kernels ``(O, C, 3, 3)``."""
+    return (_KERNEL_2D @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
 
 
 #: What each of the four numbers of a transformed tile is made of along one axis: two places, and the second's sign.
@@ -152,8 +156,9 @@ def _tiles(padded: Tensor, order: tuple[int, ...]) -> Tensor:
     return tiles.view(16, -1, channels)
 
 
-def _put_together(products: Tensor, order: tuple[int, ...], pixels: Tensor) -> None:
-    """Write output tiles of 2 x 2 pixels, from products ``(4, 4, N, rows, columns, O)``, to ``(N, H, W, O)``."""
+def _put_together(products: Tensor, order: tuple[int, ...], images: Tensor) -> None:
+    """Write output tiles of 2 x 2 pixels, from products ``(4, 4, N, rows, columns, O)``, to ``(N, O, H, W)``."""
+    pixels = images.permute(0, 2, 3, 1)
     first, second, third, fourth = (products[k] for k in order)
     upper = (first + second).add_(third)
     lower = (second - third).sub_(fourth)

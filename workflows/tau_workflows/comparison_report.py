@@ -136,7 +136,8 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     facts.append(("Seed", f"{record['seed']}, of folds, weights, order and augmentation"))
     facts.append(("Training", "; ".join(f"{name} {_plain(training[name])}" for name in TOLD if name in training)))
     facts.append(("Runs", f"{int((trained['state'] == 'done').sum())} of {len(trained)} done"))
-    facts.append(("Processor time", f"{processor / 60:.1f} minutes of one processor, training and scoring"))
+    # A run that was interrupted counts from its last start on.
+    facts.append(("Processor time", f"{processor / 60:.0f} minutes of one processor, from the last start of each run"))
     return facts
 
 
