@@ -222,7 +222,8 @@ def synthetic_figure(
 ) -> Figure:
     """Axial slices of a synthetic SUVR map below the T1w and, if it is there, the measured map and the difference.
 
-    Same places and colour scale (0 to 3) as `suvr_figure`; differences, synthetic less measured, from -1 to 1.
+    Same places and colour scale (0 to 3) as `suvr_figure`; differences in the brain, synthetic less measured, from -1
+    to 1. A model is trained and scored in the brain alone, so that differences outside would only draw the eye there.
 
     Parameters
     ----------
@@ -247,6 +248,7 @@ def synthetic_figure(
     shown = {"T1w": t1w, "synthetic": synthetic}
     if measured is not None:
         less = np.asanyarray(synthetic.dataobj, np.float32) - np.asanyarray(measured.dataobj, np.float32)
+        less[np.asanyarray(mask.dataobj) == 0] = 0
         shown = {"T1w": t1w, "measured": measured, "synthetic": synthetic, "difference": image_like(less, t1w)}
     axial = _mosaic(world_box(mask), 7)[0]
     rows = [[replace(view, note=note) for view in axial] for note in shown]

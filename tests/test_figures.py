@@ -261,13 +261,18 @@ def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> No
 
 
 def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(drawn: dict[str, object]) -> None:
-    """The measured map is 0 here, so that the difference is the synthetic map itself."""
+    """The measured map is 0 here, so that the difference is the synthetic map itself, in the brain."""
     values = {note: [] for note in ("T1w", "measured", "synthetic", "difference")}
     for axes in drawn["synthetic"].axes:
         if axes.images:
             values[axes.get_title().split(", ")[-1]].append(np.asarray(axes.images[0].get_array()))
     assert [len(slices) for slices in values.values()] == [7] * 4
-    np.testing.assert_allclose(values["difference"], values["synthetic"], rtol=1e-6)
+    difference, synthetic = np.array(values["difference"]), np.array(values["synthetic"])
+    same, none = np.isclose(difference, synthetic, rtol=1e-6), (difference == 0) & (synthetic > 0.1)
+    assert same.mean() > 0.2
+    assert none.mean() > 0.1
+    assert (same | none).mean() > 0.9  # the rest lies between voxels at the brain's edge
+    assert np.all(none[:, :3, :3])
     assert np.nanmax(values["measured"]) == 0
     assert np.nanmax(values["synthetic"]) > 1
     assert "not measured" in drawn["synthetic alone"].texts[0].get_text()
