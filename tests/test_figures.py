@@ -268,11 +268,11 @@ def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(d
             values[axes.get_title().split(", ")[-1]].append(np.asarray(axes.images[0].get_array()))
     assert [len(slices) for slices in values.values()] == [7] * 4
     difference, synthetic = np.array(values["difference"]), np.array(values["synthetic"])
-    same, none = np.isclose(difference, synthetic, rtol=1e-6), (difference == 0) & (synthetic > 0.1)
+    drawn_there = ~np.isnan(synthetic)
+    same, none = np.isclose(difference, synthetic, rtol=1e-6), difference == 0
     assert same.mean() > 0.2
-    assert none.mean() > 0.1
-    assert (same | none).mean() > 0.9  # the rest lies between voxels at the brain's edge
-    assert np.all(none[:, :3, :3])
+    assert (none & (synthetic > 0.1)).mean() > 0.1
+    assert (same | none)[drawn_there].mean() > 0.9  # the rest lies between voxels at the brain's edge
     assert np.nanmax(values["measured"]) == 0
     assert np.nanmax(values["synthetic"]) > 1
     assert "not measured" in drawn["synthetic alone"].texts[0].get_text()
