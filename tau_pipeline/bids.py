@@ -8,6 +8,7 @@ words in ``assumptions``, and from there goes into the sidecars.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tau_pipeline.config import Selection, unknown_name
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
+    InvalidDatasetError,
     MetadataError,
     MissingInputError,
     SettingError,
@@ -163,6 +165,8 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     ------
     MissingInputError, DamagedFileError
         The dataset as a whole cannot be used; see `participant_labels`.
+    InvalidDatasetError
+        The name of a file or folder is not in UTF-8.
     SettingError
         A participant that was asked for does not exist, or the filter file cannot be used.
     """
@@ -212,7 +216,14 @@ def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
     if not everybody:
         ignore.append(re.compile(rf"^/sub-(?!({'|'.join(map(re.escape, labels))})(/|$))"))
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+    try:
+        return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+    except UnicodeEncodeError as exc:
+        # Its database holds texts: bytes of a name that are no UTF-8 are shown as \xff.
+        found = os.fsencode(exc.object).decode("utf-8", "backslashreplace")
+        raise InvalidDatasetError(
+            f"the path {found} is not in UTF-8, as every name in a BIDS dataset must be; rename that file or folder"
+        ) from exc
 
 
 def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filters: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tau_pipeline.bids import Participant, find_participants, participant_labels
 from tau_pipeline.config import Selection
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_workflows.cli import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 STATIC = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "flortaucipir"}
@@ -116,6 +118,23 @@ def test_a_label_that_bids_does_not_allow_is_named(simple):
     problems = [str(problem) for problem in found(simple)["01"].problems]
     assert any("'AV 1451' for trc" in problem for problem in problems)
     assert len(found(simple)["01"].scans) == 1
+
+
+@pytest.mark.parametrize("name", [b"sub-01/pet/sub-01_trc-A\xffB_pet.nii.gz", b"notes\xe9"])
+def test_a_name_that_is_not_utf8_is_refused_with_its_bytes(simple, name, capsys):
+    (simple / os.fsdecode(name)).touch()
+    out = simple.parent / f"{simple.name}-out"
+    places = [str(simple), str(out), "participant", "-w", f"{out}-work"]
+    assert main([*places, "--skip-bids-validation", "--dry-run"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{simple}/{name.decode('utf-8', 'backslashreplace')} is not in UTF-8" in told
+    assert not out.exists()
+
+
+def test_a_name_that_is_not_utf8_is_nobodys_business_where_no_images_are(simple):
+    (simple / "sourcedata").mkdir()
+    (simple / "sourcedata" / os.fsdecode(b"\xff.txt")).touch()
+    assert len(find_participants(simple)) == 2
 
 
 def test_a_dataset_given_by_a_relative_path_or_link_is_the_same(simple, tmp_path_factory, monkeypatch):
