@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -102,6 +103,7 @@ def test_a_broken_participant_leaves_a_readable_record_and_no_image(place: Path)
     alone = next(record for key, record in records.items() if key.startswith("sub-03"))
     assert "no T1w" in alone["message"]
     assert not list((place / "out").glob("sub-02/pet/*_pet.nii.gz"))
+    assert cut["message"] in html.unescape((place / "out/sub-02.html").read_text())
 
 
 def test_nothing_partial_is_left_behind(place: Path) -> None:

@@ -52,6 +52,7 @@ def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict
     engine.execute(wf, job.execution, times)
     failures = _failures(job, times.failed)
     _write_times(job, times.seconds, time.monotonic() - started)
+    _write_records(job, failures)  # the page shows them
     try:
         write_participant_report(job.output_dir, job.participant)
     except TauPipelineError as exc:
@@ -125,11 +126,15 @@ def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanS
     return replace(status, state="done", reason="")
 
 
-def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> None:
-    """Write the error records, then the outcome; a full disk must not hide why the work failed."""
+def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> None:
     for key, record in failures.items():
         with suppress(OutputError):
             write_json({"scan": key, **record}, error_path(job.output_dir, key))
+
+
+def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> None:
+    """Write the error records, then the outcome; a full disk must not hide why the work failed."""
+    _write_records(job, failures)
     with suppress(TauPipelineError):
         update_status(job.output_dir, _ended(job, failures))
     write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
