@@ -40,6 +40,8 @@ ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
 #: Bytes that are unpacked at a time, and that may follow the last voxel of a file.
 CHUNK = 1 << 22
 MOST_AFTER_VOXELS = 1 << 26
+#: So many bytes at most does one byte of a gzip file stand for: 258 for two bits.
+MOST_PACKED = 1032
 #: A head fits in a grid within these bounds, in mm; what lies outside is in another unit, or damaged.
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM, FARTHEST_MM = 0.01, 100.0, 1e5
 #: The volume spanned by the axes' directions, 1 where they are at right angles.
@@ -135,12 +137,13 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _bytes_needed(path: Path, img: Any) -> int:
-    """How long the file must be, unpacked, by its header; a plain file that is shorter is refused."""
+    """How long the file must be, unpacked, by its header; a file that cannot hold that much is refused unread."""
     needed = int(img.dataobj.offset) + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
-    length = path.stat().st_size
-    if not _is_compressed(path) and length < needed:
+    length, packed = path.stat().st_size, _is_compressed(path)
+    if length * (MOST_PACKED if packed else 1) < needed:
         raise DamagedFileError(
-            f"{path} is cut off: it has {length} bytes, but {needed} by its header; copy or convert it again"
+            f"{path} is cut off: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its header; copy "
+            "or convert it again"
         )
     return needed
 

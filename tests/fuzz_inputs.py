@@ -39,8 +39,10 @@ from tau_pipeline.sidecars import mended_pet_metadata
 from tau_pipeline.volume import load_volume, read_shape
 from tau_workflows.cli import main as tau_pipeline
 
-#: No answer may take longer, nor more memory than this beside what was in use before.
+#: No answer may take more processor time, nor more memory than this beside what was in use before.
 LONGEST_S = 20.0
+#: Nor longer by the clock: what waits for something uses no processor, and what others keep waiting is no hang.
+LONGEST_BY_THE_CLOCK_S = 300.0
 MOST_MEMORY = 3 << 30
 
 #: Relative path to content; None stands for a folder, and a string for the target of a symbolic link.
@@ -382,20 +384,29 @@ def write_tree(tree: Tree, root: Path) -> None:
 def limited() -> Iterator[None]:
     """End what takes too long, and refuse memory to what takes too much."""
 
-    def stop(*_: object) -> None:
-        raise NoAnswerError(f"no answer within {LONGEST_S:g} s")
+    def stop(signum: int, _: object) -> None:
+        of_clock = signum == signal.SIGALRM
+        limit, what = (LONGEST_BY_THE_CLOCK_S, "the clock") if of_clock else (LONGEST_S, "processor time")
+        raise NoAnswerError(f"no answer within {limit:g} s of {what}")
 
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, stop)
+    timers = (
+        (signal.SIGALRM, signal.ITIMER_REAL, LONGEST_BY_THE_CLOCK_S),
+        (signal.SIGPROF, signal.ITIMER_PROF, LONGEST_S),
+    )
+    before = [signal.signal(signum, stop) for signum, _, _ in timers]
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_MEMORY, hard))
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    for _, timer, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for _, timer, _ in timers:
+            signal.setitimer(timer, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.signal(signal.SIGALRM, before)
+        for (signum, _, _), handler in zip(timers, before, strict=True):
+            signal.signal(signum, handler)
 
 
 def answer_of_call(arguments: list[str]) -> str:

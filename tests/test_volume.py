@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from tau_pipeline import volume
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, OutputError
 from tau_pipeline.volume import (
     finite,
@@ -220,6 +221,29 @@ def test_a_file_that_unpacks_without_end_is_refused_before_it_fills_the_memory(t
     path.write_bytes(gzip.compress(nib.Nifti1Image(values(), np.eye(4)).to_bytes()) + bomb)
     with pytest.raises(DamagedFileError, match="goes on long after its last voxel"):
         load_volume(path)
+
+
+def test_a_header_that_promises_more_than_gzip_can_hold_is_refused_unread(tmp_path, monkeypatch):
+    def unpacked(*_):
+        raise AssertionError("the file was unpacked")
+
+    path = stored(tmp_path / "x.nii.gz", values((4, 4, 4)))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    # 2000 voxels of 4 bytes a side are 32 GB; the 8 MB that follow cannot stand for more than 8.6 GB.
+    content[40:56] = np.array([3, 2000, 2000, 2000, 1, 1, 1, 1], "<i2").tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) + bytes(1 << 23))
+    monkeypatch.setattr(volume, "_decompress", unpacked)
+    for read in (read_shape, load_volume):
+        with pytest.raises(DamagedFileError, match=r"cut off: it has \d+ packed bytes, but \d+ by its header"):
+            read(path)
+
+
+def test_what_packs_as_well_as_gzip_can_is_read(tmp_path):
+    content = nib.Nifti1Image(np.zeros((250, 200, 200), np.uint8), np.eye(4)).to_bytes()
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(content, 9))
+    assert path.stat().st_size * 1000 < len(content)
+    assert read_shape(path) == (250, 200, 200)
 
 
 def test_zeros_after_the_compressed_image_are_no_damage(tmp_path):
