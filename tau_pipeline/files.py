@@ -69,6 +69,16 @@ def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
     return write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
 
 
+def _check_there(path: Path, what: str) -> None:
+    try:
+        there, why = path.is_file(), ""
+    except OSError as exc:
+        # A name that no file system takes, or a folder that may not be looked into.
+        there, why = False, f": {exc.strerror}"
+    if not there:
+        raise MissingInputError(f"there is no {what} {path}{why}")
+
+
 def read_json(path: AnyPath) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -80,8 +90,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
         The file is not UTF-8 JSON, or its top level is not an object.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"there is no file {path}")
+    _check_there(path, "file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as exc:
@@ -115,8 +124,7 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"there is no table {path}")
+    _check_there(path, "table")
     try:
         return pd.read_csv(
             path,

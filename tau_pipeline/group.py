@@ -5,6 +5,7 @@ Everything is read from the tables and sidecars that the participant and synthes
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline import roi
-from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError
-from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError, shown
+from tau_pipeline.files import read_tsv
 from tau_pipeline.frames import tracer_name
 from tau_pipeline.quality import PERCENTILES
+from tau_pipeline.results import column_name, read_regions, read_suvr_sidecar
+from tau_pipeline.roi import COLUMNS
 from tau_pipeline.standardize import ScanMoments, Standardization, common_name, fit_standardization
 from tau_pipeline.status import ScanStatus
 
@@ -52,8 +54,7 @@ _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("sex", "diagnosis", "state", "reason"),
 )
-_ROI_TEXTS = (*roi.IDENTITY, "region", "hemisphere", "kind", "reference_region")
-LONG_COLUMNS = (*roi.COLUMNS, "scan", "age", "sex", "diagnosis")
+LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis")
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
     *("age", "sex", "diagnosis"),
@@ -102,18 +103,22 @@ class FoundScan:
         Raises
         ------
         DamagedFileError
-            The sidecar does not have them.
+            The sidecar does not have them, or not as numbers.
         """
+        stated: list[Any] = [self.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
         try:
-            mean, sd = float(self.sidecar["BrainMean"]), float(self.sidecar["BrainStandardDeviation"])
-            n_voxels = int(self.sidecar["BrainVoxels"])
-        except (KeyError, TypeError, ValueError) as exc:
+            mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])
+            mean_square = sd**2 + mean**2
+        except (TypeError, ValueError, OverflowError):
+            mean_square = math.nan
+        if not math.isfinite(mean_square):
             raise DamagedFileError(
-                f"the sidecar of {self.suvr_file} has no BrainMean, BrainStandardDeviation and BrainVoxels; run the "
-                f"participant level again for {self.participant_id}"
-            ) from exc
+                f"the sidecar of {self.suvr_file} has BrainMean, BrainStandardDeviation and BrainVoxels "
+                f"{', '.join(map(shown, stated))}; expected: three numbers; run the participant level again for "
+                f"{self.participant_id}"
+            )
         tracer, region = self.kind
-        return ScanMoments(self.participant_id, self.manufacturer, mean, sd**2 + mean**2, n_voxels, tracer, region)
+        return ScanMoments(self.participant_id, self.manufacturer, mean, mean_square, n_voxels, tracer, region)
 
 
 def _stated(value: Any) -> Any:
@@ -126,7 +131,7 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
     Raises
     ------
     DamagedFileError
-        A table or sidecar cannot be read, or lacks a column.
+        A table or sidecar cannot be read, lacks a column, or holds what the cohort's tables cannot take.
     MissingInputError
         A table has no map's sidecar beside it.
     """
@@ -137,12 +142,10 @@ def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
         if match is None:
             continue
         stem, desc = match.groups()
-        table = read_tsv(path, _ROI_TEXTS)
-        if absent := [name for name in roi.COLUMNS if name not in table.columns]:
-            raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run its participant again")
+        table = read_regions(path)
         for rank, (region, rows) in enumerate(table.groupby("reference_region", sort=False)):
             suvr_file = path.with_name(f"{stem}_space-T1w_desc-{desc}{region if rank else ''}_pet.nii.gz")
-            sidecar = read_json(suvr_file.with_name(suvr_file.name.removesuffix(".nii.gz") + ".json"))
+            sidecar = read_suvr_sidecar(suvr_file.with_name(suvr_file.name.removesuffix(".nii.gz") + ".json"))
             found.append(FoundScan(stem, SOURCES[desc], str(region), rank, rows, sidecar, suvr_file))
     return found
 
@@ -230,7 +233,9 @@ def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> 
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
         if own is not None:
-            picked[name] = pd.to_numeric(table[own], errors="coerce") if name == "age" else table[own]
+            # As text first: pandas does not take whole numbers that are longer than a float for numbers.
+            ages = pd.to_numeric(table[own].astype("string"), errors="coerce") if name == "age" else None
+            picked[name] = table[own] if ages is None else ages.where(abs(ages) < math.inf)
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
     return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
@@ -321,21 +326,6 @@ def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demo
 def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.float64]:
     values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
     return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.manufacturer)
-
-
-def column_name(region: str, hemisphere: str, kind: str) -> str:
-    """Name of a region's column in the wide table: letters, digits and underscores, the same in pandas and R.
-
-    Examples
-    --------
-    >>> column_name("ctx-lh-entorhinal", "left", "cortical"), column_name("braak34", "right", "composite")
-    ('ctx_lh_entorhinal', 'braak34_right')
-    """
-    name = re.sub(r"[^0-9A-Za-z]+", "_", region)
-    if kind == "composite" and hemisphere != "both":
-        return f"{name}_{hemisphere}"
-    # By what it is for, so that scans by several reference regions share the column.
-    return "reference" if kind == "reference" else name
 
 
 def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
-from tau_pipeline.group import OneWay, column_name, one_way_test
+from tau_pipeline.group import OneWay, one_way_test
 from tau_pipeline.quality import PERCENTILES
+from tau_pipeline.results import column_name
 from tau_pipeline.surface import cortex_figure
 
 if TYPE_CHECKING:

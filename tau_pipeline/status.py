@@ -6,14 +6,15 @@ leaves behind what it did not finish.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from tau_pipeline.errors import DamagedFileError, TauPipelineError
+from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
 from tau_pipeline.files import read_json, write_json
 
 State = Literal["done", "failed", "skipped"]
@@ -78,11 +79,29 @@ def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[st
         return {}
     content = read_json(path)
     try:
-        return {key: ScanStatus(scan=key, **fields) for key, fields in content["scans"].items()}
-    except (KeyError, TypeError, AttributeError) as exc:
+        return {key: _status(key, fields) for key, fields in content["scans"].items()}
+    except (KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise DamagedFileError(
             f"{path} is no record of scans ({exc}); remove it and run the participant again"
         ) from exc
+
+
+def _status(scan: str, fields: Mapping[str, Any]) -> ScanStatus:
+    """A state as it was read; TypeError, naming the field and what it holds, if it is none."""
+    status = ScanStatus(scan=scan, **fields)
+    for name in ("reason", "stem"):
+        if not isinstance(getattr(status, name), str):
+            raise TypeError(f"{name} of {scan} is {shown(getattr(status, name))}, no text")
+    for name in ("session", "tracer", "manufacturer", "model"):
+        if not isinstance(getattr(status, name), str | None):
+            raise TypeError(f"{name} of {scan} is {shown(getattr(status, name))}, no text")
+    for name, known in (("state", get_args(State)), ("source", get_args(Source))):
+        if getattr(status, name) not in known:
+            raise TypeError(f"{name} of {scan} is {shown(getattr(status, name))}, none of {', '.join(known)}")
+    minutes = status.minutes
+    if minutes is not None and (isinstance(minutes, bool) or not math.isfinite(minutes)):
+        raise TypeError(f"minutes of {scan} is {shown(minutes)}, no number")
+    return status
 
 
 def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, ScanStatus]) -> None:

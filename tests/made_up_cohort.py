@@ -11,7 +11,7 @@ from PIL import Image
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
 from tau_pipeline.files import write_json, write_text, write_tsv
-from tau_pipeline.group import column_name
+from tau_pipeline.results import column_name
 from tau_pipeline.roi import regional_table
 from tau_pipeline.volume import image_like, image_on
 

@@ -103,6 +103,12 @@ def test_a_missing_file_is_named(tmp_path):
         read_json(tmp_path)
 
 
+def test_a_name_that_no_file_system_takes_is_of_a_missing_file(tmp_path):
+    for read in (read_json, read_tsv):
+        with pytest.raises(MissingInputError, match=r"there is no .*: File name too long"):
+            read(tmp_path / ("x" * 5000))
+
+
 def test_a_table_survives_writing_and_reading_with_missing_values(tmp_path):
     table = pd.DataFrame({"region": ["NA", "null", "a b"], "mean": [1.25, np.nan, -3.0], "n": [1, 2, 3]})
     path = write_tsv(table, tmp_path / "out.tsv")

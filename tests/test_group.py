@@ -14,7 +14,7 @@ from scipy import stats
 
 from tau_pipeline import roi
 from tau_pipeline.bids_validation import validate
-from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import read_json, read_tsv, write_tsv
 from tau_pipeline.group import (
     LONG_COLUMNS,
@@ -462,3 +462,19 @@ def test_pages_alone_are_made_again_from_the_tables(tmp_path: Path, monkeypatch:
     assert run(bids, out, "--reports-only") == 0
     assert "sub-08" in page.read_text()
     assert table.stat().st_mtime_ns == before
+
+
+def test_an_age_that_no_number_holds_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\nsub-01\t{'9' * 400}\nsub-02\t71\n")
+    known = read_demographics(tmp_path)
+    assert known.of("sub-01", None)["age"] is None
+    assert known.of("sub-02", None)["age"] == 71
+
+
+@pytest.mark.parametrize("value", [1e300, "n/a", float("nan"), 10**300])
+def test_moments_that_have_no_square_are_refused_with_what_was_found(tmp_path: Path, value: object) -> None:
+    write_scan(tmp_path, "00", "GE", 0, images=False, changes={"BrainMean": value})
+    (scan,) = find_scans(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"sub-00_trc-AV1451.*expected: three numbers") as caught:
+        scan.moments()
+    assert shown(value) in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,31 @@ def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
     path.write_text('{"scans": {"sub-01_pet": {"mood": "fine"}}}')
     with pytest.raises(DamagedFileError, match=r"sub-01\.json is no record of scans"):
         all_statuses(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("stem", [], "stem of sub-01_pet is \\[\\], no text"),
+        ("reason", None, "reason of sub-01_pet is None, no text"),
+        ("manufacturer", 5, "manufacturer of sub-01_pet is 5, no text"),
+        ("session", True, "session of sub-01_pet is True, no text"),
+        ("source", [], "source of sub-01_pet is \\[\\], none of measured, synthetic"),
+        ("state", "well", "state of sub-01_pet is 'well', none of done, failed, skipped"),
+        ("minutes", "5", "is no record of scans .*must be real number, not str"),
+        ("minutes", 10**400, "is no record of scans .*int too large"),
+        ("minutes", True, "minutes of sub-01_pet is True, no number"),
+    ],
+)
+def test_a_record_with_a_value_of_another_type_is_named(tmp_path: Path, field: str, value: object, found: str) -> None:
+    update_status(tmp_path, {"sub-01_pet": ScanStatus("sub-01_pet")})
+    path = status_path(tmp_path, "01")
+    content = json.loads(path.read_text())
+    content["scans"]["sub-01_pet"][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match=found) as caught:
+        all_statuses(tmp_path)
+    assert str(path) in str(caught.value)
 
 
 def test_a_damaged_record_does_not_stop_a_new_one(tmp_path: Path) -> None:
