@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import tomllib
@@ -370,7 +371,7 @@ def documentation() -> tuple[FieldDoc, ...]:
 
 
 def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
-    hint, _ = without_none(get_type_hints(SECTIONS[section])[item.name])
+    hint, _ = without_none(_hints(section)[item.name])
     args = get_args(hint)
     is_tuple = get_origin(hint) is tuple
     of_item = args[0] if is_tuple else hint
@@ -388,6 +389,12 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
         many=is_tuple,
         pair=is_tuple and Ellipsis not in args,
     )
+
+
+@functools.cache
+def _hints(section: str) -> dict[str, Any]:
+    """The types of a section's fields; finding them takes longer than all else that makes the command line."""
+    return get_type_hints(SECTIONS[section])
 
 
 def _names(section: str) -> list[str]:

@@ -575,6 +575,8 @@ WORDS = st.sampled_from(
         "CerebellarGM",
         "cf",
         "auto",
+        "x" * 5000,
+        "freesurfer=/" + "x" * 5000,
     ]
 )
 

@@ -155,3 +155,21 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
     changed = dataclasses.replace(Settings(), **{name: OTHER_VALUES[name]})
     assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, Settings())
+
+
+@pytest.mark.parametrize("where", ["bids_dir", "output_dir", "--config-file", "--bids-filter-file", "-d", "-w"])
+def test_a_path_that_no_file_system_takes_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    put = {"bids_dir": str(tmp_path / "bids"), "output_dir": str(tmp_path / "out")}
+    (tmp_path / "bids/sub-01").mkdir(parents=True)
+    (tmp_path / "bids/dataset_description.json").write_text("{}")
+    long, options = "x" * 5000, ["-w", str(tmp_path / "work")]
+    if where in put:
+        put[where] = long
+    else:
+        options += [where, f"freesurfer={long}" if where == "-d" else long]
+    assert main([*put.values(), "participant", "--skip-bids-validation", "--dry-run", *options]) == WRONG_CALL
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "x" * 100 in told
+    assert "File name too long" in told

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -462,6 +465,35 @@ def test_pages_alone_are_made_again_from_the_tables(tmp_path: Path, monkeypatch:
     assert run(bids, out, "--reports-only") == 0
     assert "sub-08" in page.read_text()
     assert table.stat().st_mtime_ns == before
+
+
+def group_run(tmp_path: Path, out: Path, *options: str, **places: str) -> None:
+    """The group level in a process of its own, with an empty home that nobody may write to."""
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    for folder in (home, temporary):
+        folder.mkdir(exist_ok=True)
+    home.chmod(0o500)
+    keys = ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in keys}
+    env |= {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1", **places}
+    done = subprocess.run(
+        [sys.executable, "-m", "tau_workflows.cli", str(tmp_path / "bids"), str(out), "group", "-w", "work", *options],
+        env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [path for folder in (home, temporary) for path in folder.rglob("*")] == []
+
+
+@pytest.mark.slow
+def test_figures_leave_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    _, out = write_cohort(tmp_path, 6, images=False)
+    group_run(tmp_path, out, "--min-participants", "2")
+    assert (out / "group/report.html").is_file()
+    # Where Matplotlib keeps its list of fonts, so that the page did have figures.
+    assert list((tmp_path / "work/matplotlib").glob("fontlist*.json"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bids", "home", "out", "tmp", "work"]
+    group_run(tmp_path, out, "--reports-only", MPLCONFIGDIR=str(tmp_path / "mine"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bids", "home", "mine", "out", "tmp", "work"]
 
 
 def test_an_age_that_no_number_holds_is_missing(tmp_path: Path) -> None:

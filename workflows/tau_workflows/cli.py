@@ -7,10 +7,12 @@ input is wrong and nothing was computed; 3 there was nothing to do.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,11 @@ from tau_pipeline.config import SECTIONS, Configuration, FieldDoc, configuration
 from tau_pipeline.errors import SettingError, TauPipelineError
 
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
+
+#: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
+CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
+#: What is wrong with a path that was given, rather than with us.
+WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,20 @@ class Level:
 
     def run(self, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
         """Do it; returns the exit code."""
-        return int(getattr(import_module(self.module), self.function)(bids_dir, output_dir, config))
+        with _caches_in(config.execution.work_dir.absolute()):
+            return int(getattr(import_module(self.module), self.function)(bids_dir, output_dir, config))
+
+
+@contextmanager
+def _caches_in(work_dir: Path) -> Iterator[None]:
+    """Nothing is written outside of the output and work folders, unless the user has named places for `CACHES`."""
+    own = {name: str(work_dir / folder) for name, folder in CACHES.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
 
 
 LEVELS = {
@@ -146,6 +166,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return LEVELS[level].run(bids_dir, output_dir, configuration(config_file, options))
     except TauPipelineError as exc:
         print(f"tau-pipeline: {exc}", file=sys.stderr)
+        return WRONG_CALL
+    except OSError as exc:
+        if exc.errno not in WRONG_PATH:
+            raise
+        print(f"tau-pipeline: {exc.filename} cannot be used ({exc.strerror}); give another path", file=sys.stderr)
         return WRONG_CALL
     except KeyboardInterrupt:
         print("tau-pipeline: interrupted; the same command goes on from here", file=sys.stderr)
