@@ -21,7 +21,7 @@ from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.synthesis.features import frozen, grey_input
 from tau_pipeline.synthesis.parallel import in_threads
 from tau_pipeline.synthesis.schedule import PLANES, Plane, plane_at
-from tau_pipeline.synthesis.winograd import with_winograd
+from tau_pipeline.synthesis.winograd import responses_to_both, with_winograd
 
 EmptySlices = Literal["skip", "paper"]
 Scaling = Literal["item", "batch"]
@@ -41,15 +41,20 @@ _PIXELS_OF_A_THREAD = 96 * 112
 
 
 class _Slices(NamedTuple):
-    """Slices ``(n, 1, H, W)``, with the values that become 0 and 1 in each, ``(n, 1, 1, 1)``; or gradients of these."""
+    """Slices ``(B, N, H, W)``, with the values that become 0 and 1 in each, ``(B, N, 1, 1)``; or gradients of these."""
 
     images: Tensor
     low: Tensor
     high: Tensor
 
     def at(self, indices: Tensor) -> _Slices:
-        """Copies of some of them."""
-        return _Slices(*(part[indices] for part in self))
+        """Copies of some of them, counted item by item, as a batch ``(n, 1, H, W)``."""
+        return _Slices(*(part[_place(indices, part)][:, None] for part in self))
+
+
+def _place(indices: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+    """Item and number within the item of slices that are counted item by item."""
+    return indices // slices.shape[1], indices % slices.shape[1]
 
 
 class PlanePerceptualLoss(nn.Module):
@@ -164,7 +169,7 @@ class PlanePerceptualLoss(nn.Module):
         slices = self._slices(leaf, plane)
         with torch.no_grad():
             targets = self._slices(target.to(dtype), plane)
-            weights = self._weights(targets, len(target))
+            weights = self._weights(targets)
         value, slopes = self._over_chunks(_Slices(*(part.detach() for part in slices)), targets, weights, wanted)
         if slopes is None:
             return value, None
@@ -174,21 +179,23 @@ class PlanePerceptualLoss(nn.Module):
 
     def _slices(self, volumes: Tensor, plane: Plane) -> _Slices:
         """All slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with what to scale them by."""
-        slices = volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)  # (B, N, H, W)
+        # A view: a copy of both volumes would take more memory than the responses to a slice.
+        slices = volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)
         over = (0, 2, 3) if self.scaling == "batch" else (2, 3)
-        extremes = (slices.amin(dim=over, keepdim=True), slices.amax(dim=over, keepdim=True))
-        low, high = (extreme.expand(len(volumes), -1, 1, 1).flatten(0, 1)[:, None] for extreme in extremes)
-        return _Slices(slices.flatten(0, 1)[:, None], low, high)
+        low, high = (
+            extreme.expand(len(volumes), -1, 1, 1)
+            for extreme in (slices.amin(dim=over, keepdim=True), slices.amax(dim=over, keepdim=True))
+        )
+        return _Slices(slices, low, high)
 
-    def _weights(self, targets: _Slices, batch: int) -> Tensor:
+    def _weights(self, targets: _Slices) -> Tensor:
         """Share of each slice in the loss, ``(B * N,)``."""
-        low, high = targets.images.amin(dim=(1, 2, 3)), targets.images.amax(dim=(1, 2, 3))
-        low, high = low.view(batch, -1), high.view(batch, -1)
+        low, high = targets.images.amin(dim=(2, 3)), targets.images.amax(dim=(2, 3))
         counts = torch.ones_like(low)
         if self.empty_slices == "skip":
             span, volume_span = high - low, high.amax(dim=1) - low.amin(dim=1)
             counts = ((span >= self.empty_fraction * volume_span[:, None]) & (span > 0)).to(span.dtype)
-        return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / batch).flatten()
+        return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / len(counts)).flatten()
 
     def _over_chunks(
         self, slices: _Slices, targets: _Slices, weights: Tensor, wanted: bool
@@ -199,7 +206,7 @@ class PlanePerceptualLoss(nn.Module):
         counted = weights.nonzero().squeeze(1)
         if not len(counted):
             return value, gradient
-        together = self.chunk or self._chunk_for(slices.images[:1])
+        together = self.chunk or self._chunk_for(slices.images[:1, :1])
         workers = min(together, torch.get_num_threads()) if slices.images.device.type == "cpu" else 1
         chunks = counted.split(together // workers)
 
@@ -209,18 +216,17 @@ class PlanePerceptualLoss(nn.Module):
         for indices, (found, slopes) in zip(chunks, in_threads(distances, chunks, workers), strict=True):
             value += (found * weights[indices]).sum()
             for whole, part in zip(gradient or (), slopes or (), strict=True):
-                whole[indices] = part * weights[indices].view(-1, 1, 1, 1)
+                whole[_place(indices, whole)] = part[:, 0] * weights[indices].view(-1, 1, 1)
         return value, gradient
 
     def _distances(self, slices: _Slices, targets: _Slices, wanted: bool) -> tuple[Tensor, _Slices | None]:
         """Mean squared difference of the responses to each of a few slices, and its gradient."""
-        with torch.no_grad():
-            expected = self._responses(targets)
         with torch.set_grad_enabled(wanted):
             for part in slices:
                 part.requires_grad_(wanted)
+            responses, expected = self._responses(slices, targets)
             # Squares are summed, and divided only afterwards: in half precision a mean's gradient would vanish.
-            squares = (self._responses(slices) - expected).square().flatten(1)
+            squares = (responses - expected).square().flatten(1)
             distances = squares.sum(dim=1)
         n_responses = squares.shape[1]
         if not wanted:
@@ -228,14 +234,18 @@ class PlanePerceptualLoss(nn.Module):
         slopes = torch.autograd.grad(distances.sum(), slices)
         return distances.detach() / n_responses, _Slices(*(slope / n_responses for slope in slopes))
 
-    def _responses(self, slices: _Slices) -> Tensor:
-        """Responses ``(n, C, h, w)`` to scaled slices, in the precision of the slices."""
+    def _responses(self, slices: _Slices, targets: _Slices) -> tuple[Tensor, Tensor]:
+        """Responses ``(n, C, h, w)`` to scaled slices and, without a gradient, to targets, in the slices' precision."""
+        both = responses_to_both(self.features, self._scaled(slices), self._scaled(targets))
+        return both[0].to(slices.images.dtype), both[1].to(slices.images.dtype)
+
+    def _scaled(self, slices: _Slices) -> Tensor:
+        """Slices from 0 to 1 in the precision of the features."""
         images = (slices.images - slices.low) / (slices.high - slices.low + EPSILON)
         if images.device.type == "cpu":
             # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
             images = images.to(memory_format=torch.channels_last)
-        responses: Tensor = self.features(images.to(next(self.features.parameters()).dtype))
-        return responses.to(slices.images.dtype)
+        return images.to(next(self.features.parameters()).dtype)
 
     def _chunk_for(self, image: Tensor) -> int:
         """Slices together so that their responses take a quarter of the free memory at most."""

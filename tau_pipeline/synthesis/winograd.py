@@ -12,6 +12,8 @@ this is faster only where channels are many and images small.
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any, TypeGuard
 
 import torch
@@ -25,6 +27,8 @@ _KERNEL = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0
 _KERNEL_2D = torch.kron(_KERNEL, _KERNEL)
 #: Output channels whose kernels are transformed together: 2 MB for 512 input channels.
 _KERNELS_TOGETHER = 64
+#: Pixels of images from which on transforming the kernels is little work beside the rest.
+_FEW_PIXELS = 400
 
 
 class WinogradConvolution(nn.Module):
@@ -42,12 +46,28 @@ class WinogradConvolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Responses ``(N, O, H, W)`` to images ``(N, C, H, W)``; the gradient goes to the images alone."""
-        mixed = torch.is_autocast_enabled(images.device.type)
-        if images.device.type != "cpu" or images.dtype != torch.float32 or mixed:
-            responses: Tensor = self.convolution(images)
-            return responses
-        convolved: Tensor = _Convolve.apply(images, self.convolution.weight.detach(), self.convolution.bias)
-        return convolved
+        responses: Tensor
+        if not _is_ours(images):
+            responses = self.convolution(images)
+        else:
+            responses, _ = _Convolve.apply(images, images[:0], self.convolution.weight.detach(), self.convolution.bias)
+        return responses
+
+    def of_both(self, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Responses to images, and to others of the same size without a gradient; kernels are transformed once."""
+        if not _is_ours(images) or images[:, 0].numel() > _FEW_PIXELS:
+            with torch.no_grad():
+                expected = self(others)
+            return self(images), expected
+        both: tuple[Tensor, Tensor] = _Convolve.apply(
+            images, others, self.convolution.weight.detach(), self.convolution.bias
+        )
+        return both
+
+
+def _is_ours(images: Tensor) -> bool:
+    kind = images.device.type
+    return kind == "cpu" and images.dtype == torch.float32 and not torch.is_autocast_enabled(kind)
 
 
 def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -72,16 +92,46 @@ def with_winograd(features: nn.Module) -> nn.Module:
     return nn.Sequential(*(WinogradConvolution(layer) if is_suitable(layer) else layer for layer in features))
 
 
+def responses_to_both(features: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Responses of a network to images, and to others of the same size without a gradient.
+
+    Up to the first layer that gains by it the others go first, so that memory holds only one of the two; then both go
+    from layer to layer together.
+    """
+    layers = list(features) if isinstance(features, nn.Sequential) else [features]
+    n_alone = next((k for k, layer in enumerate(layers) if isinstance(layer, WinogradConvolution)), len(layers))
+    with torch.no_grad():
+        for layer in layers[:n_alone]:
+            others = layer(others)
+    for layer in layers[:n_alone]:
+        images = layer(images)
+    for layer in layers[n_alone:]:
+        if isinstance(layer, WinogradConvolution):
+            images, others = layer.of_both(images, others)
+            continue
+        images = layer(images)
+        with torch.no_grad():
+            others = layer(others)
+    return images, others
+
+
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, images: Tensor, others: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.weight = weight
-        responses = convolve(images, weight)
-        return responses if bias is None else responses.add_(bias[:, None, None])
+        both = convolve(torch.cat([images, others]) if len(others) else images, weight)
+        if bias is not None:
+            both.add_(bias[:, None, None])
+        if not len(others):
+            return both, others
+        # Not two views of one tensor: what comes after may be a ReLU in place, which such views would not bear.
+        responses, expected = both[: len(images)].clone(memory_format=torch.channels_last), both[len(images) :]
+        ctx.mark_non_differentiable(expected)
+        return responses, expected
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        return convolve(outer[0], ctx.weight, adjoint=True), None, None
+        return convolve(outer[0], ctx.weight, adjoint=True), None, None, None
 
 
 def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
@@ -105,25 +155,24 @@ def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
     """
     n, channels, height, width = images.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    padded = images.new_zeros(n, 2 * rows + 2, 2 * columns + 2, channels)
+    padded = _room.of("padded", n, 2 * rows + 2, 2 * columns + 2, channels).zero_()
     padded[:, 1 : height + 1, 1 : width + 1] = images.permute(0, 2, 3, 1)
     # A kernel's transform has the first and last number swapped where the kernel is turned.
     order = (3, 1, 2, 0) if adjoint else (0, 1, 2, 3)
     tiles = _tiles(padded, order)
-    del padded
     # Not made as a view: what comes after may be a ReLU in place, which a view from here would not bear.
     shape = (n, weight.shape[1 if adjoint else 0], 2 * rows, 2 * columns)
     responses = torch.empty(shape, memory_format=torch.channels_last)
     blocks = weight.split(_KERNELS_TOGETHER)
     if adjoint:
-        parts = tiles.split(_KERNELS_TOGETHER, dim=2)
-        products = torch.bmm(parts[0], _transformed(blocks[0]))
-        for block, part in zip(blocks[1:], parts[1:], strict=True):
-            products.baddbmm_(part, _transformed(block))
+        products = _room.of("products", 16, tiles.shape[1], weight.shape[1])
+        for k, (block, part) in enumerate(zip(blocks, tiles.split(_KERNELS_TOGETHER, dim=2), strict=True)):
+            torch.baddbmm(products, part, _transformed(block), beta=min(k, 1), out=products)
         _put_together(products.view(4, 4, n, rows, columns, -1), order, responses)
     else:
         for block, part in zip(blocks, responses.split(_KERNELS_TOGETHER, dim=1), strict=True):
-            products = torch.bmm(tiles, _transformed(block).transpose(1, 2))
+            products = _room.of("products", 16, tiles.shape[1], len(block))
+            torch.bmm(tiles, _transformed(block).transpose(1, 2), out=products)
             _put_together(products.view(4, 4, n, rows, columns, -1), order, part)
     if (height, width) == responses.shape[2:]:
         return responses
@@ -131,8 +180,28 @@ def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
 
 
 def _transformed(weight: Tensor) -> Tensor:
-    """Transforms ``(16, O, C)`` of kernels ``(O, C, 3, 3)``."""
-    return (_KERNEL_2D @ weight.reshape(-1, 9).T).view(16, *weight.shape[:2])
+    """Transforms ``(16, O, C)`` of kernels ``(O, C, 3, 3)``, until the next call."""
+    taps = weight.reshape(-1, 9).T
+    transforms = _room.of("transforms", 16, taps.shape[1])
+    torch.mm(_KERNEL_2D, taps, out=transforms)
+    return transforms.view(16, *weight.shape[:2])
+
+
+class _Room(threading.local):
+    """Memory of a thread for what lives within one convolution: fresh memory costs as much time as filling it."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+
+    def of(self, name: str, *shape: int) -> Tensor:
+        """A tensor of float32 of any content, which the next call with the same name uses again."""
+        n = math.prod(shape)
+        if name not in self.buffers or len(self.buffers[name]) < n:
+            self.buffers[name] = torch.empty(n)
+        return self.buffers[name][:n].view(shape)
+
+
+_room = _Room()
 
 
 #: What each of the four numbers of a transformed tile is made of along one axis: two places, and the second's sign.
@@ -146,7 +215,7 @@ def _tiles(padded: Tensor, order: tuple[int, ...]) -> Tensor:
     """
     n, height, width, channels = padded.shape
     rows, columns = height // 2 - 1, width // 2 - 1
-    tiles = padded.new_empty(4, 4, n, rows, columns, channels)
+    tiles = _room.of("tiles", 4, 4, n, rows, columns, channels)
     lines = [padded[:, k : k + 2 * rows - 1 : 2] for k in range(4)]
     for row, (one, other, sign) in zip(order, _DIFFERENCES, strict=True):
         line = torch.add(lines[one], lines[other], alpha=sign)
