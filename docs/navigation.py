@@ -9,6 +9,7 @@ from typing import Any
 FOLDERS = {
     "tutorial": "Tutorial",
     "how-to": "How to",
+    "examples": "Examples",
     "explanation": "Explanation",
     "reference": "Reference",
     "decisions": "Decisions",
