@@ -5,7 +5,8 @@
 
 ``overhead`` runs works that do nothing: a module that ends at once, and a participant's process with everything that it
 loads, whose graph has one step that passes on a number; beside them the same processes started one after the other by
-a plain loop. ``scaling`` runs the first participants of a dataset (`tau-simulate`), each time with new folders.
+a plain loop, each of which loads everything itself. ``scaling`` runs the first participants of a dataset
+(`tau-simulate`), each time with new folders.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,7 @@ def trivial_participant(job_file: str) -> None:
     node = pe.Node(niu.Function(function=_same, input_names=["number"], output_names=["out"]), name="same")
     node.inputs.number = 1
     wf.add_nodes([node])
+    engine.set_verbosity(0)
     engine.configure(wf, Path(job_file).with_suffix(".work"))
     ProgressWriter(job_file, engine.n_steps(wf))
     engine.execute(wf, Execution(nprocs=1), engine.NodeTimes())
@@ -68,18 +71,21 @@ def overhead(n_works: int, nprocs: int) -> None:
     """Print the costs of works that do nothing."""
     print(f"{n_works} works, {nprocs} at a time; seconds a work")
     print(f"{'':44s} wall   cpu")
-    for name, module, code in (
-        ("a module that ends at once", "trivial_work", TRIVIAL),
-        ("a participant with a graph of one step", "trivial_participant", _PARTICIPANT),
+    for name, module, code, preload in (
+        ("a module that ends at once", "trivial_work", TRIVIAL, ()),
+        ("a participant with a graph of one step", "trivial_participant", _PARTICIPANT, participant.PRELOADED),
     ):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / f"{module}.py").write_text(code)
             os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(__file__).parent)])
-            works = [Work(f"w{k}", module, Path(folder) / f"w{k}.job", 100) for k in range(n_works)]
+            files = [Path(folder) / f"w{k}.job" for k in range(n_works)]
+            works = [Work(file.stem, module, file, 100, preload=preload) for file in files]
             for work in works:
                 work.job_file.write_text("")
             wall, cpu = measured(lambda works=works: spread(works, Execution(), nprocs))
             assert all(outcome_path(work.job_file).is_file() for work in works)
+            for work in works:
+                shutil.rmtree(work.job_file.with_suffix(".work"), ignore_errors=True)
             plain_wall, plain_cpu = measured(lambda works=works: _plain_loop(works))
         print(f"{name + ', spread':44s} {wall / n_works:5.2f} {cpu / n_works:5.2f}")
         print(f"{name + ', plain loop':44s} {plain_wall / n_works:5.2f} {plain_cpu / n_works:5.2f}")

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from slurm import Slurm, missing
 
 from tau_pipeline.config import Execution
+from tau_workflows.fork_server import can_fork
 from tau_workflows.spread import SignOfLife, spread
 from tau_workflows.work import NEVER_TOLD, Work, how_it_ended, outcome_path
 
@@ -26,7 +29,7 @@ def module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
-def works_of(folder: Path, jobs: dict[str, dict[str, object]], **options: int) -> list[Work]:
+def works_of(folder: Path, jobs: dict[str, dict[str, object]], **options: Any) -> list[Work]:
     folder.mkdir(exist_ok=True)
     works = [Work(name, "small_work", folder / f"{name}.job", 100, **options) for name in jobs]
     for work in works:
@@ -57,6 +60,41 @@ def test_each_work_has_a_process_of_its_own_with_its_threads(tmp_path: Path) -> 
     told = outcomes(works)
     assert len({entry["pid"] for entry in told.values()} | {os.getpid()}) == 4
     assert {entry["threads"] for entry in told.values()} == {"3"}
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes are not forked on this system")
+def test_what_works_need_is_loaded_once_for_works_that_follow_each_other(tmp_path: Path) -> None:
+    jobs = {"a": {"asks_for": "wave"}, "b": {"asks_for": "wave"}, "killed": {"signal": "SIGKILL"}, "c": {}}
+    bare, works = works_of(tmp_path / "bare", jobs), works_of(tmp_path / "loaded", jobs, preload=("wave",))
+    spread(bare, Execution(), 1)
+    spread(works, Execution(), 1)
+    without, told = outcomes(bare), outcomes(works)
+    assert not without["a"]["loaded"]
+    assert told["a"]["loaded"]
+    assert told["b"]["loaded"]
+    assert len({entry["pid"] for entry in told.values()}) == 3
+    # The one that was killed has left the process that loads as it was.
+    assert len({entry["parent"] for entry in told.values()}) == 1
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes are not forked on this system")
+def test_a_kill_of_the_process_that_loads_takes_down_one_work_only(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {}, "b": {"kills_parent": True}, "c": {}, "d": {}})
+    spread(works, Execution(), 1)
+    assert set(outcomes(works)) == {"a", "c", "d"}
+    assert "SIGKILL" in how_it_ended(works[1].job_file)
+
+
+def test_works_with_other_threads_are_not_forked_from_what_was_loaded_for_fewer(tmp_path: Path) -> None:
+    works = [work for n in (1, 2) for work in works_of(tmp_path / str(n), {"a": {}}, threads=n)]
+    spread(works, Execution(), 1)
+    assert [outcomes([work])["a"]["threads"] for work in works] == ["1", "2"]
+
+
+def test_a_module_that_cannot_be_loaded_is_left_to_the_work(tmp_path: Path) -> None:
+    works = works_of(tmp_path, {"a": {}}, preload=("no_such_module",))
+    spread(works, Execution(), 1)
+    assert set(outcomes(works)) == {"a"}
 
 
 def test_works_that_are_done_again_do_not_take_the_outcome_of_the_first_time(tmp_path: Path) -> None:
@@ -116,6 +154,54 @@ def test_works_do_not_outlive_a_program_that_is_killed(tmp_path: Path) -> None:
         assert gone(tree)
     finally:
         program.kill()
+
+
+GRAPH = """
+import sys
+from pathlib import Path
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from tau_pipeline.config import Execution
+from tau_workflows import engine
+
+
+def wait(file):
+    import os, time
+
+    with open(file, "w") as starts:
+        starts.write(f"{os.getpid()}\\n")
+    time.sleep(120)
+
+
+file = Path(sys.argv[1])
+node = pe.Node(niu.Function(function=wait, input_names=["file"]), name="wait")
+node.inputs.file = str(file)
+wf = pe.Workflow(name="wait_wf")
+wf.add_nodes([node])
+engine.configure(wf, file.parent)
+engine.execute(wf, Execution(nprocs=2), engine.NodeTimes())
+"""
+
+
+def test_steps_do_not_outlive_a_participant_that_is_killed(tmp_path: Path) -> None:
+    script, file = tmp_path / "graph.py", tmp_path / "a.starts"
+    script.write_text(GRAPH)
+    command = [sys.executable, str(script), str(file)]
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    workers: list[psutil.Process] = []
+    try:
+        started([Work("a", "", tmp_path / "a.job", 1)])
+        workers = psutil.Process(program.pid).children(recursive=True)
+        assert len(workers) == 2
+        program.kill()
+        program.wait(10)
+        assert gone(workers)
+    finally:
+        program.kill()
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 def test_works_that_were_lost_with_a_worker_are_done_once_more(tmp_path: Path) -> None:

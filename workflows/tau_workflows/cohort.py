@@ -26,7 +26,7 @@ from tau_workflows.dry_run import tell_plan
 from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.machine import available_memory_mb, available_processors
 from tau_workflows.methods import write_methods
-from tau_workflows.participant import conclude
+from tau_workflows.participant import PRELOADED, conclude
 from tau_workflows.progress import shown
 from tau_workflows.report import write_participant_report
 from tau_workflows.spread import spread
@@ -267,6 +267,7 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
             memory_mb=memory_mb,
             processes=processes,
             threads=execution.omp_nthreads or 1,
+            preload=PRELOADED,
         )
         with complete_file(work.job_file) as partial:
             partial.write_bytes(pickle.dumps(replace(job, execution=own)))

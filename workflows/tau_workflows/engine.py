@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,20 @@ from tau_pipeline.config import Execution
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import read_json
 from tau_workflows.interfaces.base import ERROR_RECORD
+from tau_workflows.launch import die_with_parent
 
 
 class ProcessPlugin(MultiProcPlugin):
-    """Nipype's MultiProc, except that a worker killed from outside fails its node instead of hanging the run."""
+    """Nipype's MultiProc, except for what a kill leaves.
+
+    A worker that is killed from outside fails its node instead of hanging the run; if this process is killed, its
+    workers end too.
+    """
+
+    def __init__(self, plugin_args: dict[str, Any]) -> None:
+        super().__init__(plugin_args=plugin_args)
+        # Nipype's own pool has started no process yet.
+        self.pool = ProcessPoolExecutor(self.processors, initializer=die_with_parent, initargs=(os.getpid(),))
 
     def _async_callback(self, args: Any) -> None:
         try:

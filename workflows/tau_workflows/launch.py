@@ -17,6 +17,9 @@ import time
 #: Linux: `prctl` option of the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 
+#: Linux: `prctl` option of the name that `ps` and `top` show.
+PR_SET_NAME = 15
+
 
 def die_with_parent(parent: int) -> None:
     """Have this process killed when its parent, the process ``parent``, ends; at once if it has ended already.
@@ -29,6 +32,11 @@ def die_with_parent(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def call_process(name: str) -> None:
+    """Have `ps` and `top` show this process under a name, of which Linux keeps 15 characters."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, name.encode())
 
 
 def _watch(parent: int) -> None:

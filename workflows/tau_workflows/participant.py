@@ -25,9 +25,18 @@ from tau_pipeline.status import ScanStatus, update_status
 from tau_workflows.job import ParticipantJob, scan_steps, t1w_step
 from tau_workflows.work import ProgressWriter, StepState, outcome_path
 
-#: Modules that several nodes need; loaded here once, before Nipype forks its workers, and shared by them. What a single
-#: node needs (deepbet with torch, scikit-learn) it loads itself: a run that finds the mask done does not pay for it.
-PRELOADED = ("ants", "matplotlib.figure", "pandas", "scipy.ndimage")
+#: Modules that the graph or several of its nodes need; loaded once, before processes are forked, and shared by them.
+#: What a single node needs (deepbet with torch, scikit-learn) it loads itself: a run that finds the mask done does not
+#: pay for it.
+PRELOADED = (
+    "ants",
+    "matplotlib.figure",
+    "pandas",
+    "scipy.ndimage",
+    "tau_workflows.engine",
+    "tau_workflows.report",
+    "tau_workflows.subject",
+)
 
 
 def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:

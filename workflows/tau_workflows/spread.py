@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
@@ -30,6 +29,7 @@ from pydra.workers.base import Worker
 from tau_pipeline.config import Execution
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import write_json
+from tau_workflows.fork_server import ForkServer, can_fork
 from tau_workflows.launch import die_with_parent
 from tau_workflows.work import Work, clear, ended_path, log_path, outcome_path, tell_end
 
@@ -41,6 +41,9 @@ GRACE_S = 10.0
 
 #: Names of the environment variables by which libraries learn their number of threads.
 THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+#: In a process of the pool: the server that forks its works, once there was one.
+_servers: list[ForkServer] = []
 
 
 def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
@@ -81,10 +84,11 @@ def _submit(works: Sequence[Work], execution: Execution, together: int, folder: 
     shutil.rmtree(cache, ignore_errors=True)
     place = Place(folder / "alive.json", run, os.getpid(), execution.stop_on_first_crash, execution.verbose > 0)
     task = RunWork(place=place.to_json()).split(
-        ("job_file", "module", "threads"),
+        ("job_file", "module", "threads", "preload"),
         job_file=[str(work.job_file) for work in works],
         module=[work.module for work in works],
         threads=[work.threads for work in works],
+        preload=[" ".join(work.preload) for work in works],
     )
     # Pydra tells every failed task with its traceback; each work tells its own story.
     logging.getLogger("pydra").setLevel(logging.CRITICAL)
@@ -174,11 +178,15 @@ class Place:
 
 
 @python.define
-def RunWork(job_file: str, module: str, threads: int, place: str) -> int:
+def RunWork(job_file: str, module: str, threads: int, preload: str, place: str) -> int:
     """Run one work in a process of its own and write how that ended; its exit code."""
-    from tau_workflows.spread import Place, run_work
+    from pathlib import Path
 
-    return run_work(job_file, module, threads, Place.from_json(place))
+    from tau_workflows.spread import Place, run_work
+    from tau_workflows.work import Work
+
+    work = Work("", module, Path(job_file), 0, threads=threads, preload=tuple(preload.split()))
+    return run_work(work, Place.from_json(place))
 
 
 class SignOfLife:
@@ -203,30 +211,48 @@ class SignOfLife:
         return silent_s > SILENCE_S
 
 
-def run_work(job_file: str, module: str, threads: int, place: Place) -> int:
+def run_work(work: Work, place: Place) -> int:
     """Start the process of one work, and end it if the program that spread it is gone."""
-    if os.getppid() == place.program:
+    of_pool = os.getppid() == place.program
+    if of_pool:
         die_with_parent(place.program)
     if place.stop_file.is_file():
         return 1
     life = SignOfLife(place.alive_file, place.run)
-    with _log(job_file, place.loud) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tau_workflows.launch", module, job_file, str(os.getpid())],
-            env=environment(threads, place.alive_file.parent),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        code = _waited(process, life)
+    env = environment(work.threads, place.alive_file.parent)
+    with _outputs(work.job_file, place.loud) as outputs:
+        # On a cluster each work has its own job, where there is nothing to share.
+        start = _forked if of_pool and can_fork() else _new
+        code = _waited(start(work, env, *outputs), life)
     with suppress(OutputError, OSError):
-        tell_end(job_file, code)
+        tell_end(work.job_file, code)
         if code and place.stop_on_first_crash:
             place.stop_file.touch()
     return code
 
 
-def _waited(process: subprocess.Popen[bytes], life: SignOfLife) -> int:
+def _forked(work: Work, env: dict[str, str], output: int, errors: int) -> ForkServer:
+    """Let this process's server fork the work; it has loaded what the work needs, perhaps long ago."""
+    if _servers and not _servers[-1].fits(env, work.preload):
+        _servers.pop().close()
+    if not _servers:
+        _servers.append(ForkServer(env, work.preload))
+    _servers[-1].start(work.module, str(work.job_file), output, errors)
+    return _servers[-1]
+
+
+def _new(work: Work, env: dict[str, str], output: int, errors: int) -> subprocess.Popen[bytes]:
+    """Start the work as a new process, which loads everything itself."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tau_workflows.launch", work.module, str(work.job_file), str(os.getpid())],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+    )
+
+
+def _waited(process: subprocess.Popen[bytes] | ForkServer, life: SignOfLife) -> int:
     """Exit code of a process, which is ended when its program is gone."""
     while True:
         with suppress(subprocess.TimeoutExpired):
@@ -236,18 +262,20 @@ def _waited(process: subprocess.Popen[bytes], life: SignOfLife) -> int:
 
 
 @contextmanager
-def _log(job_file: str, loud: bool) -> Iterator[IO[bytes] | int | None]:
+def _outputs(job_file: Path, loud: bool) -> Iterator[tuple[int, int]]:
+    """Open what becomes standard output and error of a work: the terminal, or its log."""
     if loud:
-        yield None
+        yield 1, 2
         return
     try:
-        file = log_path(job_file).open("wb")
+        log = os.open(log_path(job_file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError:
         # A full disk must not keep the work from saying so itself.
-        yield subprocess.DEVNULL
-        return
-    with file:
-        yield file
+        log = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield log, log
+    finally:
+        os.close(log)
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:

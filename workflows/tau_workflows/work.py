@@ -4,13 +4,14 @@ All of them stand beside the job file, so that they are seen from every machine 
 
 - ``<name>.json``, the outcome: written by the module when it has ended in good order, with what it likes to say;
 - ``<name>.ended.json``: how the process ended, written by the process that waited for it;
-- ``<name>.progress``: how far the module is, if it says so, a line of JSON an event;
+- ``<name>.progress``: how far the module is and in which process, if it says so, a line of JSON an event;
 - ``<name>.log``: what its process said otherwise.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ class Work:
         works run together.
     threads
         Threads of each of its processes: ITK, OpenMP and the linear algebra libraries are told.
+    preload
+        Modules that it needs and that take long to load; where works share a machine, they are loaded once for many.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Work:
     memory_mb: int
     processes: int = 1
     threads: int = 1
+    preload: tuple[str, ...] = ()
 
 
 def outcome_path(job_file: str | Path) -> Path:
@@ -106,7 +110,7 @@ class ProgressWriter:
 
     def __init__(self, job_file: str | Path, n_steps: int) -> None:
         self.path, self.started = progress_path(job_file), time.monotonic()
-        self._add({"n_steps": n_steps})
+        self._add({"n_steps": n_steps, "pid": os.getpid()})
 
     def tell(self, step: str, state: StepState) -> None:
         """Add one event."""
