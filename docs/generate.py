@@ -251,6 +251,8 @@ def tables() -> str:
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
             "The tables of all scans, stacked, `suvr_z` filled, and joined with:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
+            "With synthetic scans among them, the three columns of their uncertainty follow, `n/a` for measured "
+            "ones.\n",
             "## `group/suvr_rois_wide.csv`\n",
             "One row a scan and reference region. First the columns "
             + ", ".join(map(code, group.WIDE_KEYS))

@@ -24,6 +24,7 @@ from tau_pipeline.results import column_name, read_regions, read_suvr_sidecar
 from tau_pipeline.roi import COLUMNS
 from tau_pipeline.standardize import ScanMoments, Standardization, common_name, fit_standardization
 from tau_pipeline.status import ScanStatus
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -296,6 +297,9 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
     """All region tables stacked, a row a region: `LONG_COLUMNS`.
 
+    Where synthetic scans are among them, `tau_pipeline.synthetic_names.UNCERTAINTY_COLUMNS` follow, empty for measured
+    ones.
+
     ``suvr_z`` is filled where there is a fit, and a manufacturer has one name whatever the spelling in the sidecars.
     """
     import pandas as pd
@@ -320,7 +324,7 @@ def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demo
     table["age"] = pd.to_numeric(table["age"])
     for name in ("index", "n_voxels"):
         table[name] = table[name].astype("Int64")
-    return table[list(LONG_COLUMNS)]
+    return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
 
 
 def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.float64]:

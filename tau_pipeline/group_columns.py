@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.group import OUTLIERS
 from tau_pipeline.quality import PERCENTILES
 from tau_pipeline.roi import column_descriptions
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,8 @@ STANDARDIZATION_COLUMNS: dict[str, Any] = {
 
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """What the columns of a cohort table mean."""
-    known = {**column_descriptions(), **PERSON_COLUMNS, **(STATUS_COLUMNS if name == "status" else {})}
+    of_status = STATUS_COLUMNS if name == "status" else {}
+    known = {**column_descriptions(), **UNCERTAINTY_COLUMNS, **PERSON_COLUMNS, **of_status}
     known["suvr_z"] = {
         "Description": "SUVR mean standardised by manufacturer: minus the mean, over the standard deviation, of the "
         "brain voxels of the participants fitted (standardization.tsv); n/a where there is no fit.",

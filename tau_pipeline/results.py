@@ -17,6 +17,7 @@ import numpy as np
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.roi import COLUMNS, IDENTITY
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,8 @@ def column_name(region: str, hemisphere: str, kind: str) -> str:
 def read_regions(path: Path) -> pd.DataFrame:
     """A ``*_rois.tsv`` with the columns `tau_pipeline.roi.COLUMNS`, numbers as float64 and the rest as text.
 
+    That of a synthetic scan may also have `tau_pipeline.synthetic_names.UNCERTAINTY_COLUMNS`.
+
     Raises
     ------
     MissingInputError
@@ -57,7 +60,7 @@ def read_regions(path: Path) -> pd.DataFrame:
     table = read_tsv(path, (*IDENTITY, *_KEYS))
     if absent := [name for name in COLUMNS if name not in table.columns]:
         raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run its participant again")
-    for name in (*_COUNTS, *_NUMBERS):
+    for name in (*_COUNTS, *_NUMBERS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)):
         table[name] = _numbers(table[name], path, whole=name in _COUNTS)
     if unnamed := [name for name in _KEYS if table[name].isna().any()]:
         raise DamagedFileError(

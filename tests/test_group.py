@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from tau_pipeline.group import (
 )
 from tau_pipeline.standardize import BACKGROUND, Standardization
 from tau_pipeline.status import ScanStatus, update_status
+from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS
 from tau_workflows import group
 from tau_workflows.cli import main
 
@@ -68,6 +70,30 @@ def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]
     own = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/pet/*_rois.tsv"))], ignore_index=True)
     unchanged = [name for name in roi.COLUMNS if name not in ("suvr_z", "manufacturer")]
     pd.testing.assert_frame_equal(long[unchanged], own[unchanged], check_dtype=False)
+
+
+def test_the_uncertainty_of_synthetic_scans_stands_in_the_long_table(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, n=9)
+    measured = sorted(out.glob("sub-*/pet/*_desc-suvr_rois.tsv"))[0]
+    table = read_tsv(measured)
+    reach = 0.1 + 0.001 * np.arange(len(table))
+    synthetic = table.assign(source="synthetic", suvr_mean_sd=reach / 1.645)
+    synthetic = synthetic.assign(suvr_mean_low=table["suvr_mean"] - reach, suvr_mean_high=table["suvr_mean"] + reach)
+    for suffix in ("_rois.tsv", "_rois.json"):
+        of = measured.with_name(measured.name.replace("_rois.tsv", suffix))
+        if of.is_file():
+            shutil.copyfile(of, of.with_name(of.name.replace("_desc-suvr_", "_desc-synthSUVR_")))
+    write_tsv(synthetic, measured.with_name(measured.name.replace("_desc-suvr_", "_desc-synthSUVR_")))
+    sidecar = next(measured.parent.glob("*_space-T1w_desc-suvr_pet.json"))
+    shutil.copyfile(sidecar, sidecar.with_name(sidecar.name.replace("_desc-suvr_", "_desc-synthSUVR_")))
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    long = read_tsv(out / "group/suvr_rois.tsv")
+    assert tuple(long.columns) == (*LONG_COLUMNS, *UNCERTAINTY_COLUMNS)
+    made = long[long["source"] == "synthetic"]
+    # Seven digits are written.
+    np.testing.assert_allclose(made["suvr_mean_high"] - made["suvr_mean_low"], 2 * reach, rtol=1e-5)
+    assert long.loc[long["source"] == "measured", list(UNCERTAINTY_COLUMNS)].isna().all(axis=None)
+    assert set(UNCERTAINTY_COLUMNS) < set(json.loads((out / "group/suvr_rois.json").read_text()))
 
 
 def test_z_of_the_tables_is_the_suvr_by_the_manufacturers_mean_and_sd(cohort: tuple[Path, Path]) -> None:
