@@ -111,5 +111,6 @@ def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r'<(?:script|link rel="stylesheet")[^>]* (?:src|href)="([^"]+)"', text)
-        assert loaded
+        # A page that lies in docs as the program wrote it holds all that it needs.
+        assert bool(loaded) is not (ROOT / "docs" / page.relative_to(tmp_path / "site")).is_file()
         assert not any("//" in address for address in loaded), "a page needs the network"
