@@ -72,18 +72,18 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     inputnode.inputs.t1w_file = str(t1w.path)
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
 
-    brain = pe.Node(ExtractBrain(skull_strip=settings.skull_strip_t1w), name="brain", mem_gb=1.5)
+    brain = pe.Node(ExtractBrain(skull_strip=settings.skull_strip_t1w), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
-    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
-    tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.5)
-    template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.0)
-    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=0.8)
-    reference = pe.Node(FindReference(ref_region=list(settings.ref_region)), name="reference", mem_gb=1.0)
+    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
+    tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
+    template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.2)
+    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
+    reference = pe.Node(FindReference(ref_region=list(settings.ref_region)), name="reference", mem_gb=0.8)
 
     wf.connect(inputnode, "t1w_file", brain, "t1w_file")
     wf.connect(inputnode, "t1w_file", bias, "t1w_file")
     if freesurfer is None:
-        labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.5), brain
+        labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.2), brain
         wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
         wf.connect(brain, "mask_file", labels, "mask_file")
         wf.connect(tissue, "tissue_file", labels, "tissue_file")

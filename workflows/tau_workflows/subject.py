@@ -37,8 +37,8 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
     anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer)
-    draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=1.0)
-    save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.3)
+    draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
+    save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.6)
     _set_places(save, job)
     own = t1w_job.freesurfer.assumptions if t1w_job.freesurfer else ()
     save.inputs.known_assumptions = [*t1w.assumptions, *own]
@@ -59,8 +59,8 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     scan, frames = scan_job.scan, scan_job.frames
     pet_wf = init_pet_wf(scan, frames, job.settings)
     _, draw_name, save_name = scan_steps(scan)
-    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.0)
-    save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.3)
+    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.1)
+    save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
     save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan), frames=asdict(frames))
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
