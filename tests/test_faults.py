@@ -5,14 +5,16 @@ Twelve small simulated heads with a static PET each, through coarse steps (`coar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -155,6 +157,74 @@ def test_the_same_command_again_finishes_the_killed_one_only(second: tuple[Path,
     assert not list((root / "out/logs/errors").glob(f"{KILLED}*"))
 
 
+def region_table(root: Path, name: str, who: str) -> pd.DataFrame:
+    """A participant's region table, without what the group level fills in."""
+    table = next((root / name / who / "pet").glob("*_rois.tsv"))
+    return pd.read_csv(table, sep="\t", na_values="n/a").drop(columns="suvr_z")
+
+
+def test_a_program_killed_at_any_moment_goes_on_to_the_results_of_an_undisturbed_run(
+    second: tuple[Path, int, pd.DataFrame],
+) -> None:
+    root, moments = second[0], random.Random(0)
+    others = ["--participant-label", "01", "03"]
+    for _ in range(5):
+        program = start(root, "killed", *others)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(moments.uniform(1, 15))
+        program.kill()
+        program.wait(20)
+    code = finish(start(root, "killed", *others))
+    said = (root / "killed.log").read_text()
+    assert code in (0, 3), said  # 3: there was nothing left to do
+    assert "Traceback" not in said
+    for who in ("sub-01", "sub-03"):
+        pd.testing.assert_frame_equal(region_table(root, "killed", who), region_table(root, "out", who))
+        assert (root / "killed" / f"{who}.html").is_file()
+    assert not [path for folder in ("killed", "work_killed") for path in (root / folder).rglob(".partial-*")]
+
+
+@pytest.fixture
+def small_disks(bids: Path) -> Iterator[Callable[[str, str], None]]:
+    """Gives a folder a file system of its own, or another size to it."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("file systems of a set size can be made by root on Linux alone")
+    mounted: list[str] = []
+
+    def size(folder: str, to: str) -> None:
+        place = str(bids / folder)
+        Path(place).mkdir(exist_ok=True)
+        options = f"remount,size={to}" if place in mounted else f"size={to}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(place)
+
+    yield size
+    for place in set(mounted):
+        subprocess.run(["umount", "-l", place], check=False)
+
+
+def test_full_disks_leave_nothing_half_written_and_the_same_command_goes_on(
+    second: tuple[Path, int, pd.DataFrame], small_disks: Callable[[str, str], None]
+) -> None:
+    root, option = second[0], ["--participant-label", "01"]
+    small_disks("work_full", "1500k")
+    small_disks("full", "400k")
+    for enlarged, words in (("work_full", "in the work folder"), ("full", "among the results")):
+        assert finish(start(root, "full", *option)) == 1, words
+        said = (root / "full.log").read_text()
+        assert f"cannot write {root / enlarged}" in said, words
+        assert "No space left on device" in said
+        assert "Traceback" not in said
+        assert not list((root / "full").rglob("*_rois.tsv"))
+        assert not list((root / "full").rglob(".partial-*"))
+        small_disks(enlarged, "200m")
+    assert finish(start(root, "full", *option)) == 0
+    pd.testing.assert_frame_equal(region_table(root, "full", "sub-01"), region_table(root, "out", "sub-01"))
+    assert computed(root, "full")["sub-01"] == set()  # all that was left to do was to save
+
+
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[Slurm]:
     if missing():
@@ -180,10 +250,7 @@ def test_slurm_and_an_undisturbed_run_give_the_same_tables(
     assert {(state, cpus) for _, state, cpus in jobs} == {("COMPLETED", "2")}, jobs
     assert "damaged" in said
     for who in ("sub-01", KILLED):
-        by_slurm, here = (next((root / name / who / "pet").glob("*_rois.tsv")) for name in ("slurm", "out"))
-        # The group level has filled the standardised values of those that ran here.
-        tables = [pd.read_csv(path, sep="\t", na_values="n/a").drop(columns="suvr_z") for path in (by_slurm, here)]
-        pd.testing.assert_frame_equal(*tables)
+        pd.testing.assert_frame_equal(region_table(root, "slurm", who), region_table(root, "out", who))
 
 
 def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
