@@ -217,8 +217,10 @@ def test_full_disks_leave_nothing_half_written_and_the_same_command_goes_on(
         assert f"cannot write {root / enlarged}" in said, words
         assert "No space left on device" in said
         assert "Traceback" not in said
-        assert not list((root / "full").rglob("*_rois.tsv"))
         assert not list((root / "full").rglob(".partial-*"))
+        # What is small may have found room: then it is whole.
+        if list((root / "full").rglob("*_rois.tsv")):
+            pd.testing.assert_frame_equal(region_table(root, "full", "sub-01"), region_table(root, "out", "sub-01"))
         small_disks(enlarged, "200m")
     assert finish(start(root, "full", *option)) == 0
     pd.testing.assert_frame_equal(region_table(root, "full", "sub-01"), region_table(root, "out", "sub-01"))
