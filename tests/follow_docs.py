@@ -20,6 +20,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def scrubbed(text: str, folder: Path) -> str:
     text = re.sub(r"[^\n]*\r(?!\n)", "", text)
     text = text.replace(str(folder), "FOLDER").replace(str(ROOT), "SOURCE")
     text = re.sub(r"^(Looking in (indexes|links)|WARNING: Location).*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"(?<![\w.]){re.escape(tempfile.gettempdir())}/\S+", "TEMPORARY", text)
     return re.sub(r"(https?|file)://\S+", "URL", text)
 
 

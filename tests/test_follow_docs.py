@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from doc_blocks import ROOT, blocks
@@ -24,4 +25,5 @@ def test_of_the_readme_only_the_demo_is_typed(tmp_path: Path) -> None:
 
 def test_the_log_names_no_folder_and_no_host(tmp_path: Path) -> None:
     text = f"a\r10 %\r100 %\nwrote {tmp_path}/x\nfrom https://example.org/y and {ROOT}/z\nLooking in indexes: here\n"
-    assert scrubbed(text, tmp_path) == "100 %\nwrote FOLDER/x\nfrom URL and SOURCE/z\n"
+    text += f"stored in {tempfile.gettempdir()}/pip-1/x\n"
+    assert scrubbed(text, tmp_path) == "100 %\nwrote FOLDER/x\nfrom URL and SOURCE/z\nstored in TEMPORARY\n"
