@@ -113,7 +113,7 @@ def built(contender: str, features: nn.Module) -> tuple[Callable[[Tensor, Tensor
         return (lambda prediction, target: obvious_loop(features, prediction, target)), ""
     if contender == "monai":
         return monai_loss(features)
-    ours = PlanePerceptualLoss(features, empty_slices=contender)  # type: ignore[arg-type]
+    ours = PlanePerceptualLoss(features, empty_slices="skip" if contender == "skip" else "paper")
     return (lambda prediction, target: ours(prediction, target, "axial")), ""
 
 

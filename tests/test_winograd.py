@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, with_winograd
+from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, responses_to_both, with_winograd
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,28 @@ def test_only_plain_convolutions_with_many_channels_are_replaced(other):
     assert layers[1].convolution is plain
     alone = nn.Sequential(other)
     assert with_winograd(alone) is alone
+
+
+@pytest.mark.parametrize("side", [8, 24])
+def test_two_batches_together_give_the_responses_and_the_gradient_of_each_alone(side):
+    layers = nn.Sequential(frozen_convolution(4), nn.ReLU(inplace=True), frozen_convolution(), nn.ReLU(inplace=True))
+    layers[2] = WinogradConvolution(nn.Conv2d(4, 6, kernel_size=3, padding=1).requires_grad_(False))
+    images, others = torch.randn(2, 3, side, side, requires_grad=True), torch.randn(2, 3, side, side)
+    found = responses_to_both(layers, images, others)
+    expected = layers(images), layers(others)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
+    assert not found[1].requires_grad
+    gradients = [torch.autograd.grad(responses[0].sum(), images)[0] for responses in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=5e-6)
+
+
+def test_what_was_made_in_inference_mode_does_not_stop_a_later_gradient():
+    layer, images = WinogradConvolution(frozen_convolution()), torch.randn(1, 3, 40, 44)
+    with torch.inference_mode():
+        layer(images)
+    layer(images.requires_grad_()).sum().backward()
+    assert images.grad is not None
 
 
 def test_images_stay_as_they_are():

@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-#: Channels from which on the saved products outweigh the transforms, measured with AVX2 (docs/perceptual-loss.md).
+#: Channels from which on the saved products outweigh the transforms, measured with AVX2.
 _FEWEST_IN, _FEWEST_OUT = 128, 256
 #: From the three taps of a kernel along one axis to the four numbers of its transform.
 _KERNEL = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
@@ -197,7 +197,9 @@ class _Room(threading.local):
         """A tensor of float32 of any content, which the next call with the same name uses again."""
         n = math.prod(shape)
         if name not in self.buffers or len(self.buffers[name]) < n:
-            self.buffers[name] = torch.empty(n)
+            # What is made in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                self.buffers[name] = torch.empty(n)
         return self.buffers[name][:n].view(shape)
 
 
