@@ -4,6 +4,10 @@ A comment right before a block changes how it is run. It is seen in the page's s
 
 ``<!-- not run: REASON -->``
     The block cannot run here.
+``<!-- run by: FILE -->``
+    The block runs elsewhere: each of its commands stands in this script, a line of its own.
+``<!-- cluster: NAME -->``
+    The block submits jobs: it is run with a SLURM on this machine, or with a stand-in for Grid Engine (sge).
 ``<!-- run with: A => B -->``
     A is replaced by B, to have smaller numbers. A must be there.
 ``<!-- file: NAME -->``
@@ -13,8 +17,8 @@ A comment right before a block changes how it is run. It is seen in the page's s
 ``<!-- then: NAME -->``
     What the test does after the block; see `tests/test_docs.py`.
 
-The paths ``/data/bids``, ``/data/derivatives`` and ``/data/work`` stand for the reader's own; here they are those of
-the tutorial's study.
+The paths ``/data/bids``, ``/data/derivatives``, ``/data/freesurfer`` and ``/data/work`` stand for the reader's own;
+here they are those of the tutorial's study. ``workflows/recipes`` is the one of this source.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: Languages that are run, that are data, and that are only shown.
 RUN, DATA, SHOWN = ("bash", "python", "r"), ("toml", "json"), ("text",)
-MARKS = ("not run", "run with", "file", "exit code", "then")
+MARKS = ("not run", "run by", "cluster", "run with", "file", "exit code", "then")
 #: A block that runs longer than this hangs.
 TIMEOUT_S = 600
 FENCE = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -66,7 +70,19 @@ class Block:
                 if old not in text:
                     raise AssertionError(f"{self.name}: there is no {old!r} to replace in the block")
                 text = text.replace(old, new)
-        return re.sub(r"/data/(?=bids|derivatives|work)", "study/", text)
+        text = text.replace("workflows/recipes/", f"{ROOT}/workflows/recipes/")
+        return re.sub(r"/data/(?=bids|derivatives|freesurfer|work)", "study/", text)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is a program that the tests run themselves."""
+        return self.language in RUN and self.mark("not run") is None and self.mark("run by") is None
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines of a shell block, without comments."""
+        lines = (line.split("  #")[0].strip() for line in self.text.splitlines())
+        return [line for line in lines if line]
 
 
 def pages() -> list[Path]:
@@ -84,11 +100,11 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str] | None:
-    """Run a block in a folder; None if it was not meant to run, or is only data."""
+def run(block: Block, folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str] | None:
+    """Run a block in a folder, with more variables; None if it was not meant to run, or is only data."""
     if (name := block.mark("file")) is not None:
         (folder / name).write_text(block.code, encoding="utf-8")
-    if block.language not in RUN or block.mark("not run") is not None:
+    if not block.runs_here:
         return None
     if block.language == "r" and shutil.which("Rscript") is None:
         return None
@@ -102,7 +118,7 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str] | None:
     done = subprocess.run(
         commands[block.language],
         cwd=folder,
-        env=environment(),
+        env={**environment(), **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

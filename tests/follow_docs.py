@@ -1,14 +1,16 @@
 """Follow the documentation word for word in an empty environment, and write what happened to a log.
 
-    python tests/follow_docs.py FOLDER [tutorial|demo ...]
+    python tests/follow_docs.py FOLDER [tutorial|demo|container ...] [--path FOLDER]
 
 A fresh clone of the last commit goes to ``FOLDER/clone``. Every command of a page is then typed into one shell that
 begins with an empty environment (``env -i``, but for pip's own ``PIP_…``) and an empty home, in the order of the page:
 the blocks in Python and R too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here.
 The first command that fails ends it.
 
-``tutorial`` is docs/tutorial/first-hour.md, ``demo`` the first command of the README. The log is ``FOLDER/NAME.log``;
-names of folders and of package hosts are taken out, and progress bars are left at their last state.
+``tutorial`` is docs/tutorial/first-hour.md, ``demo`` the first command of the README, ``container``
+docs/how-to/container.md, whose blocks for engines that are not installed are left out; it writes to ``/data``. The log
+is ``FOLDER/NAME.log``; names of folders and of package hosts are taken out, and progress bars are left at their last
+state. Programs in the folder of ``--path`` stand before those of the machine.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,15 +30,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from doc_blocks import ROOT, RUN, blocks
 
-PAGES = {"tutorial": "docs/tutorial/first-hour.md", "demo": "README.md"}
+PAGES = {"tutorial": "docs/tutorial/first-hour.md", "demo": "README.md", "container": "docs/how-to/container.md"}
+ENGINES = ("docker", "podman", "apptainer")
+PATH = "/usr/local/bin:/usr/bin:/bin"
 PROGRAMS = {"python": ("py", "python"), "r": ("R", "Rscript --vanilla")}
 
 
-def script_of(name: str, clone: Path, folder: Path) -> str:
+def script_of(name: str, clone: Path, folder: Path, path: str = PATH) -> str:
     """One shell script of all commands; each is shown before it runs, with the time that it took after it."""
     lines = ["set -euo pipefail", f"cd {shlex.quote(str(clone))}"]
     for number, block in enumerate(blocks(clone / PAGES[name])):
         if block.language not in RUN:
+            continue
+        absent = [engine for engine in ENGINES if f"{engine} " in block.text and not shutil.which(engine, path=path)]
+        if name == "container" and absent:
+            lines += [f"printf '%s\\n\\n' 'Not followed, for there is no {absent[0]} here: {block.commands[0]} ...'"]
             continue
         if block.language == "bash":
             text = block.text
@@ -63,7 +72,7 @@ def scrubbed(text: str, folder: Path) -> str:
     return re.sub(r"(https?|file)://\S+", "URL", text)
 
 
-def follow(name: str, folder: Path) -> int:
+def follow(name: str, folder: Path, path: str) -> int:
     """Clone, run, write the log; returns the exit code of the shell."""
     clone, home = folder / "clone", folder / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -73,10 +82,10 @@ def follow(name: str, folder: Path) -> int:
         ["git", "-C", str(clone), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     script = folder / f"{name}.sh"
-    script.write_text(script_of(name, clone, folder), encoding="utf-8")
+    script.write_text(script_of(name, clone, folder, path), encoding="utf-8")
     # Where pip finds its packages is the machine's business.
     own = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("PIP_")]
-    own += [f"HOME={home}", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"]
+    own += [f"HOME={home}", f"PATH={path}", "LANG=C.UTF-8"]
     started = time.monotonic()
     done = subprocess.run(
         ["env", "-i", *own, "bash", str(script)],
@@ -101,10 +110,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="an empty folder")
     parser.add_argument("names", nargs="*", default=["tutorial"], choices=list(PAGES), help="what to follow")
+    parser.add_argument("--path", type=Path, help="folder of programs that stand before those of the machine")
     given = parser.parse_args()
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    return max(follow(name, folder) for name in given.names)
+    path = f"{given.path.absolute()}{os.pathsep}{PATH}" if given.path else PATH
+    return max(follow(name, folder, path) for name in given.names)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ class Slurm:
             MpiDefault=none
             {self._node()}
             PartitionName=all Nodes=localnode Default=YES MaxTime=60 State=UP
+            PartitionName=long Nodes=localnode MaxTime=300 State=UP
         """
         for name, text in (("slurmdbd.conf", dbd), ("slurm.conf", conf), ("cgroup.conf", "CgroupPlugin=cgroup/v1")):
             path = self.folder / name

@@ -184,6 +184,35 @@ def test_a_program_killed_at_any_moment_goes_on_to_the_results_of_an_undisturbed
     assert not [path for folder in ("killed", "work_killed") for path in (root / folder).rglob(".partial-*")]
 
 
+def test_a_step_whose_process_is_killed_fails_its_scan_and_the_same_command_goes_on(
+    second: tuple[Path, int, pd.DataFrame],
+) -> None:
+    root, option = second[0], ["--participant-label", "01"]
+    program = start(root, "step", *option)
+    # Nipype's workers are the children of the participant's process; the one that computes has used a processor.
+    workers = process_of("sub-01", program).children()
+    assert workers
+    max(workers, key=lambda worker: sum(worker.cpu_times()[:2])).send_signal(signal.SIGKILL)
+    code = finish(program)
+    said = (root / "step.log").read_text()
+    assert code == 1, said
+    assert "FAILED sub-01_trc-AV1451_pet" in said
+    assert "Traceback" not in said
+    (record,) = (root / "step/logs/errors").glob("sub-01*.json")
+    assert json.loads(record.read_text())["step"], "the record names no step"
+    assert finish(start(root, "step", *option)) == 0
+    pd.testing.assert_frame_equal(region_table(root, "step", "sub-01"), region_table(root, "out", "sub-01"))
+
+
+def test_after_the_first_failure_no_participant_is_begun_where_that_is_asked(bids: Path) -> None:
+    options = ["--participant-label", "01", "02", "03", "05", "--nprocs", "1", "--stop-on-first-crash"]
+    assert finish(start(bids, "stopped", *options)) == 1
+    said = (bids / "stopped.log").read_text()
+    assert "Traceback" not in said
+    begun = {file.stem for file in (bids / "work_stopped" / "times").glob("*.json")}
+    assert begun == {"sub-01", BROKEN}
+
+
 @pytest.fixture
 def small_disks(bids: Path) -> Iterator[Callable[[str, str], None]]:
     """Gives a folder a file system of its own, or another size to it."""

@@ -27,3 +27,16 @@ def test_the_log_names_no_folder_and_no_host(tmp_path: Path) -> None:
     text = f"a\r10 %\r100 %\nwrote {tmp_path}/x\nfrom https://example.org/y and {ROOT}/z\nLooking in indexes: here\n"
     text += f"stored in {tempfile.gettempdir()}/pip-1/x\n"
     assert scrubbed(text, tmp_path) == "100 %\nwrote FOLDER/x\nfrom URL and SOURCE/z\nstored in TEMPORARY\n"
+
+
+def test_of_the_containers_only_engines_that_are_there_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "podman").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "podman").chmod(0o755)
+    script = script_of("container", ROOT, tmp_path, str(tmp_path / "bin"))
+    typed = [
+        line.split()[0] for line in script.splitlines() if line.split()[:1] in (["docker"], ["podman"], ["apptainer"])
+    ]
+    assert set(typed) == {"podman"}
+    assert "there is no docker here" in script
+    assert "there is no apptainer here" in script

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from grid_engine import write_stand_ins
 from slurm import Slurm, missing
 
 from tau_pipeline.config import Execution
@@ -269,37 +270,12 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
     assert "exit code 3" in how_it_ended(works[2].job_file)
 
 
-QSUB = """#!/bin/sh
-# Like Grid Engine's qsub: -t 1-N makes an array of N tasks, which find their number in SGE_TASK_ID.
-here=$(dirname "$0")
-echo "$@" >> "$here/asked"
-for script; do :; done
-n=${2#1-}
-( touch "$here/running"; i=1
-while [ $i -le $n ]; do SGE_TASK_ID=$i sh "$script"; i=$((i+1)); done; rm "$here/running" ) \\
-    </dev/null >/dev/null 2>&1 &
-echo "Your job-array 7.1-$n:1 (\\"works\\") has been submitted"
-"""
-QSTAT = """#!/bin/sh
-[ "$1 $2" = "-j 7" ] || exit 1
-[ -e "$(dirname "$0")/running" ] && echo "job_number: 7" || echo "Following jobs do not exist: 7" >&2
-"""
-QACCT = """#!/bin/sh
-[ "$1 $2" = "-j 7" ] || exit 1
-printf 'jobnumber    7\\nfailed       0\\nexit_status  0\\n'
-"""
-
-
 def test_sge_runs_the_works_as_an_array_job_by_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qacct", QACCT)):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    asked_file = write_stand_ins(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{asked_file.parent}:{os.environ['PATH']}")
     works = works_of(tmp_path / "jobs", {"a": {}, "b": {"exit_code": 3}, "c": {}}, threads=1)
     spread(works, Execution(worker="sge", worker_args="-q long.q -l h_vmem=4G"), 3)
     assert set(outcomes(works)) == {"a", "c"}
     assert "exit code 3" in how_it_ended(works[1].job_file)
-    (asked,) = (programs / "asked").read_text().splitlines()
+    (asked,) = asked_file.read_text().splitlines()
     assert asked.startswith("-t 1-3 -q long.q -l h_vmem=4G -N ")
