@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py VGG16_FILE [--size 64 64 64] [--threads 2] [--json FILE]
     python benchmarks/training_step.py VGG16_FILE --paper   # only the paper's U-Net at 160 x 192 x 160, batch 1
+    python benchmarks/training_step.py VGG16_FILE --memory  # what tau_pipeline/synthesis/memory.py says of each system
 
 A step is forward, loss, backward and Adam of every phase, in float32, batch 1. Each case runs in a process of its own;
 the time is that of the second step (the first one makes Adam's moments), the memory is the peak of the whole process
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from tau_pipeline.synthesis.systems import build_system
 LOSSES = ("mse_ssim", "2.5d", "3d", "cyclic2.5d")
 #: Of the paper's U-Net on the paper's grid, a step must stay below this, in GB (10**9 bytes).
 PAPER_GB = 12.0
+#: Grids by which memory is put into a line of fixed and growing part; every system takes both.
+SMALL, LARGE = (64, 64, 64), (96, 96, 96)
 
 
 def child(system_name: str, kind: str, preset: str, size: tuple[int, int, int], vgg16: Path) -> None:
@@ -58,11 +62,15 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--paper", action="store_true", help="only the paper's U-Net at 160 x 192 x 160")
+    parser.add_argument("--memory", action="store_true", help="only memory, by system and preset, at two sizes")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.child:
         child(*args.child, tuple(args.size), args.vgg16)
+        return 0
+    if args.memory:
+        print_memory(args)
         return 0
     costs = {}
     if not args.paper:
@@ -87,6 +95,20 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps(costs, indent=2) + "\n")
     return 0
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    """Peak memory at two sizes with the cyclic loss, and the line through them."""
+    print(
+        "| system | preset | GB at 64^3 | GB at 96^3 | GB without an image | GB a million voxels |\n" + "|---" * 6 + "|"
+    )
+    million = [math.prod(size) / 1e6 for size in (SMALL, LARGE)]
+    for preset in ("laptop", "paper"):
+        for name in NETWORKS:
+            small, large = (gb(measure((name, "cyclic2.5d", preset), size, args)) for size in (SMALL, LARGE))
+            slope = (large - small) / (million[1] - million[0])
+            fixed = small - slope * million[0]
+            print(f"| {name} | {preset} | {small:.2f} | {large:.2f} | {fixed:.2f} | {slope:.2f} |", flush=True)
 
 
 def measure(case: tuple[str, str, str], size: tuple[int, int, int], args: argparse.Namespace) -> dict:

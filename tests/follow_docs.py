@@ -32,6 +32,12 @@ from doc_blocks import ROOT, RUN, blocks
 
 PAGES = {"tutorial": "docs/tutorial/first-hour.md", "demo": "README.md", "container": "docs/how-to/container.md"}
 ENGINES = ("docker", "podman", "apptainer")
+#: How lines begin in which pip tells of one package.
+OF_PIP = (
+    "Collecting |Downloading |━|Processing /|Requirement already|Using cached|Getting requirements|Preparing metadata|"
+    "Installing (build|collected)|Building wheel|Created wheel|Stored in|Running setup|Attempting uninstall|"
+    "Found existing|Uninstalling|Successfully (un)?installed|DEPRECATION"
+)
 PATH = "/usr/local/bin:/usr/bin:/bin"
 PROGRAMS = {"python": ("py", "python"), "r": ("R", "Rscript --vanilla")}
 
@@ -64,8 +70,9 @@ def script_of(name: str, clone: Path, folder: Path, path: str = PATH) -> str:
 
 
 def scrubbed(text: str, folder: Path) -> str:
-    """The log without names of this machine: folders, package hosts and indexes; without the steps of progress bars."""
-    text = re.sub(r"[^\n]*\r(?!\n)", "", text)
+    """The log without this machine's names (folders, hosts, indexes), steps of progress bars, and pip's packages."""
+    text = re.sub(r"[^\n]*\r(?!\n)|\x1b\[\d*m", "", text)
+    text = re.sub(rf"^\s*({OF_PIP})[^\n]*\n", "", text, flags=re.MULTILINE)
     text = text.replace(str(folder), "FOLDER").replace(str(ROOT), "SOURCE")
     text = re.sub(r"^(Looking in (indexes|links)|WARNING: Location).*\n", "", text, flags=re.MULTILINE)
     text = re.sub(rf"(?<![\w.]){re.escape(tempfile.gettempdir())}/\S+", "TEMPORARY", text)
@@ -98,7 +105,7 @@ def follow(name: str, folder: Path, path: str) -> int:
     head = (
         f"{PAGES[name]} of commit {commit}, followed word for word in an empty environment.\n"
         f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}. Taken out: names of "
-        "folders and package hosts, steps of progress bars.\n\n"
+        "folders and package hosts, steps of progress bars, pip's packages.\n\n"
     )
     tail = f"exit code {done.returncode} after {(time.monotonic() - started) / 60:.1f} minutes\n"
     (folder / f"{name}.log").write_text(head + scrubbed(done.stdout, folder) + tail, encoding="utf-8")

@@ -23,6 +23,7 @@ import pytest
 from slurm import Slurm, missing
 
 from tau_pipeline.simulate import Simulation, simulate_dataset
+from tau_workflows.work import NOT_BEGUN
 
 pytestmark = pytest.mark.slow
 
@@ -196,21 +197,33 @@ def test_a_step_whose_process_is_killed_fails_its_scan_and_the_same_command_goes
     code = finish(program)
     said = (root / "step.log").read_text()
     assert code == 1, said
-    assert "FAILED sub-01_trc-AV1451_pet" in said
+    assert "FAILED sub-01_trc-AV1451_pet: the process of this step, or of one beside it, was ended" in said
     assert "Traceback" not in said
     (record,) = (root / "step/logs/errors").glob("sub-01*.json")
-    assert json.loads(record.read_text())["step"], "the record names no step"
+    assert json.loads(record.read_text())["step"] in ("anat brain", "anat bias", "pet_sub_01_trc_AV1451 motion")
     assert finish(start(root, "step", *option)) == 0
     pd.testing.assert_frame_equal(region_table(root, "step", "sub-01"), region_table(root, "out", "sub-01"))
 
 
 def test_after_the_first_failure_no_participant_is_begun_where_that_is_asked(bids: Path) -> None:
-    options = ["--participant-label", "01", "02", "03", "05", "--nprocs", "1", "--stop-on-first-crash"]
-    assert finish(start(bids, "stopped", *options)) == 1
+    options = ["--participant-label", "01", "03", "05", "--nprocs", "1", "--stop-on-first-crash"]
+    program = start(bids, "stopped", *options)
+    process_of("sub-03", program).send_signal(signal.SIGKILL)
+    assert finish(program) == 1
     said = (bids / "stopped.log").read_text()
-    assert "Traceback" not in said
-    begun = {file.stem for file in (bids / "work_stopped" / "times").glob("*.json")}
-    assert begun == {"sub-01", BROKEN}
+    assert "FAILED sub-03_trc-AV1451_pet: its process ended with SIGKILL" in said
+    assert f"FAILED sub-05_trc-AV1451_pet: {NOT_BEGUN}" in said
+    assert {file.stem for file in (bids / "work_stopped" / "times").glob("*.json")} == {"sub-01"}
+    assert not list((bids / "stopped/logs/errors").glob("sub-05*"))
+
+
+def test_what_cannot_be_done_is_a_failure_before_anything_is_begun(bids: Path) -> None:
+    options = ["--participant-label", "01", BROKEN, "--stop-on-first-crash"]
+    assert finish(start(bids, "input", *options)) == 1
+    said = (bids / "input.log").read_text()
+    assert f"FAILED sub-01_trc-AV1451_pet: {NOT_BEGUN}" in said
+    assert "0 of " in said
+    assert not list((bids / "input").rglob("*_rois.tsv"))
 
 
 @pytest.fixture

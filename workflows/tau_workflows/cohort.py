@@ -30,7 +30,7 @@ from tau_workflows.participant import PRELOADED, conclude
 from tau_workflows.progress import shown
 from tau_workflows.report import write_participant_report
 from tau_workflows.spread import spread
-from tau_workflows.work import Work, clear, how_it_ended, outcome_path, read_progress
+from tau_workflows.work import NOT_BEGUN, Work, clear, how_it_ended, outcome_path, read_progress
 
 #: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
@@ -91,7 +91,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         _say(f"{key}: {message}")
-    failures = {**plan.problems, **run_jobs(plan.jobs, config.execution)}
+    stopped = bool(plan.problems) and config.execution.stop_on_first_crash
+    failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
     _say_validity(_validated(output_dir), "the output")
     _summarise(plan, failures, output_dir, time.monotonic() - started)
@@ -299,11 +300,22 @@ def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
     """Why scans of a participant failed. Done is only what its process has said to be done."""
     if outcome_path(job_file).is_file():
         return dict(read_json(outcome_path(job_file))["failures"])
+    message = how_it_ended(job_file)
+    if message == NOT_BEGUN:
+        return _left_out([job])
     step = " and ".join(read_progress(job_file).running) or "process"
-    record = {"step": step, "error": "Killed", "message": how_it_ended(job_file)}
+    record = {"step": step, "error": "Killed", "message": message}
     with suppress(OutputError):
         conclude(job, job_file, dict.fromkeys(job.keys, record))
-    return dict.fromkeys(job.keys, record["message"])
+    return dict.fromkeys(job.keys, message)
+
+
+def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
+    """Say of participants that they were not begun; nothing is known against them, so they get no error record."""
+    for job in jobs:
+        statuses = {key: replace(status, reason=NOT_BEGUN) for key, status in job.statuses().items()}
+        update_status(job.output_dir, statuses)
+    return {key: NOT_BEGUN for job in jobs for key in job.keys}
 
 
 def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
@@ -311,7 +323,8 @@ def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, second
     done = sorted(asked - set(failures))
     _say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
     for key, message in failures.items():
-        _say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
+        record = error_path(output_dir, key)
+        _say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
     _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
     for job in plan.jobs:
         if page_path(output_dir, job.participant).is_file():

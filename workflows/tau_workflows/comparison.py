@@ -35,6 +35,7 @@ from tau_pipeline.training_settings import Training
 from tau_workflows.machine import available_memory_mb, available_processors
 from tau_workflows.spread import spread
 from tau_workflows.training import check_call, chosen_pairs
+from tau_workflows.training_memory import APPLYING_GB, training_gb
 from tau_workflows.work import Work, how_it_ended, outcome_path
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
 #: Where the comparisons lie in the output folder, and what says which comparison a folder is.
 FOLDER, RECORD = "comparisons", "comparison.json"
-#: Memory of one training in MB: what every one takes, and what a thousand voxels of the grid add (paper's U-Net: 4 GB).
-MEMORY_MB, MEMORY_OF_THOUSAND_VOXELS_MB = 1500, 3.0
 
 
 @dataclass(frozen=True)
@@ -334,13 +333,12 @@ def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
 
 def _shares(plan: Plan, n_tasks: int) -> tuple[int, int, int]:
     """How many processes run at a time, with how many threads and how much memory (MB) each."""
-    import math
-
     from tau_pipeline.synthesis.predict import chosen_device
 
     execution = plan.config.execution
-    voxels = max(math.prod(settings.grid_shape) for settings in plan.settings.values())
-    memory_mb = round(MEMORY_MB + MEMORY_OF_THOUSAND_VOXELS_MB * voxels / 1000)
+    # A run trains, and then applies its model to whole heads.
+    need_gb = [training_gb(settings, settings.grid_shape) for settings in plan.settings.values()]
+    memory_mb = round(1000 * max(*need_gb, APPLYING_GB[plan.config.training.network_preset]))
     if execution.worker != "cf":
         return n_tasks, execution.omp_nthreads or execution.nprocs or 1, execution.mem_mb or memory_mb
     processors = execution.nprocs or available_processors()

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,50 @@ from tau_pipeline.files import read_json
 from tau_workflows.interfaces.base import ERROR_RECORD
 from tau_workflows.launch import die_with_parent
 
+#: In the place of a traceback, where the process of a node ended and could say nothing.
+KILLED = "Killed: the process of this step, or of one beside it, was ended; too little memory is the usual reason\n"
+
 
 class ProcessPlugin(MultiProcPlugin):
     """Nipype's MultiProc, except for what a kill leaves.
 
-    A worker that is killed from outside fails its node instead of hanging the run; if this process is killed, its
-    workers end too.
+    A worker that is killed from outside fails the nodes that were running instead of hanging the run, and new workers
+    do the others; if this process is killed, its workers end too.
     """
 
     def __init__(self, plugin_args: dict[str, Any]) -> None:
         super().__init__(plugin_args=plugin_args)
         # Nipype's own pool has started no process yet.
-        self.pool = ProcessPoolExecutor(self.processors, initializer=die_with_parent, initargs=(os.getpid(),))
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.processors, initializer=die_with_parent, initargs=(os.getpid(),))
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> Any:
+        try:
+            taskid = super()._submit_job(node, updatehash)
+        except BrokenProcessPool:
+            self.pool = self._new_pool()
+            taskid = super()._submit_job(node, updatehash)
+        # Nipype notes the task after it has asked to be called: a future that failed in between has told nobody.
+        future = self._task_obj[taskid]
+        if future.done() and taskid not in self._taskresult:
+            self._async_callback(future)
+        return taskid
 
     def _async_callback(self, args: Any) -> None:
         try:
             super()._async_callback(args)
+        except BrokenProcessPool:
+            self._fail(args, [KILLED])
         except BaseException:
-            lost = [taskid for taskid, future in self._task_obj.items() if future is args]
-            for taskid in lost:
-                self._taskresult[taskid] = {"result": None, "traceback": traceback.format_exc(), "taskid": taskid}
+            self._fail(args, traceback.format_exc().splitlines(keepends=True))
+
+    def _fail(self, future: Any, lines: list[str]) -> None:
+        """Put lines where Nipype looks for the traceback of the future's node."""
+        lost = [taskid for taskid, other in self._task_obj.items() if other is future]
+        for taskid in lost:
+            self._taskresult[taskid] = {"result": None, "traceback": list(lines), "taskid": taskid}
 
 
 @dataclass
@@ -164,6 +189,6 @@ def error_of(node: pe.Node) -> dict[str, Any]:
     matching = sorted(crashes.glob(f"crash-*-{node.name}-*.txt"), key=lambda path: path.stat().st_mtime)
     text = matching[-1].read_text(encoding="utf-8") if matching else ""
     lines = [line.strip() for line in text.splitlines()]
-    last = next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Exit|Pool)\b", line)), "")
+    last = next((line for line in reversed(lines) if re.match(r"([\w.]+(Error|Exception|Exit)|Killed)\b", line)), "")
     name, _, message = last.partition(":")
     return {"error": name.rsplit(".", 1)[-1] or "Error", "message": message.strip() or "no message", "traceback": lines}

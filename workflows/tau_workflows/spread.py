@@ -31,7 +31,7 @@ from tau_pipeline.errors import OutputError
 from tau_pipeline.files import write_json
 from tau_workflows.fork_server import ForkServer, can_fork
 from tau_workflows.launch import die_with_parent
-from tau_workflows.work import Work, clear, ended_path, log_path, outcome_path, tell_end
+from tau_workflows.work import Work, clear, ended_path, log_path, outcome_path, tell_end, tell_not_begun
 
 #: The program says this often that it lives; a work on another machine that has not heard of it for so long ends.
 BEAT_S, SILENCE_S = 5.0, 300.0
@@ -217,6 +217,8 @@ def run_work(work: Work, place: Place) -> int:
     if of_pool:
         die_with_parent(place.program)
     if place.stop_file.is_file():
+        with suppress(OutputError):
+            tell_not_begun(work.job_file)
         return 1
     life = SignOfLife(place.alive_file, place.run)
     env = environment(work.threads, place.alive_file.parent)

@@ -16,15 +16,13 @@ from tau_pipeline.config import Configuration
 from tau_pipeline.reference import parse_reference
 from tau_pipeline.training_settings import Training
 from tau_workflows.interfaces.synthesis import ApplyModel, SynthesizeScan, TrainModel
+from tau_workflows.training_memory import APPLYING_GB, training_gb
 
 if TYPE_CHECKING:
     from tau_pipeline.synthesis.targets import Target
 
 INPUTS = ["suvr_file", "diagnoses", "t1w_preproc_file", "mask_file", "manufacturer"]
 OUTPUTS = ["model_dir", "figures", "synthetic_file", "assumptions"]
-
-#: Memory of a training step of the paper's U-Net on 160 x 192 x 160 voxels, and of the laptop's, in GB.
-TRAIN_GB = {"paper": 12.0, "laptop": 4.0}
 
 
 def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configuration) -> pe.Workflow:
@@ -63,12 +61,14 @@ def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configurat
     wf = pe.Workflow(name="synthesis_wf")
     inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+    from tau_pipeline.synthesis.settings import grid_of
+
     settings = config.training
     use_gpu = _takes_gpu(settings)
     training = pe.Node(
         TrainModel(training=_plain(settings), use_gpu=use_gpu),
         name="training",
-        mem_gb=TRAIN_GB[settings.network_preset],
+        mem_gb=training_gb(settings, grid_of(settings).shape),
         n_procs=config.execution.nprocs or 1,
     )
     training.inputs.trait_set(
@@ -83,7 +83,7 @@ def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configurat
         ApplyModel(use_gpu=use_gpu),
         iterfield=["t1w_preproc_file", "mask_file", "manufacturer"],
         name="applying",
-        mem_gb=TRAIN_GB["laptop"],
+        mem_gb=APPLYING_GB[settings.network_preset],
     )
     wf.connect(inputnode, "suvr_file", training, "suvr_file")
     wf.connect(inputnode, "diagnoses", training, "diagnoses")
@@ -125,7 +125,8 @@ def init_synthetic_scans_wf(
         node = pe.Node(
             SynthesizeScan(target=target, configuration=config, use_gpu=_takes_gpu(config.training)),
             name="synthesize_" + re.sub(r"\W", "_", target.names.key.split("_", 1)[1]),
-            mem_gb=TRAIN_GB["laptop"],
+            # Of the models' presets nothing is known before they are read.
+            mem_gb=max(APPLYING_GB.values()),
             n_procs=config.execution.omp_nthreads or config.execution.nprocs or 1,
         )
         node.inputs.trait_set(output_dir=str(output_dir), measures_dir=str(measures_dir))

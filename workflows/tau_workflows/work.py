@@ -27,6 +27,7 @@ StepState = Literal["running", "done", "failed", "unchanged"]
 
 #: Where nothing is known about the end: the process that waited for the work is gone too.
 NEVER_TOLD = "the worker ended before this was done; run the same command again"
+NOT_BEGUN = "not begun, since something before it failed and --stop-on-first-crash was given"
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,19 @@ def tell_end(job_file: str | Path, exit_code: int) -> None:
     write_json({"exit_code": exit_code, "how": how}, ended_path(job_file))
 
 
+def tell_not_begun(job_file: str | Path) -> None:
+    """Write that a work was left out after another had failed."""
+    write_json({"exit_code": None, "how": NOT_BEGUN}, ended_path(job_file))
+
+
 def how_it_ended(job_file: str | Path) -> str:
     """One sentence on a work that left no outcome."""
     try:
         how = str(read_json(ended_path(job_file))["how"])
     except (TauPipelineError, KeyError):
         return NEVER_TOLD
+    if how == NOT_BEGUN:
+        return NOT_BEGUN
     why = "too little memory is the usual reason" if how == "SIGKILL" else f"its last words are in {log_path(job_file)}"
     return f"its process ended with {how}; {why}"
 
