@@ -1,16 +1,18 @@
 """Follow the documentation word for word in an empty environment, and write what happened to a log.
 
-    python tests/follow_docs.py FOLDER [tutorial|demo|container ...] [--path FOLDER]
+    python tests/follow_docs.py FOLDER [tutorial|readme|container ...] [--path FOLDER]
 
 A fresh clone of the last commit goes to ``FOLDER/clone``. Every command of a page is then typed into one shell that
 begins with an empty environment (``env -i``, but for pip's own ``PIP_…``) and an empty home, in the order of the page:
 the blocks in Python and R too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here.
 The first command that fails ends it.
 
-``tutorial`` is docs/tutorial/first-hour.md, ``demo`` the first command of the README, ``container``
-docs/how-to/container.md, whose blocks for engines that are not installed are left out; it writes to ``/data``. The log
-is ``FOLDER/NAME.log``; names of folders and of package hosts are taken out, and progress bars are left at their last
-state. Programs in the folder of ``--path`` stand before those of the machine.
+``tutorial`` is docs/tutorial/first-hour.md. ``readme`` is the README, with a new virtual environment entered before it
+and a simulated cohort in ``/data``, whose results are from its truth but for the participants that the README computes;
+what is left out of it, and why, is in ``LEFT_OUT``. ``container`` is docs/how-to/container.md, without the blocks for
+engines that are not installed; it writes to ``/data`` as well. The log is ``FOLDER/NAME.log``; names of folders and of
+package hosts are taken out, and progress bars are left at their last state. Programs in the folder of ``--path`` stand
+before those of the machine.
 """
 
 from __future__ import annotations
@@ -29,8 +31,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from doc_blocks import ROOT, RUN, blocks
+from truth_results import results_from_truth
 
-PAGES = {"tutorial": "docs/tutorial/first-hour.md", "demo": "README.md", "container": "docs/how-to/container.md"}
+from tau_pipeline.simulate import Simulation, simulate_dataset
+
+PAGES = {"tutorial": "docs/tutorial/first-hour.md", "readme": "README.md", "container": "docs/how-to/container.md"}
+DATA = Path("/data")
+#: Commands of the README that are not followed, by their beginning.
+LEFT_OUT = {
+    "make test": "every change runs it before it lands",
+    "tau-pipeline /data/bids /data/derivatives train": "it downloads the weights of ImageNet's VGG-16",
+    "tau-pipeline /data/bids /data/derivatives synthesize": "it needs the model of the training",
+}
 ENGINES = ("docker", "podman", "apptainer")
 #: How lines begin in which pip tells of one package.
 OF_PIP = (
@@ -45,28 +57,50 @@ PROGRAMS = {"python": ("py", "python"), "r": ("R", "Rscript --vanilla")}
 def script_of(name: str, clone: Path, folder: Path, path: str = PATH) -> str:
     """One shell script of all commands; each is shown before it runs, with the time that it took after it."""
     lines = ["set -euo pipefail", f"cd {shlex.quote(str(clone))}"]
+    if name == "readme":
+        environment = shlex.quote(str(folder / "environment"))
+        lines += [f"python3 -m venv {environment}", f". {environment}/bin/activate"]
     for number, block in enumerate(blocks(clone / PAGES[name])):
-        if block.language not in RUN:
-            continue
-        absent = [engine for engine in ENGINES if f"{engine} " in block.text and not shutil.which(engine, path=path)]
-        if name == "container" and absent:
-            lines += [f"printf '%s\\n\\n' 'Not followed, for there is no {absent[0]} here: {block.commands[0]} ...'"]
-            continue
         if block.language == "bash":
-            text = block.text
-            if name == "demo":
-                text = next(line for line in text.splitlines(keepends=True) if line.startswith("make demo"))
-            shown = "".join(f"$ {line}\n" for line in text.splitlines())
-        else:
+            kept, notes = parted(block.text, name, path)
+            lines += [f"echo {shlex.quote(note)}; echo" for note in notes]
+            lines += typed(kept, "".join(f"$ {line}\n" for line in kept.splitlines())) if kept else []
+        elif block.language in RUN:
             ending, program = PROGRAMS[block.language]
             file = folder / f"{name}_{number}.{ending}"
             file.write_text(block.text, encoding="utf-8")
-            text = f"{program} {shlex.quote(str(file))}\n"
             shown = f"$ {program} <<the {block.language} block of the page\n"
-        lines += [f"printf %s {shlex.quote(shown)}", "SECONDS=0", text, 'echo "[ended after $SECONDS s]"', "echo"]
-        if name == "demo":
-            break
+            lines += typed(f"{program} {shlex.quote(str(file))}\n", shown)
     return "\n".join(lines) + "\n"
+
+
+def parted(text: str, name: str, path: str) -> tuple[str, list[str]]:
+    """A block's commands that are followed, and a sentence on each that is not."""
+    if name == "container":
+        absent = [engine for engine in ENGINES if f"{engine} " in text and not shutil.which(engine, path=path)]
+        notes = [f"Not followed, since there is no {engine} here: {text.splitlines()[0]} ..." for engine in absent]
+        return ("" if absent else text), notes
+    if name == "readme":
+        lines = text.splitlines(keepends=True)
+        notes = [f"Not followed, since {why}: {command}" for command, why in LEFT_OUT.items() if command in text]
+        return "".join(line for line in lines if not line.startswith((*LEFT_OUT,))), notes
+    return text, []
+
+
+def typed(text: str, shown: str) -> list[str]:
+    """Show a command, run it, and tell how long it took."""
+    return [f"printf %s {shlex.quote(shown)}", "SECONDS=0", text, 'echo "[ended after $SECONDS s]"', "echo"]
+
+
+def make_cohort() -> None:
+    """Simulate the README's cohort, with results from the truth for all but the participants that it computes."""
+    bids, derivatives = DATA / "bids", DATA / "derivatives"
+    if DATA.exists():
+        raise SystemExit(f"{DATA} is there already, and nothing in it is to be lost; move it")
+    simulate_dataset(bids, Simulation(30, seed=1, voxel_mm=2.5))
+    results_from_truth(bids, derivatives)
+    for participant in ("01", "02"):
+        shutil.rmtree(derivatives / f"sub-{participant}")
 
 
 def scrubbed(text: str, folder: Path) -> str:
@@ -88,6 +122,8 @@ def follow(name: str, folder: Path, path: str) -> int:
     commit = subprocess.run(
         ["git", "-C", str(clone), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
+    if name == "readme":
+        make_cohort()
     script = folder / f"{name}.sh"
     script.write_text(script_of(name, clone, folder, path), encoding="utf-8")
     # Where pip finds its packages is the machine's business.

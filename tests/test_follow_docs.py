@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from doc_blocks import ROOT, blocks
-from follow_docs import PAGES, script_of, scrubbed
+from follow_docs import LEFT_OUT, PAGES, script_of, scrubbed
 
 
 def test_every_command_of_the_page_is_typed_as_it_stands(tmp_path: Path) -> None:
@@ -18,9 +18,15 @@ def test_every_command_of_the_page_is_typed_as_it_stands(tmp_path: Path) -> None
             assert any(block.text == file.read_text(encoding="utf-8") for file in tmp_path.iterdir())
 
 
-def test_of_the_readme_only_the_demo_is_typed(tmp_path: Path) -> None:
-    typed = [line for line in script_of("demo", ROOT, tmp_path).splitlines() if line.startswith("make ")]
-    assert [line.split("#")[0].strip() for line in typed] == ["make demo"]
+def test_of_the_readme_everything_is_typed_but_what_is_said_to_be_left_out(tmp_path: Path) -> None:
+    typed = script_of("readme", ROOT, tmp_path).splitlines()
+    lines = [
+        line for block in blocks(ROOT / "README.md") if block.language == "bash" for line in block.text.splitlines()
+    ]
+    absent = [line for line in lines if line not in typed]
+    assert len(absent) == len(LEFT_OUT)
+    assert all(line.startswith(tuple(LEFT_OUT)) for line in absent)
+    assert sum("Not followed, since" in line for line in typed) == len(LEFT_OUT)
 
 
 def test_the_log_names_no_folder_and_no_host(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from nipype.interfaces.base import isdefined
@@ -15,13 +16,14 @@ from tau_pipeline.derivatives import AnatNames
 from tau_pipeline.freesurfer import FreeSurferFiles
 from tau_pipeline.synthesis.targets import Target
 from tau_pipeline.synthetic_names import SyntheticNames
-from tau_pipeline.training_settings import Training
+from tau_pipeline.training_settings import Network, Training
 from tau_workflows.anat import init_anat_wf
 from tau_workflows.job import ParticipantJob
 from tau_workflows.pet import init_pet_wf
 from tau_workflows.study import init_study_wf
 from tau_workflows.subject import init_subject_wf
 from tau_workflows.synthesis import init_synthesis_wf, init_synthetic_scans_wf
+from tau_workflows.training_memory import training_gb
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
@@ -123,3 +125,14 @@ def test_every_image_interface_is_used_by_a_graph(job: ParticipantJob) -> None:
     }
     used = {type(node.interface) for wf in workflows(job).values() for node in wf._create_flat_graph().nodes()}
     assert written <= used
+
+
+@pytest.mark.parametrize("preset", ["laptop", "paper"])
+@pytest.mark.parametrize("network", get_args(Network))
+def test_the_memory_of_every_training_is_known_and_grows_with_what_it_holds(network: Any, preset: Any) -> None:
+    one = Training(network=network, network_preset=preset, batch_size=1)
+    four = Training(network=network, network_preset=preset, batch_size=4)
+    in_parts = Training(network=network, network_preset=preset, batch_size=4, micro_batch_size=1)
+    small, large = training_gb(one, (64, 64, 64)), training_gb(one, (96, 96, 96))
+    assert 0 < small < large < training_gb(four, (96, 96, 96))
+    assert training_gb(in_parts, (96, 96, 96)) == large
