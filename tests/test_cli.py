@@ -71,6 +71,19 @@ def test_a_wrong_call_ends_with_one_sentence_and_code_2(
     assert not list((dataset.parent / "out").glob("sub-*"))
 
 
+@pytest.mark.parametrize("option", ["output", "--work-dir"])
+def test_a_folder_whose_name_is_no_text_is_refused(
+    dataset: Path, tmp_path: Path, option: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = {"output": str(tmp_path / "out"), "--work-dir": str(tmp_path / "work")}
+    places[option] += "\udcff"  # the byte FF, as the command line hands it over
+    assert main([str(dataset), places["output"], "participant", "--work-dir", places["--work-dir"]]) == WRONG_CALL
+    said = capfd.readouterr().err
+    assert f"{places[option][:-1]}\\xff is not in UTF-8" in said
+    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob("work*"))
+
+
 def test_an_input_that_is_not_there_is_a_wrong_call(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "no"), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "w")]) == WRONG_CALL
     assert "is not a folder" in capfd.readouterr().err

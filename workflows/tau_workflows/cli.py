@@ -148,6 +148,20 @@ def _check_compare(level: str, config_file: Path | None) -> None:
         raise SettingError("compare and config_file are both given; expected: one file, with all sections")
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse names of folders and files that are no text, since results and records, which are UTF-8, name them.
+
+    Raises
+    ------
+    SettingError
+        A name holds bytes that are not UTF-8.
+    """
+    for name in names:
+        found = os.fsencode(name).decode("utf-8", "backslashreplace")
+        if found != name:
+            raise SettingError(f"the name {found} is not in UTF-8; rename that file or folder, or give another")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
@@ -160,6 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What nibabel puts right in a header it tells without the file's name; what cannot be put right, we tell.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
     try:
+        _check_names([*arguments, str(Path.cwd())])
         if recipe is not None:
             _check_compare(level, config_file)
             return COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
