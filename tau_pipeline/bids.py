@@ -378,10 +378,18 @@ def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1
         raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
     entities = _entities(path)
     metadata = sidecars.metadata(path)
-    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, assumptions, shape)
+    known = (*_if_simulated(metadata, "T1w"), *assumptions)
+    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, known, shape)
     # Asked for here, so that a wrong type is found before anything is computed.
     _ = t1w.skull_stripped
     return t1w
+
+
+def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """A sentence on an image whose sidecar calls it simulated, so that every result of it says so too."""
+    if metadata.get("Simulated") is not True:
+        return ()
+    return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
 
 
 def _t1w_of(
@@ -419,5 +427,5 @@ def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: Sidecar
         manufacturer=text_value(metadata, "Manufacturer"),
         model=text_value(metadata, "ManufacturersModelName"),
         radionuclide=text_value(metadata, "TracerRadionuclide"),
-        assumptions=(*about_t1w, *t1w.assumptions, *mended),
+        assumptions=(*_if_simulated(metadata, "PET"), *about_t1w, *t1w.assumptions, *mended),
     )

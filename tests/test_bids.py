@@ -71,6 +71,17 @@ def keys(participant: Participant) -> list[str]:
     return [scan.key for scan in participant.scans]
 
 
+def test_what_is_simulated_is_said_to_be_so_in_every_result(simple: Path) -> None:
+    put(simple / "sub-01" / "anat" / "sub-01_T1w.json", {"Simulated": True})
+    put_pet(simple / "sub-01" / "pet", "sub-01_trc-AV1451", Simulated=True)
+    put_pet(simple / "sub-02" / "pet", "sub-02_trc-AV1451", Simulated=False)
+    participants = found(simple)
+    about = participants["01"].scans[0].assumptions
+    assert [sentence.split(",")[0] for sentence in about] == ["The PET is simulated", "The T1w is simulated"]
+    assert participants["01"].t1ws[0].assumptions == about[1:]
+    assert participants["02"].scans[0].assumptions == ()
+
+
 # --- the whole dataset ---
 
 

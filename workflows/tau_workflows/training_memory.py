@@ -24,8 +24,9 @@ TRAINING_GB: dict[tuple[str, str], tuple[float, float]] = {
     ("pix2pix", "paper"): (1.5, 0.8),
     ("cyclegan", "paper"): (2.3, 2.2),
 }
-#: Peak memory of a process that applies a model of any network, in GB (``benchmarks/synthesize.py``).
-APPLYING_GB = {"laptop": 2.0, "paper": 4.0}
+#: Peak memory of a process that applies a model to a head on 160 x 192 x 160 voxels, in GB: the largest of the networks
+#: that ``benchmarks/synthesize.py`` measured, without the paper's SwinUNETR.
+APPLYING_GB = {"laptop": 2.1, "paper": 4.0}
 
 
 def training_gb(settings: Training, grid_shape: Sequence[int]) -> float:
