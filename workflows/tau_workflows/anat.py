@@ -124,7 +124,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
 
 
 def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node:
-    node = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.0)
+    node = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.4)
     node.inputs.labels_file = str(freesurfer.labels_file)
     node.inputs.brain_file = str(freesurfer.brain_file)
     node.inputs.freesurfer_mask_file = str(freesurfer.mask_file)

@@ -32,7 +32,8 @@ from tau_workflows.report import write_participant_report
 from tau_workflows.spread import spread
 from tau_workflows.work import NOT_BEGUN, Work, clear, how_it_ended, outcome_path, read_progress
 
-#: A participant takes less than this, measured (benchmarks/participant.py); it limits how many run at a time.
+#: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
+#: limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
 
 #: What runs one participant, as `python -m MODULE JOB_FILE`.

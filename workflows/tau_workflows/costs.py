@@ -24,9 +24,9 @@ ANATOMY_S, ANATOMY_S_BY_VOXELS = 5.9 + 8.3 + 61.3, 5.4 + 6.2 + 0.8 + 7.0 / 2 + 2
 #: Coregistration; table, figures and outputs; each frame after the first that is registered to the others (four frames
 #: of 86 x 86 x 48 voxels took three times this).
 SCAN_S, SCAN_S_BY_VOXELS, FRAME_S = 14.5, 0.8 + 7.0 / 2 + 2.2 / 2, 5.0
-#: Largest memory of one participant's processes together, which share what is loaded, on the measured head; a third of
-#: it is programs.
-MEMORY_MB = 1330
+#: Largest memory of one participant's two processes together, which share what is loaded: what does not depend on the
+#: T1w, and what a million of its voxels add (1.33 GB on the measured head, 2.38 GB on one of 274 x 384 x 384).
+MEMORY_MB, MEMORY_MB_A_MILLION_VOXELS = 1110, 31.5
 #: Bytes of the files of one T1w and one scan, work folder and output together: what does not depend on the T1w
 #: (transforms, figures), and what does, a voxel.
 ANATOMY_BYTES, ANATOMY_BYTES_A_VOXEL = 38_000_000, 28
@@ -56,7 +56,7 @@ def cost(t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, speed: flo
         size += SCAN_BYTES + SCAN_BYTES_A_VOXEL * voxels
     if not seconds:
         return Cost(0.0, 0.0, 0.0)
-    memory = MEMORY_MB * (1 + 2 * voxels / MEASURED_VOXELS) / 3
+    memory = MEMORY_MB + MEMORY_MB_A_MILLION_VOXELS * voxels / 1e6
     return Cost(speed * seconds / 60, memory, size / 1e6)
 
 
