@@ -7,6 +7,7 @@ import pickle
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +71,12 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
-    participants = find_participants(bids_dir, config.selection)
-    if not config.execution.skip_bids_validation:
-        _check_input(bids_dir)
+    with ThreadPoolExecutor(1) as beside:
+        # The validator is a program of its own; on a thousand participants it takes as long as looking at them does.
+        found = None if config.execution.skip_bids_validation else beside.submit(_validated, bids_dir)
+        participants = find_participants(bids_dir, config.selection)
+    if found is not None:
+        _check_validity(bids_dir, found.result())
     plan = plan_participants(participants, bids_dir, output_dir, config)
     if not plan.jobs and not plan.problems:
         _say("nothing to do: the options leave no T1w and no PET of this dataset")
@@ -163,7 +167,7 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
             raise OutputError(f"there is no permission to write into {folder}; change it, or give another folder")
 
 
-def _check_input(bids_dir: Path) -> None:
+def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
     """Refuse a dataset that is wrong as a whole; what is wrong with one participant is said, and stops only that one.
 
     Raises
@@ -171,7 +175,6 @@ def _check_input(bids_dir: Path) -> None:
     InvalidDatasetError
         The official validator finds errors outside of the participants' folders.
     """
-    found = _validated(bids_dir)
     if found is not None and found.errors:
         raise InvalidDatasetError(
             f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Mend it, or pass --skip-bids-validation"
