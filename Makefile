@@ -16,12 +16,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Three scans are from three manufacturers, too few to tell manufacturers apart: the group level pools them.
 demo: $(VENV)/.installed  ## simulate a small BIDS dataset, run the main job on it, make the cohort's tables and page
-	test -d $(DEMO)/bids || $(BIN)/tau-simulate $(DEMO)/bids --participants 4 --seed 1
+	test -d $(DEMO)/bids || $(BIN)/tau-simulate $(DEMO)/bids --participants 3 --voxel-size 2 --seed 1
 	$(BIN)/tau-pipeline $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work
 	$(BIN)/tau-pipeline $(DEMO)/bids $(DEMO)/derivatives group --unknown-manufacturer pooled
 
+# Most tests keep one core busy; the tests of a file share what it has made, so they stay together.
 test: $(VENV)/.installed  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 quick: $(VENV)/.installed  ## the tests that take under two minutes together
 	$(BIN)/python -m pytest -m "not slow"
