@@ -2,14 +2,13 @@
 
 A comment right before a block changes how it is run. It is seen in the page's source alone:
 
-``<!-- not run: REASON -->``
-    The block cannot run here.
 ``<!-- run by: FILE -->``
     The block runs elsewhere: each of its commands stands in this script, a line of its own.
-``<!-- cluster: NAME -->``
-    The block submits jobs: it is run with a SLURM on this machine, or with a stand-in for Grid Engine (sge).
+``<!-- needs: NAME -->``
+    The block submits jobs or runs containers: it is run with a SLURM on this machine (slurm), with a stand-in for Grid
+    Engine (sge), or with stand-ins for engines of containers (engine).
 ``<!-- run with: A => B -->``
-    A is replaced by B, to have smaller numbers. A must be there.
+    A is replaced by B, to have smaller numbers. A must be there; SOURCE in B is the folder of this source.
 ``<!-- file: NAME -->``
     The block is the content of a file; it is written, and run as well if it is a program.
 ``<!-- exit code: N -->``
@@ -34,7 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: Languages that are run, that are data, and that are only shown.
 RUN, DATA, SHOWN = ("bash", "python", "r"), ("toml", "json"), ("text",)
-MARKS = ("not run", "run by", "cluster", "run with", "file", "exit code", "then")
+MARKS = ("run by", "needs", "run with", "file", "exit code", "then")
 #: A block that runs longer than this hangs.
 TIMEOUT_S = 600
 FENCE = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -69,14 +68,14 @@ class Block:
                 old, _, new = value.partition(" => ")
                 if old not in text:
                     raise AssertionError(f"{self.name}: there is no {old!r} to replace in the block")
-                text = text.replace(old, new)
+                text = text.replace(old, new.replace("SOURCE", str(ROOT)))
         text = text.replace("workflows/recipes/", f"{ROOT}/workflows/recipes/")
         return re.sub(r"/data/(?=bids|derivatives|freesurfer|work)", "study/", text)
 
     @property
     def runs_here(self) -> bool:
         """Whether it is a program that the tests run themselves."""
-        return self.language in RUN and self.mark("not run") is None and self.mark("run by") is None
+        return self.language in RUN and self.mark("run by") is None
 
     @property
     def commands(self) -> list[str]:

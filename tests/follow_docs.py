@@ -4,7 +4,7 @@
 
 A fresh clone of the last commit goes to ``FOLDER/clone``. Every command of a page is then typed into one shell that
 begins with an empty environment (``env -i``, but for pip's own ``PIP_…``) and an empty home, in the order of the page:
-the blocks in Python and R too, as files. Nothing is replaced, and the blocks that the tests cannot run are run here.
+the blocks in Python and R too, as files. Nothing is replaced.
 The first command that fails ends it.
 
 ``tutorial`` is docs/tutorial/first-hour.md. ``readme`` is the README, with a new virtual environment entered before it

@@ -26,9 +26,9 @@ printf 'jobnumber    7\\nfailed       0\\nexit_status  0\\n'
 
 
 def write_stand_ins(folder: Path) -> Path:
-    """Write the programs to a folder that is to stand first in PATH; returns the file of what qsub was asked."""
-    folder.mkdir(parents=True)
+    """Write the programs to a folder that is to stand first in PATH; ``asked`` in it takes what qsub is asked."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qacct", QACCT)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    return folder / "asked"
+    return folder

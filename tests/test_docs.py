@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import container_engine
+import grid_engine
 import pandas as pd
 import pytest
 from doc_blocks import DATA, MARKS, ROOT, RUN, SHOWN, Block, blocks, environment, pages, run
-from grid_engine import write_stand_ins
 from slurm import Slurm, missing
 from truth_results import results_from_truth
 
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-hour.md"
 OTHERS = [page for page in pages() if page != TUTORIAL and any(b.language in RUN for b in blocks(page))]
-NOT_RUN = [block for page in pages() for block in blocks(page) if block.mark("not run") is not None]
 ALL = [block for page in pages() for block in blocks(page)]
 ELSEWHERE = [block for block in ALL if block.mark("run by") is not None]
 #: Pages beside which nothing else is shown: the cohort's tables need more than two participants, and registering a
@@ -36,7 +36,7 @@ def run_page(page: Path, folder: Path) -> list[str]:
     """Run a page's blocks in order; what each printed."""
     printed = []
     for block in blocks(page):
-        with cluster(block.mark("cluster"), folder) as env:
+        with provided(block.mark("needs"), folder) as env:
             done = run(block, folder, env)
         printed.append(done.stdout if done else "")
         if (after := block.mark("then")) is not None:
@@ -45,11 +45,11 @@ def run_page(page: Path, folder: Path) -> list[str]:
 
 
 @contextmanager
-def cluster(kind: str | None, folder: Path) -> Iterator[dict[str, str]]:
-    """Start the cluster that a block needs; its variables. The test is skipped where there can be no SLURM."""
-    if kind == "sge":
-        programs = write_stand_ins(folder / "grid_engine").parent
-        yield {"PATH": f"{programs}{os.pathsep}{environment()['PATH']}"}
+def provided(kind: str | None, folder: Path) -> Iterator[dict[str, str]]:
+    """Start what a block needs; its variables. The test is skipped where there can be no SLURM."""
+    if kind in ("sge", "engine"):
+        write = grid_engine.write_stand_ins if kind == "sge" else container_engine.write_stand_ins
+        yield {"PATH": f"{write(folder / kind)}{os.pathsep}{environment()['PATH']}"}
     elif kind == "slurm":
         if missing():
             pytest.skip(f"no SLURM: {missing()}")
@@ -69,7 +69,7 @@ def test_every_block_says_what_it_is(block: Block) -> None:
     assert block.language in (*RUN, *DATA, *SHOWN), "give the fence a language; text is for what is only shown"
     assert {mark for mark, _ in block.marks} <= {*MARKS}
     assert block.mark("then") in (None, *AFTER)
-    assert block.language in RUN or (block.mark("not run"), block.mark("run by")) == (None, None)
+    assert block.language in RUN or block.mark("run by") is None
 
 
 def test_no_comment_that_changes_a_run_stands_alone() -> None:
@@ -79,23 +79,11 @@ def test_no_comment_that_changes_a_run_stands_alone() -> None:
         assert marks == sum(len(block.marks) for block in blocks(page)), f"{name(page)} has a comment without a block"
 
 
-@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: block.name)
-def test_what_does_not_run_here_has_a_reason(block: Block) -> None:
-    reason = block.mark("not run")
-    assert reason
-    assert len(reason.split()) > 2
-    pytest.skip(reason)
-
-
 @pytest.mark.parametrize("block", ELSEWHERE, ids=lambda block: block.name)
 def test_what_is_run_elsewhere_stands_there_word_for_word(block: Block) -> None:
     script = (ROOT / (block.mark("run by") or "")).read_text(encoding="utf-8")
     there = [line.strip() for line in script.splitlines()]
     assert [command for command in block.commands if command not in there] == []
-
-
-def test_only_what_needs_an_engine_of_containers_is_not_run() -> None:
-    assert {name(block.page) for block in NOT_RUN} <= {"docs/how-to/container.md"}
 
 
 @pytest.fixture(scope="module")

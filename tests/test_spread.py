@@ -271,11 +271,11 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
 
 
 def test_sge_runs_the_works_as_an_array_job_by_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked_file = write_stand_ins(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{asked_file.parent}:{os.environ['PATH']}")
+    programs = write_stand_ins(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     works = works_of(tmp_path / "jobs", {"a": {}, "b": {"exit_code": 3}, "c": {}}, threads=1)
     spread(works, Execution(worker="sge", worker_args="-q long.q -l h_vmem=4G"), 3)
     assert set(outcomes(works)) == {"a", "c"}
     assert "exit code 3" in how_it_ended(works[1].job_file)
-    (asked,) = asked_file.read_text().splitlines()
+    (asked,) = (programs / "asked").read_text().splitlines()
     assert asked.startswith("-t 1-3 -q long.q -l h_vmem=4G -N ")
