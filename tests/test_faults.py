@@ -78,6 +78,16 @@ def process_of(participant: str, program: subprocess.Popen[bytes], seconds: floa
     raise AssertionError(f"{participant} did not start")
 
 
+def worker_of(participant: psutil.Process, seconds: float = 20) -> psutil.Process:
+    """A process of Nipype that computes a step: a child of the participant's, which tells a step before it begins."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if workers := participant.children():
+            return max(workers, key=lambda worker: sum(worker.cpu_times()[:2]))
+        time.sleep(0.01)
+    raise AssertionError("no step has a process")
+
+
 def read(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
@@ -190,10 +200,7 @@ def test_a_step_whose_process_is_killed_fails_its_scan_and_the_same_command_goes
 ) -> None:
     root, option = second[0], ["--participant-label", "01"]
     program = start(root, "step", *option)
-    # Nipype's workers are the children of the participant's process; the one that computes has used a processor.
-    workers = process_of("sub-01", program).children()
-    assert workers
-    max(workers, key=lambda worker: sum(worker.cpu_times()[:2])).send_signal(signal.SIGKILL)
+    worker_of(process_of("sub-01", program)).send_signal(signal.SIGKILL)
     code = finish(program)
     said = (root / "step.log").read_text()
     assert code == 1, said
