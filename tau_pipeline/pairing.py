@@ -27,7 +27,7 @@ def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     def rank(path: Path) -> tuple[object, ...]:
         entities, _ = name_parts(path)
         run = entities.get("run", "0")
-        return (*(name in entities for name in LESSER), int(run) if run.isdigit() else 0, path.name)
+        return (*(name in entities for name in LESSER), int(run) if run.isdecimal() else 0, path.name)
 
     best, *others = sorted(files, key=rank)
     if not others:
@@ -40,7 +40,7 @@ def session_order(labels: Iterable[str]) -> list[str]:
     """Session labels with numbers in them in the order of the numbers (``m6`` before ``m12``)."""
 
     def natural(label: str) -> list[tuple[int, int, str]]:
-        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
 
     return sorted(labels, key=natural)
 

@@ -94,3 +94,10 @@ def test_a_table_without_usable_dates_counts_as_none(tmp_path, text):
     (tmp_path / "sub-01").mkdir()
     (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_bytes(text.encode("latin-1"))
     assert session_dates(tmp_path / "sub-01") == {}
+
+
+def test_a_run_that_is_no_decimal_number_is_taken_as_a_name():
+    files = [Path(f"sub-01_run-{run}_T1w.nii.gz") for run in ("2", "²")]
+    chosen, assumptions = choose_t1w(files)
+    assert chosen in files
+    assert assumptions
