@@ -79,7 +79,7 @@ def test_a_folder_whose_name_is_no_text_is_refused(
     places[option] += "\udcff"  # the byte FF, as the command line hands it over
     assert main([str(dataset), places["output"], "participant", "--work-dir", places["--work-dir"]]) == WRONG_CALL
     said = capfd.readouterr().err
-    assert f"{places[option][:-1]}\\xff is not in UTF-8" in said
+    assert f"{places[option][:-1]}\\udcff is not in UTF-8" in said
     assert not list(tmp_path.glob("out*"))
     assert not list(tmp_path.glob("work*"))
 

@@ -157,7 +157,7 @@ def _check_names(names: Sequence[str]) -> None:
         A name holds bytes that are not UTF-8.
     """
     for name in names:
-        found = os.fsencode(name).decode("utf-8", "backslashreplace")
+        found = name.encode("utf-8", "backslashreplace").decode("utf-8")
         if found != name:
             raise SettingError(f"the name {found} is not in UTF-8; rename that file or folder, or give another")
 
