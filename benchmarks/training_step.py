@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py VGG16_FILE [--size 64 64 64] [--threads 2] [--json FILE]
     python benchmarks/training_step.py VGG16_FILE --paper   # only the paper's U-Net at 160 x 192 x 160, batch 1
-    python benchmarks/training_step.py VGG16_FILE --memory  # what tau_pipeline/synthesis/memory.py says of each system
+    python benchmarks/training_step.py VGG16_FILE --memory  # what tau_workflows/training_memory.py has of each system
 
 A step is forward, loss, backward and Adam of every phase, in float32, batch 1. Each case runs in a process of its own;
 the time is that of the second step (the first one makes Adam's moments), the memory is the peak of the whole process

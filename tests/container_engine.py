@@ -7,13 +7,15 @@ are known here, wants its image built and its volumes there, and puts each path 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ENGINES = ("docker", "podman", "apptainer")
-#: The entry point of containers/Dockerfile and containers/apptainer.def.
-ENTRY_POINT = "tau-pipeline"
+#: Where the file of an image says what a container runs.
+ENTRY_POINT = {True: r"%runscript\s+exec (\S+) ", False: r"^ENTRYPOINT \[\"(\S+)\"\]"}
 
 
 def write_stand_ins(folder: Path) -> Path:
@@ -31,27 +33,30 @@ def write_stand_ins(folder: Path) -> Path:
 
 def main(engine: str, arguments: list[str], folder: str) -> int:
     """Do what a call asks for; returns the exit code."""
-    images = Path(folder) / f"{engine}.images"
-    known = images.read_text().splitlines() if images.is_file() else []
+    images = Path(folder) / f"{engine}.json"
+    entry_points: dict[str, str] = json.loads(images.read_text()) if images.is_file() else {}
     command, *rest = arguments
     if command == "build":
-        images.write_text("\n".join([*known, build(engine, rest)]))
+        image, file = build(engine, rest)
+        found = re.search(ENTRY_POINT[engine == "apptainer"], file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert found, f"{file} has no entry point"
+        images.write_text(json.dumps({**entry_points, image: found[1]}))
         return 0
     given = _run_parser(engine).parse_args(rest)
-    if command != "run" or given.image not in known:
+    if command != "run" or given.image not in entry_points:
         raise SystemExit(f"{engine}: no such command or image: {' '.join(arguments)}")
-    return run(given)
+    return run(given, given.entrypoint or entry_points[given.image])
 
 
-def build(engine: str, arguments: list[str]) -> str:
-    """Check what an image would be built from; returns its name."""
+def build(engine: str, arguments: list[str]) -> tuple[str, Path]:
+    """Check what an image would be built from; returns its name and its file."""
     parser = argparse.ArgumentParser(engine)
     if engine == "apptainer":
         parser.add_argument("image")
         parser.add_argument("file", type=Path)
         given = parser.parse_args(arguments)
         assert given.file.read_text(encoding="utf-8").startswith("Bootstrap:")
-        return str(given.image)
+        return given.image, given.file
     parser.add_argument("-f", dest="file", type=Path, required=True)
     parser.add_argument("-t", dest="image", required=True)
     parser.add_argument("context", type=Path)
@@ -60,11 +65,11 @@ def build(engine: str, arguments: list[str]) -> str:
         word, *sources = line.split()[:-1] or [""]
         if word == "COPY" and not sources[0].startswith("--from"):
             assert all((given.context / source).exists() for source in sources), line
-    return str(given.image)
+    return given.image, given.file
 
 
-def run(given: argparse.Namespace) -> int:
-    """Run a container's command with the paths outside."""
+def run(given: argparse.Namespace, program: str) -> int:
+    """Run a container's program with the paths outside."""
     places = {}
     for volume in given.volumes:
         outside, inside, *_ = volume.split(":")
@@ -77,7 +82,7 @@ def run(given: argparse.Namespace) -> int:
                 return outside + argument.removeprefix(inside)
         return argument
 
-    command = [given.entrypoint, *(outside_of(argument) for argument in given.arguments)]
+    command = [program, *(outside_of(argument) for argument in given.arguments)]
     return subprocess.run(command, check=False).returncode
 
 
@@ -87,13 +92,13 @@ def _run_parser(engine: str) -> argparse.ArgumentParser:
         parser.add_argument("--cleanenv", action="store_true")
         parser.add_argument("--no-home", action="store_true")
         parser.add_argument("-B", dest="volumes", action="append", default=[])
-        parser.set_defaults(entrypoint=ENTRY_POINT)
+        parser.set_defaults(entrypoint=None)
     else:
         parser.add_argument("--rm", action="store_true")
         parser.add_argument("--network", choices=["none", "host"])
         parser.add_argument("-u", "--user")
         parser.add_argument("-v", dest="volumes", action="append", default=[])
-        parser.add_argument("--entrypoint", default=ENTRY_POINT)
+        parser.add_argument("--entrypoint")
     parser.add_argument("image")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser

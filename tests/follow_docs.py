@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from container_engine import ENGINES
 from doc_blocks import ROOT, RUN, blocks
 from truth_results import results_from_truth
 
@@ -43,7 +44,6 @@ LEFT_OUT = {
     "tau-pipeline /data/bids /data/derivatives train": "it downloads the weights of ImageNet's VGG-16",
     "tau-pipeline /data/bids /data/derivatives synthesize": "it needs the model of the training",
 }
-ENGINES = ("docker", "podman", "apptainer")
 #: How lines begin in which pip tells of one package.
 OF_PIP = (
     "Collecting |Downloading |━|Processing /|Requirement already|Using cached|Getting requirements|Preparing metadata|"

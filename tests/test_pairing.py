@@ -96,8 +96,7 @@ def test_a_table_without_usable_dates_counts_as_none(tmp_path, text):
     assert session_dates(tmp_path / "sub-01") == {}
 
 
-def test_a_run_that_is_no_decimal_number_is_taken_as_a_name():
-    files = [Path(f"sub-01_run-{run}_T1w.nii.gz") for run in ("2", "²")]
-    chosen, assumptions = choose_t1w(files)
-    assert chosen in files
-    assert assumptions
+def test_labels_with_digits_that_are_no_decimal_numbers_have_an_order_too():
+    files = [Path(f"sub-01_run-{run}_T1w.nii.gz") for run in ("2", "²", "a")]
+    assert len({choose_t1w(order)[0] for order in permutations(files)}) == 1
+    assert {tuple(session_order(labels)) for labels in permutations(["m2", "m²", "m12"])} == {("m2", "m12", "m²")}

@@ -14,7 +14,7 @@ from toy_models import BY_MANUFACTURER, write_people
 
 from tau_pipeline import roi
 from tau_pipeline.config import Configuration, configuration
-from tau_pipeline.derivatives import BIDSIGNORE, write_dataset_files
+from tau_pipeline.derivatives import BIDSIGNORE, sidecar_path, write_dataset_files
 from tau_pipeline.errors import BusyError, MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.group import find_scans
@@ -45,6 +45,8 @@ PEOPLE = tuple(
     for n in range(1, 9)
 )
 SPLITS = {n: "validation" if n == 5 else "test" if n in (6, 7, 8) else "train" for n in range(1, 9)}
+#: What the sidecar of the last one's T1w says.
+ABOUT_T1W = "The T1w is simulated."
 #: The last two people have no PET.
 WITHOUT_PET = ("07", "08")
 
@@ -103,6 +105,8 @@ def everybody(study, tmp_path_factory):
     """A study in which everybody has got a synthetic scan, and the exit code."""
     root = tmp_path_factory.mktemp("everybody") / "study"
     shutil.copytree(study, root)
+    (t1w_file,) = (root / "out/sub-08/anat").glob("*desc-preproc_T1w.nii.gz")
+    write_json({"Assumptions": [ABOUT_T1W]}, sidecar_path(t1w_file))
     return root, run(root, synthesize="all", as_manufacturer="GE")
 
 
@@ -115,6 +119,12 @@ def table_of(root, label):
 
 
 # --- what is made ---
+
+
+def test_what_is_to_be_known_of_a_t1w_is_told_of_its_synthetic_scan_too(everybody):
+    root, _ = everybody
+    said = {person.label: read_json(sidecar_path(synthetic(root, person.label)))["Assumptions"] for person in PEOPLE}
+    assert [label for label, sentences in said.items() if ABOUT_T1W in sentences] == ["08"]
 
 
 def test_everybody_gets_a_map_a_table_an_uncertainty_and_a_figure(everybody):

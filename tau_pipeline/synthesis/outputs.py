@@ -15,7 +15,7 @@ from tau_pipeline.config import Configuration
 from tau_pipeline.derivatives import bids_uri, sidecar_path
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.figures import save_figure
-from tau_pipeline.files import write_json, write_tsv
+from tau_pipeline.files import read_json, write_json, write_tsv
 from tau_pipeline.quality import map_quality
 from tau_pipeline.standardize import POOLED, Unknown
 from tau_pipeline.synthesis.evaluate import MODEL, Evaluation, ScanScores, baseline_maps, score_scan
@@ -233,7 +233,7 @@ def _sidecar(
     region, maker = kind
     ensemble, root = recipe.ensemble, recipe.output_dir
     t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
-    assumptions = [*prediction.remarks, *([] if recipe.yardsticks else [NO_YARDSTICKS])]
+    assumptions = [*_about(target.anat.t1w), *prediction.remarks, *([] if recipe.yardsticks else [NO_YARDSTICKS])]
     if recipe.as_manufacturer is None and maker == POOLED:
         assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
     return SyntheticSidecar(
@@ -254,6 +254,13 @@ def _sidecar(
         uncertainty=NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
         assumptions=tuple(assumptions),
     )
+
+
+def _about(t1w: Path) -> list[str]:
+    """The sentences of a T1w's own sidecar: what was assumed of it, and whether it is simulated."""
+    sidecar = sidecar_path(t1w)
+    said = read_json(sidecar).get("Assumptions") if sidecar.is_file() else None
+    return [str(sentence) for sentence in said] if isinstance(said, list) else []
 
 
 def _place(card: Path, root: Path) -> str:

@@ -317,6 +317,8 @@ def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
 def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
     """Say of participants that they were not begun; nothing is known against them, so they get no error record."""
     for job in jobs:
+        for key in job.keys:  # what an earlier run has left
+            error_path(job.output_dir, key).unlink(missing_ok=True)
         statuses = {key: replace(status, reason=NOT_BEGUN) for key, status in job.statuses().items()}
         update_status(job.output_dir, statuses)
     return {key: NOT_BEGUN for job in jobs for key in job.keys}

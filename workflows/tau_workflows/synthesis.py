@@ -58,11 +58,11 @@ def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configurat
     synthetic_file, assumptions
         Lists: synthetic SUVR on the grid of each T1w, and sentences on it.
     """
+    from tau_pipeline.synthesis.settings import grid_of
+
     wf = pe.Workflow(name="synthesis_wf")
     inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
-    from tau_pipeline.synthesis.settings import grid_of
-
     settings = config.training
     use_gpu = _takes_gpu(settings)
     training = pe.Node(
