@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError
+from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Any:
     if not path.name.lower().endswith(ENDINGS):
         raise DamagedFileError(f"{path} is not named as an image is; {', '.join(ENDINGS)} are known")
     try:
-        img: Any = nib.load(path)
+        img: Any = _packed_mgh(path) if path.suffix.lower() == ".mgz" else nib.load(path)
         # Asked for here, since nibabel computes them only now and refuses some.
         shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
     except UNREADABLE as exc:
@@ -130,6 +130,15 @@ def _opened(path: Path) -> Any:
         raise ImageError(f"{path} is {type(img).__name__}; a NIfTI or MGH image in one file is needed")
     _check_usable(path, _without_trailing_axes(shape), dtype, affine)
     return img
+
+
+def _packed_mgh(path: Path) -> nib.MGHImage:
+    """The header of a packed MGH file, with nothing behind it.
+
+    nibabel looks for the fields that follow the voxels, and unpacks for that as far as the header says, however far.
+    """
+    with gzip.open(path) as file, np.errstate(over="ignore"):
+        return nib.MGHImage.from_bytes(file.read(DATA_OFFSET))
 
 
 def _is_compressed(path: Path) -> bool:

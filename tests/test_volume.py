@@ -223,6 +223,21 @@ def test_a_file_that_unpacks_without_end_is_refused_before_it_fills_the_memory(t
         load_volume(path)
 
 
+def test_a_packed_mgh_file_is_not_unpacked_to_see_that_its_header_promises_too_much(tmp_path, monkeypatch):
+    path = tmp_path / "x.mgz"
+    nib.MGHImage(values((4, 4, 4)), np.eye(4)).to_filename(path)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[4:16] = np.array([30000] * 3, ">i4").tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) + gzip.compress(bytes(1 << 25)))
+    unpacked = []
+    read = gzip._GzipReader.read
+    monkeypatch.setattr(gzip._GzipReader, "read", lambda *args: unpacked.append(read(*args)) or unpacked[-1])
+    for reader in (read_shape, load_volume):
+        with pytest.raises(DamagedFileError, match=r"cut off: it has \d+ packed bytes, but \d+ by its header"):
+            reader(path)
+    assert 0 < sum(map(len, unpacked)) < 1 << 20
+
+
 def test_a_header_that_promises_more_than_gzip_can_hold_is_refused_unread(tmp_path, monkeypatch):
     def unpacked(*_):
         raise AssertionError("the file was unpacked")
