@@ -67,6 +67,12 @@ def read_regions(path: Path) -> pd.DataFrame:
             f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run its "
             "participant again"
         )
+    # It stands in the names of files.
+    if odd := [name for name in table["reference_region"].unique() if not re.fullmatch("[0-9A-Za-z]+", name)]:
+        raise DamagedFileError(
+            f"the table {path} has the reference region {shown(odd[0])}; expected: letters and digits; run its "
+            "participant again"
+        )
     names = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
     again = table[["reference_region"]].assign(name=names).duplicated()
     if again.any():

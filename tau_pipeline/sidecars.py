@@ -115,6 +115,17 @@ def bool_value(metadata: Mapping[str, Any], key: str) -> bool | None:
     return value
 
 
+def sentences(value: Any) -> list[str]:
+    """The sentences of a list such as ``Assumptions``; one alone may stand without its list, all else is none.
+
+    Examples
+    --------
+    >>> sentences(["a", "b"]), sentences("a"), sentences(None)
+    (['a', 'b'], ['a'], [])
+    """
+    return [str(one) for one in value] if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
 def _number(value: Any) -> bool:
     # A whole number in JSON may have any length; one that no float holds is none here.
     limit = sys.float_info.max

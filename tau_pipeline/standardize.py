@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import manufacturer_aliases
-from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, UnknownNameError
+from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, UnknownNameError, shown
 from tau_pipeline.files import read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def canonical_manufacturer(name: str | None) -> str:
     known = ", ".join(dict.fromkeys(aliases.values()))
     close = difflib.get_close_matches(key, aliases, n=1, cutoff=0.75)
     hint = f"did you mean {aliases[close[0]]!r}? Known are {known}" if close else f"known are {known}"
-    found = f"the manufacturer {name!r} is not known" if key else "the manufacturer of the scanner is not stated"
+    found = f"the manufacturer {shown(name)} is not known" if key else "the manufacturer of the scanner is not stated"
     raise UnknownNameError(f"{found}; {hint}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
@@ -74,9 +75,17 @@ def test_an_empty_or_absent_folder_has_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, {"code": Bomb(tmp_path / "exploded")}, 0, 0)
-    with pytest.raises(DamagedFileError, match="more than tensors"):
+    with pytest.raises(DamagedFileError, match="cannot be read as a torch file of weights alone"):
         read_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_what_torch_stumbles_over_is_told_as_damage_though_the_digest_fits(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, {"step": 1}, 0, 0)
+    first, content = path.read_bytes().split(b"\n", 1)[0], b"a\tb\n1\n"
+    path.write_bytes(first + b"\n" + hashlib.sha256(content).hexdigest().encode() + content)
+    with pytest.raises(DamagedFileError, match=r"the checkpoint .* cannot be read as a torch file"):
+        read_checkpoint(path)
 
 
 class Bomb:

@@ -106,11 +106,17 @@ def test_a_file_of_something_else_is_refused_in_one_sentence(weights, tmp_path):
     whole = saved(weights, tmp_path / "whole.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     code = saved({"features.0.weight": pytest.raises}, tmp_path / "code.pth")
-    for path in (text, tmp_path / "cut.pth", code):
+    # Torch reads these as the opcodes of a pickle and stumbles: IndexError, EOFError.
+    (tmp_path / "table.pth").write_bytes(b"a\tb\n1\n")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    odd = (tmp_path / f"{name}.pth" for name in ("cut", "table", "empty"))
+    for path in (text, code, *odd):
         with pytest.raises(DamagedFileError, match=f"{path.name} cannot be read as a torch file of weights alone"):
             load_vgg16_features(path)
     with pytest.raises(DamagedFileError, match="holds a list; expected: a state dict"):
         load_vgg16_features(saved([1, 2], tmp_path / "list.pth"))
+    with pytest.raises(DamagedFileError, match="holds a dict; expected: a state dict of tensors by name"):
+        load_vgg16_features(saved({1: torch.ones(2)}, tmp_path / "numbered.pth"))
     with pytest.raises(DamagedFileError, match=r"20 of 20 tensors are missing.*'features\.0\.weight'.*layer1"):
         load_vgg16_features(saved({"layer1.weight": torch.ones(2)}, tmp_path / "other.pth"))
     shape = weights | {"features.5.weight": torch.ones(128, 64, 1, 1)}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from test_report import HOSTILE, Reader
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
-from tau_pipeline.files import write_json, write_text, write_tsv
+from tau_pipeline.files import read_json, write_json, write_text, write_tsv
 from tau_workflows.group_report import read_status, warnings_of, write_group_report
 
 
@@ -103,6 +103,15 @@ def test_assumptions_are_counted_over_all_sidecars(output: Path) -> None:
     assert re.search(r"scanner of Siemens\. <span class=\"count\">\(1 ×\)", page)
 
 
+@pytest.mark.parametrize("odd", [None, 3, {"a": 1}])
+def test_what_is_no_list_of_sentences_is_no_assumption(output: Path, odd: object) -> None:
+    for label in ("01", "02"):
+        write_participant(output, label)
+    sidecar = next((output / "sub-01").rglob("*suvr_pet.json"))
+    write_json({**read_json(sidecar), "Assumptions": odd}, sidecar)
+    assert re.search(r"was taken as 6 mm.* <span class=\"count\">\(1 ×\)", page_of(output))
+
+
 def test_every_scan_is_a_row_with_its_figures_and_z_scores(output: Path) -> None:
     rows = table_rows(page_of(output))
     status = read_status(output / "group" / "status.tsv")
@@ -142,6 +151,13 @@ def test_every_failed_and_skipped_scan_has_its_reason_and_its_record(output: Pat
         assert row[2].startswith(record["reason"])
         assert ('"step": "frames"' in row[2]) == (record["state"] == "failed")
     assert "sub-99 has no T1w" in page[page.index("Other error records") :]
+
+
+def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(output: Path) -> None:
+    (output / "logs" / "errors" / "sub-98.json").mkdir(parents=True)
+    others = page_of(output).split("Other error records")[1]
+    assert "sub-98.json" in others
+    assert "The record cannot be read (Is a directory)." in others
 
 
 def test_the_record_of_a_failed_synthetic_scan_stands_with_it(output: Path) -> None:

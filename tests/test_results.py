@@ -65,6 +65,7 @@ def test_a_table_is_read_as_it_was_written(table: Path) -> None:
         ("hemisphere", "n/a", "has a row without hemisphere"),
         ("reference_region", "n/a", "has a row without reference_region"),
         ("region", "ctx-rh-entorhinal", f"has the region ctx_rh_entorhinal more than once for {REFERENCE}"),
+        ("reference_region", "../Pons", "has the reference region '../Pons'; expected: letters and digits"),
         ("kind", "reference", f"has the region reference more than once for {REFERENCE}"),
     ],
 )

@@ -261,6 +261,14 @@ def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path):
     assert not list((tmp_path / "m").glob(".partial-*"))
 
 
+@pytest.mark.parametrize("name", ["created", "grid", "seed"])
+def test_a_long_odd_value_in_the_card_is_told_shortly(folder, name):
+    rewrite_card(folder, lambda content: content.update({name: {"x" * 5000: 1}}))
+    with pytest.raises(DamagedFileError, match=r"is \{'x|describe a grid") as caught:
+        read_card(folder)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_fit_or_a_training_on_somebody_outside_the_training_split_is_refused(tmp_path):
     test = SPLITS.loc[SPLITS["split"] == "test", "participant_id"].iloc[0]
     with pytest.raises(SettingError, match=f"the normalisation saw {test}, not in the training split"):

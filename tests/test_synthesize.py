@@ -15,7 +15,7 @@ from toy_models import BY_MANUFACTURER, write_people
 from tau_pipeline import roi
 from tau_pipeline.config import Configuration, configuration
 from tau_pipeline.derivatives import BIDSIGNORE, sidecar_path, write_dataset_files
-from tau_pipeline.errors import BusyError, MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.group import find_scans
 from tau_pipeline.lock import only_run
@@ -317,6 +317,15 @@ def test_a_wrong_call_is_refused_in_one_sentence_before_anything_is_written(stud
         run(study, **changes)
     assert "\n" not in str(caught.value)
     assert sorted(path for path in (study / "out").rglob("*")) == before
+
+
+def test_a_table_of_regions_without_its_columns_is_told_before_anything_is_made(study, tmp_path):
+    root = shutil.copytree(study, tmp_path / "study")
+    table = root / "out/sub-01/pet/sub-01_trc-AV1451_desc-suvr_rois.tsv"
+    table.write_text("participant_id\nsub-01\n")
+    with pytest.raises(DamagedFileError, match=f"the table {table} has no column session_id"):
+        run(root, as_manufacturer="GE")
+    assert not synthetic(root, "08").exists()
 
 
 def test_a_selection_that_leaves_nobody_is_nothing_to_do(study):

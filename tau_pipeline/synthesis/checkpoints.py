@@ -12,7 +12,6 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +20,7 @@ import torch
 
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import complete_file
+from tau_pipeline.synthesis.torch_files import read_torch_file
 
 #: Checkpoints that are kept: the newest, and one to fall back on.
 KEPT = 2
@@ -86,10 +86,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     expected = bytes(content[len(_FIRST_LINE) : start])
     if hashlib.sha256(content[start:]).hexdigest().encode("ascii") != expected:
         raise DamagedFileError(f"the checkpoint {path} is not complete")
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as exc:
-        raise DamagedFileError(f"the checkpoint {path} holds more than tensors and numbers ({exc})") from exc
+    state: dict[str, Any] = read_torch_file(io.BytesIO(content[start:]), f"the checkpoint {path}")
     return state
 
 

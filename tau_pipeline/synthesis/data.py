@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from tau_pipeline.atlas import label_array
-from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, TauPipelineError
+from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, TauPipelineError, shown
 from tau_pipeline.files import complete_file, read_tsv, write_tsv
 from tau_pipeline.standardize import (
     BACKGROUND,
@@ -176,7 +176,7 @@ def load_normalisation(folder: Path, kind: str, unknown: Unknown = "error") -> N
         return ByManufacturer.load(folder, unknown)
     if kind == "minmax":
         return MinMax.load(folder)
-    raise SettingError(f"there is no normalisation {kind!r}; manufacturer and minmax are known")
+    raise SettingError(f"there is no normalisation {shown(kind)}; manufacturer and minmax are known")
 
 
 @dataclass(frozen=True)
@@ -463,7 +463,7 @@ def fit_normalisation(
         low = min(each.suvr_range[0] for each in found)
         high = max(each.suvr_range[1] for each in found)
         return MinMax(low, high, tuple(sorted({pair.participant_id for pair in pairs})))
-    raise SettingError(f"there is no normalisation {kind!r}; manufacturer and minmax are known")
+    raise SettingError(f"there is no normalisation {shown(kind)}; manufacturer and minmax are known")
 
 
 class PairDataset(Dataset):

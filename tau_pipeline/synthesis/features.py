@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,8 @@ import torch
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 
-from tau_pipeline.errors import DamagedFileError, MissingInputError
+from tau_pipeline.errors import DamagedFileError, MissingInputError, shown
+from tau_pipeline.synthesis.torch_files import read_torch_file
 
 logger = logging.getLogger(__name__)
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -251,15 +250,12 @@ class _RepeatedChannel(nn.Module):
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise MissingInputError(f"there is no file {path} with the weights of a feature network")
-    try:
-        # weights_only: a file from anywhere can hold numbers, but no code.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise DamagedFileError(f"{path} cannot be read as a torch file of weights alone ({reason})") from exc
+    content = read_torch_file(path, str(path))
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise DamagedFileError(f"{path} holds a {type(content).__name__}; expected: a state dict of tensors by name")
     return content
 
@@ -269,7 +265,7 @@ def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str,
     if missing:
         raise DamagedFileError(
             f"{path} does not hold {network}: {len(missing)} of {len(wanted)} tensors are missing, the first is "
-            f"{missing[0]!r}; found: {', '.join(list(found)[:3]) or 'nothing'}, …"
+            f"{missing[0]!r}; found: {', '.join(map(shown, list(found)[:3])) or 'nothing'}, …"
         )
     for key, value in wanted.items():
         if found[key].shape != value.shape:

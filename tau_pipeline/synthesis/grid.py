@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError
+from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError, shown
 from tau_pipeline.resolution import FWHM_PER_SIGMA
 from tau_pipeline.volume import Affine, Volume, image_on, require_same_grid
 
@@ -99,7 +99,8 @@ class Grid:
             return cls(tuple(content["shape"]), tuple(content["voxel_mm"]))
         except (KeyError, TypeError, ValueError) as exc:
             raise DamagedFileError(
-                f"{dict(content)} does not describe a grid; shape and voxel_mm with three numbers each are needed"
+                f"{shown(dict(content))} does not describe a grid; shape and voxel_mm with three numbers each are "
+                "needed"
             ) from exc
 
 

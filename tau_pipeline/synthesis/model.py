@@ -37,7 +37,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import tau_pipeline
-from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, SettingError, TauPipelineError
+from tau_pipeline.errors import (
+    DamagedFileError,
+    MissingInputError,
+    OutputError,
+    SettingError,
+    TauPipelineError,
+    shown,
+)
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.standardize import participants_hash
 from tau_pipeline.synthesis.data import T1W_PERCENTILES, ByManufacturer, MinMax, Normalisation, load_normalisation
@@ -184,7 +191,7 @@ def _from_json(name: str, value: Any, source: str) -> Any:
     wanted = _TYPES.get(name, str)
     fits = isinstance(value, wanted)
     if not fits:
-        raise DamagedFileError(f"{source}: {name} is {value!r}, and a JSON {wanted.__name__} is needed")
+        raise DamagedFileError(f"{source}: {name} is {shown(value)}, and a JSON {wanted.__name__} is needed")
     if name == "grid":
         return Grid.from_dict(value)
     return tuple(value) if isinstance(value, list) else value

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from monai.networks.nets import UNETR, PatchDiscriminator, SwinUNETR, UNet
 from torch import Tensor, nn
 
-from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
 
 Preset = Literal["laptop", "paper"]
 ImageSize = tuple[int, int, int]
@@ -149,9 +149,9 @@ def check_names(name: str, preset: str) -> None:
         There is none of this name; the message lists the known ones.
     """
     if name not in NETWORKS:
-        raise UnknownNameError(f"there is no network {name!r}; known: {', '.join(NETWORKS)}")
+        raise UnknownNameError(f"there is no network {shown(name)}; known: {', '.join(NETWORKS)}")
     if preset not in get_args(Preset):
-        raise SettingError(f"preset is {preset!r}; expected: one of {', '.join(get_args(Preset))}")
+        raise SettingError(f"preset is {shown(preset)}; expected: one of {', '.join(get_args(Preset))}")
 
 
 def check_sides(name: str, preset: Preset, image_size: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tau_pipeline.config import unknown_name
 from tau_pipeline.derivatives import AnatNames, PetNames, sidecar_path
-from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
+from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError, shown
 from tau_pipeline.files import read_json
 from tau_pipeline.frames import tracer_name
 from tau_pipeline.sidecars import name_parts, text_value
@@ -259,7 +259,7 @@ def _t1w_of(root: Path, found: _Map) -> Path:
     inside = re.fullmatch(r"bids::(sub-[^:]+_T1w\.nii(\.gz)?)", uri or "")
     if inside is None or ".." in Path(inside[1]).parts:
         raise MissingInputError(
-            f"SpatialReference of {sidecar_path(found.path).name} is {uri!r}, and the BIDS URI of a T1w of these "
+            f"SpatialReference of {sidecar_path(found.path).name} is {shown(uri)}, and the BIDS URI of a T1w of these "
             "derivatives (bids::sub-…_T1w.nii.gz) is needed"
         )
     t1w_file = root / inside[1]

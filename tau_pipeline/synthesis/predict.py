@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
 from tau_pipeline.resolution import FWHM_PER_SIGMA
 from tau_pipeline.standardize import POOLED, canonical_manufacturer
 from tau_pipeline.synthesis.data import ByManufacturer, prepare_t1w
@@ -180,7 +180,7 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
     common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
     known = ", ".join(common) or "none"
     nobody = "there is no PET of this participant whose scanner's scale could be taken"
-    found = nobody if name is None else f"the model knows no scanner of {name!r}"
+    found = nobody if name is None else f"the model knows no scanner of {shown(name)}"
     raise UnknownNameError(
         f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import AnyPath, read_tsv, write_tsv
 from tau_pipeline.synthesis.pairs import UNKNOWN, Pair
 
@@ -296,12 +296,13 @@ def check_splits(table: pd.DataFrame, source: AnyPath = "the table of splits") -
     if len(unknown):
         row = unknown.iloc[0]
         raise DamagedFileError(
-            f"{source} puts {row['participant_id']} into a split {row['split']!r}; {', '.join(SPLITS)} are known"
+            f"{source} puts {shown(row['participant_id'])} into a split {shown(row['split'])}; {', '.join(SPLITS)} are "
+            "known"
         )
     for who, rows in table.groupby("participant_id"):
         if len(rows) > 1:
             where = " and ".join(rows["split"])
-            raise DamagedFileError(f"{source} has {who} twice ({where}); a participant belongs to one split")
+            raise DamagedFileError(f"{source} has {shown(who)} twice ({where}); a participant belongs to one split")
     if not (table["split"] == "train").any():
         raise DamagedFileError(f"{source} has nobody in the split 'train'")
 

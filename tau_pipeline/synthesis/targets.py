@@ -10,7 +10,8 @@ from typing import Literal
 
 from tau_pipeline.derivatives import AnatNames
 from tau_pipeline.errors import MissingInputError, UnknownNameError
-from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.files import read_json
+from tau_pipeline.results import read_regions
 from tau_pipeline.sidecars import name_parts
 from tau_pipeline.synthesis.pairs import UNKNOWN, Pair, survey
 from tau_pipeline.synthetic_names import SyntheticNames
@@ -132,8 +133,8 @@ def find_targets(
 def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
     """The tracer as the measured scans' tables spell it, or as the model's card does."""
     for pair in pairs:
-        if pair.rois_file is not None:
-            return str(read_tsv(pair.rois_file)["tracer"].iloc[0])
+        if pair.rois_file is not None and len(spelt := read_regions(pair.rois_file)["tracer"].dropna()):
+            return str(spelt.iloc[0])
     return wanted.tracer or UNKNOWN
 
 

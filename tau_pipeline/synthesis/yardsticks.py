@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import DamagedFileError, SettingError
-from tau_pipeline.files import complete_file, read_tsv
+from tau_pipeline.files import complete_file
+from tau_pipeline.results import read_regions
 from tau_pipeline.synthesis.data import prepare
 from tau_pipeline.synthesis.grid import Placement
 from tau_pipeline.synthesis.model import LoadedModel
@@ -232,7 +233,7 @@ def regional_values(pair: Pair) -> pd.DataFrame:
     """
     if pair.rois_file is None:
         raise SettingError(f"{pair.scan} has no table of regions; run the participant level again")
-    table = read_tsv(pair.rois_file)
+    table = read_regions(pair.rois_file)
     return table[table["reference_region"] == pair.reference_region].assign(scan=pair.scan, tracer=pair.tracer)
 
 

@@ -22,6 +22,7 @@ from tau_pipeline.files import read_json, write_text
 from tau_pipeline.group import OneWay
 from tau_pipeline.group_figures import OUTLIER_Z
 from tau_pipeline.quality import PERCENTILES
+from tau_pipeline.sidecars import sentences
 from tau_workflows import pages
 
 if TYPE_CHECKING:
@@ -455,8 +456,8 @@ def _assumptions(output_dir: Path) -> list[tuple[str, int]]:
         if not path.name.endswith(endings):
             continue
         try:
-            said = read_json(path).get("Assumptions", [])
+            said = sentences(read_json(path).get("Assumptions"))
         except TauPipelineError:
             continue
-        counted.update(dict.fromkeys([said] if isinstance(said, str) else map(str, said), 1))
+        counted.update(dict.fromkeys(said, 1))
     return sorted(counted.items(), key=lambda item: (-item[1], item[0]))

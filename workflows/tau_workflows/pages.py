@@ -73,13 +73,15 @@ def error_records(output_dir: Path) -> list[dict[str, str]]:
 
 
 def _error_record(path: Path) -> dict[str, str]:
-    text = path.read_text(encoding="utf-8", errors="replace")
     record: Any = None
-    if path.suffix == ".json":
-        try:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.suffix == ".json":
             record = json.loads(text)
-        except ValueError:
-            record = None
+    except OSError as exc:
+        text = f"The record cannot be read ({exc.strerror or exc})."
+    except (ValueError, RecursionError):
+        record = None
     if not isinstance(record, dict):
         first = next((line for line in text.splitlines() if line.strip()), "empty record")
         return {"file": path.name, "message": first, "details": text}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.derivatives import page_path
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.sidecars import name_parts, sentences
 from tau_pipeline.volume import load_volume, voxel_volume_mm3
 from tau_workflows import pages
 from tau_workflows.methods import found, methods_text
@@ -201,12 +202,6 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
     return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
 
 
-def name_parts(path: Path) -> tuple[dict[str, str], str]:
-    """Entities and suffix of a BIDS name: ``sub-01_trc-X_desc-suvr_pet.png`` gives ``{sub, trc, desc}`` and ``pet``."""
-    *pairs, suffix = path.name.split(".")[0].split("_")
-    return dict(pair.split("-", 1) for pair in pairs if "-" in pair), suffix
-
-
 def _kind_of(path: Path, suffix: str) -> str | None:
     """Whether a file tells of a T1w or of a PET scan, or of neither."""
     if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
@@ -243,8 +238,7 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
         scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
     else:
         sidecar = read_json(path)
-        assumed = sidecar.get("Assumptions", [])
-        scan.assumptions.extend([assumed] if isinstance(assumed, str) else map(str, assumed))
+        scan.assumptions.extend(sentences(sidecar.get("Assumptions")))
         if suffix == "pet":
             synthetic = entities.get("desc", "").startswith("synth")
             scan.flags.extend(_flags(sidecar))
@@ -256,8 +250,7 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
 
 def _flags(sidecar: Mapping[str, Any]) -> list[str]:
     """What makes a synthetic map doubtful, in sentences."""
-    said = sidecar.get("Flags", [])
-    found = [said] if isinstance(said, str) else [str(one) for one in said]
+    found = sentences(sidecar.get("Flags"))
     if sidecar.get("ParticipantInTrainingSet") is True:
         found.insert(
             0, "The model was trained on this participant: the map says nothing of how well it does on others."
