@@ -29,7 +29,7 @@ from tau_workflows.report import write_participant_report
 
 
 @functools.cache
-def _cohort() -> dict[str, bytes]:
+def cohort() -> dict[str, bytes]:
     """What the participant level leaves of six participants, without images; made once."""
     with tempfile.TemporaryDirectory() as folder:
         write_cohort(Path(folder), 6, images=False)
@@ -102,7 +102,7 @@ def spoilt_group(draw: st.DrawFn, folder: Path) -> str:
 
 
 def _group(draw: st.DrawFn, folder: Path, most: int, more: list[str]) -> str:
-    tree: Tree = dict(_cohort())
+    tree: Tree = dict(cohort())
     for _ in range(draw(st.integers(1, most))):
         _spoil(draw, tree)
     write_tree(tree, folder)
@@ -138,7 +138,7 @@ def spoilt_pages(draw: st.DrawFn, folder: Path) -> str:
 
 
 @functools.cache
-def _model() -> dict[str, bytes]:
+def model() -> dict[str, bytes]:
     """The folder of a small model; made once."""
     with tempfile.TemporaryDirectory() as folder:
         system = build_system("unet", "laptop", image_size=GRID.shape)
@@ -151,7 +151,7 @@ def _model() -> dict[str, bytes]:
 
 def spoilt_model(draw: st.DrawFn, folder: Path) -> str:
     """A model folder with card, weights and tables damaged, where the card may have been made to fit them."""
-    tree: Tree = dict(_model())
+    tree: Tree = dict(model())
     for _ in range(draw(st.integers(1, 3))):
         _spoil(draw, tree)
     if draw(st.booleans()):
@@ -174,7 +174,7 @@ def _name_in_card(tree: Tree) -> None:
 
 
 @functools.cache
-def _study() -> dict[str, bytes]:
+def study() -> dict[str, bytes]:
     """What training and synthesis read of six tiny participants; made once."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bids").mkdir()
@@ -190,11 +190,11 @@ def _study() -> dict[str, bytes]:
 
 def spoilt_study(draw: st.DrawFn, folder: Path) -> str:
     """Derivatives with files damaged, in dry runs of training and synthesis."""
-    tree: Tree = dict(_study())
+    tree: Tree = dict(study())
     for _ in range(draw(st.integers(1, 3))):
         _spoil(draw, tree)
     write_tree(tree, folder)
-    write_tree(_model(), folder / "model")
+    write_tree(model(), folder / "model")
     places = [str(folder / "bids"), str(folder / "out")]
     more = ["-w", str(folder / "work"), "--dry-run"]
     first = answer_of_call([*places, "train", *more, "--model-dir", str(folder / "new"), "--min-participants", "2"])

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import nibabel as nib
 from fuzz_answers import answer_of_call, answer_of_function
+from fuzz_calls import places, spoilt_call, spoilt_settings
 from fuzz_derived import spoilt_group, spoilt_model, spoilt_pages, spoilt_results, spoilt_study, spoilt_weights
 from fuzz_trees import (
     ODD_CONTENTS,
     ODD_VALUES,
     SIDECAR,
     Tree,
-    as_json,
     dataset,
     image_bytes,
     mgz,
@@ -55,7 +55,7 @@ def spoilt_dataset(draw: st.DrawFn, folder: Path) -> str:
         if tree:
             spoil_tree(draw, tree)
     write_tree(tree, folder / "bids")
-    return answer_of_call([*_places(folder), "--dry-run", "--skip-bids-validation"])
+    return answer_of_call([*places(folder), "--dry-run", "--skip-bids-validation"])
 
 
 def spoilt_sidecar(draw: st.DrawFn, folder: Path) -> str:
@@ -118,147 +118,9 @@ def spoilt_freesurfer(draw: st.DrawFn, folder: Path) -> str:
     labels = folder / "fs/sub-02/mri/aparc+aseg.mgz"
     first = answer_of_function(lambda: load_volume(labels, 3))
     second = answer_of_call(
-        [*_places(folder), "--dry-run", "--skip-bids-validation", "-d", f"freesurfer={folder / 'fs'}"]
+        [*places(folder), "--dry-run", "--skip-bids-validation", "-d", f"freesurfer={folder / 'fs'}"]
     )
     return f"{first}, {second}"
-
-
-OPTIONS = (
-    "--participant-label",
-    "--session-label",
-    "--tracer-label",
-    "--rec-label",
-    "--run-label",
-    "--suvr-window",
-    "--ref-region",
-    "--smooth-fwhm",
-    "--target-fwhm",
-    "--random-seed",
-    "--nprocs",
-    "--omp-nthreads",
-    "--mem-mb",
-    "--skull-strip-t1w",
-    "-d",
-    "--use-plugin",
-    "--worker",
-    "--motion-correction",
-    "-v",
-    "--verbose",
-)
-WORDS = st.sampled_from(
-    [
-        "01",
-        "sub-01",
-        "a",
-        "ses-a",
-        "AV1451",
-        "1",
-        "-1",
-        "0",
-        "nan",
-        "inf",
-        "1e400",
-        "80",
-        "100",
-        "",
-        " ",
-        "Pons",
-        "8+47",
-        "8+",
-        "+",
-        "9" * 30,
-        "é",
-        "\ud800",
-        "freesurfer=.",
-        "freesurfer=",
-        "=",
-        "/dev/null",
-        "--",
-        "*",
-        "CerebellarGM",
-        "cf",
-        "auto",
-        "x" * 5000,
-        "freesurfer=/" + "x" * 5000,
-    ]
-)
-
-
-def spoilt_call(draw: st.DrawFn, folder: Path) -> str:
-    """Options, a settings file and a filter file, all of them odd."""
-    write_tree(dataset(), folder / "bids")
-    arguments = [*_places(folder), "--dry-run", "--skip-bids-validation"]
-    for option in draw(st.lists(st.sampled_from(OPTIONS), max_size=3)):
-        arguments += [option, *draw(st.lists(WORDS, max_size=3))]
-    if draw(st.booleans()):
-        (folder / "settings.toml").write_bytes(draw(st.one_of(_TOML, ODD_CONTENTS)))
-        arguments += ["--config-file", str(folder / "settings.toml")]
-    if draw(st.booleans()):
-        (folder / "filter.json").write_bytes(draw(st.one_of(_FILTERS, ODD_CONTENTS)))
-        arguments += ["--bids-filter-file", str(folder / "filter.json")]
-    return answer_of_call(arguments)
-
-
-_ENTITIES = st.sampled_from(
-    ["session", "run", "tracer", "suffix", "extension", "datatype", "x", "scope", "subject", "regex_search"]
-)
-_FILTERS = st.dictionaries(
-    st.sampled_from(["t1w", "pet", "bold", "PET", ""]),
-    st.one_of(ODD_VALUES, st.dictionaries(_ENTITIES, st.one_of(ODD_VALUES, st.just("*"), st.just("(")), max_size=3)),
-    max_size=3,
-).map(as_json)
-
-
-@st.composite
-def _toml(draw: st.DrawFn) -> bytes:
-    names = [
-        "suvr_window",
-        "ref_region",
-        "smooth_fwhm",
-        "random_seed",
-        "nprocs",
-        "work_dir",
-        "participant_label",
-        "x y",
-        "mem_mb",
-    ]
-    values = [
-        "1",
-        "-1",
-        "nan",
-        "inf",
-        "1e400",
-        '"x"',
-        "[]",
-        "[80, 100]",
-        '["Pons", 3]',
-        "{}",
-        "true",
-        "1979-05-27",
-        "0x10",
-        "9" * 5000,
-        '"\\u00e9"',
-        '["a", ["b"]]',
-        "''",
-        '"""\nx"""',
-        "[[1]]",
-        '"\\ud800"',
-        "[" * 3000,
-    ]
-    lines = []
-    for _ in range(draw(st.integers(1, 3))):
-        sections = ["settings", "execution", "selection", "training", "group", "x", "[settings]", ""]
-        lines.append(f"[{draw(st.sampled_from(sections))}]")
-        for _ in range(draw(st.integers(0, 3))):
-            lines.append(f"{draw(st.sampled_from(names))} = {draw(st.sampled_from(values))}")
-    return "\n".join(lines).encode()
-
-
-_TOML = _toml()
-
-
-def _places(folder: Path) -> list[str]:
-    return [str(folder / "bids"), str(folder / "out"), "participant", "-w", str(folder / "work")]
 
 
 FAMILIES: Mapping[str, Callable[[st.DrawFn, Path], str]] = {
@@ -267,6 +129,7 @@ FAMILIES: Mapping[str, Callable[[st.DrawFn, Path], str]] = {
     "image": spoilt_volume,
     "freesurfer": spoilt_freesurfer,
     "call": spoilt_call,
+    "settings": spoilt_settings,
     "results": spoilt_results,
     "group": spoilt_group,
     "pages": spoilt_pages,

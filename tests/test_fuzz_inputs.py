@@ -12,7 +12,7 @@ from fuzz_inputs import FAMILIES, fuzz
 
 #: So many that all of them together take about a minute.
 EXAMPLES = {
-    **{"dataset": 80, "sidecar": 100, "image": 100, "freesurfer": 15, "call": 30},
+    **{"dataset": 80, "sidecar": 100, "image": 100, "freesurfer": 15, "call": 30, "settings": 40},
     **{"results": 30, "group": 8, "pages": 4, "study": 40, "model": 80, "weights": 80},
 }
 
