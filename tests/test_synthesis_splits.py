@@ -206,7 +206,7 @@ def test_a_participant_in_two_splits_is_refused_by_name(tmp_path):
 def test_a_split_that_does_not_exist_is_refused_with_the_known_ones(tmp_path, split):
     path = tmp_path / "splits.tsv"
     path.write_text(f"participant_id\tsplit\tmanufacturer\tdiagnosis\nsub-1\t{split}\tGE\tCN\n", "utf-8")
-    with pytest.raises(DamagedFileError, match=r"'sub-1' into a split .*; train, validation, test are known"):
+    with pytest.raises(DamagedFileError, match=rf"'sub-1' into a split '{split}'; train, validation, test are known"):
         load_splits(path)
 
 

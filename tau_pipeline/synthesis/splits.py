@@ -294,7 +294,7 @@ def check_splits(table: pd.DataFrame, source: AnyPath = "the table of splits") -
         raise DamagedFileError(f"{source} has no column {', '.join(absent)}; {', '.join(COLUMNS)} are needed")
     unknown = table[~table["split"].isin(SPLITS)]
     if len(unknown):
-        row = unknown.iloc[0]
+        row = unknown.iloc[0].fillna("n/a")
         raise DamagedFileError(
             f"{source} puts {shown(row['participant_id'])} into a split {shown(row['split'])}; {', '.join(SPLITS)} are "
             "known"
