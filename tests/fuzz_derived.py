@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -28,13 +29,25 @@ from tau_pipeline.synthesis.systems import build_system
 from tau_workflows.report import write_participant_report
 
 
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _spoilt(draw: st.DrawFn, contents: Mapping[str, bytes], most: int) -> Tree:
+    """The same files with one to ``most`` damages."""
+    tree: Tree = dict(contents)
+    for _ in range(draw(st.integers(1, most))):
+        _spoil(draw, tree)
+    return tree
+
+
 @functools.cache
 def cohort() -> dict[str, bytes]:
     """What the participant level leaves of six participants, without images; made once."""
     with tempfile.TemporaryDirectory() as folder:
         write_cohort(Path(folder), 6, images=False)
-        files = (path for path in Path(folder).rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        return _contents(Path(folder))
 
 
 def _with_odd_cell(draw: st.DrawFn, content: bytes) -> bytes:
@@ -102,9 +115,7 @@ def spoilt_group(draw: st.DrawFn, folder: Path) -> str:
 
 
 def _group(draw: st.DrawFn, folder: Path, most: int, more: list[str]) -> str:
-    tree: Tree = dict(cohort())
-    for _ in range(draw(st.integers(1, most))):
-        _spoil(draw, tree)
+    tree = _spoilt(draw, cohort(), most)
     write_tree(tree, folder)
     places = [str(folder / "bids"), str(folder / "out"), "group", "-w", str(folder / "work")]
     few = draw(st.sampled_from([["--unknown-manufacturer", "pooled"], ["--min-participants", "2"]]))
@@ -119,16 +130,17 @@ def _pages() -> dict[str, bytes]:
         bids, out = write_cohort(folder, 3)
         write_json({"scan": "sub-00", "step": "n4", "message": "It did not work."}, error_path(out, "sub-00"))
         answer_of_call([str(bids), str(out), "group", "-w", str(folder / "work"), "--unknown-manufacturer", "pooled"])
-        kept = [*out.glob("sub-00/**/*"), *out.glob("group/**/*"), *out.glob("logs/**/*"), *out.glob("*.json")]
-        files = (path for path in kept if path.is_file() and path.suffix != ".html")
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        kept = ("out/sub-00/", "out/group/", "out/logs/", "out/dataset_description.json")
+        return {
+            name: content
+            for name, content in _contents(folder).items()
+            if name.startswith(kept) and not name.endswith(".html")
+        }
 
 
 def spoilt_pages(draw: st.DrawFn, folder: Path) -> str:
     """Everything that the pages of a participant and of the cohort show, damaged."""
-    tree: Tree = dict(_pages())
-    for _ in range(draw(st.integers(1, 3))):
-        _spoil(draw, tree)
+    tree = _spoilt(draw, _pages(), 3)
     write_tree(tree, folder)
     (folder / "bids").mkdir(exist_ok=True)
     first = answer_of_function(lambda: write_participant_report(folder / "out", "00"))
@@ -145,15 +157,12 @@ def model() -> dict[str, bytes]:
         splits = pd.DataFrame({"participant_id": [*TRAIN, "sub-03"], "split": ["train", "train", "test"]})
         splits = splits.assign(manufacturer="GE", diagnosis="CN")
         save_model(Path(folder), system, ModelCard("unet", "laptop", GRID, {}, seed=0), BY_MANUFACTURER, splits)
-        files = (path for path in Path(folder).rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        return _contents(Path(folder))
 
 
 def spoilt_model(draw: st.DrawFn, folder: Path) -> str:
     """A model folder with card, weights and tables damaged, where the card may have been made to fit them."""
-    tree: Tree = dict(model())
-    for _ in range(draw(st.integers(1, 3))):
-        _spoil(draw, tree)
+    tree = _spoilt(draw, model(), 3)
     if draw(st.booleans()):
         _name_in_card(tree)
     write_tree(tree, folder / "model")
@@ -184,15 +193,12 @@ def study() -> dict[str, bytes]:
         write_dataset_files(Path(folder) / "out", Path(folder) / "bids")
         makers = ("SIEMENS", "GE")
         write_people(Path(folder) / "out", [Person(f"{n:02d}", manufacturer=makers[n % 2]) for n in range(1, 7)])
-        files = (path for path in Path(folder).rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        return _contents(Path(folder))
 
 
 def spoilt_study(draw: st.DrawFn, folder: Path) -> str:
     """Derivatives with files damaged, in dry runs of training and synthesis."""
-    tree: Tree = dict(study())
-    for _ in range(draw(st.integers(1, 3))):
-        _spoil(draw, tree)
+    tree = _spoilt(draw, study(), 3)
     write_tree(tree, folder)
     write_tree(model(), folder / "model")
     places = [str(folder / "bids"), str(folder / "out")]
