@@ -280,6 +280,8 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
     axes.set_xlim(-0.5, max(len(manufacturers), 1) - 0.5)
     axes.set_ylabel(label, fontsize=10.5)
     axes.tick_params(axis="y", labelsize=10)
+    # Where all values are near one another, the whole number stands at each tick and not a part of it above the axis.
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.7)
     axes.set_axisbelow(True)

@@ -211,6 +211,17 @@ def test_every_axis_has_a_unit(scans: pd.DataFrame) -> None:
     assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardised SUVR (z)"}
 
 
+def test_values_that_are_near_one_another_stand_at_the_ticks_as_they_are(scans: pd.DataFrame) -> None:
+    near = scans.assign(mask_volume_ml=np.linspace(1599.4, 1599.8, len(scans)))
+    figure = quality_figure(near)
+    assert figure is not None
+    check_layout(figure)
+    assert {axes.yaxis.get_offset_text().get_text() for axes in panels(figure)} == {""}
+    shown = [float(label.get_text()) for label in panels(figure)[-1].get_yticklabels()]
+    assert min(shown) > 1599
+    assert max(shown) < 1600.5
+
+
 def test_without_any_quality_figure_there_is_no_picture_of_them() -> None:
     assert quality_figure(pd.DataFrame({"manufacturer": ["GE"], "diagnosis": ["AD"]})) is None
     empty = percentile_figure(pd.DataFrame(columns=list(COLUMNS)))
