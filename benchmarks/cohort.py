@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tau_pipeline.config import Execution
-from tau_workflows import participant
-from tau_workflows.spread import environment, spread
-from tau_workflows.work import ProgressWriter, Work, outcome_path
+from tau_pipeline.settings.configuration import Execution
+from tau_workflows.execution import participant
+from tau_workflows.execution.spread import environment, spread
+from tau_workflows.execution.work import ProgressWriter, Work, outcome_path
 
 TRIVIAL = "import sys; from pathlib import Path; Path(sys.argv[1]).with_suffix('.json').write_text('{}')"
 
@@ -35,8 +35,8 @@ def trivial_participant(job_file: str) -> None:
     from nipype.interfaces import utility as niu
     from nipype.pipeline import engine as pe
 
-    from tau_workflows import engine
-    from tau_workflows.subject import init_subject_wf
+    from tau_workflows.execution import nipype_engine as engine
+    from tau_workflows.graphs.subject import init_subject_wf
 
     assert init_subject_wf
     participant.preload()

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tau_pipeline.pet import coregister, correct_motion, plan_frames, static_image
-from tau_pipeline.registration import displacement_mm, resample
-from tau_pipeline.volume import Affine, Volume, image_on, load_volume
+from tau_pipeline.imaging.rigid import displacement_mm, resample
+from tau_pipeline.imaging.volume import Affine, Volume, image_on, load_volume
+from tau_pipeline.pet.quantification import coregister, correct_motion, plan_frames, static_image
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def simulated(data: Path, sub: str) -> Case:
 
 def template(data: Path) -> Case:
     """The averaged PET and T1w of SPM, with skull, in one space."""
-    from tau_pipeline.anat import extract_brain
+    from tau_pipeline.anatomy.template import extract_brain
 
     t1w = load_volume(data / "real_pet/spm_avg152T1.nii.gz", 3)
     mask = extract_brain(t1w)

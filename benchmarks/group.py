@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tau_pipeline.derivatives import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.roi import regional_table
-from tau_pipeline.status import ScanStatus, update_status
-from tau_pipeline.volume import image_on
+from tau_pipeline.imaging.volume import image_on
+from tau_pipeline.measures.regions import regional_table
 
 MAKERS = {"SIEMENS": 1.0, "GE MEDICAL SYSTEMS": 0.9, "Philips": 1.1}
 GROUPS = {"CN": 1.15, "MCI": 1.3, "AD": 1.6}

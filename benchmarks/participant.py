@@ -88,7 +88,7 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     from scipy import ndimage
 
     from tau_pipeline.atlas import atlas_files
-    from tau_pipeline.volume import load_volume, to_ants
+    from tau_pipeline.imaging.volume import load_volume, to_ants
 
     steps: dict[str, float] = {}
     last = time.monotonic()

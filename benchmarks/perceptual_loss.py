@@ -33,8 +33,8 @@ from child_process import cost_of, run_child
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tau_pipeline.synthesis.features import load_vgg16_features
-from tau_pipeline.synthesis.losses import PlanePerceptualLoss
+from tau_pipeline.synthesis.losses.features import load_vgg16_features
+from tau_pipeline.synthesis.losses.weighted import PlanePerceptualLoss
 
 #: Layers after which LPIPS compares the responses of VGG-16, by their number: relu1_2, relu2_2, relu3_3, relu4_3.
 LPIPS_LAYERS = (3, 8, 15, 22)

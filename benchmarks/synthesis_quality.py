@@ -17,17 +17,24 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from tau_pipeline.cohort.tables import read_demographics
 from tau_pipeline.files import write_tsv
-from tau_pipeline.group import read_demographics
-from tau_pipeline.synthesis.evaluate import DIAGNOSIS_MEAN, MODEL, TRAINING_MEAN, baseline_maps, evaluate, score_scan
-from tau_pipeline.synthesis.pairs import Pair, find_pairs
-from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
-from tau_pipeline.synthesis.train import train
-from tau_pipeline.synthesis.train_log import read_rows
-from tau_pipeline.synthesis.training_results import is_finished
-from tau_pipeline.synthesis.yardsticks import Yardsticks, fit_yardsticks, regional_values
-from tau_pipeline.training_settings import Training
-from tau_pipeline.volume import load_volume
+from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
+from tau_pipeline.synthesis.evaluation.scores import (
+    DIAGNOSIS_MEAN,
+    MODEL,
+    TRAINING_MEAN,
+    baseline_maps,
+    evaluate,
+    score_scan,
+)
+from tau_pipeline.synthesis.model.baselines import Yardsticks, fit_yardsticks, regional_values
+from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
+from tau_pipeline.synthesis.training.log import read_rows
+from tau_pipeline.synthesis.training.loop import train
+from tau_pipeline.synthesis.training.results import is_finished
 
 MEASURES = ("ssim", "psnr", "mae", "regional_mae")
 

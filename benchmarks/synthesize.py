@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tau_pipeline.derivatives import write_dataset_files
+from tau_pipeline.derivatives.names import write_dataset_files
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.volume import image_on, load_volume, save_volume
+from tau_pipeline.imaging.volume import image_on, load_volume, save_volume
 
 
 def to_one_mm(source: Path, target: Path) -> None:
@@ -44,11 +44,11 @@ def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, i
     """An untrained model folder."""
     import torch
 
-    from tau_pipeline.standardize import Group, Standardization
-    from tau_pipeline.synthesis.data import ByManufacturer
-    from tau_pipeline.synthesis.grid import Grid
-    from tau_pipeline.synthesis.model import ModelCard, save_model
-    from tau_pipeline.synthesis.systems import build_system
+    from tau_pipeline.cohort.standardize import Group, Standardization
+    from tau_pipeline.synthesis.data.dataset import ByManufacturer
+    from tau_pipeline.synthesis.data.grid import Grid
+    from tau_pipeline.synthesis.model.folder import ModelCard, save_model
+    from tau_pipeline.synthesis.networks.systems import build_system
 
     torch.manual_seed(0)
     grid = Grid(side, (1.0, 1.0, 1.0))
@@ -62,8 +62,8 @@ def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, i
 RUN = """
 import sys
 from pathlib import Path
-from tau_pipeline.config import configuration
-from tau_workflows.synthesize import run_synthesis
+from tau_pipeline.settings.configuration import configuration
+from tau_workflows.levels.synthesize import run_synthesis
 bids, out, model, work, threads, flips = sys.argv[1:]
 options = {"model": (model,), "as_manufacturer": "GE", "work_dir": Path(work), "device": "cpu",
            "omp_nthreads": int(threads), "test_time_flips": flips == "1"}

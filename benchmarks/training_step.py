@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from child_process import forget_peak, memory_mb, run_child
 
-from tau_pipeline.synthesis.losses import LossSettings, build_loss
-from tau_pipeline.synthesis.networks import NETWORKS
-from tau_pipeline.synthesis.systems import build_system
+from tau_pipeline.synthesis.losses.weighted import LossSettings, build_loss
+from tau_pipeline.synthesis.networks.networks import NETWORKS
+from tau_pipeline.synthesis.networks.systems import build_system
 
 LOSSES = ("mse_ssim", "2.5d", "3d", "cyclic2.5d")
 #: Of the paper's U-Net on the paper's grid, a step must stay below this, in GB (10**9 bytes).

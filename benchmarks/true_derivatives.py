@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tau_pipeline.bids import find_participants
-from tau_pipeline.config import Selection
-from tau_pipeline.derivatives import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.bids.scans import find_participants
+from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.frames import plan_frames
-from tau_pipeline.pet import pet_on_t1w, suvr
-from tau_pipeline.registration import resample
-from tau_pipeline.roi import regional_table
-from tau_pipeline.volume import image_like, load_volume, save_volume
+from tau_pipeline.imaging.rigid import resample
+from tau_pipeline.imaging.volume import image_like, load_volume, save_volume
+from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.pet.quantification import pet_on_t1w, suvr
+from tau_pipeline.settings.configuration import Selection
 
 #: FreeSurfer's numbers of the cerebellar cortex.
 CEREBELLAR_CORTEX = (8, 47)

@@ -21,13 +21,17 @@ sys.path.insert(0, str(DOCS))
 
 import graph as graphs  # noqa: E402
 
-from tau_pipeline import atlas, errors, frames, group, group_columns, resolution, roi  # noqa: E402
-from tau_pipeline.config import SECTIONS, FieldDoc, documentation  # noqa: E402
-from tau_pipeline.derivatives import SuvrSidecar, image_sidecar  # noqa: E402
-from tau_pipeline.quality import map_quality  # noqa: E402
-from tau_pipeline.reference import REGIONS  # noqa: E402
-from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS, SyntheticSidecar  # noqa: E402
-from tau_workflows import cli, simulate_cli  # noqa: E402
+from tau_pipeline import atlas, errors
+from tau_pipeline.cohort import columns as group_columns
+from tau_pipeline.cohort import tables as group
+from tau_pipeline.derivatives.names import SuvrSidecar, image_sidecar
+from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS, SyntheticSidecar
+from tau_pipeline.measures import regions as roi
+from tau_pipeline.measures.quality import map_quality
+from tau_pipeline.pet import frames, resolution
+from tau_pipeline.pet.reference_region import REGIONS
+from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation
+from tau_workflows import cli, simulate_cli
 
 ROOT = DOCS.parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run make docs. -->\n"
@@ -273,7 +277,7 @@ def sidecar_keys() -> dict[str, list[str]]:
     """Keys of each kind of sidecar, as the code writes them."""
     import numpy as np
 
-    from tau_pipeline import standard_maps
+    from tau_pipeline.cohort import maps as standard_maps
 
     nothing: dict[str, Any] = {"sources": (), "reference_image": "", "settings_hash": "", "reference_region": ""}
     measured = SuvrSidecar(

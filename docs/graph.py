@@ -11,11 +11,11 @@ import networkx as nx
 from nipype.interfaces.utility import IdentityInterface, Merge
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.bids import Scan, T1w
-from tau_pipeline.config import Execution, Settings
-from tau_pipeline.frames import plan_frames
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
-from tau_workflows.subject import init_subject_wf
+from tau_pipeline.bids.scans import Scan, T1w
+from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.settings.configuration import Execution, Settings
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.graphs.subject import init_subject_wf
 
 #: Width and height of a box, and the gaps between boxes, in pixels.
 BOX = (150, 40)

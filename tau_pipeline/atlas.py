@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.files import read_tsv
-from tau_pipeline.volume import Volume, image_like, load_volume
+from tau_pipeline.imaging.volume import Volume, image_like, load_volume
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,7 @@
 """A participant's process with coarse steps: the real graph and its files, a few iterations at 4 to 8 mm for each step.
 
 For tests of cohorts, which need many participants and no exact results. ``python -m coarse_participant JOB`` is what
-a cohort runs; `program` is the command line with it in the place of `tau_workflows.participant`.
+a cohort runs; `program` is the command line with it in the place of `tau_workflows.execution.participant`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import ants
 import numpy as np
 from scipy import ndimage
 
-from tau_pipeline import anat, figures, registration
-from tau_pipeline.volume import Volume, image_like, voxel_size_mm
-from tau_workflows import cli, cohort, participant
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.figures import participant as figures
+from tau_pipeline.imaging import rigid as registration
+from tau_pipeline.imaging.volume import Volume, image_like, voxel_size_mm
+from tau_workflows import cli
+from tau_workflows.execution import participant
+from tau_workflows.levels import participant as cohort
 
 _registration, _n4 = ants.registration, ants.n4_bias_field_correction
 

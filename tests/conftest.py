@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.bids import Scan, T1w
-from tau_pipeline.config import Execution, Settings
-from tau_pipeline.frames import plan_frames
-from tau_workflows.job import ParticipantJob, ScanJob, T1wJob
+from tau_pipeline.bids.scans import Scan, T1w
+from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.settings.configuration import Execution, Settings
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from container_engine import ENGINES
 from doc_blocks import ROOT, RUN, blocks
 from truth_results import results_from_truth
 
-from tau_pipeline.simulate import Simulation, simulate_dataset
+from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
 PAGES = {"tutorial": "docs/tutorial/first-hour.md", "readme": "README.md", "container": "docs/how-to/container.md"}
 DATA = Path("/data")

@@ -10,7 +10,7 @@ from fuzz_derived import cohort, model, study
 from fuzz_trees import ODD_CONTENTS, ODD_VALUES, as_json, dataset, write_tree
 from hypothesis import strategies as st
 
-from tau_pipeline.config import FieldDoc, documentation
+from tau_pipeline.settings.configuration import FieldDoc, documentation
 
 OPTIONS = (
     "--participant-label",

@@ -19,14 +19,14 @@ from participant_results import write_cohort
 from synthesis_cohort import Person
 from toy_models import BY_MANUFACTURER, GRID, TRAIN, write_people
 
-from tau_pipeline.derivatives import error_path, write_dataset_files
+from tau_pipeline.derivatives.names import error_path, write_dataset_files
 from tau_pipeline.files import write_json
-from tau_pipeline.synthesis.checkpoints import read_checkpoint, write_checkpoint
-from tau_pipeline.synthesis.features import load_vgg16_features
-from tau_pipeline.synthesis.model import CARD, ModelCard, save_model
-from tau_pipeline.synthesis.predict import load_ensemble
-from tau_pipeline.synthesis.systems import build_system
-from tau_workflows.report import write_participant_report
+from tau_pipeline.synthesis.losses.features import load_vgg16_features
+from tau_pipeline.synthesis.model.folder import CARD, ModelCard, save_model
+from tau_pipeline.synthesis.model.predict import load_ensemble
+from tau_pipeline.synthesis.networks.systems import build_system
+from tau_pipeline.synthesis.training.checkpoints import read_checkpoint, write_checkpoint
+from tau_workflows.reports.participant import write_participant_report
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -40,10 +40,12 @@ from fuzz_trees import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tau_pipeline import anat, pet, resolution
-from tau_pipeline.frames import plan_frames
-from tau_pipeline.sidecars import mended_pet_metadata
-from tau_pipeline.volume import load_volume, read_shape
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.bids.sidecars import mended_pet_metadata
+from tau_pipeline.imaging.volume import load_volume, read_shape
+from tau_pipeline.pet import quantification as pet
+from tau_pipeline.pet import resolution
+from tau_pipeline.pet.frames import plan_frames
 
 # --- families: each draws an input and returns the answer to it ---
 

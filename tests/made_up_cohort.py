@@ -9,11 +9,11 @@ import pandas as pd
 from PIL import Image
 
 from tau_pipeline.atlas import composites, label_table
-from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, error_path, sidecar_path
+from tau_pipeline.derivatives.read import column_name
 from tau_pipeline.files import write_json, write_text, write_tsv
-from tau_pipeline.results import column_name
-from tau_pipeline.roi import regional_table
-from tau_pipeline.volume import image_like, image_on
+from tau_pipeline.imaging.volume import image_like, image_on
+from tau_pipeline.measures.regions import regional_table
 
 MANUFACTURERS = {"Siemens": (1.0, 0.06), "GE": (1.12, 0.08), "Philips": (0.9, 0.05)}
 DIAGNOSES = {"CN": 0.0, "MCI": 0.12, "AD": 0.45}

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from tau_pipeline.atlas import label_table
-from tau_pipeline.derivatives import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.quality import map_quality
-from tau_pipeline.roi import regional_table
-from tau_pipeline.status import ScanStatus, update_status
-from tau_pipeline.volume import image_on, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.volume import image_on, save_volume, voxel_volume_mm3
+from tau_pipeline.measures.quality import map_quality
+from tau_pipeline.measures.regions import regional_table
 
 MAKERS = ("SIEMENS", "GE MEDICAL SYSTEMS", "Philips")
 GROUPS = ("CN", "MCI", "AD")

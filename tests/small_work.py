@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tau_workflows.work import outcome_path
+from tau_workflows.execution.work import outcome_path
 
 
 def main(job_file: str) -> int:

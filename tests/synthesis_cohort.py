@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from tau_pipeline.derivatives import AnatNames, PetNames, bids_uri, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path
 from tau_pipeline.files import write_json, write_text
-from tau_pipeline.volume import Volume, image_on, save_volume
+from tau_pipeline.imaging.volume import Volume, image_on, save_volume
 
 #: Half axes of the brain, an ellipsoid about world (3, -2, 4), in mm.
 BRAIN_MM = np.array([14.0, 17.0, 12.0])

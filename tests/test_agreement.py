@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from tau_pipeline import agreement
-from tau_pipeline.agreement import BraakThresholds, bootstrap_interval
 from tau_pipeline.errors import MetadataError
+from tau_pipeline.measures import agreement
+from tau_pipeline.measures.agreement import BraakThresholds, bootstrap_interval
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.5, 0.3, 40)

@@ -5,10 +5,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline import anat, tissue
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy import tissue
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError, ImageError
-from tau_pipeline.volume import image_like, image_on, load_volume, to_ants, voxel_size_mm
+from tau_pipeline.imaging.volume import image_like, image_on, load_volume, to_ants, voxel_size_mm
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIMTAU = SHARED / "data" / "ds-simtau"

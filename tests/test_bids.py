@@ -13,9 +13,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tau_pipeline.bids import Participant, find_participants, participant_labels
-from tau_pipeline.config import Selection
+from tau_pipeline.bids.scans import Participant, find_participants, participant_labels
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_pipeline.settings.configuration import Selection
 from tau_workflows.cli import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline import bids_validation
-from tau_pipeline.bids_validation import ValidatorError, summarise, validate, validator_program
+from tau_pipeline.bids import validator as bids_validation
+from tau_pipeline.bids.validator import ValidatorError, summarise, validate, validator_program
 from tau_pipeline.errors import MissingInputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

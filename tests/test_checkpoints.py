@@ -16,14 +16,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tau_pipeline.errors import DamagedFileError, OutputError
-from tau_pipeline.synthesis.checkpoints import (
+from tau_pipeline.synthesis.training.checkpoints import (
     find_checkpoints,
     newest_checkpoint,
     read_checkpoint,
     remove_partial_files,
     write_checkpoint,
 )
-from tau_pipeline.synthesis.train_log import TrainLog, read_rows
+from tau_pipeline.synthesis.training.log import TrainLog, read_rows
 
 
 def state(number: int) -> dict[str, object]:

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline.config import Settings, documentation
+from tau_pipeline.settings.configuration import Settings, documentation
 from tau_workflows.cli import NOTHING_TO_DO, WRONG_CALL, build_parser, main
-from tau_workflows.subject import init_subject_wf
+from tau_workflows.graphs.subject import init_subject_wf
 
 #: For each setting, a value that is not its default.
 OTHER_VALUES = {
@@ -149,9 +149,9 @@ def test_the_methods_paragraph_names_the_settings(dataset: Path) -> None:
 
 def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
     """Every input of every node that is set when the graphs are built, but not the hash of the settings."""
-    from tau_pipeline.bids import find_participants
-    from tau_pipeline.config import Configuration
-    from tau_workflows.cohort import plan_participants
+    from tau_pipeline.bids.scans import find_participants
+    from tau_pipeline.settings.configuration import Configuration
+    from tau_workflows.levels.participant import plan_participants
 
     participants = find_participants(dataset)
     plan = plan_participants(participants, dataset, dataset.parent / "out", Configuration(settings=settings))

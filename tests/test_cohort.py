@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.config import Execution
-from tau_pipeline.derivatives import error_path
-from tau_workflows import cohort, participant
-from tau_workflows.job import ParticipantJob
-from tau_workflows.work import ProgressWriter, outcome_path, tell_end
+from tau_pipeline.derivatives.names import error_path
+from tau_pipeline.settings.configuration import Execution
+from tau_workflows.execution import participant
+from tau_workflows.execution.work import ProgressWriter, outcome_path, tell_end
+from tau_workflows.graphs.job import ParticipantJob
+from tau_workflows.levels import participant as cohort
 
 KEY = "sub-01_trc-AV1451_pet"
 

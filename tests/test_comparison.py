@@ -19,18 +19,19 @@ import torch
 from synthesis_cohort import Person
 from toy_models import write_people
 
-from tau_pipeline.comparison_grid import Run, check_comparison, runs_of, settings_of
-from tau_pipeline.comparison_settings import Comparison
-from tau_pipeline.config import Configuration, configuration
-from tau_pipeline.derivatives import write_dataset_files
+from tau_pipeline.derivatives.names import write_dataset_files
 from tau_pipeline.errors import DivergenceError, SettingError, TauPipelineError
 from tau_pipeline.files import read_tsv
-from tau_pipeline.synthesis import comparison as one_run
-from tau_pipeline.synthesis.comparison import fitted
-from tau_pipeline.training_settings import Training
-from tau_workflows import comparison, comparison_job
+from tau_pipeline.settings.comparison import Comparison
+from tau_pipeline.settings.configuration import Configuration, configuration
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.comparison import bench as one_run
+from tau_pipeline.synthesis.comparison.bench import fitted
+from tau_pipeline.synthesis.comparison.runs import Run, check_comparison, runs_of, settings_of
 from tau_workflows.cli import main
-from tau_workflows.comparison import run_comparison
+from tau_workflows.execution import comparison_runs as comparison_job
+from tau_workflows.levels import compare as comparison
+from tau_workflows.levels.compare import run_comparison
 
 RECIPES = Path(__file__).parents[1] / "workflows" / "recipes"
 #: Two losses, two scales, three folds of six made-up people: twelve trainings of one epoch.

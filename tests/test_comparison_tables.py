@@ -9,8 +9,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tau_pipeline.comparison_grid import NO_LOSS, TRAINING_MEAN
-from tau_pipeline.comparison_tables import holm, paired_test, paired_test_table, region_table, summary_table, wide_table
+from tau_pipeline.synthesis.comparison.runs import NO_LOSS, TRAINING_MEAN
+from tau_pipeline.synthesis.comparison.tables import (
+    holm,
+    paired_test,
+    paired_test_table,
+    region_table,
+    summary_table,
+    wide_table,
+)
 
 PEOPLE = [f"sub-{n:02}" for n in range(1, 9)]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import tau_pipeline
-from tau_pipeline.bids_validation import validate
-from tau_pipeline.derivatives import (
+from tau_pipeline.bids.validator import validate
+from tau_pipeline.derivatives.names import (
     ENTITY_ORDER,
     AnatNames,
     PetNames,
@@ -22,7 +22,7 @@ from tau_pipeline.derivatives import (
 )
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import read_json, write_json, write_text
-from tau_pipeline.volume import image_on, save_volume
+from tau_pipeline.imaging.volume import image_on, save_volume
 
 OUT = Path("out")
 PLAIN, IN_SESSION = {"sub": "01"}, {"sub": "01", "ses": "X"}

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.bids import Scan, find_participants
-from tau_pipeline.config import Configuration, Execution, Settings
+from tau_pipeline.bids.scans import Scan, find_participants
 from tau_pipeline.files import write_json, write_text
-from tau_workflows import costs, earlier
+from tau_pipeline.settings.configuration import Configuration, Execution, Settings
 from tau_workflows.cli import main
-from tau_workflows.cohort import plan_participants
-from tau_workflows.dry_run import plan_table
-from tau_workflows.engine import own_work_dir
-from tau_workflows.job import ParticipantJob
-from tau_workflows.subject import init_subject_wf
+from tau_workflows.execution.nipype_engine import own_work_dir
+from tau_workflows.graphs.job import ParticipantJob
+from tau_workflows.graphs.subject import init_subject_wf
+from tau_workflows.levels.participant import plan_participants
+from tau_workflows.plan import costs, earlier
+from tau_workflows.plan.dry_run import plan_table
 
 SIDECAR = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "TracerName": "AV1451", "Units": "Bq/mL"}
 

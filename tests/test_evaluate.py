@@ -11,9 +11,11 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from synthesis_cohort import Person
 from toy_models import GRID, SCALES, toy_model, write_people
 
-from tau_pipeline import metrics
 from tau_pipeline.errors import GridMismatchError
-from tau_pipeline.synthesis.evaluate import (
+from tau_pipeline.imaging.volume import image_like, load_volume
+from tau_pipeline.measures import images as metrics
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.evaluation.scores import (
     DIAGNOSIS_MEAN,
     MASK,
     MEASURES,
@@ -26,9 +28,7 @@ from tau_pipeline.synthesis.evaluate import (
     evaluate,
     score_scan,
 )
-from tau_pipeline.synthesis.pairs import find_pairs
-from tau_pipeline.synthesis.yardsticks import Yardsticks, regional_values
-from tau_pipeline.volume import image_like, load_volume
+from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
 
 LEVELS = {"01": 0.9, "02": 1.0, "03": 1.15, "04": 1.3, "05": 1.4, "06": 1.2}
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RAS", "LIA", "RAS")

@@ -22,8 +22,8 @@ import psutil
 import pytest
 from slurm import Slurm, missing
 
-from tau_pipeline.simulate import Simulation, simulate_dataset
-from tau_workflows.work import NOT_BEGUN
+from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
+from tau_workflows.execution.work import NOT_BEGUN
 
 pytestmark = pytest.mark.slow
 

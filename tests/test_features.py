@@ -9,8 +9,8 @@ from monai.networks.nets.resnet import ResNetFeatures
 from torch import nn
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
-from tau_pipeline.synthesis import features as module
-from tau_pipeline.synthesis.features import (
+from tau_pipeline.synthesis.losses import features as module
+from tau_pipeline.synthesis.losses.features import (
     VGG16_FILES,
     find_resnet3d_features,
     find_vgg16_features,
@@ -20,7 +20,7 @@ from tau_pipeline.synthesis.features import (
     random_resnet3d_features,
     vgg16_features,
 )
-from tau_pipeline.synthesis.losses import LossSettings, PlanePerceptualLoss, build_features
+from tau_pipeline.synthesis.losses.weighted import LossSettings, PlanePerceptualLoss, build_features
 
 VGG16 = Path(__file__).resolve().parents[2] / "shared" / "data" / "vgg16" / "vgg16_features23_unit_fp16.pt"
 needs_vgg16 = pytest.mark.skipif(not VGG16.is_file(), reason="../shared/data/vgg16 is not there")

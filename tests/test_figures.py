@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tau_pipeline import figures
 from tau_pipeline.errors import GridMismatchError, ImageError, OutputError, SettingError
-from tau_pipeline.slices import PLANES, sample, spread_views, world_box
-from tau_pipeline.volume import Volume, image_like, image_on, load_volume
+from tau_pipeline.figures import participant as figures
+from tau_pipeline.figures.planes import PLANES, sample, spread_views, world_box
+from tau_pipeline.imaging.volume import Volume, image_like, image_on, load_volume
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -365,12 +365,12 @@ def test_a_figure_that_cannot_be_saved_says_where(tmp_path: Path) -> None:
 def test_importing_figures_is_light_and_drawing_leaves_pyplot_alone() -> None:
     code = """
 import sys
-import tau_pipeline.figures
+import tau_pipeline.figures.participant
 assert "matplotlib" not in sys.modules
 import numpy as np
-from tau_pipeline.volume import image_on
+from tau_pipeline.imaging.volume import image_on
 img = image_on(np.ones((20, 20, 20), np.float32), np.diag([4.0, 4, 4, 1]))
-tau_pipeline.figures.coregistration_figure(img, img, img)
+tau_pipeline.figures.participant.coregistration_figure(img, img, img)
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

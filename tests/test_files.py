@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tau_pipeline.config import read_toml
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
 from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
+from tau_pipeline.settings.configuration import read_toml
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import MetadataError, SettingError
-from tau_pipeline.frames import WINDOWS, default_window, frame_weights, plan_frames, tracer_name
+from tau_pipeline.pet.frames import WINDOWS, default_window, frame_weights, plan_frames, tracer_name
 
 SHAPE = (8, 8, 8, 4)
 

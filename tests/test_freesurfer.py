@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from tau_pipeline.anatomy.freesurfer import find_freesurfer, parse_derivatives
 from tau_pipeline.errors import MissingInputError, SettingError
-from tau_pipeline.freesurfer import find_freesurfer, parse_derivatives
 
 
 def subject(root: Path, name: str, *files: str) -> Path:

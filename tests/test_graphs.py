@@ -11,19 +11,19 @@ from nipype.interfaces.base import isdefined
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.config import Configuration
-from tau_pipeline.derivatives import AnatNames
-from tau_pipeline.freesurfer import FreeSurferFiles
-from tau_pipeline.synthesis.targets import Target
-from tau_pipeline.synthetic_names import SyntheticNames
-from tau_pipeline.training_settings import Network, Training
-from tau_workflows.anat import init_anat_wf
-from tau_workflows.job import ParticipantJob
-from tau_workflows.pet import init_pet_wf
-from tau_workflows.study import init_study_wf
-from tau_workflows.subject import init_subject_wf
-from tau_workflows.synthesis import init_synthesis_wf, init_synthetic_scans_wf
-from tau_workflows.training_memory import training_gb
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
+from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.derivatives.synthetic import SyntheticNames
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.training import Network, Training
+from tau_pipeline.synthesis.data.targets import Target
+from tau_workflows.graphs.anat import init_anat_wf
+from tau_workflows.graphs.job import ParticipantJob
+from tau_workflows.graphs.pet import init_pet_wf
+from tau_workflows.graphs.study import init_study_wf
+from tau_workflows.graphs.subject import init_subject_wf
+from tau_workflows.graphs.synthesis import init_synthesis_wf, init_synthetic_scans_wf
+from tau_workflows.graphs.training_memory import training_gb
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:

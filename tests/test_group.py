@@ -16,11 +16,9 @@ import pytest
 from participant_results import GROUPS, MAKERS, write_cohort, write_scan
 from scipy import stats
 
-from tau_pipeline import roi
-from tau_pipeline.bids_validation import validate
-from tau_pipeline.errors import DamagedFileError, SettingError, shown
-from tau_pipeline.files import read_json, read_tsv, write_tsv
-from tau_pipeline.group import (
+from tau_pipeline.bids.validator import validate
+from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
+from tau_pipeline.cohort.tables import (
     LONG_COLUMNS,
     STATUS_COLUMNS,
     find_scans,
@@ -28,11 +26,13 @@ from tau_pipeline.group import (
     read_demographics,
     wide_table,
 )
-from tau_pipeline.standardize import BACKGROUND, Standardization
-from tau_pipeline.status import ScanStatus, update_status
-from tau_pipeline.synthetic_names import UNCERTAINTY_COLUMNS
-from tau_workflows import group
+from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
+from tau_pipeline.errors import DamagedFileError, SettingError, shown
+from tau_pipeline.files import read_json, read_tsv, write_tsv
+from tau_pipeline.measures import regions as roi
 from tau_workflows.cli import main
+from tau_workflows.levels import group
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tau_pipeline import group_figures
-from tau_pipeline.group_figures import (
+from tau_pipeline.figures import cohort as group_figures
+from tau_pipeline.figures.cohort import (
     cortex_by_diagnosis_figure,
     is_ad,
     one_way_test,

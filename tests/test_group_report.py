@@ -14,7 +14,7 @@ from test_report import HOSTILE, Reader
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.files import read_json, write_json, write_text, write_tsv
-from tau_workflows.group_report import read_status, warnings_of, write_group_report
+from tau_workflows.reports.cohort import read_status, warnings_of, write_group_report
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if "pictures" in request.node.name:
         return
     for name in ("percentile_figure", "quality_figure", "cortex_by_diagnosis_figure"):
-        monkeypatch.setattr(f"tau_pipeline.group_figures.{name}", lambda *_: Figure((0.5, 0.25)))
+        monkeypatch.setattr(f"tau_pipeline.figures.cohort.{name}", lambda *_: Figure((0.5, 0.25)))
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.synthesis import perceptual
-from tau_pipeline.synthesis.features import (
+from tau_pipeline.synthesis.losses import perceptual
+from tau_pipeline.synthesis.losses.features import (
     grey_input,
     load_vgg16_features,
     random_features,
     random_resnet3d_features,
 )
-from tau_pipeline.synthesis.losses import (
+from tau_pipeline.synthesis.losses.weighted import (
     CyclicPerceptualLoss,
     LossSettings,
     PlanePerceptualLoss,
@@ -561,7 +561,7 @@ def test_a_volume_smaller_than_the_window_of_ssim_is_refused():
 
 
 def test_a_perceptual_loss_without_features_is_refused():
-    from tau_pipeline.synthesis.losses import WeightedLoss
+    from tau_pipeline.synthesis.losses.weighted import WeightedLoss
 
     with pytest.raises(SettingError, match=r"'2.5d' needs a feature network"):
         WeightedLoss(LossSettings(kind="2.5d"), None)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from participant_results import write_cohort, write_scan
 
-from tau_pipeline.config import Settings
-from tau_pipeline.derivatives import AnatNames, PetNames, sidecar_path
+from tau_pipeline.cohort.standardize import save_standardizations
+from tau_pipeline.cohort.tables import find_scans, fit_cohort
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.group import find_scans, fit_cohort
-from tau_pipeline.standardize import save_standardizations
-from tau_workflows.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
+from tau_pipeline.settings.configuration import Settings
+from tau_workflows.reports.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
 
 
 def with_anatomy(out: Path, participant: str, *, stripped: bool = False, labels: str = "tau-pipeline: own") -> None:

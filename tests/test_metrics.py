@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from tau_pipeline import metrics
 from tau_pipeline.errors import GridMismatchError, ImageError, SettingError
+from tau_pipeline.measures import images as metrics
 
 
 def two_images(seed=0, shape=(13, 14, 15)):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.synthesis.networks import NETWORKS, SIDE_MULTIPLE, Discriminator, build_network
+from tau_pipeline.synthesis.networks.networks import NETWORKS, SIDE_MULTIPLE, Discriminator, build_network
 
 needs_einops = pytest.mark.skipif(importlib.util.find_spec("einops") is None, reason="einops is not installed")
 #: The smallest volumes that each network takes in the preset "laptop".

@@ -11,8 +11,8 @@ import pytest
 from made_up_cohort import status_table, write_group_files, write_participant
 
 from tau_pipeline.files import read_json, write_json, write_tsv
-from tau_workflows.group_report import write_group_report
-from tau_workflows.report import write_participant_report
+from tau_workflows.reports.cohort import write_group_report
+from tau_workflows.reports.participant import write_participant_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -68,7 +68,7 @@ def plain(output: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     shutil.copytree(output, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tau_workflows.group_report._figures", lambda *_: [])
+        patch.setattr("tau_workflows.reports.cohort._figures", lambda *_: [])
         write_group_report(folder)
     return folder
 
@@ -255,7 +255,7 @@ def test_sorting_keeps_what_is_filtered(cohort: Opened) -> None:
 def test_a_scan_without_a_diagnosis_can_be_found(
     browser: sync_api.Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tau_workflows.group_report._figures", lambda *_: [])
+    monkeypatch.setattr("tau_workflows.reports.cohort._figures", lambda *_: [])
     status = status_table(6, bad_every=99).assign(diagnosis=["AD", None] * 3)
     write_tsv(status, tmp_path / "group" / "status.tsv")
     found = opened(browser, write_group_report(tmp_path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.pairing import Timeline, choose_t1w, nearest_session, session_dates, session_order, timeline
+from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, session_dates, session_order, timeline
 
 
 def test_the_plainest_t1w_is_chosen_whatever_the_order_of_the_files():

@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tau_pipeline import anat, parcellation
+from tau_pipeline.anatomy import parcellation
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError
-from tau_pipeline.tissue import segment_tissue
-from tau_pipeline.volume import image_like, image_on, load_volume
+from tau_pipeline.imaging.volume import image_like, image_on, load_volume
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIMTAU = SHARED / "data" / "ds-simtau"

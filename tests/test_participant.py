@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS
-from tau_pipeline.bids_validation import validate
-from tau_pipeline.roi import COLUMNS
-from tau_pipeline.simulate import Simulation, simulate_dataset
-from tau_pipeline.volume import load_volume, same_grid
+from tau_pipeline.bids.validator import validate
+from tau_pipeline.imaging.volume import load_volume, same_grid
+from tau_pipeline.measures.regions import COLUMNS
+from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import DONE, SOME_FAILED, main
 
 pytestmark = pytest.mark.slow

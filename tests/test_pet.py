@@ -9,7 +9,9 @@ import pytest
 from scipy import ndimage
 
 from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError, RegistrationError
-from tau_pipeline.pet import (
+from tau_pipeline.imaging.rigid import displacement_mm, resample, rotation_matrix
+from tau_pipeline.imaging.volume import image_on, load_volume, save_volume
+from tau_pipeline.pet.quantification import (
     brain_outside_pet,
     coregister,
     correct_motion,
@@ -20,9 +22,7 @@ from tau_pipeline.pet import (
     static_image,
     suvr,
 )
-from tau_pipeline.registration import displacement_mm, resample, rotation_matrix
-from tau_pipeline.resolution import smooth
-from tau_pipeline.volume import image_on, load_volume, save_volume
+from tau_pipeline.pet.resolution import smooth
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/ds-simtau")

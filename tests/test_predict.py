@@ -21,11 +21,13 @@ from tau_pipeline.errors import (
     TauPipelineError,
     UnknownNameError,
 )
-from tau_pipeline.synthesis.data import MinMax
-from tau_pipeline.synthesis.grid import Grid
-from tau_pipeline.synthesis.model import ModelCard, save_model
-from tau_pipeline.synthesis.pairs import Pair
-from tau_pipeline.synthesis.predict import (
+from tau_pipeline.imaging.volume import image_like, image_on
+from tau_pipeline.synthesis.data.dataset import MinMax
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.splits import split_participants
+from tau_pipeline.synthesis.model.folder import ModelCard, save_model
+from tau_pipeline.synthesis.model.predict import (
     Inference,
     load_ensemble,
     on_t1w_grid,
@@ -33,9 +35,7 @@ from tau_pipeline.synthesis.predict import (
     predict,
     require_manufacturer,
 )
-from tau_pipeline.synthesis.splits import split_participants
-from tau_pipeline.synthesis.systems import build_system
-from tau_pipeline.volume import image_like, image_on
+from tau_pipeline.synthesis.networks.systems import build_system
 
 WHOLE = Inference(flips=False, memory="whole", device="cpu")
 ORIENTATIONS = ("RAS", "LAS", "LPS", "SAR", "oblique")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tau_workflows import progress
-from tau_workflows.progress import Watch, duration, shown, time_left
-from tau_workflows.work import ProgressWriter, Work, outcome_path, progress_path, read_progress, tell_end
+from tau_workflows.execution import progress
+from tau_workflows.execution.progress import Watch, duration, shown, time_left
+from tau_workflows.execution.work import ProgressWriter, Work, outcome_path, progress_path, read_progress, tell_end
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.quality import map_quality
+from tau_pipeline.measures.quality import map_quality
 
 
 def made() -> dict[str, np.ndarray]:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tau_pipeline import atlas, reference
+from tau_pipeline import atlas
 from tau_pipeline.errors import GridMismatchError, ReferenceRegionError, UnknownNameError
-from tau_pipeline.volume import image_on, load_volume, voxel_volume_mm3
+from tau_pipeline.imaging.volume import image_on, load_volume, voxel_volume_mm3
+from tau_pipeline.pet import reference_region as reference
 
 DATASET = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_dataset = pytest.mark.skipif(not DATASET.is_dir(), reason="needs ../shared/data/ds-simtau")

@@ -43,7 +43,7 @@ def test_the_pages_on_disk_are_those_of_the_code(generate: ModuleType) -> None:
 
 
 def test_every_setting_stands_on_both_pages(generate: ModuleType) -> None:
-    from tau_pipeline.config import documentation
+    from tau_pipeline.settings.configuration import documentation
 
     options, settings = generate.command_line(), generate.settings()
     for doc in documentation():
@@ -73,7 +73,7 @@ def test_a_bar_in_a_cell_does_not_break_the_table(generate: ModuleType) -> None:
 def test_the_picture_has_every_step_of_the_workflow(graphs: ModuleType) -> None:
     from nipype.interfaces.utility import IdentityInterface, Merge
 
-    from tau_workflows.subject import init_subject_wf
+    from tau_workflows.graphs.subject import init_subject_wf
 
     with tempfile.TemporaryDirectory() as folder:
         job = graphs.stub_job(Path(folder))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tau_pipeline import registration
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, SettingError
-from tau_pipeline.registration import (
+from tau_pipeline.imaging import rigid as registration
+from tau_pipeline.imaging.rigid import (
     displacement_mm,
     load_itk,
     register_rigid,
@@ -20,7 +20,7 @@ from tau_pipeline.registration import (
     rotation_matrix,
     save_itk,
 )
-from tau_pipeline.volume import RAS_LPS, image_like, image_on, to_ants
+from tau_pipeline.imaging.volume import RAS_LPS, image_like, image_on, to_ants
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

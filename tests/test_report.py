@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tau_pipeline.atlas import label_table
-from tau_pipeline.derivatives import AnatNames, PetNames, error_path, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, error_path, sidecar_path
 from tau_pipeline.errors import MissingInputError
 from tau_pipeline.files import read_json, read_tsv, write_json, write_text, write_tsv
-from tau_pipeline.roi import regional_table
-from tau_pipeline.volume import image_like, image_on, save_volume
-from tau_workflows.report import find_scans, write_participant_report
+from tau_pipeline.imaging.volume import image_like, image_on, save_volume
+from tau_pipeline.measures.regions import regional_table
+from tau_workflows.reports.participant import find_scans, write_participant_report
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)> & \"quoted\""
 SIDECAR = {
@@ -89,7 +89,7 @@ def quick_cortex(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         return Figure((0.5, 0.25))
 
     if "real_picture" not in request.node.name:
-        monkeypatch.setattr("tau_workflows.page_regions.cortex_figure", blank)
+        monkeypatch.setattr("tau_workflows.reports.regions.cortex_figure", blank)
     return asked
 
 

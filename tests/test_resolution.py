@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.resolution import (
+from tau_pipeline.imaging.volume import image_on, load_volume
+from tau_pipeline.pet.resolution import (
     FWHM_PER_SIGMA,
     SCANNERS,
     estimate_fwhm,
@@ -17,7 +18,6 @@ from tau_pipeline.resolution import (
     smooth,
     smoothing_kernel_mm,
 )
-from tau_pipeline.volume import image_on, load_volume
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 

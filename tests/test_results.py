@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from participant_results import write_scan
 
-from tau_pipeline import roi
-from tau_pipeline.derivatives import PetNames, sidecar_path
+from tau_pipeline.derivatives.names import PetNames, sidecar_path
+from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, read_tsv
-from tau_pipeline.results import read_regions, read_suvr_sidecar
+from tau_pipeline.measures import regions as roi
 
 REGION, REFERENCE = "ctx-lh-entorhinal", "CerebellarGM"
 

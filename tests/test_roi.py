@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tau_pipeline import roi
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError
 from tau_pipeline.files import read_tsv, write_tsv
-from tau_pipeline.volume import image_on
+from tau_pipeline.imaging.volume import image_on
+from tau_pipeline.measures import regions as roi
 
 CONTRACT = [
     *("participant_id", "session_id", "tracer", "manufacturer", "source", "region", "index", "hemisphere", "kind"),

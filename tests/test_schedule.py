@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import SettingError
-from tau_pipeline.synthesis.schedule import PLANES, is_plane_start, may_stop, plane_at, round_at
+from tau_pipeline.synthesis.losses.schedule import PLANES, is_plane_start, may_stop, plane_at, round_at
 
 
 def walked(n_epochs: int, first_cycle: int, factor: float) -> list[tuple[int, str, int]]:

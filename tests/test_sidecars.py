@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.errors import DamagedFileError, MetadataError
-from tau_pipeline.sidecars import (
+from tau_pipeline.bids.sidecars import (
     SidecarIndex,
     bool_value,
     mended_pet_metadata,
@@ -13,6 +12,7 @@ from tau_pipeline.sidecars import (
     number_value,
     text_value,
 )
+from tau_pipeline.errors import DamagedFileError, MetadataError
 
 
 def put(path: Path, **content) -> Path:

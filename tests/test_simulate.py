@@ -14,9 +14,10 @@ import pytest
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, MissingInputError, OutputError, SettingError
-from tau_pipeline.simulate import Simulation, draw_visits, plan_participant, simulate_dataset, with_atrophy
-from tau_pipeline.simulate_heads import draw_head, make_head, spline_field, template_coordinates
-from tau_pipeline.simulate_pet import (
+from tau_pipeline.imaging.volume import image_like
+from tau_pipeline.simulate.dataset import Simulation, draw_visits, plan_participant, simulate_dataset, with_atrophy
+from tau_pipeline.simulate.heads import draw_head, make_head, spline_field, template_coordinates
+from tau_pipeline.simulate.pet import (
     BRAAK_STAGE,
     BURDEN,
     SCANNERS,
@@ -28,7 +29,7 @@ from tau_pipeline.simulate_pet import (
     tau_load,
     true_suvr,
 )
-from tau_pipeline.simulate_template import (
+from tau_pipeline.simulate.template import (
     OUTSIDE,
     PERSON_BOX,
     grid,
@@ -37,7 +38,6 @@ from tau_pipeline.simulate_template import (
     shipped_file,
     signed_distance,
 )
-from tau_pipeline.volume import image_like
 from tau_workflows.simulate_cli import main
 
 COARSE = 4.0
@@ -388,7 +388,7 @@ def test_one_participant_has_no_pet(dataset: Path) -> None:
 
 
 def test_the_validator_finds_no_errors(dataset: Path) -> None:
-    from tau_pipeline.bids_validation import validate
+    from tau_pipeline.bids.validator import validate
 
     assert validate(dataset).valid
 
@@ -432,8 +432,8 @@ def test_the_program_prints_a_line_for_each_participant(tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_deepbet_finds_the_brain_of_a_simulated_head(tmp_path: Path) -> None:
-    from tau_pipeline.anat import extract_brain
-    from tau_pipeline.volume import load_volume
+    from tau_pipeline.anatomy.template import extract_brain
+    from tau_pipeline.imaging.volume import load_volume
 
     out = simulate_dataset(tmp_path / "one", Simulation(1, seed=2))
     mask = extract_brain(load_volume(out / "sub-01" / "anat" / "sub-01_T1w.nii.gz"))

@@ -17,10 +17,10 @@ import pytest
 from grid_engine import write_stand_ins
 from slurm import Slurm, missing
 
-from tau_pipeline.config import Execution
-from tau_workflows.fork_server import can_fork
-from tau_workflows.spread import SignOfLife, spread
-from tau_workflows.work import NEVER_TOLD, Work, how_it_ended, outcome_path
+from tau_pipeline.settings.configuration import Execution
+from tau_workflows.execution.fork_server import can_fork
+from tau_workflows.execution.spread import SignOfLife, spread
+from tau_workflows.execution.work import NEVER_TOLD, Work, how_it_ended, outcome_path
 
 HERE = Path(__file__).parent
 
@@ -115,9 +115,9 @@ import sys
 from pathlib import Path
 from slurm import Slurm, missing
 
-from tau_pipeline.config import Execution
-from tau_workflows.spread import spread
-from tau_workflows.work import Work
+from tau_pipeline.settings.configuration import Execution
+from tau_workflows.execution.spread import spread
+from tau_workflows.execution.work import Work
 files = [Path(name) for name in sys.argv[1:]]
 spread([Work(file.stem, "small_work", file, 100) for file in files], Execution(), 2)
 """
@@ -163,7 +163,7 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.config import Execution
+from tau_pipeline.settings.configuration import Execution
 from tau_workflows import engine
 
 

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.atlas import manufacturer_aliases, tables_dir
-from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, UnknownNameError
-from tau_pipeline.files import read_tsv
-from tau_pipeline.standardize import (
+from tau_pipeline.cohort.standardize import (
     BACKGROUND,
     ScanMoments,
     Standardization,
@@ -22,6 +20,8 @@ from tau_pipeline.standardize import (
     save_standardizations,
     scan_moments,
 )
+from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.files import read_tsv
 
 MAKERS = ("SIEMENS", "GE MEDICAL SYSTEMS", "Philips Medical Systems")
 

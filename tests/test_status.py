@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tau_pipeline.derivatives.status import (
+    NOT_FINISHED,
+    ScanStatus,
+    all_statuses,
+    read_status,
+    status_path,
+    update_status,
+)
 from tau_pipeline.errors import DamagedFileError
-from tau_pipeline.status import NOT_FINISHED, ScanStatus, all_statuses, read_status, status_path, update_status
-from tau_workflows.job import ParticipantJob
-from tau_workflows.participant import conclude
-from tau_workflows.work import outcome_path
+from tau_workflows.execution.participant import conclude
+from tau_workflows.execution.work import outcome_path
+from tau_workflows.graphs.job import ParticipantJob
 
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:

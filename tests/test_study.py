@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tau_pipeline import anat, registration
-from tau_pipeline.bids import find_participants
-from tau_pipeline.config import Configuration, Execution, Selection
-from tau_pipeline.derivatives import write_dataset_files
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.bids.scans import find_participants
+from tau_pipeline.derivatives.names import write_dataset_files
 from tau_pipeline.files import read_json
-from tau_pipeline.simulate import Simulation, simulate_dataset
-from tau_pipeline.synthesis.model import load_model
-from tau_pipeline.training_settings import Training
-from tau_pipeline.volume import load_volume, same_grid
-from tau_workflows import engine
-from tau_workflows.cohort import plan_participants
-from tau_workflows.study import init_study_wf
+from tau_pipeline.imaging import rigid as registration
+from tau_pipeline.imaging.volume import load_volume, same_grid
+from tau_pipeline.settings.configuration import Configuration, Execution, Selection
+from tau_pipeline.settings.training import Training
+from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
+from tau_pipeline.synthesis.model.folder import load_model
+from tau_workflows.execution import nipype_engine as engine
+from tau_workflows.graphs.study import init_study_wf
+from tau_workflows.levels.participant import plan_participants
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS, label_table
 from tau_pipeline.errors import SettingError, UnknownNameError
-from tau_pipeline.surface import BORDER, NO_CORTEX, NO_VALUE, VIEWS, cortex_figure, draw_cortex, hemisphere
+from tau_pipeline.figures.cortex import BORDER, NO_CORTEX, NO_VALUE, VIEWS, cortex_figure, draw_cortex, hemisphere
 
 HIGHEST = colormaps["inferno"](1.0)[:3]
 SIDES = {"left": 1000, "right": 2000}

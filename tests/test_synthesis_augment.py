@@ -6,7 +6,7 @@ import torch
 from monai.networks.layers import GaussianFilter
 
 from tau_pipeline.errors import SettingError
-from tau_pipeline.synthesis.augment import (
+from tau_pipeline.synthesis.data.augment import (
     AXES,
     AugmentationSettings,
     apply_augmentation,

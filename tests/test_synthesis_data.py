@@ -8,6 +8,7 @@ import torch
 from synthesis_cohort import PEOPLE, Person, write_cohort, write_person
 from torch.utils.data import DataLoader
 
+from tau_pipeline.cohort.standardize import Standardization
 from tau_pipeline.errors import (
     DamagedFileError,
     GridMismatchError,
@@ -16,10 +17,10 @@ from tau_pipeline.errors import (
     SettingError,
     UnknownNameError,
 )
-from tau_pipeline.standardize import Standardization
-from tau_pipeline.synthesis import data
-from tau_pipeline.synthesis.augment import AugmentationSettings
-from tau_pipeline.synthesis.data import (
+from tau_pipeline.imaging.volume import load_volume, save_volume
+from tau_pipeline.synthesis.data import dataset as data
+from tau_pipeline.synthesis.data.augment import AugmentationSettings
+from tau_pipeline.synthesis.data.dataset import (
     ByManufacturer,
     MinMax,
     PairDataset,
@@ -31,9 +32,8 @@ from tau_pipeline.synthesis.data import (
     prepare_t1w,
     scale_t1w,
 )
-from tau_pipeline.synthesis.grid import Grid, from_grid
-from tau_pipeline.synthesis.pairs import find_pairs
-from tau_pipeline.volume import load_volume, save_volume
+from tau_pipeline.synthesis.data.grid import Grid, from_grid
+from tau_pipeline.synthesis.data.pairs import find_pairs
 
 GRID = Grid((16, 20, 16), (2, 2, 2))
 

@@ -6,7 +6,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from synthesis_cohort import CENTRE_MM, head, oblique, oriented, world_of
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError
-from tau_pipeline.synthesis.grid import (
+from tau_pipeline.imaging.volume import Volume, image_on
+from tau_pipeline.synthesis.data.grid import (
     Grid,
     Placement,
     common_grid,
@@ -16,7 +17,6 @@ from tau_pipeline.synthesis.grid import (
     require_side_multiple,
     to_grid,
 )
-from tau_pipeline.volume import Volume, image_on
 
 SHAPE = (20, 22, 18)
 CODES = ("RAS", "LAS", "LPS", "LIA", "PIR", "SRA")

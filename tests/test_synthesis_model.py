@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tau_pipeline
+from tau_pipeline.cohort.standardize import Group, Standardization
 from tau_pipeline.errors import (
     DamagedFileError,
     MissingInputError,
@@ -19,11 +20,12 @@ from tau_pipeline.errors import (
     SettingError,
     UnknownNameError,
 )
-from tau_pipeline.standardize import Group, Standardization
-from tau_pipeline.synthesis import model as model_room
-from tau_pipeline.synthesis.data import ByManufacturer, MinMax
-from tau_pipeline.synthesis.grid import Grid
-from tau_pipeline.synthesis.model import (
+from tau_pipeline.synthesis.data.dataset import ByManufacturer, MinMax
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.splits import split_participants
+from tau_pipeline.synthesis.model import folder as model_room
+from tau_pipeline.synthesis.model.folder import (
     AVERAGE,
     CARD,
     RANDOM_FEATURES_LIMIT,
@@ -33,9 +35,7 @@ from tau_pipeline.synthesis.model import (
     read_card,
     save_model,
 )
-from tau_pipeline.synthesis.pairs import Pair
-from tau_pipeline.synthesis.splits import split_participants
-from tau_pipeline.synthesis.systems import build_system
+from tau_pipeline.synthesis.networks.systems import build_system
 
 GRID = Grid((32, 32, 64), (2, 2, 2))
 SPLITS = split_participants([Pair(f"{n:02d}", None, f"sub-{n:02d}", "GE", "CN", *[Path("x")] * 5) for n in range(10)])

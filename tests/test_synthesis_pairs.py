@@ -4,10 +4,10 @@ import json
 import pytest
 from synthesis_cohort import PEOPLE, Person, write_cohort, write_person
 
-from tau_pipeline.derivatives import sidecar_path
+from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.synthesis.pairs import find_pairs, survey
+from tau_pipeline.synthesis.data.pairs import find_pairs, survey
 
 
 def change_sidecar(path, **changes):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
-from tau_pipeline.synthesis.pairs import Pair
-from tau_pipeline.synthesis.splits import (
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.splits import (
     COLUMNS,
     SPLITS,
     check_splits,

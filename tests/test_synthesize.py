@@ -12,30 +12,30 @@ from matplotlib.figure import Figure
 from synthesis_cohort import Person
 from toy_models import BY_MANUFACTURER, write_people
 
-from tau_pipeline import roi
-from tau_pipeline.config import Configuration, configuration
-from tau_pipeline.derivatives import BIDSIGNORE, sidecar_path, write_dataset_files
+from tau_pipeline.cohort.tables import find_scans
+from tau_pipeline.derivatives.names import BIDSIGNORE, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.status import NOT_FINISHED, all_statuses
 from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
 from tau_pipeline.files import read_json, read_tsv, write_json
-from tau_pipeline.group import find_scans
+from tau_pipeline.imaging.volume import load_volume
 from tau_pipeline.lock import only_run
-from tau_pipeline.status import NOT_FINISHED, all_statuses
-from tau_pipeline.synthesis import outputs
-from tau_pipeline.synthesis.grid import Grid
-from tau_pipeline.synthesis.model import ModelCard, save_model
-from tau_pipeline.synthesis.outputs import recipe_of
-from tau_pipeline.synthesis.pairs import find_pairs
-from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
-from tau_pipeline.synthesis.splits import COLUMNS as SPLIT_COLUMNS
-from tau_pipeline.synthesis.systems import build_system
-from tau_pipeline.synthesis.targets import Wanted, find_targets, measured_pairs
-from tau_pipeline.synthesis.uncertainty import Calibration
-from tau_pipeline.synthesis_figures import agreement_figure, figures_of_merit
-from tau_pipeline.synthesis_settings import Synthesis
-from tau_pipeline.volume import load_volume
-from tau_workflows import synthesize as level
-from tau_workflows.report import write_participant_report
-from tau_workflows.synthesize import run_synthesis
+from tau_pipeline.measures import regions as roi
+from tau_pipeline.settings.configuration import Configuration, configuration
+from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.splits import COLUMNS as SPLIT_COLUMNS
+from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
+from tau_pipeline.synthesis.evaluation import outputs
+from tau_pipeline.synthesis.evaluation.outputs import recipe_of
+from tau_pipeline.synthesis.model.calibration import Calibration
+from tau_pipeline.synthesis.model.folder import ModelCard, save_model
+from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
+from tau_pipeline.synthesis.networks.systems import build_system
+from tau_workflows.levels import synthesize as level
+from tau_workflows.levels.synthesize import run_synthesis
+from tau_workflows.reports.participant import write_participant_report
 
 GRID = Grid((16, 32, 16), (2, 2, 2))
 CODES = ("RAS", "LPS", "LAS", "oblique")

@@ -6,8 +6,8 @@ from test_networks import needs_einops
 from torch import nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.synthesis.losses import LossSettings, build_loss
-from tau_pipeline.synthesis.systems import (
+from tau_pipeline.synthesis.losses.weighted import LossSettings, build_loss
+from tau_pipeline.synthesis.networks.systems import (
     ADVERSARIAL_WEIGHT,
     CYCLE_WEIGHT,
     build_system,

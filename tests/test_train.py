@@ -24,16 +24,16 @@ from torch import nn
 from toy_training import ToySystem, toy_run
 
 from tau_pipeline.errors import DivergenceError, ImageError, SettingError
-from tau_pipeline.synthesis import train as training
-from tau_pipeline.synthesis.checkpoints import find_checkpoints
-from tau_pipeline.synthesis.recompute import checkpoint_activations
-from tau_pipeline.synthesis.schedule import may_stop, plane_at
-from tau_pipeline.synthesis.settings import autocast, batches, in_pieces, learning_rate_at, seed_everything
-from tau_pipeline.synthesis.train_log import read_rows
-from tau_pipeline.synthesis.training_state import Progress, weighted_mean
-from tau_pipeline.synthesis.validation import regional_means, regions
-from tau_pipeline.synthesis.weight_average import WeightAverage, averaged_weights
-from tau_pipeline.training_settings import Training
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.losses.schedule import may_stop, plane_at
+from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
+from tau_pipeline.synthesis.training import loop as training
+from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.training.log import read_rows
+from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
+from tau_pipeline.synthesis.training.state import Progress, weighted_mean
+from tau_pipeline.synthesis.training.validation import regional_means, regions
+from tau_pipeline.synthesis.training.weight_average import WeightAverage, averaged_weights
 
 TOY_PROGRAM = Path(__file__).with_name("toy_training.py")
 
@@ -434,7 +434,7 @@ def test_regional_means_are_those_of_a_loop_over_regions() -> None:
 
 
 def test_the_toy_has_the_interface_of_the_real_systems() -> None:
-    from tau_pipeline.synthesis.systems import build_system
+    from tau_pipeline.synthesis.networks.systems import build_system
 
     real = build_system("unet", "laptop", image_size=(16, 16, 16))
     for name in ("name", "preset", "phases", "generator", "parameters_of", "step_loss"):

@@ -20,22 +20,22 @@ import torch
 from synthesis_cohort import Person, write_cohort
 from test_networks import needs_einops
 
-from tau_pipeline.config import Configuration, Execution, Group, Selection, Settings, configuration
-from tau_pipeline.derivatives import write_dataset_files
+from tau_pipeline.derivatives.names import write_dataset_files
 from tau_pipeline.errors import BusyError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.lock import only_run
-from tau_pipeline.synthesis import train as training
-from tau_pipeline.synthesis.checkpoints import find_checkpoints
-from tau_pipeline.synthesis.model import load_model
-from tau_pipeline.synthesis.pairs import find_pairs
-from tau_pipeline.synthesis.predict import load_ensemble
-from tau_pipeline.synthesis.splits import k_folds, save_splits, split_participants
-from tau_pipeline.synthesis.train_log import read_rows
-from tau_pipeline.training_settings import Training
+from tau_pipeline.settings.configuration import Configuration, Execution, Group, Selection, Settings, configuration
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.splits import k_folds, save_splits, split_participants
+from tau_pipeline.synthesis.model.folder import load_model
+from tau_pipeline.synthesis.model.predict import load_ensemble
+from tau_pipeline.synthesis.training import loop as training
+from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.training.log import read_rows
 from tau_workflows.cli import main
-from tau_workflows.synthesis import init_synthesis_wf
-from tau_workflows.training import run_training
+from tau_workflows.graphs.synthesis import init_synthesis_wf
+from tau_workflows.levels.train import run_training
 
 TINY: dict[str, Any] = {
     "epochs": 2,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.figures import save_figure
-from tau_pipeline.training_figures import PLANE_TINTS, Sample, learning_curves_figure, samples_figure
+from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.training import PLANE_TINTS, Sample, learning_curves_figure, samples_figure
 
 
 def rows(n: int = 6) -> list[dict[str, float | int | str]]:

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tau_pipeline.config import configuration
 from tau_pipeline.errors import SettingError
-from tau_pipeline.training_settings import Training
+from tau_pipeline.settings.configuration import configuration
+from tau_pipeline.settings.training import Training
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_folder_is_named_after_network_loss_and_fold_unless_a_name_is_given(
 
 
 def test_the_settings_load_without_torch() -> None:
-    code = "import sys, tau_pipeline.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, tau_pipeline.settings.configuration; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,10 +11,9 @@ from toy_models import SCALES, toy_ensemble, toy_model, write_people
 
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.errors import DamagedFileError
-from tau_pipeline.synthesis.data import prepare
-from tau_pipeline.synthesis.pairs import find_pairs
-from tau_pipeline.synthesis.predict import Inference, predict_placed
-from tau_pipeline.synthesis.uncertainty import (
+from tau_pipeline.synthesis.data.dataset import prepare
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.model.calibration import (
     FILE,
     Calibration,
     Errors,
@@ -24,6 +23,7 @@ from tau_pipeline.synthesis.uncertainty import (
     region_means,
     region_sd,
 )
+from tau_pipeline.synthesis.model.predict import Inference, predict_placed
 
 RNG = np.random.default_rng(0)
 HOW = Inference(flips=False, memory="whole", device="cpu")

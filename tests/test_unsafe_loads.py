@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.synthesis.checkpoints import newest_checkpoint, read_checkpoint
-from tau_pipeline.synthesis.features import load_vgg16_features
+from tau_pipeline.synthesis.losses.features import load_vgg16_features
+from tau_pipeline.synthesis.training.checkpoints import newest_checkpoint, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "tau_pipeline").rglob("*.py"), *(ROOT / "workflows").rglob("*.py")])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from tau_pipeline import volume
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, OutputError
-from tau_pipeline.volume import (
+from tau_pipeline.imaging import volume
+from tau_pipeline.imaging.volume import (
     finite,
     from_ants,
     image_like,

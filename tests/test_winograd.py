@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from tau_pipeline.synthesis.winograd import WinogradConvolution, convolve, is_suitable, responses_to_both, with_winograd
+from tau_pipeline.synthesis.losses.winograd import (
+    WinogradConvolution,
+    convolve,
+    is_suitable,
+    responses_to_both,
+    with_winograd,
+)
 
 
 @pytest.fixture(autouse=True)

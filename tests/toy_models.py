@@ -10,14 +10,14 @@ import pandas as pd
 from synthesis_cohort import Person, write_person
 from torch import Tensor, nn
 
+from tau_pipeline.cohort.standardize import Group, Standardization
 from tau_pipeline.files import write_tsv
-from tau_pipeline.roi import regional_table
-from tau_pipeline.standardize import Group, Standardization
-from tau_pipeline.synthesis.data import ByManufacturer, Normalisation
-from tau_pipeline.synthesis.grid import Grid
-from tau_pipeline.synthesis.model import LoadedModel, ModelCard
-from tau_pipeline.synthesis.predict import Ensemble
-from tau_pipeline.volume import image_like, load_volume, save_volume
+from tau_pipeline.imaging.volume import image_like, load_volume, save_volume
+from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.synthesis.data.dataset import ByManufacturer, Normalisation
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.model.folder import LoadedModel, ModelCard
+from tau_pipeline.synthesis.model.predict import Ensemble
 
 GRID = Grid((32, 32, 32), (2, 2, 2))
 TRAIN = ("sub-01", "sub-02")

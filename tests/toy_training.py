@@ -22,13 +22,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tau_pipeline.synthesis import train as training
-from tau_pipeline.synthesis.data import MinMax
-from tau_pipeline.synthesis.processes import processes
-from tau_pipeline.synthesis.settings import seed_everything, training_loss
-from tau_pipeline.synthesis.training_data import TrainingData
-from tau_pipeline.synthesis.training_state import TrainingState
-from tau_pipeline.training_settings import Training
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.dataset import MinMax
+from tau_pipeline.synthesis.training import loop as training
+from tau_pipeline.synthesis.training.data import TrainingData
+from tau_pipeline.synthesis.training.optimization import seed_everything, training_loss
+from tau_pipeline.synthesis.training.processes import processes
+from tau_pipeline.synthesis.training.state import TrainingState
 
 SIDE = 16
 #: Small, on the CPU, with a cycle of two epochs a plane.

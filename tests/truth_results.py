@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tau_pipeline.anat import resample_onto
-from tau_pipeline.bids import Scan, find_participants
-from tau_pipeline.derivatives import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.anatomy.template import resample_onto
+from tau_pipeline.bids.scans import Scan, find_participants
+from tau_pipeline.derivatives.names import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.quality import map_quality
-from tau_pipeline.roi import regional_table
-from tau_pipeline.status import ScanStatus, update_status
-from tau_pipeline.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.measures.quality import map_quality
+from tau_pipeline.measures.regions import regional_table
 
 SAID = "Made from the truth of a simulation, not computed."
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tau_pipeline import __version__
-from tau_pipeline.config import SECTIONS, Configuration, FieldDoc, configuration, documentation
 from tau_pipeline.errors import SettingError, TauPipelineError
+from tau_pipeline.settings.configuration import SECTIONS, Configuration, FieldDoc, configuration, documentation
 
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 
@@ -59,22 +59,24 @@ def _caches_in(work_dir: Path) -> Iterator[None]:
 LEVELS = {
     "participant": Level(
         "from raw BIDS to SUVR maps and region tables, each participant by itself",
-        "tau_workflows.cohort",
+        "tau_workflows.levels.participant",
         "run_participants",
     ),
     "group": Level(
-        "standardisation by manufacturer, tables and page of the cohort", "tau_workflows.group", "run_group"
+        "standardisation by manufacturer, tables and page of the cohort", "tau_workflows.levels.group", "run_group"
     ),
     "train": Level(
-        "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.training", "run_training"
+        "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.levels.train", "run_training"
     ),
     "synthesize": Level(
-        "synthetic tau PET from T1w derivatives and a trained model", "tau_workflows.synthesize", "run_synthesis"
+        "synthetic tau PET from T1w derivatives and a trained model", "tau_workflows.levels.synthesize", "run_synthesis"
     ),
 }
 
 #: What the level train does with ``--compare``.
-COMPARISON = Level("systems, losses and normalisations beside each other", "tau_workflows.comparison", "run_comparison")
+COMPARISON = Level(
+    "systems, losses and normalisations beside each other", "tau_workflows.levels.compare", "run_comparison"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

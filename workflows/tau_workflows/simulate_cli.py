@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when the dataset is complete, 2 when the call is wrong or the folder cannot be used.
     """
     args = parser().parse_args(argv)
-    from tau_pipeline.simulate import Simulation, simulate_dataset
+    from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
     start = time.monotonic()
     try:

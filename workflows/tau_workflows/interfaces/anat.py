@@ -7,11 +7,13 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline import anat, parcellation, reference
+from tau_pipeline.anatomy import parcellation
+from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files, template_regions
-from tau_pipeline.pet import labels_from_freesurfer
-from tau_pipeline.tissue import segment_tissue
-from tau_pipeline.volume import load_volume, save_volume
+from tau_pipeline.imaging.volume import load_volume, save_volume
+from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.pet.quantification import labels_from_freesurfer
 from tau_workflows.interfaces.base import LibraryInterface
 
 

@@ -1,4 +1,4 @@
-"""Interfaces over `tau_pipeline.figures`."""
+"""Interfaces over `tau_pipeline.figures.participant`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline import figures
 from tau_pipeline.atlas import label_table
-from tau_pipeline.volume import load_volume
+from tau_pipeline.figures import participant as figures
+from tau_pipeline.imaging.volume import load_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
 

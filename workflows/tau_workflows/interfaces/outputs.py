@@ -16,11 +16,11 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline import roi
 from tau_pipeline.atlas import dseg_table
-from tau_pipeline.derivatives import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
 from tau_pipeline.files import complete_file, write_json, write_tsv
-from tau_pipeline.frames import FramePlan
+from tau_pipeline.measures import regions as roi
+from tau_pipeline.pet.frames import FramePlan
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.pet import frame_plan
 

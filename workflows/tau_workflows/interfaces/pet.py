@@ -1,4 +1,4 @@
-"""Interfaces over `tau_pipeline.pet`, `tau_pipeline.resolution`, `tau_pipeline.reference` and `tau_pipeline.roi`."""
+"""Interfaces over `tau_pipeline.pet.quantification`, `tau_pipeline.pet.resolution`, `tau_pipeline.pet.reference_region` and `tau_pipeline.measures.regions`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
-from tau_pipeline import pet, quality, reference, resolution, roi
 from tau_pipeline.atlas import label_array
 from tau_pipeline.files import write_tsv
-from tau_pipeline.frames import FramePlan, Window
-from tau_pipeline.registration import load_itk, save_itk
-from tau_pipeline.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.rigid import load_itk, save_itk
+from tau_pipeline.imaging.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.measures import quality
+from tau_pipeline.measures import regions as roi
+from tau_pipeline.pet import quantification as pet
+from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.pet import resolution
+from tau_pipeline.pet.frames import FramePlan, Window
 from tau_workflows.interfaces.base import LibraryInterface
 
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, TraitedSpec, traits
 
-from tau_pipeline.training_settings import Training
-from tau_pipeline.volume import load_volume, save_volume
+from tau_pipeline.imaging.volume import load_volume, save_volume
+from tau_pipeline.settings.training import Training
 from tau_workflows.interfaces.base import LibraryInterface
 
 if TYPE_CHECKING:
-    from tau_pipeline.config import Configuration
-    from tau_pipeline.synthesis.outputs import Recipe
-    from tau_pipeline.synthesis.predict import Ensemble
+    from tau_pipeline.settings.configuration import Configuration
+    from tau_pipeline.synthesis.evaluation.outputs import Recipe
+    from tau_pipeline.synthesis.model.predict import Ensemble
 
 
 class _TrainIn(BaseInterfaceInputSpec):
@@ -47,11 +47,11 @@ class TrainModel(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         # torch takes seconds to load, and building a graph must not.
-        from tau_pipeline.synthesis.model import read_card
-        from tau_pipeline.synthesis.pairs import find_pairs
-        from tau_pipeline.synthesis.train import train
-        from tau_pipeline.synthesis.training_data import Strangers
-        from tau_pipeline.synthesis.training_results import is_finished
+        from tau_pipeline.synthesis.data.pairs import find_pairs
+        from tau_pipeline.synthesis.model.folder import read_card
+        from tau_pipeline.synthesis.training.data import Strangers
+        from tau_pipeline.synthesis.training.loop import train
+        from tau_pipeline.synthesis.training.results import is_finished
 
         given = self.inputs
         model_dir, settings = Path(given.model_dir), Training(**given.training)
@@ -88,7 +88,7 @@ class ApplyModel(LibraryInterface):
     output_spec = _ApplyOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        from tau_pipeline.synthesis.predict import Inference, load_ensemble, on_t1w_grid, predict
+        from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
 
         given = self.inputs
         t1w, mask = load_volume(given.t1w_preproc_file, ndim=3), load_volume(given.mask_file, ndim=3)
@@ -125,7 +125,7 @@ class SynthesizeScan(LibraryInterface):
     output_spec = _SynthesizeOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        from tau_pipeline.synthesis.outputs import make_synthetic
+        from tau_pipeline.synthesis.evaluation.outputs import make_synthetic
 
         given = self.inputs
         recipe = _recipe(given.configuration, Path(given.output_dir), Path(given.measures_dir))
@@ -136,10 +136,10 @@ class SynthesizeScan(LibraryInterface):
 
 def _recipe(config: Configuration, output_dir: Path, measures_dir: Path) -> Recipe:
     """The recipe of a run, with the models, which a process loads once."""
-    from tau_pipeline.synthesis.model import CARD
-    from tau_pipeline.synthesis.outputs import recipe_of
-    from tau_pipeline.synthesis.uncertainty import Calibration
-    from tau_pipeline.synthesis.yardsticks import Yardsticks
+    from tau_pipeline.synthesis.evaluation.outputs import recipe_of
+    from tau_pipeline.synthesis.model.baselines import Yardsticks
+    from tau_pipeline.synthesis.model.calibration import Calibration
+    from tau_pipeline.synthesis.model.folder import CARD
 
     folders = tuple(Path(folder) for folder in config.synthesis.model)
     ensemble = _ensemble(folders, tuple((folder / CARD).read_bytes() for folder in folders))
@@ -153,6 +153,6 @@ def _recipe(config: Configuration, output_dir: Path, measures_dir: Path) -> Reci
 @lru_cache(maxsize=1)
 def _ensemble(folders: tuple[Path, ...], _cards: tuple[bytes, ...]) -> Ensemble:
     """The models of some folders; other cards are other models."""
-    from tau_pipeline.synthesis.predict import load_ensemble
+    from tau_pipeline.synthesis.model.predict import load_ensemble
 
     return load_ensemble(folders)

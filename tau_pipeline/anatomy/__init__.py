@@ -1,0 +1,1 @@
+"""One T1w: brain mask, bias correction, template, tissue, and parcellation."""

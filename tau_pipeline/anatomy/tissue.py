@@ -1,0 +1,142 @@
+"""Tissue of a head: fractions of CSF, grey and white matter from the intensities that are typical for this head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.anatomy.template import Floats, Mask, brain_box, resample_onto_data, warp_labels, working_grid
+from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
+
+#: FreeSurfer numbers of the two tissues in cerebrum and cerebellum, where their intensities are measured. Thalamus,
+#: pallidum and brainstem lie between grey and white and are left out.
+CEREBRUM = {"grey": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
+CEREBELLUM = {"grey": (8, 47), "white": (7, 46)}
+VENTRICLES = (4, 43, 14, 15)
+#: Where between the intensities of grey (0) and white matter (1) the white surface of the cerebral cortex lies. The
+#: deep layers are myelinated, and so the surface lies a little on the grey side of the middle.
+WHITE_SURFACE = 0.45
+#: How far from the atlas's grey matter an intensity still counts when the typical ones are measured, mm.
+NEAR_GREY_MM = 4.0
+CEREBELLUM_REACH_MM = 3.0
+
+
+def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_template: Sequence[Path]) -> Volume:
+    """Fractions of CSF, grey and white matter in each voxel, float32 ``(I, J, K, 3)`` on the T1w grid; 0 outside.
+
+    The typical intensity of each tissue is a median over voxels where the warped atlas expects that tissue, so that
+    bright fat, vessels or dura in the mask do not count; cerebellum and cerebrum have their own. The fluid is that in
+    the sulci, not the darker one in the ventricles. Noise is taken out by Wiener's filter in 3 x 3 x 3 voxels (Lim,
+    1990), which leaves an image without noise unchanged. Between two typical intensities the fractions change
+    linearly, as they do when two tissues share a voxel; `WHITE_SURFACE` is where grey and white are equal.
+
+    Parameters
+    ----------
+    t1w
+        Bias-corrected T1w.
+    mask
+        Brain mask on the same grid.
+    labels_path
+        aparc+aseg of the template.
+    t1w_from_template
+        ITK files from the template to the T1w.
+
+    Raises
+    ------
+    GridMismatchError
+        Mask and T1w have different grids.
+    ImageError
+        The image has no contrast between grey and white matter.
+    """
+    require_same_grid(t1w=t1w, mask=mask)
+    grid = working_grid(mask)
+    intensity = resample_onto_data(t1w, grid)
+    inside = resample_onto_data(mask, grid, order=0) > 0
+    atlas = warp_labels(labels_path, grid, t1w_from_template)
+    scale = tissue_scale(intensity, inside, atlas)
+    box = brain_box(mask)
+    fractions = np.zeros((*mask.shape[:3], 3), dtype=np.float32)
+    keep = np.asanyarray(mask.dataobj)[box] > 0
+    on_t1w = resample_onto_data(image_like(scale, grid), mask.slicer[box])
+    fractions[box][..., 0] = np.clip(1 - on_t1w, 0, 1) * keep
+    fractions[box][..., 2] = np.clip(on_t1w - 1, 0, 1) * keep
+    fractions[box][..., 1] = keep - fractions[box][..., 0] - fractions[box][..., 2]
+    return image_like(fractions, t1w)
+
+
+def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> Floats:
+    """Intensities ``(I, J, K)`` of 1 mm voxels on one scale: 0 fluid, 1 grey, 2 white matter; halves are boundaries.
+
+    ``atlas`` holds the warped FreeSurfer numbers. Cerebrum and cerebellum are scaled each by their own tissues.
+
+    Raises
+    ------
+    ImageError
+        The image has no contrast between grey and white matter.
+    """
+    from scipy import ndimage
+
+    in_cerebellum = np.isin(atlas, CEREBELLUM["grey"] + CEREBELLUM["white"])
+    near_cerebellum = ndimage.distance_transform_edt(~in_cerebellum) < CEREBELLUM_REACH_MM
+    grey = ((atlas > 1000) | np.isin(atlas, CEREBRUM["grey"])) & inside
+    white = np.isin(atlas, CEREBRUM["white"]) & inside
+    smooth = _without_noise(intensity, ndimage.binary_erosion(white, iterations=2))
+    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < NEAR_GREY_MM) & inside
+    centres = _typical(smooth, near & ~np.isin(atlas, VENTRICLES) & ~in_cerebellum, grey, white)
+    scale = _piecewise(smooth, centres, WHITE_SURFACE)
+    grey, white = (np.isin(atlas, CEREBELLUM[name]) & inside for name in ("grey", "white"))
+    if min(grey.sum(), white.sum()) > 2000:
+        centres = _typical(smooth, near_cerebellum & inside, grey, white)
+        scale[near_cerebellum] = _piecewise(smooth[near_cerebellum], centres, 0.5)
+    return scale
+
+
+def _without_noise(intensity: Floats, white_core: Mask) -> Floats:
+    """Wiener's filter in 3 x 3 x 3 voxels; the noise is measured in white matter, where there is little else."""
+    from scipy import ndimage
+
+    mean = ndimage.uniform_filter(intensity, 3)
+    residual = (intensity - mean)[white_core]
+    if not residual.size:
+        return intensity.copy()
+    # 1.4826 turns a median absolute deviation into a Gaussian's SD; the mean of 27 holds 1/27 of the voxel itself.
+    noise = 1.4826**2 * np.median(np.abs(residual)) ** 2 * 27 / 26
+    variance = np.maximum(ndimage.uniform_filter(intensity**2, 3) - mean**2, 1e-6 * float(mean.max()) ** 2)
+    return mean + (intensity - mean) * np.clip(1 - noise / variance, 0, 1)
+
+
+def _typical(intensity: Floats, near: Mask, grey: Mask, white: Mask) -> tuple[float, float, float]:
+    """Typical intensity of sulcal fluid, grey and white matter.
+
+    Starts from the medians where the atlas expects grey and white matter, and alternates between boundaries half way
+    and medians between boundaries, as k-medians does, each median in the place where its tissue is expected.
+    """
+    if not (grey.any() and white.any()):
+        raise ImageError("the atlas does not overlap the brain mask; the registration to the template has failed")
+    g, w = float(np.median(intensity[grey])), float(np.median(intensity[white]))
+    f = 0.3 * w
+    for _ in range(10):
+        low, high = (f + g) / 2, (g + w) / 2
+        fluid = near & (intensity < low) & (intensity > 0.05 * w)
+        f = float(np.median(intensity[fluid])) if fluid.any() else f
+        low = (f + g) / 2
+        between, above = near & (intensity > low) & (intensity < high), white & (intensity > high)
+        if not (between.any() and above.any()):
+            break
+        g, w = float(np.median(intensity[between])), float(np.median(intensity[above]))
+    if not f < g < 0.97 * w:
+        raise ImageError(
+            f"typical intensities of CSF, grey and white matter are {f:.3g}, {g:.3g} and {w:.3g}; "
+            "in a T1w image each must be brighter than the one before: check the image and its brain mask"
+        )
+    return f, g, w
+
+
+def _piecewise(intensity: Floats, centres: tuple[float, float, float], surface: float) -> Floats:
+    fluid, grey, white = centres
+    knots = [fluid, (fluid + grey) / 2, grey, grey + surface * (white - grey), white]
+    return np.interp(intensity, knots, [0.0, 0.5, 1.0, 1.5, 2.0]).astype(np.float32)

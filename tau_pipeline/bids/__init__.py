@@ -1,0 +1,1 @@
+"""What comes in: the participants, images, and metadata of a raw BIDS dataset."""

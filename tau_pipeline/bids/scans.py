@@ -1,0 +1,431 @@
+"""Find the scans of a raw BIDS dataset, with their metadata, and pair each PET with a T1w.
+
+A scan is one PET file; it goes through the pipeline with one T1w. What cannot be used becomes a `Problem` of its
+participant, so that one broken file never hides the others. What the input left open and was decided here stands in
+words in ``assumptions``, and from there goes into the sidecars.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, timeline
+from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, mended_pet_metadata, name_parts, text_value
+from tau_pipeline.errors import (
+    DamagedFileError,
+    ImageError,
+    InvalidDatasetError,
+    MetadataError,
+    MissingInputError,
+    SettingError,
+    TauPipelineError,
+)
+from tau_pipeline.files import read_json
+from tau_pipeline.imaging.volume import read_shape
+from tau_pipeline.settings.configuration import Selection, unknown_name
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+IMAGE_ENDINGS = [".nii.gz", ".nii"]
+
+#: What BIDS allows as the label of an entity.
+LABEL = re.compile(r"[0-9A-Za-z+]+")
+#: Folders with other names (sub-01_old) are no participants', and the validator says so.
+PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
+
+#: Names that fMRIPrep and PETPrep know in a filter file; only t1w and pet mean something here.
+FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "dwi", "asl", "anat", "xfm")
+
+
+@dataclass(frozen=True)
+class T1w:
+    """One T1w image.
+
+    ``entities`` are those of its name, in their order (``{"sub": "01", "ses": "a"}``); ``shape`` is that of the header,
+    empty where it was not looked at.
+    """
+
+    participant: str
+    session: str | None
+    path: Path
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    entities: Mapping[str, str] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+    shape: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """The name without suffix and ending: ``sub-01_ses-a``."""
+        return "_".join(f"{name}-{label}" for name, label in self.entities.items())
+
+    @property
+    def skull_stripped(self) -> bool | None:
+        """What the sidecar says; None if it says nothing."""
+        return bool_value(self.metadata, "SkullStripped")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One PET image, its inherited metadata, and the T1w it goes with.
+
+    ``pet_metadata`` are the inherited values with known slips put right
+    (`tau_pipeline.bids.sidecars.mended_pet_metadata`). ``tracer``, ``manufacturer``, ``model`` and ``radionuclide`` are
+    taken out of them as they are spelt there, or None. ``n_frames`` counts the frames in the image. ``assumptions`` are
+    sentences.
+    """
+
+    participant: str
+    session: str | None
+    tracer: str | None
+    rec: str | None
+    run: str | None
+    pet_file: Path
+    pet_metadata: Mapping[str, Any]
+    t1w: T1w
+    entities: Mapping[str, str]
+    n_frames: int
+    manufacturer: str | None = None
+    model: str | None = None
+    radionuclide: str | None = None
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """A name for logs and error records, one of a kind in the dataset: ``sub-01_ses-a_trc-AV1451_run-1``."""
+        return "_".join(f"{name}-{label}" for name, label in self.entities.items())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a scan or participant cannot be processed: ``key`` is the stem of the file's name, or ``sub-01``."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """What there is to do for one participant.
+
+    ``t1ws`` are the T1w images to process: one for each chosen session, and those that a scan of another session
+    needs. Where only certain tracers, reconstructions or runs were asked for, only those that the scans need.
+    """
+
+    label: str
+    t1ws: tuple[T1w, ...]
+    scans: tuple[Scan, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def participant_labels(bids_dir: Path) -> tuple[str, ...]:
+    """The labels of all participants, sorted.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, no ``dataset_description.json`` in it, or no participant.
+    DamagedFileError
+        ``dataset_description.json`` is not a JSON object.
+    """
+    bids_dir = Path(bids_dir)
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    if not (bids_dir / "dataset_description.json").is_file():
+        raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
+    read_json(bids_dir / "dataset_description.json")
+    folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
+    labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
+    if not labels:
+        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there is no participant")
+    return tuple(labels)
+
+
+def find_participants(bids_dir: Path, selection: Selection | None = None) -> list[Participant]:
+    """All participants that were asked for, with their T1w images, scans and problems, sorted by label.
+
+    Parameters
+    ----------
+    bids_dir
+        Root of a raw BIDS dataset. ``derivatives``, ``sourcedata`` and every other folder beside ``sub-…`` are left
+        alone.
+    selection
+        Which files to take; None takes all.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError
+        The dataset as a whole cannot be used; see `participant_labels`.
+    InvalidDatasetError
+        The name of a file or folder is not in UTF-8.
+    SettingError
+        A participant that was asked for does not exist, or the filter file cannot be used.
+    """
+    bids_dir, selection = Path(bids_dir).absolute(), selection or Selection()
+    known = participant_labels(bids_dir)
+    for label in selection.participant_label:
+        if label not in known:
+            raise SettingError(f"there is no participant {label!r} in {bids_dir}; known: {', '.join(known)}")
+    wanted = sorted(selection.participant_label) or list(known)
+    filters = read_filters(selection.bids_filter_file)
+    layout = _index(bids_dir, wanted, everybody=len(wanted) == len(known))
+    sidecars = SidecarIndex(bids_dir, [Path(p) for p in _query(layout, ["T1w", "pet"], [".json"], {})])
+    t1w_files = _by_participant(_query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]))
+    pet_files = _by_participant(_query(layout, "pet", IMAGE_ENDINGS, filters["pet"]))
+    narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
+    return [
+        _participant(
+            _Files(
+                label,
+                bids_dir / f"sub-{label}",
+                t1w_files.get(label, []),
+                _selected(pet_files.get(label, []), selection),
+            ),
+            sidecars,
+            sessions=selection.session_label,
+            only_needed=narrowed,
+        )
+        for label in wanted
+    ]
+
+
+def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
+    """A pybids layout of the anat and pet folders alone; metadata are read later, file by file.
+
+    Reading them here would make one damaged JSON file stop the whole dataset.
+    """
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    folders = [path.name for path in bids_dir.iterdir() if path.is_dir()]
+    others = [name for name in folders if not PARTICIPANT_FOLDER.fullmatch(name)]
+    ignore = [
+        re.compile(r"/\."),
+        re.compile(r"^/sub-[^/]+(/ses-[^/]+)?/(?!(anat|pet|ses-[^/]+)(/|$))[^/.]+(/|$)"),
+    ]
+    if others:
+        ignore.append(re.compile(rf"^/({'|'.join(map(re.escape, others))})(/|$)"))
+    if not everybody:
+        ignore.append(re.compile(rf"^/sub-(?!({'|'.join(map(re.escape, labels))})(/|$))"))
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+    try:
+        return BIDSLayout(bids_dir, validate=False, indexer=indexer)
+    except UnicodeEncodeError as exc:
+        # Its database holds texts: bytes of a name that are no UTF-8 are shown as \xff.
+        found = os.fsencode(exc.object).decode("utf-8", "backslashreplace")
+        raise InvalidDatasetError(
+            f"the path {found} is not in UTF-8, as every name in a BIDS dataset must be; rename that file or folder"
+        ) from exc
+
+
+def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filters: Mapping[str, Any]) -> list[str]:
+    asked = {"suffix": suffix, "extension": endings, **filters}
+    try:
+        return sorted(layout.get(return_type="filename", **asked))
+    except (ValueError, TypeError, re.error) as exc:
+        raise SettingError(f"the filter {dict(filters)} cannot be used: {exc}") from exc
+
+
+def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The pybids filters of a ``--bids-filter-file``, for ``t1w`` and ``pet``.
+
+    As in fMRIPrep, ``null`` means that the entity is absent, ``"*"`` that it is there whatever its value, and the
+    texts ``"Query.NONE"``, ``"Query.ANY"`` and ``"Query.OPTIONAL"`` are pybids' own.
+    """
+    filters: dict[str, dict[str, Any]] = {"t1w": {}, "pet": {}}
+    if path is None:
+        return filters
+    from bids.layout import Query
+
+    special = {None: Query.NONE, "*": Query.ANY} | {f"Query.{q.name}": q for q in Query}
+    for name, wanted in read_json(path).items():
+        if name not in FILTER_NAMES:
+            raise SettingError(f"{path}: {unknown_name('filter', name, filters)}")
+        if not isinstance(wanted, dict):
+            raise SettingError(f"{path}: the filter {name!r} is {wanted!r}; an object {{...}} is needed")
+        if name in filters:
+            filters[name] = {
+                key: special.get(value, value) if isinstance(value, str | None) else value
+                for key, value in wanted.items()
+            }
+    return filters
+
+
+def _by_participant(files: list[str]) -> dict[str, list[Path]]:
+    """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in map(Path, files):
+        label = _folder_labels(path).get("sub")
+        if label is None:
+            continue  # beside the participants' folders, where BIDS has no images
+        own = found.setdefault(label, {})
+        stem = path.name.split(".", 1)[0]
+        if stem not in own or path.name.endswith(".gz"):
+            own[stem] = path
+    return {label: list(own.values()) for label, own in found.items()}
+
+
+def _folder_labels(path: Path) -> dict[str, str]:
+    """The participant, and the session if any, that a file's folders say; folders above the dataset do not count."""
+    labels: dict[str, str] = {}
+    for folder in path.parents:
+        name, _, label = folder.name.partition("-")
+        if name in ("sub", "ses"):
+            labels[name] = label
+        if name == "sub":
+            break
+    return labels
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """The entities of an image's name, which must be at home in its folder.
+
+    Raises
+    ------
+    MetadataError
+        Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
+        Or a label holds what BIDS does not allow in one, so that no output could be named after it.
+    """
+    entities, _ = name_parts(path)
+    for name, label in entities.items():
+        if not LABEL.fullmatch(label):
+            raise MetadataError(
+                f"{path} has the label {label!r} for {name}; expected: letters and digits; rename the file"
+            )
+    for name, label in _folder_labels(path).items():
+        if entities.get(name) != label:
+            raise MetadataError(
+                f"{path} lies in a folder of {name}-{label} but its name says otherwise; mend one of them"
+            )
+    return entities
+
+
+def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
+    def fits(path: Path) -> bool:
+        entities = name_parts(path)[0]
+        wanted = (("ses", selection.session_label), ("trc", selection.tracer_label), ("rec", selection.rec_label))
+        runs = {run.lstrip("0") for run in selection.run_label}
+        return all(not labels or entities.get(name) in labels for name, labels in wanted) and (
+            not runs or entities.get("run", "-").lstrip("0") in runs
+        )
+
+    return [path for path in pet_files if fits(path)]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The image files of one participant that were asked for."""
+
+    label: str
+    folder: Path
+    t1ws: list[Path]
+    pets: list[Path]
+
+
+def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, ...], only_needed: bool) -> Participant:
+    def asked(session: str | None) -> bool:
+        """Whether the T1w of a session is to be processed for its own sake, not for a PET."""
+        return not only_needed and (not sessions or session is None or session in sessions)
+
+    t1ws, broken = _chosen_t1ws(files.t1ws, sidecars)
+    problems = [problem for ses, problem in broken.items() if asked(ses)]
+    sessions_in_order = timeline(files.folder) if files.pets else Timeline()
+    scans: list[Scan] = []
+    for pet_file in files.pets:
+        try:
+            scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, sessions_in_order), sidecars))
+        except TauPipelineError as exc:
+            problems.append(Problem(_stem(pet_file), str(exc)))
+    if not files.t1ws and not files.pets and not only_needed:
+        problems.append(Problem(f"sub-{files.label}", "there is neither a T1w nor a PET, so nothing can be done"))
+    wanted = {scan.t1w.path for scan in scans}
+    wanted |= {t1w.path for ses, t1w in t1ws.items() if asked(ses)}
+    needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)
+    return Participant(files.label, needed, tuple(scans), tuple(problems))
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0]
+
+
+def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | None, T1w], dict[str | None, Problem]]:
+    """One T1w for each session, and the problem of each session whose T1w cannot be used."""
+    by_session: dict[str | None, list[Path]] = {}
+    for path in files:
+        by_session.setdefault(name_parts(path)[0].get("ses"), []).append(path)
+    t1ws: dict[str | None, T1w] = {}
+    broken: dict[str | None, Problem] = {}
+    for session, candidates in by_session.items():
+        path, assumptions = choose_t1w(candidates)
+        try:
+            t1ws[session] = _t1w(path, assumptions, sidecars)
+        except TauPipelineError as exc:
+            broken[session] = Problem(_stem(path), str(exc))
+    return t1ws, broken
+
+
+def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
+    shape = read_shape(path)
+    if len(shape) > 3:
+        raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
+    entities = _entities(path)
+    metadata = sidecars.metadata(path)
+    known = (*_if_simulated(metadata, "T1w"), *assumptions)
+    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, known, shape)
+    # Asked for here, so that a wrong type is found before anything is computed.
+    _ = t1w.skull_stripped
+    return t1w
+
+
+def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """A sentence on an image whose sidecar calls it simulated, so that every result of it says so too."""
+    if metadata.get("Simulated") is not True:
+        return ()
+    return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
+
+
+def _t1w_of(
+    pet_file: Path,
+    t1ws: Mapping[str | None, T1w],
+    broken: Mapping[str | None, Problem],
+    sessions: Timeline,
+) -> tuple[T1w, tuple[str, ...]]:
+    session = name_parts(pet_file)[0].get("ses")
+    if not t1ws and not broken:
+        raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
+    chosen, assumptions = nearest_session(session, [*t1ws, *broken], sessions)
+    if chosen in broken:
+        raise DamagedFileError(f"its T1w cannot be used: {broken[chosen].message}")
+    return t1ws[chosen], assumptions
+
+
+def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
+    entities = _entities(pet_file)
+    # From the header: cheap, and it finds files that are empty, cut off or no images.
+    n_frames = math.prod(read_shape(pet_file)[3:])
+    metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
+    t1w, about_t1w = paired
+    return Scan(
+        participant=entities["sub"],
+        session=entities.get("ses"),
+        tracer=text_value(metadata, "TracerName"),
+        rec=entities.get("rec"),
+        run=entities.get("run"),
+        pet_file=pet_file,
+        pet_metadata=metadata,
+        t1w=t1w,
+        entities=entities,
+        n_frames=n_frames,
+        manufacturer=text_value(metadata, "Manufacturer"),
+        model=text_value(metadata, "ManufacturersModelName"),
+        radionuclide=text_value(metadata, "TracerRadionuclide"),
+        assumptions=(*_if_simulated(metadata, "PET"), *about_t1w, *t1w.assumptions, *mended),
+    )

@@ -1,0 +1,171 @@
+"""Ask the official BIDS validator, and put its answer into plain sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline.errors import MissingInputError, TauPipelineError
+
+PROGRAM = "bids-validator-deno"
+
+#: How many of the missing keys a sentence names.
+SHOWN_KEYS = 6
+
+#: The validator's codes in words; a code that is not here is printed as it is.
+IN_WORDS = {
+    "EMPTY_FILE": "a file is empty",
+    "FILE_READ": "a file cannot be read",
+    "GZIP_HEADER_DATA_MISSING_OR_MISMATCHED": "a compressed file's header is not complete",
+    "JSON_INVALID": "a file is not valid JSON",
+    "JSON_KEY_REQUIRED": "a JSON file lacks the key {key}",
+    "JSON_SCHEMA_VALIDATION_ERROR": "the value of {key} in a JSON file has the wrong type or form",
+    "MISSING_DATASET_DESCRIPTION": "there is no dataset_description.json",
+    "NIFTI_HEADER_UNREADABLE": "the header of an image cannot be read",
+    "NOT_INCLUDED": "a file or folder has a name that BIDS does not know",
+    "PARTICIPANT_ID_MISMATCH": "participants.tsv does not list the participants that have a folder",
+    "PET_FRAME_CONSISTENCY": "FrameTimesStart and FrameDuration differ in length",
+    "PET_FRAME_CONSISTENCY_FRAME_DURATION": "FrameDuration has not one value for each frame of the image",
+    "PET_FRAME_CONSISTENCY_FRAME_TIMES_START": "FrameTimesStart has not one value for each frame of the image",
+    "SIDECAR_KEY_REQUIRED": "a sidecar lacks the key {key}",
+    "T1W_FILE_WITH_TOO_MANY_DIMENSIONS": "a T1w has more than three dimensions",
+}
+
+
+class ValidatorError(TauPipelineError, RuntimeError):
+    """The validator is not installed, did not finish, or gave no answer that can be read."""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What the validator found: one sentence for each kind of finding, with the number of files and one example.
+
+    ``errors`` concern the dataset as a whole. ``participant_errors`` lie in the folder of one participant, by label:
+    they are no reason to stop the others. ``warnings`` come from anywhere.
+    """
+
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    participant_errors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        """Whether there are no errors of either kind."""
+        return not self.errors and not self.participant_errors
+
+
+def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport:
+    """Run the official validator on a raw or derivative dataset; the dataset's own description says which it is.
+
+    Keys that BIDS requires of a PET's sidecar count as warnings where they are missing: `tau_pipeline.bids.scans` asks for
+    those that the job needs, scan by scan, and the others change nothing.
+
+    Raises
+    ------
+    MissingInputError
+        The dataset is not a folder.
+    ValidatorError
+        The validator is missing, took longer than ``timeout_s``, or failed.
+    """
+    dataset_dir = Path(dataset_dir)
+    if not dataset_dir.is_dir():
+        raise MissingInputError(f"{dataset_dir} is not a folder; give the root of a BIDS dataset")
+    return summarise(_run(validator_program(), dataset_dir, timeout_s))
+
+
+def validator_program() -> Path:
+    """The validator's executable: beside the running Python, else on the PATH."""
+    beside = Path(sys.executable).parent / PROGRAM
+    found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
+    if found is None:
+        raise ValidatorError(
+            f"{PROGRAM} is not installed; install it with pip install {PROGRAM}, or pass --skip-bids-validation"
+        )
+    return Path(found)
+
+
+def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
+    command = [str(program), str(dataset_dir), "--format", "json"]
+    try:
+        # The validator's runtime keeps a cache, by default in the home folder, where this program writes nothing.
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+                env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": cache},
+            )
+    except subprocess.TimeoutExpired:
+        raise ValidatorError(
+            f"{PROGRAM} did not finish within {timeout_s:g} s on {dataset_dir}; pass --skip-bids-validation to go on"
+        ) from None
+    except OSError as exc:
+        raise ValidatorError(f"{program} cannot be run ({exc}); pass --skip-bids-validation to go on") from exc
+    try:
+        issues = json.loads(done.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError) as exc:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValidatorError(
+            f"{PROGRAM} failed on {dataset_dir} ({last}); pass --skip-bids-validation to go on"
+        ) from exc
+    return list(issues)
+
+
+def summarise(issues: Iterable[Mapping[str, Any]]) -> ValidationReport:
+    """Group the validator's issues: missing keys that nothing depends on into one sentence each, the rest by kind."""
+    required: list[Mapping[str, Any]] = []
+    recommended: list[Mapping[str, Any]] = []
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for issue in issues:
+        code, severity = str(issue.get("code", "")), str(issue.get("severity", ""))
+        if code == "SIDECAR_KEY_REQUIRED" and str(issue.get("rule", "")).startswith("rules.sidecars.pet."):
+            required.append(issue)
+        elif code.endswith("_KEY_RECOMMENDED"):
+            recommended.append(issue)
+        elif severity in ("error", "warning"):
+            label = _participant(issue) if severity == "error" else ""
+            groups.setdefault((severity, label, code, str(issue.get("subCode", ""))), []).append(issue)
+    errors: dict[str, list[str]] = {}
+    warnings = _about_keys(
+        "PET sidecars lack required keys, of which only a dynamic PET's frame times matter", required
+    )
+    warnings += _about_keys("JSON files lack recommended keys", recommended)
+    for (severity, label, code, key), group in sorted(groups.items()):
+        (warnings if severity == "warning" else errors.setdefault(label, [])).append(_sentence(code, key, group))
+    of_dataset = tuple(errors.pop("", []))
+    return ValidationReport(of_dataset, tuple(warnings), {label: tuple(found) for label, found in errors.items()})
+
+
+def _participant(issue: Mapping[str, Any]) -> str:
+    found = re.match(r"/sub-([^/]+)/", str(issue.get("location", "")))
+    return found.group(1) if found else ""
+
+
+def _about_keys(start: str, issues: list[Mapping[str, Any]]) -> list[str]:
+    if not issues:
+        return []
+    keys = sorted({str(issue.get("subCode", "")) for issue in issues})
+    further = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return [f"{start}: {', '.join(keys[:SHOWN_KEYS])}{further} ({_where(issues)})"]
+
+
+def _sentence(code: str, key: str, group: list[Mapping[str, Any]]) -> str:
+    words = IN_WORDS.get(code, f"{code} {{key}}".strip()).format(key=key).strip()
+    return f"{words} ({_where(group)})"
+
+
+def _where(issues: list[Mapping[str, Any]]) -> str:
+    files = list(dict.fromkeys(str(issue.get("location", "")).lstrip("/") for issue in issues))
+    first = files[0] or "the dataset itself"
+    return first if len(files) == 1 else f"{len(files)} files, for example {first}"

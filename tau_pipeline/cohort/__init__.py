@@ -1,0 +1,1 @@
+"""Many scans: standardization by manufacturer, tables, harmonization, and standardized maps."""

@@ -1,0 +1,160 @@
+"""SUVR maps standardised by manufacturer: images beside the SUVR maps, made only where something has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
+from tau_pipeline.cohort.tables import FoundScan, fit_of
+from tau_pipeline.derivatives.names import bids_uri, sidecar_path
+from tau_pipeline.errors import DamagedFileError, TauPipelineError
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.imaging.volume import image_like, load_volume, require_same_grid, save_volume
+
+#: Keys of the SUVR map's sidecar that hold for the standardised map too.
+KEPT = (
+    *("SpatialReference", "ReferenceRegion", "InjectionStart", "FrameTimesStart", "FrameDuration", "TracerName"),
+    *("TracerRadionuclide", "Manufacturer", "ManufacturersModelName", "EffectiveFWHM", "SoftwareName"),
+    *("SoftwareVersion", "SettingsHash", "Assumptions"),
+)
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """A map to write: from which SUVR, in which brain, by which fit."""
+
+    scan: FoundScan
+    mask_file: Path
+    target: Path
+    sidecar: dict[str, Any]
+    fit: Standardization
+
+
+def map_path(scan: FoundScan) -> Path:
+    """Where the standardised map of a scan goes: ``desc-std``; for a further reference region ``desc-std<Region>``."""
+    name = scan.suvr_file.name
+    for desc, standard in (("_desc-suvr", "_desc-std"), ("_desc-synthSUVR", "_desc-synthStd")):
+        name = name.replace(desc, standard, 1)
+    return scan.suvr_file.with_name(name)
+
+
+def plan_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization], output_dir: Path) -> list[MapPlan]:
+    """The maps that are missing or out of date. Scans without a fit, or whose SUVR map is not there, have none.
+
+    A map is up to date if it was made after its SUVR map, with the same mean, standard deviation and participants.
+    """
+    plans = []
+    for scan in scans:
+        fit = fit_of(fits, scan)
+        if fit is None or not scan.suvr_file.is_file():
+            continue
+        plan = _plan(scan, fit, output_dir)
+        if not _up_to_date(plan):
+            plans.append(plan)
+    return plans
+
+
+def stale_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization]) -> list[Path]:
+    """Maps of an earlier fit whose scans have no fit any more."""
+    return [map_path(scan) for scan in scans if fit_of(fits, scan) is None and map_path(scan).is_file()]
+
+
+def _plan(scan: FoundScan, fit: Standardization, output_dir: Path) -> MapPlan:
+    group = fit.group_of(scan.manufacturer)
+    kept = {name: scan.sidecar[name] for name in KEPT if name in scan.sidecar}
+    mask_file = _mask_of(scan, output_dir)
+    sidecar = {
+        **kept,
+        "Description": f"SUVR of {scan.source} PET standardised by manufacturer: mean 0 and standard deviation 1 over "
+        "the brain voxels of the participants that were fitted",
+        "Units": "arbitrary",
+        "SkullStripped": True,
+        "Sources": [bids_uri(scan.suvr_file, output_dir, ""), bids_uri(mask_file, output_dir, "")],
+        "Background": BACKGROUND,
+        "StandardizationMean": group.mean,
+        "StandardizationStandardDeviation": group.sd,
+        "StandardizationParticipants": len(group.participants),
+        "StandardizationHash": fit.hash,
+    }
+    return MapPlan(scan, mask_file, map_path(scan), sidecar, fit)
+
+
+def _mask_of(scan: FoundScan, output_dir: Path) -> Path:
+    """The brain mask of the T1w on whose grid the map is; the sidecar names the T1w.
+
+    Raises
+    ------
+    DamagedFileError
+        It does not.
+    """
+    uri = str(scan.sidecar.get("SpatialReference", ""))
+    if not uri.startswith("bids::") or "_desc-preproc_T1w" not in uri:
+        raise DamagedFileError(f"the sidecar of {scan.suvr_file} does not name its T1w (SpatialReference: {uri!r})")
+    return output_dir / uri.removeprefix("bids::").replace("_desc-preproc_T1w", "_desc-brain_mask")
+
+
+def _up_to_date(plan: MapPlan) -> bool:
+    sidecar = sidecar_path(plan.target)
+    if not (plan.target.is_file() and sidecar.is_file()):
+        return False
+    if plan.target.stat().st_mtime_ns < plan.scan.suvr_file.stat().st_mtime_ns:
+        return False
+    try:
+        made = read_json(sidecar)
+    except TauPipelineError:
+        return False
+    return all(made.get(name) == value for name, value in plan.sidecar.items() if name != "StandardizationHash")
+
+
+def write_maps(
+    plans: Sequence[MapPlan], processes: int, tell: Callable[[], Any] = lambda: None
+) -> dict[str, TauPipelineError]:
+    """Write the maps, several at a time; returns why scans failed, by the stem of their name.
+
+    Parameters
+    ----------
+    plans
+        As `plan_maps` gives them.
+    processes
+        How many at a time.
+    tell
+        Called after each.
+    """
+
+    def write(plan: MapPlan) -> tuple[str, TauPipelineError | None]:
+        try:
+            write_map(plan)
+        except TauPipelineError as exc:
+            return plan.scan.scan, exc
+        finally:
+            tell()
+        return plan.scan.scan, None
+
+    # Threads: nearly all of the time goes into gzip, which lets others run.
+    with ThreadPoolExecutor(processes) as pool:
+        return {scan: exc for scan, exc in pool.map(write, plans) if exc is not None}
+
+
+def write_map(plan: MapPlan) -> Path:
+    """Standardise one SUVR map inside its brain mask; `BACKGROUND` outside, and where SUVR has no value.
+
+    Raises
+    ------
+    TauPipelineError
+        An image cannot be read or is on another grid, or the map cannot be written.
+    """
+    suvr, mask = load_volume(plan.scan.suvr_file, ndim=3), load_volume(plan.mask_file, ndim=3)
+    require_same_grid(suvr=suvr, brain_mask=mask)
+    values = np.asanyarray(suvr.dataobj).astype(np.float32)
+    inside = (np.asanyarray(mask.dataobj) > 0) & np.isfinite(values)
+    z = plan.fit.apply(values, plan.scan.manufacturer, inside)
+    save_volume(image_like(z, suvr), plan.target)
+    # After the image: if the run ends in between, the old sidecar tells that the map is to be made again.
+    write_json(plan.sidecar, sidecar_path(plan.target))
+    return plan.target

@@ -1,0 +1,505 @@
+"""Tables of a cohort: region tables stacked, joined with who the participants are, standardised by manufacturer.
+
+Everything is read from the tables and sidecars that the participant and synthesis levels wrote; no image is opened.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.cohort.standardize import ScanMoments, Standardization, common_name, fit_standardization
+from tau_pipeline.derivatives.read import column_name, read_regions, read_suvr_sidecar
+from tau_pipeline.derivatives.status import ScanStatus
+from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
+from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError, shown
+from tau_pipeline.files import read_tsv
+from tau_pipeline.measures.quality import PERCENTILES
+from tau_pipeline.measures.regions import COLUMNS
+from tau_pipeline.pet.frames import tracer_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What joins a row to a person; spellings that datasets use for each, most telling first.
+DEMOGRAPHICS = {
+    "age": ("age", "age_at_scan", "age_years", "ageatscan"),
+    "sex": ("sex", "gender", "ptgender"),
+    "diagnosis": ("diagnosis", "dx", "diag", "clinical_diagnosis", "dx_bl", "dx_group", "group"),
+}
+SOURCES = {"suvr": "measured", "synthSUVR": "synthetic"}
+#: Figures of a scan in which it is compared with the cohort, and the columns that say how far off it is.
+OUTLIERS = {
+    "mask_volume_ml": "mask_volume_outlier",
+    "registration_nmi": "registration_outlier",
+    "reference_value": "reference_value_outlier",
+    "noise": "noise_outlier",
+    "cortex_p90": "cortex_p90_outlier",
+}
+STATUS_COLUMNS = (
+    *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
+    *("age", "sex", "diagnosis", "state", "reason", "mask_volume_ml", "registration_nmi", "motion_mm"),
+    *("reference_value", "reference_volume_ml", "noise", "effective_fwhm_mm", "brain_mean", "brain_sd"),
+    *("cortex_p75", "cortex_p90", "cortex_p99", "cortex_p75_z", "cortex_p90_z", "cortex_p99_z"),
+    *("n_assumptions", "minutes", *OUTLIERS.values()),
+)
+_TEXTS = (
+    *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
+    *("sex", "diagnosis", "state", "reason"),
+)
+LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis")
+WIDE_KEYS = (
+    *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
+    *("age", "sex", "diagnosis"),
+)
+
+
+@dataclass(frozen=True)
+class FoundScan:
+    """One SUVR map's table and sidecar: a scan, measured or synthetic, by one reference region.
+
+    ``scan`` is the stem of its names; ``rank`` 0 for the first reference region of the scan.
+    """
+
+    scan: str
+    source: str
+    reference_region: str
+    rank: int
+    rows: pd.DataFrame
+    sidecar: Mapping[str, Any]
+    suvr_file: Path
+
+    @property
+    def participant_id(self) -> str:
+        """With ``sub-``."""
+        return self.scan.split("_", 1)[0]
+
+    @property
+    def key(self) -> str:
+        """Name of the scan in the cohort's tables."""
+        return f"{self.scan}_pet"
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Tracer, by its common name, and reference region: SUVR of different kinds cannot be compared."""
+        stated = _stated(self.sidecar.get("TracerName")) or ""
+        return tracer_name(stated) or stated, self.reference_region
+
+    @property
+    def manufacturer(self) -> str | None:
+        """As the sidecar spells it."""
+        return _stated(self.sidecar.get("Manufacturer"))
+
+    def moments(self) -> ScanMoments:
+        """Its first two moments over the brain.
+
+        Raises
+        ------
+        DamagedFileError
+            The sidecar does not have them, or not as numbers.
+        """
+        stated: list[Any] = [self.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
+        try:
+            mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])
+            mean_square = sd**2 + mean**2
+        except (TypeError, ValueError, OverflowError):
+            mean_square = math.nan
+        if not math.isfinite(mean_square):
+            raise DamagedFileError(
+                f"the sidecar of {self.suvr_file} has BrainMean, BrainStandardDeviation and BrainVoxels "
+                f"{', '.join(map(shown, stated))}; expected: three numbers; run the participant level again for "
+                f"{self.participant_id}"
+            )
+        tracer, region = self.kind
+        return ScanMoments(self.participant_id, self.manufacturer, mean, mean_square, n_voxels, tracer, region)
+
+
+def _stated(value: Any) -> Any:
+    return None if value in (None, "", "n/a") else value
+
+
+def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
+    """Every scan of the derivatives that has a region table, sorted by name, source and order of reference regions.
+
+    Raises
+    ------
+    DamagedFileError
+        A table or sidecar cannot be read, lacks a column, or holds what the cohort's tables cannot take.
+    MissingInputError
+        A table has no map's sidecar beside it.
+    """
+    tables = sorted(path for path in Path(output_dir).glob("sub-*/**/pet/*_rois.tsv") if not path.name.startswith("."))
+    found: list[FoundScan] = []
+    for path in tables:
+        match = re.fullmatch(r"(.+)_desc-(suvr|synthSUVR)_rois\.tsv", path.name)
+        if match is None:
+            continue
+        stem, desc = match.groups()
+        table = read_regions(path)
+        for rank, (region, rows) in enumerate(table.groupby("reference_region", sort=False)):
+            suvr_file = path.with_name(f"{stem}_space-T1w_desc-{desc}{region if rank else ''}_pet.nii.gz")
+            sidecar = read_suvr_sidecar(suvr_file.with_name(suvr_file.name.removesuffix(".nii.gz") + ".json"))
+            found.append(FoundScan(stem, SOURCES[desc], str(region), rank, rows, sidecar, suvr_file))
+    return found
+
+
+def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -> list[FoundScan]:
+    """Leave out scans whose last run failed: their files are those of an earlier run, with other settings or models."""
+    failed = {(status.stem, status.source) for status in statuses.values() if status.state == "failed"}
+    return [scan for scan in scans if (scan.scan, scan.source) not in failed]
+
+
+# --- who the participants are -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demographics:
+    """Age, sex and diagnosis (the names in `DEMOGRAPHICS`) as far as the dataset's tables tell.
+
+    ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
+    not there.
+    """
+
+    of_participant: Mapping[str, Mapping[str, Any]]
+    of_session: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    def of(self, participant_id: str, session_id: str | None) -> dict[str, Any]:
+        """What is known for one scan: the session's own values before the participant's; the rest is missing."""
+        general = self.of_participant.get(participant_id, {})
+        own = self.of_session.get((participant_id, session_id or ""), {})
+        return {**dict.fromkeys(DEMOGRAPHICS), **general, **own}
+
+
+def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
+    """Age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
+
+    Parameters
+    ----------
+    bids_dir
+        The raw dataset.
+    diagnosis_column
+        Its name in these tables; None takes the first of `DEMOGRAPHICS` that is there.
+
+    Raises
+    ------
+    SettingError
+        ``diagnosis_column`` is in none of the tables.
+    DamagedFileError
+        A table cannot be read or has no ``participant_id`` or ``session_id``.
+    """
+    root = Path(bids_dir)
+    wanted = {**DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else DEMOGRAPHICS
+    of_participant: dict[str, dict[str, Any]] = {}
+    of_session: dict[tuple[str, str], dict[str, Any]] = {}
+    columns: set[str] = set()
+    if (root / "participants.tsv").is_file():
+        table = _with_key(root / "participants.tsv", "participant_id", "sub-")
+        columns |= set(table.columns)
+        of_participant = dict(zip(table["participant_id"], _picked(table, wanted), strict=True))
+    for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
+        table = _with_key(path, "session_id", "ses-")
+        columns |= set(table.columns)
+        keys = [(path.parent.name, session) for session in table["session_id"]]
+        of_session |= dict(zip(keys, _picked(table, wanted), strict=True))
+    if diagnosis_column and diagnosis_column.lower() not in {name.lower() for name in columns}:
+        raise SettingError(
+            f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
+            f"there are: {', '.join(sorted(columns)) or 'none'}"
+        )
+    return Demographics(of_participant, of_session)
+
+
+def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
+    table = read_tsv(path, [key]).dropna(axis=0, how="all")
+    if key not in table.columns:
+        raise DamagedFileError(f"{path} has no column {key}; mend the table")
+    table[key] = [prefix + str(value).removeprefix(prefix) for value in table[key]]
+    return table
+
+
+def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
+    """For each row its values of `DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
+    import pandas as pd
+
+    by_name = {str(name).lower(): name for name in table.columns}
+    picked: dict[str, Any] = {}
+    for name, spellings in wanted.items():
+        own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
+        if own is not None:
+            # As text first: pandas does not take whole numbers that are longer than a float for numbers.
+            ages = pd.to_numeric(table[own].astype("string"), errors="coerce") if name == "age" else None
+            picked[name] = table[own] if ages is None else ages.where(abs(ages) < math.inf)
+    rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
+    return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
+
+
+# --- standardisation ----------------------------------------------------------------------------------------------
+
+
+def fit_cohort(
+    scans: Iterable[FoundScan], participants: Sequence[str] | None, min_participants: int, unknown: Any
+) -> list[Standardization]:
+    """One fit for each tracer and reference region, on measured scans.
+
+    Parameters
+    ----------
+    scans
+        All scans; synthetic ones are passed over.
+    participants, min_participants, unknown
+        As in `tau_pipeline.cohort.standardize.fit_standardization`. Participants need not have a scan of every kind.
+
+    Raises
+    ------
+    UnknownNameError, SettingError
+        As there; the message names the tracer and the reference region.
+    """
+    by_kind: dict[tuple[str, str], list[ScanMoments]] = {}
+    for scan in scans:
+        if scan.source == "measured":
+            by_kind.setdefault(scan.kind, []).append(scan.moments())
+    fits = []
+    for (tracer, region), moments in sorted(by_kind.items()):
+        chosen = None
+        if participants is not None:
+            here = {scan.participant.removeprefix("sub-") for scan in moments}
+            chosen = [label for label in participants if label.removeprefix("sub-") in here]
+        what = f"tracer {tracer or 'not stated'}, reference region {region}"
+        try:
+            fits.append(fit_standardization(moments, chosen, min_participants=min_participants, unknown=unknown))
+        except (UnknownNameError, SettingError) as exc:
+            raise type(exc)(f"{what}: {exc}") from exc
+    return fits
+
+
+def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization | None:
+    """The fit for a scan's tracer and reference region that knows its manufacturer, or None."""
+    for fit in fits:
+        if (fit.tracer, fit.reference_region) == scan.kind:
+            try:
+                fit.group_of(scan.manufacturer)
+            except UnknownNameError:
+                return None
+            return fit
+    return None
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
+    """All region tables stacked, a row a region: `LONG_COLUMNS`.
+
+    Where synthetic scans are among them, `tau_pipeline.derivatives.synthetic.UNCERTAINTY_COLUMNS` follow, empty for measured
+    ones.
+
+    ``suvr_z`` is filled where there is a fit, and a manufacturer has one name whatever the spelling in the sidecars.
+    """
+    import pandas as pd
+
+    if not scans:
+        return pd.DataFrame(columns=list(LONG_COLUMNS))
+    table = pd.concat([scan.rows for scan in scans], ignore_index=True)
+    lengths = [len(scan.rows) for scan in scans]
+    table["suvr_z"] = np.concatenate([_standardised(scan, fit_of(fits, scan)) for scan in scans])
+    sessions = [scan.rows["session_id"].iloc[0] for scan in scans]
+    who = pd.DataFrame(
+        [
+            {
+                "scan": scan.key,
+                "manufacturer": common_name(scan.manufacturer),
+                **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
+            }
+            for scan, ses in zip(scans, sessions, strict=True)
+        ]
+    )
+    table[list(who.columns)] = who.loc[np.repeat(np.arange(len(scans)), lengths)].to_numpy()
+    table["age"] = pd.to_numeric(table["age"])
+    for name in ("index", "n_voxels"):
+        table[name] = table[name].astype("Int64")
+    return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
+
+
+def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.float64]:
+    values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
+    return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.manufacturer)
+
+
+def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """One row a scan and reference region: `WIDE_KEYS`, then the mean SUVR of each region, then its ``_z``.
+
+    Parameters
+    ----------
+    table
+        As `long_table` gives it.
+    values
+        Columns of it to spread, with what is put behind the names: default ``suvr_mean`` as it is, ``suvr_z`` as
+        ``_z``.
+    """
+    import pandas as pd
+
+    if table.empty:
+        return pd.DataFrame(columns=list(WIDE_KEYS))
+    values = values or {"suvr_mean": "", "suvr_z": "_z"}
+    columns = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
+    key = ["scan", "source", "reference_region"]
+    order = list(dict.fromkeys(columns))
+    keyed = table.assign(column=columns)
+    firsts = keyed.drop_duplicates(key).set_index(key)
+    parts = [firsts[[name for name in WIDE_KEYS if name not in key]]]
+    for value, ending in values.items():
+        spread = keyed.pivot(index=key, columns="column", values=value)[order]
+        parts.append(spread.add_suffix(ending) if ending else spread)
+    wide = pd.concat(parts, axis=1).loc[firsts.index].reset_index()
+    return wide[[*WIDE_KEYS, *(name for name in wide.columns if name not in WIDE_KEYS)]]
+
+
+def status_table(
+    scans: Sequence[FoundScan],
+    statuses: Mapping[str, ScanStatus],
+    fits: Sequence[Standardization],
+    demographics: Demographics,
+) -> pd.DataFrame:
+    """A row for every scan that was asked for or is there: `STATUS_COLUMNS`.
+
+    Figures are those of the scan's first reference region. ``…_outlier`` columns are z-scores among the done scans of
+    the same tracer, reference region and source; missing for fewer than three.
+    """
+    import pandas as pd
+
+    by_stem = {(scan.scan, scan.source): scan for scan in scans if scan.rank == 0}
+    rows, told = [], set()
+    for key, status in statuses.items():
+        scan = by_stem.get((status.stem, status.source))
+        told.add((status.stem, status.source))
+        rows.append(_asked_row(key, status, scan, fits))
+    rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in told]
+    rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
+    table = pd.DataFrame(rows, columns=list(STATUS_COLUMNS)).sort_values(["scan", "source"], ignore_index=True)
+    table[list(_TEXTS)] = table[list(_TEXTS)].astype("string")
+    numbers = [name for name in STATUS_COLUMNS if name not in _TEXTS]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    return _with_outliers(table)
+
+
+def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Sequence[Standardization]) -> dict[str, Any]:
+    said = {
+        "participant_id": f"sub-{status.participant}",
+        "session_id": f"ses-{status.session}" if status.session else None,
+        "tracer": status.tracer,
+        "manufacturer": common_name(status.manufacturer),
+        "model": status.model,
+        "source": status.source,
+    }
+    gone = status.state == "done" and scan is None
+    state = "failed" if gone else status.state
+    reason = "its table is not there any more; run its participant again" if gone else status.reason
+    own = _found_row(scan, fits) if scan is not None and state == "done" else {}
+    # Both kinds of scan of one session have one name in the cohort's tables; the source tells them apart.
+    name = key if status.source == "measured" else f"{status.stem}_pet"
+    return {**said, **own, "scan": name, "state": state, "reason": reason or None, "minutes": status.minutes}
+
+
+def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, Any]:
+    side, fit = scan.sidecar, fit_of(fits, scan)
+    session = next((part for part in scan.scan.split("_") if part.startswith("ses-")), None)
+    motion = side.get("FrameMotion")
+    row = {
+        "scan": scan.key,
+        "participant_id": scan.participant_id,
+        "session_id": session,
+        "tracer": _stated(side.get("TracerName")),
+        "manufacturer": common_name(scan.manufacturer),
+        "model": _stated(side.get("ManufacturersModelName")),
+        "source": scan.source,
+        "reference_region": scan.reference_region,
+        "state": "done",
+        "mask_volume_ml": _scaled(side.get("BrainVolume"), 1e-3),
+        "registration_nmi": _stated(side.get("RegistrationMetric")),
+        "motion_mm": max(motion) if isinstance(motion, list) and motion else None,
+        "reference_value": _stated(side.get("ReferenceValue")),
+        "reference_volume_ml": _scaled(side.get("ReferenceRegionVolume"), 1e-3),
+        "noise": side.get("Noise"),
+        "effective_fwhm_mm": _stated(side.get("EffectiveFWHM")),
+        "brain_mean": side.get("BrainMean"),
+        "brain_sd": side.get("BrainStandardDeviation"),
+        "n_assumptions": len(side.get("Assumptions") or ()),
+    }
+    percentiles = side.get("CorticalPercentiles") or {}
+    for percent in PERCENTILES:
+        value = percentiles.get(str(percent))
+        row[f"cortex_p{percent}"] = value
+        # Standardising keeps the order of voxels, so the percentile of z is the z of the percentile.
+        row[f"cortex_p{percent}_z"] = (
+            fit.apply(float(value), scan.manufacturer) if fit is not None and value is not None else None
+        )
+    return row
+
+
+def _scaled(value: Any, factor: float) -> float | None:
+    return float(value) * factor if isinstance(value, int | float) else None
+
+
+def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
+    tracers = table["tracer"].map(lambda name: tracer_name(name) or name, na_action="ignore")
+    done = table["state"] == "done"
+    groups = table[done].groupby([tracers[done], "reference_region", "source"], dropna=False)
+    for column, outlier in OUTLIERS.items():
+        values = groups[column]
+        sd, n = values.transform("std"), values.transform("count")
+        z = (table[column] - values.transform("mean")) / sd
+        table[outlier] = z.where((n >= 3) & (sd > 0))
+    return table
+
+
+# --- tests --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """A one-way analysis of variance: F, p, and the size of each group. F and p are NaN without two groups."""
+
+    f: float
+    p: float
+    n: dict[str, int]
+
+
+def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
+    """Whether a figure differs between groups: one-way ANOVA (`scipy.stats.f_oneway`).
+
+    Parameters
+    ----------
+    table
+        A row a scan.
+    column, by
+        The figure, and the column that names the groups. Rows without either do not count, groups of one neither.
+        Where the figure does not vary within any group there is nothing to compare with: NaN.
+    """
+    from scipy import stats
+
+    rows = table[[column, by]].dropna()
+    groups = {str(name): own[column].to_numpy(float) for name, own in rows.groupby(by) if len(own) > 1}
+    n = {name: len(values) for name, values in groups.items()}
+    if len(groups) < 2 or all(np.ptp(values) == 0 for values in groups.values()):
+        return OneWay(float("nan"), float("nan"), n)
+    found = stats.f_oneway(*groups.values())
+    return OneWay(float(found.statistic), float(found.pvalue), n)
+
+
+def require_scans(scans: Sequence[FoundScan], output_dir: Path) -> None:
+    """Refuse derivatives without a single region table.
+
+    Raises
+    ------
+    MissingInputError
+        With what to do.
+    """
+    if not scans:
+        raise MissingInputError(f"{output_dir} holds no region table (sub-*/**/pet/*_rois.tsv); run participant first")

@@ -1,0 +1,156 @@
+"""A scan's region table and sidecar, read back for the cohort's tables.
+
+Files of results are sometimes opened and saved again by other programs. So everything that the cohort's tables take
+from them is looked at here, and what does not fit is told with its file, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
+from tau_pipeline.errors import DamagedFileError, shown
+from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.measures.regions import COLUMNS, IDENTITY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KEYS = ("region", "hemisphere", "kind", "reference_region")
+_COUNTS = ("index", "n_voxels")
+_NUMBERS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+#: No label, and no number of voxels of a head, is larger.
+MOST = 2**31
+
+
+def column_name(region: str, hemisphere: str, kind: str) -> str:
+    """Name of a region's column in the wide table: letters, digits and underscores, the same in pandas and R.
+
+    Examples
+    --------
+    >>> column_name("ctx-lh-entorhinal", "left", "cortical"), column_name("braak34", "right", "composite")
+    ('ctx_lh_entorhinal', 'braak34_right')
+    """
+    name = re.sub(r"[^0-9A-Za-z]+", "_", region)
+    if kind == "composite" and hemisphere != "both":
+        return f"{name}_{hemisphere}"
+    # By what it is for, so that scans by several reference regions share the column.
+    return "reference" if kind == "reference" else name
+
+
+def read_regions(path: Path) -> pd.DataFrame:
+    """A ``*_rois.tsv`` with the columns `tau_pipeline.measures.regions.COLUMNS`, numbers as float64 and the rest as text.
+
+    That of a synthetic scan may also have `tau_pipeline.derivatives.synthetic.UNCERTAINTY_COLUMNS`.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        It is no table, lacks a column, has no number where one is needed, or does not have each region once for each
+        reference region.
+    """
+    table = read_tsv(path, (*IDENTITY, *_KEYS))
+    if absent := [name for name in COLUMNS if name not in table.columns]:
+        raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run its participant again")
+    for name in (*_COUNTS, *_NUMBERS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)):
+        table[name] = _numbers(table[name], path, whole=name in _COUNTS)
+    if unnamed := [name for name in _KEYS if table[name].isna().any()]:
+        raise DamagedFileError(
+            f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run its "
+            "participant again"
+        )
+    # It stands in the names of files.
+    if odd := [name for name in table["reference_region"].unique() if not re.fullmatch("[0-9A-Za-z]+", name)]:
+        raise DamagedFileError(
+            f"the table {path} has the reference region {shown(odd[0])}; expected: letters and digits; run its "
+            "participant again"
+        )
+    names = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
+    again = table[["reference_region"]].assign(name=names).duplicated()
+    if again.any():
+        place = int(np.flatnonzero(again)[0])
+        raise DamagedFileError(
+            f"the table {path} has the region {names[place]} more than once for {table['reference_region'][place]}; "
+            "expected: each once; run its participant again"
+        )
+    return table
+
+
+def _numbers(values: pd.Series, path: Path, *, whole: bool) -> pd.Series:
+    """The values as float64; ``whole`` if they count something."""
+    import pandas as pd
+
+    # What is not read as numbers goes as text, since whole numbers of any length come as objects.
+    plain = values if values.dtype.kind in "iuf" else values.astype("string")
+    found = pd.to_numeric(plain, errors="coerce").to_numpy(float, na_value=np.nan)
+    wrong = np.isnan(found) & values.notna().to_numpy() | np.isinf(found)
+    if whole:
+        wrong |= (found != np.rint(found)) & ~np.isnan(found) | (abs(found) >= MOST)
+    if wrong.any():
+        first, kind = str(values[wrong].iloc[0]), "whole numbers" if whole else "numbers"
+        raise DamagedFileError(
+            f"the table {path} has {shown(first)} in {values.name}; expected: {kind} or n/a; run its participant again"
+        )
+    return pd.Series(found, values.index, name=values.name)
+
+
+def _is_number(value: Any) -> bool:
+    # A whole number in JSON may have any length; one that no float holds is none here.
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > sys.float_info.max
+
+
+def _is_stated_number(value: Any) -> bool:
+    return value in (None, "n/a") or _is_number(value)
+
+
+def _are_percentiles(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(one is None or _is_number(one) for one in value.values()))
+
+
+#: What the values that are used must be, and how it is said.
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("TracerName", "Manufacturer", "ManufacturersModelName"),
+        (lambda value: isinstance(value, str | None), "a text"),
+    ),
+    **dict.fromkeys(
+        (
+            *("BrainMean", "BrainStandardDeviation", "BrainVoxels", "BrainVolume", "RegistrationMetric", "Noise"),
+            *("ReferenceValue", "ReferenceRegionVolume", "EffectiveFWHM"),
+        ),
+        (_is_stated_number, "a number"),
+    ),
+    "CorticalPercentiles": (_are_percentiles, "an object of numbers"),
+    "FrameMotion": (
+        lambda value: value in (None, "n/a") or (isinstance(value, list) and all(map(_is_number, value))),
+        "a list of numbers",
+    ),
+    "Assumptions": (lambda value: isinstance(value, list | None), "a list of sentences"),
+}
+
+
+def read_suvr_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of an SUVR map, in which every value that the cohort's tables use has its own type or is missing.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        It is not a JSON object, or one of these values has another type.
+    """
+    sidecar = read_json(path)
+    for name, (fits, expected) in _EXPECTED.items():
+        if not fits(sidecar.get(name)):
+            raise DamagedFileError(
+                f"{name} in {path} is {shown(sidecar[name])}; expected: {expected}; run its participant again"
+            )
+    return sidecar

@@ -1,0 +1,305 @@
+"""The cortex of an average head, and values of regions drawn on it.
+
+The meshes are fsaverage5 (Fischl et al. 1999, Hum Brain Mapp 8:272), which nilearn installs. Their vertices get the
+Desikan-Killiany regions of the installed atlas, so that one value a region can be painted on both sides of both
+hemispheres. It is a picture of a table: nothing of a participant's own folds is in it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.atlas import CORTICAL_NUMBERS, atlas_files, label_array
+from tau_pipeline.errors import SettingError, UnknownNameError
+from tau_pipeline.imaging.volume import load_volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+
+#: The four pictures of a cortex, in the order in which they stand side by side: hemisphere and side that is seen.
+VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
+#: First FreeSurfer number of each hemisphere's cortical regions.
+FIRST_NUMBER = {"left": 1000, "right": 2000}
+#: From MNI305, the space of fsaverage, to MNI152: the 4 x 4 matrix of FreeSurfer's wiki, page "CoordinateSystems".
+MNI305_TO_MNI152 = np.array(
+    [
+        [0.9975, -0.0073, 0.0176, -0.0429],
+        [0.0146, 1.0009, -0.0024, 1.5496],
+        [-0.0130, -0.0093, 0.9971, 1.1840],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+#: A vertex takes no label from farther away, mm; where fsaverage's cortex is thinner than this, there is none, mm.
+REACH_MM, THINNEST_MM = 8.0, 1.0
+#: Voxels that vote for the label of a vertex, and the SD of their Gaussian weights, mm.
+VOTERS, VOTE_SD_MM = 24, 2.0
+#: Times that each vertex takes the label most common around it.
+SMOOTHINGS = 2
+#: How far the drawn surface is inflated: 0 shows the folds and hides the sulci, 1 shows all of the cortex.
+INFLATED = 0.6
+#: Cortex without a value, and no cortex (corpus callosum, thalamus).
+NO_VALUE, NO_CORTEX, BORDER = "#c9ccd0", "#989da3", "#3a3a3a"
+#: Faces this far behind the foremost one in the same spot of this width are hidden, mm.
+BEHIND_MM, SPOT_MM = 12.0, 3.0
+
+WIDTH_IN, DPI = 14.0, 120
+TOP_IN, NAME_IN, HEADING_IN, ROW_IN, BOTTOM_IN, BAR_IN = 0.42, 0.2, 0.24, 2.15, 0.3, 1.3
+
+
+@dataclass(frozen=True)
+class Hemisphere:
+    """One half of the average cortex.
+
+    ``vertices`` ``(V, 3)`` where they are drawn, mm, RAS+; ``faces`` ``(F, 3)`` numbers of vertices, anticlockwise seen
+    from outside; ``labels`` ``(V,)`` FreeSurfer numbers of regions, 0 where there is no cortex.
+    """
+
+    side: str
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@cache
+def hemisphere(side: str) -> Hemisphere:
+    """The left or the right hemisphere, read once.
+
+    The label of a vertex is that with most votes among the nearest voxels of the hemisphere's cortex in the atlas
+    (MNI152), looked up half-way between the white and the pial surface. Two in three vertices lie in a labelled voxel;
+    others take the label of one nearby, as the two average heads are not folded alike. So borders between regions are
+    right to a few mm, which is enough for a picture and not for a measurement.
+
+    Raises
+    ------
+    UnknownNameError
+        ``side`` is neither.
+    MissingInputError
+        The atlas is not installed.
+    """
+    if side not in FIRST_NUMBER:
+        raise UnknownNameError(f"there is no hemisphere called {side!r}; known are {', '.join(FIRST_NUMBER)}")
+    pial, faces = _mesh("pial", side)
+    white, _ = _mesh("white", side)
+    inflated, _ = _mesh("infl", side)
+    inflated = inflated + pial.mean(axis=0) - inflated.mean(axis=0)
+    labels = _labels_at((pial + white) / 2, side)
+    labels[_per_vertex("thick", side) < THINNEST_MM] = 0
+    for _ in range(SMOOTHINGS):
+        labels = _most_common_around(labels, faces, np.unique(labels))
+    return Hemisphere(side, (1 - INFLATED) * pial + INFLATED * inflated, faces, labels)
+
+
+def cortex_figure(
+    rows: Mapping[str, Mapping[int, float]], title: str, scale: tuple[float, float], label: str, colours: str
+) -> Figure:
+    """One value a cortical region on the four `VIEWS` of the average cortex, a row of pictures for each map.
+
+    Parameters
+    ----------
+    rows
+        By heading of the row: values by FreeSurfer number of the region. Regions without a value are grey.
+    title
+        What stands above.
+    scale
+        Ends of the colour scale; values beyond them take the colour of the end.
+    label
+        What the colour bar says, with the unit.
+    colours
+        Name of a matplotlib colour map.
+
+    Raises
+    ------
+    SettingError
+        There is no row, or the lower end of the scale is not below the upper one.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    if not rows or not scale[0] < scale[1]:
+        raise SettingError(f"a cortex needs rows (found {len(rows)}) and a scale that rises (found {scale})")
+    norm, colour_map = Normalize(*scale), colormaps[colours]
+    heading_in = HEADING_IN if any(rows) else 0.0
+    height = TOP_IN + NAME_IN + len(rows) * (heading_in + ROW_IN) + BOTTOM_IN
+    figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
+    left, width = 0.08 / WIDTH_IN, (1 - BAR_IN / WIDTH_IN) / len(VIEWS)
+    figure.text(left, 1 - 0.1 / height, title, va="top", fontsize=13, weight="bold", parse_math=False)
+    note = "Average cortex (fsaverage5), partly inflated. Light grey: no value. Dark grey: no cortex."
+    figure.text(left, 0.09 / height, note, va="bottom", fontsize=9, color="#444444")
+    for place, (side, seen_from) in enumerate(VIEWS):
+        name = f"{side.capitalize()}, {seen_from}"
+        figure.text((place + 0.5) * width, 1 - TOP_IN / height, name, ha="center", va="top", fontsize=10)
+    for k, (heading, values) in enumerate(rows.items()):
+        top = height - TOP_IN - NAME_IN - k * (heading_in + ROW_IN)
+        figure.text(left, top / height, heading, va="top", fontsize=11, weight="bold", parse_math=False)
+        for place, view in enumerate(VIEWS):
+            box = (place * width, (top - heading_in - ROW_IN) / height, width, ROW_IN / height)
+            draw_cortex(figure.add_axes(box, label=f"{heading}: {view[0]} {view[1]}"), view, values, norm, colour_map)
+    # A bar as long as the figure is not needed beside many rows.
+    length = min(height - 0.9, 4.0)
+    place_of_bar = (1 - (BAR_IN - 0.15) / WIDTH_IN, 0.5 - length / 2 / height, 0.2 / WIDTH_IN, length / height)
+    bar = figure.colorbar(
+        ScalarMappable(norm, colour_map), cax=figure.add_axes(place_of_bar), extend=_extend(rows, scale)
+    )
+    bar.set_label(textwrap.fill(label, int(12 * length)), fontsize=10, parse_math=False)
+    bar.ax.tick_params(labelsize=9)
+    return figure
+
+
+def _extend(rows: Mapping[str, Mapping[int, float]], scale: tuple[float, float]) -> str:
+    """At which ends of the colour bar values lie beyond it."""
+    values = np.array([value for row in rows.values() for value in row.values()] or [scale[0]], dtype=np.float64)
+    below, above = bool((values < scale[0]).any()), bool((values > scale[1]).any())
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+
+
+def draw_cortex(
+    axes: Axes, view: tuple[str, str], values: Mapping[int, float], norm: Normalize, colours: Colormap
+) -> None:
+    """Paint one value a region on one view of the cortex; equal scales, no frame.
+
+    Parameters
+    ----------
+    axes
+        Where to draw; it becomes as wide as the hemisphere is long.
+    view
+        One of `VIEWS`.
+    values
+        By FreeSurfer number of the region. Regions that are absent or not finite are grey (`NO_VALUE`).
+    norm, colours
+        From value to colour.
+    """
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    half = hemisphere(view[0])
+    flat, depth, seen = _project(half, view[1])
+    of_face = _label_of_face(half)
+    table = _colour_table(values, norm, colours)
+    shown = table[of_face[seen]]
+    # Without antialiasing the colours are those of the colour bar to the last bit, with no seams between faces.
+    triangles: Any = flat[half.faces[seen]]
+    polygons = PolyCollection(triangles, facecolors=shown, edgecolors=shown, linewidths=0.4)
+    polygons.set_antialiased(False)
+    axes.add_collection(polygons, autolim=False)
+    borders: Any = flat[_borders(half, of_face, seen[_in_front(half, flat, depth, seen)])]
+    axes.add_collection(LineCollection(borders, colors=BORDER, linewidths=0.7), autolim=False)
+    low, high = flat.min(axis=0) - 2, flat.max(axis=0) + 2
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axes.set_axis_off()
+
+
+def _mesh(name: str, side: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    from nilearn.surface import load_surf_mesh
+
+    mesh = load_surf_mesh(str(_fsaverage()[f"{name}_{side}"]))
+    return np.asarray(mesh.coordinates, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int64)
+
+
+def _per_vertex(name: str, side: str) -> NDArray[np.float64]:
+    from nilearn.surface import load_surf_data
+
+    return np.asarray(load_surf_data(str(_fsaverage()[f"{name}_{side}"])), dtype=np.float64)
+
+
+@cache
+def _fsaverage() -> Mapping[str, Any]:
+    """Paths of the fsaverage5 files, which come with nilearn: nothing is downloaded."""
+    from nilearn.datasets import fetch_surf_fsaverage
+
+    return fetch_surf_fsaverage("fsaverage5")
+
+
+def _labels_at(points: NDArray[np.float64], side: str) -> NDArray[np.int64]:
+    """The atlas's cortical region at each point ``(V, 3)`` in MNI305, 0 if there is none within `REACH_MM`."""
+    from nibabel.affines import apply_affine
+    from scipy.spatial import KDTree
+
+    atlas = load_volume(atlas_files().desikan_killiany, ndim=3)
+    labels = label_array(atlas)
+    numbers = np.add(CORTICAL_NUMBERS, FIRST_NUMBER[side])
+    voxels = np.argwhere(np.isin(labels, numbers))
+    tree = KDTree(apply_affine(atlas.affine, voxels))
+    distance, nearest = tree.query(apply_affine(MNI305_TO_MNI152, points), k=VOTERS)
+    weight = np.exp(-0.5 * (distance / VOTE_SD_MM) ** 2)
+    voters = labels[tuple(voxels.T)].astype(np.int64)[nearest]
+    votes = np.stack([(weight * (voters == number)).sum(axis=1) for number in numbers])
+    found = numbers[votes.argmax(axis=0)]
+    return np.where(distance[:, 0] <= REACH_MM, found, 0)
+
+
+def _most_common_around(labels: NDArray[np.int64], faces: NDArray[np.int64], numbers: NDArray) -> NDArray[np.int64]:
+    """Each vertex takes the label that is most common among its neighbours and itself: islands of a vertex go."""
+    from scipy.sparse import coo_array
+
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    itself = np.arange(len(labels))
+    rows = np.concatenate([pairs[:, 0], pairs[:, 1], itself])
+    columns = np.concatenate([pairs[:, 1], pairs[:, 0], itself])
+    neighbours = coo_array((np.ones(len(rows)), (rows, columns))).tocsr()
+    votes = neighbours @ (labels[:, None] == numbers).astype(np.float64)
+    return numbers[votes.argmax(axis=1)]
+
+
+def _project(half: Hemisphere, seen_from: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices on the picture ``(V, 2)``, how near each face is ``(F,)``, and the faces that look at the viewer.
+
+    The latter are numbers of faces, the farthest first, so that nearer ones are painted over them.
+    """
+    from_left = (half.side == "left") == (seen_from == "lateral")
+    toward = np.array([-1.0 if from_left else 1.0, 0.0, 0.0])
+    corners = half.vertices[half.faces]
+    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) @ toward > 0
+    depth = corners.mean(axis=1) @ toward
+    order = np.argsort(depth, kind="stable")
+    across = half.vertices[:, 1] * (-1.0 if from_left else 1.0)
+    return np.stack([across, half.vertices[:, 2]], axis=1), depth, order[facing[order]]
+
+
+def _in_front(
+    half: Hemisphere, flat: NDArray[np.float64], depth: NDArray[np.float64], seen: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which of the faces that look at the viewer are not hidden behind others."""
+    spot = np.floor(flat[half.faces[seen]].mean(axis=1) / SPOT_MM).astype(np.int64)
+    spot -= spot.min(axis=0)
+    foremost = np.full(spot.max(axis=0) + 1, -np.inf)
+    np.maximum.at(foremost, tuple(spot.T), depth[seen])
+    return depth[seen] > foremost[tuple(spot.T)] - BEHIND_MM
+
+
+def _label_of_face(half: Hemisphere) -> NDArray[np.int64]:
+    """The label of at least two of a face's corners, else of its first."""
+    a, b, c = half.labels[half.faces].T
+    return np.where(b == c, b, a)
+
+
+def _borders(half: Hemisphere, of_face: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Edges ``(E, 2)`` between two faces of different labels of which one at least is seen."""
+    faces = half.faces[seen]
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    labels = np.tile(of_face[seen], 3)
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    edges, labels = edges[order], labels[order]
+    shared = (edges[1:] == edges[:-1]).all(axis=1) & (labels[1:] != labels[:-1])
+    return edges[1:][shared]
+
+
+def _colour_table(values: Mapping[int, float], norm: Normalize, colours: Colormap) -> NDArray[np.float64]:
+    """Red, green, blue and opacity of each FreeSurfer number up to the last cortical one, 0 to 1."""
+    from matplotlib.colors import to_rgba
+
+    table = np.tile(to_rgba(NO_VALUE), (max(FIRST_NUMBER.values()) + 100, 1))
+    table[0] = to_rgba(NO_CORTEX)
+    for number, value in values.items():
+        if 0 < number < len(table) and np.isfinite(value):
+            table[number] = colours(norm(value))
+    return table

@@ -1,0 +1,1 @@
+"""Numbers from images and tables: regional means, image similarity, and agreement."""

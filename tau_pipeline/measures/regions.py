@@ -1,0 +1,204 @@
+"""Regional statistics of an SUVR map: one row a region, always the same rows in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.atlas import composites, label_array, label_table
+from tau_pipeline.errors import ImageError, ReferenceRegionError
+from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of a ``*_rois.tsv``, in order.
+COLUMNS = (
+    "participant_id",
+    "session_id",
+    "tracer",
+    "manufacturer",
+    "source",
+    "region",
+    "index",
+    "hemisphere",
+    "kind",
+    "n_voxels",
+    "volume_mm3",
+    "suvr_mean",
+    "suvr_sd",
+    "suvr_median",
+    "suvr_z",
+    "reference_region",
+)
+
+#: What the caller says of the scan; the same in every row.
+IDENTITY = ("participant_id", "session_id", "tracer", "manufacturer", "source")
+
+_FLOATS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+
+
+def regional_table(
+    suvr: Volume, dseg: Volume, reference_mask: Volume, reference_name: str, identity: Mapping[str, str | None]
+) -> pd.DataFrame:
+    """Statistics of an SUVR map in every region.
+
+    Parameters
+    ----------
+    suvr
+        SUVR ``(I, J, K)``. Voxels that are not finite belong to no region: they count neither in the statistics nor
+        in ``n_voxels`` and ``volume_mm3``.
+    dseg
+        Labels ``(I, J, K)``, FreeSurfer numbers, on the grid of ``suvr``.
+    reference_mask
+        The reference region, above 0 inside, on the same grid.
+    reference_name
+        Its name.
+    identity
+        Values of the columns `IDENTITY`; a value that is missing or None becomes ``n/a``.
+
+    Returns
+    -------
+    DataFrame
+        The columns `COLUMNS`, and always the same 99 rows: 68 cortical, 18 subcortical (grey matter of aseg, with
+        cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
+        region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
+        voxels of its members, so that each member weighs by its volume. ``suvr_sd`` is the sample standard
+        deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it.
+
+    Raises
+    ------
+    GridMismatchError
+        The images are not on one grid.
+    ImageError
+        The SUVR is not 3-D, or the labels are not whole numbers.
+    ReferenceRegionError
+        The reference mask is empty.
+    """
+    import pandas as pd
+
+    require_same_grid(suvr=suvr, dseg=dseg, reference_mask=reference_mask)
+    values = np.asanyarray(suvr.dataobj)
+    if values.ndim != 3:
+        raise ImageError(f"the SUVR image has shape {values.shape}; a 3-D image is needed")
+    inside = np.asanyarray(reference_mask.dataobj) > 0
+    if not inside.any():
+        raise ReferenceRegionError(f"reference region {reference_name} is empty; no SUVR can be reported")
+    in_reference = values[inside]
+    by_label = values_by_label(values, label_array(dseg))
+    voxel_mm3 = voxel_volume_mm3(suvr)
+    rows = [
+        {**place, **_statistics(found, voxel_mm3)}
+        for place, found in _regions(by_label, in_reference[np.isfinite(in_reference)], reference_name)
+    ]
+    table = pd.DataFrame(rows)
+    for name in IDENTITY:
+        table[name] = pd.Series([identity.get(name) or pd.NA] * len(table), dtype="string")
+    table["reference_region"] = reference_name
+    table["suvr_z"] = np.nan
+    types = {"index": "Int64", "n_voxels": "int64", **dict.fromkeys(_FLOATS, "Float64")}
+    return table.astype(types)[list(COLUMNS)]
+
+
+def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, NDArray[np.float64]]:
+    """The finite values of each region of the label table, in one pass.
+
+    Parameters
+    ----------
+    values, labels
+        Arrays ``(I, J, K)``. Labels that are not cortical or subcortical in the label table are passed over.
+
+    Returns
+    -------
+    dict
+        From FreeSurfer number to a 1-D array, empty where the label has no voxel.
+    """
+    numbers = _single_regions()["index"].to_numpy()
+    # A small code for each label makes the sort a radix sort over one byte a voxel.
+    codes = np.zeros(int(numbers.max()) + 1, dtype=np.uint8)
+    codes[numbers] = np.arange(1, len(numbers) + 1)
+    candidate = (labels > 0) & (labels < codes.size)
+    code, found = codes[labels[candidate]], values[candidate]
+    wanted = (code > 0) & np.isfinite(found)
+    code, found = code[wanted], found[wanted]
+    sorted_values = found[np.argsort(code, kind="stable")].astype(np.float64)
+    counts = np.bincount(code, minlength=len(numbers) + 1)[1:]
+    parts = np.split(sorted_values, np.cumsum(counts)[:-1])
+    return {int(number): part for number, part in zip(numbers, parts, strict=True)}
+
+
+def _single_regions() -> pd.DataFrame:
+    """Rows of the label table that become rows of a regional table: the cortex first."""
+    table = label_table()
+    return table[table["kind"].isin(["cortical", "subcortical"])].sort_values(["kind", "index"])
+
+
+def _regions(
+    by_label: Mapping[int, NDArray], in_reference: NDArray, reference_name: str
+) -> Iterator[tuple[dict[str, Any], NDArray]]:
+    """Each row's place (region, index, hemisphere, kind) and its values, in the order of the table."""
+    for row in _single_regions().itertuples():
+        number = int(row.index)
+        yield _place(row.region, number, row.hemisphere, row.kind), by_label[number]
+    yield _place(reference_name, None, "both", "reference"), in_reference
+    for name, hemispheres in composites().items():
+        for hemisphere, members in hemispheres.items():
+            pooled = np.concatenate([by_label[number] for number in members])
+            yield _place(name, None, hemisphere, "composite"), pooled
+
+
+def _place(region: str, index: int | None, hemisphere: str, kind: str) -> dict[str, Any]:
+    return {"region": region, "index": index, "hemisphere": hemisphere, "kind": kind}
+
+
+def _statistics(values: NDArray, voxel_mm3: float) -> dict[str, float | int]:
+    n, nothing = values.size, float("nan")
+    return {
+        "n_voxels": n,
+        "volume_mm3": n * voxel_mm3,
+        "suvr_mean": float(values.mean(dtype=np.float64)) if n else nothing,
+        "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if n > 1 else nothing,
+        "suvr_median": float(np.median(values)) if n else nothing,
+    }
+
+
+def column_descriptions() -> dict[str, dict[str, Any]]:
+    """The data dictionary of a regional table: what BIDS wants as JSON beside a TSV file."""
+    return {
+        "participant_id": {"Description": "Participant, with the prefix sub-."},
+        "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a where there are none."},
+        "tracer": {"Description": "Tracer, as the PET sidecar or the file name gives it."},
+        "manufacturer": {"Description": "Manufacturer of the PET scanner, as the sidecar gives it."},
+        "source": {
+            "Description": "Where the SUVR comes from.",
+            "Levels": {"measured": "a PET scan", "synthetic": "synthesised from the T1w image"},
+        },
+        "region": {"Description": "Region: FreeSurfer name, name of the reference region, or of the composite."},
+        "index": {"Description": "FreeSurfer number of the region; n/a for reference regions and composites."},
+        "hemisphere": {
+            "Description": "Side of the brain.",
+            "Levels": {"left": "left", "right": "right", "both": "both sides pooled"},
+        },
+        "kind": {
+            "Description": "Kind of region.",
+            "Levels": {
+                "cortical": "one of the 68 Desikan-Killiany regions",
+                "subcortical": "grey matter of FreeSurfer's aseg, cerebellar cortex among it",
+                "reference": "the reference region, after its guard against spill-in",
+                "composite": "voxels of several regions pooled: Braak stages and the meta-temporal region",
+            },
+        },
+        "n_voxels": {"Description": "Number of voxels of the T1w grid in the region that have a finite SUVR."},
+        "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
+        "suvr_mean": {"Description": "Mean SUVR over voxels; n/a without voxels.", "Units": "1"},
+        "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
+        "suvr_median": {"Description": "Median SUVR over voxels.", "Units": "1"},
+        "suvr_z": {
+            "Description": "SUVR mean standardised by manufacturer, filled at the group level; n/a before.",
+            "Units": "1",
+        },
+        "reference_region": {"Description": "Reference region whose mean activity is SUVR 1."},
+    }

@@ -1,0 +1,267 @@
+"""Which frames of a PET scan count, how much, and what had to be assumed: metadata only, no images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tau_pipeline.bids.sidecars import number_list, number_value, text_value
+from tau_pipeline.errors import MetadataError, SettingError
+
+
+@dataclass(frozen=True)
+class Window:
+    """Time over which activity is averaged, in minutes after injection, and where that choice comes from."""
+
+    start_min: float
+    end_min: float
+    source: str
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """Which frames make the static image.
+
+    Parameters
+    ----------
+    indices
+        Frames that overlap the window, counted from 0.
+    weights
+        Their weights, which add up to 1: the time that each overlaps the window.
+    starts_s, durations_s
+        Of these frames, seconds, start counted from the injection; empty when the sidecar does not state usable times.
+    window
+        What was aimed for.
+    assumptions
+        Sentences: what the sidecar did not state and was assumed.
+    """
+
+    indices: tuple[int, ...]
+    weights: tuple[float, ...]
+    starts_s: tuple[float, ...]
+    durations_s: tuple[float, ...]
+    window: Window
+    assumptions: tuple[str, ...]
+
+
+_FLORTAUCIPIR = Window(80, 100, "flortaucipir, 80-100 min: Shcherbinin et al. 2016, J Nucl Med 57:1535")
+#: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 stand in the abstracts named;
+#: those of PI-2620 and RO-948 are the field's habit, and the papers are where to look, not yet checked word by word.
+WINDOWS: dict[str, Window] = {
+    "flortaucipir": _FLORTAUCIPIR,
+    "MK-6240": Window(90, 110, "MK-6240, 90-110 min: Fu et al. 2023, J Cereb Blood Flow Metab 43:581"),
+    "PI-2620": Window(
+        45,
+        75,
+        "PI-2620, 45-75 min: ADNI 4 protocol (Mueller et al. 2020, J Nucl Med 61:911; 60-90 min is used as well)",
+    ),
+    "RO-948": Window(70, 90, "RO-948, 70-90 min: Leuzy et al. 2020, JAMA Neurol 77:955"),
+    "GTP1": Window(60, 90, "GTP1, 60-90 min: Sanabria Bohórquez et al. 2019, Eur J Nucl Med Mol Imaging 46:2077"),
+}
+#: Spellings, in small letters and digits only, after a leading [18F] is taken off.
+_ALIASES: dict[str, str] = {
+    "flortaucipir": "flortaucipir",
+    "ftp": "flortaucipir",
+    "av1451": "flortaucipir",
+    "t807": "flortaucipir",
+    "tauvid": "flortaucipir",
+    "ly3191748": "flortaucipir",
+    "mk6240": "MK-6240",
+    "florquinitau": "MK-6240",
+    "pi2620": "PI-2620",
+    "ro948": "RO-948",
+    "ro6958948": "RO-948",
+    "gtp1": "GTP1",
+    "genentechtauprobe1": "GTP1",
+}
+
+
+def tracer_name(text: str | None) -> str | None:
+    """Common name of a tau tracer, whatever its spelling; None when it is not one with a default window.
+
+    >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("FDG")
+    ('flortaucipir', 'MK-6240', None)
+    """
+    plain = re.sub(r"[^a-z0-9]", "", (text or "").lower())
+    return _ALIASES.get(plain) or _ALIASES.get(re.sub(r"^(18f|f18)|(18f|f18)$", "", plain))
+
+
+def default_window(tracer: str | None) -> Window:
+    """Window that is usual for a tracer; 80 to 100 minutes for one that is not known, and the source says so."""
+    known = tracer_name(tracer)
+    if known:
+        return WINDOWS[known]
+    named = f"the tracer {tracer!r} has no window of its own here" if tracer else "no tracer is stated"
+    return Window(80, 100, f"{named}; 80-100 min, as for flortaucipir, is assumed")
+
+
+def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple[float, float]) -> NDArray[np.float64]:
+    """Weights ``(T,)`` of frames by the time that they overlap a window; they add up to 1.
+
+    Parameters
+    ----------
+    starts_s, durations_s
+        ``(T,)``, seconds; starts counted from the injection.
+    window_min
+        Start and end in minutes after injection.
+
+    Raises
+    ------
+    MetadataError
+        No frame overlaps the window; the message tells what the frames cover.
+    SettingError
+        The window ends before it starts.
+
+    >>> frame_weights([4500, 4800, 5400], [300, 600, 1200], (80, 100))
+    array([0. , 0.5, 0.5])
+    """
+    low, high = (60.0 * float(edge) for edge in window_min)
+    if not (np.isfinite([low, high]).all() and 0 <= low < high):
+        raise SettingError(f"a window from {window_min[0]} to {window_min[1]} minutes is not possible")
+    starts, durations = np.asarray(starts_s, dtype=np.float64), np.asarray(durations_s, dtype=np.float64)
+    overlap = np.clip(np.minimum(starts + durations, high) - np.maximum(starts, low), 0, None)
+    if overlap.sum() <= 0:
+        raise MetadataError(
+            f"no frame lies in the window of {low / 60:g} to {high / 60:g} minutes after injection: the frames cover "
+            f"{starts.min() / 60:.4g} to {(starts + durations).max() / 60:.4g} minutes; give a window inside that"
+        )
+    return overlap / overlap.sum()
+
+
+def plan_frames(
+    pet_shape: Sequence[int], metadata: Mapping[str, Any], requested_min: tuple[float, float] | None = None
+) -> FramePlan:
+    """Decide which frames of a scan make the static image.
+
+    Parameters
+    ----------
+    pet_shape
+        Shape of the PET image, 3-D or 4-D.
+    metadata
+        BIDS sidecar: ``FrameTimesStart`` and ``FrameDuration`` (s after ``TimeZero``), ``InjectionStart`` (s after
+        ``TimeZero``), ``TracerName``, ``Units``.
+    requested_min
+        Window in minutes after injection; None takes the tracer's.
+
+    Raises
+    ------
+    MetadataError
+        A dynamic image without usable times, a list of another length than there are frames, a value of the wrong
+        type, or no frame in the window.
+    SettingError
+        The window is not possible.
+    """
+    frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
+    tracer = text_value(metadata, "TracerName")
+    window = Window(*requested_min, "asked for") if requested_min else default_window(tracer)
+    notes = _units_note(metadata)
+    if not requested_min and not tracer_name(tracer):
+        notes.append(f"Window: {window.source}.")
+    starts = _numbers(metadata, "FrameTimesStart", frames)
+    durations = _numbers(metadata, "FrameDuration", frames)
+    if starts is not None:
+        starts = starts - _injection_s(metadata, notes)
+    if frames == 1 and (starts is None or durations is None or starts[0] <= 0):
+        return _static_of_unknown_time(starts, durations, window, notes)
+    if starts is None or durations is None:
+        missing = "FrameTimesStart" if starts is None else "FrameDuration"
+        raise MetadataError(f"the PET image has {frames} frames, but its sidecar has no {missing}; add it (seconds)")
+    _check_times(starts, durations)
+    weights = frame_weights(starts, durations, (window.start_min, window.end_min))
+    used = np.flatnonzero(weights)
+    notes += _coverage_note(starts[used], durations[used], window)
+    return FramePlan(
+        tuple(used.tolist()),
+        tuple(weights[used].tolist()),
+        tuple(starts[used].tolist()),
+        tuple(durations[used].tolist()),
+        window,
+        tuple(notes),
+    )
+
+
+def _static_of_unknown_time(
+    starts: NDArray | None, durations: NDArray | None, window: Window, notes: list[str]
+) -> FramePlan:
+    why = "has no frame times" if starts is None or durations is None else "starts at 0 by its sidecar"
+    notes.append(
+        f"The PET image has one frame and {why}; it was taken as the late image of {window.start_min:g} to "
+        f"{window.end_min:g} minutes after injection."
+    )
+    return FramePlan((0,), (1.0,), (), (), window, tuple(notes))
+
+
+def _coverage_note(starts: NDArray, durations: NDArray, window: Window) -> list[str]:
+    """Sentences when the frames do not cover the window, or reach beyond it."""
+    low, high = 60.0 * window.start_min, 60.0 * window.end_min
+    ends = starts + durations
+    inside = float((np.minimum(ends, high) - np.maximum(starts, low)).sum())
+    notes = []
+    if inside < 0.99 * (high - low):
+        notes.append(
+            f"The frames cover {inside / 60:.4g} of the {window.end_min - window.start_min:g} minutes of the window "
+            f"from {window.start_min:g} to {window.end_min:g} minutes; their mean was taken as that of the window."
+        )
+    if starts.min() < low - 1 or ends.max() > high + 1:
+        notes.append(
+            f"The frames used reach from {starts.min() / 60:.4g} to {ends.max() / 60:.4g} minutes, beyond the window; "
+            "activity was taken as constant within a frame."
+        )
+    return notes
+
+
+def _check_times(starts: NDArray, durations: NDArray) -> None:
+    if (durations <= 0).any():
+        raise MetadataError(f"FrameDuration holds {durations.min():g}; every frame must last longer than 0 seconds")
+    if (np.diff(starts) <= 0).any():
+        raise MetadataError("FrameTimesStart does not rise from frame to frame; put the frames in order of time")
+    if len(starts) > 1 and (starts[:-1] + durations[:-1] > starts[1:] + 1.0).any():
+        raise MetadataError(
+            "frames overlap in time by FrameTimesStart and FrameDuration; FrameDuration must hold lengths in seconds, "
+            "not end times"
+        )
+
+
+def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.float64] | None:
+    """A list of numbers from the sidecar, one a frame; None when it is absent, ``n/a`` or empty."""
+    values = number_list(metadata, key)
+    if values is None:
+        return None
+    if len(values) != frames:
+        raise MetadataError(
+            f"{key} holds {len(values)} numbers, but the PET image has {frames} frames; make them agree"
+        )
+    return np.array(values, dtype=np.float64)
+
+
+def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
+    """Seconds from time zero to the injection; 0 is assumed, and noted, when the sidecar does not say."""
+    value = number_value(metadata, "InjectionStart")
+    if value is None:
+        notes.append("The sidecar has no InjectionStart; the injection was taken to be at time zero.")
+        return 0.0
+    return value
+
+
+#: A ratio is the same in each of these; in small letters, without spaces, "unitless" for a ratio already taken.
+_UNITS = re.compile(r"([kmg]?bq|[munp]?ci)/(ml|cc|cm3|cm\^3|l)|g/ml|suv(bw|bsa|lbm)?|(kg|g)/ml|unitless|arbitrary|1")
+
+
+def _units_note(metadata: Mapping[str, Any]) -> list[str]:
+    """Sentences on the unit of activity; SUVR is a ratio, so that a constant factor does not matter."""
+    units = text_value(metadata, "Units")
+    if units is None:
+        return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
+    plain = units.lower().replace(" ", "").replace("µ", "u")
+    if _UNITS.fullmatch(plain):
+        return []
+    if re.search(r"count|cps|propcp|cnt", plain):
+        return [f"The PET image is in {units!r}; it was taken as proportional to activity concentration."]
+    raise MetadataError(
+        f"the sidecar's Units are {units!r}, which is no activity concentration or SUV; Bq/mL, kBq/mL or g/mL is needed"
+    )

@@ -1,0 +1,397 @@
+"""Reference regions: the voxels whose mean activity is 1 in an SUVR map, guarded against spill-in.
+
+A PET voxel sees some 6 mm around itself. Cerebellar voxels beside occipital and temporal cortex see tau there, those
+at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So the labels are blurred
+as a scanner blurs, which gives each voxel's share of signal from cerebral grey matter and from outside, and a voxel
+is left out where one of them is above the limit that stands in `REGIONS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tau_pipeline.atlas import (
+    CEREBELLAR_CORTEX,
+    PONS,
+    label_array,
+    labels_mask,
+    lobule_numbers,
+    region_numbers,
+)
+from tau_pipeline.errors import ReferenceRegionError, UnknownNameError
+from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid, voxel_size_mm, voxel_volume_mm3
+
+#: Cerebral cortex that has no region name: aseg's own, and aparc's "unknown".
+_UNNAMED_CORTEX = (3, 42, 1000, 2000)
+#: Vessels and choroid plexus: off-target binding, so they count as outside.
+_OUTSIDE_TISSUE = (30, 62, 31, 63)
+#: Resolution (FWHM, mm) that the guard assumes: that of a clinical scanner's late tau image.
+GUARD_FWHM_MM = 6.0
+#: Probability of CSF above which a labelled voxel is not the region. Not 0.5: that would take the folia's partial
+#: volume away and leave a region that is too much white matter.
+_SURELY_CSF = 0.9
+#: A cerebellar voxel further than this from every warped lobule is not taken to be in one.
+_FURTHEST_LOBULE_MM = 10.0
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a reference region is made of, and how it is guarded."""
+
+    name: str
+    labels: tuple[int, ...]
+    """FreeSurfer numbers."""
+    description: str
+    grey_share: float
+    """Most of a voxel's signal, as a share, that may come from cerebral grey matter."""
+    outside_share: float
+    """Most of a voxel's signal, as a share, that may come from CSF, vessels or what has no label."""
+    minimum_mm3: float
+    """Less than this cannot be right. Both limits are doubled, then dropped, before a region falls below it."""
+
+
+@dataclass(frozen=True)
+class ReferenceRegion:
+    """A reference region found in one head."""
+
+    name: str
+    labels: tuple[int, ...]
+    mask: Volume
+    """uint8, on the grid of the dseg."""
+    volume_mm3: float
+    grey_share: float
+    """Limit that was kept; above the definition's where the region would have become too small."""
+    outside_share: float
+    """Likewise."""
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether the guard had to be loosened to leave enough voxels; worth a line among the assumptions."""
+        wanted = definition(self.name)
+        return self.grey_share > wanted.grey_share or self.outside_share > wanted.outside_share
+
+    @property
+    def description(self) -> str:
+        """What the region is, for a sidecar or a report."""
+        return (
+            f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
+            f"{self.grey_share:.0%} of their signal from cerebral grey matter and {self.outside_share:.0%} from CSF "
+            f"and background at {GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
+        )
+
+
+#: The default comes first. How the limits were chosen stands in docs/decisions/reference-guard.md.
+REGIONS = {
+    region.name: region
+    for region in (
+        Definition("CerebellarGM", CEREBELLAR_CORTEX, "cerebellar cortex", 0.1, 0.45, 5000.0),
+        Definition(
+            "InferiorCerebellarGM",
+            CEREBELLAR_CORTEX,
+            "cerebellar cortex whose nearest AAL lobule is crus I or below (superior lobules: off-target binding)",
+            0.1,
+            0.45,
+            3000.0,
+        ),
+        Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 0.1, 0.45, 8000.0),
+        Definition("Pons", (16,), "the brainstem inside the template's pons", 0.05, 0.1, 1000.0),
+        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and CSF", 0.05, 0.02, 5000.0),
+    )
+}
+
+#: Regions that need the template's lobules and pons.
+NEED_TEMPLATE = ("InferiorCerebellarGM", "Pons")
+
+
+def reference_names() -> tuple[str, ...]:
+    """Names of the reference regions, the default first."""
+    return tuple(REGIONS)
+
+
+def parse_reference(text: str) -> str:
+    """Find the reference region that somebody means.
+
+    Parameters
+    ----------
+    text
+        A name, in any case and with or without hyphens, underscores and spaces, or label numbers joined by ``+`` or
+        commas (``"8+47"``); the name made from numbers (``"Labels8x47"``) is understood too.
+
+    Returns
+    -------
+    str
+        A name that can stand in a BIDS file name: ``CerebellarGM``, or ``Labels8x47`` for numbers.
+
+    Raises
+    ------
+    UnknownNameError
+        No region has that name.
+
+    Examples
+    --------
+    >>> parse_reference("cerebellar-gm"), parse_reference("47+8")
+    ('CerebellarGM', 'Labels8x47')
+    """
+    plain = re.sub(r"[\s_-]", "", text).lower()
+    if re.fullmatch(r"(labels[_-]?)?\d+([+,x]\d+)*", re.sub(r"\s", "", text).lower()):
+        numbers = sorted({int(number) for number in re.findall(r"\d+", plain)})
+        if numbers[0] > 0:
+            return "Labels" + "x".join(map(str, numbers))
+        raise UnknownNameError(f"reference region {text!r} names label 0, which is background; give labels above 0")
+    by_plain = {name.lower(): name for name in REGIONS}
+    if plain in by_plain:
+        return by_plain[plain]
+    near = difflib.get_close_matches(plain, by_plain, n=1)
+    hint = f"did you mean {by_plain[near[0]]}? " if near else ""
+    raise UnknownNameError(
+        f"there is no reference region {text!r}; {hint}Known are {', '.join(REGIONS)}, and label numbers like 8+47"
+    )
+
+
+def definition(name: str) -> Definition:
+    """The definition of a named region, or of one made of label numbers; ``name`` as in `parse_reference`.
+
+    A region of the user's own numbers gets the cerebellum's guard; one that is itself cerebral grey matter
+    has no limit on signal from grey matter.
+
+    Raises
+    ------
+    UnknownNameError
+        No region has that name.
+    """
+    name = parse_reference(name)
+    if name in REGIONS:
+        return REGIONS[name]
+    labels = tuple(int(number) for number in re.findall(r"\d+", name))
+    own_grey = not set(labels).isdisjoint(_cerebral_grey())
+    text = "labels given by the user"
+    return Definition(name, labels, text, grey_share=1.0 if own_grey else 0.1, outside_share=0.45, minimum_mm3=100.0)
+
+
+def reference_indices(name: str) -> tuple[int, ...]:
+    """FreeSurfer numbers that a reference region is cut from.
+
+    Raises
+    ------
+    UnknownNameError
+        No region has that name.
+    """
+    return definition(name).labels
+
+
+def reference_region(
+    name: str, dseg: Volume, template_regions: Volume | None = None, tissue: Volume | None = None
+) -> Volume:
+    """The guarded mask of a reference region, uint8 on the grid of ``dseg``; see `find_reference`."""
+    return find_reference(name, dseg, template_regions, tissue).mask
+
+
+def find_reference(
+    name: str, dseg: Volume, template_regions: Volume | None = None, tissue: Volume | None = None
+) -> ReferenceRegion:
+    """Find a reference region in one head, guarded against spill-in from cortex and from outside.
+
+    Parameters
+    ----------
+    name
+        As in `parse_reference`.
+    dseg
+        Labels ``(I, J, K)``, FreeSurfer numbers.
+    template_regions
+        What `tau_pipeline.atlas.template_regions` gives, warped to the grid of ``dseg`` by nearest neighbour; needed
+        by the regions in `NEED_TEMPLATE`.
+    tissue
+        Probabilities ``(I, J, K, 3)`` of CSF, grey and white matter; where given, voxels that are CSF with a
+        probability over 0.9 are left out.
+
+    Raises
+    ------
+    UnknownNameError
+        No region has that name.
+    GridMismatchError
+        The images are not on one grid.
+    ReferenceRegionError
+        The region is empty or smaller than its definition allows even without its guard, or the template regions
+        that it needs were not given.
+    """
+    region = definition(name)
+    given = {"dseg": dseg, "template_regions": template_regions, "tissue": tissue}
+    require_same_grid(**{key: img for key, img in given.items() if img is not None})
+    labels = label_array(dseg)
+    whole = labels_mask(labels, region.labels)
+    if not whole.any():
+        raise ReferenceRegionError(
+            f"reference region {region.name} is empty: no voxel has label {_or(region.labels)}; check the parcellation"
+        )
+    box = _box(whole, voxel_size_mm(dseg), margin_mm=_FURTHEST_LOBULE_MM)
+    inside, size = whole[box], voxel_size_mm(dseg)
+    if region.name in NEED_TEMPLATE:
+        inside = _within_template_region(region, inside, template_regions, box, size)
+    if tissue is not None:
+        inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > _SURELY_CSF)
+    kept, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
+    mask = np.zeros(labels.shape, dtype=np.uint8)
+    mask[box] = kept
+    volume = float(kept.sum() * voxel_volume_mm3(dseg))
+    return ReferenceRegion(
+        region.name, region.labels, image_like(mask, dseg), volume, region.grey_share, region.outside_share
+    )
+
+
+def _guard(
+    region: Definition, inside: NDArray[np.bool_], labels: NDArray, size: NDArray, voxel_mm3: float
+) -> tuple[NDArray[np.bool_], Definition]:
+    """Keep the voxels that see little of grey matter and outside; allow more if the region gets too small."""
+    grey = labels_mask(labels, set(_cerebral_grey()) - set(region.labels))
+    outside = labels_mask(labels, {0, *region_numbers("csf"), *_OUTSIDE_TISSUE} - set(region.labels))
+    from_grey, from_outside = _blurred(grey, size), _blurred(outside, size)
+    for grey_share, outside_share in (
+        (region.grey_share, region.outside_share),
+        (min(1.0, 2 * region.grey_share), min(1.0, 2 * region.outside_share)),
+        (1.0, 1.0),
+    ):
+        kept = inside & (from_grey <= grey_share) & (from_outside <= outside_share)
+        if kept.sum() * voxel_mm3 >= region.minimum_mm3:
+            return kept, replace(region, grey_share=grey_share, outside_share=outside_share)
+    raise ReferenceRegionError(
+        f"reference region {region.name} has {inside.sum() * voxel_mm3 / 1000:.2f} cm³; at least "
+        f"{region.minimum_mm3 / 1000:g} cm³ are expected; check the parcellation"
+    )
+
+
+def _within_template_region(
+    region: Definition,
+    inside: NDArray[np.bool_],
+    template_regions: Volume | None,
+    box: tuple[slice, ...],
+    size: NDArray,
+) -> NDArray[np.bool_]:
+    """Restrict to the pons, or to the voxels whose nearest lobule is an inferior one."""
+    if template_regions is None:
+        raise ReferenceRegionError(
+            f"reference region {region.name} needs the template's lobules and pons on the T1w grid, and there are "
+            "none; register the T1w to the template, or take CerebellarGM"
+        )
+    parts = label_array(template_regions)[box]
+    if region.name == "Pons":
+        return inside & (parts == PONS)
+    # Growing the lobules to the cortex's voxels mends the gaps that a warped 2 mm atlas leaves.
+    lobules = labels_mask(parts, lobule_numbers("inferior") + lobule_numbers("superior"))
+    if not lobules.any():
+        return np.zeros_like(inside)
+    distance, nearest = ndimage.distance_transform_edt(~lobules, sampling=size, return_indices=True)
+    inferior = labels_mask(parts, lobule_numbers("inferior"))[tuple(nearest)]
+    return inside & inferior & (distance <= _FURTHEST_LOBULE_MM)
+
+
+def measured_part(activity: NDArray, reference: NDArray) -> NDArray[np.bool_]:
+    """The voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut field of view does not lower the mean.
+
+    A voxel that is not finite, or exactly 0 as resampling leaves it outside the field of view, was not measured.
+    """
+    return reference.astype(bool) & _measured(activity)
+
+
+def _measured(values: NDArray) -> NDArray[np.bool_]:
+    return np.isfinite(values) & (values != 0)
+
+
+def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name: str) -> tuple[str, ...]:
+    """Refuse a reference region whose activity cannot be right, and say what looks odd.
+
+    Parameters
+    ----------
+    activity
+        PET ``(I, J, K)``, any unit proportional to activity.
+    reference, brain
+        Boolean masks ``(I, J, K)``.
+    name
+        The region's name, for the messages.
+
+    Returns
+    -------
+    tuple of str
+        Sentences to put into the sidecar and the report: a coefficient of variation over 35 %, or more than 5 %
+        of the region without a measurement. Empty when nothing is odd.
+
+    Raises
+    ------
+    ReferenceRegionError
+        The region is empty, half of it or more has no measurement, its mean is not positive, or its mean is not
+        within 0.3 to 2 times the brain's: in tau PET the cerebellum has 0.5 to 1.1 times the brain's activity, white
+        matter little more.
+    """
+    reference, brain = reference.astype(bool), brain.astype(bool)
+    values = activity[reference].astype(np.float64)
+    if values.size == 0:
+        raise ReferenceRegionError(f"reference region {name} is empty; check the parcellation")
+    measured = _measured(values)
+    lacking = 100 * (1 - measured.mean())
+    if lacking >= 50:
+        raise ReferenceRegionError(
+            f"{lacking:.0f} % of reference region {name} has no PET activity; at least half of it must lie in the "
+            "PET's field of view: check the coregistration"
+        )
+    mean = float(values[measured].mean())
+    whole = activity[brain]
+    whole_mean = float(whole[np.isfinite(whole)].mean(dtype=np.float64)) if np.isfinite(whole).any() else 0.0
+    if mean <= 0 or whole_mean <= 0:
+        raise ReferenceRegionError(
+            f"the mean activity is {mean:.4g} in reference region {name} and {whole_mean:.4g} in the brain; both must "
+            "be above 0: check the PET image and its coregistration"
+        )
+    if not 0.3 <= mean / whole_mean <= 2:
+        raise ReferenceRegionError(
+            f"the mean activity in reference region {name} is {mean / whole_mean:.2f} times the brain's; 0.3 to 2 is "
+            "expected: check the coregistration and the parcellation"
+        )
+    return _oddities(values[measured], lacking, name)
+
+
+def _oddities(values: NDArray, lacking: float, name: str) -> tuple[str, ...]:
+    found = []
+    if lacking > 5:
+        found.append(
+            f"{lacking:.0f} % of reference region {name} has no PET activity: it is partly outside the field of view."
+        )
+    variation = 100 * float(values.std() / values.mean())
+    if variation > 35:
+        found.append(
+            f"The activity in reference region {name} varies by {variation:.0f} % (coefficient of variation; under "
+            "35 % is expected): a noisy scan, or a misplaced region."
+        )
+    return tuple(found)
+
+
+def _cerebral_grey() -> tuple[int, ...]:
+    grey = set(region_numbers("cortical", "subcortical")) | set(_UNNAMED_CORTEX)
+    return tuple(sorted(grey - set(CEREBELLAR_CORTEX)))
+
+
+def _blurred(tissue: NDArray[np.bool_], size: NDArray) -> NDArray[np.float32]:
+    """Share of each voxel's signal that comes from a tissue, at the resolution `GUARD_FWHM_MM`."""
+    sigma = GUARD_FWHM_MM / np.sqrt(8 * np.log(2)) / size
+    share = ndimage.gaussian_filter(tissue.astype(np.float32), sigma, mode="nearest")
+    return np.clip(share, 0.0, 1.0)
+
+
+def _box(mask: NDArray[np.bool_], size: NDArray, margin_mm: float) -> tuple[slice, ...]:
+    """The smallest box around a mask, wider by a margin: distances are needed nowhere else."""
+    found = []
+    for axis, edge in enumerate(size):
+        others = tuple(other for other in range(3) if other != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        extra = int(np.ceil(margin_mm / edge))
+        found.append(slice(max(0, where[0] - extra), where[-1] + 1 + extra))
+    return tuple(found)
+
+
+def _or(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, numbers))

@@ -1,0 +1,1 @@
+"""What a user can choose. Nothing here knows images or torch."""

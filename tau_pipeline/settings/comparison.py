@@ -1,0 +1,90 @@
+"""The section ``[comparison]``: which systems, losses and normalisations are trained, fold by fold, and compared.
+
+Everything else about each training stands in ``[training]``. Knows no torch, so that the command line's help stays
+fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tau_pipeline.settings.fields import Checked, documented, require
+from tau_pipeline.settings.training import LossKind, Network
+
+Normalisation = Literal["by-manufacturer", "min-max"]
+
+_MOON = "Moon et al., arXiv 2406.12632"
+
+
+@dataclass(frozen=True)
+class Comparison(Checked):
+    """What is compared. Folds and sizes are those of ``[training]``, the seed is ``random_seed`` of ``[settings]``.
+
+    Raises
+    ------
+    SettingError
+        A value has the wrong type or lies outside its range; the message names the setting and the value.
+    """
+
+    comparison_name: str = field(
+        default="comparison",
+        metadata=documented("Name of the comparison's folder under comparisons, in the output folder."),
+    )
+    systems: tuple[Network, ...] = field(
+        default=("unet", "unetr", "swinunetr", "pix2pix", "cyclegan"),
+        metadata=documented("Systems to compare.", source=_MOON),
+    )
+    losses: tuple[LossKind, ...] = field(
+        default=("mse_ssim", "2.5d", "3d", "cyclic2.5d"),
+        metadata=documented(
+            "Losses to compare; each is tested against the cyclic one where that is among them.", source=_MOON
+        ),
+    )
+    normalisations: tuple[Normalisation, ...] = field(
+        default=("by-manufacturer", "min-max"),
+        metadata=documented("Scales of SUVR in training to compare.", source=_MOON),
+    )
+    volume_features: Literal["pretrained", "random"] = field(
+        default="pretrained",
+        metadata=documented(
+            "Feature network of the loss 3d: a pretrained 3-D ResNet, or random weights, which the model cards and the "
+            "page then state. Those of the other perceptual losses are perceptual_features."
+        ),
+    )
+    volume_weights_file: Path | None = field(
+        default=None,
+        metadata=documented("Weights of that 3-D ResNet (MedicalNet's), a torch state dict. There is no default."),
+    )
+    validation_fold: bool = field(
+        default=True,
+        metadata=documented(
+            "Keep one fold of the training participants for validation, as a training with folds does. Without it all "
+            "but the tested fold are trained on, which needs tested_weights last and early_stopping_patience 0."
+        ),
+    )
+    runs_per_process: int = field(
+        default=1,
+        metadata=documented(
+            "Trainings that one process does in turn. More than 1 saves the start of Python, some seconds each."
+        ),
+    )
+    drawn_scans: int = field(
+        default=2,
+        metadata=documented(
+            "Scans whose synthetic maps are kept and drawn: of the first fold, from the most tau in cortex to least."
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("systems", "losses", "normalisations"):
+            values = getattr(self, name)
+            require(bool(values), name, [], "at least one")
+            require(len(set(values)) == len(values), name, list(values), "each once")
+        require(self.runs_per_process > 0, "runs_per_process", self.runs_per_process, "a whole number above 0")
+        require(self.drawn_scans >= 0, "drawn_scans", self.drawn_scans, "a whole number, 0 or more")
+        name = self.comparison_name
+        good_name = name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|')
+        require(good_name, "comparison_name", name, "a name for a folder, without slashes")

@@ -1,0 +1,295 @@
+"""The section ``[training]``: everything that decides how a synthesis model is trained.
+
+Defaults are the paper's (Moon et al., arXiv 2406.12632) wherever they run on a laptop too; the paper's sizes are in
+the recipe ``paper.toml``. Knows no torch, so that the command line's help stays fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tau_pipeline.settings.fields import Checked, documented, require
+
+Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
+LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
+
+_MOON = "Moon et al., arXiv 2406.12632"
+_MOON_CODE = "the code of Moon et al., arXiv 2406.12632"
+#: Settings under which the same training goes on: they change where and how long it runs, not what it computes.
+_MAY_CHANGE = frozenset(
+    {"epochs", "cache_dir", "device", "model_name", "model_dir", "loader_workers", "checkpoint_minutes"}
+)
+
+
+@dataclass(frozen=True)
+class Training(Checked):
+    """How a model is trained. The seed is ``random_seed`` of the section ``[settings]``.
+
+    Raises
+    ------
+    SettingError
+        A value has the wrong type or lies outside its range; the message names the setting and the value.
+    """
+
+    network: Network = field(
+        default="unet",
+        metadata=documented(
+            "System to train: U-Net, UNETR, SwinUNETR, or 3-D Pix2Pix or CycleGAN with their discriminators.",
+            source=_MOON,
+        ),
+    )
+    network_preset: Literal["laptop", "paper"] = field(
+        default="laptop", metadata=documented("Size of the network: one that a laptop can train, or the paper's.")
+    )
+    loss: LossKind = field(
+        default="cyclic2.5d",
+        metadata=documented(
+            "Loss: MSE and SSIM alone (mse_ssim), or with a perceptual term on the slices of all three planes in every "
+            "step (2.5d), of a 3-D feature network (3d), or on one plane at a time in cycles (cyclic2.5d).",
+            source=_MOON,
+        ),
+    )
+    mse_weight: float = field(default=1.0, metadata=documented("Weight of the mean squared error.", source=_MOON_CODE))
+    ssim_weight: float = field(default=1.0, metadata=documented("Weight of 1 - SSIM.", source=_MOON_CODE))
+    perceptual_weight: float = field(
+        default=0.5, metadata=documented("Weight of the perceptual term.", source=_MOON_CODE)
+    )
+    first_cycle: int = field(
+        default=120,
+        metadata=documented("Epochs that each plane lasts in the first round of the cycle.", source=_MOON),
+    )
+    cycle_factor: float = field(
+        default=2 / 3,
+        metadata=documented("Factor by which the epochs of a plane shrink from one round to the next.", source=_MOON),
+    )
+    perceptual_features: Literal["pretrained", "random"] = field(
+        default="pretrained",
+        metadata=documented(
+            "Feature network of the perceptual term: pretrained (VGG-16 for slices, a 3-D ResNet for loss 3d), or "
+            "random weights, which the model card then states."
+        ),
+    )
+    perceptual_weights_file: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Weights of the feature network, a torch state dict. Default: VGG-16 from torch's hub cache; loss 3d has "
+            "no default."
+        ),
+    )
+    perceptual_chunk: int | None = field(
+        default=None,
+        metadata=documented("Slices that pass through the feature network together. Default: as memory allows."),
+    )
+    empty_slices: Literal["skip", "paper"] = field(
+        default="skip",
+        metadata=documented(
+            "Slices without contrast in the measured PET: skip leaves them out of the perceptual term, paper counts "
+            "them."
+        ),
+    )
+    perceptual_scaling: Literal["item", "batch"] = field(
+        default="item",
+        metadata=documented(
+            "Minimum and maximum by which the perceptual term scales a slice: of each scan, or of the whole batch as "
+            "in the paper's code.",
+        ),
+    )
+    ssim_window: int = field(
+        default=11, metadata=documented("Side of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE)
+    )
+    ssim_sigma: float = field(
+        default=1.5, metadata=documented("SD of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE)
+    )
+    ssim_range: float = field(
+        default=2.0,
+        metadata=documented("Data range of SSIM in the loss, on standardised SUVR.", source=_MOON_CODE),
+    )
+
+    epochs: int = field(default=1000, metadata=documented("Epochs at most.", source=_MOON))
+    batch_size: int = field(
+        default=4,
+        metadata=documented("Scans of one optimiser step, over all processes together.", source="12 in the paper"),
+    )
+    micro_batch_size: int | None = field(
+        default=None,
+        metadata=documented(
+            "Scans of one process in memory at a time; gradients are accumulated over a batch. Default: all of them."
+        ),
+    )
+    optimizer: Literal["adam", "adamw"] = field(
+        default="adam", metadata=documented("Optimiser; adamw decays weights apart from the gradient.", source=_MOON)
+    )
+    learning_rate: float = field(default=5e-4, metadata=documented("Highest learning rate.", source=_MOON))
+    weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimiser."))
+    learning_rate_schedule: Literal["cosine", "cosine-once", "constant"] = field(
+        default="cosine",
+        metadata=documented(
+            "Learning rate by epoch: cosine goes down to 0 and up again with half a period of learning_rate_period, "
+            "as the paper's does; cosine-once goes down once over all epochs.",
+            source=_MOON,
+        ),
+    )
+    learning_rate_period: int = field(
+        default=60, metadata=documented("Epochs from the highest learning rate to 0 (T_max).", source=_MOON)
+    )
+    warmup_epochs: int = field(default=0, metadata=documented("Epochs over which the learning rate rises at first."))
+    clip_gradient_norm: float | None = field(
+        default=None, metadata=documented("Norm to which longer gradients are shortened. Default: none are.")
+    )
+    mixed_precision: Literal["off", "bf16", "fp16"] = field(
+        default="off",
+        metadata=documented("Precision of the network's arithmetic under autocast; fp16 needs a GPU."),
+    )
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata=documented("Compute the network's activations again instead of keeping them: less memory, more time."),
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata=documented(
+            "Decay per step of an exponential moving average of the weights, which is then validated and saved. "
+            "Default: no average."
+        ),
+    )
+    early_stopping_patience: int = field(
+        default=30,
+        metadata=documented(
+            "Epochs without a better validation loss after which training ends; with a cyclic loss counted only from "
+            "the third round on. 0: never.",
+            source=_MOON,
+        ),
+    )
+    tested_weights: Literal["last", "best"] = field(
+        default="last",
+        metadata=documented(
+            "Weights that are tested and saved: the last ones, or those with the best validation loss (of the plane "
+            "trained last).",
+            source=_MOON,
+        ),
+    )
+
+    normalisation: Literal["by-manufacturer", "min-max"] = field(
+        default="by-manufacturer",
+        metadata=documented(
+            "Scale of SUVR in training: mean 0 and SD 1 within the brain by manufacturer, or min-max; fitted on the "
+            "training split.",
+            source=_MOON,
+        ),
+    )
+    grid_voxel: float = field(
+        default=2.0, metadata=documented("Voxel size of the grid that images are brought to.", unit="mm")
+    )
+    grid_shape: tuple[int, ...] = field(
+        default=(),
+        metadata=documented(
+            "Voxels of that grid along left-right, posterior-anterior and inferior-superior. Default: the smallest "
+            "that the network takes and that covers 160 x 192 x 160 mm."
+        ),
+    )
+    augmentation: Literal["paper", "upright", "off"] = field(
+        default="paper",
+        metadata=documented(
+            "Augmentation of the training split: elastic, affine, flip and noise as in the paper, which flips all "
+            "three axes together; upright flips left-right only.",
+            source=_MOON,
+        ),
+    )
+    split_fractions: tuple[float, ...] = field(
+        default=(0.7, 0.15, 0.15),
+        metadata=documented(
+            "Shares of the participants for training, validation and test.", source="360 / 78 / 78 of 516 in the paper"
+        ),
+    )
+    split_file: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Table with the columns participant_id and split (train, validation, test) to use instead of a drawn one."
+        ),
+    )
+    folds: int = field(
+        default=0,
+        metadata=documented("Folds of a cross-validation, in which each participant is tested once; 0: none."),
+    )
+    fold: int = field(default=0, metadata=documented("Which fold is tested, counted from 0."))
+
+    model_name: str | None = field(
+        default=None,
+        metadata=documented("Name of the model's folder under models. Default: made of network, loss and fold."),
+    )
+    model_dir: Path | None = field(
+        default=None,
+        metadata=documented("Folder of the model. Default: models/ and the model's name, in the output folder."),
+    )
+    device: Literal["auto", "cpu", "cuda"] = field(
+        default="auto", metadata=documented("Where to compute; auto takes a GPU where there is one.")
+    )
+    cache_dir: Path | None = field(
+        default=None,
+        metadata=documented("Folder for images on the training grid. Default: cache in the model's folder."),
+    )
+    loader_workers: int = field(
+        default=0, metadata=documented("Processes that load and augment images; 0: the training process itself.")
+    )
+    checkpoint_minutes: float = field(
+        default=10.0,
+        metadata=documented(
+            "Time after which a checkpoint is written inside an epoch; one is written after each epoch anyway. "
+            "0: after each step.",
+            unit="min",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mse_weight", "ssim_weight", "perceptual_weight", "weight_decay", "checkpoint_minutes"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number, 0 or more")
+        for name in ("warmup_epochs", "early_stopping_patience", "loader_workers"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number, 0 or more")
+        for name in ("first_cycle", "epochs", "batch_size", "learning_rate_period"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a whole number above 0")
+        for name in ("learning_rate", "ssim_sigma", "ssim_range", "grid_voxel"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
+        for name in ("perceptual_chunk", "micro_batch_size", "clip_gradient_norm"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "a number above 0")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        require(0 < self.cycle_factor <= 1, "cycle_factor", self.cycle_factor, "a number above 0, up to 1")
+        require(self.ssim_window % 2 == 1 and self.ssim_window > 0, "ssim_window", self.ssim_window, "an odd number")
+        decay = self.ema_decay
+        require(decay is None or 0 < decay < 1, "ema_decay", decay, "a number between 0 and 1, such as 0.999")
+        shape, shares = self.grid_shape, self.split_fractions
+        good_shape = not shape or (len(shape) == 3 and min(shape) > 0)
+        require(good_shape, "grid_shape", list(shape), "three whole numbers above 0")
+        good_shares = len(shares) == 3 and min(shares) >= 0 and shares[0] > 0 and math.isclose(sum(shares), 1.0)
+        require(good_shares, "split_fractions", list(shares), "three shares that add up to 1, the first above 0")
+        require(self.folds == 0 or self.folds >= 3, "folds", self.folds, "0, or 3 and more")
+        require(0 <= self.fold < max(1, self.folds), "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
+        name = self.model_name
+        good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
+        require(good_name, "model_name", name, "a name for a folder, without slashes")
+
+    @property
+    def name(self) -> str:
+        """Name of the model's folder."""
+        fold = f"-fold{self.fold}" if self.folds else ""
+        return self.model_name or f"{self.network}-{self.loss}{fold}"
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return the settings that must stay the same when a training is taken up again, as JSON values."""
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in _MAY_CHANGE}
+        if self.learning_rate_schedule == "cosine-once":
+            values["epochs"] = self.epochs
+        return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+    def hash(self) -> str:
+        """Twelve hexadecimal digits of `what_counts`, equal exactly where that is equal."""
+        text = json.dumps(self.what_counts(), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]

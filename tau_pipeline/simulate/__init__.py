@@ -1,0 +1,1 @@
+"""Simulated heads and tau PET with known truth."""

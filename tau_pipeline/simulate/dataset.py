@@ -1,0 +1,359 @@
+"""A BIDS dataset of simulated heads and tau PET, with the truth beside it.
+
+`simulate_dataset` plans each participant from the seed and the participant's number alone, so that a participant is
+the same in a cohort of any size; draws a person and a scan for each visit; and writes them as a scanner would.
+Cortex thins and ventricles widen with tau, so that a T1w image tells something of the PET.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import nibabel as nib
+import numpy as np
+
+from tau_pipeline import __version__
+from tau_pipeline.errors import OutputError, SettingError
+from tau_pipeline.files import write_json, write_text, write_tsv
+from tau_pipeline.imaging.volume import Volume, image_on, save_volume
+from tau_pipeline.simulate.heads import Head, HeadDraw, draw_head, make_head
+from tau_pipeline.simulate.metadata import PARTICIPANTS, README, TRACER, dataset_description, pet_sidecar, t1w_sidecar
+from tau_pipeline.simulate.pet import (
+    BURDEN,
+    SCANNERS,
+    Pet,
+    PetDraw,
+    draw_motion,
+    draw_pet,
+    draw_uptake,
+    make_pet,
+    rigid_about,
+    tau_load,
+)
+from tau_pipeline.simulate.template import Array, load_template
+
+PetKind = Literal["static", "dynamic", "mixed"]
+FRAME_COUNT = 4
+#: mm of cortex lost where tau adds 1 to the uptake, and mm of ventricular growth where it does so everywhere. Larger
+#: than in patients, so that small cohorts show it.
+THINNING_PER_TAU = 0.8
+VENTRICLES_PER_TAU = 2.5
+#: Axis order and direction in which T1w images are stored, in turn.
+STORED = ("RAS", "LAS", "PSR", "LIA")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What `simulate_dataset` makes.
+
+    Attributes
+    ----------
+    participants
+        How many, 1 to 999.
+    seed
+        Any integer from 0.
+    voxel_mm
+        Voxel size of the T1w images, 0.8 to 4 mm; PET follows where it is over 2.
+    pet
+        All scans static, all dynamic, or some of each.
+    sessions
+        Whether every third participant has two sessions (in every other of these, the second has no T1w image).
+    scanner_bias
+        Error of the scanners in the posterior fossa, 0 to 0.5: none, plus and minus this share of the activity for
+        the three. 0, the default, leaves the SUVR of all scanners comparable but for resolution and noise.
+
+    Raises
+    ------
+    SettingError
+        A value is out of its range.
+    """
+
+    participants: int = 4
+    seed: int = 0
+    voxel_mm: float = 1.0
+    pet: PetKind = "mixed"
+    sessions: bool = False
+    scanner_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.participants <= 999:
+            raise SettingError(f"participants is {self.participants}; give a number from 1 to 999")
+        if self.seed < 0:
+            raise SettingError(f"seed is {self.seed}; give 0 or a positive number")
+        if not 0.8 <= self.voxel_mm <= 4:
+            raise SettingError(f"voxel size is {self.voxel_mm} mm; give a size from 0.8 to 4 mm")
+        if self.pet not in get_args(PetKind):
+            raise SettingError(f"pet is {self.pet!r}; give one of {', '.join(get_args(PetKind))}")
+        if not 0 <= self.scanner_bias <= 0.5:
+            raise SettingError(f"scanner bias is {self.scanner_bias}; give a share from 0 to 0.5")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the number of a participant settles: group, scanner, kind of scan, sessions."""
+
+    label: str
+    group: str
+    scanner: int
+    frames: int
+    moves: bool
+    sessions: tuple[str | None, ...]
+    t1w_sessions: tuple[str | None, ...]
+    stored: str
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The draws of one visit; ``head`` is that of the first visit where this one has no T1w image."""
+
+    session: str | None
+    has_t1w: bool
+    burden: float
+    head: HeadDraw
+    uptake: dict[int, float]
+    pet: PetDraw | None
+
+
+def plan_participant(number: int, settings: Simulation) -> Plan:
+    """Settle what participant ``number`` (from 1) is; groups and manufacturers are crossed in every nine.
+
+    The first four show the kinds: a static scan, a dynamic one with motion, a static one with much tau, no PET.
+    """
+    turn = number - 1
+    dynamic = {"static": False, "dynamic": True, "mixed": number % 4 == 2 or number % 5 == 0}[settings.pet]
+    two = settings.sessions and number % 3 == 2
+    sessions: tuple[str | None, ...] = ("01", "02") if two else (None,)
+    return Plan(
+        label=f"sub-{number:02d}",
+        group=("MCI", "CN", "AD")[(turn + turn // 3) % 3],
+        scanner=turn % 3,
+        frames=0 if number == 4 else FRAME_COUNT if dynamic else 1,
+        moves=number % 5 != 0,
+        sessions=sessions,
+        t1w_sessions=("01",) if two and number % 6 == 5 else sessions,
+        stored=STORED[turn % len(STORED)],
+    )
+
+
+def draw_visits(number: int, plan: Plan, seed: int) -> list[Visit]:
+    """Draw a participant: one person, and for each session its tau, atrophy and scan."""
+    rng = np.random.default_rng([seed, number])
+    person = draw_head(rng)
+    sensitivity = float(rng.lognormal(0, 0.15))
+    burden = float(rng.uniform(*BURDEN[plan.group]))
+    uptake_seed = int(rng.integers(2**31))
+    visits: list[Visit] = []
+    for count, session in enumerate(plan.sessions):
+        now = min(1.0, burden + 0.1 * count)
+        uptake = draw_uptake(np.random.default_rng(uptake_seed), now)
+        head = with_atrophy(_in_scanner(person, rng, count), uptake, sensitivity)
+        has_t1w = session in plan.t1w_sessions
+        motion = draw_motion(rng, max(1, plan.frames), plan.moves)
+        pet = draw_pet(rng, uptake, SCANNERS[plan.scanner], motion)
+        visits.append(Visit(session, has_t1w, now, head if has_t1w else visits[0].head, uptake, pet))
+    return visits if plan.frames else [replace(v, pet=None) for v in visits]
+
+
+def _in_scanner(person: HeadDraw, rng: np.random.Generator, count: int) -> HeadDraw:
+    """The same person in the MRI at a later visit: another position, other noise."""
+    position = rigid_about(np.zeros(3), rng.normal(0, 3, 3).clip(-6, 6), np.deg2rad(rng.normal(0, 3, 3).clip(-6, 6)))
+    noise_seed = int(rng.integers(2**31))
+    if count == 0:
+        return person
+    return replace(person, to_template=person.to_template @ position, noise_seed=noise_seed)
+
+
+def with_atrophy(head: HeadDraw, uptake: dict[int, float], sensitivity: float) -> HeadDraw:
+    """Thin the cortex and widen the ventricles of a person by the tau load."""
+    tau = tau_load(uptake)
+    lost = {code: head.thinning[code] + THINNING_PER_TAU * sensitivity * tau[code] for code in tau}
+    grown = head.ventricles_mm + VENTRICLES_PER_TAU * sensitivity * float(np.mean(list(tau.values())))
+    return replace(head, thinning=lost, ventricles_mm=min(grown, 4.0))
+
+
+def age_and_sex(number: int, seed: int) -> tuple[int, str]:
+    """Age in years and sex of a participant; neither changes the images."""
+    rng = np.random.default_rng([seed, number, 1])
+    return int(rng.integers(58, 86)), str(rng.choice(["F", "M"]))
+
+
+def simulate_dataset(
+    out_dir: str | os.PathLike[str], settings: Simulation, progress: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Write a simulated BIDS dataset, and its truth under ``truth/``; returns its folder.
+
+    Parameters
+    ----------
+    out_dir
+        A folder that does not exist or is empty.
+    settings
+        What to make.
+    progress
+        Called with one line after each participant.
+
+    Raises
+    ------
+    OutputError
+        The folder is not empty, or cannot be written to.
+    """
+    out = Path(out_dir)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(f"{out} exists and is not an empty folder; choose another folder or remove this one")
+    plans = [plan_participant(number, settings) for number in range(1, settings.participants + 1)]
+    write_dataset_files(out, plans, settings)
+    scans: list[dict[str, Any]] = []
+    regions: list[dict[str, Any]] = []
+    for number, plan in enumerate(plans, start=1):
+        for scan, rows in simulate_participant(out, number, plan, settings):
+            scans += [scan] if scan else []
+            regions += rows
+        what = {0: "no PET", 1: "static PET"}.get(plan.frames, f"PET of {plan.frames} frames")
+        maker = SCANNERS[plan.scanner].manufacturer if plan.frames else "no scanner"
+        progress(f"{plan.label}: {number} of {len(plans)}, {plan.group}, {what}, {maker}")
+    write_truth_tables(out, scans, regions)
+    return out
+
+
+def simulate_participant(
+    out: Path, number: int, plan: Plan, settings: Simulation
+) -> Iterator[tuple[dict[str, Any] | None, list[dict[str, Any]]]]:
+    """Write the images of one participant; gives the truth of each visit: its entry in scans.json, region rows."""
+    head: Head | None = None
+    for visit in draw_visits(number, plan, settings.seed):
+        if visit.has_t1w or head is None:
+            head = make_head(visit.head, load_template(), settings.voxel_mm)
+            write_t1w(out, plan, visit, head)
+        write_labels(out, plan, visit, head)
+        scan = None
+        if visit.pet is not None:
+            pet = make_pet(replace(visit.pet, bias=settings.scanner_bias), head)
+            write_pet(out, plan, visit, pet)
+            write_scaled(crop_to_brain(pet.suvr, head), truth_file(out, plan, visit, "suvr"), 0.001)
+            scan = scan_truth(plan, visit, pet, settings)
+        yield scan, region_rows(plan, visit, head)
+
+
+def stem(plan: Plan, visit: Visit) -> str:
+    """Beginning of the file names of a visit."""
+    return plan.label if visit.session is None else f"{plan.label}_ses-{visit.session}"
+
+
+def visit_folder(out: Path, plan: Plan, visit: Visit, datatype: str) -> Path:
+    """Folder of the images of a visit."""
+    return out / plan.label / (f"ses-{visit.session}" if visit.session else "") / datatype
+
+
+def truth_file(out: Path, plan: Plan, visit: Visit, what: str) -> Path:
+    """Where a truth image of a visit lies."""
+    return out / "truth" / f"{stem(plan, visit)}_{what}.nii.gz"
+
+
+def write_scaled(img: Volume, path: Path, slope: float) -> Path:
+    """Write an image as int16 with a scale factor and no intercept."""
+    data = np.asanyarray(img.dataobj)
+    stored = image_on((data / slope).round().clip(-32768, 32767).astype(np.int16), img.affine)
+    stored.header.set_slope_inter(slope, 0)
+    if data.ndim == 4:
+        stored.header.set_zooms((*stored.header.get_zooms()[:3], 1200.0 / data.shape[3]))
+    return save_volume(stored, path)
+
+
+def crop_to_brain(img: Volume, head: Head, margin_mm: float = 10) -> Volume:
+    """Cut an image down to the brain and a margin; the world stays."""
+    inside = np.argwhere(np.asanyarray(head.labels.dataobj) > 0)
+    margin = int(np.ceil(margin_mm / head.labels.affine[0, 0]))
+    low, high = np.maximum(inside.min(axis=0) - margin, 0), inside.max(axis=0) + margin + 1
+    data = np.asanyarray(img.dataobj)[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    affine = img.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    return image_on(np.ascontiguousarray(data), affine)
+
+
+def write_t1w(out: Path, plan: Plan, visit: Visit, head: Head) -> None:
+    """Write the T1w image in the participant's own axis order, and its sidecar."""
+    base = visit_folder(out, plan, visit, "anat") / f"{stem(plan, visit)}_T1w"
+    img = image_on(np.asanyarray(head.t1w.dataobj).round().astype(np.int16), head.t1w.affine)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(img.affine), nib.orientations.axcodes2ornt(plan.stored))
+    turned: Any = img.as_reoriented(turn)
+    save_volume(image_on(np.asanyarray(turned.dataobj), turned.affine), base.with_name(base.name + ".nii.gz"))
+    write_json(t1w_sidecar(), base.with_name(base.name + ".json"))
+
+
+def write_labels(out: Path, plan: Plan, visit: Visit, head: Head) -> None:
+    """Write the true labels and brain mask of a visit."""
+    labels = crop_to_brain(head.labels, head)
+    save_volume(labels, truth_file(out, plan, visit, "labels"))
+    mask = image_on(np.asanyarray(labels.dataobj) > 0, labels.affine)
+    save_volume(mask, truth_file(out, plan, visit, "mask"))
+
+
+def write_pet(out: Path, plan: Plan, visit: Visit, pet: Pet) -> None:
+    """Write the PET image as int16 with a scale factor that fits its maximum, and its sidecar."""
+    base = visit_folder(out, plan, visit, "pet") / f"{stem(plan, visit)}_trc-{TRACER}_pet"
+    slope = float(np.asanyarray(pet.pet.dataobj).max()) / 32000
+    write_scaled(pet.pet, base.with_name(base.name + ".nii.gz"), slope)
+    write_json(pet_sidecar(SCANNERS[plan.scanner], plan.frames), base.with_name(base.name + ".json"))
+
+
+def scan_truth(plan: Plan, visit: Visit, pet: Pet, settings: Simulation) -> dict[str, Any]:
+    """What is true of a scan: an entry of truth/scans.json."""
+    draw = visit.pet
+    assert draw is not None
+    session = {} if visit.session is None else {"session": f"ses-{visit.session}"}
+    return {
+        "participant": plan.label,
+        **session,
+        "pet2t1": pet.frames[0].tolist(),
+        "frames": [frame.tolist() for frame in pet.frames],
+        "ref_bqml": draw.ref_bqml,
+        "uptake": {str(code): value for code, value in sorted(draw.uptake.items()) if code < 3000},
+        "fwhm": draw.scanner.fwhm_mm,
+        "manufacturer": draw.scanner.manufacturer,
+        "fossa_gain": 1 + draw.scanner.fossa * settings.scanner_bias,
+    }
+
+
+def region_rows(plan: Plan, visit: Visit, head: Head) -> list[dict[str, Any]]:
+    """What is true of each cortical region of a visit: rows of truth/regions.tsv."""
+    labels: Array = np.asanyarray(head.labels.dataobj)
+    counts = np.bincount(labels.ravel(), minlength=2036)
+    voxel_mm3 = float(head.labels.affine[0, 0] ** 3)
+    identity = {"participant_id": plan.label, "session_id": f"ses-{visit.session}" if visit.session else "n/a"}
+    return [
+        identity
+        | {"index": code, "uptake": visit.uptake[code], "thinning_mm": lost, "volume_mm3": counts[code] * voxel_mm3}
+        for code, lost in sorted(visit.head.thinning.items())
+    ]
+
+
+def write_truth_tables(out: Path, scans: list[dict[str, Any]], regions: list[dict[str, Any]]) -> None:
+    """Write truth/scans.json and truth/regions.tsv."""
+    import json
+
+    import pandas as pd
+
+    write_text(json.dumps(scans, indent=1) + "\n", out / "truth" / "scans.json")
+    write_tsv(pd.DataFrame(regions), out / "truth" / "regions.tsv")
+
+
+def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> None:
+    """Write what describes the dataset as a whole."""
+    import pandas as pd
+
+    write_json(dataset_description(), out / "dataset_description.json")
+    options = f"--participants {settings.participants} --seed {settings.seed} --voxel-size {settings.voxel_mm:g}"
+    options += f" --pet {settings.pet}" + (" --sessions" if settings.sessions else "")
+    options += f" --scanner-bias {settings.scanner_bias:g}" if settings.scanner_bias else ""
+    write_text(README.format(version=__version__, options=options), out / "README")
+    write_text("truth\n", out / ".bidsignore")
+    rows = [
+        dict(zip(("participant_id", "age", "sex"), (plan.label, *age_and_sex(i, settings.seed)), strict=True))
+        | {"group": plan.group}
+        for i, plan in enumerate(plans, start=1)
+    ]
+    write_tsv(pd.DataFrame(rows), out / "participants.tsv")
+    write_json(PARTICIPANTS, out / "participants.json")

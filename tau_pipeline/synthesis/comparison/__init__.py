@@ -1,0 +1,1 @@
+"""Train systems, losses, and target scalings fold by fold, and compare them."""

@@ -1,0 +1,401 @@
+"""One run of a comparison: train a model on all folds but one, and score it on that fold, as SUVR on the T1w's grid.
+
+A run leaves a folder: the model, the scores of its test scans (``scans.tsv``), their regions (``regions.tsv``), the
+synthetic maps of the scans that are drawn, and last, complete or not at all, its row (``row.json``). A row that was
+made with the same settings, seed and scans is not made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import tau_pipeline
+from tau_pipeline.atlas import label_array
+from tau_pipeline.cohort.standardize import POOLED
+from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
+from tau_pipeline.files import read_json, write_json, write_tsv
+from tau_pipeline.imaging.volume import Volume, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.measures.agreement import paired_regions
+from tau_pipeline.measures.quality import PERCENTILES, map_quality
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.comparison.runs import Run
+from tau_pipeline.synthesis.comparison.tables import measures_of
+from tau_pipeline.synthesis.data.grid import FIELD_MM, covering_sides
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.splits import k_folds, load_splits, pairs_of_split
+from tau_pipeline.synthesis.evaluation.scores import (
+    MODEL,
+    Evaluation,
+    baseline_maps,
+    reference_mask_file,
+    score_scan,
+)
+from tau_pipeline.synthesis.losses.features import find_vgg16_features, load_resnet3d_features, load_vgg16_features
+from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
+from tau_pipeline.synthesis.model.predict import (
+    Ensemble,
+    Inference,
+    load_ensemble,
+    on_t1w_grid,
+    predict,
+    require_manufacturer,
+)
+from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
+from tau_pipeline.synthesis.training.data import Strangers
+from tau_pipeline.synthesis.training.loop import train
+from tau_pipeline.synthesis.training.optimization import grid_of
+
+ROW, SCANS, REGIONS, MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
+#: Columns that tell the run, in the tables of its scans and regions.
+RUN_COLUMNS = ("system", "loss", "normalisation", "fold")
+#: Columns of the table of regions.
+REGION_COLUMNS = ("participant_id", "session_id", "scan", "manufacturer", "diagnosis", "region", "index", "hemisphere")
+
+#: Maps on the T1w's grid by predictor.
+Maps = dict[str, Volume]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is the same for all runs of a comparison.
+
+    Attributes
+    ----------
+    folder
+        Of the comparison.
+    pairs
+        All scans.
+    seed
+        Of every training.
+    strangers
+        What becomes of manufacturers that are unknown or rare.
+    evaluation
+        What the scores depend on.
+    drawn
+        Scans whose synthetic maps are kept.
+    device
+        Where to predict.
+    """
+
+    folder: Path
+    pairs: tuple[Pair, ...]
+    seed: int
+    strangers: Strangers
+    evaluation: Evaluation
+    drawn: tuple[str, ...] = ()
+    device: Any = "auto"
+
+    def run_dir(self, run: Run) -> Path:
+        """The folder of a run."""
+        return self.folder / "runs" / run.name
+
+
+def fitted(settings: Training) -> Training:
+    """The settings with the smallest grid that the run's network takes, unless they name one.
+
+    Systems differ in how often they halve a volume, so that the same voxels come with more or less air around them.
+
+    Raises
+    ------
+    SettingError, ImageError
+        The named grid does not fit the network.
+    """
+    network, preset = settings.network, settings.network_preset
+    if not settings.grid_shape:
+        multiple = NETWORKS[network].side_multiple[preset]
+        sides = covering_sides(FIELD_MM, (settings.grid_voxel,) * 3, multiple)
+        if math.prod(sides) == multiple**3:
+            # One voxel would be left at the narrowest place, which no network of these takes.
+            sides = (sides[0], 2 * sides[1], sides[2])
+        settings = dataclasses.replace(settings, grid_shape=sides)
+    check_sides(network, preset, grid_of(settings).shape)
+    return settings
+
+
+def fold_splits(pairs: Sequence[Pair], folds: int, seed: int, validation_fold: bool) -> list[pd.DataFrame]:
+    """The splits of each fold; without a validation fold those participants are trained on too."""
+    tables = k_folds(pairs, folds, seed)
+    if validation_fold:
+        return tables
+    return [table.assign(split=table["split"].replace("validation", "train")) for table in tables]
+
+
+def check_folds(tables: Sequence[pd.DataFrame], strangers: Strangers) -> None:
+    """Refuse folds that leave a manufacturer with too few participants for training, where that is an error.
+
+    Raises
+    ------
+    SettingError
+        The message says which, in which fold, and what can be done.
+    """
+    if strangers.unknown != "error":
+        return
+    for number, table in enumerate(tables):
+        counts = table.loc[table["split"] == "train", "manufacturer"].value_counts()
+        for maker in sorted(table["manufacturer"].unique()):
+            if counts.get(maker, 0) < strangers.min_participants:
+                raise SettingError(
+                    f"fold {number} has {counts.get(maker, 0)} participants of {maker} for training, and a "
+                    f"standardisation by manufacturer needs {strangers.min_participants}; lower min_participants, take "
+                    "fewer folds, or set unknown_manufacturer to pooled or exclude"
+                )
+
+
+def check_features(settings: Sequence[Training]) -> None:
+    """Refuse trainings whose feature network is not there or cannot be read, before the first one starts.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError
+        The message says which file.
+    """
+    pretrained = [one for one in settings if one.loss != "mse_ssim" and one.perceptual_features == "pretrained"]
+    for file in {one.perceptual_weights_file for one in pretrained if one.loss != "3d"}:
+        load_vgg16_features(find_vgg16_features(file))
+    for file in {one.perceptual_weights_file for one in pretrained if one.loss == "3d"}:
+        if file is not None:
+            load_resnet3d_features(file)
+
+
+def check_tables(pairs: Sequence[Pair]) -> None:
+    """Refuse scans without a region table, which could not be scored.
+
+    Raises
+    ------
+    MissingInputError
+        The message names the first.
+    """
+    for pair in pairs:
+        if pair.rois_file is None or not reference_mask_file(pair).is_file():
+            raise MissingInputError(
+                f"{pair.scan} has no region table or no mask of its reference region {pair.reference_region}, which "
+                "its scores need; run the participant level again"
+            )
+
+
+def most_tau_first(pairs: Sequence[Pair]) -> list[Pair]:
+    """Scans by the mean of the measured SUVR of their cortical regions, the largest first."""
+
+    def cortex(pair: Pair) -> float:
+        table = regional_values(pair)
+        return float(pd.to_numeric(table.loc[table["kind"] == "cortical", "suvr_mean"], errors="coerce").mean())
+
+    return sorted(pairs, key=lambda pair: (-cortex(pair), pair.scan))
+
+
+def identity_of(run: Run, settings: Training, bench: Bench) -> str:
+    """Twelve digits that are equal where a run would be the same."""
+    content = {
+        "run": dataclasses.asdict(run),
+        "settings": {**settings.what_counts(), "epochs": settings.epochs},
+        "seed": bench.seed,
+        "scans": sorted(pair.scan for pair in bench.pairs),
+        "strangers": dataclasses.asdict(bench.strangers),
+        "evaluation": dataclasses.asdict(bench.evaluation),
+        "drawn": list(bench.drawn),
+        "version": tau_pipeline.__version__,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_row(run_dir: Path, identity: str) -> dict[str, Any] | None:
+    """The row of a run that was made with this identity; None if there is none."""
+    try:
+        row = read_json(run_dir / ROW)
+    except TauPipelineError:
+        return None
+    return row if row.get("identity") == identity else None
+
+
+def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
+    """Train, score and write the row; or go on where an earlier call ended.
+
+    Parameters
+    ----------
+    run
+        Which.
+    settings
+        Of its training.
+    bench
+        What is the same for all.
+
+    Returns
+    -------
+    dict
+        The row that was written.
+
+    Raises
+    ------
+    TauPipelineError
+        The training has diverged, or the data or settings cannot be used; there is no row.
+    """
+    folder, clock = bench.run_dir(run), _Clock()
+    model_dir = train(settings, bench.pairs, folder / MODEL_DIR, seed=bench.seed, strangers=bench.strangers)
+    training = clock.lap()
+    ensemble = load_ensemble([model_dir])
+    inference = Inference(flips=False, device=bench.device)
+
+    def maps_of(pair: Pair, mask: Volume) -> Maps:
+        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, bench.strangers)
+        found = predict(ensemble, t1w, mask, maker, inference)
+        return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
+
+    test = _test_pairs(ensemble, settings, bench)
+    scans, regions = _score(test, maps_of, bench, folder / MAPS)
+    rename = {MODEL: run.system}
+    _write_scores(run, scans.replace({"predictor": rename}), regions.replace({"predictor": rename}), folder)
+    card = ensemble.first.card
+    row = {
+        **_identity(run, settings, bench),
+        "n_train": len(card.training_participants),
+        "n_test": len(test),
+        "epochs": card.figures["epochs"],
+        "grid": "x".join(map(str, card.grid.shape)),
+        "n_parameters": card.n_parameters,
+        "random_features": card.random_features,
+        "training": training,
+        "scoring": clock.lap(),
+        "means": _means(scans),
+    }
+    write_json(row, folder / ROW)
+    return row
+
+
+def do_baselines(run: Run, settings: Training, bench: Bench, donor: Path) -> dict[str, Any]:
+    """Score the trivial predictors of a fold, and write their row.
+
+    Parameters
+    ----------
+    run
+        Whose fold and normalisation.
+    settings
+        Of the donor's training, whose splits are those of the fold.
+    bench
+        What is the same for all.
+    donor
+        Model folder of any training of the fold and normalisation: it holds the mean images.
+
+    Raises
+    ------
+    TauPipelineError
+        The folder or the data cannot be used.
+    """
+    clock, ensemble, yardsticks = _Clock(), load_ensemble([donor]), Yardsticks.load(donor)
+    if yardsticks is None:
+        raise MissingInputError(f"{donor} holds no mean images; remove it and run the comparison again")
+
+    def maps_of(pair: Pair, mask: Volume) -> Maps:
+        maker = _maker(ensemble, pair, bench.strangers)
+        return baseline_maps(yardsticks, ensemble.first, mask, maker, pair.diagnosis)
+
+    test = _test_pairs(ensemble, settings, bench)
+    scans, regions = _score(test, maps_of, bench, None)
+    _write_scores(run, scans, regions, bench.run_dir(run))
+    row = {**_identity(run, settings, bench), "n_test": len(test), "scoring": clock.lap()}
+    write_json(row, bench.run_dir(run) / ROW)
+    return row
+
+
+class _Clock:
+    """Seconds by the clock and of the processor, from one lap to the next."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic(), time.process_time()
+
+    def lap(self) -> dict[str, float]:
+        now = time.monotonic(), time.process_time()
+        wall, cpu = (round(b - a, 2) for a, b in zip(self._last, now, strict=True))
+        self._last = now
+        return {"seconds": wall, "processor_seconds": cpu}
+
+
+def _identity(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
+    return {"run": run.name, **dataclasses.asdict(run), "identity": identity_of(run, settings, bench), "state": "done"}
+
+
+def _means(scans: pd.DataFrame) -> dict[str, float | None]:
+    """Mean of each measure over the scans; None where no scan has one."""
+    means = {name: pd.to_numeric(scans[name]).replace(np.inf, np.nan).mean() for name in measures_of(scans)}
+    return {name: None if math.isnan(value) else round(float(value), 6) for name, value in means.items()}
+
+
+def _test_pairs(ensemble: Ensemble, settings: Training, bench: Bench) -> list[Pair]:
+    """The scans of the fold, without those whose manufacturer is left out."""
+    assert settings.split_file is not None
+    test = pairs_of_split(bench.pairs, load_splits(settings.split_file), "test")
+    return [pair for pair in test if bench.strangers.unknown != "exclude" or _is_known(ensemble, pair)]
+
+
+def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
+    try:
+        require_manufacturer(ensemble, pair.manufacturer)
+    except UnknownNameError:
+        return False
+    return True
+
+
+def _maker(ensemble: Ensemble, pair: Pair, strangers: Strangers) -> str | None:
+    """The manufacturer whose scale a scan gets; all pooled for one that is not known, if that was asked for."""
+    if strangers.unknown == "pooled" and not _is_known(ensemble, pair):
+        return POOLED
+    return require_manufacturer(ensemble, pair.manufacturer)
+
+
+def _score(
+    test: Sequence[Pair], maps_of: Callable[[Pair, Volume], Maps], bench: Bench, keep: Path | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of each scan and predictor, and its regions."""
+    scans, regions = [], []
+    for pair in test:
+        maps = maps_of(pair, load_volume(pair.mask_file, ndim=3))
+        if keep is not None and pair.scan in bench.drawn:
+            save_volume(maps[MODEL], keep / f"{pair.scan}.nii.gz")
+        scores, measured = score_scan(pair, maps, bench.evaluation), regional_values(pair)
+        percentiles = _percentiles(pair, maps)
+        for name, own in scores.regions.groupby("predictor", sort=False):
+            joined = paired_regions(own.drop(columns="predictor"), measured)
+            single = joined[joined["kind"].isin(["cortical", "subcortical"])]
+            figures = {"regional_mae": single["absolute_error"].mean(), "regional_bias": single["error"].mean()}
+            row = scores.scans[scores.scans["predictor"] == name]
+            scans.append(row.assign(**figures, **percentiles[str(name)], **percentiles["measured"]))
+            known = {"manufacturer": pair.manufacturer, "diagnosis": pair.diagnosis, "predictor": name}
+            regions.append(joined.assign(**known))
+    return pd.concat(scans, ignore_index=True), pd.concat(regions, ignore_index=True)
+
+
+def _percentiles(pair: Pair, maps: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
+    """Percentiles of the cortical SUVR of the measured map and of each predictor's, by the names of their columns."""
+    measured, mask, dseg, reference = (
+        load_volume(path, ndim=3)
+        for path in (pair.suvr_file, pair.mask_file, pair.dseg_file, reference_mask_file(pair))
+    )
+    brain, regions, inside = np.asanyarray(mask.dataobj), label_array(dseg), np.asanyarray(reference.dataobj)
+    found = {}
+    for name, img in {"measured": measured, **maps}.items():
+        figures = map_quality(np.asanyarray(img.dataobj), brain, regions, inside, voxel_volume_mm3(mask))
+        values = figures["CorticalPercentiles"]
+        stem = "measured_p" if name == "measured" else "cortex_p"
+        found[name] = {f"{stem}{k}": np.nan if values[str(k)] is None else values[str(k)] for k in PERCENTILES}
+    return found
+
+
+def _write_scores(run: Run, scans: pd.DataFrame, regions: pd.DataFrame, folder: Path) -> None:
+    """Write the tables of a run; ``system`` is the predictor, which for the baselines is not the run's own."""
+    for table, name in ((scans, SCANS), (regions, REGIONS)):
+        own = table.assign(system=table["predictor"], loss=run.loss, normalisation=run.normalisation, fold=run.fold)
+        own = own.drop(columns="predictor")
+        columns = [*RUN_COLUMNS, *[column for column in own if column not in RUN_COLUMNS]]
+        if name == REGIONS:
+            columns = [*RUN_COLUMNS, *REGION_COLUMNS, "kind", "measured", "synthetic"]
+        write_tsv(own[columns], folder / name)

@@ -1,0 +1,1 @@
+"""From the derivatives of paired scans to the tensors that a network sees."""

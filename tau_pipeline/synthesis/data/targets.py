@@ -1,0 +1,170 @@
+"""Who gets a synthetic scan: T1w derivatives without a tau PET, or all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tau_pipeline.bids.sidecars import name_parts
+from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.derivatives.read import read_regions
+from tau_pipeline.derivatives.synthetic import SyntheticNames
+from tau_pipeline.errors import MissingInputError, UnknownNameError
+from tau_pipeline.files import read_json
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
+
+#: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.
+ENTITIES = ("sub", "ses", "trc")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One synthetic scan to be made.
+
+    Attributes
+    ----------
+    names
+        Of its files.
+    anat
+        Of the T1w's files.
+    session
+        Label of the session that it stands for; None where there are none.
+    tracer
+        As the measured scans' tables spell it.
+    manufacturer
+        Of the participant's own PET; None without PET.
+    diagnosis
+        ``n/a`` if not known.
+    measured
+        Scans to compare with; empty without PET.
+    """
+
+    names: SyntheticNames
+    anat: AnatNames
+    session: str | None
+    tracer: str
+    manufacturer: str | None
+    diagnosis: str
+    measured: tuple[Pair, ...] = ()
+
+    @property
+    def participant_id(self) -> str:
+        """With ``sub-``."""
+        return f"sub-{self.names.entities['sub']}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Tracer and reference region of a model; empty where its card does not say."""
+
+    tracer: str
+    reference_region: str
+
+
+def measured_pairs(output_dir: Path, wanted: Wanted, diagnoses: Mapping[str, str] | None = None) -> list[Pair]:
+    """The measured scans of the model's kind; none is no error here."""
+    try:
+        found = survey(
+            output_dir,
+            tracer=wanted.tracer or None,
+            reference_region=wanted.reference_region or None,
+            diagnoses=diagnoses,
+        )
+    except (MissingInputError, UnknownNameError):
+        return []
+    return list(found.pairs)
+
+
+def find_targets(
+    output_dir: Path,
+    pairs: Sequence[Pair],
+    wanted: Wanted,
+    which: Literal["missing", "all"] = "missing",
+    diagnoses: Mapping[str, str] | None = None,
+) -> list[Target]:
+    """Every synthetic scan that is to be made, sorted by name.
+
+    Parameters
+    ----------
+    output_dir
+        The derivatives.
+    pairs
+        The measured scans of the model's kind (`measured_pairs`).
+    wanted
+        Tracer and reference region of the model.
+    which
+        ``missing``: T1w images whose session has no such PET; ``all``: those with PET too.
+    diagnoses
+        By participant, with or without ``sub-``.
+
+    Raises
+    ------
+    MissingInputError
+        There is no folder, or no T1w derivative in it.
+    """
+    root = Path(output_dir)
+    t1ws = sorted(root.glob("sub-*/**/anat/*_desc-preproc_T1w.nii.gz"))
+    if not t1ws:
+        raise MissingInputError(
+            f"{root} holds no T1w derivative (sub-*/anat/*_desc-preproc_T1w.nii.gz); run the participant level first"
+        )
+    tracer = _spelling(pairs, wanted)
+    found: dict[str, Target] = {}
+    for pair in pairs if which == "all" else ():
+        target = _with_pet(root, pair)
+        before = found.get(target.names.key)
+        earlier = before.measured if before else ()
+        found[target.names.key] = target if before is None else _joined(before, (*earlier, pair))
+    by_id = {f"sub-{who.removeprefix('sub-')}": label for who, label in (diagnoses or {}).items()}
+    used = {pair.t1w_file for pair in pairs}
+    sessions = {(pair.participant, pair.session) for pair in pairs}
+    for path in t1ws:
+        entities, _ = name_parts(path)
+        if path not in used and (entities["sub"], entities.get("ses")) not in sessions:
+            target = _without_pet(root, entities, tracer, by_id)
+            # Of several T1w images of one session the first by name stands for the session.
+            found.setdefault(target.names.key, target)
+    return [found[key] for key in sorted(found)]
+
+
+def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
+    """The tracer as the measured scans' tables spell it, or as the model's card does."""
+    for pair in pairs:
+        if pair.rois_file is not None and len(spelt := read_regions(pair.rois_file)["tracer"].dropna()):
+            return str(spelt.iloc[0])
+    return wanted.tracer or UNKNOWN
+
+
+def _with_pet(root: Path, pair: Pair) -> Target:
+    entities, _ = name_parts(pair.suvr_file)
+    own = {key: entities[key] for key in ENTITIES if key in entities}
+    name = read_json(pair.suvr_file.with_name(pair.suvr_file.name.replace(".nii.gz", ".json"))).get("TracerName")
+    return Target(
+        names=SyntheticNames(root, own),
+        anat=AnatNames(root, name_parts(pair.t1w_file)[0]),
+        session=pair.session,
+        tracer=str(name or pair.tracer),
+        manufacturer=None if pair.manufacturer == UNKNOWN else pair.manufacturer,
+        diagnosis=pair.diagnosis,
+        measured=(pair,),
+    )
+
+
+def _joined(target: Target, measured: tuple[Pair, ...]) -> Target:
+    return Target(**{**vars(target), "measured": measured})
+
+
+def _without_pet(root: Path, entities: Mapping[str, str], tracer: str, diagnoses: Mapping[str, str]) -> Target:
+    label = re.sub(r"[^0-9A-Za-z]", "", "" if tracer == UNKNOWN else tracer)
+    own = {key: entities[key] for key in ENTITIES if key in entities} | ({"trc": label} if label else {})
+    return Target(
+        names=SyntheticNames(root, own),
+        anat=AnatNames(root, dict(entities)),
+        session=entities.get("ses"),
+        tracer=tracer,
+        manufacturer=None,
+        diagnosis=diagnoses.get(f"sub-{entities['sub']}", UNKNOWN),
+    )

@@ -1,0 +1,337 @@
+"""Everything that is written for one synthetic scan: map, uncertainty, region table, agreement, figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tau_pipeline.atlas import label_array
+from tau_pipeline.cohort.standardize import POOLED, Unknown
+from tau_pipeline.derivatives.names import bids_uri, sidecar_path
+from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS, SyntheticSidecar, agreement_columns
+from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
+from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
+from tau_pipeline.files import read_json, write_json, write_tsv
+from tau_pipeline.imaging.volume import Volume, image_on, load_volume, require_same_grid, save_volume, voxel_volume_mm3
+from tau_pipeline.measures import regions as roi
+from tau_pipeline.measures.quality import map_quality
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.synthesis.data.grid import to_grid
+from tau_pipeline.synthesis.data.targets import Target
+from tau_pipeline.synthesis.evaluation.scores import MODEL, Evaluation, ScanScores, baseline_maps, score_scan
+from tau_pipeline.synthesis.model.baselines import Yardsticks, t1w_figures, unlike_training
+from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
+from tau_pipeline.synthesis.model.folder import CARD
+from tau_pipeline.synthesis.model.predict import (
+    Ensemble,
+    Inference,
+    Prediction,
+    on_t1w_grid,
+    predict,
+    require_manufacturer,
+)
+
+NOT_CALIBRATED = (
+    "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
+    "was at hand."
+)
+NO_YARDSTICKS = "Whether the T1w is like the training images was not looked at: the model folder does not say."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is the same for all synthetic scans of a run.
+
+    Attributes
+    ----------
+    ensemble
+        The models.
+    output_dir
+        Root of the derivatives.
+    settings_hash
+        For the sidecars.
+    as_manufacturer
+        Whose scale the SUVR gets; None for that of the participant's own PET.
+    unknown
+        ``pooled`` gives manufacturers that a model does not know the scale of all together; else they are an error.
+    refuse_unlike
+        Whether a T1w unlike the training images is an error.
+    inference, evaluation
+        How the network is run, and its maps are judged.
+    calibration, yardsticks
+        None where there are none.
+    """
+
+    ensemble: Ensemble
+    output_dir: Path
+    settings_hash: str
+    as_manufacturer: str | None = None
+    unknown: Unknown = "error"
+    refuse_unlike: bool = False
+    inference: Inference = field(default_factory=Inference)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    calibration: Calibration | None = None
+    yardsticks: Yardsticks | None = None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What the participant level made of a T1w, on one grid."""
+
+    t1w: Volume
+    mask: Volume
+    dseg: Volume
+    reference: Volume
+
+
+def recipe_of(config: Configuration, ensemble: Ensemble, output_dir: Path) -> Recipe:
+    """The recipe that a configuration asks for, without calibration and yardsticks.
+
+    Parameters
+    ----------
+    config
+        Read here: ``synthesis``; ``device`` of ``training``; ``unknown_manufacturer``, ``random_seed``, ``mem_mb``.
+    ensemble
+        The models.
+    output_dir
+        Root of the derivatives.
+    """
+    given = config.synthesis
+    inference = Inference(
+        flips=given.test_time_flips,
+        memory=given.prediction_memory,
+        window=given.window_side,
+        overlap=given.window_overlap,
+        device=config.training.device,
+        available_mb=config.execution.mem_mb,
+    )
+    evaluation = Evaluation(
+        data_range=given.suvr_range,
+        hot_suvr=given.hot_suvr,
+        lesion_ml=given.lesion_volume,
+        seed=config.settings.random_seed,
+    )
+    return Recipe(
+        ensemble=ensemble,
+        output_dir=output_dir,
+        settings_hash=config.settings.hash(),
+        as_manufacturer=given.as_manufacturer,
+        unknown=config.group.unknown_manufacturer,
+        refuse_unlike=given.unlike_training == "refuse",
+        inference=inference,
+        evaluation=evaluation,
+    )
+
+
+def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
+    """The manufacturer whose scale a synthetic scan gets.
+
+    Raises
+    ------
+    UnknownNameError
+        None is known, or the models do not know it; the message lists what can be given.
+    """
+    given = recipe.as_manufacturer or target.manufacturer
+    try:
+        return require_manufacturer(recipe.ensemble, given)
+    except UnknownNameError:
+        if recipe.unknown != "pooled" or recipe.as_manufacturer is not None:
+            raise
+        return require_manufacturer(recipe.ensemble, POOLED)
+
+
+def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
+    """Make one synthetic scan, and compare it with the measured ones where there are any.
+
+    Parameters
+    ----------
+    target
+        Which.
+    recipe
+        How.
+
+    Returns
+    -------
+    list of ScanScores
+        One for each measured scan.
+
+    Raises
+    ------
+    TauPipelineError
+        A derivative is missing or cannot be used, the manufacturer is not known, or the T1w is refused. No map of this
+        scan has been written.
+    """
+    region = reference_region(target, recipe.ensemble)
+    images = _load(target, region)
+    maker = manufacturer_of(target, recipe)
+    prediction = predict(recipe.ensemble, images.t1w, images.mask, maker, recipe.inference)
+    flags = _flags(prediction, recipe)
+    suvr = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask)
+    scores = [_compared(target, n, suvr, images.mask, maker, recipe) for n in range(len(target.measured))]
+    sidecar = _sidecar(target, recipe, prediction, (region, maker), flags)
+    _write_maps(target, recipe, prediction, images, (suvr, sidecar))
+    table = _region_table(target, recipe, prediction, images, (suvr, region, maker))
+    write_json({**roi.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
+    write_tsv(table, target.names.rois)
+    _write_agreement(target, recipe, scores)
+    _draw(target, images, suvr, (region, scores))
+    return scores
+
+
+def reference_region(target: Target, ensemble: Ensemble) -> str:
+    """The reference region of the SUVR that the models learned, or, if the card does not say, of the target's PET."""
+    named = ensemble.first.card.reference_region
+    if named:
+        return named
+    return target.measured[0].reference_region if target.measured else "CerebellarGM"
+
+
+def _load(target: Target, region: str) -> _Images:
+    anat = target.anat
+    files = {"t1w": anat.t1w, "mask": anat.mask, "dseg": anat.dseg, "reference": anat.reference_mask(region)}
+    for what, path in files.items():
+        if not path.is_file():
+            raise MissingInputError(
+                f"there is no {path}, which synthesis needs (what: {what}); run the participant level"
+                + (f" with --ref-region {region}" if what == "reference" else " again")
+            )
+    images = {name: load_volume(path, ndim=3) for name, path in files.items()}
+    require_same_grid(**images)
+    return _Images(**images)
+
+
+def _flags(prediction: Prediction, recipe: Recipe) -> tuple[str, ...]:
+    """Sentences on how the T1w is unlike the training images."""
+    if recipe.yardsticks is None:
+        return ()
+    figures = t1w_figures(prediction.t1w, prediction.brain, prediction.placement)
+    flags = tuple(unlike_training(figures, recipe.yardsticks.t1w_range))
+    if flags and recipe.refuse_unlike:
+        raise ImageError(f"{flags[0]} It is refused, as --unlike-training asks; flag would make the scan all the same")
+    return flags
+
+
+def _compared(target: Target, number: int, suvr: Volume, mask: Volume, maker: str | None, recipe: Recipe) -> ScanScores:
+    pair, maps = target.measured[number], {MODEL: suvr}
+    if recipe.yardsticks is not None:
+        maps |= baseline_maps(recipe.yardsticks, recipe.ensemble.first, mask, maker, target.diagnosis)
+    return score_scan(pair, maps, recipe.evaluation)
+
+
+def _sidecar(
+    target: Target,
+    recipe: Recipe,
+    prediction: Prediction,
+    kind: tuple[str, str | None],
+    flags: Sequence[str],
+) -> SyntheticSidecar:
+    region, maker = kind
+    ensemble, root = recipe.ensemble, recipe.output_dir
+    t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
+    assumptions = [*_about(target.anat.t1w), *prediction.remarks, *([] if recipe.yardsticks else [NO_YARDSTICKS])]
+    if recipe.as_manufacturer is None and maker == POOLED:
+        assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
+    return SyntheticSidecar(
+        sources=(t1w, mask, dseg),
+        reference_image=t1w,
+        settings_hash=recipe.settings_hash,
+        reference_region=region,
+        tracer=target.tracer,
+        manufacturer=maker,
+        models=tuple(
+            {"Folder": folder.name, "Card": _place(folder / CARD, root), "Hash": digest, "Network": model.card.network}
+            for folder, digest, model in zip(ensemble.folders, ensemble.hashes, ensemble.models, strict=True)
+        ),
+        model_hash=ensemble.hash,
+        training_split=ensemble.split_of(target.participant_id),
+        members=len(prediction.members),
+        flags=tuple(flags),
+        uncertainty=NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
+        assumptions=tuple(assumptions),
+    )
+
+
+def _about(t1w: Path) -> list[str]:
+    """The sentences of a T1w's own sidecar: what was assumed of it, and whether it is simulated."""
+    sidecar = sidecar_path(t1w)
+    said = read_json(sidecar).get("Assumptions") if sidecar.is_file() else None
+    return [str(sentence) for sentence in said] if isinstance(said, list) else []
+
+
+def _place(card: Path, root: Path) -> str:
+    """Where a card lies: in these derivatives, whoever they are given to; else on this machine."""
+    return bids_uri(card, root, "") if card.is_relative_to(root) else str(card)
+
+
+def _write_maps(
+    target: Target, recipe: Recipe, prediction: Prediction, images: _Images, made: tuple[Volume, SyntheticSidecar]
+) -> None:
+    """Uncertainty first, the map itself last, each after its sidecar."""
+    suvr, sidecar = made
+    brain, values = np.asanyarray(images.mask.dataobj), np.asanyarray(suvr.dataobj)
+    quality = map_quality(
+        values, brain, label_array(images.dseg), np.asanyarray(images.reference.dataobj), voxel_volume_mm3(suvr)
+    )
+    if len(prediction.members) > 1:
+        sd = prediction.sd if recipe.calibration is None else recipe.calibration.sd(prediction.sd)
+        sd_img = on_t1w_grid(sd, prediction.brain, prediction.placement, images.mask)
+        write_json(sidecar.content("Standard deviation of synthetic SUVR"), sidecar_path(target.names.uncertainty))
+        save_volume(sd_img, target.names.uncertainty)
+    write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(target.names.suvr))
+    save_volume(suvr, target.names.suvr)
+
+
+def _region_table(
+    target: Target,
+    recipe: Recipe,
+    prediction: Prediction,
+    images: _Images,
+    made: tuple[Volume, str, str | None],
+) -> pd.DataFrame:
+    """The region table with the columns of the uncertainty; n/a for the reference region, where it is not estimated."""
+    suvr, region, maker = made
+    identity = {
+        "participant_id": target.participant_id,
+        "session_id": f"ses-{target.session}" if target.session else None,
+        "tracer": target.tracer,
+        "manufacturer": maker,
+        "source": "synthetic",
+    }
+    table = roi.regional_table(suvr, images.dseg, images.reference, region, identity)
+    labels_img = image_on(label_array(images.dseg).astype(np.int32), images.dseg.affine)
+    raw = region_sd(prediction, to_grid(labels_img, prediction.placement, labels=True))
+    sd = pd.Series(np.nan, index=table.index)
+    sd[(table["kind"] != "reference").to_numpy()] = raw
+    reach = pd.Series(np.nan, index=table.index)
+    if recipe.calibration is not None:
+        sd = pd.Series(recipe.calibration.sd(sd.to_numpy(), "region"), index=table.index)
+        reach = NORMAL_QUANTILE * sd
+    mean = table["suvr_mean"].astype(float)
+    sd = sd.where(mean.notna())
+    return table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
+
+
+def _write_agreement(target: Target, recipe: Recipe, scores: Sequence[ScanScores]) -> None:
+    for old in (target.names.agreement, sidecar_path(target.names.agreement)):
+        old.unlink(missing_ok=True)
+    if not scores:
+        return
+    table = pd.concat([each.scans for each in scores], ignore_index=True)
+    table.insert(4, "split", recipe.ensemble.split_of(target.participant_id))
+    write_json(agreement_columns(map(str, table.columns)), sidecar_path(target.names.agreement))
+    write_tsv(table, target.names.agreement)
+
+
+def _draw(target: Target, images: _Images, suvr: Volume, about: tuple[str, Sequence[ScanScores]]) -> None:
+    region, scores = about
+    measured, said = None, ""
+    if scores:
+        measured = load_volume(target.measured[0].suvr_file, ndim=3)
+        row = scores[0].scans.iloc[0]
+        said = figures_of_merit(float(row["ssim"]), float(row["psnr"]), float(row["data_range"]))
+    save_figure(agreement_figure(suvr, images.t1w, images.mask, measured, region, said), target.names.figure)

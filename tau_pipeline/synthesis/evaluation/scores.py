@@ -1,0 +1,385 @@
+"""Synthetic against measured tau PET, with trivial baselines beside the model.
+
+Everything is SUVR, after the standardisation was inverted, on the T1w's own grid, inside the brain mask where the PET
+has a value. Good figures of images can go with hot spots that are missed and with regional values that do not follow
+the participants, so all of them are reported, each with an interval from a bootstrap over participants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tau_pipeline.bids.sidecars import name_parts
+from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.imaging.volume import Volume, load_volume, require_same_grid, voxel_volume_mm3
+from tau_pipeline.measures.agreement import (
+    BraakThresholds,
+    Interval,
+    bootstrap_interval,
+    braak_stage,
+    mean_interval,
+    paired_regions,
+    regional_agreement,
+    roc_auc,
+    weighted_kappa,
+)
+from tau_pipeline.measures.images import hot_spots, image_agreement, slice_agreement
+from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.synthesis.data.grid import place, to_grid
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.model.baselines import Yardsticks
+from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, to_suvr
+
+#: Names of what predicts, in the column ``predictor``.
+MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN = "model", "training mean", "diagnosis mean"
+#: The mask in words, for the tables.
+MASK = "brain mask where the PET has a value"
+#: Measures of a scan that are averaged over participants, without those of hot spots.
+MEASURES = ("ssim", "psnr", "mae", "rmse", "ssim_axial", "psnr_axial", "mae_axial", "regional_mae", "regional_bias")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the figures depend on; all of it stands in the tables.
+
+    Attributes
+    ----------
+    data_range
+        Of SUVR, for SSIM and PSNR.
+    hot_suvr
+        Thresholds above which a voxel is hot.
+    lesion_ml
+        Volume of the smallest lesion that counts.
+    min_overlap
+        Part of a lesion that must be hot in the other image.
+    seed, n_resamples
+        Of the bootstrap.
+    """
+
+    data_range: float = 3.0
+    hot_suvr: tuple[float, ...] = (1.3, 1.5, 2.0)
+    lesion_ml: float = 0.25
+    min_overlap: float = 0.5
+    seed: int = 0
+    n_resamples: int = 2000
+
+
+@dataclass(frozen=True)
+class ScanScores:
+    """How well each predictor does on one scan.
+
+    Attributes
+    ----------
+    scans
+        A row a predictor.
+    slices
+        A row an axial slice of each predictor.
+    regions
+        The regional tables of the predictors, with the columns ``predictor`` and ``scan``.
+    """
+
+    scans: pd.DataFrame
+    slices: pd.DataFrame
+    regions: pd.DataFrame
+
+
+def baseline_maps(
+    yardsticks: Yardsticks, model: LoadedModel, mask_img: Volume, manufacturer: str | None, diagnosis: str
+) -> dict[str, Volume]:
+    """What a predictor that knows nothing of the T1w would say: mean images of the training split, as SUVR.
+
+    Parameters
+    ----------
+    yardsticks
+        Mean images on the model's grid, normalised.
+    model
+        Whose grid and normalisation they have.
+    mask_img
+        The participant's brain mask, on the T1w's grid.
+    manufacturer
+        Whose scale the SUVR gets; the model knows it too.
+    diagnosis
+        The participant's; without training participants who have it there is no mean of the same diagnosis.
+
+    Returns
+    -------
+    dict
+        Maps on the T1w's grid by predictor.
+    """
+    placement = place(mask_img, model.grid)
+    brain = to_grid(mask_img, placement, labels=True) > 0
+    images = {TRAINING_MEAN: yardsticks.mean_image, DIAGNOSIS_MEAN: yardsticks.diagnosis_images.get(diagnosis)}
+    return {
+        name: on_t1w_grid(to_suvr(model, image, manufacturer), brain, placement, mask_img)
+        for name, image in images.items()
+        if image is not None
+    }
+
+
+def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluation | None = None) -> ScanScores:
+    """Compare predicted SUVR maps with a measured one.
+
+    Parameters
+    ----------
+    pair
+        The measured scan.
+    predicted
+        Maps on the T1w's grid, by predictor; 0 outside the brain, NaN where nothing was predicted.
+    evaluation
+        What the figures depend on.
+
+    Raises
+    ------
+    GridMismatchError
+        A map is not on the T1w's grid.
+    TauPipelineError
+        A file of the pair cannot be used.
+    """
+    evaluation = evaluation or Evaluation()
+    measured_img, mask_img, dseg = (load_volume(p, ndim=3) for p in (pair.suvr_file, pair.mask_file, pair.dseg_file))
+    reference = load_volume(reference_mask_file(pair), ndim=3)
+    measured = canonical(measured_img)
+    # The participant level writes 0 where the PET's field of view ends.
+    mask = (canonical(mask_img) > 0) & (measured != 0)
+    scans, slices, regions = [], [], []
+    for name, img in predicted.items():
+        require_same_grid(measured=measured_img, predicted=img)
+        who = {**_identity(pair), "predictor": name}
+        synthetic = canonical(img)
+        by_slice = slice_agreement(synthetic, measured, mask, evaluation.data_range)
+        slices.append(by_slice.assign(**who, mask=MASK))
+        regions.append(
+            regional_table(img, dseg, reference, pair.reference_region, {**_identity(pair), "source": "synthetic"})
+            .assign(predictor=name, scan=pair.scan)
+            .astype({"suvr_mean": float})
+        )
+        voxel_ml = voxel_volume_mm3(img) / 1000
+        scans.append({**who, **_image_row(synthetic, measured, mask, voxel_ml, evaluation), **_slice_means(by_slice)})
+    return ScanScores(pd.DataFrame(scans), pd.concat(slices), pd.concat(regions))
+
+
+def canonical(img: Volume) -> NDArray:
+    """The array with its axes nearest to right, anterior, superior, so that axial slices lie along the last one."""
+    return np.asanyarray(nib.as_closest_canonical(img).dataobj)
+
+
+def reference_mask_file(pair: Pair) -> Any:
+    """The mask of the pair's reference region, beside its T1w."""
+    entities, _ = name_parts(pair.t1w_file)
+    own = {key: label for key, label in entities.items() if key != "desc"}
+    return pair.t1w_file.with_name(AnatNames(pair.t1w_file.parent, own).reference_mask(pair.reference_region).name)
+
+
+def _identity(pair: Pair) -> dict[str, Any]:
+    return {
+        "participant_id": pair.participant_id,
+        "session_id": f"ses-{pair.session}" if pair.session else None,
+        "scan": pair.scan,
+        "tracer": pair.tracer,
+        "manufacturer": pair.manufacturer,
+        "diagnosis": pair.diagnosis,
+        "reference_region": pair.reference_region,
+    }
+
+
+def _image_row(
+    synthetic: NDArray, measured: NDArray, mask: NDArray, voxel_ml: float, evaluation: Evaluation
+) -> dict[str, Any]:
+    whole = image_agreement(synthetic, measured, mask, evaluation.data_range, MASK)
+    row: dict[str, Any] = {name: getattr(whole, name) for name in ("ssim", "psnr", "mae", "rmse", "n_voxels")}
+    row |= {"data_range": whole.data_range, "mask": whole.mask}
+    least = max(1, round(evaluation.lesion_ml / voxel_ml))
+    for threshold in evaluation.hot_suvr:
+        found = hot_spots(synthetic, measured, mask, threshold, least, evaluation.min_overlap)
+        row |= {
+            f"dice_{threshold:g}": found.dice,
+            f"lesion_sensitivity_{threshold:g}": found.sensitivity,
+            f"lesion_precision_{threshold:g}": found.precision,
+            f"n_lesions_{threshold:g}": found.n_lesions,
+        }
+    return row
+
+
+def _slice_means(by_slice: pd.DataFrame) -> dict[str, float]:
+    """Means over axial slices, each weighing by its voxels in the mask; a slice without any error has no PSNR."""
+    means = {}
+    for name in ("ssim", "psnr", "mae"):
+        known = by_slice[np.isfinite(by_slice[name])]
+        weights = known["n_voxels"]
+        means[f"{name}_axial"] = float((known[name] * weights).sum() / weights.sum()) if len(known) else float("nan")
+    return means
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables of an evaluation.
+
+    Attributes
+    ----------
+    scans
+        A row a scan and predictor.
+    slices
+        A row an axial slice.
+    regions
+        A row a region, predictor and split: agreement across participants, and how well tau positivity is told.
+    summary
+        A row a measure, predictor and split, with its bootstrap interval over participants.
+    """
+
+    scans: pd.DataFrame
+    slices: pd.DataFrame
+    regions: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def evaluate(
+    scores: Iterable[ScanScores],
+    measured: pd.DataFrame,
+    splits: Mapping[str, str],
+    positivity: Mapping[str, float] | None = None,
+    evaluation: Evaluation | None = None,
+) -> Report:
+    """Put the scores of scans together.
+
+    Parameters
+    ----------
+    scores
+        From `score_scan`.
+    measured
+        Measured regional tables, stacked, with a column ``scan``.
+    splits
+        Split of each participant (``train``, ``validation``, ``test``, ``none``), by ``participant_id``. Figures of
+        different splits are never mixed: those of the training split say nothing about strangers.
+    positivity
+        SUVR thresholds by ``region|hemisphere`` (`tau_pipeline.synthesis.model.baselines.positivity_thresholds`).
+    evaluation
+        What the figures depend on.
+    """
+    evaluation, positivity = evaluation or Evaluation(), positivity or {}
+    found = list(scores)
+    scans = pd.concat([each.scans for each in found], ignore_index=True)
+    regions = pd.concat([each.regions for each in found], ignore_index=True)
+    slices = pd.concat([each.slices for each in found], ignore_index=True)
+    pairs = {
+        str(name): paired_regions(own.drop(columns="predictor"), measured)
+        for name, own in regions.groupby("predictor", sort=False)
+    }
+    per_scan = _regional_rows(pairs, positivity)
+    scans = scans.merge(per_scan, on=["scan", "predictor"], how="left")
+    scans.insert(4, "split", [splits.get(who, "none") for who in scans["participant_id"]])
+    of_regions = [
+        _region_rows(
+            own[own["participant_id"].map(lambda who: splits.get(who, "none")) == split], positivity, evaluation
+        ).assign(predictor=name, split=split)
+        for name, own in pairs.items()
+        for split in scans["split"].unique()
+    ]
+    summary = _summary(scans, evaluation)
+    return Report(scans, slices, pd.concat(of_regions, ignore_index=True), summary)
+
+
+def _regional_rows(pairs: Mapping[str, pd.DataFrame], positivity: Mapping[str, float]) -> pd.DataFrame:
+    """A row a scan and predictor: error of the cortical and subcortical regions, and Braak stages."""
+    rows = []
+    for name, table in pairs.items():
+        for scan, own in table.groupby("scan", sort=False):
+            single = own[own["kind"].isin(["cortical", "subcortical"])]
+            rows.append(
+                {
+                    "scan": scan,
+                    "predictor": name,
+                    "regional_mae": float(single["absolute_error"].mean()),
+                    "regional_bias": float(single["error"].mean()),
+                    "braak_measured": _stage(own, "measured", positivity),
+                    "braak_predicted": _stage(own, "synthetic", positivity),
+                }
+            )
+    columns = ["scan", "predictor", "regional_mae", "regional_bias", "braak_measured", "braak_predicted"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _stage(own: pd.DataFrame, column: str, positivity: Mapping[str, float]) -> float:
+    """Braak stage from the composites of both hemispheres; NaN where a composite or its threshold is missing."""
+    names = ("braak1", "braak34", "braak56")
+    cuts = [positivity.get(f"{name}|both", np.nan) for name in names]
+    both = own[own["hemisphere"] == "both"].set_index("region")[column]
+    values = [float(both.get(name, np.nan)) for name in names]
+    if not np.isfinite(cuts).all():
+        return float("nan")
+    return float(braak_stage(values[0], values[1], values[2], BraakThresholds(*cuts)))
+
+
+def _region_rows(pairs: pd.DataFrame, positivity: Mapping[str, float], evaluation: Evaluation) -> pd.DataFrame:
+    """Agreement across participants of each region, with the area under the ROC curve for tau positivity."""
+    if pairs.empty:
+        return pd.DataFrame()
+    table = regional_agreement(pairs, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+    cuts, areas, counts = [], [], []
+    for row in table.itertuples():
+        cut = positivity.get(f"{row.region}|{row.hemisphere}", np.nan)
+        own = pairs[(pairs["region"] == row.region) & (pairs["hemisphere"] == row.hemisphere)]
+        means = own.groupby("participant_id")[["synthetic", "measured"]].mean()
+        positive = means["measured"].to_numpy() >= cut
+        cuts.append(cut)
+        counts.append(int(positive.sum()) if np.isfinite(cut) else None)
+        areas.append(_area(means["synthetic"].to_numpy(), positive, cut, evaluation))
+    return table.assign(
+        positive_suvr=cuts,
+        n_positive=pd.array(counts, dtype="Int64"),
+        auc=[each.estimate for each in areas],
+        auc_low=[each.low for each in areas],
+        auc_high=[each.high for each in areas],
+    )
+
+
+def _area(scores: NDArray, positive: NDArray[np.bool_], cut: float, evaluation: Evaluation) -> Interval:
+    if not np.isfinite(cut):
+        return Interval(np.nan, np.nan, np.nan, len(scores), 0.95)
+    return bootstrap_interval(roc_auc, scores, positive, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+
+
+def _summary(scans: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
+    """Means over participants (several scans of one count as their mean), and agreement in Braak stage."""
+    hot = [name for name in scans if name.startswith(("dice_", "lesion_"))]
+    rows = []
+    for (split, predictor), own in scans.groupby(["split", "predictor"], sort=False):
+        for measure in (*MEASURES, *hot):
+            means = own.groupby("participant_id")[measure].mean()
+            found = mean_interval(means, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+            rows.append(_summary_row(split, predictor, measure, found))
+        rows.append(_summary_row(split, predictor, "braak_kappa", _kappa(own, weighted_kappa, evaluation)))
+        rows.append(_summary_row(split, predictor, "braak_same", _kappa(own, _same, evaluation)))
+    table = pd.DataFrame(rows)
+    return table.assign(data_range=evaluation.data_range, mask=MASK, n_resamples=evaluation.n_resamples)
+
+
+def _kappa(own: pd.DataFrame, statistic: Callable[..., Any], evaluation: Evaluation) -> Interval:
+    """Agreement in stage over the participants' first scans that have one on both sides."""
+    staged = own.dropna(subset=["braak_measured", "braak_predicted"]).groupby("participant_id").first()
+    samples: Sequence[NDArray] = [staged[f"braak_{name}"].to_numpy(float) for name in ("predicted", "measured")]
+    return bootstrap_interval(statistic, *samples, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+
+
+def _same(a: NDArray, b: NDArray) -> NDArray:
+    return (a == b).mean(-1)
+
+
+def _summary_row(split: Any, predictor: Any, measure: str, found: Interval) -> dict[str, Any]:
+    return {
+        "split": split,
+        "predictor": predictor,
+        "measure": measure,
+        "n_participants": found.n,
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "confidence": found.confidence,
+    }

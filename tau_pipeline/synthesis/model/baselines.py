@@ -1,0 +1,241 @@
+"""What a model's predictions are held against, found on its training split and kept in its folder.
+
+- The range of the training T1w images, so that one unlike them is flagged.
+- Trivial baselines: the mean of the training images, and the mean of those with the same diagnosis. A model that does
+  not beat them has learned nothing about the participant.
+- Thresholds of tau positivity: regional SUVR that few controls reach.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tau_pipeline.derivatives.read import read_regions
+from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.files import complete_file
+from tau_pipeline.synthesis.data.dataset import prepare
+from tau_pipeline.synthesis.data.grid import Placement
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.model.folder import LoadedModel
+
+FILE = "yardsticks.npz"
+
+#: A figure is flagged when it lies outside the training range by more than this part of the range's width, or, where
+#: all training images are alike, of its value.
+SLACK = 0.25
+#: Quantiles of the T1w in the brain, on the model's scale from -1 to 1: a summary of its histogram.
+QUANTILES = (5, 25, 50, 75, 95)
+#: How datasets call participants without impairment, in small letters without punctuation.
+CONTROLS = frozenset(
+    {"cn", "cu", "hc", "nc", "nl", "ctrl", "control", "controls", "normal", "healthy", "healthycontrol"}
+    | {"cognitivelynormal", "cognitivelyunimpaired"}
+)
+#: Fewer controls than this give no threshold.
+LEAST_CONTROLS = 5
+#: A region is tau-positive from the controls' mean plus this many of their standard deviations on.
+POSITIVE_SD = 2.0
+
+_FIGURES = {
+    "smallest_voxel_mm": ("the smallest voxel edge", "mm"),
+    "largest_voxel_mm": ("the largest voxel edge", "mm"),
+    "brain_ml": ("the brain volume", "mL"),
+    **{f"t1w_p{q:02d}": (f"percentile {q} of the T1w in the brain", "on the scale from -1 to 1") for q in QUANTILES},
+}
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What was found on a training split.
+
+    Attributes
+    ----------
+    t1w_range
+        Least and largest value of each figure of `t1w_figures` over the training images.
+    mean_image
+        ``(I, J, K)`` mean of the normalised training images on the model's grid; the background where there is none.
+    diagnosis_images
+        The same of each diagnosis.
+    positivity
+        SUVR threshold of each region, by ``region|hemisphere``; empty without controls.
+    participants
+        Who was used.
+    """
+
+    t1w_range: Mapping[str, tuple[float, float]]
+    mean_image: NDArray[np.float32]
+    diagnosis_images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    positivity: Mapping[str, float] = field(default_factory=dict)
+    participants: tuple[str, ...] = ()
+
+    def save(self, folder: Path) -> Path:
+        """Write `FILE`, complete or not at all."""
+        record = {
+            "t1w_range": {name: list(ends) for name, ends in self.t1w_range.items()},
+            "positivity": dict(self.positivity),
+            "participants": list(self.participants),
+            "diagnoses": list(self.diagnosis_images),
+        }
+        images: dict[str, Any] = {f"diagnosis_{n}": image for n, image in enumerate(self.diagnosis_images.values())}
+        with complete_file(Path(folder) / FILE) as partial:
+            np.savez_compressed(partial, record=np.array(json.dumps(record)), mean_image=self.mean_image, **images)
+        return Path(folder) / FILE
+
+    @classmethod
+    def load(cls, folder: Path) -> Yardsticks | None:
+        """Read `FILE`; None where there is none.
+
+        Raises
+        ------
+        DamagedFileError
+            It is not what `save` writes.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                record = json.loads(str(stored["record"]))
+                images = {name: stored[f"diagnosis_{n}"] for n, name in enumerate(record["diagnoses"])}
+                ends = {name: (float(low), float(high)) for name, (low, high) in record["t1w_range"].items()}
+                return cls(ends, stored["mean_image"], images, record["positivity"], tuple(record["participants"]))
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as exc:
+            raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again, or remove it") from exc
+
+
+def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str, float]:
+    """Figures of a T1w by which it is compared with the training images: voxel edges, brain volume, histogram.
+
+    Parameters
+    ----------
+    t1w, brain
+        ``(I, J, K)`` on the model's grid, as `tau_pipeline.synthesis.data.dataset.prepare_t1w` gives them.
+    placement
+        Where they come from.
+    """
+    edges = np.sqrt((np.array(placement.source_affine)[:3, :3] ** 2).sum(axis=0))
+    quantiles = np.percentile(t1w[brain > 0], QUANTILES)
+    return {
+        "smallest_voxel_mm": float(edges.min()),
+        "largest_voxel_mm": float(edges.max()),
+        "brain_ml": float((brain > 0).sum() * np.prod(placement.grid.voxel_mm) / 1000),
+        **{f"t1w_p{q:02d}": float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+    }
+
+
+def unlike_training(figures: Mapping[str, float], known: Mapping[str, tuple[float, float]]) -> list[str]:
+    """One sentence for each figure of a T1w that lies outside the training range (see `SLACK`)."""
+    said = []
+    for name, (low, high) in known.items():
+        slack = SLACK * (high - low) if high > low else SLACK * abs(high)
+        value = figures.get(name)
+        if value is not None and not low - slack <= value <= high + slack:
+            what, unit = _FIGURES.get(name, (name, ""))
+            said.append(
+                f"The T1w is unlike the training images: {what} is {value:.3g} {unit}, and there it lies between "
+                f"{low:.3g} and {high:.3g}."
+            )
+    return said
+
+
+def fit_yardsticks(model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | None = None) -> Yardsticks:
+    """Find the yardsticks on those pairs whose participants the model was trained on.
+
+    Every participant weighs the same in the mean images, whatever the number of scans.
+
+    Parameters
+    ----------
+    model
+        Its card says who was trained on; its normalisation is applied before images are averaged.
+    pairs
+        Any pairs.
+    cache_dir
+        As in `tau_pipeline.synthesis.data.dataset.prepare`.
+
+    Raises
+    ------
+    SettingError
+        No pair is of the training split.
+    """
+    train = set(model.card.training_participants)
+    used = sorted((pair for pair in pairs if pair.participant_id in train), key=lambda pair: pair.scan)
+    if not used:
+        raise SettingError("none of the scans is of the model's training split; yardsticks need some of its training")
+    figures, sums = [], _Sums(model)
+    weights = 1 / pd.Series([pair.participant_id for pair in used]).value_counts()
+    for pair in used:
+        known = prepare(pair, model.grid, cache_dir)
+        figures.append(t1w_figures(known.t1w, known.brain, known.placement))
+        sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
+    table = pd.DataFrame(figures)
+    return Yardsticks(
+        t1w_range={str(name): (float(table[name].min()), float(table[name].max())) for name in table},
+        mean_image=sums.mean(""),
+        diagnosis_images={name: sums.mean(name) for name in sums.names if name},
+        positivity=positivity_thresholds(used),
+        participants=tuple(sorted({pair.participant_id for pair in used})),
+    )
+
+
+class _Sums:
+    """Sums of normalised images and of their weights, of all participants (``""``) and by diagnosis."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._sums: dict[str, tuple[NDArray, NDArray]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._sums)
+
+    def add(self, pair: Pair, suvr: NDArray, known: NDArray, weight: float) -> None:
+        z = self.model.normalisation.apply(suvr, pair.manufacturer, known).astype(np.float64)
+        for name in {"", *([pair.diagnosis] if pair.diagnosis != UNKNOWN else [])}:
+            empty = np.zeros(self.model.grid.shape), np.zeros(self.model.grid.shape)
+            total, weights = self._sums.setdefault(name, empty)
+            total += np.where(known, weight * z, 0.0)
+            weights += np.where(known, weight, 0.0)
+
+    def mean(self, name: str) -> NDArray[np.float32]:
+        total, weights = self._sums[name]
+        background = self.model.normalisation.background
+        return np.where(weights > 0, total / np.maximum(weights, 1e-12), background).astype(np.float32)
+
+
+def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
+    """SUVR from which on a region counts as tau-positive: mean plus `POSITIVE_SD` SD of the controls among the pairs.
+
+    By ``region|hemisphere``; empty with fewer than `LEAST_CONTROLS` controls. The number
+    depends on the controls, and so stands in the tables that use it.
+    """
+    controls = [pair for pair in pairs if _plain(pair.diagnosis) in CONTROLS and pair.rois_file is not None]
+    if len({pair.participant_id for pair in controls}) < LEAST_CONTROLS:
+        return {}
+    tables = [regional_values(pair) for pair in controls]
+    both = pd.concat(tables, ignore_index=True)
+    means = both.groupby(["participant_id", "region", "hemisphere"])["suvr_mean"].mean().unstack("participant_id")
+    threshold = means.mean(axis=1) + POSITIVE_SD * means.std(axis=1, ddof=1)
+    return {f"{region}|{side}": float(value) for (region, side), value in threshold.items() if np.isfinite(value)}
+
+
+def regional_values(pair: Pair) -> pd.DataFrame:
+    """The measured regional table of a pair, by its reference region, with the scan's name in the column ``scan``.
+
+    The tracer is spelled as in the pair, so that tables join whatever the sidecars call it.
+    """
+    if pair.rois_file is None:
+        raise SettingError(f"{pair.scan} has no table of regions; run the participant level again")
+    table = read_regions(pair.rois_file)
+    return table[table["reference_region"] == pair.reference_region].assign(scan=pair.scan, tracer=pair.tracer)
+
+
+def _plain(name: Any) -> str:
+    return "".join(letter for letter in str(name).lower() if letter.isalnum())

@@ -1,0 +1,520 @@
+"""The model folder: everything that is needed to use a model, and to judge whether to.
+
+```
+model.json                    the card: what was trained, on whom, how well it does, what it is for
+weights.safetensors           all networks of the system
+average.safetensors           averaged weights of the generator, where training kept an average; prediction uses them
+standardization.tsv           or minmax.tsv: between SUVR and what the network predicts
+splits.tsv                    who was for training, validation and test
+```
+
+and whatever else was put beside them (log, figures, checkpoints). The card is written last, so that a folder that has
+one is whole; it holds the SHA-256 of every file that `load_model` reads, which rebuilds the system without guessing.
+What is found by applying the finished model comes after the card: ``uncertainty.json``
+(`tau_pipeline.synthesis.model.calibration`) and ``yardsticks.npz`` (`tau_pipeline.synthesis.model.baselines`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import monai
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import tau_pipeline
+from tau_pipeline.cohort.standardize import participants_hash
+from tau_pipeline.errors import (
+    DamagedFileError,
+    MissingInputError,
+    OutputError,
+    SettingError,
+    TauPipelineError,
+    shown,
+)
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.synthesis.data.dataset import (
+    T1W_PERCENTILES,
+    ByManufacturer,
+    MinMax,
+    Normalisation,
+    load_normalisation,
+)
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.splits import load_splits, save_splits
+from tau_pipeline.synthesis.networks.networks import SIDE_MULTIPLE
+from tau_pipeline.synthesis.networks.systems import System, build_system
+
+CARD = "model.json"
+WEIGHTS = "weights.safetensors"
+AVERAGE = "average.safetensors"
+SPLITS_TABLE = "splits.tsv"
+
+#: Goes up when an older program could not read a new folder.
+CARD_FORMAT = 1
+#: How many values of the output are kept to recognise a network.
+PROBED = 16
+
+INTENDED_USE = (
+    "Research on synthetic tau PET: studying what a T1w MRI tells about the distribution of tau in groups of people. "
+    "Not for diagnosis, prognosis or choice of treatment."
+)
+LIMITS = (
+    "The maps are synthetic: they are a network's guess from structure, not a measurement of tau, and must be called "
+    "synthetic wherever they are shown.",
+    "A good SSIM or PSNR does not mean that hot spots are right: look at the regional figures and upper percentiles.",
+    "Valid for T1w images, scanners, tracer, reference region and ages like those of the training participants.",
+)
+RANDOM_FEATURES_LIMIT = (
+    "The perceptual loss used a feature network with random weights, as the settings asked: not the paper's method."
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What ``model.json`` says.
+
+    The caller of `save_model` gives the fields up to ``figures``; the others have their values, or are filled in when
+    the folder is written: ``training_participants`` with the whole training split, unless the caller names fewer.
+
+    Attributes
+    ----------
+    network, preset
+        Names that `tau_pipeline.synthesis.networks.systems.build_system` knows.
+    grid
+        The common grid; its shape is the image size of the system.
+    settings
+        All settings of the training, as JSON has them.
+    seed
+        Of the training.
+    random_features
+        Whether the perceptual loss used random weights.
+    figures
+        Of the test split, by name.
+    intended_use, limits
+        In words.
+    tracer, reference_region, manufacturers
+        Of the SUVR that the model learned; manufacturers with a standardisation of their own.
+    normalisation, unknown_manufacturer
+        Kind of normalisation, and what becomes of manufacturers that it does not know.
+    t1w_percentiles
+        Percentiles of the T1w in the brain that become -1 and 1.
+    training_participants, training_participants_hash
+        Who the weights were trained on.
+    n_parameters
+        Numbers in ``weights.safetensors``.
+    files
+        SHA-256 of each file that `load_model` reads.
+    probes
+        For each file of weights, what the generator makes of a fixed input (`probe`). A network that was rebuilt by
+        other code and does not compute the same shows here.
+    code_version, torch_version, monai_version, created
+        What wrote the folder, and when (UTC).
+    """
+
+    network: str
+    preset: str
+    grid: Grid
+    settings: Mapping[str, Any]
+    seed: int
+    random_features: bool = False
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    intended_use: str = INTENDED_USE
+    limits: tuple[str, ...] = LIMITS
+    tracer: str = ""
+    reference_region: str = ""
+    manufacturers: tuple[str, ...] = ()
+    normalisation: str = "manufacturer"
+    unknown_manufacturer: str = "error"
+    t1w_percentiles: tuple[float, float] = T1W_PERCENTILES
+    training_participants: tuple[str, ...] = ()
+    training_participants_hash: str = ""
+    n_parameters: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, Any] = field(default_factory=dict)
+    code_version: str = tau_pipeline.__version__
+    torch_version: str = torch.__version__
+    monai_version: str = monai.__version__
+    created: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON file holds; its format number first."""
+        content = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {"format": CARD_FORMAT, "software": "tau-pipeline", **content, "grid": self.grid.as_dict()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str = CARD) -> ModelCard:
+        """The inverse of `as_dict`.
+
+        Raises
+        ------
+        SettingError
+            The card is from a newer program.
+        DamagedFileError
+            A value is missing or has another type.
+        """
+        written = content.get("format")
+        if not isinstance(written, int):
+            raise DamagedFileError(f"{source} has no format number, so it is no card of a model")
+        if written > CARD_FORMAT:
+            raise SettingError(
+                f"{source} has format {written}, from tau-pipeline {content.get('code_version')}; this is version "
+                f"{tau_pipeline.__version__}, which reads up to format {CARD_FORMAT}: install a newer one"
+            )
+        values = {}
+        for item in dataclasses.fields(cls):
+            if item.name not in content:
+                raise DamagedFileError(f"{source} has no {item.name!r}; copy the model folder again")
+            values[item.name] = _from_json(item.name, content[item.name], source)
+        if elsewhere := [name for name in values["files"] if Path(name).name != name]:
+            raise DamagedFileError(f"{source} names a file outside of the model folder: {elsewhere[0]}")
+        return cls(**values)
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("settings", "figures", "files", "probes", "grid"), dict),
+    **dict.fromkeys(("limits", "manufacturers", "t1w_percentiles", "training_participants"), list),
+    **dict.fromkeys(("seed", "n_parameters"), int),
+    "random_features": bool,
+}
+
+
+def _from_json(name: str, value: Any, source: str) -> Any:
+    wanted = _TYPES.get(name, str)
+    fits = isinstance(value, wanted)
+    if not fits:
+        raise DamagedFileError(f"{source}: {name} is {shown(value)}, and a JSON {wanted.__name__} is needed")
+    if name == "grid":
+        return Grid.from_dict(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to be used: the system is in evaluation mode, on the CPU."""
+
+    system: System
+    card: ModelCard
+    normalisation: Normalisation
+    splits: pd.DataFrame
+
+    @property
+    def grid(self) -> Grid:
+        """The common grid that it takes T1w images on."""
+        return self.card.grid
+
+
+def save_model(
+    folder: Path,
+    system: System,
+    card: ModelCard,
+    normalisation: Normalisation,
+    splits: pd.DataFrame,
+    average: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a model folder. Whatever ends the process, a folder that holds a card is whole.
+
+    Parameters
+    ----------
+    folder
+        Where. Other files in it stay; a model in it is replaced.
+    system
+        All networks.
+    card
+        What the caller knows; what can be seen from the other arguments is filled in.
+    normalisation
+        As it was fitted.
+    splits
+        Table of `tau_pipeline.synthesis.data.splits`.
+    average
+        Averaged weights: a state dict of the system or of its generator.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    SettingError
+        Normalisation or network saw someone who is not in the training split, or the card names another network than
+        the system.
+    OutputError
+        The folder cannot be written to.
+    """
+    folder = Path(folder)
+    _check_matches(system, card, normalisation, splits)
+    with _card_last(folder) as partial:
+        needed = [_save_weights(system.state_dict(), partial / WEIGHTS)]
+        probes = {WEIGHTS: probe(system.generator, card)}
+        if average is not None:
+            own = _of_generator(system, average)
+            needed.append(_save_weights(own, partial / AVERAGE))
+            probes[AVERAGE] = probe(system.generator, card, own)
+        needed += [normalisation.save(partial), save_splits(splits, partial / SPLITS_TABLE)]
+        card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
+        write_json(_completed(card, system, normalisation, splits).as_dict(), partial / CARD)
+    return folder
+
+
+def _check_matches(system: System, card: ModelCard, normalisation: Normalisation, splits: pd.DataFrame) -> None:
+    if (system.name, system.preset) != (card.network, card.preset):
+        raise SettingError(
+            f"the card says {card.network} ({card.preset}), and the system is {system.name} ({system.preset})"
+        )
+    train = set(splits.loc[splits["split"] == "train", "participant_id"])
+    for what, used in (("normalisation", normalisation.participants), ("network", card.training_participants)):
+        if leaked := sorted(set(used) - train):
+            raise SettingError(
+                f"the {what} saw {', '.join(leaked)}, not in the training split; fit it on training participants only"
+            )
+
+
+def _completed(card: ModelCard, system: System, normalisation: Normalisation, splits: pd.DataFrame) -> ModelCard:
+    split = splits.loc[splits["split"] == "train", "participant_id"]
+    train = tuple(sorted(card.training_participants or split))
+    seen: dict[str, Any] = {"normalisation": normalisation.kind}
+    if isinstance(normalisation, ByManufacturer):
+        fit = normalisation.standardization
+        seen["manufacturers"] = fit.known
+        seen["unknown_manufacturer"] = fit.unknown
+        seen["tracer"] = card.tracer or fit.tracer
+        seen["reference_region"] = card.reference_region or fit.reference_region
+    if card.random_features and RANDOM_FEATURES_LIMIT not in card.limits:
+        seen["limits"] = (*card.limits, RANDOM_FEATURES_LIMIT)
+    return dataclasses.replace(
+        card,
+        **seen,
+        training_participants=train,
+        training_participants_hash=participants_hash(train),
+        n_parameters=sum(parameter.numel() for parameter in system.parameters()),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _of_generator(system: System, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Averaged weights by their names in the generator; they may come with their names in the system."""
+    wanted = set(system.generator.state_dict())
+    own = dict(average)
+    if set(own) == set(system.state_dict()):
+        own = {name.removeprefix("generator."): value for name, value in own.items() if name.startswith("generator.")}
+    if set(own) != wanted:
+        raise SettingError(
+            f"the averaged weights do not fit the generator of {system.name}: {sorted(set(own) ^ wanted)[0]} is "
+            "only in one of them"
+        )
+    return own
+
+
+def _save_weights(state: Mapping[str, Tensor], path: Path) -> Path:
+    # Clones, since the file format refuses tensors that share memory, as a module with two names does.
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, path)
+    path.chmod(0o644)
+    return path
+
+
+def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] | None = None) -> list[float]:
+    """Values of what a generator makes of a fixed input, in evaluation mode.
+
+    Parameters
+    ----------
+    generator
+        From T1w ``(1, 1, I, J, K)`` to PET.
+    card
+        Names the network, which decides how large the input must be: small, but for UNETR, which knows one size.
+    weights
+        Taken instead of the generator's own.
+
+    Returns
+    -------
+    list of float
+        `PROBED` values, evenly over the output.
+
+    Raises
+    ------
+    OutputError
+        They are not finite.
+    """
+    multiple = SIDE_MULTIPLE.get(card.network)
+    # Two voxels at the narrowest place: instance normalisation of one is not possible.
+    shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple, multiple, multiple)
+    # On the processor and in full precision whatever trained it: devices differ by more than versions may.
+    own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
+    state = {name: value.detach().cpu() for name, value in own.items()}
+    # No random numbers, which another version of torch might draw differently.
+    t1w = torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 0.37).reshape(1, 1, *shape)
+    was_training = generator.training
+    generator.eval()
+    with torch.no_grad():
+        out = functional_call(generator, state, (t1w,)).flatten()
+    generator.train(was_training)
+    values = out[torch.linspace(0, len(out) - 1, PROBED).long()]
+    if not bool(torch.isfinite(values).all()):
+        raise OutputError(
+            f"the network {card.network} gives values that are not finite, so there is no model to keep; train it with "
+            "a lower learning rate"
+        )
+    return [float(value) for value in values]
+
+
+def _check_probe(generator: nn.Module, card: ModelCard, name: str) -> None:
+    try:
+        wanted = torch.tensor(card.probes[name], dtype=torch.float32)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamagedFileError(f"{CARD} has no probe of {name} in numbers; copy the model folder again") from exc
+    found = torch.tensor(probe(generator, card))
+    # Far more than rounding on other devices makes, far less than another stride, activation or normalisation.
+    tolerance = 0.01 * float(wanted.abs().max()) + 1e-6
+    if wanted.shape != found.shape or not float((wanted - found).abs().max()) <= tolerance:
+        raise DamagedFileError(
+            f"the network {card.network} ({card.preset}) of this version does not compute what it computed when the "
+            f"model was written, by tau-pipeline {card.code_version}, torch {card.torch_version} and MONAI "
+            f"{card.monai_version}; install these to use the model"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _card_last(folder: Path) -> Iterator[Path]:
+    """Give a partial folder to write to; when the block ends without an error its files go into ``folder``.
+
+    Without a card a folder is no model: an old one goes before the first file changes, the new one comes last.
+    """
+    partial = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_behind in folder.glob(".partial-*/"):
+            # Of a process that was killed while it wrote.
+            shutil.rmtree(left_behind, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        yield partial
+        (folder / CARD).unlink(missing_ok=True)
+        files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+        written = {file: folder / file.relative_to(partial) for file in files if file != partial / CARD}
+        for file, place in written.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+        for name in (AVERAGE, ByManufacturer.FILE, MinMax.FILE):
+            if folder / name not in written.values():
+                (folder / name).unlink(missing_ok=True)
+        (partial / CARD).replace(folder / CARD)
+    except TauPipelineError:
+        raise
+    except OSError as exc:
+        raise OutputError(f"cannot write the model folder {folder}: {exc.strerror or exc}") from exc
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card alone, without the weights.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, or no card in it.
+    SettingError, DamagedFileError
+        The card is from a newer program, or damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingInputError(f"there is no model folder {folder}")
+    if not (folder / CARD).is_file():
+        raise MissingInputError(f"{folder} is no model folder: it holds no {CARD}; give the folder that `train` wrote")
+    return ModelCard.from_dict(read_json(folder / CARD), str(folder / CARD))
+
+
+def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
+    """Rebuild a model from its folder.
+
+    Parameters
+    ----------
+    folder
+        From `save_model`.
+    use_average
+        Whether the generator gets the averaged weights. None: if there are any.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, or a file is missing.
+    DamagedFileError
+        A file is not the one that was written, or does not fit the network that the card names.
+    SettingError
+        The card is from a newer program, or averaged weights were asked for and there are none.
+    UnknownNameError
+        The card names a network that does not exist.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    if absent := [name for name in (WEIGHTS, SPLITS_TABLE) if name not in card.files]:
+        raise DamagedFileError(f"{folder / CARD} does not name {absent[0]}; copy the model folder again")
+    for name, digest in card.files.items():
+        _check_file(folder / name, digest)
+    if use_average and AVERAGE not in card.files:
+        raise SettingError(f"{folder} holds no averaged weights; training kept none")
+    # The first weights are drawn and thrown away; what a script has seeded must not feel that.
+    with torch.random.fork_rng(devices=[]):
+        system = build_system(card.network, card.preset, image_size=card.grid.shape)  # type: ignore[arg-type]
+    _load_weights(system, folder / WEIGHTS, card)
+    used = WEIGHTS
+    if use_average or (use_average is None and AVERAGE in card.files):
+        _load_weights(system.generator, folder / AVERAGE, card)
+        used = AVERAGE
+    _check_probe(system.generator, card, used)
+    normalisation = load_normalisation(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
+    return LoadedModel(system.eval(), card, normalisation, load_splits(folder / SPLITS_TABLE))
+
+
+def _check_file(path: Path, digest: str) -> None:
+    """Refuse a file that is not the one that the card names."""
+    if not path.is_file():
+        raise MissingInputError(f"the model folder lacks {path}; copy it again")
+    if _sha256(path) != digest:
+        raise DamagedFileError(
+            f"{path} is not the file that was written with the model (its SHA-256 is not the one in {CARD}): it was "
+            "cut short or changed; copy the model folder again"
+        )
+
+
+def _load_weights(network: nn.Module, path: Path, card: ModelCard) -> None:
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, ValueError) as exc:
+        raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again") from exc
+    wanted = network.state_dict()
+    odd = [
+        *(f"{name} is missing" for name in wanted if name not in found),
+        *(f"{name} is unknown" for name in found if name not in wanted),
+        *(
+            f"{name} has shape {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted
+            if name in found and found[name].shape != wanted[name].shape
+        ),
+    ]
+    if odd:
+        raise DamagedFileError(
+            f"{path} does not fit the network {card.network} ({card.preset}) of this version: {odd[0]}"
+            f"{f', and {len(odd) - 1} more' if len(odd) > 1 else ''}; the model was written by version "
+            f"{card.code_version}, this is {tau_pipeline.__version__}"
+        )
+    network.load_state_dict(found)

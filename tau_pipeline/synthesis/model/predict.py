@@ -1,0 +1,441 @@
+"""From a T1w derivative to synthetic SUVR on its own grid, by one model or several together.
+
+The T1w goes to the model's grid as in training; each member of the ensemble (a model, with or without a test-time flip)
+predicts; its normalisation is inverted, so that members are averaged as SUVR; the mean comes back to the T1w in one
+interpolation. How far the members differ is the raw uncertainty, which `tau_pipeline.synthesis.model.calibration` calibrates.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from tau_pipeline.cohort.standardize import POOLED, canonical_manufacturer
+from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
+from tau_pipeline.imaging.volume import Volume, image_like
+from tau_pipeline.pet.resolution import FWHM_PER_SIGMA
+from tau_pipeline.synthesis.data.dataset import ByManufacturer, prepare_t1w
+from tau_pipeline.synthesis.data.grid import Grid, Placement, from_grid
+from tau_pipeline.synthesis.model.folder import CARD, LoadedModel, load_model
+
+Memory = Literal["auto", "whole", "windows"]
+
+#: Networks whose positional embedding fixes the size of their input.
+WHOLE_ONLY = ("unetr",)
+#: A test-time flip turns the first axis, left-right, round: brains are nearly symmetric in it, and in no other.
+LEFT_RIGHT = 2
+#: Peak memory of a forward pass without gradients, in units of the largest output of one layer: its input, its output,
+#: a skip connection and what the convolution works in (docs/decisions/synthetic-uncertainty.md has the measurement).
+LARGEST_LAYERS = 8.0
+#: Two members say little about a voxel's variance; their variance is averaged over this distance (Gaussian FWHM).
+VARIANCE_FWHM_MM = 8.0
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the network is run.
+
+    Attributes
+    ----------
+    flips
+        Predict the T1w flipped left-right too.
+    memory
+        ``whole`` volume at once, overlapping ``windows``, or ``auto``: windows where the whole would not fit.
+    window
+        Side of a window in voxels of the model's grid; shorter sides of the grid are taken whole.
+    overlap
+        Of neighbouring windows, as a part of their side.
+    device
+        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+    available_mb
+        Memory that ``auto`` reckons with. None asks the system.
+    """
+
+    flips: bool = True
+    memory: Memory = "auto"
+    window: int = 96
+    overlap: float = 0.5
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    available_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models on one grid, with the folders they come from."""
+
+    models: tuple[LoadedModel, ...]
+    folders: tuple[Path, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def first(self) -> LoadedModel:
+        """The first model, whose card speaks for what all have in common."""
+        return self.models[0]
+
+    @property
+    def grid(self) -> Grid:
+        """The common grid of all."""
+        return self.first.grid
+
+    @property
+    def hash(self) -> str:
+        """Of the only model, or of all together."""
+        return self.hashes[0] if len(self.hashes) == 1 else _digest("".join(self.hashes).encode())
+
+    def split_of(self, participant_id: str) -> str:
+        """``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
+        splits = {split for model in self.models for split in _splits_of(model, participant_id)}
+        return next((split for split in ("train", "validation", "test") if split in splits), "none")
+
+    def strangers_to(self, participant_id: str) -> tuple[int, ...]:
+        """Which models, by their number, were not trained on the participant."""
+        return tuple(n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id))
+
+
+def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
+    table = model.splits
+    found = set(table.loc[table["participant_id"] == participant_id, "split"])
+    return found | ({"train"} if participant_id in model.card.training_participants else set())
+
+
+def load_ensemble(folders: Sequence[Path]) -> Ensemble:
+    """Load one or several model folders.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError, UnknownNameError
+        A folder is no model, or is damaged (`tau_pipeline.synthesis.model.folder.load_model`).
+    SettingError
+        No folder was given, or the models differ in grid, tracer or reference region.
+    """
+    if not folders:
+        raise SettingError("no model folder was given; name one that the level train wrote, with --model")
+    models = tuple(load_model(Path(folder)) for folder in folders)
+    first = models[0].card
+    for folder, model in zip(folders, models, strict=True):
+        for name in ("grid", "tracer", "reference_region", "t1w_percentiles"):
+            found, wanted = getattr(model.card, name), getattr(first, name)
+            if found != wanted:
+                raise SettingError(
+                    f"{folder} has the {name.replace('_', ' ')} {_in_words(found)}, and {folders[0]} has "
+                    f"{_in_words(wanted)}; models that predict together must agree"
+                )
+    hashes = tuple(_digest((Path(folder) / CARD).read_bytes()) for folder in folders)
+    return Ensemble(models, tuple(Path(folder) for folder in folders), hashes)
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, Grid):
+        return repr(value)
+    shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (value.shape, value.voxel_mm))
+    return f"of {shape} voxels of {voxel} mm"
+
+
+def _digest(content: bytes) -> str:
+    """Twelve digits; of a card they stand for the model, since the card holds the hash of each of its files."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | None:
+    """The manufacturer whose scale the synthetic SUVR gets, by the one name that the models know it by.
+
+    Parameters
+    ----------
+    ensemble
+        The models.
+    manufacturer
+        In any spelling; ``pooled`` for all manufacturers of the training together.
+
+    Returns
+    -------
+    str or None
+        None where the models have one scale for all (min-max) and no manufacturer was given.
+
+    Raises
+    ------
+    UnknownNameError
+        It is not stated, or a model was not trained on it; the message lists those that can be taken.
+    """
+    given = POOLED if (manufacturer or "").lower() == POOLED else manufacturer
+    try:
+        name = given if given in (None, POOLED) else canonical_manufacturer(given)
+    except UnknownNameError:
+        name = given
+    fits = [m.normalisation.standardization for m in ensemble.models if isinstance(m.normalisation, ByManufacturer)]
+    if name == POOLED or all(name in fit.known for fit in fits):
+        return name
+    common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
+    known = ", ".join(common) or "none"
+    nobody = "there is no PET of this participant whose scanner's scale could be taken"
+    found = nobody if name is None else f"the model knows no scanner of {shown(name)}"
+    raise UnknownNameError(
+        f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
+    )
+
+
+def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
+    """As `require_manufacturer`, with all manufacturers pooled in place of one that the models do not know."""
+    try:
+        return require_manufacturer(ensemble, manufacturer)
+    except UnknownNameError:
+        return POOLED
+
+
+def to_suvr(model: LoadedModel, z: NDArray, manufacturer: str | None) -> NDArray:
+    """Invert the model's normalisation.
+
+    Parameters
+    ----------
+    model
+        Whose.
+    z
+        Normalised values, of any shape.
+    manufacturer
+        As `require_manufacturer` returns it.
+    """
+    if isinstance(model.normalisation, ByManufacturer) and manufacturer == POOLED:
+        return model.normalisation.standardization.with_unknown("pooled").invert(z, None)
+    return model.normalisation.invert(z, manufacturer)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an ensemble makes of one T1w.
+
+    Attributes
+    ----------
+    members
+        ``(M, I, J, K)`` SUVR on the model's grid, one volume a member; 0 outside the brain.
+    brain
+        ``(I, J, K)`` brain mask there.
+    t1w
+        ``(I, J, K)`` what the network saw, from -1 to 1.
+    placement
+        Where the grid lies on the T1w's.
+    remarks
+        Sentences on what was done otherwise than usual: brain cut by the grid, windows.
+    """
+
+    members: NDArray[np.float32]
+    brain: NDArray[np.bool_]
+    t1w: NDArray[np.float32]
+    placement: Placement
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean over members, ``(I, J, K)`` SUVR on the model's grid."""
+        return self.members.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @property
+    def sd(self) -> NDArray[np.float32]:
+        """Standard deviation over members (ddof 1), its square averaged over `VARIANCE_FWHM_MM` within the brain.
+
+        ``(I, J, K)`` on the model's grid, not calibrated; NaN for one member.
+        """
+        if len(self.members) < 2:
+            return np.full(self.brain.shape, np.nan, np.float32)
+        variance = np.where(self.brain, self.members.var(axis=0, ddof=1, dtype=np.float64), 0.0)
+        sigma = VARIANCE_FWHM_MM / FWHM_PER_SIGMA / np.array(self.placement.grid.voxel_mm)
+        smoothed, weight = (ndimage.gaussian_filter(x, sigma, mode="constant") for x in (variance, self.brain * 1.0))
+        return np.where(self.brain, np.sqrt(smoothed / np.maximum(weight, 1e-9)), 0).astype(np.float32)
+
+
+def predict(
+    ensemble: Ensemble,
+    t1w_img: Volume,
+    mask_img: Volume,
+    manufacturer: str | None,
+    inference: Inference | None = None,
+    only: Collection[int] | None = None,
+) -> Prediction:
+    """Predict SUVR for one T1w.
+
+    Parameters
+    ----------
+    ensemble
+        The models.
+    t1w_img, mask_img
+        Bias-corrected T1w and brain mask on one grid.
+    manufacturer
+        Whose scale the SUVR gets (`require_manufacturer`).
+    inference
+        How the network is run.
+    only
+        Numbers of the models to use. None uses all.
+
+    Raises
+    ------
+    GridMismatchError, ImageError
+        The images cannot be used (`tau_pipeline.synthesis.data.dataset.prepare_t1w`), or the network's output is not finite.
+    SettingError
+        Windows were asked of a network that takes only whole volumes, or a GPU where there is none.
+    UnknownNameError
+        The manufacturer is not known to a model.
+    """
+    percentiles = ensemble.first.card.t1w_percentiles
+    t1w, brain, placement = prepare_t1w(t1w_img, mask_img, ensemble.grid, "the participant", percentiles)
+    return predict_placed(ensemble, (t1w, brain, placement), manufacturer, inference, only)
+
+
+def predict_placed(
+    ensemble: Ensemble,
+    placed: tuple[NDArray[np.float32], NDArray[np.bool_], Placement],
+    manufacturer: str | None,
+    inference: Inference | None = None,
+    only: Collection[int] | None = None,
+) -> Prediction:
+    """Predict SUVR for a T1w that is on the model's grid already; see `predict`.
+
+    Parameters
+    ----------
+    placed
+        T1w ``(I, J, K)``, brain mask and placement, as `tau_pipeline.synthesis.data.dataset.prepare_t1w` gives them.
+    ensemble, manufacturer, inference, only
+        As in `predict`, and so are the errors.
+    """
+    inference = inference or Inference()
+    t1w, brain, placement = placed
+    maker = require_manufacturer(ensemble, manufacturer)
+    members, windowed = [], False
+    for number, model in enumerate(ensemble.models):
+        if only is None or number in only:
+            maps, in_windows = predict_on_grid(model, t1w, inference)
+            members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
+            windowed |= in_windows
+    stacked = np.stack(members).astype(np.float32)
+    if not np.isfinite(stacked).all():
+        raise ImageError("the network's output is not finite for this T1w; look at the T1w and at the model's training")
+    remarks = [placement.cut_sentence("the participant")]
+    remarks += ["The network was run in overlapping windows, for want of memory."] if windowed else []
+    return Prediction(stacked, brain, t1w, placement, tuple(text for text in remarks if text))
+
+
+def predict_on_grid(
+    model: LoadedModel, t1w: NDArray[np.float32], inference: Inference
+) -> tuple[list[NDArray[np.float32]], bool]:
+    """Run one model on a T1w that is on its grid: normalised predictions, and whether windows were used.
+
+    Parameters
+    ----------
+    model
+        The model; it is moved to the device and back.
+    t1w
+        ``(I, J, K)`` from -1 to 1.
+    inference
+        How.
+    """
+    device = chosen_device(inference.device)
+    windows = _needs_windows(model, t1w.shape, inference, device)
+    volume = torch.from_numpy(np.ascontiguousarray(t1w))[None, None].to(device)  # (1, 1, I, J, K)
+    with _on_device(model.system, device) as system, torch.inference_mode():
+        found = [_run(system, volume, inference, windows)]
+        if inference.flips:
+            found.append(_run(system, volume.flip(LEFT_RIGHT), inference, windows).flip(LEFT_RIGHT))
+    return [z[0, 0].float().cpu().numpy() for z in found], windows
+
+
+def _run(system: nn.Module, volume: Tensor, inference: Inference, windows: bool) -> Tensor:
+    if not windows:
+        return system(volume)
+    sides = [min(inference.window, n) for n in volume.shape[2:]]
+    found = sliding_window_inference(volume, sides, 1, system, overlap=inference.overlap, mode="gaussian")
+    return torch.as_tensor(found)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a setting means.
+
+    Raises
+    ------
+    SettingError
+        A GPU was asked for, and there is none that torch can use.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device is 'cuda', and torch finds no GPU; expected: cpu or auto here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _on_device(system: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    home = next((p.device for p in system.parameters()), torch.device("cpu"))
+    try:
+        yield system.to(device).eval()
+    finally:
+        system.to(home)
+
+
+def _needs_windows(model: LoadedModel, shape: Sequence[int], inference: Inference, device: torch.device) -> bool:
+    whole_only = model.card.network in WHOLE_ONLY
+    if inference.memory == "windows" and whole_only:
+        raise SettingError(f"the network {model.card.network} takes only whole volumes; expected: memory whole or auto")
+    if inference.memory != "auto" or whole_only:
+        return inference.memory == "windows"
+    available = inference.available_mb * 2**20 if inference.available_mb else _free_bytes(device)
+    return peak_bytes(model.system, shape) > available
+
+
+def _free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:
+    """About how much memory a forward pass without gradients takes, in bytes; 0 where that cannot be told.
+
+    The pass is made on torch's ``meta`` device, which knows shapes and holds no numbers.
+    """
+    sizes: list[int] = []
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel() * output.element_size())
+
+    ghost = copy.deepcopy(system).to("meta").eval()
+    for module in ghost.modules():
+        if not list(module.children()):
+            module.register_forward_hook(note)
+    try:
+        with torch.inference_mode():
+            ghost(torch.empty((1, 1, *shape), device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return 0.0
+    return LARGEST_LAYERS * max(sizes, default=0)
+
+
+def on_t1w_grid(array: NDArray, brain: NDArray, placement: Placement, mask_img: Volume) -> Volume:
+    """Bring a map of SUVR or of its SD from the model's grid onto the T1w's: one linear interpolation.
+
+    Values of the brain are first carried outward, so that the border of the brain does not mix with the background.
+
+    Parameters
+    ----------
+    array, brain
+        Map and brain mask, ``(I, J, K)`` on the model's grid.
+    placement
+        Where that grid lies on the T1w's.
+    mask_img
+        Brain mask on the T1w's grid.
+
+    Returns
+    -------
+    Volume
+        float32 on the T1w's grid; 0 outside the brain mask, NaN in the brain where the model's grid does not reach.
+    """
+    beside = ndimage.distance_transform_edt(np.asarray(brain) == 0, return_distances=False, return_indices=True)
+    carried = np.asarray(array, np.float32)[tuple(beside)]
+    moved = np.asanyarray(from_grid(carried, placement, fill=np.nan).dataobj)
+    inside = np.asanyarray(mask_img.dataobj) > 0
+    return image_like(np.where(inside, moved, np.float32(0)), mask_img)

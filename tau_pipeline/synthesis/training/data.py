@@ -1,0 +1,191 @@
+"""What a training works on: splits, normalisation fitted on the training split, and the scans of each split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch.utils.data import DataLoader
+
+from tau_pipeline.cohort.standardize import MIN_PARTICIPANTS, Unknown
+from tau_pipeline.errors import SettingError, UnknownNameError
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.augment import AugmentationSettings
+from tau_pipeline.synthesis.data.dataset import (
+    Normalisation,
+    NormalisationKind,
+    PairDataset,
+    check_pairs,
+    fit_normalisation,
+)
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.splits import (
+    SPLITS,
+    k_folds,
+    load_splits,
+    pairs_of_split,
+    save_splits,
+    split_participants,
+)
+from tau_pipeline.synthesis.training.optimization import grid_of
+from tau_pipeline.synthesis.training.processes import Processes
+
+#: Table of the splits while training; the model folder gets its own when it is written.
+SPLITS_FILE = "checkpoints/splits.tsv"
+
+_KINDS: dict[str, NormalisationKind] = {"by-manufacturer": "manufacturer", "min-max": "minmax"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """What becomes of manufacturers that are not known or have few participants, as `fit_standardization` has it."""
+
+    min_participants: int = MIN_PARTICIPANTS
+    unknown: Unknown = "error"
+
+
+#: They end the training before it begins, with a sentence.
+REFUSED = Strangers()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Scans of the three splits, on one grid and one scale.
+
+    Parameters
+    ----------
+    train, validation, test
+        Only the first is augmented; the others have labels.
+    splits
+        Table with the columns of `tau_pipeline.synthesis.data.splits.COLUMNS`.
+    normalisation
+        Fitted on the training split.
+    """
+
+    train: PairDataset
+    validation: PairDataset
+    test: PairDataset
+    splits: pd.DataFrame
+    normalisation: Normalisation
+
+    def loader(self, split: str, pieces: Sequence[list[int]], epoch: int = 0, workers: int = 0) -> Iterator[Any]:
+        """Give the scans of one split by lists of indices; each list as one batch.
+
+        Parameters
+        ----------
+        split
+            ``train``, ``validation`` or ``test``.
+        pieces
+            Which scans go together.
+        epoch
+            Decides the augmentation.
+        workers
+            Processes that read and augment; 0 for this one.
+        """
+        dataset: PairDataset = getattr(self, split)
+        dataset.set_epoch(epoch)
+        return iter(DataLoader(dataset, batch_sampler=list(pieces), num_workers=workers))
+
+
+def training_data(
+    settings: Training, pairs: Sequence[Pair], folder: Path, seed: int, strangers: Strangers, group: Processes
+) -> TrainingData:
+    """Split the pairs, bring all of them onto the grid, and fit the normalisation on the training split.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    pairs
+        All pairs, of one tracer and reference region.
+    folder
+        Folder of the model. If an earlier start has stored its splits there, they are used; else they are stored.
+    seed
+        Of splits and augmentation.
+    strangers
+        What becomes of manufacturers that cannot be standardised.
+    group
+        The processes share the reading.
+
+    Raises
+    ------
+    TauPipelineError
+        There are too few participants, an image cannot be used, or a manufacturer cannot be standardised.
+    """
+    grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
+    splits = _splits(settings, pairs, Path(folder) / SPLITS_FILE, seed, group)
+    for sentence in check_pairs(group.share(pairs), grid, cache_dir):
+        _log.warning(sentence)
+    group.wait()
+    normalisation = fit_normalisation(
+        _KINDS[settings.normalisation],
+        pairs_of_split(pairs, splits, "train"),
+        grid,
+        cache_dir,
+        min_participants=strangers.min_participants,
+        unknown=strangers.unknown,
+    )
+    own = [pair for pair in pairs if _can_be_used(pair, normalisation, strangers)]
+    augment = {"paper": AugmentationSettings(), "upright": AugmentationSettings(flip_axes=("left-right",)), "off": None}
+    train, validation, test = (
+        PairDataset(
+            pairs_of_split(own, splits, split),
+            grid,
+            normalisation,
+            cache_dir,
+            augment=augment[settings.augmentation] if split == "train" else None,
+            seed=seed,
+            labels=split != "train",
+        )
+        for split in SPLITS
+    )
+    return TrainingData(train, validation, test, splits, normalisation)
+
+
+def _splits(settings: Training, pairs: Sequence[Pair], path: Path, seed: int, group: Processes) -> pd.DataFrame:
+    """The splits of an earlier start, those of a file, or newly drawn ones."""
+    if path.is_file():
+        return load_splits(path)
+    if settings.split_file is not None:
+        table = load_splits(settings.split_file)
+    elif settings.folds:
+        table = k_folds(pairs, settings.folds, seed)[settings.fold]
+    else:
+        table = split_participants(pairs, settings.split_fractions, seed)
+    for sentence in table.attrs.get("remarks", ()):
+        _log.info(sentence)
+    group.wait()
+    if group.writes:
+        save_splits(table, path)
+    group.wait()
+    return table
+
+
+def _can_be_used(pair: Pair, normalisation: Normalisation, strangers: Strangers) -> bool:
+    """Whether the scan's manufacturer was fitted; without it the scan is left out where that was asked for."""
+    try:
+        normalisation.invert(0.0, pair.manufacturer)  # type: ignore[arg-type]
+    except UnknownNameError:
+        if strangers.unknown != "exclude":
+            raise
+        _log.warning("%s is left out: no standardisation for its manufacturer %s", pair.scan, pair.manufacturer)
+        return False
+    return True
+
+
+def require_validation(settings: Training, data: TrainingData) -> None:
+    """Refuse settings that need a validation split where there is none.
+
+    Raises
+    ------
+    SettingError
+        The best weights are to be tested, and nothing says which those are.
+    """
+    if settings.tested_weights == "best" and not len(data.validation):
+        raise SettingError("tested_weights is 'best' and the validation split is empty; expected: last, or a split")

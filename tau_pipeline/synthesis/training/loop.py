@@ -1,0 +1,372 @@
+"""Training of a synthesis model: one loop, from pairs of T1w and tau PET to a model folder.
+
+The order of the scans, their augmentation, the learning rate, the plane of the perceptual term and the seed of each
+step are pure functions of the settings, the seed, the epoch and the step. So whatever ends the process, even
+``kill -9``, the same call goes on from the last checkpoint and comes to the same result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tau_pipeline.errors import DivergenceError, ImageError
+from tau_pipeline.lock import only_run
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.losses.schedule import plane_at
+from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
+from tau_pipeline.synthesis.networks.systems import build_system
+from tau_pipeline.synthesis.training.data import REFUSED, Strangers, TrainingData, require_validation, training_data
+from tau_pipeline.synthesis.training.interruption import interruption
+from tau_pipeline.synthesis.training.log import Cell, TrainLog
+from tau_pipeline.synthesis.training.optimization import (
+    autocast,
+    batches,
+    in_pieces,
+    learning_rate_at,
+    seed_everything,
+    set_learning_rate,
+    training_loss,
+)
+from tau_pipeline.synthesis.training.processes import Processes, processes
+from tau_pipeline.synthesis.training.results import CHECKPOINTS, claim_folder, save_results
+from tau_pipeline.synthesis.training.state import Means, TrainingState, weighted_mean
+from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, score_scans
+from tau_pipeline.synthesis.training.weight_average import averaged_weights
+
+#: A loss this many times that of the very first step does not come down again.
+DIVERGED = 100.0
+
+#: loss(prediction, target, epoch) -> (scalar, its parts)
+Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, dict[str, float]]]
+#: Scans in memory together: t1w, pet, mask (B, 1, I, J, K), and names as lists.
+Piece = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training works with.
+
+    Parameters
+    ----------
+    state
+        System, optimisers and progress: all that changes.
+    data
+        Scans of the three splits.
+    loss
+        Of prediction and target ``(B, 1, I, J, K)`` at an epoch.
+    settings, seed
+        What decides everything else.
+    folder
+        Takes ``checkpoints``, ``log.tsv`` and ``tensorboard``.
+    group
+        The processes that train together.
+    """
+
+    state: TrainingState
+    data: TrainingData
+    loss: Loss
+    settings: Training
+    seed: int
+    folder: Path
+    group: Processes
+
+
+def train(
+    settings: Training,
+    pairs: Sequence[Pair],
+    out_dir: Path,
+    *,
+    seed: int = 0,
+    strangers: Strangers = REFUSED,
+) -> Path:
+    """Train a model, test it, and write its folder; or go on where an earlier call with the same arguments ended.
+
+    Parameters
+    ----------
+    settings
+        Of the training.
+    pairs
+        Of one tracer and reference region (`tau_pipeline.synthesis.data.pairs.find_pairs`).
+    out_dir
+        The model's folder.
+    seed
+        Of splits, weights, order, augmentation and dropout.
+    strangers
+        What becomes of scans from manufacturers that are unknown or rare.
+
+    Returns
+    -------
+    Path
+        ``out_dir``, which `tau_pipeline.synthesis.model.folder.load_model` reads.
+
+    Raises
+    ------
+    SettingError
+        The folder holds a training with other settings, another seed or other scans.
+    BusyError
+        Another process trains in the folder.
+    DivergenceError
+        The training has left the numbers.
+    TauPipelineError
+        An image or the feature network cannot be used.
+    """
+    out_dir = Path(out_dir)
+    with processes(settings.device) as group:
+        # First of all, so that weights that are missing are told before hours of reading, and the folder stays free.
+        loss = training_loss(settings, group.device)
+        with _only_training(out_dir, group):
+            claim_folder(out_dir, settings, pairs, seed, group)
+            data = training_data(settings, pairs, out_dir, seed, strangers, group)
+            require_validation(settings, data)
+            seed_everything(seed)
+            system = build_system(settings.network, settings.network_preset, data.train.grid.shape).to(group.device)
+            group.same_as_first(system)
+            if settings.activation_checkpointing:
+                checkpoint_activations(system.generator)
+            run = Run(TrainingState(system, settings, group.device), data, loss, settings, seed, out_dir, group)
+            run.state.resume(out_dir / CHECKPOINTS)
+            fit(run)
+            run.state.use_best_weights()
+            scores = validate(run, "test")
+            if group.writes:
+                save_results(run, scores)
+            group.wait()
+    return out_dir
+
+
+@contextmanager
+def _only_training(folder: Path, group: Processes) -> Iterator[None]:
+    """Refuse a second training in a model's folder while one is at work there."""
+    with ExitStack() as locks:
+        if group.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_run(folder, "train", "wait for it, or give another model_name"))
+        yield
+
+
+def fit(run: Run) -> None:
+    """Train from where the state is (a checkpoint's place, or the beginning) to the last epoch or to early stopping.
+
+    Raises
+    ------
+    DivergenceError
+        A loss or gradient is not finite, or the loss is far above that of the first step.
+    KeyboardInterrupt
+        Somebody asked to stop; the step was finished and a checkpoint of it written.
+    """
+    state, settings, group, progress = run.state, run.settings, run.group, run.state.progress
+    folder = run.folder / CHECKPOINTS
+    with interruption() as asked, _log(run) as log, _progress_bar(run) as bar:
+        saved = time.monotonic()
+        while progress.epoch < settings.epochs and not progress.stopped:
+            plane = plane_of(progress.epoch, settings)
+            set_learning_rate(state.optimisers, learning_rate_at(progress.epoch, settings))
+            state.system.train()
+            clock = time.monotonic()
+            for scans, n_scans in _rest_of_epoch(run):
+                seed_everything(run.seed, progress.epoch, progress.step, group.rank)
+                means = _optimiser_step(run, scans, n_scans)
+                progress.count_step(means, n_scans)
+                clock, progress.seconds = time.monotonic(), progress.seconds + time.monotonic() - clock
+                bar.set_postfix_str(_losses_in_words(progress.epoch, plane, progress.losses), refresh=False)
+                bar.update()
+                stop = any(group.gathered(asked.is_set()))
+                if group.writes and (stop or clock - saved >= 60 * settings.checkpoint_minutes):
+                    state.save(folder)
+                    saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt
+
+            validated = validate(run, "validation")
+            _require_finite(run, validated)
+            scores = mean_scores(validated)
+            better = bool(scores) and progress.take_validation(scores["loss"], plane, settings)
+            if better:
+                state.keep_best()
+            progress.seconds += time.monotonic() - clock
+            row = _log_row(run, plane, scores, better)
+            progress.next_epoch()
+            bar.set_description_str(_validation_in_words(scores))
+            if log is not None:
+                log.add(row)
+                state.save(folder)
+                saved = time.monotonic()
+
+
+def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
+    """What is left of the epoch, by step: this process's scans, in pieces, and the number of scans of all processes."""
+    settings, progress = run.settings, run.state.progress
+    left = batches(len(run.data.train), settings.batch_size, run.seed, progress.epoch)[progress.step :]
+    own = [in_pieces(run.group.share(batch), settings.micro_batch_size) for batch in left]
+    every = [piece for pieces in own for piece in pieces]
+    loader = run.data.loader("train", every, progress.epoch, settings.loader_workers)
+    for batch, pieces in zip(left, own, strict=True):
+        yield [next(loader) for _ in pieces], len(batch)
+
+
+def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
+    """One step of each phase (generator; discriminator) on ``n_scans`` scans; their losses over all processes."""
+    state, settings, group = run.state, run.settings, run.group
+    found: list[Means] = []
+    for phase in state.system.phases:
+        optimiser, parameters = state.optimisers[phase], state.system.parameters_of(phase)
+        optimiser.zero_grad(set_to_none=True)
+        own: list[Means] = []
+        for piece in pieces:
+            t1w, pet, mask = (piece[name].to(group.device, non_blocking=True) for name in ("t1w", "pet", "mask"))
+            content_loss = partial(_masked_loss, run.loss, mask, state.progress.epoch)
+            with autocast(settings, group.device), _naming(run, piece):
+                value, parts = state.system.step_loss(phase, t1w, pet, content_loss)
+            # A mean over this piece becomes its part of the mean over the batch.
+            state.scaler.scale(value * (len(t1w) / n_scans)).backward()
+            own.append(({phase: float(value.detach()), **parts}, len(t1w)))
+        group.sum_gradients(parameters)
+        state.scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm or math.inf)
+        phase_means = [each for every in group.gathered(own) for each in every]
+        _require_sane(run, phase, weighted_mean(phase_means)[phase], float(norm), pieces)
+        state.scaler.step(optimiser)
+        found += phase_means
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update(state.system.generator)
+    return found
+
+
+@contextmanager
+def _naming(run: Run, piece: Piece) -> Iterator[None]:
+    """Say of an image that cannot be used whose it is, and when that was."""
+    try:
+        yield
+    except ImageError as exc:
+        names = ", ".join(f"sub-{name}" for name in _participants([piece]))
+        progress = run.state.progress
+        raise ImageError(f"epoch {progress.epoch}, batch {progress.step}, of participants {names}: {exc}") from exc
+
+
+def _masked_loss(
+    loss: Loss, mask: Tensor, epoch: int, prediction: Tensor, target: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a prediction that has the target's background outside of the mask, so that nothing there is learned."""
+    return loss(torch.where(mask, prediction, target.to(prediction.dtype)), target, epoch)
+
+
+def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[Piece]) -> None:
+    """Stop a training whose loss or gradient has left the numbers, before it spoils the weights."""
+    progress = run.state.progress
+    # Half precision overflows now and then; its scaler then leaves the step out and scales less.
+    fine_norm = math.isfinite(norm) or run.state.scaler.is_enabled()
+    # On standardised SUVR a loss is about 1; one that began far below may well rise to that.
+    limit = DIVERGED * max(progress.first_losses.setdefault(phase, value), 1.0)
+    if fine_norm and math.isfinite(value) and value <= limit:
+        return
+    names = [name for own in run.group.gathered(_participants(pieces)) for name in own]
+    raise DivergenceError(
+        f"training has diverged at epoch {progress.epoch}, batch {progress.step}, of participants "
+        f"{', '.join(f'sub-{name}' for name in names)}: the loss of the {phase} is {value:.4g} and its gradient's norm "
+        f"{norm:.4g}. Look at their images; else lower learning_rate or set clip_gradient_norm. The checkpoint before "
+        f"it is kept in {run.folder / CHECKPOINTS}"
+    )
+
+
+def _require_finite(run: Run, scores: Sequence[ScanScores]) -> None:
+    """Stop a training that gives held-out scans values that are no numbers: no later loss would be better or worse."""
+    if names := [f"sub-{score.participant}" for score in scores if not math.isfinite(score.loss)]:
+        raise DivergenceError(
+            f"training has diverged at epoch {run.state.progress.epoch}: on the validation scans of {', '.join(names)} "
+            f"the loss is not finite. Lower learning_rate or set clip_gradient_norm. The checkpoint before it is kept "
+            f"in {run.folder / CHECKPOINTS}"
+        )
+
+
+def _participants(pieces: list[Piece]) -> list[str]:
+    return [str(name) for piece in pieces for name in piece["participant"]]
+
+
+def validate(run: Run, split: str) -> list[ScanScores]:
+    """Scores of the scans of a split, in the split's order, with the averaged weights if there are any."""
+    state, settings, group = run.state, run.settings, run.group
+    group.same_as_first(state.system)
+    own = group.share(range(len(getattr(run.data, split))))
+    scans = run.data.loader(split, [[index] for index in own])
+    epoch = min(state.progress.epoch, settings.epochs - 1)
+    generator = state.system.generator
+    with averaged_weights(generator, state.average if state.best_weights is None else None):
+        found = score_scans(
+            generator,
+            scans,
+            partial(_at_epoch, run.loss, epoch),
+            run.data.normalisation,
+            autocast(settings, group.device),
+        )
+    parts = group.gathered(list(zip(own, found, strict=True)))
+    return [scores for _, scores in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+
+
+def _at_epoch(loss: Loss, epoch: int, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
+    return loss(prediction, target, epoch)
+
+
+def plane_of(epoch: int, settings: Training) -> str:
+    """The plane whose slices the loss compares in an epoch; ``n/a`` for a loss that has no cycle."""
+    if settings.loss != "cyclic2.5d":
+        return "n/a"
+    return plane_at(epoch, settings.first_cycle, settings.cycle_factor)
+
+
+def _log_row(run: Run, plane: str, scores: Mapping[str, float], better: bool) -> dict[str, Cell]:
+    progress = run.state.progress
+    losses = dict(progress.losses)
+    return {
+        "epoch": progress.epoch,
+        "plane": plane,
+        "learning_rate": learning_rate_at(progress.epoch, run.settings),
+        "train_loss": losses.pop("generator"),
+        **{f"train_{name}": value for name, value in losses.items()},
+        **{f"validation_{name}": value for name, value in scores.items()},
+        "best": int(better),
+        "seconds": round(progress.seconds, 2),
+    }
+
+
+@contextmanager
+def _log(run: Run) -> Iterator[TrainLog | None]:
+    """The log, in the process that writes; None in others."""
+    if not run.group.writes:
+        yield None
+        return
+    log = TrainLog(run.folder, run.state.progress.epoch)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _progress_bar(run: Run) -> tqdm:
+    """A bar over all steps of all epochs, from where training is; with the time left."""
+    a_epoch = math.ceil(len(run.data.train) / run.settings.batch_size)
+    done = run.state.progress.epoch * a_epoch + run.state.progress.step
+    return tqdm(total=run.settings.epochs * a_epoch, initial=done, unit="step", disable=not run.group.writes)
+
+
+def _losses_in_words(epoch: int, plane: str, losses: Mapping[str, float]) -> str:
+    parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    return f"epoch {epoch} {plane if plane != 'n/a' else ''} {parts}"
+
+
+def _validation_in_words(scores: Mapping[str, float]) -> str:
+    if not scores:
+        return ""
+    return f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"

@@ -1,0 +1,141 @@
+"""What the settings of a training mean in torch: loss, optimisers, learning rate, order of the scans, seeds.
+
+All of it are pure functions of the settings, the seed, the epoch and the step. A training that goes on after an
+interruption calls them with the same numbers, so that no scheduler and no random state has to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tau_pipeline.errors import SettingError
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.grid import Grid, common_grid
+from tau_pipeline.synthesis.losses.weighted import LossSettings, WeightedLoss, build_loss
+from tau_pipeline.synthesis.networks.networks import NETWORKS
+
+if TYPE_CHECKING:
+    from tau_pipeline.synthesis.networks.systems import System
+
+
+def grid_of(settings: Training) -> Grid:
+    """The grid that images are brought to.
+
+    Raises
+    ------
+    SettingError
+        A side of the grid does not divide as the network needs.
+    """
+    side_multiple = NETWORKS[settings.network].side_multiple[settings.network_preset]
+    return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple)
+
+
+def loss_settings(settings: Training) -> LossSettings:
+    """The part of the settings that the loss needs."""
+    return LossSettings(
+        kind=settings.loss,
+        mse=settings.mse_weight,
+        ssim=settings.ssim_weight,
+        perceptual=settings.perceptual_weight,
+        first_cycle=settings.first_cycle,
+        factor=settings.cycle_factor,
+        chunk=settings.perceptual_chunk,
+        empty_slices=settings.empty_slices,
+        scaling=settings.perceptual_scaling,
+        ssim_window=settings.ssim_window,
+        ssim_sigma=settings.ssim_sigma,
+        data_range=settings.ssim_range,
+        features=settings.perceptual_features,
+        features_path=settings.perceptual_weights_file,
+    )
+
+
+def optimisers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
+    """One optimiser for each phase of the system's step (generator; discriminator)."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return {
+        phase: kind(system.parameters_of(phase), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        for phase in system.phases
+    }
+
+
+def learning_rate_at(epoch: int, settings: Training) -> float:
+    """Learning rate of an epoch.
+
+    The paper's ``cosine`` is what torch's ``CosineAnnealingLR`` gives: half a period down to 0, half a period up
+    again, and so on. ``cosine-once`` falls once, from the end of the warm-up to the last epoch.
+    """
+    if epoch < settings.warmup_epochs:
+        return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
+    if settings.learning_rate_schedule == "constant":
+        return settings.learning_rate
+    once = settings.learning_rate_schedule == "cosine-once"
+    period = max(settings.epochs - settings.warmup_epochs, 1) if once else settings.learning_rate_period
+    return settings.learning_rate * (1 + math.cos(math.pi * (epoch - settings.warmup_epochs) / period)) / 2
+
+
+def set_learning_rate(optimisers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
+    """Give all parameters of all optimisers one learning rate."""
+    for optimiser in optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+
+
+def batches(n_scans: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of the scans of each optimiser step of an epoch: every scan once, in an order drawn for the epoch.
+
+    The last batch has what is left.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n_scans).tolist()
+    return [order[start : start + batch_size] for start in range(0, n_scans, batch_size)]
+
+
+def in_pieces(scans: Sequence[int], size: int | None) -> list[list[int]]:
+    """A batch in the pieces that are in memory together."""
+    size = size or max(len(scans), 1)
+    return [list(scans[start : start + size]) for start in range(0, len(scans), size)]
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed torch (on all devices), NumPy and Python from several numbers: seed, epoch, step, rank."""
+    digest = hashlib.sha256(repr(numbers).encode("ascii")).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    np.random.seed(int.from_bytes(digest[8:12], "little"))  # noqa: NPY002  # for libraries that use the old generator
+    random.seed(digest)
+
+
+def autocast(settings: Training, device: torch.device) -> torch.autocast:
+    """Mixed precision as asked for; does nothing where it is off.
+
+    Raises
+    ------
+    SettingError
+        Half precision (fp16) on a CPU, whose small exponent needs the scaling that only GPUs have.
+    """
+    if settings.mixed_precision == "fp16" and device.type == "cpu":
+        raise SettingError("mixed_precision is 'fp16' on a CPU; expected: bf16 or off there")
+    dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=settings.mixed_precision != "off")
+
+
+def gradient_scaler(settings: Training, device: torch.device) -> torch.amp.GradScaler:
+    """Scaling of the loss, which keeps small gradients in fp16; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=settings.mixed_precision == "fp16")
+
+
+def training_loss(settings: Training, device: torch.device) -> WeightedLoss:
+    """The loss, with its feature network on the device.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError
+        The feature network's weights are not there, or not what they should be.
+    """
+    return build_loss(loss_settings(settings)).to(device)

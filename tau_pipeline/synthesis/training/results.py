@@ -1,0 +1,186 @@
+"""What a training leaves behind: whose folder it is, the figures, and the model folder with its card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import tau_pipeline
+from tau_pipeline.errors import SettingError
+from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.training import Sample, learning_curves_figure, samples_figure
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.model.baselines import FILE as YARDSTICKS
+from tau_pipeline.synthesis.model.baselines import fit_yardsticks
+from tau_pipeline.synthesis.model.calibration import FILE as UNCERTAINTY
+from tau_pipeline.synthesis.model.calibration import calibrate
+from tau_pipeline.synthesis.model.folder import CARD, ModelCard, save_model
+from tau_pipeline.synthesis.model.predict import Inference, load_ensemble
+from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
+from tau_pipeline.synthesis.training.log import read_rows
+from tau_pipeline.synthesis.training.optimization import loss_settings
+from tau_pipeline.synthesis.training.processes import Processes
+from tau_pipeline.synthesis.training.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
+from tau_pipeline.synthesis.training.weight_average import averaged_weights
+
+if TYPE_CHECKING:
+    from tau_pipeline.synthesis.training.loop import Run
+
+#: Folder of the checkpoints in the model's folder.
+CHECKPOINTS = "checkpoints"
+#: Says which training a folder belongs to, from its first minute.
+TRAINING_FILE = "training.json"
+#: Scans of the test split that are drawn.
+DRAWN = 3
+
+_log = logging.getLogger(__name__)
+
+
+def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int, group: Processes) -> None:
+    """Make a folder this training's, or see that it is.
+
+    Raises
+    ------
+    SettingError
+        It holds a training with other settings, another seed or other scans; the message names the first difference.
+    """
+    ours = _identity(settings, pairs, seed)
+    path = Path(folder) / TRAINING_FILE
+    if path.is_file():
+        _require_same(read_json(path), ours, Path(folder))
+    group.wait()
+    if group.writes:
+        write_json(ours, path)
+        remove_partial_files(Path(folder) / CHECKPOINTS)
+    group.wait()
+
+
+def _identity(settings: Training, pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
+    """What makes a training this one and no other."""
+    scans = sorted(pair.scan for pair in pairs)
+    return {"settings": settings.what_counts(), "seed": seed, "scans": scans, "version": tau_pipeline.__version__}
+
+
+def _require_same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
+    old, new = theirs.get("settings", {}), ours["settings"]
+    # Through lists, as JSON has them.
+    differing = [name for name in new if _plain(old.get(name)) != _plain(new[name])]
+    hint = "give another model_name, or remove the folder to start anew"
+    if differing:
+        name = differing[0]
+        raise SettingError(
+            f"{folder} holds a training with {name} {old.get(name)!r}, and now {name} is {new[name]!r}; {hint}"
+        )
+    if theirs.get("seed") != ours["seed"]:
+        raise SettingError(f"{folder} holds a training with seed {theirs.get('seed')}, not {ours['seed']}; {hint}")
+    if theirs.get("scans") != ours["scans"]:
+        changed = sorted(set(theirs.get("scans", ())) ^ set(ours["scans"]))
+        raise SettingError(f"{folder} holds a training on other scans (first difference: {changed[0]}); {hint}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int) -> bool:
+    """Whether the folder holds this training's model, with all its epochs.
+
+    Raises
+    ------
+    SettingError
+        The folder holds another training.
+    """
+    folder = Path(folder)
+    # The yardsticks come after the card: without them the end of the training was cut off, and is made again.
+    if not all((folder / name).is_file() for name in (CARD, TRAINING_FILE, YARDSTICKS)):
+        return False
+    _require_same(read_json(folder / TRAINING_FILE), _identity(settings, pairs, seed), folder)
+    figures = read_json(folder / CARD).get("figures", {})
+    return bool(figures.get("stopped_early")) or figures.get("epochs", 0) >= settings.epochs
+
+
+def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
+    """Write figures, test results and the model folder.
+
+    Parameters
+    ----------
+    run
+        The finished training, its system with the weights that were tested.
+    scores
+        Of the test split.
+    """
+    state, settings, data = run.state, run.settings, run.data
+    rows = read_rows(run.folder / "log.tsv")
+    save_figure(learning_curves_figure(rows), run.folder / "figures" / "learning_curves.png")
+    average = state.average if state.best_weights is None else None
+    with averaged_weights(state.system.generator, average):
+        samples = _samples(run, scores[:DRAWN])
+    if samples:
+        save_figure(samples_figure(samples), run.folder / "figures" / "test_samples.png")
+    first = data.train.pairs[0]
+    card = ModelCard(
+        network=settings.network,
+        preset=settings.network_preset,
+        grid=data.train.grid,
+        settings={**settings.what_counts(), "epochs": settings.epochs},
+        seed=run.seed,
+        random_features=settings.perceptual_features == "random" and loss_settings(settings).needs_features,
+        figures=_figures(run, scores),
+        tracer="" if first.tracer == UNKNOWN else first.tracer,
+        reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
+    )
+    weights = average.weights if average is not None else None
+    save_model(run.folder, state.system, card, data.normalisation, data.splits, average=weights)
+    _save_measures(run)
+
+
+def _save_measures(run: Run) -> None:
+    """What the model is held against wherever it is applied: how honest its spread is, and its yardsticks."""
+    data, ensemble = run.data, load_ensemble([run.folder])
+    (run.folder / UNCERTAINTY).unlink(missing_ok=True)
+    held_out = [*data.validation.pairs, *data.test.pairs]
+    found = calibrate(ensemble, held_out, data.train.cache_dir, Inference(device=run.settings.device))
+    if found is not None:
+        found.save(run.folder)
+    fit_yardsticks(ensemble.first, data.train.pairs, data.train.cache_dir).save(run.folder)
+
+
+def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
+    """Figures of merit for the card: means over the scans of the test split."""
+    progress = run.state.progress
+    correlation = regional_correlation(scores)
+    return {
+        "epochs": progress.epoch,
+        "stopped_early": progress.stopped,
+        "tested_weights": run.settings.tested_weights,
+        "averaged": run.state.average is not None,
+        "test_scans": len(scores),
+        "suvr_range": SUVR_RANGE,
+        "mask": "brain mask where the PET is known, on the model's grid",
+        **{f"test_{name}": round(value, 6) for name, value in mean_scores(scores).items()},
+        "test_regional_correlation": round(correlation, 6) if np.isfinite(correlation) else None,
+    }
+
+
+def _samples(run: Run, scores: Sequence[ScanScores]) -> list[Sample]:
+    """The first scans of the test split as arrays."""
+    found = []
+    generator = run.state.system.generator.eval()
+    for index, score in enumerate(scores):
+        item = run.data.test[index]
+        with torch.no_grad():
+            z = generator(item["t1w"][None].to(run.group.device))[0, 0].float().cpu().numpy()
+        mask, maker = item["mask"][0].numpy(), item["manufacturer"]
+        synthetic, measured = (
+            np.where(mask, run.data.normalisation.invert(array, maker), 0.0) for array in (z, item["pet"][0].numpy())
+        )
+        title = f"sub-{score.participant} ({maker}): SSIM {score.ssim:.3f}, PSNR {score.psnr:.1f} dB"
+        found.append(Sample(item["t1w"][0].numpy(), measured, synthetic, title))
+    return found

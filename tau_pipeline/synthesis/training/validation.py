@@ -1,0 +1,134 @@
+"""How good a network is during training: loss, SSIM, PSNR, and regional SUVR of held-out scans.
+
+All figures but the loss are of SUVR, after the normalisation was inverted, within the brain where the PET is known,
+on the model's grid. `tau_pipeline.synthesis.evaluation.scores` says more about a finished model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tau_pipeline.atlas import region_numbers
+from tau_pipeline.measures.agreement import pearson
+from tau_pipeline.measures.images import mae, psnr, ssim
+from tau_pipeline.synthesis.data.dataset import Normalisation
+
+#: SUVR is taken to lie between 0 and 3 for SSIM and PSNR; both change with this number.
+SUVR_RANGE = 3.0
+
+#: loss(prediction, target) -> (scalar, its parts)
+ScanLoss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class ScanScores:
+    """Agreement of one synthetic image with the measured one.
+
+    ``synthetic`` and ``measured`` are mean SUVR of the regions of `regions`, NaN for a region without voxels.
+    """
+
+    participant: str
+    scan: str
+    loss: float
+    ssim: float
+    psnr: float
+    mae: float
+    synthetic: tuple[float, ...]
+    measured: tuple[float, ...]
+
+    @property
+    def regional_error(self) -> float:
+        """Mean absolute difference of regional SUVR."""
+        return float(np.nanmean(np.abs(np.subtract(self.synthetic, self.measured))))
+
+
+def regions() -> tuple[int, ...]:
+    """FreeSurfer numbers of the regions that are compared: the cortical ones of Desikan-Killiany."""
+    return region_numbers("cortical")
+
+
+def regional_means(suvr: NDArray, labels: NDArray, mask: NDArray) -> tuple[float, ...]:
+    """Mean of each region of `regions` inside a mask; arrays ``(I, J, K)``."""
+    inside = np.asarray(mask) > 0
+    numbers = np.asarray(labels)[inside].astype(np.intp)
+    largest = max(*regions(), int(numbers.max(initial=0))) + 1
+    n = np.bincount(numbers, minlength=largest)
+    total = np.bincount(numbers, np.asarray(suvr, np.float64)[inside], minlength=largest)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return tuple((total / n)[list(regions())].tolist())
+
+
+def score_scans(
+    network: nn.Module, scans: Iterable[dict], loss: ScanLoss, normalisation: Normalisation, autocast: torch.autocast
+) -> list[ScanScores]:
+    """Predict scans and compare them with what was measured.
+
+    Parameters
+    ----------
+    network
+        From T1w ``(1, 1, I, J, K)`` to normalised SUVR; is in evaluation mode meanwhile.
+    scans
+        Batches of one item of a `PairDataset` with labels.
+    loss
+        Of prediction and target.
+    normalisation
+        Of the model.
+    autocast
+        Mixed precision as in training.
+    """
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    found = []
+    for scan in scans:
+        t1w, pet, mask = (scan[name].to(device) for name in ("t1w", "pet", "mask"))
+        with torch.no_grad(), autocast:
+            # Outside of the mask both have the same background, here and in training.
+            prediction = torch.where(mask, network(t1w).float(), pet)
+            value, _ = loss(prediction, pet)
+        found.append(_scores(scan, prediction, float(value), normalisation))
+    network.train(was_training)
+    return found
+
+
+def _scores(scan: dict, prediction: Tensor, loss: float, normalisation: Normalisation) -> ScanScores:
+    (manufacturer,), (participant,), (name,) = (scan[key] for key in ("manufacturer", "participant", "scan"))
+    mask, labels = scan["mask"][0, 0].numpy(), scan["labels"][0, 0].numpy()
+    synthetic, measured = (
+        np.where(mask, normalisation.invert(z[0, 0].cpu().numpy(), manufacturer), 0.0)
+        for z in (prediction, scan["pet"])
+    )
+    return ScanScores(
+        participant=participant,
+        scan=name,
+        loss=loss,
+        ssim=ssim(synthetic, measured, mask, SUVR_RANGE),
+        psnr=psnr(synthetic, measured, mask, SUVR_RANGE),
+        mae=mae(synthetic, measured, mask),
+        synthetic=regional_means(synthetic, labels, mask),
+        measured=regional_means(measured, labels, mask),
+    )
+
+
+def mean_scores(scores: Sequence[ScanScores]) -> dict[str, float]:
+    """Means over scans; an empty dict for none."""
+    if not scores:
+        return {}
+    names = ("loss", "ssim", "psnr", "mae", "regional_error")
+    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
+
+
+def regional_correlation(scores: Sequence[ScanScores]) -> float:
+    """Pearson's r of regional SUVR across scans, the mean over regions; NaN for fewer than three scans."""
+    if len(scores) < 3:
+        return float("nan")
+    synthetic, measured = (np.array([getattr(score, name) for score in scores]).T for name in ("synthetic", "measured"))
+    whole = np.isfinite(synthetic).all(axis=1) & np.isfinite(measured).all(axis=1)
+    r = pearson(synthetic[whole], measured[whole])
+    return float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")

@@ -1,0 +1,1 @@
+"""Run work in processes: on this machine or a cluster."""

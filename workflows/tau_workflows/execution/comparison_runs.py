@@ -1,0 +1,88 @@
+"""Runs of a comparison, one after the other, in a process of their own: ``python -m tau_workflows.execution.comparison_runs``.
+
+A run that fails does not stop the next; a process that dies takes down those runs that it had not ended.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import write_json
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.comparison.bench import Bench, do_baselines, do_run
+from tau_pipeline.synthesis.comparison.runs import Run
+from tau_workflows.execution.work import outcome_path
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run with the settings of its training; ``donor`` is the model folder whose mean images are scored, if any."""
+
+    run: Run
+    settings: Training
+    donor: Path | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonJob:
+    """What one process does.
+
+    Attributes
+    ----------
+    tasks
+        In their order.
+    bench
+        What is the same for all.
+    threads
+        Of torch.
+    stop_on_first_crash
+        Whether a run that fails ends the process.
+    """
+
+    tasks: tuple[Task, ...]
+    bench: Bench
+    threads: int
+    stop_on_first_crash: bool = False
+
+
+def do_tasks(job: ComparisonJob, told: Callable[[dict[str, str]], object]) -> dict[str, str]:
+    """Do every run of a job; returns why runs failed, by their names, and tells it after each of them."""
+    failures: dict[str, str] = {}
+    for task in job.tasks:
+        sys.stderr.write(f"{task.run.in_words}\n")
+        try:
+            if task.donor is None:
+                do_run(task.run, task.settings, job.bench)
+            else:
+                do_baselines(task.run, task.settings, job.bench, task.donor)
+        except Exception as exc:
+            # Whatever it is, this run is not done, the others can be, and the reason must reach the user.
+            failures[task.run.name] = str(exc) or type(exc).__name__
+            if not isinstance(exc, TauPipelineError):
+                traceback.print_exc()
+        told(failures)
+        if failures and job.stop_on_first_crash:
+            break
+    return failures
+
+
+def main(job_file: str) -> int:
+    """Read a job and do it; 0 when all its runs are done, else 1."""
+    import torch
+
+    job: ComparisonJob = pickle.loads(Path(job_file).read_bytes())
+    torch.set_num_threads(job.threads)
+    failed = Path(job_file).with_suffix(".failed.json")
+    failures = do_tasks(job, lambda found: write_json({"failures": found}, failed))
+    write_json({"failures": failures}, outcome_path(job_file))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

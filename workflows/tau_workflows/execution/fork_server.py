@@ -1,0 +1,139 @@
+"""A process that has loaded what works need, and forks each of them: what takes seconds to load is loaded once.
+
+Each work is still a process of its own, and nothing but loading happens before it begins: the server computes nothing,
+so that no thread of a library is lost in the fork. Linux only; elsewhere libraries are not safe to fork.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+from tau_workflows.execution.launch import call_process, die_with_parent, run_module
+
+#: A module's name and a path are shorter than this together.
+MESSAGE_BYTES = 65536
+
+
+def can_fork() -> bool:
+    """Whether works may be forked on this system."""
+    return sys.platform == "linux"
+
+
+class ForkServer:
+    """The server, seen from the process that has works done, one after the other; both end together.
+
+    Parameters
+    ----------
+    env
+        Environment of the server and of its works. Libraries read their number of threads from it while they load.
+    preload
+        Names of the modules that are loaded before a work is forked.
+    """
+
+    def __init__(self, env: Mapping[str, str], preload: Sequence[str]) -> None:
+        self.env, self.preload = dict(env), tuple(preload)
+        self._socket, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its_end:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(os.getpid()), *self.preload],
+                env=self.env,
+                stdin=its_end.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        # Processes of a pool end without `atexit`.
+        Finalize(self, self.close, exitpriority=0)
+
+    def fits(self, env: Mapping[str, str], preload: Sequence[str]) -> bool:
+        """Whether it lives and has loaded just this in just this environment."""
+        return self.process.poll() is None and (self.env, self.preload) == (dict(env), tuple(preload))
+
+    def start(self, module: str, job_file: str, output: int, errors: int) -> None:
+        """Begin a work, whose standard output and error are these open files; the one before must have ended."""
+        # A server that has just died is told by `wait`.
+        with suppress(OSError):
+            socket.send_fds(self._socket, [json.dumps([module, job_file]).encode()], [output, errors])
+
+    def wait(self, timeout: float) -> int:
+        """Exit code of the work, or of the server where it has died, which its work does not outlive.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            The work goes on after ``timeout`` seconds.
+        """
+        self._socket.settimeout(timeout)
+        try:
+            answer = self._socket.recv(MESSAGE_BYTES)
+        except TimeoutError as exc:
+            raise subprocess.TimeoutExpired(self.process.args, timeout) from exc
+        except OSError:
+            answer = b""
+        return int(answer) if answer else self.process.wait()
+
+    def kill(self) -> None:
+        """End the server, and with it the work."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Let the server end, which has no work now."""
+        self._socket.close()
+        self.process.wait()
+
+
+def serve(parent: int, preload: Sequence[str]) -> None:
+    """Load modules, then fork each work that is asked for through standard input, a socket, and answer how it ended.
+
+    In the process of a work it ends with `SystemExit`.
+    """
+    die_with_parent(parent)
+    # An interrupt from the terminal is for the works; who asks for them ends this process.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in preload:
+        # What cannot be loaded, the work meets as well, and tells it in its log.
+        with suppress(Exception):
+            import_module(name)
+    # What is loaded never becomes garbage, and pages of memory that nobody writes to are shared.
+    gc.freeze()
+    server = os.getpid()
+    asker = socket.socket(fileno=0)
+    while True:
+        request, files, *_ = socket.recv_fds(asker, MESSAGE_BYTES, 2)
+        if not request:
+            return
+        pid = os.fork()
+        if pid == 0:
+            die_with_parent(server)
+            signal.signal(signal.SIGINT, interrupt)
+            asker.detach()
+            _redirect(*files)
+            module, job_file = json.loads(request)
+            call_process(Path(job_file).stem)
+            run_module(module, job_file)
+        for file in files:
+            os.close(file)
+        _, status = os.waitpid(pid, 0)
+        asker.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _redirect(output: int, errors: int) -> None:
+    """Give this process nothing as its standard input, and open files as its standard output and error."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for file, place in ((nothing, 0), (output, 1), (errors, 2)):
+        os.dup2(file, place)
+        os.close(file)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,176 @@
+"""Run one participant in a process of its own: ``python -m tau_workflows.execution.participant JOB``.
+
+A process of its own, so that a crash, a kill or running out of memory takes down one participant and no other, and so
+that ITK's number of threads, which is fixed when ANTs is loaded, can be set for it.
+"""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline.derivatives.names import error_path
+from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.files import read_json, write_json
+from tau_workflows.execution.work import ProgressWriter, StepState, outcome_path
+from tau_workflows.graphs.job import ParticipantJob, scan_steps, t1w_step
+
+#: Modules that the graph or several of its nodes need; loaded once, before processes are forked, and shared by them.
+#: What a single node needs (deepbet with torch, scikit-learn) it loads itself: a run that finds the mask done does not
+#: pay for it.
+PRELOADED = (
+    "ants",
+    "matplotlib.figure",
+    "pandas",
+    "scipy.ndimage",
+    "tau_workflows.execution.nipype_engine",
+    "tau_workflows.reports.participant",
+    "tau_workflows.graphs.subject",
+)
+
+
+def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:
+    """Run the graph of one participant and write its page; returns a record of each scan that failed, by its key.
+
+    How far it is, it tells beside ``job_file``.
+
+    The error records of earlier runs of its scans are removed first.
+    """
+    from tau_workflows.execution import nipype_engine as engine
+    from tau_workflows.graphs.subject import init_subject_wf
+    from tau_workflows.reports.participant import write_participant_report
+
+    for key in (*job.keys, _page_key(job)):
+        error_path(job.output_dir, key).unlink(missing_ok=True)
+    _times_path(job).unlink(missing_ok=True)
+    wf = init_subject_wf(job)
+    engine.set_verbosity(job.execution.verbose)
+    engine.configure(wf, job.execution.work_dir, job.execution.stop_on_first_crash)
+    started = time.monotonic()
+    times = engine.NodeTimes(listener=_listener(ProgressWriter(job_file, engine.n_steps(wf))))
+    engine.execute(wf, job.execution, times)
+    failures = _failures(job, times.failed)
+    _write_times(job, times.seconds, time.monotonic() - started)
+    _write_records(job, failures)  # the page shows them
+    try:
+        write_participant_report(job.output_dir, job.participant)
+    except TauPipelineError as exc:
+        failures[_page_key(job)] = {"step": "page", "error": type(exc).__name__, "message": str(exc)}
+    return failures
+
+
+def _page_key(job: ParticipantJob) -> str:
+    return f"sub-{job.participant}_page"
+
+
+def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
+    """Take the events of Nipype's nodes, and tell them as steps."""
+    states: dict[str, StepState] = {"start": "running", "end": "done", "exception": "failed", "cached": "unchanged"}
+
+    def listen(node: str, status: str) -> None:
+        writer.tell(_step(node), states[status])
+
+    return listen
+
+
+def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Why each scan failed: a step of its own, or one of the anatomy that it needs."""
+    from tau_workflows.execution import nipype_engine as engine
+
+    failures: dict[str, dict[str, Any]] = {}
+    for name, node in failed.items():
+        record, parts = {"step": _step(name), **engine.error_of(node)}, set(name.split("."))
+        for key in _stopped_by(parts, job):
+            failures.setdefault(key, record)
+    return failures
+
+
+def _stopped_by(parts: set[str], job: ParticipantJob) -> tuple[str, ...]:
+    """Keys of the scans that a failed node stops: its own scan, all scans of its T1w, or all of the participant."""
+    for t1w_job in job.t1ws:
+        own = tuple(f"{scan.scan.key}_pet" for scan in t1w_job.scans if parts & set(scan_steps(scan.scan)))
+        if own or t1w_step(t1w_job.t1w) in parts:
+            return own or t1w_job.keys
+    return job.keys
+
+
+def _step(fullname: str) -> str:
+    """A node's name for people: without the participant's and the T1w's workflow."""
+    return " ".join(fullname.split(".")[2:]).replace("_wf", "") or fullname
+
+
+def _times_path(job: ParticipantJob) -> Path:
+    return job.execution.work_dir / "times" / f"sub-{job.participant}.json"
+
+
+def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -> None:
+    steps = {_step(name): value for name, value in seconds.items()}
+    content = {"participant_id": f"sub-{job.participant}", "total_s": round(total, 1), "steps_s": steps}
+    write_json(content, _times_path(job))
+
+
+def _ended(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, ScanStatus]:
+    """The state of each scan at the end. A T1w without PET is done as far as it goes, and no scan of the cohort."""
+    minutes = None
+    if _times_path(job).is_file():
+        minutes = round(float(read_json(_times_path(job))["total_s"]) / 60, 2)
+    return {key: replace(_end_of(status, failures), minutes=minutes) for key, status in job.statuses().items()}
+
+
+def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanStatus:
+    if status.scan in failures:
+        return replace(status, reason=str(failures[status.scan]["message"]))
+    if status.scan.endswith("_T1w"):
+        return replace(status, state="skipped", reason="no PET goes with this T1w; its anatomy is done")
+    return replace(status, state="done", reason="")
+
+
+def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> None:
+    for key, record in failures.items():
+        with suppress(OutputError):
+            write_json({"scan": key, **record}, error_path(job.output_dir, key))
+
+
+def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> None:
+    """Write the error records, then the outcome; a full disk must not hide why the work failed."""
+    _write_records(job, failures)
+    with suppress(TauPipelineError):
+        update_status(job.output_dir, _ended(job, failures))
+    write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
+
+
+def preload() -> None:
+    """Load what the nodes need, once, before Nipype forks its workers."""
+    for module in PRELOADED:
+        import_module(module)
+    # Nipype collects garbage ten times a second while it waits; what is loaded by now never becomes garbage.
+    gc.freeze()
+
+
+def main(job_file: str) -> int:
+    """Read a job, run it, write the page; 0 when all its scans are done, else 1."""
+    job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
+    preload()
+    try:
+        failures = run_participant(job, job_file)
+    except Exception as exc:
+        # Whatever it is, the scans of this participant are not done, and the reason must reach the user.
+        lines = traceback.format_exc().splitlines()
+        record = {"step": "graph", "error": type(exc).__name__, "message": str(exc) or lines[-1], "traceback": lines}
+        failures = dict.fromkeys(job.keys, record)
+    conclude(job, job_file, failures)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,217 @@
+"""How far a run is, while it runs: one live display on a terminal, plain lines elsewhere.
+
+It is fed by the files in which works tell their steps, so that it sees those on other machines too.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import read_json
+from tau_workflows.execution.work import Event, Progress, Work, ended_path, outcome_path, progress_path, read_progress
+
+#: Seconds between two looks at the files.
+LOOK_S = 0.5
+
+#: So many running works have a line of their own on a terminal.
+MOST_LINES = 8
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the works of a run stand."""
+
+    n_works: int
+    done: int
+    failed: int
+    running: tuple[tuple[str, Progress], ...]
+    left_s: float | None
+
+    @property
+    def ended(self) -> int:
+        """Works that have ended, well or not."""
+        return self.done + self.failed
+
+    def sentence(self) -> str:
+        """Counts and time left, in words."""
+        waiting = self.n_works - self.ended - len(self.running)
+        left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
+        return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it: ``40 s``, ``12 min``, ``3 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[float]) -> float | None:
+    """Seconds that a run still takes, if it goes on as so far; None before anything was computed.
+
+    Parameters
+    ----------
+    elapsed_s
+        Seconds since it began.
+    shares
+        For each work, how much of it is done, 0 to 1.
+    unchanged
+        For each work, the share that was there already and took no time; it must not make the rest look quick.
+    """
+    computed = sum(shares) - sum(unchanged)
+    if computed <= 0:
+        return None
+    return elapsed_s * (len(shares) - sum(shares)) / computed
+
+
+class Watch:
+    """Reads the files of the works, and remembers what it has seen."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        self.works, self.started = tuple(works), time.monotonic()
+        self._seen = dict.fromkeys((work.name for work in works), 0)
+        self._ended: dict[str, bool] = {}
+        self._last: dict[str, Progress] = {}
+
+    def look(self) -> tuple[State, list[tuple[str, Event]]]:
+        """Where the works stand, and the events since the last look."""
+        news: list[tuple[str, Event]] = []
+        for work in self.works:
+            if work.name in self._ended:
+                continue
+            well = ended_well(work)
+            progress = self._last[work.name] = read_progress(work.job_file)
+            news += [(work.name, event) for event in progress.events[self._seen[work.name] :]]
+            self._seen[work.name] = len(progress.events)
+            if well is not None:
+                self._ended[work.name] = well
+        return self._state(), news
+
+    def _state(self) -> State:
+        shares, unchanged, running = [], [], []
+        for work in self.works:
+            progress = self._last.get(work.name, Progress(0, ()))
+            n_steps = max(progress.n_steps, 1)
+            ended = work.name in self._ended
+            shares.append(1.0 if ended else min(1.0, len(progress.steps("done", "failed", "unchanged")) / n_steps))
+            unchanged.append(min(shares[-1], len(progress.steps("unchanged")) / n_steps))
+            if not ended and progress_path(work.job_file).is_file():
+                running.append((work.name, progress))
+        done = sum(self._ended.values())
+        left = time_left(time.monotonic() - self.started, shares, unchanged)
+        return State(len(self.works), done, len(self._ended) - done, tuple(running), left)
+
+
+def ended_well(work: Work) -> bool | None:
+    """Whether a work has ended without a failure; None while it has not ended."""
+    try:
+        if outcome_path(work.job_file).is_file():
+            return not read_json(outcome_path(work.job_file)).get("failures")
+    except TauPipelineError:
+        return False
+    return False if ended_path(work.job_file).is_file() else None
+
+
+class Display(Protocol):
+    """What shows the state of a run."""
+
+    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
+        """Show a state, and what has happened since the last one."""
+
+    def close(self) -> None:
+        """Leave the screen as it is."""
+
+
+class Lines:
+    """A line for each step that begins or fails, and one for each work that ends."""
+
+    def __init__(self, stream: TextIO, what: str) -> None:
+        self.stream, self.what, self.ended = stream, what, 0
+
+    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
+        """Show a state, and what has happened since the last one."""
+        for name, event in news:
+            if event.state in ("running", "failed"):
+                ending = "FAILED" if event.state == "failed" else "..."
+                self.stream.write(f"{name} [{event.seconds:5.0f} s] {event.step} {ending}\n")
+        if state.ended > self.ended:
+            self.ended = state.ended
+            self.stream.write(f"tau-pipeline: {state.n_works} {self.what}: {state.sentence()}\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Leave the screen as it is."""
+        self.stream.flush()
+
+
+class Bars:
+    """On a terminal: a bar for all works, and under it a line for each that runs."""
+
+    def __init__(self, stream: TextIO, what: str, n_works: int) -> None:
+        self.bar = tqdm(
+            total=n_works, desc=what, file=stream, bar_format="{desc}: {n}/{total} |{bar:20}| {elapsed} {postfix}"
+        )
+        self.lines = [
+            tqdm(total=0, file=stream, position=place + 1, bar_format="{desc}", leave=False)
+            for place in range(min(MOST_LINES, n_works))
+        ]
+
+    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
+        """Show a state, and what has happened since the last one."""
+        for name, event in news:
+            if event.state == "failed":
+                self.bar.write(f"{name} [{event.seconds:5.0f} s] {event.step} FAILED", file=self.bar.fp)
+        self.bar.n = state.ended
+        self.bar.set_postfix_str(state.sentence())
+        running = list(state.running)
+        for place, line in enumerate(self.lines):
+            line.set_description_str(_in_one_line(*running[place]) if place < len(running) else "")
+
+    def close(self) -> None:
+        """Leave the screen as it is."""
+        for line in reversed(self.lines):
+            line.close()
+        self.bar.close()
+
+
+def _in_one_line(name: str, progress: Progress) -> str:
+    ended = len(progress.steps("done", "failed", "unchanged"))
+    return f"  {name}: {ended} of {progress.n_steps} steps, {', '.join(progress.running) or 'starting'}"
+
+
+@contextmanager
+def shown(works: Sequence[Work], what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Show how far the works are while the block, which runs them, goes on.
+
+    What an earlier run of them has said must have been cleared before.
+    """
+    stream = stream or sys.stderr
+    display: Display = Bars(stream, what, len(works)) if stream.isatty() else Lines(stream, what)
+    watch, done = Watch(works), threading.Event()
+
+    def follow() -> None:
+        while not done.wait(LOOK_S):
+            # A display that fails must not take the run with it.
+            with suppress(OSError, ValueError):
+                display.show(*watch.look())
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with suppress(OSError, ValueError):
+            display.show(*watch.look())
+            display.close()

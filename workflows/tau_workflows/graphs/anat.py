@@ -1,0 +1,137 @@
+"""The anatomy of one head: from a T1w to bias-corrected T1w, mask, tissue, parcellation and reference regions."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
+from tau_pipeline.bids.scans import T1w
+from tau_pipeline.settings.configuration import Settings
+from tau_workflows.interfaces.anat import (
+    CorrectBias,
+    ExtractBrain,
+    FindReference,
+    FreeSurferLabels,
+    Parcellate,
+    RegisterToTemplate,
+    SegmentTissue,
+    WarpTemplateRegions,
+)
+
+#: What the graph gives, in one place, since Nipype does not check the names of an `IdentityInterface`.
+OUTPUTS = [
+    "t1w_preproc_file",
+    "mask_file",
+    "tissue_file",
+    "dseg_file",
+    "t1w_from_template",
+    "template_from_t1w",
+    "reference_file",
+    "reference",
+    "skull_stripped",
+    "assumptions",
+    "labels_source",
+]
+
+
+def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None) -> pe.Workflow:
+    """Everything that is computed from the T1w alone.
+
+    The brain mask comes first, since N4 estimates the bias field inside it. Where FreeSurfer's results are given, their
+    mask and labels take the place of ours from there on; the registration to the template is still needed, for the
+    cerebellar lobules and the pons.
+
+    Parameters
+    ----------
+    t1w
+        The image and its metadata.
+    settings
+        Read here: ``skull_strip_t1w``, ``ref_region``, ``random_seed``.
+    freesurfer
+        Results of FreeSurfer or FastSurfer for the same head, or None.
+
+    Inputs
+    ------
+    t1w_file
+        The T1w; set already.
+
+    Outputs
+    -------
+    t1w_preproc_file, mask_file, tissue_file, dseg_file
+        Images on the T1w grid.
+    t1w_from_template, template_from_t1w
+        ITK transforms, one a direction.
+    reference_file, reference
+        One mask and one description for each of ``settings.ref_region``, as lists.
+    skull_stripped, assumptions, labels_source
+        For the sidecars.
+    """
+    wf = pe.Workflow(name="anat_wf")
+    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
+    inputnode.inputs.t1w_file = str(t1w.path)
+    outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+
+    brain = pe.Node(ExtractBrain(skull_strip=settings.skull_strip_t1w), name="brain", mem_gb=1.3)
+    brain.inputs.known_stripped = bool(t1w.skull_stripped)
+    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
+    tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
+    template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.2)
+    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
+    reference = pe.Node(FindReference(ref_region=list(settings.ref_region)), name="reference", mem_gb=0.8)
+
+    wf.connect(inputnode, "t1w_file", brain, "t1w_file")
+    wf.connect(inputnode, "t1w_file", bias, "t1w_file")
+    if freesurfer is None:
+        labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.2), brain
+        wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
+        wf.connect(brain, "mask_file", labels, "mask_file")
+        wf.connect(tissue, "tissue_file", labels, "tissue_file")
+        wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
+    else:
+        labels = masked = _freesurfer_node(freesurfer, settings)
+        wf.connect(inputnode, "t1w_file", labels, "t1w_file")
+        wf.connect(brain, "mask_file", labels, "brain_mask_file")
+    outputnode.inputs.labels_source = _labels_source(freesurfer)
+    for node in (bias, tissue, template):
+        wf.connect(masked, "mask_file", node, "mask_file")
+    for node in (tissue, template, regions):
+        wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
+    for node in (tissue, regions):
+        wf.connect(template, "t1w_from_template", node, "t1w_from_template")
+    wf.connect(labels, "dseg_file", reference, "dseg_file")
+    wf.connect(tissue, "tissue_file", reference, "tissue_file")
+    wf.connect(regions, "template_regions_file", reference, "template_regions_file")
+
+    results = {
+        "t1w_preproc_file": bias,
+        "mask_file": masked,
+        "tissue_file": tissue,
+        "dseg_file": labels,
+        "t1w_from_template": template,
+        "template_from_t1w": template,
+        "reference_file": reference,
+        "reference": reference,
+        "skull_stripped": brain,
+    }
+    for name, node in results.items():
+        wf.connect(node, name, outputnode, name)
+    assumptions = pe.Node(niu.Merge(2), name="assumptions", run_without_submitting=True)
+    wf.connect(brain, "assumptions", assumptions, "in1")
+    wf.connect(reference, "assumptions", assumptions, "in2")
+    wf.connect(assumptions, "out", outputnode, "assumptions")
+    return wf
+
+
+def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node:
+    node = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.4)
+    node.inputs.labels_file = str(freesurfer.labels_file)
+    node.inputs.brain_file = str(freesurfer.brain_file)
+    node.inputs.freesurfer_mask_file = str(freesurfer.mask_file)
+    return node
+
+
+def _labels_source(freesurfer: FreeSurferFiles | None) -> str:
+    if freesurfer is None:
+        return "tau-pipeline: labels of the template on this head's grey matter"
+    return f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"

@@ -1,0 +1,91 @@
+"""What one participant's run needs to know, decided before anything is computed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
+from tau_pipeline.bids.scans import Scan, T1w
+from tau_pipeline.derivatives.names import PetNames
+from tau_pipeline.derivatives.status import ScanStatus
+from tau_pipeline.pet.frames import FramePlan
+from tau_pipeline.settings.configuration import Execution, Settings
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One PET scan and the frames of it that count."""
+
+    scan: Scan
+    frames: FramePlan
+
+
+@dataclass(frozen=True)
+class T1wJob:
+    """One T1w, its FreeSurfer results if there are any, and the PET scans that go with it."""
+
+    t1w: T1w
+    freesurfer: FreeSurferFiles | None
+    scans: tuple[ScanJob, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the PET scans, or of the T1w where it has none."""
+        return tuple(f"{job.scan.key}_pet" for job in self.scans) or (f"{self.t1w.key}_T1w",)
+
+
+@dataclass(frozen=True)
+class ParticipantJob:
+    """Everything that is to be done for one participant."""
+
+    participant: str
+    t1ws: tuple[T1wJob, ...]
+    bids_dir: Path
+    output_dir: Path
+    settings: Settings
+    execution: Execution
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the scans, or of the T1w where it has none."""
+        return tuple(key for job in self.t1ws for key in job.keys)
+
+    def statuses(self) -> dict[str, ScanStatus]:
+        """Each scan as it stands before the work: not finished."""
+        found: dict[str, ScanStatus] = {}
+        for t1w_job in self.t1ws:
+            for scan_job in t1w_job.scans:
+                found[f"{scan_job.scan.key}_pet"] = _status_of(scan_job.scan, self.output_dir)
+            if not t1w_job.scans:
+                (key,) = t1w_job.keys
+                found[key] = ScanStatus(key, session=t1w_job.t1w.session)
+        return found
+
+
+def _status_of(scan: Scan, output_dir: Path) -> ScanStatus:
+    stem = PetNames(output_dir, scan.entities).rois.name.removesuffix("_desc-suvr_rois.tsv")
+    return ScanStatus(
+        f"{scan.key}_pet",
+        stem=stem,
+        session=scan.session,
+        tracer=scan.tracer,
+        manufacturer=scan.manufacturer,
+        model=scan.model,
+    )
+
+
+def t1w_step(t1w: T1w) -> str:
+    """Name of the graph of one T1w and its scans."""
+    return f"t1w_{_word(t1w.key)}_wf"
+
+
+def scan_steps(scan: Scan) -> tuple[str, str, str]:
+    """Names of the graph of one PET scan, and of the nodes that draw and save it."""
+    return f"pet_{_word(scan.key)}_wf", f"figures_{_word(scan.key)}", f"save_{_word(scan.key)}"
+
+
+def _word(key: str) -> str:
+    """Spell a key with the characters that Nipype allows in names."""
+    return re.sub(r"[^0-9A-Za-z]", "_", key)

@@ -1,0 +1,121 @@
+"""One PET scan: from its raw frames to SUVR on the T1w grid and a region table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from tau_pipeline.bids.scans import Scan
+from tau_pipeline.pet.frames import FramePlan
+from tau_pipeline.settings.configuration import Settings
+from tau_workflows.graphs.job import scan_steps
+from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
+
+INPUTS = ["pet_file", "t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"]
+OUTPUTS = [
+    "pet2t1w_xfm",
+    "registration_metric",
+    "motion_mm",
+    "activity_file",
+    "smoothing_fwhm",
+    "effective_fwhm",
+    "suvr_file",
+    "reference_value",
+    "rois_file",
+    "quality",
+    "assumptions",
+]
+
+
+def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflow:
+    """Everything that is computed from one PET scan and the anatomy that it goes with.
+
+    The activity is interpolated once: `correct_motion` and `coregister` only find rigid moves, and `pet_on_t1w` takes
+    the raw frames through the joined ones to the T1w grid.
+
+    Parameters
+    ----------
+    scan
+        The PET, its metadata and its T1w.
+    frames
+        Which frames count, and how much.
+    settings
+        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``random_seed``.
+
+    Inputs
+    ------
+    pet_file
+        The PET; set already.
+    t1w_preproc_file, mask_file, dseg_file, reference_file, reference
+        As `init_anat_wf` gives them.
+
+    Outputs
+    -------
+    pet2t1w_xfm, registration_metric, motion_mm
+        The rigid moves, and how good they are.
+    activity_file, smoothing_fwhm, effective_fwhm
+        Activity on the T1w grid, and its resolution.
+    suvr_file, reference_value
+        One for each reference region, as lists.
+    rois_file, quality
+        The region table; figures of each SUVR map.
+    assumptions
+        Sentences of all steps.
+    """
+    wf = pe.Workflow(name=scan_steps(scan)[0])
+    inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
+    inputnode.inputs.pet_file = str(scan.pet_file)
+    outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+    plan = asdict(frames)
+
+    motion = pe.Node(CorrectMotion(frames=plan), name="motion", mem_gb=0.6)
+    motion.inputs.motion_correction = settings.motion_correction
+    coregister = pe.Node(Coregister(), name="coregister", mem_gb=1.8)
+    for node in (motion, coregister):
+        node.inputs.random_seed = settings.random_seed
+    on_t1w = pe.Node(PetOnT1w(frames=plan, pet_metadata=dict(scan.pet_metadata)), name="on_t1w", mem_gb=1.1)
+    on_t1w.inputs.smooth_fwhm = settings.smooth_fwhm
+    if settings.target_fwhm is not None:
+        on_t1w.inputs.target_fwhm = settings.target_fwhm
+    quantify = pe.Node(Quantify(identity=identity_of(scan)), name="quantify", mem_gb=1.4)
+    assumptions = pe.Node(niu.Merge(5), name="assumptions", run_without_submitting=True)
+    assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))
+
+    wf.connect(inputnode, "pet_file", motion, "pet_file")
+    wf.connect(motion, "static_file", coregister, "static_file")
+    wf.connect(inputnode, "t1w_preproc_file", coregister, "t1w_preproc_file")
+    wf.connect(inputnode, "mask_file", coregister, "mask_file")
+    wf.connect(inputnode, "pet_file", on_t1w, "pet_file")
+    wf.connect(motion, "static_file", on_t1w, "static_file")
+    wf.connect(motion, "frame_xfms", on_t1w, "frame_xfms")
+    wf.connect(coregister, "pet2t1w_xfm", on_t1w, "pet2t1w_xfm")
+    wf.connect(inputnode, "t1w_preproc_file", on_t1w, "t1w_preproc_file")
+    wf.connect(on_t1w, "activity_file", quantify, "activity_file")
+    for name in ("mask_file", "dseg_file", "reference_file", "reference"):
+        wf.connect(inputnode, name, quantify, name)
+
+    wf.connect(coregister, "pet2t1w_xfm", outputnode, "pet2t1w_xfm")
+    wf.connect(coregister, "registration_metric", outputnode, "registration_metric")
+    wf.connect(motion, "motion_mm", outputnode, "motion_mm")
+    for name in ("activity_file", "smoothing_fwhm", "effective_fwhm"):
+        wf.connect(on_t1w, name, outputnode, name)
+    for name in ("suvr_file", "reference_value", "rois_file", "quality"):
+        wf.connect(quantify, name, outputnode, name)
+    wf.connect(assumptions, "out", outputnode, "assumptions")
+    for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
+        wf.connect(node, "assumptions", assumptions, f"in{place}")
+    return wf
+
+
+def identity_of(scan: Scan) -> dict[str, Any]:
+    """What tells the rows of one scan from those of another."""
+    return {
+        "participant_id": f"sub-{scan.participant}",
+        "session_id": f"ses-{scan.session}" if scan.session else None,
+        "tracer": scan.tracer,
+        "manufacturer": scan.manufacturer,
+        "source": "measured",
+    }

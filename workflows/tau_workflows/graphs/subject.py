@@ -1,0 +1,88 @@
+"""One participant: the whole picture on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from nipype.pipeline import engine as pe
+
+from tau_workflows.graphs.anat import init_anat_wf
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
+from tau_workflows.graphs.pet import identity_of, init_pet_wf
+from tau_workflows.interfaces.figures import AnatFigures, PetFigures
+from tau_workflows.interfaces.outputs import SaveAnat, SavePet
+
+
+def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
+    """Everything that is done for one participant: each T1w once, then each PET scan that goes with it.
+
+    Parameters
+    ----------
+    job
+        What to do and where to put it; `tau_workflows.levels.participant.plan_participants` makes it from a BIDS dataset.
+
+    Returns
+    -------
+    Workflow
+        With one workflow ``t1w_<name>_wf`` a T1w; it has no open inputs and can be put into another workflow.
+    """
+    wf = pe.Workflow(name=f"sub_{job.participant}_wf")
+    for t1w_job in job.t1ws:
+        wf.add_nodes([init_t1w_wf(job, t1w_job)])
+    return wf
+
+
+def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
+    """One T1w and the PET scans that go with it, with their outputs."""
+    t1w = t1w_job.t1w
+    wf = pe.Workflow(name=t1w_step(t1w))
+    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer)
+    draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
+    save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.6)
+    _set_places(save, job)
+    own = t1w_job.freesurfer.assumptions if t1w_job.freesurfer else ()
+    save.inputs.known_assumptions = [*t1w.assumptions, *own]
+    for name in ("t1w_preproc_file", "mask_file", "dseg_file"):
+        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
+    for name in (
+        *("t1w_preproc_file", "mask_file", "dseg_file", "t1w_from_template", "template_from_t1w"),
+        *("reference_file", "reference", "skull_stripped", "assumptions", "labels_source"),
+    ):
+        wf.connect(anat_wf, f"outputnode.{name}", save, name)
+    wf.connect(draw, "figure_files", save, "figure_files")
+    for scan_job in t1w_job.scans:
+        _add_scan(wf, anat_wf, job, scan_job)
+    return wf
+
+
+def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_job: ScanJob) -> None:
+    scan, frames = scan_job.scan, scan_job.frames
+    pet_wf = init_pet_wf(scan, frames, job.settings)
+    _, draw_name, save_name = scan_steps(scan)
+    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.1)
+    save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
+    _set_places(save, job)
+    save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan), frames=asdict(frames))
+    for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
+        if value is not None:
+            setattr(save.inputs, name, value)
+    for name in ("t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"):
+        wf.connect(anat_wf, f"outputnode.{name}", pet_wf, f"inputnode.{name}")
+    for name in ("t1w_preproc_file", "mask_file", "reference_file", "reference"):
+        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
+    for name in ("activity_file", "suvr_file"):
+        wf.connect(pet_wf, f"outputnode.{name}", draw, name)
+    for name in ("reference", "labels_source"):
+        wf.connect(anat_wf, f"outputnode.{name}", save, name)
+    for name in (
+        *("assumptions", "registration_metric", "motion_mm", "smoothing_fwhm", "effective_fwhm"),
+        *("suvr_file", "reference_value", "rois_file", "quality", "pet2t1w_xfm"),
+    ):
+        wf.connect(pet_wf, f"outputnode.{name}", save, name)
+    wf.connect(draw, "figure_files", save, "figure_files")
+
+
+def _set_places(save: pe.Node, job: ParticipantJob) -> None:
+    save.inputs.output_dir = str(job.output_dir)
+    save.inputs.bids_dir = str(job.bids_dir)
+    save.inputs.settings_hash = job.settings.hash()

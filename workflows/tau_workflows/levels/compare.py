@@ -1,0 +1,423 @@
+"""The train level with ``--compare``: systems, losses and normalisations, fold by fold, and what comes of them.
+
+Every run is one training and the test of its model, has a folder and a row, and is spread over processes or a cluster.
+The same command again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.derivatives.names import write_bidsignore
+from tau_pipeline.errors import SettingError, TauPipelineError
+from tau_pipeline.files import complete_file, read_json, write_json, write_tsv
+from tau_pipeline.lock import only_run
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.comparison.runs import (
+    Run,
+    baselines_of,
+    check_comparison,
+    evenly_spread,
+    runs_of,
+    settings_of,
+)
+from tau_workflows.execution.machine import available_memory_mb, available_processors
+from tau_workflows.execution.spread import spread
+from tau_workflows.execution.work import Work, how_it_ended, outcome_path
+from tau_workflows.graphs.training_memory import APPLYING_GB, training_gb
+from tau_workflows.levels.train import check_call, chosen_pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tau_pipeline.synthesis.comparison.bench import Bench
+    from tau_pipeline.synthesis.data.pairs import Pair
+    from tau_workflows.execution.comparison_runs import Task
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+
+#: Where the comparisons lie in the output folder, and what says which comparison a folder is.
+FOLDER, RECORD = "comparisons", "comparison.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs with the settings of their trainings, and what they have in common.
+
+    Attributes
+    ----------
+    bench
+        Seed, scans, scores.
+    settings
+        Of each training.
+    baselines
+        Runs that score the trivial predictors.
+    config
+        Of the call.
+    """
+
+    bench: Bench
+    settings: Mapping[Run, Training]
+    baselines: tuple[Run, ...]
+    config: Configuration
+
+    def row(self, run: Run) -> dict[str, Any] | None:
+        """The row of a run that is done."""
+        from tau_pipeline.synthesis.comparison.bench import identity_of, read_row
+
+        settings = self.settings[run] if run in self.settings else self.donor(run)[1]
+        return read_row(self.bench.run_dir(run), identity_of(run, settings, self.bench))
+
+    def donor(self, baselines: Run) -> tuple[Run | None, Training]:
+        """The first training of a fold and normalisation that is done, and the settings of the first of all."""
+        own = [
+            run for run in self.settings if (run.normalisation, run.fold) == (baselines.normalisation, baselines.fold)
+        ]
+        done = next((run for run in own if self.row(run) is not None), None)
+        return done, self.settings[own[0]]
+
+
+def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Do all runs of a comparison that are not done, then its tables and page; returns the exit code.
+
+    Parameters
+    ----------
+    bids_dir, output_dir
+        As at the level train.
+    config
+        Read here: ``comparison``, ``training``, the scores' settings of ``synthesis`` (``suvr_range``, ``hot_suvr``,
+        ``lesion_volume``), and what the level train reads; ``worker``, ``worker_args``, ``nprocs``, ``omp_nthreads``,
+        ``mem_mb``, ``stop_on_first_crash``, ``dry_run``, ``reports_only``.
+
+    Raises
+    ------
+    TauPipelineError
+        The call or the data are wrong; nothing was trained.
+    """
+    from tau_workflows.reports.comparison import write_comparison_report
+
+    started = time.monotonic()
+    bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
+    check_call(bids_dir, output_dir)
+    check_comparison(config.comparison, config.training)
+    folder = output_dir / FOLDER / config.comparison.comparison_name
+    if config.execution.reports_only:
+        _say(f"page: {write_comparison_report(folder, output_dir)}")
+        return DONE
+    plan, splits = _plan(bids_dir, output_dir, config, folder)
+    record = _record(plan, splits, bids_dir, output_dir)
+    _check_folder(folder, record)
+    if config.execution.dry_run:
+        _tell_plan(plan)
+        return DONE
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run(folder, "train", "give the comparison another --comparison-name"):
+        write_bidsignore(output_dir)
+        from tau_pipeline.synthesis.data.splits import save_splits
+
+        for number, table in enumerate(splits):
+            save_splits(table, folder / "splits" / f"fold{number}.tsv")
+        write_json(record, folder / RECORD)
+        waiting = [run for run in plan.settings if plan.row(run) is None]
+        failures = _do_all(plan, waiting)
+        write_tsv(_row_table(plan, failures), folder / "runs.tsv")
+        page = write_comparison_report(folder, output_dir)
+    _summarise(plan, failures, len(waiting), time.monotonic() - started)
+    _say(f"tables: {folder}/summary.csv, tests.csv, runs.csv")
+    _say(f"page: {page}")
+    return SOME_FAILED if failures else DONE if waiting else NOTHING_TO_DO
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tau-pipeline: {text}\n")
+    sys.stderr.flush()
+
+
+def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path) -> tuple[Plan, Sequence[pd.DataFrame]]:
+    """Decide what is to be done, and refuse now what would fail later."""
+    pairs = chosen_pairs(bids_dir, output_dir, config)
+    # Only here, so that a wrong call is answered before torch is loaded.
+    from tau_pipeline.synthesis.comparison import bench as work
+    from tau_pipeline.synthesis.model.predict import chosen_device
+    from tau_pipeline.synthesis.training.data import Strangers
+    from tau_pipeline.synthesis.training.optimization import autocast
+
+    chosen, training, seed = config.comparison, config.training, config.settings.random_seed
+    autocast(training, chosen_device(training.device))
+    work.check_tables(pairs)
+    splits = work.fold_splits(pairs, training.folds, seed, chosen.validation_fold)
+    strangers = Strangers(config.group.min_participants, config.group.unknown_manufacturer)
+    if "by-manufacturer" in chosen.normalisations:
+        work.check_folds(splits, strangers)
+    if training.cache_dir is None:
+        training = replace(training, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
+    settings = {
+        run: work.fitted(settings_of(run, training, chosen, folder / "splits" / f"fold{run.fold}.tsv"))
+        for run in runs_of(chosen, training.folds)
+    }
+    work.check_features(list(settings.values()))
+    bench = work.Bench(
+        folder=folder,
+        pairs=tuple(pairs),
+        seed=seed,
+        strangers=strangers,
+        evaluation=_evaluation(config),
+        drawn=_drawn(pairs, splits[0], chosen.drawn_scans),
+        device=training.device,
+    )
+    return Plan(bench, settings, baselines_of(chosen, training.folds), config), splits
+
+
+def _evaluation(config: Configuration) -> Any:
+    from tau_pipeline.synthesis.evaluation.scores import Evaluation
+
+    given = config.synthesis
+    return Evaluation(data_range=given.suvr_range, hot_suvr=given.hot_suvr, lesion_ml=given.lesion_volume)
+
+
+def _drawn(pairs: Sequence[Pair], first_fold: pd.DataFrame, count: int) -> tuple[str, ...]:
+    from tau_pipeline.synthesis.comparison.bench import most_tau_first
+    from tau_pipeline.synthesis.data.splits import pairs_of_split
+
+    tested = most_tau_first(pairs_of_split(pairs, first_fold, "test"))
+    return evenly_spread([pair.scan for pair in tested], count)
+
+
+def _tell_plan(plan: Plan) -> None:
+    """Print a row for each run: what it is and whether it is done."""
+    lines = ["run\tsystem\tloss\tnormalisation\tfold\tgrid\tstate"]
+    for run, settings in plan.settings.items():
+        state = "to do" if plan.row(run) is None else "done"
+        grid = "x".join(map(str, settings.grid_shape))
+        lines.append("\t".join([run.name, run.system, run.loss, run.normalisation, str(run.fold), grid, state]))
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _record(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
+    """What the page needs to know, and what makes a comparison this one and no other."""
+    config = plan.config
+    by_scan = {pair.scan: pair for pair in plan.bench.pairs}
+    scans = {
+        scan: {
+            "t1w": str(by_scan[scan].t1w_file.relative_to(output_dir)),
+            "mask": str(by_scan[scan].mask_file.relative_to(output_dir)),
+            "suvr": str(by_scan[scan].suvr_file.relative_to(output_dir)),
+            "diagnosis": by_scan[scan].diagnosis,
+            "manufacturer": by_scan[scan].manufacturer,
+        }
+        for scan in plan.bench.drawn
+    }
+    first = plan.bench.pairs[0]
+    return {
+        "name": config.comparison.comparison_name,
+        "seed": plan.bench.seed,
+        "folds": len(splits),
+        "validation_fold": config.comparison.validation_fold,
+        "systems": list(config.comparison.systems),
+        "losses": list(config.comparison.losses),
+        "normalisations": list(config.comparison.normalisations),
+        "runs": [run.name for run in (*plan.settings, *plan.baselines)],
+        "training": _plain_settings(config.training),
+        "volume_features": config.comparison.volume_features,
+        "tracer": first.tracer,
+        "reference_region": first.reference_region,
+        "n_participants": len({pair.participant for pair in plan.bench.pairs}),
+        "n_scans": len(plan.bench.pairs),
+        "data_range": plan.bench.evaluation.data_range,
+        "simulated": _is_simulated(bids_dir),
+        "scans": [pair.scan for pair in plan.bench.pairs],
+        "drawn": scans,
+    }
+
+
+def _check_folder(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another comparison; more or fewer systems, losses and normalisations are the same one.
+
+    Raises
+    ------
+    SettingError
+        The message names the first difference.
+    """
+    if not (folder / RECORD).is_file():
+        return
+    # Through JSON, which has no tuples.
+    found, ours = read_json(folder / RECORD), json.loads(json.dumps(record))
+    hint = "give another --comparison-name, or remove the folder to start anew"
+    for name in ("seed", "folds", "validation_fold", "volume_features", "scans"):
+        if found.get(name) != ours[name]:
+            raise SettingError(f"{folder} holds a comparison with other {name} ({found.get(name)}); {hint}")
+    for name, value in ours["training"].items():
+        if name != "epochs" and found.get("training", {}).get(name) != value:
+            raise SettingError(f"{folder} holds a comparison with another {name}, not {value!r}; {hint}")
+
+
+def _plain_settings(training: Training) -> dict[str, Any]:
+    """What decides the trainings, without places of this machine."""
+    values = {**training.what_counts(), "epochs": training.epochs}
+    left_out = ("network", "loss", "normalisation", "split_file", "fold", "folds", "perceptual_weights_file")
+    return {name: value for name, value in values.items() if name not in left_out}
+
+
+def _is_simulated(bids_dir: Path) -> bool:
+    """Whether the dataset says that it is simulated."""
+    try:
+        description = read_json(bids_dir / "dataset_description.json")
+    except TauPipelineError:
+        return False
+    return "simulate" in f"{description.get('Name', '')} {description.get('GeneratedBy', '')}".lower()
+
+
+def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
+    """Do the trainings, then the trivial predictors of each fold; returns why runs failed, by their names."""
+    from tau_workflows.execution.comparison_runs import Task
+
+    if waiting:
+        _say(f"{len(plan.settings) - len(waiting)} of {len(plan.settings)} runs are done; {len(waiting)} to do")
+    failures = _do(plan, [Task(run, plan.settings[run]) for run in waiting])
+    tasks = []
+    for run in plan.baselines:
+        if plan.row(run) is None:
+            donor, settings = plan.donor(run)
+            if donor is None:
+                failures[run.name] = "no training of this fold and normalisation is done"
+            else:
+                tasks.append(Task(run, settings, plan.bench.run_dir(donor) / "model"))
+    return failures | _do(plan, tasks)
+
+
+def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
+    """Spread tasks over processes; returns why runs failed."""
+    from tau_workflows.execution.comparison_runs import ComparisonJob
+
+    if not tasks:
+        return {}
+    execution, chosen = plan.config.execution, plan.config.comparison
+    together, threads, memory_mb = _shares(plan, len(tasks))
+    inbox = execution.work_dir.absolute() / "comparison" / chosen.comparison_name
+    shutil.rmtree(inbox, ignore_errors=True)
+    inbox.mkdir(parents=True)
+    works, jobs = [], []
+    for start in range(0, len(tasks), chosen.runs_per_process):
+        own = tuple(tasks[start : start + chosen.runs_per_process])
+        job = ComparisonJob(own, plan.bench, threads, execution.stop_on_first_crash)
+        work = Work(
+            name=own[0].run.name,
+            module="tau_workflows.execution.comparison_runs",
+            job_file=inbox / f"{own[0].run.name}.pkl",
+            memory_mb=memory_mb,
+            processes=threads,
+            threads=threads,
+        )
+        with complete_file(work.job_file) as partial:
+            partial.write_bytes(pickle.dumps(job))
+        works.append(work)
+        jobs.append(job)
+    with _telling(plan, [task.run for task in tasks]):
+        spread(works, execution, together)
+    failures: dict[str, str] = {}
+    for job, work in zip(jobs, works, strict=True):
+        failures |= _failures(plan, job.tasks, work.job_file)
+    return failures
+
+
+def _shares(plan: Plan, n_tasks: int) -> tuple[int, int, int]:
+    """How many processes run at a time, with how many threads and how much memory (MB) each."""
+    from tau_pipeline.synthesis.model.predict import chosen_device
+
+    execution = plan.config.execution
+    # A run trains, and then applies its model to whole heads.
+    need_gb = [training_gb(settings, settings.grid_shape) for settings in plan.settings.values()]
+    memory_mb = round(1000 * max(*need_gb, APPLYING_GB[plan.config.training.network_preset]))
+    if execution.worker != "cf":
+        return n_tasks, execution.omp_nthreads or execution.nprocs or 1, execution.mem_mb or memory_mb
+    processors = execution.nprocs or available_processors()
+    fitting = (execution.mem_mb or available_memory_mb()) // memory_mb
+    on_gpu = chosen_device(plan.config.training.device).type == "cuda"
+    # A GPU is one training's at a time, unless somebody says how many may share it.
+    together = max(1, min(n_tasks, processors if not on_gpu or execution.nprocs else 1, fitting))
+    return together, execution.omp_nthreads or max(1, processors // together), memory_mb
+
+
+def _failures(plan: Plan, tasks: Sequence[Task], job_file: Path) -> dict[str, str]:
+    """Why runs of a process failed. Done is only what has a row."""
+    said: dict[str, str] = {}
+    for path in (job_file.with_suffix(".failed.json"), outcome_path(job_file)):
+        if path.is_file():
+            said |= read_json(path)["failures"]
+    missing = [task.run for task in tasks if plan.row(task.run) is None]
+    if not missing:
+        return {}
+    ended_well = outcome_path(job_file).is_file()
+    reason = "not begun, since an earlier run failed" if ended_well else how_it_ended(job_file)
+    return {run.name: said.get(run.name, reason) for run in missing}
+
+
+@contextmanager
+def _telling(plan: Plan, runs: Sequence[Run], every_s: float = 2.0) -> Iterator[None]:
+    """Say each run that has been done, with the time that is left, while the block runs."""
+    done = threading.Event()
+
+    def watch() -> None:
+        started, waiting, ended = time.monotonic(), list(runs), False
+        while not ended:
+            ended = done.wait(every_s)
+            for run in [run for run in waiting if (plan.bench.run_dir(run) / "row.json").is_file()]:
+                row = plan.row(run)
+                if row is None:
+                    continue
+                waiting.remove(run)
+                count = len(runs) - len(waiting)
+                left_min = (time.monotonic() - started) / count * len(waiting) / 60
+                _say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _scores_in_words(row: Mapping[str, Any]) -> str:
+    means = row.get("means", {})
+    if means.get("ssim") is None or means.get("psnr") is None:
+        return "scored"
+    seconds = row["training"]["seconds"] + row["scoring"]["seconds"]
+    return f"SSIM {means['ssim']:.3f}, PSNR {means['psnr']:.1f} dB in {seconds:.0f} s"
+
+
+def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
+    """One row a run: what it was, what has become of it, how long it took, and its mean scores."""
+    import pandas as pd
+
+    rows = []
+    for run in (*plan.settings, *plan.baselines):
+        found = plan.row(run) or {"state": "failed", "reason": failures.get(run.name, "not done")}
+        flat = {key: value for key, value in found.items() if not isinstance(value, dict | list)}
+        times = {
+            f"{part}_{unit}": found.get(part, {}).get(unit)
+            for part in ("training", "scoring")
+            for unit in ("seconds", "processor_seconds")
+        }
+        own = {"run": run.name, "system": run.system, "loss": run.loss, "normalisation": run.normalisation}
+        rows.append({**own, "fold": run.fold, "reason": None, **flat, **times, **found.get("means", {})})
+    return pd.DataFrame(rows).drop(columns=["identity"], errors="ignore")
+
+
+def _summarise(plan: Plan, failures: Mapping[str, str], n_asked: int, seconds: float) -> None:
+    done = sum(plan.row(run) is not None for run in plan.settings)
+    _say(f"{done} of {len(plan.settings)} runs are done, {n_asked} were to do, in {seconds / 60:.1f} minutes")
+    for name, message in failures.items():
+        _say(f"FAILED {name}: {message}")

@@ -1,0 +1,194 @@
+"""The group level: standardisation by manufacturer, tables of the cohort, and its page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
+from tau_pipeline.cohort.harmonize import combat
+from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
+from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
+from tau_pipeline.cohort.tables import (
+    WIDE_KEYS,
+    FoundScan,
+    done_scans,
+    find_scans,
+    fit_cohort,
+    long_table,
+    read_demographics,
+    require_scans,
+    status_table,
+    wide_table,
+)
+from tau_pipeline.derivatives.names import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.status import all_statuses
+from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.files import write_changed
+from tau_pipeline.lock import only_run
+from tau_pipeline.settings.configuration import Configuration, Execution, Group
+from tau_workflows.reports.cohort import write_group_report
+from tau_workflows.reports.methods import write_methods
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+
+
+def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Make the cohort's tables, standardised maps and page; returns the exit code.
+
+    Only files whose content changes are written.
+
+    Raises
+    ------
+    TauPipelineError
+        The call is wrong, or the cohort cannot be standardised as asked for; nothing was written.
+    """
+    started = time.monotonic()
+    bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
+    _check_call(bids_dir, output_dir, config)
+    with nullcontext() if config.execution.dry_run else only_run(output_dir, "group", "give another folder"):
+        return _run(bids_dir, output_dir, config, started)
+
+
+def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
+    if config.execution.boilerplate_only:
+        _say(f"methods: {write_methods(output_dir)}")
+        return DONE
+    if config.execution.reports_only:
+        _say(f"page: {write_group_report(output_dir)}")
+        return DONE
+    statuses = all_statuses(output_dir)
+    scans = done_scans(find_scans(output_dir), statuses)
+    require_scans(scans, output_dir)
+    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    fits = _fits(scans, config.group)
+    long = long_table(scans, fits, demographics)
+    status = status_table(scans, statuses, fits, demographics)
+    wide = wide_table(long)
+    tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
+    if config.group.harmonize == "combat":
+        tables["suvr_rois_combat_wide"] = _harmonised(wide)
+    if config.execution.dry_run:
+        _say(f"{len(scans)} SUVR maps; standardised maps to write: {len(plan_maps(scans, fits, output_dir))}")
+        return DONE
+    write_bidsignore(output_dir)
+    failed = _write_maps(scans, fits, output_dir, config.execution)
+    _write_tables(tables, fits, output_dir / "group")
+    write_methods(output_dir)
+    page = write_group_report(output_dir)
+    _tell(status, fits, time.monotonic() - started)
+    _say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
+    _say(f"table, a row a scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
+    _say(f"page: {page}")
+    for scan, reason in failed.items():
+        _say(f"FAILED {scan}: its standardised map was not written: {reason}")
+    return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tau-pipeline: {text}\n")
+    sys.stderr.flush()
+
+
+def _check_call(bids_dir: Path, output_dir: Path, config: Configuration) -> None:
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    if not (output_dir / "dataset_description.json").is_file():
+        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
+    check_output_dir(output_dir, bids_dir)
+    chosen = config.selection
+    for name in ("participant_label", "session_label", "tracer_label", "rec_label", "run_label"):
+        if getattr(chosen, name):
+            raise SettingError(
+                f"--{name.replace('_', '-')} means nothing at the group level, whose tables hold all scans; "
+                "--fit-participants says on whom the standardisation is fitted"
+            )
+
+
+def _fits(scans: Sequence[FoundScan], group: Group) -> list[Standardization]:
+    if group.standardization is not None:
+        fits = load_standardizations(group.standardization)
+    else:
+        chosen = group.fit_participants or None
+        fits = fit_cohort(scans, chosen, group.min_participants, group.unknown_manufacturer)
+    return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
+
+
+def _harmonised(wide: pd.DataFrame) -> pd.DataFrame:
+    """ComBat on the measured scans of each tracer and reference region, without the ``_z`` columns."""
+    import pandas as pd
+
+    table = wide[[name for name in wide.columns if not name.endswith("_z")]]
+    regions = [name for name in table.columns if name not in (*WIDE_KEYS, "reference")]
+    measured = table[table["source"] == "measured"]
+    parts = [combat(rows, regions) for _, rows in measured.groupby(["tracer", "reference_region"], dropna=False)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _write_maps(
+    scans: Sequence[FoundScan], fits: Sequence[Standardization], output_dir: Path, execution: Execution
+) -> Mapping[str, Exception]:
+    from tqdm import tqdm
+
+    plans = plan_maps(scans, fits, output_dir)
+    for path in stale_maps(scans, fits):
+        for old in (path, path.with_name(path.name.removesuffix(".nii.gz") + ".json")):
+            old.unlink(missing_ok=True)
+    processes = execution.nprocs or psutil.cpu_count() or 1
+    quiet = not plans or not sys.stderr.isatty()
+    with tqdm(total=len(plans), desc="standardised maps", unit="map", disable=quiet) as bar:
+        failed = write_maps(plans, processes, bar.update)
+    if plans:
+        _say(f"{len(plans) - len(failed)} of {len(plans)} standardised maps written")
+    return failed
+
+
+def _write_tables(tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path) -> None:
+    """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary."""
+    for name, table in tables.items():
+        if not name.endswith("_wide"):
+            write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
+        if name != "status":
+            # An empty cell is what pandas, R and Excel all take as missing.
+            write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
+        write_dictionary(dictionary(name, table), folder / f"{name}.json")
+    if fits:
+        new = folder / ".standardization.tsv"
+        save_standardizations(fits, new)
+        write_changed(new.read_text(encoding="utf-8"), folder / "standardization.tsv")
+        new.unlink()
+        write_dictionary(STANDARDIZATION_COLUMNS, folder / "standardization.json")
+
+
+def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
+    """A table as text, numbers with seven digits."""
+    return table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
+
+
+def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:
+    """Write a data dictionary, unless it is there already."""
+    import json
+
+    write_changed(json.dumps(columns, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:
+    counts = ", ".join(f"{n} {state}" for state, n in status["state"].value_counts().items())
+    _say(f"{len(status)} scans: {counts}, in {seconds:.0f} s")
+    for fit in fits:
+        groups = ", ".join(f"{name} {len(group.participants)}" for name, group in fit.groups.items()) or "none"
+        pooled = f", others by all {len(fit.participants)} together" if fit.unknown == "pooled" else ""
+        kind = f"{fit.tracer or 'tracer not stated'}, {fit.reference_region}"
+        _say(f"standardised by manufacturer ({kind}): {groups}{pooled}")
+    without = int(((status["state"] == "done") & status["cortex_p90_z"].isna()).sum())
+    if without:
+        _say(f"{without} scans have no standardised values; see standardization.tsv for the manufacturers fitted")

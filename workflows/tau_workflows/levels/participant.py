@@ -1,0 +1,337 @@
+"""The same work over many participants: plan all of it first, then run each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
+from tau_pipeline.bids.scans import Participant, T1w, find_participants
+from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
+from tau_pipeline.derivatives.names import check_output_dir, error_path, page_path, write_dataset_files
+from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
+from tau_pipeline.files import complete_file, read_json, write_json
+from tau_pipeline.lock import only_run
+from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.pet.reference_region import parse_reference
+from tau_pipeline.settings.configuration import Configuration, Execution
+from tau_workflows.execution.machine import available_memory_mb, available_processors
+from tau_workflows.execution.participant import PRELOADED, conclude
+from tau_workflows.execution.progress import shown
+from tau_workflows.execution.spread import spread
+from tau_workflows.execution.work import NOT_BEGUN, Work, clear, how_it_ended, outcome_path, read_progress
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.plan.dry_run import tell_plan
+from tau_workflows.reports.methods import write_methods
+from tau_workflows.reports.participant import write_participant_report
+
+#: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
+#: limits how many run at a time.
+MEMORY_OF_ONE_MB = 3000
+
+#: What runs one participant, as `python -m MODULE JOB_FILE`.
+MODULE = "tau_workflows.execution.participant"
+
+#: So many processes one participant makes use of: the coregistration runs beside the registration to the template.
+PROCESSES_OF_ONE = 2
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs to run, and why each scan that cannot be run cannot, by its key."""
+
+    jobs: tuple[ParticipantJob, ...]
+    problems: Mapping[str, str]
+
+
+def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Do everything that was asked for; returns the exit code.
+
+    Raises
+    ------
+    TauPipelineError
+        The call or the dataset as a whole is wrong; nothing was computed.
+    """
+    started = time.monotonic()
+    config = _resolved(config)
+    bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
+    _check_places(bids_dir, output_dir, config.execution)
+    with _only_run(output_dir, config.execution):
+        return _run(bids_dir, output_dir, config, started)
+
+
+def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
+    with ThreadPoolExecutor(1) as beside:
+        # The validator is a program of its own; on a thousand participants it takes as long as looking at them does.
+        found = None if config.execution.skip_bids_validation else beside.submit(_validated, bids_dir)
+        participants = find_participants(bids_dir, config.selection)
+    if found is not None:
+        _check_validity(bids_dir, found.result())
+    plan = plan_participants(participants, bids_dir, output_dir, config)
+    if not plan.jobs and not plan.problems:
+        _say("nothing to do: the options leave no T1w and no PET of this dataset")
+        return NOTHING_TO_DO
+    if config.execution.dry_run:
+        together, *_ = shares(len(plan.jobs), config.execution)
+        tell_plan(plan.jobs, plan.problems, config.execution, together)
+        return DONE
+    write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
+    methods = write_methods(output_dir, config.settings)
+    if config.execution.boilerplate_only:
+        _say(f"methods: {methods}")
+        return DONE
+    if config.execution.reports_only:
+        return _write_pages_again(plan, output_dir)
+    update_status(output_dir, _asked(plan))
+    for key, message in plan.problems.items():
+        write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
+        _say(f"{key}: {message}")
+    stopped = bool(plan.problems) and config.execution.stop_on_first_crash
+    failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
+    write_methods(output_dir, config.settings)
+    _say_validity(_validated(output_dir), "the output")
+    _summarise(plan, failures, output_dir, time.monotonic() - started)
+    return SOME_FAILED if failures else DONE
+
+
+def _asked(plan: Plan) -> dict[str, ScanStatus]:
+    """Every scan that was asked for, before the work: not finished, or why it cannot be done."""
+    found = {key: status for job in plan.jobs for key, status in job.statuses().items()}
+    return found | {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tau-pipeline: {text}\n")
+    sys.stderr.flush()
+
+
+def _known_plugin(file: Path) -> Path:
+    """The file, once what it says is known to be a plugin of Nipype."""
+    from tau_workflows.execution.nipype_engine import check_plugin
+
+    check_plugin(file)
+    return file
+
+
+def _resolved(config: Configuration) -> Configuration:
+    """The same configuration with reference regions by their proper names and absolute paths of its own files."""
+    regions = tuple(dict.fromkeys(parse_reference(name) for name in config.settings.ref_region))
+    return replace(
+        config,
+        settings=replace(config.settings, ref_region=regions),
+        execution=replace(
+            config.execution,
+            work_dir=config.execution.work_dir.absolute(),
+            use_plugin=config.execution.use_plugin and _known_plugin(config.execution.use_plugin.absolute()),
+        ),
+    )
+
+
+@contextmanager
+def _only_run(output_dir: Path, execution: Execution) -> Iterator[None]:
+    """Refuse to work where another run does; a dry run writes nothing and may look at any time."""
+    with ExitStack() as locks:
+        if not execution.dry_run:
+            advice = "give all participants to one run, which spreads them (--worker slurm on a cluster)"
+            locks.enter_context(only_run(output_dir, "participant", advice))
+            if execution.work_dir.resolve() != output_dir.resolve():
+                locks.enter_context(only_run(execution.work_dir, "participant", "give another folder with --work-dir"))
+        yield
+
+
+def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> None:
+    """Refuse an input that is not there, and output or work folders that would write into it.
+
+    Both folders are made; a dry run makes the work folder alone.
+    """
+    work_dir = execution.work_dir
+    check_output_dir(output_dir, bids_dir)
+    if bids_dir.resolve() in work_dir.resolve().parents and output_dir.resolve() not in work_dir.resolve().parents:
+        raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
+    for folder in (work_dir,) if execution.dry_run else (output_dir, work_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"there is no permission to write into {folder}; change it, or give another folder")
+
+
+def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
+    """Refuse a dataset that is wrong as a whole; what is wrong with one participant is said, and stops only that one.
+
+    Raises
+    ------
+    InvalidDatasetError
+        The official validator finds errors outside of the participants' folders.
+    """
+    if found is not None and found.errors:
+        raise InvalidDatasetError(
+            f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Mend it, or pass --skip-bids-validation"
+        )
+    _say_validity(found, "the input")
+
+
+def _validated(dataset: Path) -> ValidationReport | None:
+    try:
+        return validate(dataset)
+    except ValidatorError as exc:
+        _say(str(exc))
+        return None
+
+
+def _say_validity(found: ValidationReport | None, what: str) -> None:
+    if found is None:
+        return
+    own = [sentence for sentences in found.participant_errors.values() for sentence in sentences]
+    for sentence in (*found.errors, *own):
+        _say(f"the BIDS validator calls {what} invalid: {sentence}")
+    if found.valid:
+        _say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
+
+
+def plan_participants(
+    participants: Sequence[Participant], bids_dir: Path, output_dir: Path, config: Configuration
+) -> Plan:
+    """Decide, from metadata alone, what is to be done; nothing is computed.
+
+    Parameters
+    ----------
+    participants
+        As `tau_pipeline.bids.scans.find_participants` gives them.
+    bids_dir, output_dir
+        Absolute paths.
+    config
+        With reference regions by their proper names and an absolute work folder.
+    """
+    derivatives = parse_derivatives(config.selection.derivatives)
+    jobs, problems = [], {}
+    for participant in participants:
+        problems.update({problem.key: problem.message for problem in participant.problems})
+        scans: dict[Path, list[ScanJob]] = {}
+        for scan in participant.scans:
+            try:
+                shape = (1, 1, 1, scan.n_frames)
+                frames = plan_frames(shape, scan.pet_metadata, config.settings.suvr_window)
+                scans.setdefault(scan.t1w.path, []).append(ScanJob(scan, frames))
+            except TauPipelineError as exc:
+                problems[f"{scan.key}_pet"] = str(exc)
+        t1ws = []
+        for t1w in participant.t1ws:
+            try:
+                t1ws.append(T1wJob(t1w, _freesurfer_of(t1w, derivatives), tuple(scans.get(t1w.path, ()))))
+            except TauPipelineError as exc:
+                problems[f"{t1w.key}_T1w"] = str(exc)
+        if t1ws:
+            jobs.append(
+                ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
+            )
+    return Plan(tuple(jobs), problems)
+
+
+def _write_pages_again(plan: Plan, output_dir: Path) -> int:
+    """Make the page of each participant that has results."""
+    made = [job.participant for job in plan.jobs if (output_dir / f"sub-{job.participant}").is_dir()]
+    for participant in made:
+        _say(f"page: {write_participant_report(output_dir, participant)}")
+    return DONE if made else NOTHING_TO_DO
+
+
+def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:
+    for folder in derivatives.values():
+        found = find_freesurfer(folder, t1w.participant, t1w.session)
+        if found is not None:
+            return found
+    return None
+
+
+def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:
+    """Run each participant in a process of its own; returns why scans failed, by their keys."""
+    if not jobs:
+        return {}
+    together, processes, memory_mb = shares(len(jobs), execution)
+    inbox = execution.work_dir / "jobs"
+    inbox.mkdir(parents=True, exist_ok=True)
+    own = replace(execution, nprocs=processes, mem_mb=memory_mb)
+    works = []
+    for job in jobs:
+        work = Work(
+            name=f"sub-{job.participant}",
+            module=MODULE,
+            job_file=inbox / f"sub-{job.participant}.pkl",
+            memory_mb=memory_mb,
+            processes=processes,
+            threads=execution.omp_nthreads or 1,
+            preload=PRELOADED,
+        )
+        with complete_file(work.job_file) as partial:
+            partial.write_bytes(pickle.dumps(replace(job, execution=own)))
+        works.append(work)
+    clear(works)
+    with shown(works, "participants"):
+        spread(works, execution, together)
+    failures: dict[str, str] = {}
+    for job, work in zip(jobs, works, strict=True):
+        failures |= _failures(job, work.job_file)
+    return failures
+
+
+def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:
+    """How many participants run at a time, with how many processes and how much memory (MB) each.
+
+    On this machine memory is what is scarce, and what is given is shared by all. On a cluster each participant is a
+    job, what is given is for one job, and the queue decides how many run.
+    """
+    if execution.worker != "cf":
+        return n_jobs, execution.nprocs or PROCESSES_OF_ONE, execution.mem_mb or MEMORY_OF_ONE_MB
+    processes = execution.nprocs or available_processors()
+    memory_mb = execution.mem_mb or available_memory_mb()
+    together = max(1, min(n_jobs, processes, memory_mb // MEMORY_OF_ONE_MB))
+    return together, max(1, processes // together), memory_mb // together
+
+
+def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
+    """Why scans of a participant failed. Done is only what its process has said to be done."""
+    if outcome_path(job_file).is_file():
+        return dict(read_json(outcome_path(job_file))["failures"])
+    message = how_it_ended(job_file)
+    if message == NOT_BEGUN:
+        return _left_out([job])
+    step = " and ".join(read_progress(job_file).running) or "process"
+    record = {"step": step, "error": "Killed", "message": message}
+    with suppress(OutputError):
+        conclude(job, job_file, dict.fromkeys(job.keys, record))
+    return dict.fromkeys(job.keys, message)
+
+
+def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
+    """Say of participants that they were not begun; nothing is known against them, so they get no error record."""
+    for job in jobs:
+        for key in job.keys:  # what an earlier run has left
+            error_path(job.output_dir, key).unlink(missing_ok=True)
+        statuses = {key: replace(status, reason=NOT_BEGUN) for key, status in job.statuses().items()}
+        update_status(job.output_dir, statuses)
+    return {key: NOT_BEGUN for job in jobs for key in job.keys}
+
+
+def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
+    asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
+    done = sorted(asked - set(failures))
+    _say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
+    for key, message in failures.items():
+        record = error_path(output_dir, key)
+        _say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
+    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
+    for job in plan.jobs:
+        if page_path(output_dir, job.participant).is_file():
+            _say(f"page: {page_path(output_dir, job.participant)}")

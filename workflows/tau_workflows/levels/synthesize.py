@@ -1,0 +1,346 @@
+"""The synthesize level: synthetic SUVR for T1w derivatives, its tables, and agreement with measured PET."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.cohort.tables import read_demographics
+from tau_pipeline.derivatives.names import check_output_dir, error_path, sidecar_path, write_bidsignore
+from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.derivatives.synthetic import agreement_columns
+from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
+from tau_pipeline.files import write_json, write_tsv
+from tau_pipeline.lock import only_run
+from tau_pipeline.settings.configuration import Configuration, Execution, Selection
+from tau_workflows.execution import nipype_engine as engine
+from tau_workflows.reports.methods import write_methods
+from tau_workflows.reports.participant import write_participant_report
+
+if TYPE_CHECKING:
+    from nipype.pipeline import engine as pe
+    from tqdm import tqdm
+
+    from tau_pipeline.synthesis.data.pairs import Pair
+    from tau_pipeline.synthesis.data.targets import Target
+    from tau_pipeline.synthesis.evaluation.outputs import Recipe
+    from tau_pipeline.synthesis.evaluation.scores import Report, ScanScores
+    from tau_pipeline.synthesis.model.baselines import Yardsticks
+    from tau_pipeline.synthesis.model.calibration import Calibration
+    from tau_pipeline.synthesis.model.predict import Ensemble, Inference
+
+DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+
+
+def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Make synthetic SUVR for everybody who was asked for; returns the exit code.
+
+    Parameters
+    ----------
+    bids_dir
+        The raw dataset: ``participants.tsv`` tells the diagnosis, for the baseline of the same diagnosis.
+    output_dir
+        What the participant level wrote; the synthetic maps go there too.
+    config
+        Read here: ``synthesis``; ``device`` of ``training``; ``participant_label`` and ``session_label``;
+        ``unknown_manufacturer``, ``diagnosis_column``; ``random_seed``; ``work_dir``, ``mem_mb``, ``omp_nthreads``,
+        ``nprocs``, ``use_plugin``, ``stop_on_first_crash``, ``verbose`` and ``dry_run``.
+
+    Raises
+    ------
+    TauPipelineError
+        The call or the model is wrong; nothing was written.
+    """
+    started = time.monotonic()
+    bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
+    _check_call(bids_dir, output_dir, config)
+    # Only here, so that a wrong call is answered before torch is loaded.
+    import torch
+
+    from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
+    from tau_pipeline.synthesis.evaluation.outputs import recipe_of
+    from tau_pipeline.synthesis.model.predict import load_ensemble
+
+    threads = config.execution.omp_nthreads or config.execution.nprocs
+    if threads:
+        torch.set_num_threads(threads)
+    folders = tuple(Path(folder).absolute() for folder in config.synthesis.model)
+    config = replace(config, synthesis=replace(config.synthesis, model=folders))
+    ensemble = load_ensemble(folders)
+    wanted = Wanted(ensemble.first.card.tracer, ensemble.first.card.reference_region)
+    diagnoses = _diagnoses(bids_dir, config)
+    pairs = measured_pairs(output_dir, wanted, diagnoses)
+    found = find_targets(output_dir, pairs, wanted, config.synthesis.synthesize, diagnoses)
+    targets = [target for target in found if _is_chosen(target, config.selection)]
+    if not targets:
+        _say("nothing to do: no T1w is without PET, or the options leave none; --synthesize all takes those with PET")
+        return NOTHING_TO_DO
+    recipe = recipe_of(config, ensemble, output_dir)
+    _check_manufacturers(targets, recipe)
+    if config.execution.dry_run:
+        for target in targets:
+            _say(f"would make {target.names.suvr}")
+        return DONE
+    with _only_run(output_dir, config.execution.work_dir.absolute()):
+        write_bidsignore(output_dir)
+        recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
+        return _run(targets, recipe, config, started)
+
+
+@contextmanager
+def _only_run(*folders: Path) -> Iterator[None]:
+    """Refuse to work where another run does."""
+    with ExitStack() as locks:
+        for folder in dict.fromkeys(folders):
+            folder.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_run(folder, "synthesize", "wait for it; one run makes any number of scans"))
+        yield
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tau-pipeline: {text}\n")
+    sys.stderr.flush()
+
+
+def _check_call(bids_dir: Path, output_dir: Path, config: Configuration) -> None:
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    if not (output_dir / "dataset_description.json").is_file():
+        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
+    check_output_dir(output_dir, bids_dir)
+    if not config.synthesis.model:
+        raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
+
+
+def _diagnoses(bids_dir: Path, config: Configuration) -> dict[str, str]:
+    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    return {who: str(own["diagnosis"]) for who, own in demographics.of_participant.items() if "diagnosis" in own}
+
+
+def _is_chosen(target: Target, chosen: Selection) -> bool:
+    of_participant = not chosen.participant_label or target.names.entities["sub"] in chosen.participant_label
+    return of_participant and (not chosen.session_label or target.session in chosen.session_label)
+
+
+def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
+    """Refuse a call with which no scan at all can be made: no manufacturer, or one that the model does not know."""
+    from tau_pipeline.synthesis.evaluation.outputs import manufacturer_of
+
+    problems: list[TauPipelineError] = []
+    for target in targets:
+        try:
+            manufacturer_of(target, recipe)
+        except TauPipelineError as exc:
+            problems.append(exc)
+    if len(problems) == len(targets):
+        raise problems[0]
+
+
+def _with_measures(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Recipe:
+    """Add calibration and yardsticks: of the model folder, or found on the measured scans of these derivatives."""
+    calibration = _calibration(recipe.ensemble, pairs, cache_dir, recipe.inference)
+    if calibration is None:
+        _say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
+    else:
+        _say(calibration.in_words())
+    return replace(recipe, calibration=calibration, yardsticks=_yardsticks(recipe.ensemble, pairs, cache_dir))
+
+
+def _calibration(
+    ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path, inference: Inference
+) -> Calibration | None:
+    from tau_pipeline.synthesis.model.calibration import Calibration, calibrate
+
+    if len(ensemble.folders) == 1 and inference.flips:
+        stored = Calibration.load(ensemble.folders[0])
+        if stored is not None and stored.models == ensemble.hash:
+            return stored
+    return calibrate(ensemble, pairs, cache_dir, inference)
+
+
+def _yardsticks(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> Yardsticks | None:
+    from tau_pipeline.synthesis.model.baselines import Yardsticks, fit_yardsticks
+
+    stored = Yardsticks.load(ensemble.folders[0])
+    if stored is not None:
+        return stored
+    train = set(ensemble.first.card.training_participants)
+    if not any(pair.participant_id in train for pair in pairs):
+        _say("no baselines: neither the model folder nor these derivatives hold the model's training images")
+        return None
+    return fit_yardsticks(ensemble.first, pairs, cache_dir)
+
+
+@dataclass
+class _Nodes(engine.NodeTimes):
+    """What happened to the nodes; remembers those that are done, by the name of their scan, and moves a bar."""
+
+    bar: tqdm | None = None
+    done: dict[str, pe.Node] = field(default_factory=dict)
+
+    def __call__(self, node: pe.Node, status: str) -> None:
+        super().__call__(node, status)
+        if status == "end":
+            self.done[_key(node)] = node
+        if status != "start" and self.bar is not None:
+            self.bar.update()
+
+
+def _key(node: pe.Node) -> str:
+    return str(node.inputs.target.names.key)
+
+
+def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, started: float) -> int:
+    output_dir = recipe.output_dir
+    _before(targets, output_dir)
+    nodes = _executed(targets, recipe, config)
+    failed = {
+        _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
+        for node in nodes.failed.values()
+    }
+    _tell_states(targets, nodes, failed, output_dir)
+    done = [target for target in targets if target.names.key in nodes.done]
+    scores: list[ScanScores] = [
+        score for target in done for score in nodes.done[target.names.key].result.outputs.scores
+    ]
+    if scores:
+        _write_report(_evaluated(scores, [pair for target in done for pair in target.measured], recipe), recipe)
+    failed |= _write_pages(targets, output_dir)
+    write_methods(output_dir)
+    _say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
+    for key, message in failed.items():
+        _say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
+    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
+    return SOME_FAILED if failed else DONE
+
+
+def _before(targets: Sequence[Target], output_dir: Path) -> None:
+    """Take the records of earlier failures away, and note that no scan is finished."""
+    for target in targets:
+        error_path(output_dir, target.names.key).unlink(missing_ok=True)
+    update_status(output_dir, {target.names.key: _status_of(target) for target in targets})
+
+
+def _status_of(target: Target) -> ScanStatus:
+    return ScanStatus(
+        target.names.key,
+        stem=target.names.key.removesuffix("_desc-synthSUVR"),
+        session=target.session,
+        tracer=target.tracer,
+        manufacturer=target.manufacturer,
+        source="synthetic",
+    )
+
+
+def _tell_states(targets: Sequence[Target], nodes: _Nodes, failed: Mapping[str, str], output_dir: Path) -> None:
+    seconds = {_key(node): nodes.seconds.get(node.fullname) for node in nodes.done.values()}
+    found = {}
+    for target in targets:
+        key, status = target.names.key, _status_of(target)
+        if key in nodes.done:
+            status = replace(status, state="done", reason="", minutes=round((seconds[key] or 0.0) / 60, 2))
+        elif key in failed:
+            status = replace(status, reason=failed[key])
+        found[key] = status
+    update_status(output_dir, found)
+
+
+def _executed(targets: Sequence[Target], recipe: Recipe, config: Configuration) -> _Nodes:
+    """Run the participants' graphs; whatever fails in one scan, the others are made."""
+    from tqdm import tqdm
+
+    from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
+
+    execution = config.execution
+    measures_dir = execution.work_dir.absolute() / f"synthesis_{recipe.ensemble.hash}"
+    _save_measures(recipe, measures_dir)
+    wf = init_synthetic_scans_wf(targets, recipe.output_dir, measures_dir, config)
+    engine.set_verbosity(execution.verbose)
+    engine.configure(wf, execution.work_dir, execution.stop_on_first_crash)
+    with tqdm(total=len(targets), desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()) as bar:
+        nodes = _Nodes(bar=bar)
+        _execute(wf, execution, nodes)
+    return nodes
+
+
+def _save_measures(recipe: Recipe, folder: Path) -> None:
+    """Put calibration and yardsticks where the nodes find them."""
+    from tau_pipeline.synthesis.model import baselines as yardsticks
+    from tau_pipeline.synthesis.model import calibration as uncertainty
+
+    for name in (uncertainty.FILE, yardsticks.FILE):
+        (folder / name).unlink(missing_ok=True)
+    for measure in (recipe.calibration, recipe.yardsticks):
+        if measure is not None:
+            measure.save(folder)
+
+
+def _execute(wf: pe.Workflow, execution: Execution, nodes: _Nodes) -> None:
+    """Run a configured workflow, one node after another unless ``use_plugin`` says otherwise.
+
+    A network takes all threads, or the GPU, so that two at a time would only wait for each other; and in this process,
+    since one that is forked after torch has computed may hang.
+    """
+    from nipype.pipeline.plugins import LinearPlugin
+
+    if execution.use_plugin is not None:
+        engine.execute(wf, execution, nodes)
+        return
+    try:
+        wf.run(plugin=LinearPlugin(plugin_args={"status_callback": nodes}))
+    except Exception:
+        # Nipype raises the first node's error again when all is over; each has its own record by then.
+        if not nodes.failed:
+            raise
+
+
+def _record(output_dir: Path, key: str, record: Mapping[str, Any]) -> str:
+    write_json({"scan": key, **record}, error_path(output_dir, key))
+    return str(record["message"])
+
+
+def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
+    """Write the participants' pages again; returns what went wrong, by the key of its record."""
+    failed = {}
+    for label in dict.fromkeys(target.names.entities["sub"] for target in targets):
+        key = f"sub-{label}_page"
+        error_path(output_dir, key).unlink(missing_ok=True)
+        try:
+            write_participant_report(output_dir, label)
+        except TauPipelineError as exc:
+            failed[key] = _record(output_dir, key, {"step": "page", "error": type(exc).__name__, "message": str(exc)})
+    return failed
+
+
+def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: Recipe) -> Report:
+    import pandas as pd
+
+    from tau_pipeline.synthesis.evaluation.scores import evaluate
+    from tau_pipeline.synthesis.model.baselines import regional_values
+
+    tables = [regional_values(pair) for pair in measured if pair.rois_file is not None]
+    splits = {pair.participant_id: recipe.ensemble.split_of(pair.participant_id) for pair in measured}
+    positivity: Mapping[str, float] = recipe.yardsticks.positivity if recipe.yardsticks else {}
+    return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, recipe.evaluation)
+
+
+def _write_report(report: Report, recipe: Recipe) -> None:
+    folder = recipe.output_dir / "group"
+    for name in ("scans", "slices", "regions", "summary"):
+        table, path = getattr(report, name), folder / f"synthSUVR_{name}.tsv"
+        write_json(agreement_columns(map(str, table.columns)), sidecar_path(path))
+        write_tsv(table, path)
+    if recipe.calibration is not None:
+        write_json(recipe.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")
+    summary = report.summary
+    for row in summary[summary["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
+        known = f"{row.low:.3f} to {row.high:.3f}, " if math.isfinite(row.low) else ""
+        people = f"{row.n_participants} participant{'s' * (row.n_participants != 1)}"
+        _say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({known}{people})")
+    _say(f"agreement with measured PET: {folder}/synthSUVR_*.tsv")

@@ -1,0 +1,99 @@
+"""Minutes, memory and disk that a run is expected to take, from what was measured.
+
+The figures are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Where earlier runs
+of the same participants left their times in the work folder, the minutes are scaled by what those took on this
+machine.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import read_json
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+
+#: Voxels of the head that was measured: Colin27, 181 x 217 x 181 at 1 mm.
+MEASURED_VOXELS = 7_109_137
+#: Seconds of the steps that work on a grid of their own: brain mask, bias, SyN; and of those that go by the voxels:
+#: tissue, labels, reference, figures and outputs.
+ANATOMY_S, ANATOMY_S_BY_VOXELS = 5.9 + 8.3 + 61.3, 5.4 + 6.2 + 0.8 + 7.0 / 2 + 2.2 / 2
+#: Coregistration; table, figures and outputs; each frame after the first that is registered to the others (four frames
+#: of 86 x 86 x 48 voxels took three times this).
+SCAN_S, SCAN_S_BY_VOXELS, FRAME_S = 14.5, 0.8 + 7.0 / 2 + 2.2 / 2, 5.0
+#: Largest memory of one participant's two processes together, which share what is loaded: what does not depend on the
+#: T1w, and what a million of its voxels add (1.33 GB on the measured head, 2.38 GB on one of 274 x 384 x 384).
+MEMORY_MB, MEMORY_MB_A_MILLION_VOXELS = 1110, 31.5
+#: Bytes of the files of one T1w and one scan, work folder and output together: what does not depend on the T1w
+#: (transforms, figures), and what does, a voxel.
+ANATOMY_BYTES, ANATOMY_BYTES_A_VOXEL = 38_000_000, 28
+SCAN_BYTES, SCAN_BYTES_A_VOXEL = 9_000_000, 11
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one scan or T1w is expected to take."""
+
+    minutes: float
+    memory_mb: float
+    disk_mb: float
+
+
+def cost(t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, speed: float = 1.0) -> Cost:
+    """Expect what is to be computed: the scan, if one is given, and the anatomy, if that is still to be done.
+
+    ``speed`` multiplies the seconds that were measured.
+    """
+    voxels, seconds, size = _voxels(t1w_job), 0.0, 0.0
+    if anatomy:
+        seconds += _anatomy_s(voxels)
+        size += ANATOMY_BYTES + ANATOMY_BYTES_A_VOXEL * voxels
+    if scan_job is not None:
+        seconds += _scan_s(voxels, scan_job)
+        size += SCAN_BYTES + SCAN_BYTES_A_VOXEL * voxels
+    if not seconds:
+        return Cost(0.0, 0.0, 0.0)
+    memory = MEMORY_MB + MEMORY_MB_A_MILLION_VOXELS * voxels / 1e6
+    return Cost(speed * seconds / 60, memory, size / 1e6)
+
+
+def measured_speed(jobs: Sequence[ParticipantJob]) -> tuple[float, int]:
+    """How many times the expected seconds earlier runs of these participants took, and how many runs say so.
+
+    Counted are runs that computed everything of their participant; without any, the answer is 1 and 0.
+    """
+    ratios = []
+    for job in jobs:
+        try:
+            steps = read_json(job.execution.work_dir / "times" / f"sub-{job.participant}.json").get("steps_s")
+        except TauPipelineError:
+            continue
+        scans = [(_voxels(t1w_job), scan) for t1w_job in job.t1ws for scan in t1w_job.scans]
+        if isinstance(steps, dict) and _is_whole(list(steps), len(job.t1ws), len(scans)):
+            expected = sum(_anatomy_s(_voxels(t1w_job)) for t1w_job in job.t1ws)
+            expected += sum(_scan_s(voxels, scan) for voxels, scan in scans)
+            ratios.append(sum(float(value) for value in steps.values() if isinstance(value, int | float)) / expected)
+    return (statistics.median(ratios), len(ratios)) if ratios else (1.0, 0)
+
+
+def _is_whole(steps: Sequence[str], n_t1ws: int, n_scans: int) -> bool:
+    return (
+        sum(step.endswith("anat template") for step in steps) == n_t1ws
+        and sum(step.endswith(" coregister") for step in steps) == n_scans
+    )
+
+
+def _voxels(t1w_job: T1wJob) -> int:
+    return math.prod(t1w_job.t1w.shape) if t1w_job.t1w.shape else MEASURED_VOXELS
+
+
+def _anatomy_s(voxels: int) -> float:
+    return ANATOMY_S + ANATOMY_S_BY_VOXELS * voxels / MEASURED_VOXELS
+
+
+def _scan_s(voxels: int, scan_job: ScanJob) -> float:
+    moving = max(0, len(scan_job.frames.indices) - 1)
+    return SCAN_S + SCAN_S_BY_VOXELS * voxels / MEASURED_VOXELS + FRAME_S * moving

@@ -1,0 +1,190 @@
+"""What a run would do, told before it: a summary, and a table with a row for each scan."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.derivatives.names import PetNames
+from tau_pipeline.derivatives.status import NOT_FINISHED, read_status
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import write_tsv
+from tau_pipeline.settings.configuration import Execution
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.plan.costs import Cost, cost, measured_speed
+from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TO_DO, DONE, IMPOSSIBLE = "to do", "done", "cannot be done"
+#: Name of the table in the work folder; the output folder is left as it is.
+TABLE = "dry_run.tsv"
+COLUMNS = (
+    *("scan", "state", "t1w", "window_min", "frames", "weights", "reference", "labels"),
+    *("minutes", "memory_mb", "disk_mb", "notes"),
+)
+#: Those that are printed; the notes follow, each once.
+PRINTED = COLUMNS[:-3]
+#: So many scans of a note are named.
+NAMED = 3
+
+
+def tell_plan(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], execution: Execution, together: int) -> None:
+    """Print what would be done, and write it as a table into the work folder; nothing is computed.
+
+    Parameters
+    ----------
+    jobs, problems
+        What can be done, and why each other scan cannot, by its key.
+    execution
+        Where it would run.
+    together
+        How many participants would run at a time.
+    """
+    speed, runs = measured_speed(jobs)
+    table = plan_table(jobs, problems, speed)
+    file = write_tsv(table, execution.work_dir / TABLE)
+    source = f"scaled by {runs} earlier runs in {execution.work_dir / 'times'}" if runs else "as measured on two cores"
+    lines = [*_summary(table, together, source), "", *_printed(table), "", *_notes(table), f"table: {file}"]
+    sys.stdout.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def plan_table(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], speed: float = 1.0) -> pd.DataFrame:
+    """Tell, a row a scan, what would be done, how, what that takes, and what is assumed or missing."""
+    import pandas as pd
+
+    rows = [row for job in jobs for row in _rows(job, speed)]
+    rows += [{"scan": key, "state": IMPOSSIBLE, "notes": message} for key, message in problems.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One scan, or the T1w where it has none, and what an earlier run left of it."""
+
+    key: str
+    done: bool
+    cost: Cost
+    before: str
+
+
+def _rows(job: ParticipantJob, speed: float) -> Iterator[dict[str, Any]]:
+    reasons = _earlier_reasons(job)
+    for t1w_job in job.t1ws:
+        anatomy = not anatomy_is_done(job, t1w_job)
+        for scan_job in t1w_job.scans or (None,):
+            key = f"{t1w_job.t1w.key}_T1w" if scan_job is None else f"{scan_job.scan.key}_pet"
+            done = not anatomy and (scan_job is None or scan_is_done(job, t1w_job, scan_job))
+            # The anatomy is shared by the scans of a T1w, and counted with the first of them.
+            first = anatomy and scan_job in (None, *t1w_job.scans[:1])
+            expected = cost(t1w_job, None if done else scan_job, anatomy=first, speed=speed)
+            before = _before(job, scan_job, done) or reasons.get(key, "")
+            yield _described(job, t1w_job, scan_job, _Row(key, done, expected, before))
+
+
+def _described(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob | None, row: _Row) -> dict[str, Any]:
+    freesurfer = t1w_job.freesurfer
+    notes = [row.before, *t1w_job.t1w.assumptions, *(freesurfer.assumptions if freesurfer else ())]
+    if scan_job is None:
+        notes.append("No PET goes with this T1w; its anatomy is computed alone.")
+    else:
+        notes += [*scan_job.scan.assumptions, *scan_job.frames.assumptions]
+    return {
+        "scan": row.key,
+        "state": DONE if row.done else TO_DO,
+        "t1w": t1w_job.t1w.path.name,
+        "reference": " ".join(job.settings.ref_region),
+        "labels": str(freesurfer.labels_file) if freesurfer else "tau-pipeline",
+        "minutes": round(row.cost.minutes, 1),
+        "memory_mb": round(row.cost.memory_mb),
+        "disk_mb": round(row.cost.disk_mb),
+        "notes": " ".join(dict.fromkeys(note for note in notes if note)),
+        **(_frames_in_words(scan_job) if scan_job else {}),
+    }
+
+
+def _frames_in_words(job: ScanJob) -> dict[str, str]:
+    window = job.frames.window
+    return {
+        "window_min": f"{window.start_min:g}-{window.end_min:g}",
+        "frames": " ".join(map(str, job.frames.indices)),
+        "weights": " ".join(f"{weight:.3f}" for weight in job.frames.weights),
+    }
+
+
+def _before(job: ParticipantJob, scan_job: ScanJob | None, done: bool) -> str:
+    """What an earlier run did, where this one would do it again or put it back."""
+    if scan_job is None:
+        return ""
+    names = PetNames(job.output_dir, scan_job.scan.entities)
+    there = names.suvr().is_file() and names.rois.is_file()
+    if done and not there:
+        return "Everything is computed; outputs that are missing will be put back from the work folder."
+    if there and not done:
+        return (
+            "There is a result of an earlier run, with other inputs, settings, version or work folder; it will be "
+            "replaced."
+        )
+    return ""
+
+
+def _earlier_reasons(job: ParticipantJob) -> dict[str, str]:
+    """Why scans were not done by the last run."""
+    try:
+        records = read_status(job.output_dir, job.participant)
+    except TauPipelineError:
+        return {}
+    return {
+        key: f"The last run failed here: {record.reason}"
+        for key, record in records.items()
+        if record.state == "failed" and record.reason != NOT_FINISHED
+    }
+
+
+def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
+    counts = Counter(table["state"])
+    parts = [f"{counts[state]} {state}" for state in (TO_DO, DONE, IMPOSSIBLE)]
+    to_do = table[table["state"] == TO_DO]
+    minutes, disk = float(to_do["minutes"].sum()), float(to_do["disk_mb"].sum())
+    if to_do.empty:
+        return [f"{len(table)} scans: {', '.join(parts)}"]
+    memory = float(to_do["memory_mb"].max()) * together
+    longest = max(minutes / together, float(to_do.groupby(to_do["scan"].str.split("_").str[0])["minutes"].sum().max()))
+    return [
+        f"{len(table)} scans: {', '.join(parts)}",
+        f"expected: {_time(longest)} with {together} participant{'s' * (together != 1)} at a time ({_time(minutes)} of "
+        f"one; {source}),",
+        f"{disk / 1000:.1f} GB of disk (work folder and output), {memory / 1000:.1f} GB of memory",
+    ]
+
+
+def _time(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _printed(table: pd.DataFrame) -> list[str]:
+    """The table in columns, without the notes."""
+    if table.empty:
+        return []
+    cells = table[list(PRINTED)].astype(object).where(table[list(PRINTED)].notna(), "n/a").astype(str)
+    widths = [max(len(name), int(cells[name].str.len().max())) for name in PRINTED]
+    rows = [PRINTED, *cells.itertuples(index=False, name=None)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    """Each note once, with the scans that it is about."""
+    about: dict[str, list[str]] = {}
+    for scan, note in zip(table["scan"], table["notes"], strict=True):
+        if note:
+            about.setdefault(note, []).append(scan)
+    return [f"{_named(scans)}: {note}" for note, scans in about.items()]
+
+
+def _named(scans: Sequence[str]) -> str:
+    more = len(scans) - NAMED
+    return ", ".join(scans[:NAMED]) + (f" and {more} more" if more > 0 else "")

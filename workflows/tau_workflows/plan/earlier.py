@@ -1,0 +1,119 @@
+"""What an earlier run left in the work folder, and whether the same command would use it: the dry run asks.
+
+Nipype keeps the inputs of each finished step beside its result, files as path and MD5. Here the inputs that a job would
+give are compared with them, without building graphs and without reading images: a file counts as unchanged where it
+lies at the same path and neither its content nor its inode has been touched since the step ended; else it is hashed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterface
+from nipype.utils.filemanip import hash_infile
+
+from tau_workflows.execution.nipype_engine import own_work_dir
+from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
+from tau_workflows.graphs.pet import identity_of
+from tau_workflows.interfaces.anat import ExtractBrain, FindReference, FreeSurferLabels, RegisterToTemplate
+from tau_workflows.interfaces.outputs import SavePet
+from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
+
+
+def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
+    """Whether everything that is computed from a T1w alone is there, from the same inputs and settings."""
+    t1w, folder = t1w_job.t1w, _folder(job, t1w_job)
+    steps: list[tuple[str, BaseInterface]] = [
+        (
+            "anat_wf/brain",
+            ExtractBrain(
+                t1w_file=str(t1w.path),
+                skull_strip=job.settings.skull_strip_t1w,
+                known_stripped=bool(t1w.skull_stripped),
+            ),
+        ),
+        ("anat_wf/template", RegisterToTemplate(random_seed=job.settings.random_seed)),
+        ("anat_wf/reference", FindReference(ref_region=list(job.settings.ref_region))),
+    ]
+    given = t1w_job.freesurfer
+    if given is not None:
+        files = {"labels_file": given.labels_file, "brain_file": given.brain_file}
+        files["freesurfer_mask_file"] = given.mask_file
+        labels = FreeSurferLabels(random_seed=job.settings.random_seed, **{k: str(file) for k, file in files.items()})
+        steps.append(("anat_wf/labels", labels))
+    elif _has(folder / "anat_wf/labels", "labels_file"):
+        return False
+    # Outputs are put in their places at every run; a step before it that is missing would show here.
+    return _record(folder / "save_anat") is not None and all(_is_same(folder / step, face) for step, face in steps)
+
+
+def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> bool:
+    """Whether everything that is computed from a PET scan is there, from the same inputs and settings."""
+    scan, folder = scan_job.scan, _folder(job, t1w_job)
+    pet_wf, _, save = scan_steps(scan)
+    plan = asdict(scan_job.frames)
+    saved = SavePet(settings_hash=job.settings.hash(), frames=plan, identity=identity_of(scan))
+    for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
+        if value is not None:
+            setattr(saved.inputs, name, value)
+    steps: list[tuple[str, BaseInterface]] = [
+        (f"{pet_wf}/motion", CorrectMotion(pet_file=str(scan.pet_file), frames=plan, **_motion_settings(job))),
+        (f"{pet_wf}/on_t1w", PetOnT1w(pet_metadata=dict(scan.pet_metadata), smooth_fwhm=job.settings.smooth_fwhm)),
+        (save, saved),
+    ]
+    return all(_is_same(folder / step, interface) for step, interface in steps)
+
+
+def _motion_settings(job: ParticipantJob) -> dict[str, Any]:
+    return {"motion_correction": job.settings.motion_correction, "random_seed": job.settings.random_seed}
+
+
+def _folder(job: ParticipantJob, t1w_job: T1wJob) -> Path:
+    return own_work_dir(job.execution.work_dir) / f"sub_{job.participant}_wf" / t1w_step(t1w_job.t1w)
+
+
+def _record(folder: Path) -> Path | None:
+    """Nipype's record of a finished step; an unfinished one has another name."""
+    found = list(folder.glob("_0x*.json"))
+    whole = len(found) == 1 and not found[0].name.endswith("_unfinished.json")
+    return found[0] if whole else None
+
+
+def _stored(record: Path) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _has(folder: Path, name: str) -> bool:
+    record = _record(folder)
+    return record is not None and name in _stored(record)
+
+
+def _is_same(folder: Path, interface: BaseInterface) -> bool:
+    """Whether a finished step had the inputs that are set in ``interface``; others are not looked at."""
+    record = _record(folder)
+    if record is None:
+        return False
+    stored, ended = _stored(record), record.stat().st_mtime
+    # By time stamps, so that no file is read here.
+    given, _ = interface.inputs.get_hashval(hash_method="timestamp")
+    return all(_same(value, stored.get(name), ended) for name, value in given)
+
+
+def _same(given: Any, stored: Any, ended: float) -> bool:
+    """Compare values as Nipype writes them; a file is a pair of path and hash."""
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and Path(given[0]).is_file():
+        return isinstance(stored, list) and len(stored) == 2 and _same_file(given[0], stored[0], stored[1], ended)
+    return bool(json.loads(json.dumps(given)) == stored)
+
+
+def _same_file(path: str, stored_path: str, stored_hash: str, ended: float) -> bool:
+    status = Path(path).stat()
+    untouched = path == stored_path and max(status.st_mtime, status.st_ctime) < ended
+    return untouched or bool(hash_infile(path) == stored_hash)

@@ -1,0 +1,463 @@
+"""One self-contained HTML page of the cohort: which scans to trust, and what scanner and disease do to SUVR.
+
+Like the page of a participant it is a query over files: the tables that the group level wrote, error records and
+sidecars. It computes nothing but figures and tests, and can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import tau_pipeline
+from tau_pipeline.bids.sidecars import sentences
+from tau_pipeline.cohort.tables import OneWay
+from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
+from tau_pipeline.figures import cohort as group_figures
+from tau_pipeline.figures.cohort import OUTLIER_Z
+from tau_pipeline.files import read_json, write_text
+from tau_pipeline.measures.quality import PERCENTILES
+from tau_workflows.reports import html as pages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = "n/a"
+STATES = ("done", "failed", "skipped")
+#: Standardisation by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
+FEW_PARTICIPANTS = 5
+#: Different sentences of assumptions that are shown before the rest is folded away.
+MOST_ASSUMPTIONS = 12
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of scans: its name in ``status.tsv``, heading, unit, format, and its z-score if any.
+
+    ``form`` is empty for text. A ``core`` column is shown even if no scan has a value.
+    """
+
+    name: str
+    heading: str
+    unit: str = ""
+    form: str = ""
+    z: str = ""
+    core: bool = False
+
+
+COLUMNS = (
+    Column("scan", "Scan", core=True),
+    Column("state", "State", core=True),
+    Column("source", "Source"),
+    Column("tracer", "Tracer"),
+    Column("reference_region", "Reference region"),
+    Column("manufacturer", "Manufacturer", core=True),
+    Column("diagnosis", "Diagnosis", core=True),
+    Column("age", "Age", "years", ".0f"),
+    Column("sex", "Sex"),
+    Column("largest_z", "Largest |z|", "", ".1f", core=True),
+    Column("mask_volume_ml", "Brain mask", "mL", ".0f", "mask_volume_outlier", core=True),
+    Column("registration_nmi", "Registra\N{SOFT HYPHEN}tion", "NMI", ".3f", "registration_outlier", core=True),
+    Column("motion_mm", "Motion", "mm", ".1f"),
+    Column("reference_value", "Ref. value", "PET unit", ".4g", "reference_value_outlier", core=True),
+    Column("reference_volume_ml", "Ref. volume", "mL", ".0f"),
+    Column("noise", "Noise", "SUVR", ".3f", "noise_outlier", core=True),
+    Column("effective_fwhm_mm", "FWHM", "mm", ".1f"),
+    Column("cortex_p75", "Cortex p75", "SUVR", ".2f"),
+    Column("cortex_p90", "Cortex p90", "SUVR", ".2f", "cortex_p90_outlier"),
+    Column("cortex_p99", "Cortex p99", "SUVR", ".2f"),
+    Column("n_assumptions", "Assumed", "values", ".0f"),
+    Column("minutes", "Time", "min", ".1f"),
+)
+#: Columns that are left out, and said above the table, when all scans have the same value.
+SAID_ONCE = ("source", "tracer", "reference_region")
+#: Columns by which the table can be filtered with a list.
+FILTERS = ("manufacturer", "diagnosis", "state", "source")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of scans: its text, the number to sort by (empty for text or n/a), and what stands below."""
+
+    text: str
+    sort: str = ""
+    below: str = ""
+    outlier: bool = False
+    link: str = ""
+
+
+def write_group_report(output_dir: Path) -> Path:
+    """Write ``OUTPUT_DIR/group/report.html`` from what lies under the output folder; returns its path.
+
+    Parameters
+    ----------
+    output_dir
+        The derivatives dataset, with ``group/status.tsv``. What else the page shows is left out, and named, if its
+        file is not there or is damaged.
+
+    Raises
+    ------
+    MissingInputError
+        There is no ``group/status.tsv``: the group level has not been run.
+    DamagedFileError
+        That table cannot be read, or does not say which scans there are.
+    OutputError
+        The page cannot be written.
+    """
+    output_dir = Path(output_dir)
+    group = output_dir / "group"
+    if not (group / "status.tsv").is_file():
+        raise MissingInputError(f"there is no table {group / 'status.tsv'}; run the group level first")
+    status = read_status(group / "status.tsv")
+    problems: list[str] = []
+    standardisation = _optional(group, ("standardization.tsv",), problems)
+    wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
+    records = pages.error_records(output_dir)
+    bad = status[status["state"] != "done"]
+    page = pages.template("group.html.jinja").render(
+        counts=[
+            _counts(status, by, heading)
+            for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
+        ],
+        total=_state_counts(status),
+        warnings=[*problems, *warnings_of(status, standardisation)],
+        assumptions=_assumptions(output_dir),
+        most_assumptions=MOST_ASSUMPTIONS,
+        n_participants=status["participant_id"].nunique(),
+        columns=_shown_columns(status),
+        about_columns=_about_columns(status),
+        rows=_rows(status, output_dir),
+        filters=[(name, _options(status[name])) for name in FILTERS],
+        outlier_z=OUTLIER_Z,
+        figures=_figures(status, wide),
+        standardisation=_standardisation_rows(standardisation),
+        failures=_failures(bad, records),
+        records=_other_records(bad, records),
+        methods=pages.methods(output_dir),
+        missing=MISSING,
+        version=tau_pipeline.__version__,
+    )
+    return write_text(page, group / "report.html")
+
+
+def read_status(path: Path) -> pd.DataFrame:
+    """``status.tsv`` with every column that the page knows: numbers as floats, text as text, missing as missing.
+
+    Raises
+    ------
+    DamagedFileError
+        It is not a table, or has no column ``scan`` or ``state``.
+    """
+    import pandas as pd
+
+    table = _read_text(path)
+    if absent := [name for name in ("scan", "state") if name not in table]:
+        raise DamagedFileError(f"the table {path} has no column {absent[0]}; run the group level again")
+    numbers = [column.name for column in COLUMNS if column.form] + [column.z for column in COLUMNS if column.z]
+    numbers += [f"cortex_p{k}_z" for k in PERCENTILES]
+    for name in ("participant_id", "model", "reason", *(column.name for column in COLUMNS), *numbers):
+        if name not in table:
+            table[name] = None
+    for name in numbers:
+        table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
+    z_scores = table[[column.z for column in COLUMNS if column.z]]
+    table["largest_z"] = z_scores.abs().max(axis=1)
+    table["source"] = table["source"].fillna("measured")
+    return table.sort_values("scan", kind="stable", ignore_index=True)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    """A table of text, so that a label like 007 or 1e5 stays what it is; ``n/a``, ``NA`` and nothing are missing."""
+    import pandas as pd
+
+    separator = "," if path.suffix == ".csv" else "\t"
+    try:
+        return pd.read_csv(
+            path, sep=separator, dtype=str, na_values=["n/a", "NA", ""], keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (ValueError, OSError) as exc:
+        raise DamagedFileError(f"{path} is not a table in UTF-8 ({exc}); run the group level again") from exc
+
+
+def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.DataFrame | None:
+    """The first table that is there; None, with a sentence in ``problems`` if it is there and damaged."""
+    path = next((group / name for name in names if (group / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        return _read_text(path)
+    except DamagedFileError as exc:
+        problems.append(str(exc))
+        return None
+
+
+def warnings_of(status: pd.DataFrame, standardisation: pd.DataFrame | None) -> list[str]:
+    """What a reader should know before the figures are trusted, in sentences."""
+    done = status[status["state"] == "done"]
+    found = [_standardisation_warning(done, standardisation), _few_participants_warning(standardisation)]
+    found.append(_confounded_warning(done))
+    for name, word in (("tracer", "tracer"), ("reference_region", "reference region")):
+        several = _options(done[name])
+        if len(several) > 1:
+            found.append(f"There is more than one {word} ({', '.join(several)}); their SUVR cannot be compared.")
+    for name in ("manufacturer", "diagnosis"):
+        unknown = int(done[name].isna().sum())
+        if unknown:
+            found.append(f"{unknown} of {len(done)} scans that are done have no {name}.")
+    synthetic = int((done["source"] == "synthetic").sum())
+    if synthetic:
+        found.append(f"{synthetic} of {len(done)} scans are synthetic: made from the T1w, not measured.")
+    outliers = int((done["largest_z"] > OUTLIER_Z).sum())
+    if outliers:
+        have = "scan has" if outliers == 1 else "scans have"
+        found.append(f"{outliers} {have} a quality figure with |z| above {OUTLIER_Z:g}; look at the pages.")
+    return [sentence for sentence in found if sentence]
+
+
+def _standardisation_warning(done: pd.DataFrame, standardisation: pd.DataFrame | None) -> str:
+    if standardisation is None or standardisation.empty:
+        return "SUVR is not standardised by manufacturer: values of different scanners cannot be compared."
+    without = int(done["cortex_p90_z"].isna().sum())
+    if without:
+        return f"{without} of {len(done)} scans that are done have no standardised SUVR."
+    return ""
+
+
+def _few_participants_warning(standardisation: pd.DataFrame | None) -> str:
+    import pandas as pd
+
+    if standardisation is None or not {"manufacturer", "n_participants"} <= set(standardisation):
+        return ""
+    counts = pd.to_numeric(standardisation["n_participants"], errors="coerce")
+    few = standardisation["manufacturer"][counts < FEW_PARTICIPANTS].dropna()
+    if few.empty:
+        return ""
+    return (
+        f"The standardisation of {', '.join(dict.fromkeys(few))} rests on fewer than {FEW_PARTICIPANTS} participants."
+    )
+
+
+def _confounded_warning(done: pd.DataFrame) -> str:
+    """Where a manufacturer has scanned one diagnosis alone, standardising takes away the disease with the scanner."""
+    stated = done[done["manufacturer"].notna() & done["diagnosis"].notna()]
+    if stated["diagnosis"].nunique() < 2 or stated["manufacturer"].nunique() < 2:
+        return ""
+    of_each = stated.groupby("manufacturer")["diagnosis"].agg(["nunique", "count"])
+    alone = [str(name) for name in of_each.index[(of_each["nunique"] == 1) & (of_each["count"] > 1)]]
+    if not alone:
+        return ""
+    return (
+        f"All scans of {', '.join(alone)} have one diagnosis: "
+        "standardisation by manufacturer takes away the difference between diagnoses with that between scanners."
+    )
+
+
+def _state_counts(table: pd.DataFrame) -> dict[str, int]:
+    counts = table["state"].value_counts()
+    return {state: int(counts.get(state, 0)) for state in STATES}
+
+
+def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
+    """Scans done, failed and skipped in each group, what is not stated last."""
+    groups = status[by].fillna("not stated")
+    names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
+    return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name])) for name in names]}
+
+
+def _options(column: pd.Series) -> list[str]:
+    """The different values of a column, sorted."""
+    return sorted(map(str, column.dropna().unique()), key=str.casefold)
+
+
+def _shown_columns(status: pd.DataFrame) -> list[Column]:
+    """The columns in which a scan has a value, without those that are said once."""
+    same = _same_for_all(status)
+    return [column for column in COLUMNS if column.core or (status[column.name].notna().any() and column not in same)]
+
+
+def _same_for_all(status: pd.DataFrame) -> list[Column]:
+    return [column for column in COLUMNS if column.name in SAID_ONCE and len(set(status[column.name].dropna())) == 1]
+
+
+def _about_columns(status: pd.DataFrame) -> list[str]:
+    """What the table of scans does not repeat or does not have, in sentences."""
+    same = [f"{column.heading.lower()} {status[column.name].dropna().iloc[0]}" for column in _same_for_all(status)]
+    empty = [column.heading.lower() for column in COLUMNS if not column.core and status[column.name].isna().all()]
+    found = [f"All scans: {', '.join(same)}."] if same else []
+    return found + ([f"Not shown, since no scan has a value: {', '.join(empty)}."] if empty else [])
+
+
+def _rows(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
+    """The table of scans as text."""
+    columns = _shown_columns(status)
+    links = {name: _link(name, output_dir) for name in status["participant_id"].dropna().unique()}
+    return [
+        {
+            "pairs": [(column, _cell(column, record, links)) for column in columns],
+            "filters": {name: "" if _missing(record[name]) else str(record[name]) for name in FILTERS},
+            "outlier": not _missing(record["largest_z"]) and record["largest_z"] > OUTLIER_Z,
+        }
+        for record in status.to_dict("records")
+    ]
+
+
+def _cell(column: Column, record: dict[str, Any], links: dict[str, str]) -> Cell:
+    value = record[column.name]
+    if _missing(value):
+        return Cell(MISSING)
+    if not column.form:
+        below = record["model"] if column.name == "manufacturer" else None
+        if column.name == "scan":
+            value, _, below = str(value).partition("_")
+            return Cell(value, below=below, link=links.get(record["participant_id"], ""))
+        return Cell(str(value), below="" if _missing(below) else str(below))
+    z = record[column.z] if column.z else math.nan
+    outlier = abs(z) > OUTLIER_Z if column.z else column.name == "largest_z" and value > OUTLIER_Z
+    return Cell(format(value, column.form), repr(float(value)), "" if _missing(z) else _signed(z), outlier)
+
+
+def _signed(z: float) -> str:
+    """A z-score with its sign, and no sign if it rounds to nothing."""
+    number = f"{z:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "z\N{NO-BREAK SPACE}" + (number if number[1:] != "0.0" else "0.0")
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _link(participant: str, output_dir: Path) -> str:
+    """Where the page of a participant is, seen from the page of the cohort; empty if there is none."""
+    page = page_path(output_dir, str(participant).removeprefix("sub-"))
+    safe = "/" not in participant and page.is_file()
+    return f"../{quote(page.name)}" if safe else ""
+
+
+def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """The figures of each kind of scan: source, tracer and reference region are never mixed."""
+    done = status[status["state"] == "done"]
+    kinds = ["source", "tracer", "reference_region"]
+    found = []
+    for key, scans in done.groupby(kinds, dropna=False, sort=True):
+        source, tracer, reference = (MISSING if _missing(part) else str(part) for part in key)
+        what = f"{source.capitalize()} SUVR, tracer {tracer}, reference {reference}, n = {len(scans)}"
+        percentiles = group_figures.percentile_figure(scans, what)
+        tests = group_figures.percentile_tests(scans)
+        found.append(_figure("SUVR of the cortex by manufacturer and diagnosis", what, PERCENTILE_HINT, percentiles))
+        found[-1]["tests"] = [_test_row(measure, by, test) for measure, by, test in tests]
+        quality = group_figures.quality_figure(scans)
+        if quality is not None:
+            found.append(_figure("Reference value and quality by manufacturer", what, QUALITY_HINT, quality))
+        own = _same_kind(wide, dict(zip(kinds, key, strict=True)))
+        cortex = (
+            None if own is None else group_figures.cortex_by_diagnosis_figure(own, f" ({tracer}, {source})", reference)
+        )
+        if cortex is not None:
+            found.append(_figure("Mean regional SUVR by diagnosis", what, CORTEX_HINT, cortex))
+    return found
+
+
+PERCENTILE_HINT = (
+    "A point is a scan. Upper row: SUVR. Lower row, if there is one: SUVR standardised by manufacturer. "
+    "Standardisation should take away the difference between manufacturers and leave that between diagnoses. "
+    "F and p: one-way analysis of variance, with the number of scans in each group."
+)
+QUALITY_HINT = (
+    "A point is a scan. A scan far from others of its manufacturer deserves a look at its page. The reference value "
+    "depends on injected dose, body weight and tracer; the other figures should not depend on the diagnosis."
+)
+CORTEX_HINT = "Mean over the scans of a diagnosis, not standardised. The colour scale fits the values shown."
+
+
+def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
+    return {"title": title, "what": what, "hint": hint, "source": pages.figure_uri(figure), "tests": []}
+
+
+def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:
+    """A test as text; what could not be tested is missing."""
+    row = {
+        "measure": measure,
+        "by": by,
+        "n": group_figures.n_text(test.n),
+        "f": MISSING,
+        "freedom": MISSING,
+        "p": MISSING,
+    }
+    if not math.isfinite(test.f):
+        return row
+    freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
+    return row | {"f": f"{test.f:.2f}", "freedom": freedom, "p": group_figures.p_text(test.p).removeprefix("= ")}
+
+
+def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame | None:
+    """Rows of the wide table of one source, tracer and reference region; a column that is absent does not tell."""
+    if wide is None:
+        return None
+    for name, value in kind.items():
+        if name in wide:
+            wide = wide[wide[name].isna() if _missing(value) else wide[name] == value]
+    return wide
+
+
+def _standardisation_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
+    """Rows of ``standardization.tsv`` as text, without the lists of participants."""
+    if table is None:
+        return []
+    names = ("tracer", "reference_region", "manufacturer", "n_participants", "mean", "sd", "participants_hash")
+    return [
+        {name: MISSING if _missing(row.get(name)) else _short_number(str(row[name])) for name in names}
+        for row in table.to_dict("records")
+    ]
+
+
+def _short_number(text: str) -> str:
+    """A number with a decimal point gets four digits; everything else stays."""
+    try:
+        return f"{float(text):.4g}" if "." in text else text
+    except ValueError:
+        return text
+
+
+def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Scans that are not done, failed ones first: state, reason, and the record of the error if there is one."""
+    by_key = {Path(record["file"]).stem: record for record in records}
+    found = []
+    for row in bad.sort_values(["state", "scan"], kind="stable").to_dict("records"):
+        record = by_key.get(_record_name(row), {})
+        reason = record.get("message", "no reason is on record") if _missing(row["reason"]) else str(row["reason"])
+        scan = f"{row['scan']} (synthetic)" if row["source"] == "synthetic" else row["scan"]
+        found.append({"scan": scan, "state": row["state"], "reason": reason, "details": record.get("details", "")})
+    return found
+
+
+def _record_name(row: Mapping[Hashable, Any]) -> str:
+    """What the error record of a scan is called: the two kinds of scan of one session have records of their own."""
+    scan = str(row["scan"])
+    return f"{scan.removesuffix('_pet')}_desc-synthSUVR" if row["source"] == "synthetic" else scan
+
+
+def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Error records of what is no failed scan of the table: a participant as a whole, a T1w, an earlier run."""
+    shown = {_record_name(row) for row in bad.to_dict("records")}
+    return [record for record in records if Path(record["file"]).stem not in shown]
+
+
+def _assumptions(output_dir: Path) -> list[tuple[str, int]]:
+    """Each sentence in the ``Assumptions`` of SUVR and T1w sidecars, and of how many files it stands in."""
+    counted: Counter[str] = Counter()
+    endings = ("_desc-preproc_T1w.json", "SUVR_pet.json", "suvr_pet.json")
+    for path in sorted(output_dir.glob("sub-*/**/*.json")):
+        if not path.name.endswith(endings):
+            continue
+        try:
+            said = sentences(read_json(path).get("Assumptions"))
+        except TauPipelineError:
+            continue
+        counted.update(dict.fromkeys(said, 1))
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))

