@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
 from tau_workflows.execution.spread import environment, spread
 from tau_workflows.execution.work import ProgressWriter, Work, outcome_path

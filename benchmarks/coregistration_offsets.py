@@ -19,9 +19,13 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tau_pipeline.imaging.rigid import displacement_mm, resample
-from tau_pipeline.imaging.volume import Affine, Volume, image_on, load_volume
-from tau_pipeline.pet.quantification import coregister, correct_motion, plan_frames, static_image
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.transforms import displacement_mm
+from tau_pipeline.imaging.volume import Affine, Volume, image_on
+from tau_pipeline.pet.coregister import coregister
+from tau_pipeline.pet.motion import correct_motion, static_image
+from tau_pipeline.pet.quantification import plan_frames
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def simulated(data: Path, sub: str) -> Case:
 
 def template(data: Path) -> Case:
     """The averaged PET and T1w of SPM, with skull, in one space."""
-    from tau_pipeline.anatomy.template import extract_brain
+    from tau_pipeline.anatomy.brain_mask import extract_brain
 
     t1w = load_volume(data / "real_pet/spm_avg152T1.nii.gz", 3)
     mask = extract_brain(t1w)

@@ -23,6 +23,10 @@ from pathlib import Path
 
 import psutil
 
+from tau_pipeline.atlas import atlas_files
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import to_ants
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -86,9 +90,6 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     import pandas as pd
     from deepbet.bet import BrainExtraction
     from scipy import ndimage
-
-    from tau_pipeline.atlas import atlas_files
-    from tau_pipeline.imaging.volume import load_volume, to_ants
 
     steps: dict[str, float] = {}
     last = time.monotonic()

@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tau_pipeline.cohort.tables import read_demographics
+from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.files import write_tsv
-from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
 from tau_pipeline.synthesis.evaluation.scores import (
@@ -31,7 +31,8 @@ from tau_pipeline.synthesis.evaluation.scores import (
     score_scan,
 )
 from tau_pipeline.synthesis.model.baselines import Yardsticks, fit_yardsticks, regional_values
-from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.results import is_finished

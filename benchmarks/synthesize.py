@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tau_pipeline.derivatives.names import write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.imaging.volume import image_on, load_volume, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_on, save_volume
 
 
 def to_one_mm(source: Path, target: Path) -> None:
@@ -45,9 +46,10 @@ def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, i
     import torch
 
     from tau_pipeline.cohort.standardize import Group, Standardization
-    from tau_pipeline.synthesis.data.dataset import ByManufacturer
     from tau_pipeline.synthesis.data.grid import Grid
-    from tau_pipeline.synthesis.model.folder import ModelCard, save_model
+    from tau_pipeline.synthesis.data.scaling import ByManufacturer
+    from tau_pipeline.synthesis.model.card import ModelCard
+    from tau_pipeline.synthesis.model.folder import save_model
     from tau_pipeline.synthesis.networks.systems import build_system
 
     torch.manual_seed(0)

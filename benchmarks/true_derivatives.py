@@ -16,14 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from tau_pipeline.bids.scans import find_participants
-from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.imaging.rigid import resample
-from tau_pipeline.imaging.volume import image_like, load_volume, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.quantification import pet_on_t1w, suvr
-from tau_pipeline.settings.configuration import Selection
+from tau_pipeline.settings.participant import Selection
 
 #: FreeSurfer's numbers of the cerebellar cortex.
 CEREBELLAR_CORTEX = (8, 47)

@@ -21,17 +21,22 @@ sys.path.insert(0, str(DOCS))
 
 import graph as graphs  # noqa: E402
 
-from tau_pipeline import atlas, errors
-from tau_pipeline.cohort import columns as group_columns
-from tau_pipeline.cohort import tables as group
-from tau_pipeline.derivatives.names import SuvrSidecar, image_sidecar
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS, SyntheticSidecar
-from tau_pipeline.measures import regions as roi
-from tau_pipeline.measures.quality import map_quality
-from tau_pipeline.pet import frames, resolution
-from tau_pipeline.pet.reference_region import REGIONS
-from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation
-from tau_workflows import cli, simulate_cli
+from tau_pipeline import atlas, errors  # noqa: E402
+from tau_pipeline.bids import tracers  # noqa: E402
+from tau_pipeline.cohort import columns as group_columns  # noqa: E402
+from tau_pipeline.cohort import tables as group  # noqa: E402
+from tau_pipeline.derivatives import columns  # noqa: E402
+from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS  # noqa: E402
+from tau_pipeline.derivatives.sidecars import (  # noqa: E402
+    SuvrSidecar,
+    SyntheticSidecar,
+    image_sidecar,
+)
+from tau_pipeline.measures.quality import map_quality  # noqa: E402
+from tau_pipeline.pet import frames, resolution  # noqa: E402
+from tau_pipeline.pet.reference_region import REGIONS  # noqa: E402
+from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation  # noqa: E402
+from tau_workflows import cli, simulate_cli  # noqa: E402
 
 ROOT = DOCS.parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run make docs. -->\n"
@@ -249,7 +254,7 @@ def tables() -> str:
             "One row a region and reference region: 68 cortical and 18 subcortical regions, the reference region, and "
             f"the composites {composites} for left, right and both. A region without a voxel keeps its row. "
             "[Regions](regions.md) lists them.\n",
-            _columns(roi.column_descriptions()),
+            _columns(columns.column_descriptions()),
             "A synthetic scan's table, `*_desc-synthSUVR_rois.tsv`, has three more:\n",
             _columns(UNCERTAINTY_COLUMNS),
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
@@ -469,9 +474,9 @@ def scanners() -> str:
     spellings: dict[str, list[str]] = {}
     for alias, name in atlas.manufacturer_aliases().items():
         spellings.setdefault(name, []).append(alias)
-    tracers: dict[str, list[str]] = {}
-    for alias, name in frames._ALIASES.items():
-        tracers.setdefault(name, []).append(alias)
+    tracer_spellings: dict[str, list[str]] = {}
+    for alias, name in tracers.ALIASES.items():
+        tracer_spellings.setdefault(name, []).append(alias)
     return "\n".join(
         [
             "# Tracers and scanners\n",
@@ -482,7 +487,7 @@ def scanners() -> str:
             table(
                 ["tracer", "window, min", "spellings", "source"],
                 [
-                    (name, f"{w.start_min:g} to {w.end_min:g}", ", ".join(map(code, tracers[name])), w.source)
+                    (name, f"{w.start_min:g} to {w.end_min:g}", ", ".join(map(code, tracer_spellings[name])), w.source)
                     for name, w in frames.WINDOWS.items()
                 ],
             ),

@@ -13,7 +13,8 @@ from nipype.pipeline import engine as pe
 
 from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.pet.frames import plan_frames
-from tau_pipeline.settings.configuration import Execution, Settings
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.graphs.subject import init_subject_wf
 

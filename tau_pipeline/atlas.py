@@ -19,7 +19,8 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.files import read_tsv
-from tau_pipeline.imaging.volume import Volume, image_like, load_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, image_like
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -47,14 +47,15 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 #: Files that tell of one run: when, where, by what version.
 LOGS = ("logs/", "work/")
 SMALL_TRAINING = (
-    "--epochs 2 --first-cycle 1 --warmup-epochs 0 --grid-voxel 10 --perceptual-features random "
-    "--min-participants 1 --model-name small --device cpu"
-).split()
+    *("--epochs", "2", "--first-cycle", "1", "--warmup-epochs", "0", "--grid-voxel", "10", "--device", "cpu"),
+    *("--perceptual-features", "random", "--min-participants", "1", "--model-name", "small"),
+)
 
 
 def run(*words: str | Path) -> None:
     """Run one command of the version that this Python has installed."""
-    print("+", *words, flush=True)
+    sys.stdout.write(f"+ {' '.join(map(str, words))}\n")
+    sys.stdout.flush()
     environment = os.environ | {"NO_ET": "1", "NIPYPE_NO_ET": "1"}
     program = Path(sys.executable).parent / str(words[0])
     subprocess.run([program, *map(str, words[1:])], check=True, env=environment)
@@ -181,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(options.folder, options.shared_data)
         return 0
     found = list(differences(options.before, options.after))
-    print(*found, f"{len(list(files_of(options.before)))} files compared, {len(found)} differ", sep="\n")
+    count = f"{len(list(files_of(options.before)))} files compared, {len(found)} differ"
+    sys.stdout.write("\n".join([*found, count, ""]))
     return int(bool(found))
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.pet.frames import plan_frames
-from tau_pipeline.settings.configuration import Execution, Settings
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 

@@ -19,11 +19,13 @@ from participant_results import write_cohort
 from synthesis_cohort import Person
 from toy_models import BY_MANUFACTURER, GRID, TRAIN, write_people
 
-from tau_pipeline.derivatives.names import error_path, write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
+from tau_pipeline.derivatives.names import error_path
 from tau_pipeline.files import write_json
 from tau_pipeline.synthesis.losses.features import load_vgg16_features
-from tau_pipeline.synthesis.model.folder import CARD, ModelCard, save_model
-from tau_pipeline.synthesis.model.predict import load_ensemble
+from tau_pipeline.synthesis.model.card import CARD, ModelCard
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.networks.systems import build_system
 from tau_pipeline.synthesis.training.checkpoints import read_checkpoint, write_checkpoint
 from tau_workflows.reports.participant import write_participant_report

@@ -40,11 +40,10 @@ from fuzz_trees import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy import brain_mask
 from tau_pipeline.bids.sidecars import mended_pet_metadata
-from tau_pipeline.imaging.volume import load_volume, read_shape
-from tau_pipeline.pet import quantification as pet
-from tau_pipeline.pet import resolution
+from tau_pipeline.imaging.load import load_volume, read_shape
+from tau_pipeline.pet import motion, resolution
 from tau_pipeline.pet.frames import plan_frames
 
 # --- families: each draws an input and returns the answer to it ---
@@ -91,11 +90,11 @@ def spoilt_volume(draw: st.DrawFn, folder: Path) -> str:
         read_shape(path)
         img = load_volume(path)
         if img.ndim == 3:
-            anat.is_skull_stripped(img)
-            anat.require_brain(anat.stripped_mask(img))
+            brain_mask.is_skull_stripped(img)
+            brain_mask.require_brain(brain_mask.stripped_mask(img))
         plan = plan_frames(img.shape, SIDECAR if img.ndim == 4 else {})
-        motion = pet.correct_motion(img, plan, enabled=False)
-        resolution.image_resolution(SIDECAR, pet.static_image(img, plan, motion))
+        moved = motion.correct_motion(img, plan, enabled=False)
+        resolution.image_resolution(SIDECAR, motion.static_image(img, plan, moved))
 
     return answer_of_function(read)
 

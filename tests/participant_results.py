@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from tau_pipeline.atlas import label_table
-from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.imaging.volume import image_on, save_volume, voxel_volume_mm3

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from tau_pipeline.derivatives.names import AnatNames, PetNames, bids_uri, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.files import write_json, write_text
 from tau_pipeline.imaging.volume import Volume, image_on, save_volume
 

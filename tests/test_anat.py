@@ -5,11 +5,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tau_pipeline.anatomy import bias, brain_mask, tissue
 from tau_pipeline.anatomy import template as anat
-from tau_pipeline.anatomy import tissue
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError, ImageError
-from tau_pipeline.imaging.volume import image_like, image_on, load_volume, to_ants, voxel_size_mm
+from tau_pipeline.imaging import resample
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like, image_on, to_ants, voxel_size_mm
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIMTAU = SHARED / "data" / "ds-simtau"
@@ -39,46 +41,46 @@ def layered_brain(shape=(60, 60, 60)):
 
 
 def test_a_ball_of_the_size_of_a_brain_in_a_zero_background_is_stripped():
-    assert anat.is_skull_stripped(ball(70.0))
+    assert brain_mask.is_skull_stripped(ball(70.0))
 
 
 def test_a_ball_of_the_size_of_a_head_is_not_stripped():
-    assert not anat.is_skull_stripped(ball(98.0))
+    assert not brain_mask.is_skull_stripped(ball(98.0))
 
 
 def test_an_object_that_fills_the_field_of_view_is_not_stripped():
-    assert not anat.is_skull_stripped(ball(70.0, shape=(40, 40, 40)))
+    assert not brain_mask.is_skull_stripped(ball(70.0, shape=(40, 40, 40)))
 
 
 def test_a_background_of_noise_is_not_stripped():
     t1w = ball(70.0)
     noise = np.abs(np.random.default_rng(0).normal(0, 3, t1w.shape))
-    assert not anat.is_skull_stripped(image_like(np.asarray(t1w.dataobj) + noise, t1w))
+    assert not brain_mask.is_skull_stripped(image_like(np.asarray(t1w.dataobj) + noise, t1w))
 
 
 @needs_heads
 @pytest.mark.parametrize(("participant", "stripped"), [("sub-01", False), ("sub-03", True), ("sub-04", False)])
 def test_real_heads_are_recognised_as_stripped_or_not(participant, stripped):
     t1w = load_volume(SIMTAU / participant / "anat" / f"{participant}_T1w.nii.gz", 3)
-    assert anat.is_skull_stripped(t1w) is stripped
+    assert brain_mask.is_skull_stripped(t1w) is stripped
 
 
 def test_the_mask_of_a_stripped_head_is_its_object_with_holes_filled():
     t1w = ball(70.0)
     data = np.asarray(t1w.dataobj).copy()
     data[34:38, 34:38, 34:38] = 0
-    found = anat.stripped_mask(image_like(data, t1w))
+    found = brain_mask.stripped_mask(image_like(data, t1w))
     np.testing.assert_array_equal(np.asarray(found.dataobj) > 0, np.asarray(t1w.dataobj) > 0)
 
 
 def test_an_object_too_small_for_a_brain_is_refused_with_its_volume():
     with pytest.raises(ImageError, match=r"the brain mask has \d+ ml, a human brain 500 to 2300 ml"):
-        anat.stripped_mask(ball(30.0))
+        brain_mask.stripped_mask(ball(30.0))
 
 
 def test_an_image_of_zeros_is_refused():
     with pytest.raises(ImageError, match="0 ml"):
-        anat.stripped_mask(ball(70.0, inside=0.0))
+        brain_mask.stripped_mask(ball(70.0, inside=0.0))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "LPS", "LIA"])
@@ -86,7 +88,7 @@ def test_the_working_grid_has_canonical_cubes_and_holds_the_mask_whatever_the_or
     mask = image_on((np.asarray(ball(50.0).dataobj) > 0).astype(np.uint8), np.diag([0.7, 1.0, 3.0, 1.0]))
     turn = nib.orientations.ornt_transform(nib.io_orientation(mask.affine), nib.orientations.axcodes2ornt(codes))
     turned = mask.as_reoriented(turn)
-    grid = anat.working_grid(turned)
+    grid = resample.working_grid(turned)
     np.testing.assert_allclose(voxel_size_mm(grid), 1.0)
     assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
     corners = np.argwhere(np.asarray(turned.dataobj) > 0) @ turned.affine[:3, :3].T + turned.affine[:3, 3]
@@ -97,20 +99,20 @@ def test_the_working_grid_has_canonical_cubes_and_holds_the_mask_whatever_the_or
 
 def test_the_working_grid_of_an_empty_mask_is_an_error():
     with pytest.raises(ImageError, match="the brain mask is empty"):
-        anat.working_grid(ball(70.0, inside=0.0))
+        resample.working_grid(ball(70.0, inside=0.0))
 
 
 def test_resampling_onto_the_same_grid_changes_nothing_and_a_linear_image_stays_linear():
     affine = np.array([[0.0, -1.2, 0.1, 5.0], [1.1, 0.0, 0.0, -3.0], [0.0, 0.1, 0.9, 2.0], [0, 0, 0, 1]])
     i, j, k = np.indices((20, 22, 24)).astype(np.float32)
     img = image_on(2 * i - j + 3 * k, affine)
-    np.testing.assert_allclose(anat.resample_onto_data(img, img), np.asarray(img.dataobj), atol=1e-4)
+    np.testing.assert_allclose(resample.resample_onto_data(img, img), np.asarray(img.dataobj), atol=1e-4)
     shift = np.eye(4)
     shift[:3, 3] = [4.5, 3.25, 2.75]
     like = image_on(np.zeros((8, 8, 8), np.uint8), affine @ shift)
     i, j, k = np.indices((8, 8, 8))
     expected = 2 * (i + 4.5) - (j + 3.25) + 3 * (k + 2.75)
-    np.testing.assert_allclose(anat.resample_onto_data(img, like), expected, atol=1e-3)
+    np.testing.assert_allclose(resample.resample_onto_data(img, like), expected, atol=1e-3)
 
 
 def test_a_bias_field_is_taken_out_and_the_head_around_the_brain_stays():
@@ -120,7 +122,7 @@ def test_a_bias_field_is_taken_out_and_the_head_around_the_brain_stays():
     i = np.indices(r.shape)[0]
     field = np.exp(0.4 * np.sin(i / 46 * np.pi))
     t1w = image_on((tissue * field).astype(np.float32), np.diag([4.0, 4.0, 4.0, 1.0]))
-    found = np.asarray(anat.correct_bias(t1w, image_like(mask, t1w)).dataobj)
+    found = np.asarray(bias.correct_bias(t1w, image_like(mask, t1w)).dataobj)
     before, after = ((x[r < 45].std() / x[r < 45].mean()) for x in (np.asarray(t1w.dataobj), found))
     assert after < before / 3
     assert (found[(r > 70) & (r < 78)] > 0).all()
@@ -129,7 +131,7 @@ def test_a_bias_field_is_taken_out_and_the_head_around_the_brain_stays():
 
 def test_a_mask_on_another_grid_is_refused():
     with pytest.raises(GridMismatchError, match="mask"):
-        anat.correct_bias(ball(70.0), ball(70.0, voxel_mm=2.0))
+        bias.correct_bias(ball(70.0), ball(70.0, voxel_mm=2.0))
 
 
 def test_a_brain_of_three_intensities_is_put_at_0_1_and_2():
@@ -196,9 +198,9 @@ def overlap(a, b):
 @pytest.mark.parametrize("participant", ["sub-01", "sub-02", "sub-03"])
 def test_brain_masks_of_real_heads_overlap_the_true_ones(participant):
     t1w = load_volume(SIMTAU / participant / "anat" / f"{participant}_T1w.nii.gz", 3)
-    found = anat.stripped_mask(t1w) if anat.is_skull_stripped(t1w) else anat.extract_brain(t1w)
+    found = brain_mask.stripped_mask(t1w) if brain_mask.is_skull_stripped(t1w) else brain_mask.extract_brain(t1w)
     truth = load_volume(SIMTAU / "truth" / f"{participant}_mask.nii.gz", 3)
-    on_t1w = anat.resample_onto_data(truth, t1w, order=0) > 0
+    on_t1w = resample.resample_onto_data(truth, t1w, order=0) > 0
     assert overlap(np.asarray(found.dataobj) > 0, on_t1w) >= 0.95
 
 
@@ -207,7 +209,7 @@ def test_brain_masks_of_real_heads_overlap_the_true_ones(participant):
 def test_the_brain_mask_of_a_head_with_3_mm_slices_overlaps_the_drawn_one():
     t1w = load_volume(THICK / "patient04_study1_T1W.nii.gz", 3)
     truth = load_volume(THICK / "patient04_study1_brainmask.nii.gz", 3)
-    found = np.asarray(anat.extract_brain(t1w).dataobj) > 0
+    found = np.asarray(brain_mask.extract_brain(t1w).dataobj) > 0
     assert overlap(found, np.asarray(truth.dataobj) > 0) >= 0.94
 
 
@@ -227,7 +229,7 @@ def test_a_template_registered_to_itself_comes_back_and_the_result_repeats(tmp_p
         digests.add(hashlib.sha256(labels.tobytes()).hexdigest())
     assert len(digests) == 1
     like = image_on(np.zeros(template.shape, np.uint8), template.affine)
-    straight = anat.resample_onto_data(load_volume(atlas_files().desikan_killiany, 3), like, order=0)
+    straight = resample.resample_onto_data(load_volume(atlas_files().desikan_killiany, 3), like, order=0)
     assert (labels == straight)[(straight > 0) & (np.asarray(mask.dataobj) > 0)].mean() > 0.9
     there = ants.apply_transforms(
         to_ants(template), to_ants(moved), [str(p) for p in found.template_from_t1w], interpolator="linear"

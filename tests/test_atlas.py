@@ -14,7 +14,8 @@ import pytest
 
 from tau_pipeline import atlas
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
-from tau_pipeline.imaging.volume import image_on, load_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_on
 
 DESIKAN_KILLIANY = [base + k for base in (1000, 2000) for k in range(1, 36) if k != 4]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tau_pipeline.bids.scans import Participant, find_participants, participant_labels
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
-from tau_pipeline.settings.configuration import Selection
+from tau_pipeline.settings.participant import Selection
 from tau_workflows.cli import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -107,7 +107,7 @@ KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from tau_pipeline.synthesis import checkpoints
+from tau_pipeline.synthesis.training import checkpoints
 folder = Path(sys.argv[1])
 state = {"epoch": 1, "w": torch.ones(100_000)}
 checkpoints.write_checkpoint(folder, state, 1, 0)

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline.settings.configuration import Settings, documentation
+from tau_pipeline.settings.configuration import documentation
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.cli import NOTHING_TO_DO, WRONG_CALL, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
 

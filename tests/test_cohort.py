@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tau_pipeline.derivatives.names import error_path
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
 from tau_workflows.execution.work import ProgressWriter, outcome_path, tell_end
 from tau_workflows.graphs.job import ParticipantJob

@@ -19,7 +19,7 @@ import torch
 from synthesis_cohort import Person
 from toy_models import write_people
 
-from tau_pipeline.derivatives.names import write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.errors import DivergenceError, SettingError, TauPipelineError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.settings.comparison import Comparison

@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
-from tau_pipeline.settings.configuration import (
-    SECTIONS,
-    Configuration,
-    Execution,
-    Selection,
-    Settings,
-    configuration,
-    documentation,
-)
+from tau_pipeline.settings.configuration import SECTIONS, Configuration, configuration, documentation
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection, Settings
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -161,7 +155,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
 
 
 def test_the_hash_is_the_same_in_another_python_process():
-    code = "from tau_pipeline.settings.configuration import Settings; print(Settings(random_seed=3).hash())"
+    code = "from tau_pipeline.settings.participant import Settings; print(Settings(random_seed=3).hash())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == Settings(random_seed=3).hash()
 

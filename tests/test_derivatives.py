@@ -6,20 +6,17 @@ import pytest
 
 import tau_pipeline
 from tau_pipeline.bids.validator import validate
+from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import (
     ENTITY_ORDER,
     AnatNames,
     PetNames,
-    SuvrSidecar,
-    bids_uri,
-    check_output_dir,
     derivative_path,
     error_path,
-    image_sidecar,
     page_path,
     sidecar_path,
-    write_dataset_files,
 )
+from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import read_json, write_json, write_text
 from tau_pipeline.imaging.volume import image_on, save_volume

@@ -16,7 +16,9 @@ from nipype.pipeline import engine as pe
 
 from tau_pipeline.bids.scans import Scan, find_participants
 from tau_pipeline.files import write_json, write_text
-from tau_pipeline.settings.configuration import Configuration, Execution, Settings
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.cli import main
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import ParticipantJob

@@ -12,7 +12,8 @@ from synthesis_cohort import Person
 from toy_models import GRID, SCALES, toy_model, write_people
 
 from tau_pipeline.errors import GridMismatchError
-from tau_pipeline.imaging.volume import image_like, load_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like
 from tau_pipeline.measures import images as metrics
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.evaluation.scores import (

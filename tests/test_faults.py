@@ -32,8 +32,9 @@ KILLED, BROKEN = "sub-05", "sub-02"
 #: The command line, with coarse participants.
 PROGRAM = """
 import sys
-from tau_workflows import cli, cohort
-cohort.MODULE = "coarse_participant"
+from tau_workflows import cli
+from tau_workflows.levels import participant
+participant.MODULE = "coarse_participant"
 sys.exit(cli.main(sys.argv[1:]))
 """
 #: Longer than a whole cohort takes, so that a hang fails.

@@ -13,8 +13,10 @@ import pytest
 
 from tau_pipeline.errors import GridMismatchError, ImageError, OutputError, SettingError
 from tau_pipeline.figures import participant as figures
+from tau_pipeline.figures import sheet, synthesis
 from tau_pipeline.figures.planes import PLANES, sample, spread_views, world_box
-from tau_pipeline.imaging.volume import Volume, image_like, image_on, load_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, image_like, image_on
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -84,8 +86,8 @@ def all_figures(t1w: Volume, mask: Volume) -> dict[str, object]:
         "suvr": figures.suvr_figure(suvr, t1w, mask=mask),
         "reference": figures.reference_region_figure(t1w, core, "CerebellarGM", suvr=suvr),
         "reference on T1w alone": figures.reference_region_figure(t1w, core, "CerebellarGM"),
-        "synthetic": figures.synthetic_figure(suvr, t1w, mask, measured=image_like(np.zeros(mask.shape, "f4"), mask)),
-        "synthetic alone": figures.synthetic_figure(suvr, t1w, mask),
+        "synthetic": synthesis.synthetic_figure(suvr, t1w, mask, measured=image_like(np.zeros(mask.shape, "f4"), mask)),
+        "synthetic alone": synthesis.synthetic_figure(suvr, t1w, mask),
         "blend T1w": blend_t1w,
         "blend PET": blend_pet,
     }
@@ -254,7 +256,7 @@ def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> No
     t1w, mask = head("RAS")
     faint = image_like(np.asanyarray(t1w.dataobj) * 0.001, t1w)
     for figure in (drawn["suvr"], figures.suvr_figure(faint, t1w, mask=mask)):
-        shown = [image for axes in figure.axes for image in axes.images if image.get_cmap().name == figures.UPTAKE_MAP]
+        shown = [image for axes in figure.axes for image in axes.images if image.get_cmap().name == sheet.UPTAKE_MAP]
         assert len(shown) == 21
         assert {image.get_clim() for image in shown} == {(0.0, 3.0)}
         assert "0 to 3" in figure.texts[0].get_text()
@@ -330,7 +332,7 @@ def test_images_on_two_grids_are_refused() -> None:
         lambda: figures.coregistration_figure(t1w, other, mask),
         lambda: figures.suvr_figure(other, t1w, mask=mask),
         lambda: figures.reference_region_figure(t1w, mask, "Pons", suvr=other),
-        lambda: figures.synthetic_figure(t1w, t1w, mask, measured=other),
+        lambda: synthesis.synthetic_figure(t1w, t1w, mask, measured=other),
     ):
         with pytest.raises(GridMismatchError):
             draw()
@@ -350,7 +352,7 @@ def test_a_hostile_region_name_is_drawn_as_it_is() -> None:
 def test_a_saved_figure_is_complete_and_the_same_each_time(tmp_path: Path) -> None:
     t1w, mask = head("RAS")
     names = (tmp_path / "a.png", tmp_path / "b.png")
-    first, second = (figures.save_figure(figures.brain_mask_figure(t1w, mask), name) for name in names)
+    first, second = (sheet.save_figure(figures.brain_mask_figure(t1w, mask), name) for name in names)
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
@@ -359,7 +361,7 @@ def test_a_saved_figure_is_complete_and_the_same_each_time(tmp_path: Path) -> No
 def test_a_figure_that_cannot_be_saved_says_where(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="taken"):
-        figures.save_figure(figures.brain_mask_figure(*head("RAS")), tmp_path / "taken" / "a.png")
+        sheet.save_figure(figures.brain_mask_figure(*head("RAS")), tmp_path / "taken" / "a.png")
 
 
 def test_importing_figures_is_light_and_drawing_leaves_pyplot_alone() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
-from tau_pipeline.pet.frames import WINDOWS, default_window, frame_weights, plan_frames, tracer_name
+from tau_pipeline.pet.frames import WINDOWS, default_window, frame_weights, plan_frames
 
 SHAPE = (8, 8, 8, 4)
 

@@ -12,8 +12,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
-from tau_pipeline.derivatives.names import AnatNames
-from tau_pipeline.derivatives.synthetic import SyntheticNames
+from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.training import Network, Training
 from tau_pipeline.synthesis.data.targets import Target

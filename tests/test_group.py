@@ -17,20 +17,15 @@ from participant_results import GROUPS, MAKERS, write_cohort, write_scan
 from scipy import stats
 
 from tau_pipeline.bids.validator import validate
+from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
-from tau_pipeline.cohort.tables import (
-    LONG_COLUMNS,
-    STATUS_COLUMNS,
-    find_scans,
-    one_way_test,
-    read_demographics,
-    wide_table,
-)
+from tau_pipeline.cohort.tables import LONG_COLUMNS, STATUS_COLUMNS, find_scans, wide_table
+from tau_pipeline.derivatives import columns
+from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import read_json, read_tsv, write_tsv
-from tau_pipeline.measures import regions as roi
+from tau_pipeline.measures.statistics import one_way_test
 from tau_workflows.cli import main
 from tau_workflows.levels import group
 
@@ -66,9 +61,9 @@ def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]
     _, out = cohort
     long = read_tsv(out / "group/suvr_rois.tsv")
     assert tuple(long.columns) == LONG_COLUMNS
-    assert LONG_COLUMNS[: len(roi.COLUMNS)] == roi.COLUMNS
+    assert LONG_COLUMNS[: len(columns.COLUMNS)] == columns.COLUMNS
     own = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/pet/*_rois.tsv"))], ignore_index=True)
-    unchanged = [name for name in roi.COLUMNS if name not in ("suvr_z", "manufacturer")]
+    unchanged = [name for name in columns.COLUMNS if name not in ("suvr_z", "manufacturer")]
     pd.testing.assert_frame_equal(long[unchanged], own[unchanged], check_dtype=False)
 
 

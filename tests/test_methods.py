@@ -12,7 +12,7 @@ from tau_pipeline.cohort.standardize import save_standardizations
 from tau_pipeline.cohort.tables import find_scans, fit_cohort
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.settings.configuration import Settings
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.reports.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
 
 

@@ -3,12 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tau_pipeline.anatomy import parcellation
+from tau_pipeline.anatomy import bias, brain_mask, parcellation
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError
-from tau_pipeline.imaging.volume import image_like, image_on, load_volume
+from tau_pipeline.imaging import resample
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like, image_on
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIMTAU = SHARED / "data" / "ds-simtau"
@@ -167,13 +169,13 @@ def overlap(a, b):
 def test_real_heads_are_parcellated_as_well_as_promised(participant, cortical, cerebellar, tmp_path):
     files = atlas_files()
     t1w = load_volume(SIMTAU / participant / "anat" / f"{participant}_T1w.nii.gz", 3)
-    mask = anat.stripped_mask(t1w) if anat.is_skull_stripped(t1w) else anat.extract_brain(t1w)
-    t1w = anat.correct_bias(t1w, mask)
+    mask = brain_mask.stripped_mask(t1w) if brain_mask.is_skull_stripped(t1w) else brain_mask.extract_brain(t1w)
+    t1w = bias.correct_bias(t1w, mask)
     onto_t1w = anat.register_to_template(t1w, mask, files.template_brain, tmp_path).t1w_from_template
     tissue = segment_tissue(t1w, mask, files.desikan_killiany, onto_t1w)
     found = np.asarray(parcellation.parcellate(t1w, mask, tissue, files.desikan_killiany, onto_t1w).dataobj)
     labels = load_volume(SIMTAU / "truth" / f"{participant}_labels.nii.gz", 3)
-    truth = np.round(anat.resample_onto_data(labels, t1w, order=0)).astype(int)
+    truth = np.round(resample.resample_onto_data(labels, t1w, order=0)).astype(int)
     regions = [hemisphere + k for hemisphere in (1000, 2000) for k in range(1, 36) if k != 4]
     assert np.mean([overlap(found == k, truth == k) for k in regions if (truth == k).any()]) >= cortical
     assert overlap(np.isin(found, (8, 47)), np.isin(truth, (8, 47))) >= cerebellar

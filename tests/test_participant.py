@@ -13,8 +13,9 @@ import pytest
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS
 from tau_pipeline.bids.validator import validate
-from tau_pipeline.imaging.volume import load_volume, same_grid
-from tau_pipeline.measures.regions import COLUMNS
+from tau_pipeline.derivatives.columns import COLUMNS
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import same_grid
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import DONE, SOME_FAILED, main
 

@@ -8,21 +8,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError, RegistrationError
-from tau_pipeline.imaging.rigid import displacement_mm, resample, rotation_matrix
-from tau_pipeline.imaging.volume import image_on, load_volume, save_volume
-from tau_pipeline.pet.quantification import (
-    brain_outside_pet,
-    coregister,
-    correct_motion,
-    labels_from_freesurfer,
-    pet_on_t1w,
-    plan_frames,
-    reference_value,
-    static_image,
-    suvr,
-)
-from tau_pipeline.pet.resolution import smooth
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.smooth import smooth
+from tau_pipeline.imaging.transforms import displacement_mm, rotation_matrix
+from tau_pipeline.imaging.volume import image_on, save_volume
+from tau_pipeline.pet.coregister import brain_outside_pet, coregister
+from tau_pipeline.pet.motion import correct_motion, static_image
+from tau_pipeline.pet.quantification import pet_on_t1w, plan_frames, reference_value, suvr
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/ds-simtau")

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from tau_pipeline import atlas
 from tau_pipeline.errors import GridMismatchError, ReferenceRegionError, UnknownNameError
-from tau_pipeline.imaging.volume import image_on, load_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_on, voxel_volume_mm3
 from tau_pipeline.pet import reference_region as reference
 
 DATASET = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"

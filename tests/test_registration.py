@@ -12,14 +12,9 @@ from scipy import ndimage
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, SettingError
 from tau_pipeline.imaging import rigid as registration
-from tau_pipeline.imaging.rigid import (
-    displacement_mm,
-    load_itk,
-    register_rigid,
-    resample,
-    rotation_matrix,
-    save_itk,
-)
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.rigid import register_rigid
+from tau_pipeline.imaging.transforms import displacement_mm, load_itk, rotation_matrix, save_itk
 from tau_pipeline.imaging.volume import RAS_LPS, image_like, image_on, to_ants
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,16 +8,10 @@ import pytest
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.imaging.volume import image_on, load_volume
-from tau_pipeline.pet.resolution import (
-    FWHM_PER_SIGMA,
-    SCANNERS,
-    estimate_fwhm,
-    image_resolution,
-    scanner_fwhm,
-    smooth,
-    smoothing_kernel_mm,
-)
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA, smooth
+from tau_pipeline.imaging.volume import image_on
+from tau_pipeline.pet.resolution import SCANNERS, estimate_fwhm, image_resolution, scanner_fwhm, smoothing_kernel_mm
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from participant_results import write_scan
 
+from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.names import PetNames, sidecar_path
 from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, read_tsv
-from tau_pipeline.measures import regions as roi
 
 REGION, REFERENCE = "ctx-lh-entorhinal", "CerebellarGM"
 
@@ -45,8 +45,8 @@ def change(path: Path, column: str, content: str) -> None:
 
 def test_a_table_is_read_as_it_was_written(table: Path) -> None:
     found = read_regions(table)
-    plain = read_tsv(table, [name for name in roi.COLUMNS if found[name].dtype == "string"])
-    assert tuple(found.columns) == roi.COLUMNS
+    plain = read_tsv(table, [name for name in columns.COLUMNS if found[name].dtype == "string"])
+    assert tuple(found.columns) == columns.COLUMNS
     pd.testing.assert_frame_equal(found, plain, check_dtype=False, check_exact=True)
     assert (found.dtypes[["index", "suvr_mean", "suvr_z"]] == "float64").all()
 

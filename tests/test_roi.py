@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tau_pipeline.atlas import composites, label_table
+from tau_pipeline.derivatives import columns
 from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.volume import image_on
@@ -254,7 +255,7 @@ def test_written_and_read_back_missing_is_na_and_numbers_are_whole(tmp_path):
 
 
 def test_every_column_is_described():
-    described = roi.column_descriptions()
+    described = columns.column_descriptions()
     assert list(described) == CONTRACT
     assert all(entry["Description"].endswith(".") for entry in described.values())
     table = table_of(*random_scan(15))

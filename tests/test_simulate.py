@@ -432,8 +432,8 @@ def test_the_program_prints_a_line_for_each_participant(tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_deepbet_finds_the_brain_of_a_simulated_head(tmp_path: Path) -> None:
-    from tau_pipeline.anatomy.template import extract_brain
-    from tau_pipeline.imaging.volume import load_volume
+    from tau_pipeline.anatomy.brain_mask import extract_brain
+    from tau_pipeline.imaging.load import load_volume
 
     out = simulate_dataset(tmp_path / "one", Simulation(1, seed=2))
     mask = extract_brain(load_volume(out / "sub-01" / "anat" / "sub-01_T1w.nii.gz"))

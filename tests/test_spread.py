@@ -17,7 +17,7 @@ import pytest
 from grid_engine import write_stand_ins
 from slurm import Slurm, missing
 
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.fork_server import can_fork
 from tau_workflows.execution.spread import SignOfLife, spread
 from tau_workflows.execution.work import NEVER_TOLD, Work, how_it_ended, outcome_path
@@ -115,7 +115,7 @@ import sys
 from pathlib import Path
 from slurm import Slurm, missing
 
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import Work
 files = [Path(name) for name in sys.argv[1:]]
@@ -163,8 +163,8 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.settings.configuration import Execution
-from tau_workflows import engine
+from tau_pipeline.settings.execution import Execution
+from tau_workflows.execution import nipype_engine as engine
 
 
 def wait(file):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tau_pipeline.atlas import manufacturer_aliases, tables_dir
+from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.cohort.standardize import (
     BACKGROUND,
     ScanMoments,
     Standardization,
-    canonical_manufacturer,
     fit_standardization,
     load_standardizations,
     participants_hash,

@@ -9,11 +9,15 @@ import pytest
 
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.bids.scans import find_participants
-from tau_pipeline.derivatives.names import write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.files import read_json
+from tau_pipeline.imaging import resample
 from tau_pipeline.imaging import rigid as registration
-from tau_pipeline.imaging.volume import load_volume, same_grid
-from tau_pipeline.settings.configuration import Configuration, Execution, Selection
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import same_grid
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_pipeline.synthesis.model.folder import load_model
@@ -28,8 +32,7 @@ pytestmark = pytest.mark.slow
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registrations at 5 mm: here it counts that every step is there, and that each finds what it needs."""
     monkeypatch.setattr(anat, "REGISTRATION_MM", 5.0)
-    monkeypatch.setattr(anat, "WORKING_MM", 4.0)
-    monkeypatch.setattr(anat.working_grid, "__defaults__", (4.0,))
+    monkeypatch.setattr(resample.working_grid, "__defaults__", (4.0,))
     for name, value in {"_FINE_MM": 4.0, "_COARSE_MM": 8.0, "_REFINED": 1}.items():
         monkeypatch.setattr(registration, name, value)
 

@@ -17,23 +17,22 @@ from tau_pipeline.errors import (
     SettingError,
     UnknownNameError,
 )
-from tau_pipeline.imaging.volume import load_volume, save_volume
-from tau_pipeline.synthesis.data import dataset as data
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import save_volume
+from tau_pipeline.synthesis.data import prepare as preparation
 from tau_pipeline.synthesis.data.augment import AugmentationSettings
-from tau_pipeline.synthesis.data.dataset import (
-    ByManufacturer,
-    MinMax,
-    PairDataset,
+from tau_pipeline.synthesis.data.dataset import PairDataset
+from tau_pipeline.synthesis.data.grid import Grid, from_grid
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.prepare import (
     cache_key,
     check_pairs,
     fit_normalisation,
-    load_normalisation,
     prepare,
     prepare_t1w,
     scale_t1w,
 )
-from tau_pipeline.synthesis.data.grid import Grid, from_grid
-from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, load_normalisation
 
 GRID = Grid((16, 20, 16), (2, 2, 2))
 
@@ -304,7 +303,7 @@ def same(a, b):
 
 def test_what_comes_from_the_cache_is_what_would_have_been_computed(tmp_path, pairs, monkeypatch):
     first = [prepare(pair, GRID, tmp_path) for pair in pairs]
-    monkeypatch.setattr(data, "load_volume", lambda *_: pytest.fail("an image was read again"))
+    monkeypatch.setattr(preparation, "load_volume", lambda *_: pytest.fail("an image was read again"))
     for pair, before in zip(pairs, first, strict=True):
         assert same(prepare(pair, GRID, tmp_path), before)
     assert len(list(tmp_path.iterdir())) == len(pairs)
@@ -320,7 +319,7 @@ def test_a_changed_file_another_grid_or_another_version_is_another_entry(tmp_pat
     with gzip.open(pair.suvr_file, "ab") as file:
         file.write(b"more")
     keys.append(cache_key(pair, GRID))
-    monkeypatch.setattr(data, "CACHE_VERSION", -1)
+    monkeypatch.setattr(preparation, "CACHE_VERSION", -1)
     keys.append(cache_key(pair, GRID))
     assert len(set(keys)) == len(keys)
 
@@ -332,7 +331,7 @@ def test_a_damaged_entry_of_the_cache_is_made_anew(tmp_path, pairs, damage):
     whole = entry.read_bytes()
     entry.write_bytes(damage(whole))
     assert same(prepare(pairs[0], GRID, tmp_path), before)
-    assert same(data._from_cache(entry, pairs[0]), before)
+    assert same(preparation._from_cache(entry, pairs[0]), before)
 
 
 def test_an_entry_that_could_not_be_written_leaves_nothing_behind(tmp_path, pairs, monkeypatch):

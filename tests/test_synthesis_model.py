@@ -20,21 +20,13 @@ from tau_pipeline.errors import (
     SettingError,
     UnknownNameError,
 )
-from tau_pipeline.synthesis.data.dataset import ByManufacturer, MinMax
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax
 from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model import folder as model_room
-from tau_pipeline.synthesis.model.folder import (
-    AVERAGE,
-    CARD,
-    RANDOM_FEATURES_LIMIT,
-    WEIGHTS,
-    ModelCard,
-    load_model,
-    read_card,
-    save_model,
-)
+from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
+from tau_pipeline.synthesis.model.folder import AVERAGE, WEIGHTS, load_model, save_model
 from tau_pipeline.synthesis.networks.systems import build_system
 
 GRID = Grid((32, 32, 64), (2, 2, 2))

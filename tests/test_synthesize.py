@@ -13,14 +13,15 @@ from synthesis_cohort import Person
 from toy_models import BY_MANUFACTURER, write_people
 
 from tau_pipeline.cohort.tables import find_scans
-from tau_pipeline.derivatives.names import BIDSIGNORE, sidecar_path, write_dataset_files
+from tau_pipeline.derivatives import columns
+from tau_pipeline.derivatives.dataset import BIDSIGNORE, write_dataset_files
+from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, all_statuses
 from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
 from tau_pipeline.files import read_json, read_tsv, write_json
-from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.lock import only_run
-from tau_pipeline.measures import regions as roi
 from tau_pipeline.settings.configuration import Configuration, configuration
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
@@ -30,8 +31,10 @@ from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_p
 from tau_pipeline.synthesis.evaluation import outputs
 from tau_pipeline.synthesis.evaluation.outputs import recipe_of
 from tau_pipeline.synthesis.model.calibration import Calibration
-from tau_pipeline.synthesis.model.folder import ModelCard, save_model
-from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
+from tau_pipeline.synthesis.model.card import ModelCard
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.folder import save_model
+from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
 from tau_pipeline.synthesis.networks.systems import build_system
 from tau_workflows.levels import synthesize as level
 from tau_workflows.levels.synthesize import run_synthesis
@@ -157,7 +160,7 @@ def test_the_map_is_the_models_prediction_on_the_grid_of_the_t1w(everybody, labe
 def test_the_region_table_has_the_columns_of_the_contract_and_those_of_the_uncertainty(everybody):
     root, _ = everybody
     table, measured = table_of(root, "02"), find_pairs(root / "out")[1]
-    assert list(table.columns) == [*roi.COLUMNS, "suvr_mean_sd", "suvr_mean_low", "suvr_mean_high"]
+    assert list(table.columns) == [*columns.COLUMNS, "suvr_mean_sd", "suvr_mean_low", "suvr_mean_high"]
     assert set(table["source"]) == {"synthetic"}
     assert set(table["manufacturer"]) == {"GE"}
     suvr, dseg = load_volume(synthetic(root, "02")), load_volume(measured.dseg_file)

@@ -28,6 +28,7 @@ from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses.schedule import may_stop, plane_at
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.training import loop as training
+from tau_pipeline.synthesis.training import run
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
@@ -135,7 +136,7 @@ def test_more_epochs_go_on_from_a_finished_training(tmp_path: Path) -> None:
 def test_ctrl_c_ends_after_a_step_with_a_checkpoint_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, handler = training._optimiser_step, signal.getsignal(signal.SIGINT)
 
-    def interrupted(run: training.Run, *rest: Any) -> Any:
+    def interrupted(run: run.Run, *rest: Any) -> Any:
         if (run.state.progress.epoch, run.state.progress.step) == (1, 1):
             os.kill(os.getpid(), signal.SIGINT)
         return original(run, *rest)

@@ -20,17 +20,21 @@ import torch
 from synthesis_cohort import Person, write_cohort
 from test_networks import needs_einops
 
-from tau_pipeline.derivatives.names import write_dataset_files
+from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.errors import BusyError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.lock import only_run
-from tau_pipeline.settings.configuration import Configuration, Execution, Group, Selection, Settings, configuration
+from tau_pipeline.settings.cohort import Group
+from tau_pipeline.settings.configuration import Configuration, configuration
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection, Settings
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.splits import k_folds, save_splits, split_participants
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import load_model
-from tau_pipeline.synthesis.model.predict import load_ensemble
 from tau_pipeline.synthesis.training import loop as training
+from tau_pipeline.synthesis.training import run
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_workflows.cli import main
@@ -408,10 +412,10 @@ SHAPES = {"unetr": (16, 32, 16), "swinunetr": (32, 64, 32)}
 def test_every_system_trains_with_every_loss_and_reloads_to_the_same_output(
     cohort: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, loss: str
 ) -> None:
-    finished: list[training.Run] = []
+    finished: list[run.Run] = []
     original = training.save_results
 
-    def kept(run: training.Run, scores: Any) -> None:
+    def kept(run: run.Run, scores: Any) -> None:
         finished.append(run)
         original(run, scores)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.figures.training import PLANE_TINTS, Sample, learning_curves_figure, samples_figure
 
 

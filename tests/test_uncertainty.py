@@ -11,8 +11,8 @@ from toy_models import SCALES, toy_ensemble, toy_model, write_people
 
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.errors import DamagedFileError
-from tau_pipeline.synthesis.data.dataset import prepare
 from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.calibration import (
     FILE,
     Calibration,

@@ -9,14 +9,13 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, OutputError
-from tau_pipeline.imaging import volume
+from tau_pipeline.imaging import load
+from tau_pipeline.imaging.load import load_volume, read_shape
 from tau_pipeline.imaging.volume import (
     finite,
     from_ants,
     image_like,
     image_on,
-    load_volume,
-    read_shape,
     require_same_grid,
     same_grid,
     save_volume,
@@ -247,7 +246,7 @@ def test_a_header_that_promises_more_than_gzip_can_hold_is_refused_unread(tmp_pa
     content[40:56] = np.array([3, 200, 200, 200, 1, 1, 1, 1], "<i2").tobytes()
     path.write_bytes(gzip.compress(bytes(content)))
     assert path.stat().st_size * 1100 < 200**3 * 4
-    monkeypatch.setattr(volume, "_decompress", unpacked)
+    monkeypatch.setattr(load, "_decompress", unpacked)
     for read in (read_shape, load_volume):
         with pytest.raises(DamagedFileError, match=r"cut off: it has \d+ packed bytes, but \d+ by its header"):
             read(path)

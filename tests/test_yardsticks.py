@@ -7,8 +7,8 @@ from toy_models import GRID, SCALES, toy_model, write_people
 
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_tsv
-from tau_pipeline.synthesis.data.dataset import prepare
 from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.baselines import (
     FILE,
     Yardsticks,

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from tau_pipeline.cohort.standardize import Group, Standardization
 from tau_pipeline.files import write_tsv
-from tau_pipeline.imaging.volume import image_like, load_volume, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.regions import regional_table
-from tau_pipeline.synthesis.data.dataset import ByManufacturer, Normalisation
 from tau_pipeline.synthesis.data.grid import Grid
-from tau_pipeline.synthesis.model.folder import LoadedModel, ModelCard
-from tau_pipeline.synthesis.model.predict import Ensemble
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, Normalisation
+from tau_pipeline.synthesis.model.card import ModelCard
+from tau_pipeline.synthesis.model.ensemble import Ensemble
+from tau_pipeline.synthesis.model.folder import LoadedModel
 
 GRID = Grid((32, 32, 32), (2, 2, 2))
 TRAIN = ("sub-01", "sub-02")

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.data.dataset import MinMax
+from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training.data import TrainingData
 from tau_pipeline.synthesis.training.optimization import seed_everything, training_loss
 from tau_pipeline.synthesis.training.processes import processes
+from tau_pipeline.synthesis.training.run import Run
 from tau_pipeline.synthesis.training.state import TrainingState
 
 SIDE = 16
@@ -130,7 +131,7 @@ def toy_run(folder: Path, options: dict[str, Any] | None = None, **made: Any) ->
         system = ToySystem(**system_options)
         state = TrainingState(system, settings, group.device)  # type: ignore[arg-type]
         loss = training_loss(settings, group.device)
-        run = training.Run(state, toy_data(**made), loss, settings, 1, folder, group)
+        run = Run(state, toy_data(**made), loss, settings, 1, folder, group)
         state.resume(folder / "checkpoints")
         training.fit(run)
     return state
@@ -140,7 +141,7 @@ def kill_at(epoch: int, step: int) -> None:
     """Let this process kill itself, as ``kill -9`` does, in the middle of that step."""
     original = training._optimiser_step
 
-    def deadly(run: training.Run, *rest: Any) -> Any:
+    def deadly(run: Run, *rest: Any) -> Any:
         found = original(run, *rest)
         if (run.state.progress.epoch, run.state.progress.step) == (epoch, step):
             os.kill(os.getpid(), signal.SIGKILL)

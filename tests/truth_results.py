@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tau_pipeline.anatomy.template import resample_onto
 from tau_pipeline.bids.scans import Scan, find_participants
-from tau_pipeline.derivatives.names import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.imaging.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample_onto
+from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
 from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.measures.regions import regional_table
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.anatomy.template import brain_box, resample_onto_data, warp_labels, working_grid
+from tau_pipeline.anatomy.template import warp_labels
+from tau_pipeline.imaging.resample import brain_box, resample_onto_data, working_grid
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 Labels = NDArray[np.int32]

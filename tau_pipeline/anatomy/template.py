@@ -12,38 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.errors import ImageError, RegistrationError
+from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
+from tau_pipeline.imaging.resample import resample_onto_data, working_grid
 from tau_pipeline.imaging.volume import (
     Volume,
-    finite,
     image_like,
-    image_on,
     require_same_grid,
     to_ants,
-    voxel_size_mm,
-    voxel_volume_mm3,
 )
 
 if TYPE_CHECKING:
     import ants
 
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
-#: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
-WORKING_MM = 1.0
 #: Edge of a voxel in the registration to the template, mm. At 2 mm it costs more than twice the time, and the
 #: cortical Dice rises by 0.002; with perfect grey matter, 1 mm is no better than 2 mm.
 REGISTRATION_MM = 2.5
-#: Room left around the brain on the working grid, mm.
-MARGIN_MM = 6.0
-#: Volumes that a whole human brain with its CSF can have, ml; a head with scalp and face has 2500 ml and more.
-BRAIN_ML = (500.0, 2300.0)
 
 
 @dataclass(frozen=True)
@@ -60,198 +48,6 @@ class TemplateRegistration:
 
     t1w_from_template: tuple[Path, ...]
     template_from_t1w: tuple[Path, ...]
-
-
-def _foreground(t1w: Volume) -> Mask:
-    """Largest connected object of an image with its holes filled, ``(I, J, K)``.
-
-    Above 2 % of the 99th percentile of what is positive, gaps of up to 6 mm closed.
-    """
-    from scipy import ndimage
-
-    data = finite(np.asanyarray(t1w.dataobj))
-    positive = data[data > 0]
-    if not positive.size:
-        return np.zeros(data.shape, dtype=bool)
-    labels, n = ndimage.label(data > 0.02 * np.percentile(positive, 99))
-    if n == 0:
-        return np.zeros(data.shape, dtype=bool)
-    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    reach = np.maximum(1, np.round(3.0 / voxel_size_mm(t1w))).astype(int)
-    padded = np.pad(largest, [(r, r) for r in reach])
-    for axis, r in enumerate(reach):
-        padded = _close_along(padded, axis, int(r))
-    inside = tuple(slice(r, -r) for r in reach)
-    return ndimage.binary_fill_holes(padded)[inside]
-
-
-def _close_along(mask: Mask, axis: int, reach: int) -> Mask:
-    from scipy import ndimage
-
-    size = 2 * reach + 1
-    wide = ndimage.maximum_filter1d(mask.view(np.uint8), size, axis=axis, mode="constant")
-    return ndimage.minimum_filter1d(wide, size, axis=axis, mode="constant", cval=1).astype(bool)
-
-
-def is_skull_stripped(t1w: Volume) -> bool:
-    """Whether skull and scalp have been taken away from a T1w.
-
-    True when the object in the image is as large as a brain can be, a head is not, and stands free in a background
-    of one value: it may touch no more than a twentieth of the faces of the field of view.
-    """
-    data = finite(np.asanyarray(t1w.dataobj))
-    values, counts = np.unique(data[::2, ::2, ::2], return_counts=True)
-    if counts.max() < 0.2 * counts.sum() or values[counts.argmax()] > 0.02 * np.percentile(data, 99.9):
-        return False
-    coarse = t1w.slicer[tuple(slice(None, None, max(1, int(2.0 / size))) for size in voxel_size_mm(t1w))]
-    head = _foreground(coarse)
-    volume_ml = head.sum() * voxel_volume_mm3(coarse) / 1000
-    faces = [np.take(head, end, axis=axis) for axis in range(3) for end in (0, -1)]
-    touching = sum(int(face.sum()) for face in faces) / sum(face.size for face in faces)
-    return bool(BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1] and touching < 0.05)
-
-
-def extract_brain(t1w: Volume) -> Volume:
-    """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
-
-    The network sees the canonical orientation, and runs on the processor: its 6 s do not need an accelerator, and the
-    result is the same everywhere. Its weights come with the package.
-
-    Raises
-    ------
-    ImageError
-        The network finds no brain.
-    """
-    from deepbet.bet import BrainExtraction
-
-    canonical = nib.as_closest_canonical(t1w)
-    network = BrainExtraction(no_gpu=True)
-    try:
-        probability = network.run_model(finite(np.asanyarray(canonical.dataobj)))
-        found = network.postprocess(probability > 0.5)
-    except (AssertionError, ValueError, RuntimeError) as exc:
-        raise ImageError(
-            f"no brain was found in the T1w ({exc}); check that it is one, or give a stripped one"
-        ) from exc
-    mask = _to_orientation_of(t1w, np.asarray(found) > 0)
-    require_brain(image_like(mask, t1w))
-    return image_like(mask, t1w)
-
-
-def stripped_mask(t1w: Volume) -> Volume:
-    """Brain mask of a T1w that has been stripped before, uint8: its object, closed and filled.
-
-    Raises
-    ------
-    ImageError
-        The object is too small or too large to be a brain.
-    """
-    mask = image_like(_foreground(t1w), t1w)
-    require_brain(mask)
-    return mask
-
-
-def require_brain(mask: Volume) -> None:
-    """Refuse a mask that cannot be a human brain.
-
-    Raises
-    ------
-    ImageError
-        The mask's volume is below 500 ml or above 2300 ml.
-    """
-    volume_ml = np.count_nonzero(np.asanyarray(mask.dataobj)) * voxel_volume_mm3(mask) / 1000
-    if not BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1]:
-        raise ImageError(
-            f"the brain mask has {volume_ml:.0f} ml, a human brain {BRAIN_ML[0]:.0f} to {BRAIN_ML[1]:.0f} ml; "
-            "check the T1w, its voxel size, and whether --skull-strip-t1w says the right thing"
-        )
-
-
-def _to_orientation_of(t1w: Volume, canonical: NDArray) -> NDArray:
-    """Undo `nibabel.as_closest_canonical` for an array ``(I, J, K)``."""
-    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(t1w.affine))
-    return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back))
-
-
-def correct_bias(t1w: Volume, mask: Volume) -> Volume:
-    """T1w without its bias field, float32, full head, by N4 (Tustison et al., IEEE TMI 2010).
-
-    The field is estimated inside the mask on a grid four times as coarse, and divided out of the full grid.
-
-    Raises
-    ------
-    GridMismatchError
-        Mask and T1w have different grids.
-    """
-    import ants
-
-    require_same_grid(t1w=t1w, mask=mask)
-    coarse = working_grid(mask, 4.0)
-    small, inside = to_ants(resample_onto(t1w, coarse)), to_ants(resample_onto(mask, coarse, order=0))
-    field = ants.n4_bias_field_correction(
-        small,
-        inside,
-        shrink_factor=1,
-        convergence={"iters": [20, 20, 20], "tol": 1e-7},
-        return_bias_field=True,
-    )
-    log_field = image_like(np.log(np.clip(field.numpy(), 0.1, 10.0)), coarse)
-    full = np.exp(resample_onto_data(log_field, t1w, mode="nearest"))
-    return image_like(finite(np.asanyarray(t1w.dataobj)) / full, t1w)
-
-
-def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
-    """The smallest box of voxels that holds a mask; what is done inside it costs less memory than on the whole head.
-
-    Raises
-    ------
-    ImageError
-        The mask is empty.
-    """
-    inside = np.asanyarray(mask.dataobj) > 0
-    if not inside.any():
-        raise ImageError("the brain mask is empty; check the T1w")
-    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    i, j, k = (slice(int(low), int(high) + 1) for low, high in ends)
-    return i, j, k
-
-
-def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
-    """An empty grid of cubes around a mask: canonical axes of the mask's image, `MARGIN_MM` of room.
-
-    Raises
-    ------
-    ImageError
-        The mask is empty.
-    """
-    canonical = nib.as_closest_canonical(mask)
-    box = brain_box(canonical)
-    size = voxel_size_mm(canonical)
-    low = np.array([s.start for s in box]) - np.ceil(MARGIN_MM / size)
-    high = np.array([s.stop - 1 for s in box]) + np.ceil(MARGIN_MM / size)
-    affine = canonical.affine.copy()
-    affine[:3, :3] *= voxel_mm / size
-    affine[:3, 3] += canonical.affine[:3, :3] @ low
-    shape = tuple(int(n) for n in np.ceil((high - low) * size / voxel_mm) + 1)
-    return image_on(np.zeros(shape, dtype=np.uint8), affine)
-
-
-def resample_onto_data(img: Volume, like: Volume, order: int = 1, mode: str = "constant") -> Floats:
-    """Values of a 3-D image at the voxels of another grid in the same world, float32 ``(I, J, K)``."""
-    from scipy import ndimage
-
-    # Rounded, or rounding errors would put the first and last planes outside the image.
-    to_voxel = np.round(np.linalg.inv(img.affine) @ like.affine, 9)
-    data = finite(np.asanyarray(img.dataobj))
-    result: Floats = ndimage.affine_transform(
-        data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=like.shape[:3], order=order, mode=mode
-    )
-    return result
-
-
-def resample_onto(img: Volume, like: Volume, order: int = 1) -> Volume:
-    """A 3-D image on another grid in the same world: order 0 nearest neighbour, 1 linear; 0 outside."""
-    return image_like(resample_onto_data(img, like, order), like)
 
 
 def register_to_template(

@@ -27,8 +27,9 @@ from tau_pipeline.errors import (
     TauPipelineError,
 )
 from tau_pipeline.files import read_json
-from tau_pipeline.imaging.volume import read_shape
-from tau_pipeline.settings.configuration import Selection, unknown_name
+from tau_pipeline.imaging.load import read_shape
+from tau_pipeline.settings.configuration import unknown_name
+from tau_pipeline.settings.participant import Selection
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout

@@ -66,8 +66,8 @@ class ValidationReport:
 def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport:
     """Run the official validator on a raw or derivative dataset; the dataset's own description says which it is.
 
-    Keys that BIDS requires of a PET's sidecar count as warnings where they are missing: `tau_pipeline.bids.scans` asks for
-    those that the job needs, scan by scan, and the others change nothing.
+    Keys that BIDS requires of a PET's sidecar count as warnings where they are missing: `tau_pipeline.bids.scans`
+    asks for those that the job needs, scan by scan, and the others change nothing.
 
     Raises
     ------

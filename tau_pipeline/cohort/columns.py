@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.tables import OUTLIERS
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, column_descriptions
 from tau_pipeline.measures.quality import PERCENTILES
-from tau_pipeline.measures.regions import column_descriptions
 
 if TYPE_CHECKING:
     import pandas as pd

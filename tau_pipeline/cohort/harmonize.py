@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tau_pipeline.cohort.standardize import canonical_manufacturer
+from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.errors import SettingError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -12,10 +12,12 @@ import numpy as np
 
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
 from tau_pipeline.cohort.tables import FoundScan, fit_of
-from tau_pipeline.derivatives.names import bids_uri, sidecar_path
+from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.errors import DamagedFileError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.imaging.volume import image_like, load_volume, require_same_grid, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like, require_same_grid, save_volume
 
 #: Keys of the SUVR map's sidecar that hold for the standardised map too.
 KEPT = (

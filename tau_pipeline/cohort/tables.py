@@ -16,25 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.cohort.standardize import ScanMoments, Standardization, common_name, fit_standardization
+from tau_pipeline.bids.manufacturers import common_name
+from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.cohort.demographics import Demographics
+from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
+from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS
 from tau_pipeline.derivatives.read import column_name, read_regions, read_suvr_sidecar
 from tau_pipeline.derivatives.status import ScanStatus
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError, shown
-from tau_pipeline.files import read_tsv
 from tau_pipeline.measures.quality import PERCENTILES
-from tau_pipeline.measures.regions import COLUMNS
-from tau_pipeline.pet.frames import tracer_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What joins a row to a person; spellings that datasets use for each, most telling first.
-DEMOGRAPHICS = {
-    "age": ("age", "age_at_scan", "age_years", "ageatscan"),
-    "sex": ("sex", "gender", "ptgender"),
-    "diagnosis": ("diagnosis", "dx", "diag", "clinical_diagnosis", "dx_bl", "dx_group", "group"),
-}
 SOURCES = {"suvr": "measured", "synthSUVR": "synthetic"}
 #: Figures of a scan in which it is compared with the cohort, and the columns that say how far off it is.
 OUTLIERS = {
@@ -160,87 +154,6 @@ def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -
 # --- who the participants are -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Demographics:
-    """Age, sex and diagnosis (the names in `DEMOGRAPHICS`) as far as the dataset's tables tell.
-
-    ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
-    not there.
-    """
-
-    of_participant: Mapping[str, Mapping[str, Any]]
-    of_session: Mapping[tuple[str, str], Mapping[str, Any]]
-
-    def of(self, participant_id: str, session_id: str | None) -> dict[str, Any]:
-        """What is known for one scan: the session's own values before the participant's; the rest is missing."""
-        general = self.of_participant.get(participant_id, {})
-        own = self.of_session.get((participant_id, session_id or ""), {})
-        return {**dict.fromkeys(DEMOGRAPHICS), **general, **own}
-
-
-def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
-    """Age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
-
-    Parameters
-    ----------
-    bids_dir
-        The raw dataset.
-    diagnosis_column
-        Its name in these tables; None takes the first of `DEMOGRAPHICS` that is there.
-
-    Raises
-    ------
-    SettingError
-        ``diagnosis_column`` is in none of the tables.
-    DamagedFileError
-        A table cannot be read or has no ``participant_id`` or ``session_id``.
-    """
-    root = Path(bids_dir)
-    wanted = {**DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else DEMOGRAPHICS
-    of_participant: dict[str, dict[str, Any]] = {}
-    of_session: dict[tuple[str, str], dict[str, Any]] = {}
-    columns: set[str] = set()
-    if (root / "participants.tsv").is_file():
-        table = _with_key(root / "participants.tsv", "participant_id", "sub-")
-        columns |= set(table.columns)
-        of_participant = dict(zip(table["participant_id"], _picked(table, wanted), strict=True))
-    for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
-        table = _with_key(path, "session_id", "ses-")
-        columns |= set(table.columns)
-        keys = [(path.parent.name, session) for session in table["session_id"]]
-        of_session |= dict(zip(keys, _picked(table, wanted), strict=True))
-    if diagnosis_column and diagnosis_column.lower() not in {name.lower() for name in columns}:
-        raise SettingError(
-            f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
-            f"there are: {', '.join(sorted(columns)) or 'none'}"
-        )
-    return Demographics(of_participant, of_session)
-
-
-def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
-    table = read_tsv(path, [key]).dropna(axis=0, how="all")
-    if key not in table.columns:
-        raise DamagedFileError(f"{path} has no column {key}; mend the table")
-    table[key] = [prefix + str(value).removeprefix(prefix) for value in table[key]]
-    return table
-
-
-def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
-    """For each row its values of `DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
-    import pandas as pd
-
-    by_name = {str(name).lower(): name for name in table.columns}
-    picked: dict[str, Any] = {}
-    for name, spellings in wanted.items():
-        own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
-        if own is not None:
-            # As text first: pandas does not take whole numbers that are longer than a float for numbers.
-            ages = pd.to_numeric(table[own].astype("string"), errors="coerce") if name == "age" else None
-            picked[name] = table[own] if ages is None else ages.where(abs(ages) < math.inf)
-    rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
-    return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
-
-
 # --- standardisation ----------------------------------------------------------------------------------------------
 
 
@@ -297,8 +210,8 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
     """All region tables stacked, a row a region: `LONG_COLUMNS`.
 
-    Where synthetic scans are among them, `tau_pipeline.derivatives.synthetic.UNCERTAINTY_COLUMNS` follow, empty for measured
-    ones.
+    Where synthetic scans are among them, `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS` follow, empty for
+    measured ones.
 
     ``suvr_z`` is filled where there is a fit, and a manufacturer has one name whatever the spelling in the sidecars.
     """
@@ -460,37 +373,6 @@ def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- tests --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OneWay:
-    """A one-way analysis of variance: F, p, and the size of each group. F and p are NaN without two groups."""
-
-    f: float
-    p: float
-    n: dict[str, int]
-
-
-def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
-    """Whether a figure differs between groups: one-way ANOVA (`scipy.stats.f_oneway`).
-
-    Parameters
-    ----------
-    table
-        A row a scan.
-    column, by
-        The figure, and the column that names the groups. Rows without either do not count, groups of one neither.
-        Where the figure does not vary within any group there is nothing to compare with: NaN.
-    """
-    from scipy import stats
-
-    rows = table[[column, by]].dropna()
-    groups = {str(name): own[column].to_numpy(float) for name, own in rows.groupby(by) if len(own) > 1}
-    n = {name: len(values) for name, values in groups.items()}
-    if len(groups) < 2 or all(np.ptp(values) == 0 for values in groups.values()):
-        return OneWay(float("nan"), float("nan"), n)
-    found = stats.f_oneway(*groups.values())
-    return OneWay(float(found.statistic), float(found.pvalue), n)
 
 
 def require_scans(scans: Sequence[FoundScan], output_dir: Path) -> None:

@@ -7,14 +7,10 @@ is listed in ``.bidsignore``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import tau_pipeline
-from tau_pipeline.errors import OutputError, TauPipelineError
-from tau_pipeline.files import read_json, write_changed, write_json, write_text
+from typing import Literal
 
 SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
@@ -36,12 +32,6 @@ KEPT_ENTITIES = {
     "pet": ("sub", "ses", "task", "trc", "rec", "run"),
     "figures": ("sub", "ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk"),
 }
-
-#: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
-BIDSIGNORE = (
-    *("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
-    *("comparisons", "figures", "group", "logs", "models"),
-)
 
 
 def derivative_path(
@@ -184,202 +174,42 @@ def error_path(output_dir: Path, key: str) -> Path:
     return Path(output_dir) / "logs" / "errors" / f"{key}.json"
 
 
-def bids_uri(file: Path, root: Path, dataset: str = "raw") -> str:
-    """The BIDS URI of a file: ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; ``dataset=""`` means these derivatives.
-
-    Examples
-    --------
-    >>> bids_uri(Path("/data/sub-01/anat/sub-01_T1w.nii"), Path("/data"))
-    'bids:raw:sub-01/anat/sub-01_T1w.nii'
-    """
-    return f"bids:{dataset}:{Path(file).absolute().relative_to(Path(root).absolute()).as_posix()}"
-
-
-def image_sidecar(
-    sources: Iterable[str],
-    settings_hash: str,
-    *,
-    skull_stripped: bool,
-    assumptions: Iterable[str] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    """What stands in the sidecar of every image: where it comes from, what made it, what was assumed.
-
-    Parameters
-    ----------
-    sources
-        BIDS URIs (`bids_uri`) of the direct inputs.
-    settings_hash
-        `tau_pipeline.settings.configuration.Settings.hash`.
-    skull_stripped
-        Whether the image shows the brain alone.
-    assumptions
-        Sentences on what the input did not state.
-    **more
-        Further keys, in BIDS spelling.
-    """
-    return {
-        **more,
-        "SkullStripped": skull_stripped,
-        "Sources": list(sources),
-        "SoftwareName": SOFTWARE,
-        "SoftwareVersion": tau_pipeline.__version__,
-        "SettingsHash": settings_hash,
-        "Assumptions": list(dict.fromkeys(assumptions)),
-    }
-
-
 @dataclass(frozen=True)
-class SuvrSidecar:
-    """Every field of an SUVR map's sidecar. None becomes ``n/a``.
+class SyntheticNames:
+    """The names of everything that is written for one synthetic scan.
 
-    Attributes
-    ----------
-    sources, reference_image
-        BIDS URIs of the direct inputs, and of the T1w whose grid the map has.
-    reference_region_indices, reference_region_volume_mm3, reference_value
-        Label numbers, volume, and mean activity (in the PET's units) of the reference region.
-    frame_start_s, frame_duration_s
-        Time after injection that the map stands for. The map is one frame, so BIDS wants one value of each; where the
-        input states no time, the window that was assumed.
-    frame_indices
-        Which frames of the input went into the map, counted from 0.
-    smoothing_fwhm_mm, effective_fwhm_mm
-        The filter that was applied, and the resolution of the result.
-    registration_metric
-        Normalised mutual information after coregistration.
-    labels
-        Whose parcellation was used.
-    assumptions
-        Sentences on what the input did not state.
+    ``entities`` are those of the PET that the scan stands for: sub, ses, trc.
     """
 
-    sources: tuple[str, ...]
-    reference_image: str
-    settings_hash: str
-    reference_region: str
-    reference_region_indices: tuple[int, ...]
-    reference_region_volume_mm3: float
-    reference_value: float
-    frame_start_s: float
-    frame_duration_s: float
-    frame_indices: tuple[int, ...]
-    tracer: str | None
-    radionuclide: str | None
-    manufacturer: str | None
-    model: str | None
-    smoothing_fwhm_mm: float | tuple[float, ...] | None
-    effective_fwhm_mm: float | None
-    registration_metric: float | None
-    labels: str
-    assumptions: tuple[str, ...] = ()
-    skull_stripped: bool = False
+    output_dir: Path
+    entities: Mapping[str, str]
 
-    def content(self) -> dict[str, Any]:
-        """The JSON object, with every field of the contract."""
+    @property
+    def key(self) -> str:
+        """One of a kind among the synthetic scans: ``sub-01_trc-AV1451_desc-synthSUVR``."""
+        return self.rois.name.removesuffix("_rois.tsv")
 
-        def known(value: Any) -> Any:
-            return "n/a" if value is None else value
+    @property
+    def suvr(self) -> Path:
+        """Synthetic SUVR on the T1w grid."""
+        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVR")
 
-        return image_sidecar(
-            self.sources,
-            self.settings_hash,
-            skull_stripped=self.skull_stripped,
-            assumptions=self.assumptions,
-            Description=f"SUVR by {self.reference_region} on the grid of the T1w",
-            Units="unitless",
-            SpatialReference=self.reference_image,
-            ReferenceRegion=self.reference_region,
-            ReferenceRegionIndices=list(self.reference_region_indices),
-            ReferenceRegionVolume=self.reference_region_volume_mm3,
-            ReferenceValue=self.reference_value,
-            InjectionStart=0,
-            FrameTimesStart=[self.frame_start_s],
-            FrameDuration=[self.frame_duration_s],
-            FrameIndices=list(self.frame_indices),
-            TracerName=known(self.tracer),
-            TracerRadionuclide=known(self.radionuclide),
-            Manufacturer=known(self.manufacturer),
-            ManufacturersModelName=known(self.model),
-            SmoothingFWHM=known(self.smoothing_fwhm_mm),
-            EffectiveFWHM=known(self.effective_fwhm_mm),
-            RegistrationMetric=known(self.registration_metric),
-            Labels=self.labels,
-        )
+    @property
+    def uncertainty(self) -> Path:
+        """Standard deviation of the synthetic SUVR, on the T1w grid."""
+        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVRsd")
 
+    @property
+    def rois(self) -> Path:
+        """The table of regions."""
+        return derivative_path(self.output_dir, self.entities, "pet", "rois", ".tsv", desc="synthSUVR")
 
-README = """\
-Regional SUVR of tau PET, made by {software} {version}
+    @property
+    def agreement(self) -> Path:
+        """Agreement with the measured PET, where there is one."""
+        return derivative_path(self.output_dir, self.entities, "pet", "agreement", ".tsv", desc="synthSUVR")
 
-sub-*/.../anat   T1w with its bias corrected, brain mask, Desikan-Killiany parcellation, reference regions, transforms
-sub-*/.../pet    SUVR map on the grid of the T1w, table of regions, transform from PET to T1w
-sub-*.html       one page of figures and figures of merit for each participant
-group            tables of all participants
-models           trained models, one folder each
-logs             records of failed scans, citations
-
-Every image has a JSON sidecar with its sources, the version, the hash of the settings, and in "Assumptions" every value
-that the input did not state. Transforms are ITK files, for use with ANTs.
-"""
-
-
-def write_dataset_files(output_dir: Path, bids_dir: Path, derivatives: Mapping[str, Path] | None = None) -> None:
-    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` of the output.
-
-    Parameters
-    ----------
-    output_dir, bids_dir
-        Roots of output and input. ``bids:raw:`` in the sidecars means the input.
-    derivatives
-        Further inputs by name; ``bids:NAME:`` means them.
-
-    Raises
-    ------
-    OutputError
-        The output folder holds another dataset, or cannot be written to.
-    """
-    output_dir = Path(output_dir)
-    check_output_dir(output_dir, Path(bids_dir))
-    links = {"raw": Path(bids_dir), **(derivatives or {})}
-    description = {
-        "Name": "Regional SUVR of tau PET",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": SOFTWARE, "Version": tau_pipeline.__version__}],
-        "SourceDatasets": [{"URL": path.absolute().as_uri()} for path in links.values()],
-        "DatasetLinks": {name: path.absolute().as_uri() for name, path in links.items()},
-        "HowToAcknowledge": "See logs/CITATION.md.",
-    }
-    write_json(description, output_dir / "dataset_description.json")
-    write_text(README.format(software=SOFTWARE, version=tau_pipeline.__version__), output_dir / "README")
-    write_bidsignore(output_dir)
-
-
-def write_bidsignore(output_dir: Path) -> None:
-    """Name to the BIDS validator what BIDS has no names for; every level writes it, for its own files."""
-    write_changed("\n".join(BIDSIGNORE) + "\n", Path(output_dir) / ".bidsignore")
-
-
-def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
-    """Refuse an output folder that is the input, or that holds a dataset of something else.
-
-    Raises
-    ------
-    OutputError
-        With the reason; nothing has been written.
-    """
-    if output_dir.resolve() == bids_dir.resolve():
-        raise OutputError(f"the output folder {output_dir} is the input dataset; give another folder")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise OutputError(f"the output folder {output_dir} is a file; give another folder")
-    if not (output_dir / "dataset_description.json").exists():
-        return
-    try:
-        found = read_json(output_dir / "dataset_description.json")
-    except TauPipelineError as exc:
-        raise OutputError(f"the output folder is in use: {exc}") from exc
-    makers = found.get("GeneratedBy")
-    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
-    if SOFTWARE not in names:
-        made_by = f"made by {', '.join(map(str, names))}" if names else "not made by this program"
-        raise OutputError(f"the output folder {output_dir} holds a dataset {made_by}; give another folder")
+    @property
+    def figure(self) -> Path:
+        """T1w, measured, synthetic and error."""
+        return derivative_path(self.output_dir, self.entities, "figures", "pet", ".png", desc="synthSUVR")

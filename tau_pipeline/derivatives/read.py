@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY, UNCERTAINTY_COLUMNS
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import read_json, read_tsv
-from tau_pipeline.measures.regions import COLUMNS, IDENTITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +44,9 @@ def column_name(region: str, hemisphere: str, kind: str) -> str:
 
 
 def read_regions(path: Path) -> pd.DataFrame:
-    """A ``*_rois.tsv`` with the columns `tau_pipeline.measures.regions.COLUMNS`, numbers as float64 and the rest as text.
+    """Return a ``*_rois.tsv`` with the columns of `tau_pipeline.derivatives.columns.COLUMNS`; numbers are float64.
 
-    That of a synthetic scan may also have `tau_pipeline.derivatives.synthetic.UNCERTAINTY_COLUMNS`.
+    That of a synthetic scan may also have `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS`.
 
     Raises
     ------

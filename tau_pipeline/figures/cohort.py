@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
-from tau_pipeline.cohort.tables import OneWay, one_way_test
 from tau_pipeline.derivatives.read import column_name
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.measures.quality import PERCENTILES
+from tau_pipeline.measures.statistics import OneWay, one_way_test
 
 if TYPE_CHECKING:
     import pandas as pd

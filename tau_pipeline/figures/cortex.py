@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS, atlas_files, label_array
 from tau_pipeline.errors import SettingError, UnknownNameError
-from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.imaging.load import load_volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

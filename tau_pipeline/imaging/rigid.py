@@ -10,7 +10,6 @@ rotations and shifts, so that the optimiser begins inside its range of capture; 
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, RegistrationError, SettingError
-from tau_pipeline.files import complete_file
+from tau_pipeline.errors import ImageError, RegistrationError
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.transforms import Points, displacement_mm, load_itk, rotation_matrix, save_itk
 from tau_pipeline.imaging.volume import (
-    RAS_LPS,
     Affine,
     Volume,
     finite,
@@ -38,8 +37,6 @@ from tau_pipeline.imaging.volume import (
     voxel_size_mm,
 )
 
-Interpolation = Literal["nearest", "linear", "cubic"]
-Points = NDArray[np.float64]
 Array = NDArray[np.float32]
 
 #: Joint histograms have this many bins a side; 32 is the habit since Mattes et al. 2003, IEEE TMI 22:120.
@@ -279,25 +276,6 @@ def _poses(moving: Volume, coarse: _Sampled) -> list[Affine]:
     return poses
 
 
-def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.float64]:
-    """``(3, 3)`` rotation about the x axis, then y, then z (RAS+), in degrees.
-
-    >>> rotation_matrix(0, 0, 90).round(12) @ [1, 0, 0]
-    array([0., 1., 0.])
-    """
-    (sx, sy, sz), (cx, cy, cz) = np.sin(np.radians([x_deg, y_deg, z_deg])), np.cos(np.radians([x_deg, y_deg, z_deg]))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
-
-
-def displacement_mm(a: Affine, b: Affine, points: Points) -> NDArray[np.float64]:
-    """Distance in mm between where two 4x4 moves put each of the points ``(N, 3)``."""
-    difference = (a - b)[:3]
-    return np.linalg.norm(points @ difference[:, :3].T + difference[:, 3], axis=1)
-
-
 def _apart(poses: list[Affine], points: Points, count: int, least_mm: float = 8.0) -> list[Affine]:
     """The first ``count`` poses of a ranked list of which no two are alike."""
     some = points[:: max(1, len(points) // 200)]
@@ -376,86 +354,3 @@ def _why_implausible(fine: _Sampled, matrix: Affine, metric: float) -> str:
     if metric < _LEAST_NMI:
         return f"the images share almost no information (normalised mutual information {metric:.3f})"
     return ""
-
-
-def resample(img: Volume, like: Volume, moving_to_fixed: Affine, interpolation: Interpolation = "linear") -> Volume:
-    """Bring a 3-D image onto the grid of ``like`` in one interpolation.
-
-    Parameters
-    ----------
-    img
-        3-D image. For ``linear`` and ``cubic``, NaN and infinities count as 0 and the result is float32.
-    like
-        Gives the grid.
-    moving_to_fixed
-        ``(4, 4)``: world of ``img`` to world of ``like``, RAS+ mm.
-    interpolation
-        ``nearest`` keeps the values and the type (labels); ``cubic`` is the cubic B-spline (Unser 1999, IEEE Signal
-        Process. Mag. 16:22). Outside of ``img`` the result is 0.
-
-    Raises
-    ------
-    ImageError
-        The image is not 3-D.
-    SettingError
-        The interpolation has another name.
-    """
-    orders = {"nearest": 0, "linear": 1, "cubic": 3}
-    if interpolation not in orders:
-        raise SettingError(f"there is no interpolation {interpolation!r}; use one of {', '.join(orders)}")
-    if len(img.shape) != 3:
-        raise ImageError(f"an image of shape {img.shape} cannot be resampled here; a 3-D image is needed")
-    data = np.asanyarray(img.dataobj)
-    if interpolation != "nearest":
-        data = finite(data)
-    to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
-    out = ndimage.affine_transform(
-        data, to_voxel[:3, :3], to_voxel[:3, 3], like.shape[:3], order=orders[interpolation], output=data.dtype
-    )
-    return image_like(out, like)
-
-
-def save_itk(moving_to_fixed: Affine, path: str | os.PathLike[str]) -> Path:
-    """Write a move as an ITK file (``.mat``, ``.txt`` or ``.tfm``), the way that resampling needs it.
-
-    The file maps fixed points to moving points in LPS+ mm, so that ``antsApplyTransforms -t FILE`` with it brings the
-    moving image onto the fixed one.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
-    """
-    import ants
-
-    lps = RAS_LPS @ np.linalg.inv(moving_to_fixed) @ RAS_LPS
-    transform = ants.create_ants_transform("AffineTransform", precision="double", dimension=3)
-    transform.set_parameters([*lps[:3, :3].ravel(), *lps[:3, 3]])
-    with complete_file(path) as partial:
-        ants.write_transform(transform, str(partial))
-    return Path(path)
-
-
-def load_itk(path: str | os.PathLike[str]) -> Affine:
-    """Read a linear ITK file; returns moving world to fixed world ``(4, 4)``, RAS+ mm, the inverse of what it holds.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DamagedFileError
-        It is no linear transform.
-    """
-    import ants
-
-    if not Path(path).is_file():
-        raise MissingInputError(f"there is no transform {path}")
-    try:
-        transform = ants.read_transform(str(path), precision="double")
-        origin = np.array(transform.apply_to_point([0.0, 0.0, 0.0]))
-        columns = [np.array(transform.apply_to_point(axis)) - origin for axis in np.eye(3).tolist()]
-        lps = np.eye(4)
-        lps[:3, :3], lps[:3, 3] = np.stack(columns, axis=1), origin
-        return RAS_LPS @ np.linalg.inv(lps) @ RAS_LPS
-    except (RuntimeError, ValueError, TypeError, np.linalg.LinAlgError) as exc:
-        raise DamagedFileError(f"{path} is not a linear ITK transform ({exc})") from exc

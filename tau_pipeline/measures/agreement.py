@@ -235,8 +235,8 @@ def paired_regions(synthetic: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFr
     Parameters
     ----------
     synthetic, measured
-        Tables as `tau_pipeline.measures.regions.regional_table` makes them, of any number of scans. Where both have a column
-        ``scan``, they are joined on it too.
+        Tables as `tau_pipeline.measures.regions.regional_table` makes them, of any number of scans. Where both have a
+        column ``scan``, they are joined on it too.
 
     Returns
     -------

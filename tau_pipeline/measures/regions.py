@@ -9,34 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import composites, label_array, label_table
+from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Columns of a ``*_rois.tsv``, in order.
-COLUMNS = (
-    "participant_id",
-    "session_id",
-    "tracer",
-    "manufacturer",
-    "source",
-    "region",
-    "index",
-    "hemisphere",
-    "kind",
-    "n_voxels",
-    "volume_mm3",
-    "suvr_mean",
-    "suvr_sd",
-    "suvr_median",
-    "suvr_z",
-    "reference_region",
-)
-
-#: What the caller says of the scan; the same in every row.
-IDENTITY = ("participant_id", "session_id", "tracer", "manufacturer", "source")
 
 _FLOATS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 
@@ -162,43 +141,4 @@ def _statistics(values: NDArray, voxel_mm3: float) -> dict[str, float | int]:
         "suvr_mean": float(values.mean(dtype=np.float64)) if n else nothing,
         "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if n > 1 else nothing,
         "suvr_median": float(np.median(values)) if n else nothing,
-    }
-
-
-def column_descriptions() -> dict[str, dict[str, Any]]:
-    """The data dictionary of a regional table: what BIDS wants as JSON beside a TSV file."""
-    return {
-        "participant_id": {"Description": "Participant, with the prefix sub-."},
-        "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a where there are none."},
-        "tracer": {"Description": "Tracer, as the PET sidecar or the file name gives it."},
-        "manufacturer": {"Description": "Manufacturer of the PET scanner, as the sidecar gives it."},
-        "source": {
-            "Description": "Where the SUVR comes from.",
-            "Levels": {"measured": "a PET scan", "synthetic": "synthesised from the T1w image"},
-        },
-        "region": {"Description": "Region: FreeSurfer name, name of the reference region, or of the composite."},
-        "index": {"Description": "FreeSurfer number of the region; n/a for reference regions and composites."},
-        "hemisphere": {
-            "Description": "Side of the brain.",
-            "Levels": {"left": "left", "right": "right", "both": "both sides pooled"},
-        },
-        "kind": {
-            "Description": "Kind of region.",
-            "Levels": {
-                "cortical": "one of the 68 Desikan-Killiany regions",
-                "subcortical": "grey matter of FreeSurfer's aseg, cerebellar cortex among it",
-                "reference": "the reference region, after its guard against spill-in",
-                "composite": "voxels of several regions pooled: Braak stages and the meta-temporal region",
-            },
-        },
-        "n_voxels": {"Description": "Number of voxels of the T1w grid in the region that have a finite SUVR."},
-        "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
-        "suvr_mean": {"Description": "Mean SUVR over voxels; n/a without voxels.", "Units": "1"},
-        "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
-        "suvr_median": {"Description": "Median SUVR over voxels.", "Units": "1"},
-        "suvr_z": {
-            "Description": "SUVR mean standardised by manufacturer, filled at the group level; n/a before.",
-            "Units": "1",
-        },
-        "reference_region": {"Description": "Reference region whose mean activity is SUVR 1."},
     }

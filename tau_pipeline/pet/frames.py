@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.bids.sidecars import number_list, number_value, text_value
+from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 
 
@@ -63,32 +64,6 @@ WINDOWS: dict[str, Window] = {
     "RO-948": Window(70, 90, "RO-948, 70-90 min: Leuzy et al. 2020, JAMA Neurol 77:955"),
     "GTP1": Window(60, 90, "GTP1, 60-90 min: Sanabria Bohórquez et al. 2019, Eur J Nucl Med Mol Imaging 46:2077"),
 }
-#: Spellings, in small letters and digits only, after a leading [18F] is taken off.
-_ALIASES: dict[str, str] = {
-    "flortaucipir": "flortaucipir",
-    "ftp": "flortaucipir",
-    "av1451": "flortaucipir",
-    "t807": "flortaucipir",
-    "tauvid": "flortaucipir",
-    "ly3191748": "flortaucipir",
-    "mk6240": "MK-6240",
-    "florquinitau": "MK-6240",
-    "pi2620": "PI-2620",
-    "ro948": "RO-948",
-    "ro6958948": "RO-948",
-    "gtp1": "GTP1",
-    "genentechtauprobe1": "GTP1",
-}
-
-
-def tracer_name(text: str | None) -> str | None:
-    """Common name of a tau tracer, whatever its spelling; None when it is not one with a default window.
-
-    >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("FDG")
-    ('flortaucipir', 'MK-6240', None)
-    """
-    plain = re.sub(r"[^a-z0-9]", "", (text or "").lower())
-    return _ALIASES.get(plain) or _ALIASES.get(re.sub(r"^(18f|f18)|(18f|f18)$", "", plain))
 
 
 def default_window(tracer: str | None) -> Window:

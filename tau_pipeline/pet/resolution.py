@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.imaging.volume import Volume, finite, image_like, voxel_size_mm
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.imaging.volume import Volume, finite, voxel_size_mm
 
 #: Power of a brain's activity falls as frequency to minus this, 0.02 to 0.12 per mm (docs/decisions/resolution.md).
 _OBJECT_EXPONENT = 3.0
-#: FWHM of a Gaussian of standard deviation 1.
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 @dataclass(frozen=True)
@@ -248,28 +247,3 @@ def smoothing_kernel_mm(target_fwhm_mm: float, native_fwhm_mm: float) -> float:
             "mm, and smoothing cannot sharpen; choose a larger target"
         )
     return float(np.sqrt(target_fwhm_mm**2 - native_fwhm_mm**2))
-
-
-def smooth(img: Volume, fwhm_mm: float) -> Volume:
-    """Smooth by a Gaussian of ``fwhm_mm`` in mm along the axes of a 3-D or 4-D image; time is left alone.
-
-    NaN and infinities are left out and stay NaN: their neighbours take the weighted mean of what is known. Outside of
-    the grid the edge value is repeated, so that a constant image stays constant. ``fwhm_mm`` 0 returns a copy.
-
-    Raises
-    ------
-    SettingError
-        The width is negative or not finite.
-    """
-    if not np.isfinite(fwhm_mm) or fwhm_mm < 0:
-        raise SettingError(f"a smoothing width of {fwhm_mm} mm is not possible; give 0 or more")
-    data = np.asanyarray(img.dataobj).astype(np.float32)
-    if fwhm_mm == 0:
-        return image_like(data, img)
-    sigma = (fwhm_mm / FWHM_PER_SIGMA / voxel_size_mm(img)).tolist() + [0.0] * (data.ndim - 3)
-    known = np.isfinite(data)
-    if known.all():
-        return image_like(ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=5.0), img)
-    weighted = ndimage.gaussian_filter(np.where(known, data, 0), sigma, mode="nearest", truncate=5.0)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="nearest", truncate=5.0)
-    return image_like(np.where(known, weighted / np.maximum(weight, 1e-6), np.nan).astype(np.float32), img)

@@ -25,7 +25,8 @@ from tau_pipeline.atlas import label_array
 from tau_pipeline.cohort.standardize import POOLED
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
 from tau_pipeline.files import read_json, write_json, write_tsv
-from tau_pipeline.imaging.volume import Volume, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, save_volume, voxel_volume_mm3
 from tau_pipeline.measures.agreement import paired_regions
 from tau_pipeline.measures.quality import PERCENTILES, map_quality
 from tau_pipeline.settings.training import Training
@@ -43,14 +44,8 @@ from tau_pipeline.synthesis.evaluation.scores import (
 )
 from tau_pipeline.synthesis.losses.features import find_vgg16_features, load_resnet3d_features, load_vgg16_features
 from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
-from tau_pipeline.synthesis.model.predict import (
-    Ensemble,
-    Inference,
-    load_ensemble,
-    on_t1w_grid,
-    predict,
-    require_manufacturer,
-)
+from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
+from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
 from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
 from tau_pipeline.synthesis.training.data import Strangers
 from tau_pipeline.synthesis.training.loop import train

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tau_pipeline.figures.cohort import COLOURS, MARKERS
 from tau_pipeline.figures.cortex import VIEWS, draw_cortex
-from tau_pipeline.figures.participant import DIFFERENCE_MAP, UPTAKE_MAP, grey_window
 from tau_pipeline.figures.planes import View, sample, spread_views, world_box
+from tau_pipeline.figures.sheet import DIFFERENCE_MAP, UPTAKE_MAP, grey_window
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.measures.quality import PERCENTILES

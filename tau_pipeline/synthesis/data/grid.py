@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError, shown
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Affine, Volume, image_on, require_same_grid
-from tau_pipeline.pet.resolution import FWHM_PER_SIGMA
 
 #: What the paper's grid covers (160 x 192 x 160 voxels of 1 mm) left-right, posterior-anterior, inferior-superior.
 FIELD_MM = (160.0, 192.0, 160.0)

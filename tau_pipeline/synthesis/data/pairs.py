@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.bids.sidecars import name_parts, text_value
-from tau_pipeline.cohort.standardize import canonical_manufacturer
+from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError, shown
 from tau_pipeline.files import read_json
-from tau_pipeline.pet.frames import tracer_name
 from tau_pipeline.settings.configuration import unknown_name
 
 #: What stands where something is not known, as in BIDS tables.
@@ -37,8 +37,8 @@ class Pair:
     scan
         One of a kind in the dataset: the PET's entities, ``sub-01_ses-a_trc-AV1451_run-1``.
     manufacturer
-        Of the PET scanner, by its one name (`tau_pipeline.cohort.standardize.canonical_manufacturer`); as the sidecar spells
-        it where that is not known, ``n/a`` where it says nothing.
+        Of the PET scanner, by its one name (`tau_pipeline.bids.manufacturers.canonical_manufacturer`); as the sidecar
+        spells it where that is not known, ``n/a`` where it says nothing.
     diagnosis
         As the caller gave it; ``n/a`` if not.
     t1w_file, mask_file, dseg_file

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.bids.sidecars import name_parts
-from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
 from tau_pipeline.derivatives.read import read_regions
-from tau_pipeline.derivatives.synthetic import SyntheticNames
 from tau_pipeline.errors import MissingInputError, UnknownNameError
 from tau_pipeline.files import read_json
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey

@@ -11,13 +11,16 @@ import pandas as pd
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.cohort.standardize import POOLED, Unknown
-from tau_pipeline.derivatives.names import bids_uri, sidecar_path
-from tau_pipeline.derivatives.synthetic import UNCERTAINTY_COLUMNS, SyntheticSidecar, agreement_columns
+from tau_pipeline.derivatives import columns
+from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, agreement_columns
+from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.derivatives.sidecars import SyntheticSidecar, bids_uri
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
-from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
 from tau_pipeline.files import read_json, write_json, write_tsv
-from tau_pipeline.imaging.volume import Volume, image_on, load_volume, require_same_grid, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, image_on, require_same_grid, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.settings.configuration import Configuration
@@ -26,15 +29,9 @@ from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import MODEL, Evaluation, ScanScores, baseline_maps, score_scan
 from tau_pipeline.synthesis.model.baselines import Yardsticks, t1w_figures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
-from tau_pipeline.synthesis.model.folder import CARD
-from tau_pipeline.synthesis.model.predict import (
-    Ensemble,
-    Inference,
-    Prediction,
-    on_t1w_grid,
-    predict,
-    require_manufacturer,
-)
+from tau_pipeline.synthesis.model.card import CARD
+from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
+from tau_pipeline.synthesis.model.predict import Inference, Prediction, on_t1w_grid, predict
 
 NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
@@ -176,7 +173,7 @@ def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
     sidecar = _sidecar(target, recipe, prediction, (region, maker), flags)
     _write_maps(target, recipe, prediction, images, (suvr, sidecar))
     table = _region_table(target, recipe, prediction, images, (suvr, region, maker))
-    write_json({**roi.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
+    write_json({**columns.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
     write_tsv(table, target.names.rois)
     _write_agreement(target, recipe, scores)
     _draw(target, images, suvr, (region, scores))

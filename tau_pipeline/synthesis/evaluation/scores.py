@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tau_pipeline.bids.sidecars import name_parts
 from tau_pipeline.derivatives.names import AnatNames
-from tau_pipeline.imaging.volume import Volume, load_volume, require_same_grid, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
 from tau_pipeline.measures.agreement import (
     BraakThresholds,
     Interval,
@@ -35,8 +36,9 @@ from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.synthesis.data.grid import place, to_grid
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.model.baselines import Yardsticks
+from tau_pipeline.synthesis.model.ensemble import to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, to_suvr
+from tau_pipeline.synthesis.model.predict import on_t1w_grid
 
 #: Names of what predicts, in the column ``predictor``.
 MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN = "model", "training mean", "diagnosis mean"

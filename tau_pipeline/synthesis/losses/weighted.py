@@ -1,7 +1,7 @@
 """What a network is trained to make small: MSE, SSIM and a perceptual term, weighted and added up.
 
-Tensors are ``(B, 1, I, J, K)`` in RAS order. The perceptual terms are in `tau_pipeline.synthesis.losses.perceptual`, their
-feature networks in `tau_pipeline.synthesis.losses.features`; the names that scripts need are here too.
+Tensors are ``(B, 1, I, J, K)`` in RAS order. The perceptual terms are in `tau_pipeline.synthesis.losses.perceptual`,
+their feature networks in `tau_pipeline.synthesis.losses.features`; the names that scripts need are here too.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import complete_file
-from tau_pipeline.synthesis.data.dataset import prepare
 from tau_pipeline.synthesis.data.grid import Placement
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.folder import LoadedModel
 
 FILE = "yardsticks.npz"
@@ -117,7 +117,7 @@ def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str,
     Parameters
     ----------
     t1w, brain
-        ``(I, J, K)`` on the model's grid, as `tau_pipeline.synthesis.data.dataset.prepare_t1w` gives them.
+        ``(I, J, K)`` on the model's grid, as `tau_pipeline.synthesis.data.prepare.prepare_t1w` gives them.
     placement
         Where they come from.
     """
@@ -158,7 +158,7 @@ def fit_yardsticks(model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | 
     pairs
         Any pairs.
     cache_dir
-        As in `tau_pipeline.synthesis.data.dataset.prepare`.
+        As in `tau_pipeline.synthesis.data.prepare.prepare`.
 
     Raises
     ------

@@ -22,9 +22,10 @@ from tau_pipeline.atlas import composites
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.measures.regions import values_by_label
-from tau_pipeline.synthesis.data.dataset import prepare
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.model.predict import Ensemble, Inference, Prediction, known_or_pooled, predict_placed
+from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled
+from tau_pipeline.synthesis.model.predict import Inference, Prediction, predict_placed
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +150,7 @@ def calibrate(
         Any scans. Used are those of participants in the validation split of a model (and, for the coverage, test
         split), each predicted by the models that were not trained on the participant.
     cache_dir
-        As in `tau_pipeline.synthesis.data.dataset.prepare`.
+        As in `tau_pipeline.synthesis.data.prepare.prepare`.
     inference
         As it will be used.
 

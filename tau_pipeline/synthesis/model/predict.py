@@ -2,17 +2,16 @@
 
 The T1w goes to the model's grid as in training; each member of the ensemble (a model, with or without a test-time flip)
 predicts; its normalisation is inverted, so that members are averaged as SUVR; the mean comes back to the T1w in one
-interpolation. How far the members differ is the raw uncertainty, which `tau_pipeline.synthesis.model.calibration` calibrates.
+interpolation. How far the members differ is the raw uncertainty, which `tau_pipeline.synthesis.model.calibration`
+calibrates.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,13 +22,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tau_pipeline.cohort.standardize import POOLED, canonical_manufacturer
-from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
+from tau_pipeline.errors import ImageError, SettingError
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
-from tau_pipeline.pet.resolution import FWHM_PER_SIGMA
-from tau_pipeline.synthesis.data.dataset import ByManufacturer, prepare_t1w
-from tau_pipeline.synthesis.data.grid import Grid, Placement, from_grid
-from tau_pipeline.synthesis.model.folder import CARD, LoadedModel, load_model
+from tau_pipeline.synthesis.data.grid import Placement, from_grid
+from tau_pipeline.synthesis.data.prepare import prepare_t1w
+from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
+from tau_pipeline.synthesis.model.folder import LoadedModel
 
 Memory = Literal["auto", "whole", "windows"]
 
@@ -70,145 +69,6 @@ class Inference:
     overlap: float = 0.5
     device: Literal["auto", "cpu", "cuda"] = "auto"
     available_mb: int | None = None
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Models on one grid, with the folders they come from."""
-
-    models: tuple[LoadedModel, ...]
-    folders: tuple[Path, ...]
-    hashes: tuple[str, ...]
-
-    @property
-    def first(self) -> LoadedModel:
-        """The first model, whose card speaks for what all have in common."""
-        return self.models[0]
-
-    @property
-    def grid(self) -> Grid:
-        """The common grid of all."""
-        return self.first.grid
-
-    @property
-    def hash(self) -> str:
-        """Of the only model, or of all together."""
-        return self.hashes[0] if len(self.hashes) == 1 else _digest("".join(self.hashes).encode())
-
-    def split_of(self, participant_id: str) -> str:
-        """``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
-        splits = {split for model in self.models for split in _splits_of(model, participant_id)}
-        return next((split for split in ("train", "validation", "test") if split in splits), "none")
-
-    def strangers_to(self, participant_id: str) -> tuple[int, ...]:
-        """Which models, by their number, were not trained on the participant."""
-        return tuple(n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id))
-
-
-def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
-    table = model.splits
-    found = set(table.loc[table["participant_id"] == participant_id, "split"])
-    return found | ({"train"} if participant_id in model.card.training_participants else set())
-
-
-def load_ensemble(folders: Sequence[Path]) -> Ensemble:
-    """Load one or several model folders.
-
-    Raises
-    ------
-    MissingInputError, DamagedFileError, UnknownNameError
-        A folder is no model, or is damaged (`tau_pipeline.synthesis.model.folder.load_model`).
-    SettingError
-        No folder was given, or the models differ in grid, tracer or reference region.
-    """
-    if not folders:
-        raise SettingError("no model folder was given; name one that the level train wrote, with --model")
-    models = tuple(load_model(Path(folder)) for folder in folders)
-    first = models[0].card
-    for folder, model in zip(folders, models, strict=True):
-        for name in ("grid", "tracer", "reference_region", "t1w_percentiles"):
-            found, wanted = getattr(model.card, name), getattr(first, name)
-            if found != wanted:
-                raise SettingError(
-                    f"{folder} has the {name.replace('_', ' ')} {_in_words(found)}, and {folders[0]} has "
-                    f"{_in_words(wanted)}; models that predict together must agree"
-                )
-    hashes = tuple(_digest((Path(folder) / CARD).read_bytes()) for folder in folders)
-    return Ensemble(models, tuple(Path(folder) for folder in folders), hashes)
-
-
-def _in_words(value: Any) -> str:
-    if not isinstance(value, Grid):
-        return repr(value)
-    shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (value.shape, value.voxel_mm))
-    return f"of {shape} voxels of {voxel} mm"
-
-
-def _digest(content: bytes) -> str:
-    """Twelve digits; of a card they stand for the model, since the card holds the hash of each of its files."""
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | None:
-    """The manufacturer whose scale the synthetic SUVR gets, by the one name that the models know it by.
-
-    Parameters
-    ----------
-    ensemble
-        The models.
-    manufacturer
-        In any spelling; ``pooled`` for all manufacturers of the training together.
-
-    Returns
-    -------
-    str or None
-        None where the models have one scale for all (min-max) and no manufacturer was given.
-
-    Raises
-    ------
-    UnknownNameError
-        It is not stated, or a model was not trained on it; the message lists those that can be taken.
-    """
-    given = POOLED if (manufacturer or "").lower() == POOLED else manufacturer
-    try:
-        name = given if given in (None, POOLED) else canonical_manufacturer(given)
-    except UnknownNameError:
-        name = given
-    fits = [m.normalisation.standardization for m in ensemble.models if isinstance(m.normalisation, ByManufacturer)]
-    if name == POOLED or all(name in fit.known for fit in fits):
-        return name
-    common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
-    known = ", ".join(common) or "none"
-    nobody = "there is no PET of this participant whose scanner's scale could be taken"
-    found = nobody if name is None else f"the model knows no scanner of {shown(name)}"
-    raise UnknownNameError(
-        f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
-    )
-
-
-def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
-    """As `require_manufacturer`, with all manufacturers pooled in place of one that the models do not know."""
-    try:
-        return require_manufacturer(ensemble, manufacturer)
-    except UnknownNameError:
-        return POOLED
-
-
-def to_suvr(model: LoadedModel, z: NDArray, manufacturer: str | None) -> NDArray:
-    """Invert the model's normalisation.
-
-    Parameters
-    ----------
-    model
-        Whose.
-    z
-        Normalised values, of any shape.
-    manufacturer
-        As `require_manufacturer` returns it.
-    """
-    if isinstance(model.normalisation, ByManufacturer) and manufacturer == POOLED:
-        return model.normalisation.standardization.with_unknown("pooled").invert(z, None)
-    return model.normalisation.invert(z, manufacturer)
 
 
 @dataclass(frozen=True)
@@ -280,7 +140,8 @@ def predict(
     Raises
     ------
     GridMismatchError, ImageError
-        The images cannot be used (`tau_pipeline.synthesis.data.dataset.prepare_t1w`), or the network's output is not finite.
+        The images cannot be used (`tau_pipeline.synthesis.data.prepare.prepare_t1w`), or the network's output is not
+        finite.
     SettingError
         Windows were asked of a network that takes only whole volumes, or a GPU where there is none.
     UnknownNameError
@@ -303,7 +164,7 @@ def predict_placed(
     Parameters
     ----------
     placed
-        T1w ``(I, J, K)``, brain mask and placement, as `tau_pipeline.synthesis.data.dataset.prepare_t1w` gives them.
+        T1w ``(I, J, K)``, brain mask and placement, as `tau_pipeline.synthesis.data.prepare.prepare_t1w` gives them.
     ensemble, manufacturer, inference, only
         As in `predict`, and so are the errors.
     """

@@ -15,14 +15,10 @@ from tau_pipeline.cohort.standardize import MIN_PARTICIPANTS, Unknown
 from tau_pipeline.errors import SettingError, UnknownNameError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.augment import AugmentationSettings
-from tau_pipeline.synthesis.data.dataset import (
-    Normalisation,
-    NormalisationKind,
-    PairDataset,
-    check_pairs,
-    fit_normalisation,
-)
+from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.prepare import check_pairs, fit_normalisation
+from tau_pipeline.synthesis.data.scaling import Normalisation, NormalisationKind
 from tau_pipeline.synthesis.data.splits import (
     SPLITS,
     k_folds,

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.networks.systems import build_system
-from tau_pipeline.synthesis.training.data import REFUSED, Strangers, TrainingData, require_validation, training_data
+from tau_pipeline.synthesis.training.data import REFUSED, Strangers, require_validation, training_data
 from tau_pipeline.synthesis.training.interruption import interruption
 from tau_pipeline.synthesis.training.log import Cell, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
@@ -41,46 +39,13 @@ from tau_pipeline.synthesis.training.optimization import (
 )
 from tau_pipeline.synthesis.training.processes import Processes, processes
 from tau_pipeline.synthesis.training.results import CHECKPOINTS, claim_folder, save_results
+from tau_pipeline.synthesis.training.run import Loss, Piece, Run
 from tau_pipeline.synthesis.training.state import Means, TrainingState, weighted_mean
 from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, score_scans
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
 #: A loss this many times that of the very first step does not come down again.
 DIVERGED = 100.0
-
-#: loss(prediction, target, epoch) -> (scalar, its parts)
-Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, dict[str, float]]]
-#: Scans in memory together: t1w, pet, mask (B, 1, I, J, K), and names as lists.
-Piece = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one training works with.
-
-    Parameters
-    ----------
-    state
-        System, optimisers and progress: all that changes.
-    data
-        Scans of the three splits.
-    loss
-        Of prediction and target ``(B, 1, I, J, K)`` at an epoch.
-    settings, seed
-        What decides everything else.
-    folder
-        Takes ``checkpoints``, ``log.tsv`` and ``tensorboard``.
-    group
-        The processes that train together.
-    """
-
-    state: TrainingState
-    data: TrainingData
-    loss: Loss
-    settings: Training
-    seed: int
-    folder: Path
-    group: Processes
 
 
 def train(

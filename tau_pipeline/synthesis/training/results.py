@@ -12,7 +12,7 @@ import torch
 
 import tau_pipeline
 from tau_pipeline.errors import SettingError
-from tau_pipeline.figures.participant import save_figure
+from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.figures.training import Sample, learning_curves_figure, samples_figure
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.training import Training
@@ -21,8 +21,10 @@ from tau_pipeline.synthesis.model.baselines import FILE as YARDSTICKS
 from tau_pipeline.synthesis.model.baselines import fit_yardsticks
 from tau_pipeline.synthesis.model.calibration import FILE as UNCERTAINTY
 from tau_pipeline.synthesis.model.calibration import calibrate
-from tau_pipeline.synthesis.model.folder import CARD, ModelCard, save_model
-from tau_pipeline.synthesis.model.predict import Inference, load_ensemble
+from tau_pipeline.synthesis.model.card import CARD, ModelCard
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.folder import save_model
+from tau_pipeline.synthesis.model.predict import Inference
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import loss_settings
@@ -31,7 +33,7 @@ from tau_pipeline.synthesis.training.validation import SUVR_RANGE, ScanScores, m
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
 if TYPE_CHECKING:
-    from tau_pipeline.synthesis.training.loop import Run
+    from tau_pipeline.synthesis.training.run import Run
 
 #: Folder of the checkpoints in the model's folder.
 CHECKPOINTS = "checkpoints"

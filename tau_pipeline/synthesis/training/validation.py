@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tau_pipeline.atlas import region_numbers
 from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.measures.images import mae, psnr, ssim
-from tau_pipeline.synthesis.data.dataset import Normalisation
+from tau_pipeline.synthesis.data.scaling import Normalisation
 
 #: SUVR is taken to lie between 0 and 3 for SSIM and PSNR; both change with this number.
 SUVR_RANGE = 3.0

@@ -1,4 +1,4 @@
-"""Runs of a comparison, one after the other, in a process of their own: ``python -m tau_workflows.execution.comparison_runs``.
+"""Runs of a comparison, one after the other, in one process: ``python -m tau_workflows.execution.comparison_runs``.
 
 A run that fails does not stop the next; a process that dies takes down those runs that it had not ended.
 """

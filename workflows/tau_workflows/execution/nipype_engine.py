@@ -21,7 +21,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 import tau_pipeline
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import read_json
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.interfaces.base import ERROR_RECORD
 

@@ -28,7 +28,7 @@ from pydra.workers.base import Worker
 
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import write_json
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.fork_server import ForkServer, can_fork
 from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.execution.work import Work, clear, ended_path, log_path, outcome_path, tell_end, tell_not_begun

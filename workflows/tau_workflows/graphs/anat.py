@@ -7,7 +7,7 @@ from nipype.pipeline import engine as pe
 
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.bids.scans import T1w
-from tau_pipeline.settings.configuration import Settings
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.anat import (
     CorrectBias,
     ExtractBrain,

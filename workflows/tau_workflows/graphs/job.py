@@ -11,7 +11,8 @@ from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.derivatives.names import PetNames
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.pet.frames import FramePlan
-from tau_pipeline.settings.configuration import Execution, Settings
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Settings
 
 
 @dataclass(frozen=True)

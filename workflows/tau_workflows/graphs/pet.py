@@ -10,7 +10,7 @@ from nipype.pipeline import engine as pe
 
 from tau_pipeline.bids.scans import Scan
 from tau_pipeline.pet.frames import FramePlan
-from tau_pipeline.settings.configuration import Settings
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import scan_steps
 from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
 

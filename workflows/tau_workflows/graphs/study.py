@@ -33,8 +33,8 @@ def init_study_wf(
     model_dir
         Folder of the model.
     config
-        As `tau_workflows.graphs.synthesis.init_synthesis_wf` reads it, and ``as_manufacturer`` of ``synthesis``: whose scale
-        the synthetic SUVR of a T1w without PET gets. Default: that of all manufacturers together.
+        As `tau_workflows.graphs.synthesis.init_synthesis_wf` reads it, and ``as_manufacturer`` of ``synthesis``:
+        whose scale the synthetic SUVR of a T1w without PET gets. Default: that of all manufacturers together.
     diagnoses
         Diagnosis by participant, for the stratification of the splits.
 

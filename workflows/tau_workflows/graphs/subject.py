@@ -19,7 +19,8 @@ def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
     Parameters
     ----------
     job
-        What to do and where to put it; `tau_workflows.levels.participant.plan_participants` makes it from a BIDS dataset.
+        What to do and where to put it; `tau_workflows.levels.participant.plan_participants` makes it from a BIDS
+        dataset.
 
     Returns
     -------

@@ -28,8 +28,8 @@ OUTPUTS = ["model_dir", "figures", "synthetic_file", "assumptions"]
 def init_synthesis_wf(derivatives_dir: Path, model_dir: Path, config: Configuration) -> pe.Workflow:
     """Train a model on SUVR maps that the participant level wrote, then apply it to T1w images.
 
-    With `tau_workflows.graphs.subject.init_subject_wf` of each participant before it, one graph goes from raw data to a model
-    and to synthetic images: join the ``out_files`` of the participants' ``save_...`` nodes and connect them to
+    With `tau_workflows.graphs.subject.init_subject_wf` of each participant before it, one graph goes from raw data to
+    a model and to synthetic images: join the ``out_files`` of the participants' ``save_...`` nodes and connect them to
     ``inputnode.suvr_file``.
 
     Parameters

@@ -7,13 +7,14 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline.anatomy import parcellation
+from tau_pipeline.anatomy import bias, brain_mask, parcellation
 from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files, template_regions
-from tau_pipeline.imaging.volume import load_volume, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pet import reference_region as reference
-from tau_pipeline.pet.quantification import labels_from_freesurfer
 from tau_workflows.interfaces.base import LibraryInterface
 
 
@@ -38,12 +39,12 @@ class ExtractBrain(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         t1w = load_volume(self.inputs.t1w_file, ndim=3)
         mode, known = self.inputs.skull_strip, self.inputs.known_stripped
-        stripped = mode == "skip" or (mode == "auto" and (known or anat.is_skull_stripped(t1w)))
+        stripped = mode == "skip" or (mode == "auto" and (known or brain_mask.is_skull_stripped(t1w)))
         assumptions = []
         if stripped and not known:
             why = "as asked for" if mode == "skip" else "because nearly everything around the brain is zero"
             assumptions.append(f"The T1w was taken as already skull-stripped, {why}.")
-        mask = anat.stripped_mask(t1w) if stripped else anat.extract_brain(t1w)
+        mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w)
         mask_file = save_volume(mask, folder / "mask.nii")
         return {"mask_file": str(mask_file), "skull_stripped": stripped, "assumptions": assumptions}
 
@@ -65,7 +66,7 @@ class CorrectBias(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
-        out = save_volume(anat.correct_bias(t1w, mask), folder / "t1w_preproc.nii")
+        out = save_volume(bias.correct_bias(t1w, mask), folder / "t1w_preproc.nii")
         return {"t1w_preproc_file": str(out)}
 
 

@@ -9,7 +9,8 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 
 from tau_pipeline.atlas import label_table
 from tau_pipeline.figures import participant as figures
-from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.figures import sheet
+from tau_pipeline.imaging.load import load_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
 
@@ -71,4 +72,4 @@ class PetFigures(LibraryInterface):
 
 
 def _saved(drawn: dict[str, Any], folder: Path) -> dict[str, str]:
-    return {desc: str(figures.save_figure(figure, folder / f"{desc}.png")) for desc, figure in drawn.items()}
+    return {desc: str(sheet.save_figure(figure, folder / f"{desc}.png")) for desc, figure in drawn.items()}

@@ -17,9 +17,10 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from tau_pipeline.atlas import dseg_table
-from tau_pipeline.derivatives.names import AnatNames, PetNames, SuvrSidecar, bids_uri, image_sidecar, sidecar_path
+from tau_pipeline.derivatives import columns
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
 from tau_pipeline.files import complete_file, write_json, write_tsv
-from tau_pipeline.measures import regions as roi
 from tau_pipeline.pet.frames import FramePlan
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.pet import frame_plan
@@ -150,7 +151,7 @@ class SavePet(LibraryInterface):
         for desc, figure in given.figure_files.items():
             save_copy(figure, names.figure(desc))
         save_copy(given.pet2t1w_xfm, names.to_t1w)
-        save_copy(given.rois_file, names.rois, roi.column_descriptions())
+        save_copy(given.rois_file, names.rois, columns.column_descriptions())
         written = [names.rois]
         for rank, suvr_file in enumerate(given.suvr_file):
             region = given.reference[rank]["ReferenceRegion"]

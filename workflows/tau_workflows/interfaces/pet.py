@@ -1,4 +1,4 @@
-"""Interfaces over `tau_pipeline.pet.quantification`, `tau_pipeline.pet.resolution`, `tau_pipeline.pet.reference_region` and `tau_pipeline.measures.regions`."""
+"""Interfaces over `tau_pipeline.pet` and `tau_pipeline.measures`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, is
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.files import write_tsv
-from tau_pipeline.imaging.rigid import load_itk, save_itk
-from tau_pipeline.imaging.volume import Volume, image_like, load_volume, save_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.transforms import load_itk, save_itk
+from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import quality
 from tau_pipeline.measures import regions as roi
+from tau_pipeline.pet import coregister, motion, resolution
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_region as reference
-from tau_pipeline.pet import resolution
 from tau_pipeline.pet.frames import FramePlan, Window
 from tau_workflows.interfaces.base import LibraryInterface
 
@@ -53,12 +54,12 @@ class CorrectMotion(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         plan = frame_plan(self.inputs.frames)
         img = load_volume(self.inputs.pet_file)
-        motion = pet.correct_motion(img, plan, enabled=self.inputs.motion_correction, seed=self.inputs.random_seed)
+        found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction, seed=self.inputs.random_seed)
         return {
-            "static_file": str(save_volume(pet.static_image(img, plan, motion), folder / "static.nii")),
-            "frame_xfms": [xfm.tolist() for xfm in motion.frame_xfms],
-            "motion_mm": list(motion.displacement_mm),
-            "assumptions": list(motion.assumptions),
+            "static_file": str(save_volume(motion.static_image(img, plan, found), folder / "static.nii")),
+            "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
+            "motion_mm": list(found.displacement_mm),
+            "assumptions": list(found.assumptions),
         }
 
 
@@ -84,11 +85,11 @@ class Coregister(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         static, mask = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
-        found = pet.coregister(static, t1w, mask, seed=self.inputs.random_seed)
+        found = coregister.coregister(static, t1w, mask, seed=self.inputs.random_seed)
         warnings = []
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
-        cut = pet.brain_outside_pet(static, found.matrix, mask)
+        cut = coregister.brain_outside_pet(static, found.matrix, mask)
         if cut > LARGEST_CUT:
             warnings.append(f"{cut:.0%} of the brain lies outside the PET's field of view; SUVR is 0 there.")
         return {

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, TraitedSpec, traits
 
-from tau_pipeline.imaging.volume import load_volume, save_volume
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.settings.training import Training
 from tau_workflows.interfaces.base import LibraryInterface
 
 if TYPE_CHECKING:
     from tau_pipeline.settings.configuration import Configuration
     from tau_pipeline.synthesis.evaluation.outputs import Recipe
-    from tau_pipeline.synthesis.model.predict import Ensemble
+    from tau_pipeline.synthesis.model.ensemble import Ensemble
 
 
 class _TrainIn(BaseInterfaceInputSpec):
@@ -48,7 +49,7 @@ class TrainModel(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         # torch takes seconds to load, and building a graph must not.
         from tau_pipeline.synthesis.data.pairs import find_pairs
-        from tau_pipeline.synthesis.model.folder import read_card
+        from tau_pipeline.synthesis.model.card import read_card
         from tau_pipeline.synthesis.training.data import Strangers
         from tau_pipeline.synthesis.training.loop import train
         from tau_pipeline.synthesis.training.results import is_finished
@@ -88,7 +89,8 @@ class ApplyModel(LibraryInterface):
     output_spec = _ApplyOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        from tau_pipeline.synthesis.model.predict import Inference, load_ensemble, on_t1w_grid, predict
+        from tau_pipeline.synthesis.model.ensemble import load_ensemble
+        from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
 
         given = self.inputs
         t1w, mask = load_volume(given.t1w_preproc_file, ndim=3), load_volume(given.mask_file, ndim=3)
@@ -139,7 +141,7 @@ def _recipe(config: Configuration, output_dir: Path, measures_dir: Path) -> Reci
     from tau_pipeline.synthesis.evaluation.outputs import recipe_of
     from tau_pipeline.synthesis.model.baselines import Yardsticks
     from tau_pipeline.synthesis.model.calibration import Calibration
-    from tau_pipeline.synthesis.model.folder import CARD
+    from tau_pipeline.synthesis.model.card import CARD
 
     folders = tuple(Path(folder) for folder in config.synthesis.model)
     ensemble = _ensemble(folders, tuple((folder / CARD).read_bytes() for folder in folders))
@@ -153,6 +155,6 @@ def _recipe(config: Configuration, output_dir: Path, measures_dir: Path) -> Reci
 @lru_cache(maxsize=1)
 def _ensemble(folders: tuple[Path, ...], _cards: tuple[bytes, ...]) -> Ensemble:
     """The models of some folders; other cards are other models."""
-    from tau_pipeline.synthesis.model.predict import load_ensemble
+    from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
     return load_ensemble(folders)

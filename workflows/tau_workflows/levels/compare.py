@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.derivatives.names import write_bidsignore
+from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json, write_tsv
 from tau_pipeline.lock import only_run

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
+from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
@@ -22,17 +23,18 @@ from tau_pipeline.cohort.tables import (
     find_scans,
     fit_cohort,
     long_table,
-    read_demographics,
     require_scans,
     status_table,
     wide_table,
 )
-from tau_pipeline.derivatives.names import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
 from tau_pipeline.derivatives.status import all_statuses
 from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.files import write_changed
 from tau_pipeline.lock import only_run
-from tau_pipeline.settings.configuration import Configuration, Execution, Group
+from tau_pipeline.settings.cohort import Group
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
 from tau_pipeline.bids.scans import Participant, T1w, find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
-from tau_pipeline.derivatives.names import check_output_dir, error_path, page_path, write_dataset_files
+from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
+from tau_pipeline.derivatives.names import error_path, page_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.lock import only_run
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.reference_region import parse_reference
-from tau_pipeline.settings.configuration import Configuration, Execution
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.cohort.tables import read_demographics
-from tau_pipeline.derivatives.names import check_output_dir, error_path, sidecar_path, write_bidsignore
+from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.derivatives.columns import agreement_columns
+from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.names import error_path, sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.derivatives.synthetic import agreement_columns
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.lock import only_run
-from tau_pipeline.settings.configuration import Configuration, Execution, Selection
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection
 from tau_workflows.execution import nipype_engine as engine
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from tau_pipeline.synthesis.evaluation.scores import Report, ScanScores
     from tau_pipeline.synthesis.model.baselines import Yardsticks
     from tau_pipeline.synthesis.model.calibration import Calibration
-    from tau_pipeline.synthesis.model.predict import Ensemble, Inference
+    from tau_pipeline.synthesis.model.ensemble import Ensemble
+    from tau_pipeline.synthesis.model.predict import Inference
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
@@ -65,7 +69,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
 
     from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
     from tau_pipeline.synthesis.evaluation.outputs import recipe_of
-    from tau_pipeline.synthesis.model.predict import load_ensemble
+    from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:

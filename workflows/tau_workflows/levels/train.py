@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tau_pipeline.cohort.tables import read_demographics
-from tau_pipeline.derivatives.names import check_output_dir, write_bidsignore
+from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
 from tau_pipeline.errors import DivergenceError, MissingInputError, SettingError
 from tau_pipeline.files import read_json
 from tau_pipeline.pet.reference_region import parse_reference
-from tau_pipeline.settings.configuration import Configuration, Selection
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair, survey
 

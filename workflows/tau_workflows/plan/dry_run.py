@@ -12,7 +12,7 @@ from tau_pipeline.derivatives.names import PetNames
 from tau_pipeline.derivatives.status import NOT_FINISHED, read_status
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_tsv
-from tau_pipeline.settings.configuration import Execution
+from tau_pipeline.settings.execution import Execution
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.plan.costs import Cost, cost, measured_speed
 from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done

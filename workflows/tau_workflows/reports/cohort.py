@@ -16,13 +16,13 @@ from urllib.parse import quote
 
 import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
-from tau_pipeline.cohort.tables import OneWay
 from tau_pipeline.derivatives.names import page_path
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.quality import PERCENTILES
+from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html as pages
 
 if TYPE_CHECKING:

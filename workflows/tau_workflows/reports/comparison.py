@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tau_pipeline
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed, write_text
-from tau_pipeline.imaging.volume import load_volume
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.synthesis.comparison import figures
 from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS
 from tau_pipeline.synthesis.comparison.tables import (

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import tau_pipeline
+from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed
-from tau_pipeline.pet.frames import tracer_name
 from tau_pipeline.pet.reference_region import definition
-from tau_pipeline.settings.configuration import Settings
+from tau_pipeline.settings.participant import Settings
 
 #: What each paper stands for; only those of steps that ran are printed.
 PAPERS = {

@@ -19,7 +19,8 @@ from tau_pipeline.bids.sidecars import name_parts, sentences
 from tau_pipeline.derivatives.names import page_path
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
-from tau_pipeline.imaging.volume import load_volume, voxel_volume_mm3
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import voxel_volume_mm3
 from tau_workflows.reports import html as pages
 from tau_workflows.reports.methods import found, methods_text
 from tau_workflows.reports.regions import (

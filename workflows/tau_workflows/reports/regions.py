@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.figures.cortex import cortex_figure
-from tau_pipeline.figures.participant import DIFFERENCE_MAP, UPTAKE_MAP
+from tau_pipeline.figures.sheet import DIFFERENCE_MAP, UPTAKE_MAP
 from tau_workflows.reports import html as pages
 
 if TYPE_CHECKING:

@@ -1,131 +1,11 @@
-"""What the outputs of the synthesize level are called, and what stands in the sidecar of a synthetic map."""
+"""Columns of the tables, and what each one means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from tau_pipeline.derivatives.names import derivative_path, image_sidecar
-
-
-@dataclass(frozen=True)
-class SyntheticNames:
-    """The names of everything that is written for one synthetic scan.
-
-    ``entities`` are those of the PET that the scan stands for: sub, ses, trc.
-    """
-
-    output_dir: Path
-    entities: Mapping[str, str]
-
-    @property
-    def key(self) -> str:
-        """One of a kind among the synthetic scans: ``sub-01_trc-AV1451_desc-synthSUVR``."""
-        return self.rois.name.removesuffix("_rois.tsv")
-
-    @property
-    def suvr(self) -> Path:
-        """Synthetic SUVR on the T1w grid."""
-        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVR")
-
-    @property
-    def uncertainty(self) -> Path:
-        """Standard deviation of the synthetic SUVR, on the T1w grid."""
-        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVRsd")
-
-    @property
-    def rois(self) -> Path:
-        """The table of regions."""
-        return derivative_path(self.output_dir, self.entities, "pet", "rois", ".tsv", desc="synthSUVR")
-
-    @property
-    def agreement(self) -> Path:
-        """Agreement with the measured PET, where there is one."""
-        return derivative_path(self.output_dir, self.entities, "pet", "agreement", ".tsv", desc="synthSUVR")
-
-    @property
-    def figure(self) -> Path:
-        """T1w, measured, synthetic and error."""
-        return derivative_path(self.output_dir, self.entities, "figures", "pet", ".png", desc="synthSUVR")
-
-
-@dataclass(frozen=True)
-class SyntheticSidecar:
-    """Every field of a synthetic map's sidecar.
-
-    Attributes
-    ----------
-    sources, reference_image
-        BIDS URIs of T1w, mask and labels, and of the T1w whose grid the map has.
-    reference_region, tracer, manufacturer
-        Of the SUVR that the model learned, and whose scale it has here.
-    models
-        ``{"Folder": …, "Card": …, "Hash": …, "Network": …}`` of each model.
-    model_hash
-        Of all together.
-    training_split
-        ``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``.
-    members
-        How many predictions were averaged.
-    flags
-        Sentences on how the T1w is unlike the training images.
-    uncertainty
-        The calibration, or why there is none.
-    assumptions
-        Sentences on what the input did not state.
-    """
-
-    sources: tuple[str, ...]
-    reference_image: str
-    settings_hash: str
-    reference_region: str
-    tracer: str | None
-    manufacturer: str | None
-    models: tuple[Mapping[str, str], ...]
-    model_hash: str
-    training_split: str
-    members: int
-    flags: tuple[str, ...]
-    uncertainty: Mapping[str, Any] | str
-    assumptions: tuple[str, ...] = ()
-
-    def content(self, what: str, **more: Any) -> dict[str, Any]:
-        """The JSON object.
-
-        Parameters
-        ----------
-        what
-            Begin of the description: "Synthetic SUVR" or "Standard deviation of synthetic SUVR".
-        **more
-            Further keys, in BIDS spelling.
-        """
-        return image_sidecar(
-            self.sources,
-            self.settings_hash,
-            skull_stripped=True,
-            assumptions=self.assumptions,
-            Description=f"{what} by {self.reference_region}, made from the T1w by a model; not a measurement",
-            Synthetic=True,
-            Units="unitless",
-            SpatialReference=self.reference_image,
-            ReferenceRegion=self.reference_region,
-            TracerName=self.tracer or "n/a",
-            Manufacturer=self.manufacturer or "n/a",
-            OutsideBrain=0,
-            Models=[dict(model) for model in self.models],
-            ModelHash=self.model_hash,
-            ParticipantInTrainingSet=self.training_split == "train",
-            TrainingSplit=self.training_split,
-            EnsembleMembers=self.members,
-            Flags=list(self.flags),
-            Uncertainty=self.uncertainty if isinstance(self.uncertainty, str) else dict(self.uncertainty),
-            **more,
-        )
-
-
-#: Columns of a synthetic region table beside those of `tau_pipeline.measures.regions.COLUMNS`.
+#: Columns of a synthetic region table beside those of `tau_pipeline.derivatives.columns.COLUMNS`.
 UNCERTAINTY_COLUMNS = {
     "suvr_mean_sd": {
         "Description": "Standard deviation of suvr_mean: that of the members of the ensemble, calibrated on the "
@@ -141,6 +21,7 @@ UNCERTAINTY_COLUMNS = {
         "Units": "1",
     },
 }
+
 
 #: Columns of the tables of agreement between synthetic and measured scans.
 AGREEMENT_COLUMNS = {
@@ -188,6 +69,8 @@ AGREEMENT_COLUMNS = {
     "confidence": "Of the interval.",
     "n_resamples": "Of the bootstrap.",
 }
+
+
 #: The same for names that hold a threshold of SUVR, by their beginning.
 HOT_SPOT_COLUMNS = {
     "dice_": "Dice coefficient of the voxels above this SUVR; n/a where neither map has any.",
@@ -195,6 +78,8 @@ HOT_SPOT_COLUMNS = {
     "lesion_precision_": "Part of the map's connected hot spots above this SUVR that were measured.",
     "n_lesions_": "Number of measured connected hot spots above this SUVR.",
 }
+
+
 _ENDINGS = {
     "_axial": "Mean over axial slices, weighted by their voxels in the mask, of",
     "_low": "Lower end of the 95 % bootstrap interval over participants of",
@@ -224,3 +109,67 @@ def _description(name: str) -> str:
     ending = next(ending for ending in (*_ENDINGS, "") if name.endswith(ending))
     base = name.removesuffix(ending)
     return f"{_ENDINGS[ending]} {base}" if base in AGREEMENT_COLUMNS else AGREEMENT_COLUMNS[base]
+
+
+#: Columns of a ``*_rois.tsv``, in order.
+COLUMNS = (
+    "participant_id",
+    "session_id",
+    "tracer",
+    "manufacturer",
+    "source",
+    "region",
+    "index",
+    "hemisphere",
+    "kind",
+    "n_voxels",
+    "volume_mm3",
+    "suvr_mean",
+    "suvr_sd",
+    "suvr_median",
+    "suvr_z",
+    "reference_region",
+)
+
+
+#: What the caller says of the scan; the same in every row.
+IDENTITY = ("participant_id", "session_id", "tracer", "manufacturer", "source")
+
+
+def column_descriptions() -> dict[str, dict[str, Any]]:
+    """The data dictionary of a regional table: what BIDS wants as JSON beside a TSV file."""
+    return {
+        "participant_id": {"Description": "Participant, with the prefix sub-."},
+        "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a where there are none."},
+        "tracer": {"Description": "Tracer, as the PET sidecar or the file name gives it."},
+        "manufacturer": {"Description": "Manufacturer of the PET scanner, as the sidecar gives it."},
+        "source": {
+            "Description": "Where the SUVR comes from.",
+            "Levels": {"measured": "a PET scan", "synthetic": "synthesised from the T1w image"},
+        },
+        "region": {"Description": "Region: FreeSurfer name, name of the reference region, or of the composite."},
+        "index": {"Description": "FreeSurfer number of the region; n/a for reference regions and composites."},
+        "hemisphere": {
+            "Description": "Side of the brain.",
+            "Levels": {"left": "left", "right": "right", "both": "both sides pooled"},
+        },
+        "kind": {
+            "Description": "Kind of region.",
+            "Levels": {
+                "cortical": "one of the 68 Desikan-Killiany regions",
+                "subcortical": "grey matter of FreeSurfer's aseg, cerebellar cortex among it",
+                "reference": "the reference region, after its guard against spill-in",
+                "composite": "voxels of several regions pooled: Braak stages and the meta-temporal region",
+            },
+        },
+        "n_voxels": {"Description": "Number of voxels of the T1w grid in the region that have a finite SUVR."},
+        "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
+        "suvr_mean": {"Description": "Mean SUVR over voxels; n/a without voxels.", "Units": "1"},
+        "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
+        "suvr_median": {"Description": "Median SUVR over voxels.", "Units": "1"},
+        "suvr_z": {
+            "Description": "SUVR mean standardised by manufacturer, filled at the group level; n/a before.",
+            "Units": "1",
+        },
+        "reference_region": {"Description": "Reference region whose mean activity is SUVR 1."},
+    }

@@ -1,0 +1,94 @@
+"""Files of the output dataset as a whole, and the check that a folder is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tau_pipeline
+from tau_pipeline.derivatives.names import BIDS_VERSION, SOFTWARE
+from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.files import read_json, write_changed, write_json, write_text
+
+#: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
+BIDSIGNORE = (
+    *("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
+    *("comparisons", "figures", "group", "logs", "models"),
+)
+
+
+README = """\
+Regional SUVR of tau PET, made by {software} {version}
+
+sub-*/.../anat   T1w with its bias corrected, brain mask, Desikan-Killiany parcellation, reference regions, transforms
+sub-*/.../pet    SUVR map on the grid of the T1w, table of regions, transform from PET to T1w
+sub-*.html       one page of figures and figures of merit for each participant
+group            tables of all participants
+models           trained models, one folder each
+logs             records of failed scans, citations
+
+Every image has a JSON sidecar with its sources, the version, the hash of the settings, and in "Assumptions" every value
+that the input did not state. Transforms are ITK files, for use with ANTs.
+"""
+
+
+def write_dataset_files(output_dir: Path, bids_dir: Path, derivatives: Mapping[str, Path] | None = None) -> None:
+    """Write ``dataset_description.json``, ``README`` and ``.bidsignore`` of the output.
+
+    Parameters
+    ----------
+    output_dir, bids_dir
+        Roots of output and input. ``bids:raw:`` in the sidecars means the input.
+    derivatives
+        Further inputs by name; ``bids:NAME:`` means them.
+
+    Raises
+    ------
+    OutputError
+        The output folder holds another dataset, or cannot be written to.
+    """
+    output_dir = Path(output_dir)
+    check_output_dir(output_dir, Path(bids_dir))
+    links = {"raw": Path(bids_dir), **(derivatives or {})}
+    description = {
+        "Name": "Regional SUVR of tau PET",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": SOFTWARE, "Version": tau_pipeline.__version__}],
+        "SourceDatasets": [{"URL": path.absolute().as_uri()} for path in links.values()],
+        "DatasetLinks": {name: path.absolute().as_uri() for name, path in links.items()},
+        "HowToAcknowledge": "See logs/CITATION.md.",
+    }
+    write_json(description, output_dir / "dataset_description.json")
+    write_text(README.format(software=SOFTWARE, version=tau_pipeline.__version__), output_dir / "README")
+    write_bidsignore(output_dir)
+
+
+def write_bidsignore(output_dir: Path) -> None:
+    """Name to the BIDS validator what BIDS has no names for; every level writes it, for its own files."""
+    write_changed("\n".join(BIDSIGNORE) + "\n", Path(output_dir) / ".bidsignore")
+
+
+def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
+    """Refuse an output folder that is the input, or that holds a dataset of something else.
+
+    Raises
+    ------
+    OutputError
+        With the reason; nothing has been written.
+    """
+    if output_dir.resolve() == bids_dir.resolve():
+        raise OutputError(f"the output folder {output_dir} is the input dataset; give another folder")
+    if output_dir.exists() and not output_dir.is_dir():
+        raise OutputError(f"the output folder {output_dir} is a file; give another folder")
+    if not (output_dir / "dataset_description.json").exists():
+        return
+    try:
+        found = read_json(output_dir / "dataset_description.json")
+    except TauPipelineError as exc:
+        raise OutputError(f"the output folder is in use: {exc}") from exc
+    makers = found.get("GeneratedBy")
+    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
+    if SOFTWARE not in names:
+        made_by = f"made by {', '.join(map(str, names))}" if names else "not made by this program"
+        raise OutputError(f"the output folder {output_dir} holds a dataset {made_by}; give another folder")

@@ -1,0 +1,226 @@
+"""Read an image completely, or say what is wrong with the file."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError
+from tau_pipeline.imaging.volume import Affine, Volume, image_on
+
+#: What nibabel raises where a file is not what its name says.
+UNREADABLE = (
+    *(ImageFileError, HeaderDataError, MGHError, OSError, EOFError, ValueError, TypeError, LookupError),
+    *(ArithmeticError, zlib.error, MemoryError),
+)
+
+
+ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
+
+
+#: Bytes that are unpacked at a time, and that may follow the last voxel of a file.
+CHUNK = 1 << 22
+
+
+MOST_AFTER_VOXELS = 1 << 26
+
+
+#: So many bytes at most does one byte of a gzip file stand for: 258 for two bits.
+MOST_PACKED = 1032
+
+
+#: A head fits in a grid within these bounds, in mm; what lies outside is in another unit, or damaged.
+SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM, FARTHEST_MM = 0.01, 100.0, 1e5
+
+
+#: The volume spanned by the axes' directions, 1 where they are at right angles.
+FLATTEST = 1e-3
+
+
+def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume:
+    """Read a NIfTI or MGH image completely, and check that it can be used.
+
+    Trailing axes of length 1 are dropped, scale factors applied; integers stay integers unless the file scales them.
+
+    Parameters
+    ----------
+    path
+        A ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file.
+    ndim
+        3 or 4 to require that many dimensions; a 3-D file passes as 4-D with one frame. None accepts both.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        The file cannot be read to its end, or is shorter than its header says.
+    ImageError
+        The image has a singular, non-finite or impossible affine, no voxels, other values than one real number a voxel,
+        or the wrong number of dimensions.
+    """
+    path = Path(path)
+    img = _opened(path)
+    needed = _bytes_needed(path, img)
+    try:
+        if _is_compressed(path):
+            with io.BytesIO() as content:
+                _decompress(path, needed, content)
+                raw = np.asanyarray(type(img).from_stream(content).dataobj)
+        else:
+            raw = np.asanyarray(img.dataobj)
+    except UNREADABLE as exc:
+        raise _damaged(path, exc) from exc
+    data = _drop_trailing_axes(raw)
+    if ndim == 3 and data.ndim == 4:
+        raise ImageError(f"{path} has shape {data.shape}; a 3-D image is needed")
+    if ndim == 4 and data.ndim == 3:
+        data = data[..., None]
+    return image_on(data, np.asarray(img.affine, dtype=np.float64))
+
+
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The shape of an image without trailing axes of length 1, after all checks that need no voxel.
+
+    Read are the header and, of a compressed file, the length that it states at its end; where that is not the header's,
+    the file is unpacked to see whether it is whole.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError, ImageError
+        As `load_volume`, but damage inside the voxels is not seen.
+    """
+    path = Path(path)
+    img = _opened(path)
+    needed = _bytes_needed(path, img)
+    try:
+        if _is_compressed(path) and _stated_length(path) != needed % 2**32:
+            _decompress(path, needed)
+    except UNREADABLE as exc:
+        raise _damaged(path, exc) from exc
+    return _without_trailing_axes(img.shape)
+
+
+def _opened(path: Path) -> Any:
+    """A nibabel image whose header has been read and can be used."""
+    _check_there(path)
+    if not path.name.lower().endswith(ENDINGS):
+        raise DamagedFileError(f"{path} is not named as an image is; {', '.join(ENDINGS)} are known")
+    try:
+        img: Any = _packed_mgh(path) if path.suffix.lower() == ".mgz" else nib.load(path)
+        # Asked for here, since nibabel computes them only now and refuses some.
+        shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
+    except UNREADABLE as exc:
+        raise _damaged(path, exc) from exc
+    if not isinstance(img, nib.Nifti1Image | nib.MGHImage):
+        raise ImageError(f"{path} is {type(img).__name__}; a NIfTI or MGH image in one file is needed")
+    _check_usable(path, _without_trailing_axes(shape), dtype, affine)
+    return img
+
+
+def _packed_mgh(path: Path) -> nib.MGHImage:
+    """The header of a packed MGH file, with nothing behind it.
+
+    nibabel looks for the fields that follow the voxels, and unpacks for that as far as the header says, however far.
+    """
+    with gzip.open(path) as file, np.errstate(over="ignore"):
+        return nib.MGHImage.from_bytes(file.read(DATA_OFFSET))
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in (".gz", ".mgz")
+
+
+def _bytes_needed(path: Path, img: Any) -> int:
+    """How long the file must be, unpacked, by its header; a file that cannot hold that much is refused unread."""
+    needed = int(img.dataobj.offset) + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
+    length, packed = path.stat().st_size, _is_compressed(path)
+    if length * (MOST_PACKED if packed else 1) < needed:
+        raise DamagedFileError(
+            f"{path} is cut off: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its header; copy "
+            "or convert it again"
+        )
+    return needed
+
+
+def _stated_length(path: Path) -> int:
+    """What a gzip file says, in its last four bytes, of the length of its content (modulo 2**32)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4))
+        return int.from_bytes(file.read(4), "little")
+
+
+def _decompress(path: Path, needed: int, into: io.BytesIO | None = None) -> None:
+    """Unpack the first ``needed`` bytes, then go on to the end, where the checksum stands, which nibabel never sees.
+
+    No more memory is taken than the file has content, whatever its header says.
+    """
+    done = 0
+    with gzip.open(path) as file:
+        while chunk := file.read(CHUNK):
+            if into is not None and done < needed:
+                into.write(chunk)
+            done += len(chunk)
+            if done > needed + MOST_AFTER_VOXELS:
+                raise DamagedFileError(f"{path} goes on long after its last voxel; copy or convert it again")
+    if done < needed:
+        raise DamagedFileError(
+            f"{path} is cut off: it holds {done} bytes, but {needed} by its header; copy or convert it again"
+        )
+
+
+def _check_there(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise MissingInputError(f"{path} is a link to nothing; fetch its content (datalad get, git annex get)")
+    if not path.is_file():
+        raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
+
+
+def _damaged(path: Path, exc: BaseException) -> DamagedFileError:
+    if isinstance(exc, DamagedFileError):
+        return exc
+    why = " ".join(str(exc).replace(str(path), path.name).split())[:200] or type(exc).__name__
+    return DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again")
+
+
+def _drop_trailing_axes(data: NDArray) -> NDArray:
+    return data.reshape(_without_trailing_axes(data.shape))
+
+
+def _without_trailing_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return tuple(int(length) for length in shape)
+
+
+def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: Affine) -> None:
+    if len(shape) not in (3, 4):
+        raise ImageError(f"{path} has shape {shape}; a 3-D or 4-D image is needed")
+    if min(shape) < 1:
+        raise ImageError(f"{path} has no voxels: its shape is {shape}")
+    if dtype.kind not in "iufb":
+        raise ImageError(f"{path} holds {dtype} values; one real number a voxel is needed")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ImageError(f"{path} has a singular or non-finite affine; mend its sform or qform")
+    edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    if edges.min() < SMALLEST_VOXEL_MM or edges.max() > LARGEST_VOXEL_MM or np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        raise ImageError(
+            f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
+            f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; mend its sform or qform"
+        )
+    if abs(np.linalg.det(affine[:3, :3] / edges)) < FLATTEST:
+        raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; mend its sform or qform")

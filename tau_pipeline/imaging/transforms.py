@@ -1,0 +1,83 @@
+"""Rigid transforms: ITK files, rotation matrices, and displacements in mm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.errors import DamagedFileError, MissingInputError
+from tau_pipeline.files import complete_file
+from tau_pipeline.imaging.volume import (
+    RAS_LPS,
+    Affine,
+)
+
+Points = NDArray[np.float64]
+
+
+def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.float64]:
+    """``(3, 3)`` rotation about the x axis, then y, then z (RAS+), in degrees.
+
+    >>> rotation_matrix(0, 0, 90).round(12) @ [1, 0, 0]
+    array([0., 1., 0.])
+    """
+    (sx, sy, sz), (cx, cy, cz) = np.sin(np.radians([x_deg, y_deg, z_deg])), np.cos(np.radians([x_deg, y_deg, z_deg]))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+def displacement_mm(a: Affine, b: Affine, points: Points) -> NDArray[np.float64]:
+    """Distance in mm between where two 4x4 moves put each of the points ``(N, 3)``."""
+    difference = (a - b)[:3]
+    return np.linalg.norm(points @ difference[:, :3].T + difference[:, 3], axis=1)
+
+
+def save_itk(moving_to_fixed: Affine, path: str | os.PathLike[str]) -> Path:
+    """Write a move as an ITK file (``.mat``, ``.txt`` or ``.tfm``), the way that resampling needs it.
+
+    The file maps fixed points to moving points in LPS+ mm, so that ``antsApplyTransforms -t FILE`` with it brings the
+    moving image onto the fixed one.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    import ants
+
+    lps = RAS_LPS @ np.linalg.inv(moving_to_fixed) @ RAS_LPS
+    transform = ants.create_ants_transform("AffineTransform", precision="double", dimension=3)
+    transform.set_parameters([*lps[:3, :3].ravel(), *lps[:3, 3]])
+    with complete_file(path) as partial:
+        ants.write_transform(transform, str(partial))
+    return Path(path)
+
+
+def load_itk(path: str | os.PathLike[str]) -> Affine:
+    """Read a linear ITK file; returns moving world to fixed world ``(4, 4)``, RAS+ mm, the inverse of what it holds.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DamagedFileError
+        It is no linear transform.
+    """
+    import ants
+
+    if not Path(path).is_file():
+        raise MissingInputError(f"there is no transform {path}")
+    try:
+        transform = ants.read_transform(str(path), precision="double")
+        origin = np.array(transform.apply_to_point([0.0, 0.0, 0.0]))
+        columns = [np.array(transform.apply_to_point(axis)) - origin for axis in np.eye(3).tolist()]
+        lps = np.eye(4)
+        lps[:3, :3], lps[:3, 3] = np.stack(columns, axis=1), origin
+        return RAS_LPS @ np.linalg.inv(lps) @ RAS_LPS
+    except (RuntimeError, ValueError, TypeError, np.linalg.LinAlgError) as exc:
+        raise DamagedFileError(f"{path} is not a linear ITK transform ({exc})") from exc

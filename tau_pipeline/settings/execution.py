@@ -1,0 +1,70 @@
+"""Section ``[execution]``: how the work is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tau_pipeline.settings.fields import Checked, documented, require
+
+Worker = Literal["cf", "slurm", "sge"]
+
+
+@dataclass(frozen=True)
+class Execution(Checked):
+    """What changes only how the work is run: never the results."""
+
+    nprocs: int | None = field(
+        default=None,
+        metadata=documented("Processes at a time. Default: one for each processor.", flags=("--nprocs", "--n-cpus")),
+    )
+    omp_nthreads: int | None = field(
+        default=None,
+        metadata=documented("Threads of one process. Default: 1, with which registrations repeat to the last bit."),
+    )
+    mem_mb: int | None = field(
+        default=None,
+        metadata=documented("Memory that all processes together may use.", unit="MB", flags=("--mem-mb", "--mem")),
+    )
+    work_dir: Path = field(
+        default=Path("work"),
+        metadata=documented(
+            "Folder for intermediate results; a second run with the same folder computes only what has changed.",
+            flags=("--work-dir", "-w"),
+        ),
+    )
+    use_plugin: Path | None = field(
+        default=None,
+        metadata=documented("JSON file with the Nipype plugin and its arguments.", source="form of fMRIPrep"),
+    )
+    worker: Worker = field(
+        default="cf", metadata=documented("Where participants run: on this machine (cf), or on a slurm or sge cluster.")
+    )
+    worker_args: str = field(
+        default="",
+        metadata=documented(
+            "More arguments for the cluster's sbatch or qsub, as one text: '--partition=long --time=8:00:00'."
+        ),
+    )
+    stop_on_first_crash: bool = field(
+        default=False, metadata=documented("Stop at the first failed scan instead of finishing the others.")
+    )
+    skip_bids_validation: bool = field(
+        default=False, metadata=documented("Do not run the BIDS validator on the input.")
+    )
+    dry_run: bool = field(default=False, metadata=documented("Show what would be done, and do nothing."))
+    boilerplate_only: bool = field(default=False, metadata=documented("Write the methods paragraph, and nothing else."))
+    reports_only: bool = field(
+        default=False, metadata=documented("Make the pages again from what an earlier run wrote, and compute nothing.")
+    )
+    verbose: int = field(
+        default=0, metadata=documented("More messages; twice for still more.", flags=("--verbose", "-v"))
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("nprocs", "omp_nthreads", "mem_mb"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "a whole number above 0")
+        require(self.verbose >= 0, "verbose", self.verbose, "a whole number, 0 or more")

@@ -1,0 +1,136 @@
+"""Sections ``[settings]`` and ``[selection]``: what changes results, and which files go in."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tau_pipeline.settings.fields import Checked, documented, require
+
+SkullStrip = Literal["auto", "skip", "force"]
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    """What changes results. Two runs with equal settings and equal inputs give equal outputs.
+
+    Raises
+    ------
+    SettingError
+        A value has the wrong type or lies outside its range; the message names the setting and the value.
+    """
+
+    skull_strip_t1w: SkullStrip = field(
+        default="auto",
+        metadata=documented(
+            "Brain extraction of the T1w: auto skips it where the head is already stripped (SkullStripped in the "
+            "sidecar, or no signal around the brain), skip never does it, force always does it.",
+            source="spelling and values of fMRIPrep",
+        ),
+    )
+    suvr_window: tuple[float, float] | None = field(
+        default=None,
+        metadata=documented(
+            "Start and end of the SUVR window after injection. Frames count by the time they overlap it. Default: the "
+            "tracer's own window.",
+            unit="min",
+        ),
+    )
+    ref_region: tuple[str, ...] = field(
+        default=("CerebellarGM",),
+        metadata=documented(
+            "Reference regions, by name or as FreeSurfer label numbers joined by + (8+47). Several give one SUVR map "
+            "and one set of table rows each."
+        ),
+    )
+    smooth_fwhm: float = field(
+        default=0.0,
+        metadata=documented("FWHM of a Gaussian filter applied to the PET; 0 for none.", unit="mm"),
+    )
+    target_fwhm: float | None = field(
+        default=None,
+        metadata=documented(
+            "Effective resolution to which every scanner's PET is smoothed, from the scanner's own resolution. "
+            "Default: leave the resolution as it is.",
+            unit="mm",
+            source="Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
+        ),
+    )
+    motion_correction: bool = field(
+        default=True,
+        metadata=documented("Register the frames of a dynamic PET to each other before they are averaged."),
+    )
+    random_seed: int = field(
+        default=0,
+        metadata=documented("Seed of everything that draws random numbers; the same seed gives the same result."),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.suvr_window is not None:
+            start, end = self.suvr_window
+            require(0 <= start < end, "suvr_window", [start, end], "two times in minutes, 0 <= start < end")
+            require(end <= 24 * 60, "suvr_window", [start, end], "minutes after injection; these look like seconds")
+        require(bool(self.ref_region), "ref_region", [], "at least one reference region")
+        require(len(set(self.ref_region)) == len(self.ref_region), "ref_region", list(self.ref_region), "each once")
+        require(self.smooth_fwhm >= 0, "smooth_fwhm", self.smooth_fwhm, "a width in mm, 0 or more")
+        if self.target_fwhm is not None:
+            require(self.target_fwhm > 0, "target_fwhm", self.target_fwhm, "a width in mm above 0")
+            require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
+        require(0 <= self.random_seed < 2**32, "random_seed", self.random_seed, "a whole number from 0 to 2**32 - 1")
+
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that are equal exactly for equal settings, on every machine and Python."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Selection(Checked):
+    """Which files of the dataset go in. Empty means all. Labels are kept without their ``sub-``, ``ses-``, … prefix."""
+
+    participant_label: tuple[str, ...] = field(
+        default=(), metadata=documented("Participants to process, with or without sub-. Default: all.")
+    )
+    session_label: tuple[str, ...] = field(
+        default=(),
+        metadata=documented(
+            "Sessions whose PET to process, with or without ses-. A T1w may still come from another session. "
+            "Default: all."
+        ),
+    )
+    tracer_label: tuple[str, ...] = field(
+        default=(), metadata=documented("Tracers to process: the trc- label of the file names. Default: all.")
+    )
+    rec_label: tuple[str, ...] = field(
+        default=(), metadata=documented("PET reconstructions to process: the rec- label. Default: all.")
+    )
+    run_label: tuple[str, ...] = field(
+        default=(),
+        metadata=documented("PET runs to process: the run- label, with or without zeros in front. Default: all."),
+    )
+    bids_filter_file: Path | None = field(
+        default=None,
+        metadata=documented('JSON file of pybids filters: {"t1w": {...}, "pet": {...}}.', source="form of fMRIPrep"),
+    )
+    derivatives: tuple[str, ...] = field(
+        default=(),
+        metadata=documented(
+            "Folder of results to use instead of computing them, as NAME=PATH; freesurfer takes FreeSurfer's or "
+            "FastSurfer's subjects folder.",
+            flags=("--derivatives", "-d"),
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prefixes = {"participant": "sub-", "session": "ses-", "tracer": "trc-", "rec": "rec-", "run": "run-"}
+        for name, prefix in prefixes.items():
+            labels = tuple(label.removeprefix(prefix) for label in getattr(self, f"{name}_label"))
+            for label in labels:
+                require(label.isalnum() or "+" in label, f"{name}_label", label, "a BIDS label: letters and digits")
+            object.__setattr__(self, f"{name}_label", tuple(dict.fromkeys(labels)))

@@ -1,0 +1,158 @@
+"""Several models that predict together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tau_pipeline.bids.manufacturers import canonical_manufacturer
+from tau_pipeline.cohort.standardize import POOLED
+from tau_pipeline.errors import SettingError, UnknownNameError, shown
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.scaling import ByManufacturer
+from tau_pipeline.synthesis.model.card import CARD
+from tau_pipeline.synthesis.model.folder import LoadedModel, load_model
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models on one grid, with the folders they come from."""
+
+    models: tuple[LoadedModel, ...]
+    folders: tuple[Path, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def first(self) -> LoadedModel:
+        """The first model, whose card speaks for what all have in common."""
+        return self.models[0]
+
+    @property
+    def grid(self) -> Grid:
+        """The common grid of all."""
+        return self.first.grid
+
+    @property
+    def hash(self) -> str:
+        """Of the only model, or of all together."""
+        return self.hashes[0] if len(self.hashes) == 1 else _digest("".join(self.hashes).encode())
+
+    def split_of(self, participant_id: str) -> str:
+        """``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
+        splits = {split for model in self.models for split in _splits_of(model, participant_id)}
+        return next((split for split in ("train", "validation", "test") if split in splits), "none")
+
+    def strangers_to(self, participant_id: str) -> tuple[int, ...]:
+        """Which models, by their number, were not trained on the participant."""
+        return tuple(n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id))
+
+
+def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
+    table = model.splits
+    found = set(table.loc[table["participant_id"] == participant_id, "split"])
+    return found | ({"train"} if participant_id in model.card.training_participants else set())
+
+
+def load_ensemble(folders: Sequence[Path]) -> Ensemble:
+    """Load one or several model folders.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError, UnknownNameError
+        A folder is no model, or is damaged (`tau_pipeline.synthesis.model.folder.load_model`).
+    SettingError
+        No folder was given, or the models differ in grid, tracer or reference region.
+    """
+    if not folders:
+        raise SettingError("no model folder was given; name one that the level train wrote, with --model")
+    models = tuple(load_model(Path(folder)) for folder in folders)
+    first = models[0].card
+    for folder, model in zip(folders, models, strict=True):
+        for name in ("grid", "tracer", "reference_region", "t1w_percentiles"):
+            found, wanted = getattr(model.card, name), getattr(first, name)
+            if found != wanted:
+                raise SettingError(
+                    f"{folder} has the {name.replace('_', ' ')} {_in_words(found)}, and {folders[0]} has "
+                    f"{_in_words(wanted)}; models that predict together must agree"
+                )
+    hashes = tuple(_digest((Path(folder) / CARD).read_bytes()) for folder in folders)
+    return Ensemble(models, tuple(Path(folder) for folder in folders), hashes)
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, Grid):
+        return repr(value)
+    shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (value.shape, value.voxel_mm))
+    return f"of {shape} voxels of {voxel} mm"
+
+
+def _digest(content: bytes) -> str:
+    """Twelve digits; of a card they stand for the model, since the card holds the hash of each of its files."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | None:
+    """The manufacturer whose scale the synthetic SUVR gets, by the one name that the models know it by.
+
+    Parameters
+    ----------
+    ensemble
+        The models.
+    manufacturer
+        In any spelling; ``pooled`` for all manufacturers of the training together.
+
+    Returns
+    -------
+    str or None
+        None where the models have one scale for all (min-max) and no manufacturer was given.
+
+    Raises
+    ------
+    UnknownNameError
+        It is not stated, or a model was not trained on it; the message lists those that can be taken.
+    """
+    given = POOLED if (manufacturer or "").lower() == POOLED else manufacturer
+    try:
+        name = given if given in (None, POOLED) else canonical_manufacturer(given)
+    except UnknownNameError:
+        name = given
+    fits = [m.normalisation.standardization for m in ensemble.models if isinstance(m.normalisation, ByManufacturer)]
+    if name == POOLED or all(name in fit.known for fit in fits):
+        return name
+    common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
+    known = ", ".join(common) or "none"
+    nobody = "there is no PET of this participant whose scanner's scale could be taken"
+    found = nobody if name is None else f"the model knows no scanner of {shown(name)}"
+    raise UnknownNameError(
+        f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
+    )
+
+
+def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
+    """As `require_manufacturer`, with all manufacturers pooled in place of one that the models do not know."""
+    try:
+        return require_manufacturer(ensemble, manufacturer)
+    except UnknownNameError:
+        return POOLED
+
+
+def to_suvr(model: LoadedModel, z: NDArray, manufacturer: str | None) -> NDArray:
+    """Invert the model's normalisation.
+
+    Parameters
+    ----------
+    model
+        Whose.
+    z
+        Normalised values, of any shape.
+    manufacturer
+        As `require_manufacturer` returns it.
+    """
+    if isinstance(model.normalisation, ByManufacturer) and manufacturer == POOLED:
+        return model.normalisation.standardization.with_unknown("pooled").invert(z, None)
+    return model.normalisation.invert(z, manufacturer)

@@ -1,0 +1,51 @@
+"""What a training run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.training.data import TrainingData
+from tau_pipeline.synthesis.training.processes import Processes
+from tau_pipeline.synthesis.training.state import TrainingState
+
+#: loss(prediction, target, epoch) -> (scalar, its parts)
+Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, dict[str, float]]]
+
+
+#: Scans in memory together: t1w, pet, mask (B, 1, I, J, K), and names as lists.
+Piece = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training works with.
+
+    Parameters
+    ----------
+    state
+        System, optimisers and progress: all that changes.
+    data
+        Scans of the three splits.
+    loss
+        Of prediction and target ``(B, 1, I, J, K)`` at an epoch.
+    settings, seed
+        What decides everything else.
+    folder
+        Takes ``checkpoints``, ``log.tsv`` and ``tensorboard``.
+    group
+        The processes that train together.
+    """
+
+    state: TrainingState
+    data: TrainingData
+    loss: Loss
+    settings: Training
+    seed: int
+    folder: Path
+    group: Processes
