@@ -20,16 +20,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 
-#: Keys of sidecars and model cards that hold versions, dates, places or durations.
+#: Keys of sidecars and model cards that hold versions, dates, places or durations; a model's hash covers its dates.
 CHANGING = re.compile(
-    r"version|date|time_?stamp|created|started|seconds|minutes|hostname|codeurl|generatedby|sourcedatasets", re.I
+    r"version|date|time_?stamp|created|started|seconds|minutes|hostname|codeurl|generatedby|sourcedatasets|datasetlinks",
+    re.I,
 )
 #: Keys whose values are sentences.
 PROSE = (
@@ -48,7 +50,16 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 LOGS = ("logs/", "work/")
 SMALL_TRAINING = (
     *("--epochs", "2", "--first-cycle", "1", "--warmup-epochs", "0", "--grid-voxel", "10", "--device", "cpu"),
-    *("--perceptual-features", "random", "--min-participants", "1", "--model-name", "small"),
+    *(
+        "--perceptual-features",
+        "random",
+        "--min-participants",
+        "1",
+        "--model-name",
+        "small",
+        "--unknown-manufacturer",
+        "pooled",
+    ),
 )
 
 
@@ -74,7 +85,7 @@ def make(folder: Path, shared_data: Path | None) -> None:
     run("tau-pipeline", *levels, "group", "--unknown-manufacturer", "pooled", "-w", static / "work")
     run("tau-pipeline", *levels, "train", *SMALL_TRAINING, "-w", static / "work")
     model = static / "out" / "models" / "small"
-    everyone = ("--synthesize", "all", "--as-manufacturer", "Siemens")
+    everyone = ("--synthesize", "all", "--as-manufacturer", "pooled")
     run("tau-pipeline", *levels, "synthesize", "--model", model, *everyone, "-w", static / "work")
     run("tau-pipeline", *levels, "group", "--unknown-manufacturer", "pooled", "-w", static / "work")
     if shared_data is not None:
@@ -97,24 +108,26 @@ def files_of(root: Path) -> Iterator[str]:
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         inside = name.partition("/out/")[2]
-        if path.is_file() and inside and not inside.startswith(LOGS):
+        if path.is_file() and inside and not inside.startswith(LOGS) and "tfevents" not in name:
             yield name
 
 
 def difference(old: Path, new: Path) -> str | None:
     """Say how two files differ in what must be equal; None if they do not."""
-    name = old.name
-    if name.endswith((".nii.gz", ".nii")):
-        return image_difference(old, new)
-    if name.endswith(".json"):
-        return json_difference(json.loads(old.read_text()), json.loads(new.read_text()), "")
-    if name.endswith((".html", ".md")) or name == "README":
-        return prose_difference(page_text(old.read_text()), page_text(new.read_text()))
-    if name.endswith((".svg", ".png", ".webp", ".jpg", ".log")) or "tfevents" in name:
-        return None
-    if name == "log.tsv":
-        return log_difference(old, new)
+    for endings, compared in COMPARED.items():
+        if old.name.endswith(endings):
+            return compared(old, new) if compared else None
     return None if old.read_bytes() == new.read_bytes() else "not the same bytes"
+
+
+def page_difference(old: Path, new: Path) -> str | None:
+    """Compare the numbers that two pages state."""
+    return prose_difference(page_text(old.read_text()), page_text(new.read_text()))
+
+
+def sidecar_difference(old: Path, new: Path) -> str | None:
+    """Compare two JSON files."""
+    return json_difference(json.loads(old.read_text()), json.loads(new.read_text()), "")
 
 
 def image_difference(old: Path, new: Path) -> str | None:
@@ -126,6 +139,15 @@ def image_difference(old: Path, new: Path) -> str | None:
     if one.tobytes() == other.tobytes():
         return None
     return f"voxels differ, by up to {np.nanmax(np.abs(one.astype(float) - other.astype(float))):.3g}"
+
+
+def transform_difference(old: Path, new: Path) -> str | None:
+    """Compare where two transforms put points of the world; the files hold times too."""
+    import ants
+
+    points = pd.DataFrame(np.random.default_rng(0).uniform(-60, 60, (1000, 3)), columns=["x", "y", "z"])
+    one, other = (ants.apply_transforms_to_points(3, points, [str(path)]).to_numpy() for path in (old, new))
+    return None if np.array_equal(one, other) else f"points differ, by up to {np.abs(one - other).max():.3g} mm"
 
 
 def json_difference(old: Any, new: Any, where: str) -> str | None:
@@ -153,18 +175,32 @@ def prose_difference(old: str, new: str, where: str = "") -> str | None:
 
 
 def page_text(page: str) -> str:
-    """Return what a page says, without its pictures, styles, scripts, versions and dates."""
+    """Return what a page says, without pictures, styles, scripts, versions, dates, durations, and hashes."""
     page = re.sub(r"<(style|script|svg|head)\b.*?</\1>", "", page, flags=re.S)
     page = re.sub(r"<[^>]*>", " ", page)
-    return re.sub(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?|version \S+|\d+\.\d+\.\d+\S*", "", page)
+    return re.sub(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?|version \S+|\d+\.\d+\.\d+\S*|\b[0-9a-f]{12}\b|[\d.]+ min\w*", "", page)
 
 
-def log_difference(old: Path, new: Path) -> str | None:
-    """Compare the columns of a training's log that are no durations."""
-    rows = [[line.split("\t") for line in path.read_text().splitlines()] for path in (old, new)]
-    kept = [i for i, name in enumerate(rows[0][0]) if not CHANGING.search(name)]
-    one, other = ([[row[i] for i in kept] for row in table] for table in rows)
-    return None if one == other else "rows differ"
+def table_difference(old: Path, new: Path) -> str | None:
+    """Compare the columns of a table that are no durations or dates; sentences count by their numbers."""
+    one, other = (pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in (old, new))
+    if list(one.columns) != list(other.columns) or len(one) != len(other):
+        return "other columns or another number of rows"
+    for name in one.columns:
+        if not CHANGING.search(name) and not one[name].equals(other[name]):
+            return prose_difference(" ".join(one[name]), " ".join(other[name]), name)
+    return None
+
+
+#: How files are compared, by how their names end; the first that fits. All others must have the same bytes.
+COMPARED: dict[tuple[str, ...], Callable[[Path, Path], str | None] | None] = {
+    (".nii.gz", ".nii"): image_difference,
+    (".json",): sidecar_difference,
+    ("_xfm.h5",): transform_difference,
+    ("status.tsv", "log.tsv", "_dseg.tsv"): table_difference,
+    (".html", ".md", "README"): page_difference,
+    (".svg", ".png", ".webp", ".jpg", ".log"): None,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
