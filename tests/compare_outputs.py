@@ -30,8 +30,9 @@ import pandas as pd
 
 #: Keys of sidecars and model cards that hold versions, dates, places or durations; a model's hash covers its dates.
 CHANGING = re.compile(
-    r"version|date|time_?stamp|created|started|seconds|minutes|hostname|codeurl|generatedby|sourcedatasets|datasetlinks",
-    re.I,
+    r"version|date|time_?stamp|created|started|seconds|minutes|hostname|codeurl|generatedby|sourcedatasets|datasetlinks"
+    r"|^models$|^(model)?hash$",
+    re.IGNORECASE,
 )
 #: Keys whose values are sentences.
 PROSE = (
@@ -177,6 +178,8 @@ def prose_difference(old: str, new: str, where: str = "") -> str | None:
 def page_text(page: str) -> str:
     """Return what a page says, without pictures, styles, scripts, versions, dates, durations, and hashes."""
     page = re.sub(r"<(style|script|svg|head)\b.*?</\1>", "", page, flags=re.S)
+    # The cohort's page gives minutes of work in a table; its other numbers there have two or more decimals.
+    page = re.sub(r"<td[^>]*>\d+\.\d</td>", "", page)
     page = re.sub(r"<[^>]*>", " ", page)
     return re.sub(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?|version \S+|\d+\.\d+\.\d+\S*|\b[0-9a-f]{12}\b|[\d.]+ min\w*", "", page)
 
@@ -187,8 +190,11 @@ def table_difference(old: Path, new: Path) -> str | None:
     if list(one.columns) != list(other.columns) or len(one) != len(other):
         return "other columns or another number of rows"
     for name in one.columns:
-        if not CHANGING.search(name) and not one[name].equals(other[name]):
-            return prose_difference(" ".join(one[name]), " ".join(other[name]), name)
+        if name == "reason":
+            if found := prose_difference(" ".join(one[name]), " ".join(other[name]), name):
+                return found
+        elif not CHANGING.search(name) and not one[name].equals(other[name]):
+            return f"column {name}"
     return None
 
 
