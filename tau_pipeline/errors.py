@@ -1,8 +1,8 @@
-"""Every error a user can meet.
+"""Exceptions raised by this package.
 
-One base class, so that a caller can catch them all; each is also the nearest built-in, so that a script that knows
-nothing of this package can catch it too. A message is one sentence or two: what was found, what was expected, what
-to do. It stands alone: the user sees it without a traceback.
+All exceptions share a base class. Each also derives from the closest built-in exception, so that scripts can catch it
+without importing this package. Users see the message without a traceback, so it must be complete in itself: what was
+found, what was expected, and what to do, in one or two sentences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _shown.maxstring = _shown.maxlong = _shown.maxother = 80
 
 
 def shown(value: Any) -> str:
-    """A value that was found, for a message: as Python writes it, but never longer than a line or two.
+    """Return the representation of a value for a message, shortened to one or two lines.
 
     >>> shown("4800"), shown([1] * 100)
     ("'4800'", '[1, 1, 1, 1, 1, 1, 1, 1, ...]')
@@ -25,49 +25,49 @@ def shown(value: Any) -> str:
 
 
 class TauPipelineError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all exceptions raised by this package."""
 
 
 class MissingInputError(TauPipelineError, FileNotFoundError):
-    """A file or folder that the call needs is not there."""
+    """A required file or folder does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class DamagedFileError(TauPipelineError, OSError):
-    """A file is there but cannot be read: truncated gzip, broken header, JSON that does not parse."""
+    """A file exists but cannot be read: truncated gzip, invalid header, or invalid JSON."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class InvalidDatasetError(TauPipelineError, ValueError):
-    """A dataset as a whole breaks the rules of BIDS, by the word of the official validator."""
+    """A dataset is not valid BIDS according to the official validator."""
 
 
 class ImageError(TauPipelineError, ValueError):
-    """An image can be read but cannot be used: wrong dimensions, singular affine, nothing but zeros."""
+    """An image can be read but not used: wrong dimensions, singular affine, or all voxels zero."""
 
 
 class GridMismatchError(ImageError):
-    """Two images that must share one grid do not."""
+    """Two images that must have the same grid do not."""
 
 
 class MetadataError(TauPipelineError, ValueError):
-    """A sidecar lacks a value that the job needs, or holds one of the wrong type, unit or range."""
+    """A sidecar lacks a required value, or a value has the wrong type, unit, or range."""
 
 
 class SettingError(TauPipelineError, ValueError):
-    """A setting has a value that cannot be used, or a name that does not exist."""
+    """A setting has an invalid value, or does not exist."""
 
 
 class UnknownNameError(TauPipelineError, LookupError):
-    """A region, tracer, scanner or manufacturer that is not known; the message lists the known ones."""
+    """A region, tracer, scanner, or manufacturer is unknown; the message lists the known ones."""
 
 
 class ReferenceRegionError(TauPipelineError, ValueError):
-    """A reference region is empty, too small or has an implausible activity."""
+    """A reference region is empty, too small, or has implausible activity."""
 
 
 class RegistrationError(TauPipelineError, RuntimeError):
@@ -75,15 +75,15 @@ class RegistrationError(TauPipelineError, RuntimeError):
 
 
 class DivergenceError(TauPipelineError, ArithmeticError):
-    """A training has left the numbers: its loss or gradient is not finite, or far above where it began."""
+    """Training diverged: the loss or the gradient is not finite, or the loss is far above its initial value."""
 
 
 class OutputError(TauPipelineError, OSError):
-    """A result cannot be written: no permission, no space, or the place is taken by something else."""
+    """An output cannot be written: no permission, no disk space, or the path is already in use."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class BusyError(OutputError):
-    """A folder is in use by another run."""
+    """A folder is locked by another run."""

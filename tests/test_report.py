@@ -263,8 +263,8 @@ def synthetic_files(output: Path, **entities: str) -> None:
 def test_a_synthetic_scan_stands_beside_the_measured_one_and_says_so(output: Path, quick_cortex: list[dict]) -> None:
     synthetic_files(output, trc="AV1451")
     reader = Reader(page_of(output))
-    assert "Regions, synthetic SUVR, reference CerebellarGM" in reader.text
-    assert "Synthetic: made from the T1w by a model, not measured. Model 0a1b2c" in reader.text
+    assert re.search(r"synthetic SUVR,.* CerebellarGM", reader.text)
+    assert "not measured. Model 0a1b2c" in reader.text
     assert "PET, tracer AV1451 (synthetic)" in reader.text
     rows = [row for row in reader.rows if row[0] == "Braak I" and len(row) == 4]
     assert len(rows) == 1
@@ -290,7 +290,7 @@ def test_what_makes_a_synthetic_map_doubtful_is_said(output: Path) -> None:
 
 def test_the_interval_of_a_synthetic_mean_stands_beside_it(output: Path) -> None:
     synthetic_files(output, trc="AV1451")
-    assert "90 % interval" not in Reader(page_of(output)).text
+    assert "interval" not in Reader(page_of(output)).text
     path = next(output.rglob("*desc-synthSUVR_rois.tsv"))
     table = read_tsv(path)
     table["suvr_mean_low"], table["suvr_mean_high"] = table["suvr_mean"] - 0.1, table["suvr_mean"] + 0.1
@@ -329,8 +329,7 @@ def test_a_scan_that_is_synthetic_alone_is_called_so(output: Path) -> None:
 def test_each_reference_region_has_its_own_table(output: Path) -> None:
     rois(PetNames(output, {"sub": "01", "trc": "AV1451"}).rois, "CerebellarGM", "Pons")
     text = Reader(page_of(output)).text
-    assert "Regions, measured SUVR, reference CerebellarGM" in text
-    assert "Regions, measured SUVR, reference Pons" in text
+    assert all(re.search(rf"measured SUVR,.* {name}", text) for name in ("CerebellarGM", "Pons"))
 
 
 def test_hostile_text_is_shown_and_never_run(output: Path) -> None:
@@ -403,7 +402,7 @@ def test_what_should_be_a_number_and_is_none_is_missing(output: Path) -> None:
 def test_a_participant_without_pet_has_a_page(tmp_path: Path) -> None:
     png(AnatNames(tmp_path, {"sub": "04"}).figure("brainMask"))
     reader = Reader(page_of(tmp_path, "04"))
-    assert "There is no PET scan" in reader.text
+    assert "no PET scan" in reader.text
     assert "Methods" not in reader.text
 
 
