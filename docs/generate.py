@@ -56,56 +56,56 @@ METHODS: dict[str, tuple[str, ...]] = {"Standardization": ("apply", "invert", "s
 
 #: Every key of a sidecar that this program writes, and what it means.
 SIDECAR_KEYS: dict[str, str] = {
-    "Assumptions": "Sentences: every value that the input did not state and the program assumed.",
-    "Background": "Value outside of the brain mask.",
+    "Assumptions": "Sentences: every value that was missing from the input and had to be assumed.",
+    "Background": "Value outside the brain mask.",
     "BrainMean": "Mean SUVR over the voxels of the brain mask that have a value.",
     "BrainStandardDeviation": "Standard deviation of SUVR over the same voxels (ddof 0).",
     "BrainVolume": "Volume of the brain mask, mm³.",
     "BrainVoxels": "Voxels of the brain mask that have a value.",
     "CorticalPercentiles": "Percentiles of SUVR over the 68 cortical regions, by percent.",
-    "Description": "What the map is, in words.",
+    "Description": "Description of the map.",
     "EffectiveFWHM": "Resolution of the map, FWHM in mm.",
-    "EnsembleMembers": "How many predictions were averaged.",
-    "Flags": "Sentences on how the T1w is unlike those that the model was trained on.",
-    "FrameDuration": "Length of the map's one frame, s: from the first frame used to the end of the last.",
-    "FrameIndices": "Frames of the raw PET that went into the map, counted from 0.",
+    "EnsembleMembers": "Number of predictions that were averaged.",
+    "Flags": "Sentences: how the T1w differs from the training data of the model.",
+    "FrameDuration": "Duration of the map, s: from the start of the first frame used to the end of the last.",
+    "FrameIndices": "Frames of the raw PET that were used, counted from 0.",
     "FrameMotion": "Mean displacement of the brain in each of these frames, mm.",
-    "FrameTimesStart": "Start of the map's one frame, s after injection.",
-    "InjectionStart": "0: times count from the injection.",
-    "Labels": "Whose parcellation was used.",
-    "MadeBy": "Whose mask or parcellation it is.",
+    "FrameTimesStart": "Start of the map, s after injection.",
+    "InjectionStart": "0: times are relative to the injection.",
+    "Labels": "Software that made the parcellation.",
+    "MadeBy": "Software that made the mask or the parcellation.",
     "Manual": "false: no labels were drawn by hand.",
-    "Manufacturer": "Manufacturer of the PET scanner as the raw sidecar has it; of synthetic SUVR, whose scale it has.",
+    "Manufacturer": "Manufacturer of the PET scanner, from the raw sidecar; for synthetic SUVR, the manufacturer whose scale it has.",
     "ManufacturersModelName": "Model of the PET scanner.",
-    "ModelHash": "Hash of all models together.",
-    "Models": "The models that made a synthetic map: folder, card, hash, network.",
+    "ModelHash": "Combined hash of all models.",
+    "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
     "Noise": "Standard deviation of SUVR in the reference region, whose mean is 1.",
-    "OutsideBrain": "Value outside of the brain mask.",
-    "ParticipantInTrainingSet": "Whether one of the models was trained on this participant.",
-    "ReferenceRegion": "Reference region, whose mean activity is SUVR 1.",
-    "ReferenceRegionDescription": "The reference region with its guard, in words.",
-    "ReferenceRegionIndices": "FreeSurfer numbers that the reference region is made of.",
-    "ReferenceRegionVolume": "Its volume after the guard, mm³.",
-    "ReferenceValue": "Mean activity in it, in the unit of the raw PET.",
-    "RegistrationMetric": "Normalised mutual information of PET and T1w after coregistration.",
-    "SettingsHash": "Twelve digits that are equal where all settings that change results are equal.",
-    "SkullStripped": "Whether the image shows the brain alone.",
-    "SmoothingFWHM": "FWHM of the filter that was applied, mm.",
-    "SoftwareName": "tau-pipeline.",
-    "SoftwareVersion": "Its version.",
+    "OutsideBrain": "Value outside the brain mask.",
+    "ParticipantInTrainingSet": "Whether one of the models was trained with this participant.",
+    "ReferenceRegion": "Reference region (mean SUVR of 1).",
+    "ReferenceRegionDescription": "Description of the reference region and its limits on spill-in.",
+    "ReferenceRegionIndices": "FreeSurfer label numbers of the reference region.",
+    "ReferenceRegionVolume": "Volume of the reference region after limiting spill-in, mm³.",
+    "ReferenceValue": "Mean activity in the reference region, in the units of the raw PET.",
+    "RegistrationMetric": "Normalized mutual information of PET and T1w after coregistration.",
+    "SettingsHash": "Hash (twelve digits) of all settings that affect results.",
+    "SkullStripped": "Whether the image is skull-stripped.",
+    "SmoothingFWHM": "FWHM of the smoothing kernel, mm.",
+    "SoftwareName": "Name of the software: tau-pipeline.",
+    "SoftwareVersion": "Version of the software.",
     "Sources": "BIDS URIs of the direct inputs.",
-    "SpatialReference": "BIDS URI of the T1w whose grid the map has.",
-    "StandardizationHash": "Hash of the fit.",
-    "StandardizationMean": "Mean SUVR of the fit, which was subtracted.",
-    "StandardizationParticipants": "On how many participants it was fitted.",
-    "StandardizationStandardDeviation": "Standard deviation of the fit, by which was divided.",
-    "Synthetic": "true: made from the T1w by a model; not a measurement.",
-    "TracerName": "Tracer, as the raw sidecar or the file name gives it.",
+    "SpatialReference": "BIDS URI of the T1w that defines the grid of the map.",
+    "StandardizationHash": "Hash of the standardization.",
+    "StandardizationMean": "Mean SUVR that was subtracted.",
+    "StandardizationParticipants": "Number of participants that the standardization was fitted on.",
+    "StandardizationStandardDeviation": "Standard deviation of SUVR that the map was divided by.",
+    "Synthetic": "true: predicted from the T1w by a model; not a measurement.",
+    "TracerName": "Tracer, from the raw sidecar or the file name.",
     "TracerRadionuclide": "Radionuclide of the tracer.",
-    "TrainingSplit": "Split of the models' training that the participant was in; none for strangers.",
+    "TrainingSplit": "Data split this participant belonged to when the models were trained; `none` if not in the training data.",
     "Type": "Kind of mask: Brain, or ROI for a reference region.",
-    "Uncertainty": "Calibration of the standard deviation, or why there is none.",
-    "Units": "unitless for SUVR, arbitrary for standardised SUVR.",
+    "Uncertainty": "Calibration of the standard deviation, or the reason why there is none.",
+    "Units": "unitless for SUVR, arbitrary for standardized SUVR.",
 }
 
 
@@ -160,9 +160,9 @@ def command_line() -> str:
         "# Command line\n",
         NOTE,
         "```text\ntau-pipeline BIDS_DIR OUTPUT_DIR {" + ",".join(cli.LEVELS) + "} [options]\n```\n",
-        table(["level", "does"], [(code(name), level.about) for name, level in cli.LEVELS.items()]),
-        "Hyphens and underscores in option names mean the same. An option wins over the file of `--config-file`, whose "
-        "sections and names are in [Settings](settings.md).\n",
+        table(["level", "description"], [(code(name), level.about) for name, level in cli.LEVELS.items()]),
+        "Hyphens and underscores in option names are equivalent. Options on the command line override those in the file "
+        "given with `--config-file` (see [Settings](settings.md)).\n",
         table(
             ["option", "meaning"],
             [
@@ -213,8 +213,8 @@ def settings() -> str:
     parts = [
         "# Settings\n",
         NOTE,
-        "A file for `--config-file` has these sections and names. What is not in it keeps its default. Settings of "
-        "`[settings]` change results, and their hash stands in every sidecar; `[execution]` never does.\n",
+        "The file given with `--config-file` may contain these sections and names. All others have their default values. "
+        "`[settings]` affects results, and its hash is saved in every sidecar; `[execution]` does not affect results.\n",
         '```toml\n[settings]\nref_region = ["InferiorCerebellarGM"]\nsuvr_window = [80, 100]\n\n[execution]\n'
         "nprocs = 4\n```\n",
     ]
@@ -248,31 +248,32 @@ def tables() -> str:
         [
             "# Tables\n",
             NOTE,
-            "Tab-separated (`.tsv`), UTF-8, missing is `n/a`; the `.csv` of the cohort have commas, and an empty cell "
-            "for what is missing. Beside each `.tsv` lies a JSON file that says what this page says.\n",
+            "TSV files are tab-separated with `n/a` for missing values. CSV files of the group level are comma-separated "
+            "with empty cells for missing values. All are UTF-8. Each TSV file has a JSON data dictionary with the "
+            "descriptions on this page.\n",
             "## `sub-…/pet/*_desc-suvr_rois.tsv`\n",
-            "One row a region and reference region: 68 cortical and 18 subcortical regions, the reference region, and "
-            f"the composites {composites} for left, right and both. A region without a voxel keeps its row. "
-            "[Regions](regions.md) lists them.\n",
+            "One row per region and reference region: 68 cortical and 18 subcortical regions, the reference region, and "
+            f"the composite regions {composites} (left, right, and both). Regions without voxels are kept as rows. "
+            "See [Regions](regions.md).\n",
             _columns(columns.column_descriptions()),
-            "A synthetic scan's table, `*_desc-synthSUVR_rois.tsv`, has three more:\n",
+            "Tables of synthetic scans, `*_desc-synthSUVR_rois.tsv`, have three additional columns:\n",
             _columns(UNCERTAINTY_COLUMNS),
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
-            "The tables of all scans, stacked, `suvr_z` filled, and joined with:\n",
+            "The concatenated tables of all scans, with `suvr_z`, and with these columns:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
-            "With synthetic scans among them, the three columns of their uncertainty follow, `n/a` for measured "
-            "ones.\n",
+            "If there are synthetic scans, the three columns of their uncertainty are included, with `n/a` for measured "
+            "scans.\n",
             "## `group/suvr_rois_wide.csv`\n",
-            "One row a scan and reference region. First the columns "
+            "One row per scan and reference region: the columns "
             + ", ".join(map(code, group.WIDE_KEYS))
             + ", then the mean SUVR of each region (`ctx_lh_entorhinal`, `Left_Hippocampus`, `metatemporal`, "
-            "`metatemporal_left`, …), then the same standardised by manufacturer, with `_z` at the end. "
+            "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_z`. "
             "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_z`.\n",
             "## `group/status.tsv`\n",
-            "One row for every scan that was asked for, whatever has become of it.\n",
+            "One row per requested scan, with its processing status.\n",
             _columns(described("status", group.STATUS_COLUMNS)),
             "## `group/standardization.tsv`\n",
-            "One row for each fit: tracer, reference region and manufacturer.\n",
+            "One row per tracer, reference region, and manufacturer.\n",
             _columns(group_columns.STANDARDIZATION_COLUMNS),
         ]
     )
@@ -318,7 +319,7 @@ def sidecar_keys() -> dict[str, list[str]]:
         "every image": sorted(every),
         "SUVR": sorted({*measured, *quality, "FrameMotion"} - set(every)),
         "synthetic SUVR": sorted({*synthetic, *quality} - set(every)),
-        "SUVR standardised by manufacturer": sorted(standard - set(every)),
+        "SUVR standardized by manufacturer": sorted(standard - set(every)),
         "brain mask and labels": ["MadeBy", "Manual", "Type"],
         "reference region": [
             "ReferenceRegion",
@@ -338,17 +339,17 @@ def sidecars() -> str:
     parts = [
         "# Sidecars\n",
         NOTE,
-        "Every image has a JSON file beside it. A value that is not known is `n/a`. `Sources` and other names of files "
-        "are BIDS URIs: `bids:raw:…` is the input dataset, `bids::…` these derivatives.\n",
+        "Every image has a JSON sidecar. Unknown values are `n/a`. `Sources` and other file references are BIDS URIs: "
+        "`bids:raw:…` is the input dataset, `bids::…` the derivatives.\n",
     ]
     where = {
-        "every image": "The sections below leave these out.",
-        "SUVR": "`*_space-T1w_desc-suvr_pet.json`; further reference regions have `desc-suvrPons` and the like.",
-        "synthetic SUVR": "`*_desc-synthSUVR_pet.json`, and `*_desc-synthSUVRsd_pet.json` for its standard deviation.",
-        "SUVR standardised by manufacturer": "`*_desc-std_pet.json`, written by the group level. It repeats what the "
-        "sidecar of the SUVR map says of tracer, scanner and reference region.",
+        "every image": "The sections below omit these keys.",
+        "SUVR": "`*_space-T1w_desc-suvr_pet.json`; other reference regions have `desc-suvrPons` and so on.",
+        "synthetic SUVR": "`*_desc-synthSUVR_pet.json`, and `*_desc-synthSUVRsd_pet.json` for the standard deviation.",
+        "SUVR standardized by manufacturer": "`*_desc-std_pet.json`, written by the group level. It also contains "
+        "the keys of the SUVR map on tracer, scanner, and reference region.",
         "brain mask and labels": "`*_desc-brain_mask.json`, `*_dseg.json`.",
-        "reference region": "`*_label-…_mask.json`, beside `Type`.",
+        "reference region": "`*_label-…_mask.json`, in addition to `Type`.",
     }
     for name, keys in found.items():
         rows = [(code(key), SIDECAR_KEYS[key]) for key in keys]
@@ -371,13 +372,12 @@ def error_classes() -> str:
         [
             "# Errors and exit codes\n",
             NOTE,
-            "Every error that is raised on purpose is a `TauPipelineError`, and also the nearest of Python's own, so "
-            "that a script can catch either. They are in `tau_pipeline.errors`. The message says what was found, what "
-            "was expected and what to do.\n",
-            table(["error", "is also", "meaning"], rows),
-            "On the command line, an error of the call or of the dataset as a whole ends the program before anything "
-            "is computed. An error of one scan is written to `logs/errors/` under the name of the scan, and the others "
-            "go on.\n",
+            "All exceptions are in `tau_pipeline.errors` and derive from `TauPipelineError` and from the closest built-in "
+            "exception, so that scripts can catch either. The message states what was found, what was expected, and what "
+            "to do.\n",
+            table(["exception", "base classes", "meaning"], rows),
+            "If the command line or the dataset as a whole is invalid, the program exits before anything is computed. "
+            "Errors in a single scan are recorded in `logs/errors/`, and processing continues with the other scans.\n",
             table(["exit code", "meaning"], _exit_codes()),
         ]
     )
@@ -386,9 +386,9 @@ def error_classes() -> str:
 def python_names() -> str:
     """The Python names that scripts may rely on."""
     parts = [
-        "# Python names\n",
+        "# Python API\n",
         NOTE,
-        "Scripts may rely on these names; others can change without notice.\n",
+        "These names are stable. All others may change without notice.\n",
     ]
     for module_name, names in PYTHON_NAMES.items():
         module = import_module(module_name)
@@ -454,16 +454,16 @@ def regions() -> str:
         [
             "# Regions\n",
             NOTE,
-            "Where the definitions come from stands in `atlases/README.md` of the source.\n",
+            "See `atlases/README.md` in the source for the origin of the definitions.\n",
             "## Reference regions\n",
-            "For `--ref-region`; label numbers joined by + make one of your own "
-            "([how](../how-to/own-reference-region.md)).\n",
-            table(["name", "labels", "what", "smallest volume"], references),
+            "For `--ref-region`. To define your own, join label numbers with `+` "
+            "([details](../how-to/own-reference-region.md)).\n",
+            table(["name", "labels", "description", "minimum volume"], references),
             "## Composites\n",
-            "The members on each side; a composite pools their voxels.\n",
+            "Members in each hemisphere. A composite region pools the voxels of its members.\n",
             table(["name", "members"], members),
-            "## Rows of a region table\n",
-            "Numbers and names are FreeSurfer's.\n",
+            "## Rows of a regional table\n",
+            "Label numbers and names are those of FreeSurfer.\n",
             table(["index", "region", "hemisphere", "kind"], rows),
         ]
     )
@@ -482,8 +482,8 @@ def scanners() -> str:
             "# Tracers and scanners\n",
             NOTE,
             "## Tracers\n",
-            "Spellings are compared in small letters and digits alone, and [18F] before or after the name does not "
-            "count. A tracer that is not here gets 80 to 100 minutes, and `Assumptions` says so.\n",
+            "Case, punctuation, and [18F] before or after the name are ignored. For other tracers, the window is 80 to "
+            "100 min, and this is recorded in `Assumptions`.\n",
             table(
                 ["tracer", "window, min", "spellings", "source"],
                 [
@@ -492,12 +492,11 @@ def scanners() -> str:
                 ],
             ),
             "## Manufacturers\n",
-            "Spellings are compared in small letters and digits alone. A name that is not here stays as "
-            "the sidecar has it.\n",
+            "Case and punctuation are ignored. Other names are used as given in the sidecar.\n",
             table(["name", "spellings"], [(name, ", ".join(map(code, found))) for name, found in spellings.items()]),
-            "## Resolution of scanners\n",
-            "Looked up by `ManufacturersModelName` for `--target-fwhm`. A model that is not here is estimated from the "
-            "image, and `Assumptions` says so.\n",
+            "## Scanner resolution\n",
+            "Used for `--target-fwhm`, matched by `ManufacturersModelName`. For other models, the resolution is estimated "
+            "from the image, and this is recorded in `Assumptions`.\n",
             table(
                 ["manufacturer", "model", "FWHM, mm", "source"],
                 [(s.manufacturer, s.model, f"{s.fwhm_mm:.1f}", s.source) for s in resolution.SCANNERS],
@@ -525,7 +524,7 @@ def graph_files() -> dict[Path, str]:
     ]
     made = (
         "![Steps of one participant: the T1w on the left, a PET scan on the right](../docs/explanation/graph.svg)\n\n"
-        + table(["step", "interface", "reads, from which step", "gives", "memory, GB"], rows)
+        + table(["step", "interface", "inputs, by source", "outputs", "memory, GB"], rows)
     )
     readme = ROOT / "workflows" / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(BEGIN, 1)
