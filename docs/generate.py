@@ -75,7 +75,8 @@ SIDECAR_KEYS: dict[str, str] = {
     "Labels": "Software that made the parcellation.",
     "MadeBy": "Software that made the mask or the parcellation.",
     "Manual": "false: no labels were drawn by hand.",
-    "Manufacturer": "Manufacturer of the PET scanner, from the raw sidecar; for synthetic SUVR, the manufacturer whose scale it has.",
+    "Manufacturer": "Manufacturer of the PET scanner, from the raw sidecar; for synthetic SUVR, the manufacturer "
+    "whose scale it has.",
     "ManufacturersModelName": "Model of the PET scanner.",
     "ModelHash": "Combined hash of all models.",
     "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
@@ -102,7 +103,8 @@ SIDECAR_KEYS: dict[str, str] = {
     "Synthetic": "true: predicted from the T1w by a model; not a measurement.",
     "TracerName": "Tracer, from the raw sidecar or the file name.",
     "TracerRadionuclide": "Radionuclide of the tracer.",
-    "TrainingSplit": "Data split this participant belonged to when the models were trained; `none` if not in the training data.",
+    "TrainingSplit": "Data split this participant belonged to when the models were trained; `none` if not in the "
+    "training data.",
     "Type": "Kind of mask: Brain, or ROI for a reference region.",
     "Uncertainty": "Calibration of the standard deviation, or the reason why there is none.",
     "Units": "unitless for SUVR, arbitrary for standardized SUVR.",
@@ -161,8 +163,8 @@ def command_line() -> str:
         NOTE,
         "```text\ntau-pipeline BIDS_DIR OUTPUT_DIR {" + ",".join(cli.LEVELS) + "} [options]\n```\n",
         table(["level", "description"], [(code(name), level.about) for name, level in cli.LEVELS.items()]),
-        "Hyphens and underscores in option names are equivalent. Options on the command line override those in the file "
-        "given with `--config-file` (see [Settings](settings.md)).\n",
+        "Hyphens and underscores in option names are equivalent. Options on the command line override those in the "
+        "file given with `--config-file` (see [Settings](settings.md)).\n",
         table(
             ["option", "meaning"],
             [
@@ -213,8 +215,9 @@ def settings() -> str:
     parts = [
         "# Settings\n",
         NOTE,
-        "The file given with `--config-file` may contain these sections and names. All others have their default values. "
-        "`[settings]` affects results, and its hash is saved in every sidecar; `[execution]` does not affect results.\n",
+        "The file given with `--config-file` may contain these sections and names. All others have their default "
+        "values. `[settings]` affects results, and its hash is saved in every sidecar; `[execution]` does not affect "
+        "results.\n",
         '```toml\n[settings]\nref_region = ["InferiorCerebellarGM"]\nsuvr_window = [80, 100]\n\n[execution]\n'
         "nprocs = 4\n```\n",
     ]
@@ -248,12 +251,12 @@ def tables() -> str:
         [
             "# Tables\n",
             NOTE,
-            "TSV files are tab-separated with `n/a` for missing values. CSV files of the group level are comma-separated "
-            "with empty cells for missing values. All are UTF-8. Each TSV file has a JSON data dictionary with the "
-            "descriptions on this page.\n",
+            "TSV files are tab-separated with `n/a` for missing values. CSV files of the group level are "
+            "comma-separated with empty cells for missing values. All are UTF-8. Each TSV file has a JSON data "
+            "dictionary with the descriptions on this page.\n",
             "## `sub-…/pet/*_desc-suvr_rois.tsv`\n",
-            "One row per region and reference region: 68 cortical and 18 subcortical regions, the reference region, and "
-            f"the composite regions {composites} (left, right, and both). Regions without voxels are kept as rows. "
+            "One row per region and reference region: 68 cortical and 18 subcortical regions, the reference region, "
+            f"and the composite regions {composites} (left, right, and both). Regions without voxels are kept as rows. "
             "See [Regions](regions.md).\n",
             _columns(columns.column_descriptions()),
             "Tables of synthetic scans, `*_desc-synthSUVR_rois.tsv`, have three additional columns:\n",
@@ -261,8 +264,8 @@ def tables() -> str:
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
             "The concatenated tables of all scans, with `suvr_z`, and with these columns:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
-            "If there are synthetic scans, the three columns of their uncertainty are included, with `n/a` for measured "
-            "scans.\n",
+            "If there are synthetic scans, the three columns of their uncertainty are included, with `n/a` for "
+            "measured scans.\n",
             "## `group/suvr_rois_wide.csv`\n",
             "One row per scan and reference region: the columns "
             + ", ".join(map(code, group.WIDE_KEYS))
@@ -372,9 +375,9 @@ def error_classes() -> str:
         [
             "# Errors and exit codes\n",
             NOTE,
-            "All exceptions are in `tau_pipeline.errors` and derive from `TauPipelineError` and from the closest built-in "
-            "exception, so that scripts can catch either. The message states what was found, what was expected, and what "
-            "to do.\n",
+            "All exceptions are in `tau_pipeline.errors` and derive from `TauPipelineError` and from the closest "
+            "built-in exception, so that scripts can catch either. The message states what was found, what was "
+            "expected, and what to do.\n",
             table(["exception", "base classes", "meaning"], rows),
             "If the command line or the dataset as a whole is invalid, the program exits before anything is computed. "
             "Errors in a single scan are recorded in `logs/errors/`, and processing continues with the other scans.\n",
@@ -495,8 +498,8 @@ def scanners() -> str:
             "Case and punctuation are ignored. Other names are used as given in the sidecar.\n",
             table(["name", "spellings"], [(name, ", ".join(map(code, found))) for name, found in spellings.items()]),
             "## Scanner resolution\n",
-            "Used for `--target-fwhm`, matched by `ManufacturersModelName`. For other models, the resolution is estimated "
-            "from the image, and this is recorded in `Assumptions`.\n",
+            "Used for `--target-fwhm`, matched by `ManufacturersModelName`. For other models, the resolution is "
+            "estimated from the image, and this is recorded in `Assumptions`.\n",
             table(
                 ["manufacturer", "model", "FWHM, mm", "source"],
                 [(s.manufacturer, s.model, f"{s.fwhm_mm:.1f}", s.source) for s in resolution.SCANNERS],
