@@ -176,20 +176,20 @@ def test_a_failure_without_a_reason_takes_that_of_its_record(output: Path) -> No
     change(output, reason=None)
     text = Reader(page_of(output)).text
     assert "frames up to 75 min" in text
-    assert "no reason is on record" in text
+    assert "no reason recorded" in text
 
 
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"cortex_p90_z": None}, "21 of 21 scans that are done have no standardised SUVR"),
+        ({"cortex_p90_z": None}, "21 of 21 processed scans have no standardized SUVR"),
         ({"tracer": ["AV1451", "MK6240"] * 12}, "more than one tracer (AV1451, MK6240)"),
         ({"reference_region": ["Pons", "CerebellarGM"] * 12}, "more than one reference region (CerebellarGM, Pons)"),
-        ({"manufacturer": None}, "21 of 21 scans that are done have no manufacturer"),
-        ({"diagnosis": ["AD", None] * 12}, "scans that are done have no diagnosis"),
+        ({"manufacturer": None}, "21 of 21 processed scans have no manufacturer"),
+        ({"diagnosis": ["AD", None] * 12}, "processed scans have no diagnosis"),
         ({"source": ["synthetic", *["measured"] * 23]}, "1 of 21 scans are synthetic"),
-        ({"diagnosis": ["AD", "CN", "CN"] * 8}, "All scans of GE, Philips, Siemens have one diagnosis"),
-        ({"noise_outlier": 2.6}, "21 scans have a quality figure with |z| above 2.5"),
+        ({"diagnosis": ["AD", "CN", "CN"] * 8}, "All scans from GE, Philips, Siemens"),
+        ({"noise_outlier": 2.6}, "21 scans have a quality measure with |z| > 2.5"),
     ],
 )
 def test_what_makes_figures_doubtful_is_said(output: Path, columns: dict, sentence: str) -> None:
@@ -203,11 +203,11 @@ def test_what_makes_figures_doubtful_is_said(output: Path, columns: dict, senten
 
 def test_no_standardisation_is_a_warning_and_few_participants_too(output: Path) -> None:
     status = read_status(output / "group" / "status.tsv")
-    assert any("is not standardised by manufacturer" in one for one in warnings_of(status, None))
+    assert any("is not standardized by manufacturer" in one for one in warnings_of(status, None))
     few = pd.DataFrame({"manufacturer": ["GE", "Philips"], "n_participants": ["4", "5"]})
-    assert "The standardisation of GE rests on fewer than 5 participants." in warnings_of(status, few)
+    assert "The standardization of GE uses fewer than 5 participants." in warnings_of(status, few)
     (output / "group" / "standardization.tsv").unlink()
-    assert "is not standardised by manufacturer" in page_of(output)
+    assert "is not standardized by manufacturer" in page_of(output)
 
 
 def test_the_standardisation_is_a_table_without_the_lists_of_participants(output: Path) -> None:
@@ -238,14 +238,14 @@ def test_nothing_but_names_and_states_gives_a_page(tmp_path: Path) -> None:
     write_text("scan\tstate\nsub-01_pet\tdone\nsub-02_pet\tfailed\n", tmp_path / "group" / "status.tsv")
     reader = Reader(page_of(tmp_path))
     assert [row[:2] for row in table_rows(page_of(tmp_path))] == [["sub-01pet", "done"], ["sub-02pet", "failed"]]
-    assert "Not shown, since no scan has a value: source" not in reader.text
-    assert "no reason is on record" in reader.text
+    assert "Not shown because no scan has a value: source" not in reader.text
+    assert "no reason recorded" in reader.text
 
 
 def test_columns_that_are_all_missing_are_named_and_left_out(output: Path) -> None:
     change(output, **dict.fromkeys(("motion_mm", "age", "noise"), None))
     text = Reader(page_of(output)).text
-    assert "Not shown, since no scan has a value: age, motion." in text
+    assert "Not shown because no scan has a value: age, motion." in text
     assert "Noise" in text
 
 
@@ -305,7 +305,7 @@ def test_damaged_tables_are_named_and_do_not_stop_the_page(output: Path) -> None
 
 
 def test_without_its_table_the_page_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"no table .*status.tsv; run the group level first"):
+    with pytest.raises(MissingInputError, match=r"status\.tsv.*group level"):
         write_group_report(tmp_path)
     write_text("participant\nsub-01\n", tmp_path / "group" / "status.tsv")
     with pytest.raises(DamagedFileError, match="has no column scan"):

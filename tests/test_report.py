@@ -323,7 +323,7 @@ def test_a_scan_that_is_synthetic_alone_is_called_so(output: Path) -> None:
     synthetic_files(output, trc="MK6240")
     titles = [scan.title for scan in find_scans(output, "sub-01")]
     assert titles == ["T1w", "PET, tracer AV1451", "Synthetic PET, tracer MK6240"]
-    assert "Synthetic beside measured" not in Reader(page_of(output)).text
+    assert "Synthetic and measured" not in Reader(page_of(output)).text
 
 
 def test_each_reference_region_has_its_own_table(output: Path) -> None:
@@ -412,7 +412,7 @@ def test_a_participant_that_failed_at_once_has_a_page(tmp_path: Path) -> None:
 
 
 def test_an_unknown_participant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match="no folder sub-99"):
+    with pytest.raises(MissingInputError, match="sub-99"):
         write_participant_report(tmp_path, "99")
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of the cohort: which scans to trust, and what scanner and disease do to SUVR.
+"""Write the group report: one self-contained HTML file with outliers and the effects of scanner and disease on SUVR.
 
 Like the page of a participant it is a query over files: the tables that the group level wrote, error records and
 sidecars. It computes nothing but figures and tests, and can be written again at any time.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MISSING = "n/a"
 STATES = ("done", "failed", "skipped")
-#: Standardisation by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
+#: Standardization by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
 FEW_PARTICIPANTS = 5
 #: Different sentences of assumptions that are shown before the rest is folded away.
 MOST_ASSUMPTIONS = 12
@@ -113,10 +113,10 @@ def write_group_report(output_dir: Path) -> Path:
     output_dir = Path(output_dir)
     group = output_dir / "group"
     if not (group / "status.tsv").is_file():
-        raise MissingInputError(f"there is no table {group / 'status.tsv'}; run the group level first")
+        raise MissingInputError(f"{group / 'status.tsv'} does not exist; run the group level first")
     status = read_status(group / "status.tsv")
     problems: list[str] = []
-    standardisation = _optional(group, ("standardization.tsv",), problems)
+    standardization = _optional(group, ("standardization.tsv",), problems)
     wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
     records = pages.error_records(output_dir)
     bad = status[status["state"] != "done"]
@@ -126,7 +126,7 @@ def write_group_report(output_dir: Path) -> Path:
             for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
         ],
         total=_state_counts(status),
-        warnings=[*problems, *warnings_of(status, standardisation)],
+        warnings=[*problems, *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir),
         most_assumptions=MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
@@ -136,7 +136,7 @@ def write_group_report(output_dir: Path) -> Path:
         filters=[(name, _options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
         figures=_figures(status, wide),
-        standardisation=_standardisation_rows(standardisation),
+        standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),
         records=_other_records(bad, records),
         methods=pages.methods(output_dir),
@@ -197,54 +197,52 @@ def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.Data
         return None
 
 
-def warnings_of(status: pd.DataFrame, standardisation: pd.DataFrame | None) -> list[str]:
+def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> list[str]:
     """What a reader should know before the figures are trusted, in sentences."""
     done = status[status["state"] == "done"]
-    found = [_standardisation_warning(done, standardisation), _few_participants_warning(standardisation)]
+    found = [_standardization_warning(done, standardization), _few_participants_warning(standardization)]
     found.append(_confounded_warning(done))
     for name, word in (("tracer", "tracer"), ("reference_region", "reference region")):
         several = _options(done[name])
         if len(several) > 1:
-            found.append(f"There is more than one {word} ({', '.join(several)}); their SUVR cannot be compared.")
+            found.append(f"There is more than one {word} ({', '.join(several)}); their SUVR values are not comparable.")
     for name in ("manufacturer", "diagnosis"):
         unknown = int(done[name].isna().sum())
         if unknown:
-            found.append(f"{unknown} of {len(done)} scans that are done have no {name}.")
+            found.append(f"{unknown} of {len(done)} processed scans have no {name}.")
     synthetic = int((done["source"] == "synthetic").sum())
     if synthetic:
-        found.append(f"{synthetic} of {len(done)} scans are synthetic: made from the T1w, not measured.")
+        found.append(f"{synthetic} of {len(done)} scans are synthetic: predicted from the T1w, not measured.")
     outliers = int((done["largest_z"] > OUTLIER_Z).sum())
     if outliers:
         have = "scan has" if outliers == 1 else "scans have"
-        found.append(f"{outliers} {have} a quality figure with |z| above {OUTLIER_Z:g}; look at the pages.")
+        found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
     return [sentence for sentence in found if sentence]
 
 
-def _standardisation_warning(done: pd.DataFrame, standardisation: pd.DataFrame | None) -> str:
-    if standardisation is None or standardisation.empty:
-        return "SUVR is not standardised by manufacturer: values of different scanners cannot be compared."
+def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame | None) -> str:
+    if standardization is None or standardization.empty:
+        return "SUVR is not standardized by manufacturer: values from different scanners are not comparable."
     without = int(done["cortex_p90_z"].isna().sum())
     if without:
-        return f"{without} of {len(done)} scans that are done have no standardised SUVR."
+        return f"{without} of {len(done)} processed scans have no standardized SUVR."
     return ""
 
 
-def _few_participants_warning(standardisation: pd.DataFrame | None) -> str:
+def _few_participants_warning(standardization: pd.DataFrame | None) -> str:
     import pandas as pd
 
-    if standardisation is None or not {"manufacturer", "n_participants"} <= set(standardisation):
+    if standardization is None or not {"manufacturer", "n_participants"} <= set(standardization):
         return ""
-    counts = pd.to_numeric(standardisation["n_participants"], errors="coerce")
-    few = standardisation["manufacturer"][counts < FEW_PARTICIPANTS].dropna()
+    counts = pd.to_numeric(standardization["n_participants"], errors="coerce")
+    few = standardization["manufacturer"][counts < FEW_PARTICIPANTS].dropna()
     if few.empty:
         return ""
-    return (
-        f"The standardisation of {', '.join(dict.fromkeys(few))} rests on fewer than {FEW_PARTICIPANTS} participants."
-    )
+    return f"The standardization of {', '.join(dict.fromkeys(few))} uses fewer than {FEW_PARTICIPANTS} participants."
 
 
 def _confounded_warning(done: pd.DataFrame) -> str:
-    """Where a manufacturer has scanned one diagnosis alone, standardising takes away the disease with the scanner."""
+    """Warn if all scans of a manufacturer have one diagnosis: standardization then removes the disease effect too."""
     stated = done[done["manufacturer"].notna() & done["diagnosis"].notna()]
     if stated["diagnosis"].nunique() < 2 or stated["manufacturer"].nunique() < 2:
         return ""
@@ -253,8 +251,8 @@ def _confounded_warning(done: pd.DataFrame) -> str:
     if not alone:
         return ""
     return (
-        f"All scans of {', '.join(alone)} have one diagnosis: "
-        "standardisation by manufacturer takes away the difference between diagnoses with that between scanners."
+        f"All scans from {', '.join(alone)} have the same diagnosis: "
+        "standardization by manufacturer also removes differences between diagnoses."
     )
 
 
@@ -290,7 +288,7 @@ def _about_columns(status: pd.DataFrame) -> list[str]:
     same = [f"{column.heading.lower()} {status[column.name].dropna().iloc[0]}" for column in _same_for_all(status)]
     empty = [column.heading.lower() for column in COLUMNS if not column.core and status[column.name].isna().all()]
     found = [f"All scans: {', '.join(same)}."] if same else []
-    return found + ([f"Not shown, since no scan has a value: {', '.join(empty)}."] if empty else [])
+    return found + ([f"Not shown because no scan has a value: {', '.join(empty)}."] if empty else [])
 
 
 def _rows(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
@@ -349,7 +347,7 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, 
         what = f"{source.capitalize()} SUVR, tracer {tracer}, reference {reference}, n = {len(scans)}"
         percentiles = group_figures.percentile_figure(scans, what)
         tests = group_figures.percentile_tests(scans)
-        found.append(_figure("SUVR of the cortex by manufacturer and diagnosis", what, PERCENTILE_HINT, percentiles))
+        found.append(_figure("Cortical SUVR by manufacturer and diagnosis", what, PERCENTILE_HINT, percentiles))
         found[-1]["tests"] = [_test_row(measure, by, test) for measure, by, test in tests]
         quality = group_figures.quality_figure(scans)
         if quality is not None:
@@ -364,15 +362,16 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, 
 
 
 PERCENTILE_HINT = (
-    "A point is a scan. Upper row: SUVR. Lower row, if there is one: SUVR standardised by manufacturer. "
-    "Standardisation should take away the difference between manufacturers and leave that between diagnoses. "
+    "One point per scan. Upper row: SUVR. Lower row, if present: SUVR standardized by manufacturer. "
+    "Standardization should remove differences between manufacturers and preserve those between diagnoses. "
     "F and p: one-way analysis of variance, with the number of scans in each group."
 )
 QUALITY_HINT = (
-    "A point is a scan. A scan far from others of its manufacturer deserves a look at its page. The reference value "
-    "depends on injected dose, body weight and tracer; the other figures should not depend on the diagnosis."
+    "One point per scan. Check the reports of scans that differ from others of the same manufacturer. "
+    "The reference value depends on injected dose, body weight, and tracer; "
+    "the other measures should not depend on the diagnosis."
 )
-CORTEX_HINT = "Mean over the scans of a diagnosis, not standardised. The colour scale fits the values shown."
+CORTEX_HINT = "Mean over the scans of each diagnosis, not standardized. The color scale covers the values shown."
 
 
 def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
@@ -405,7 +404,7 @@ def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame 
     return wide
 
 
-def _standardisation_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
+def _standardization_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
     """Rows of ``standardization.tsv`` as text, without the lists of participants."""
     if table is None:
         return []
@@ -430,7 +429,7 @@ def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict
     found = []
     for row in bad.sort_values(["state", "scan"], kind="stable").to_dict("records"):
         record = by_key.get(_record_name(row), {})
-        reason = record.get("message", "no reason is on record") if _missing(row["reason"]) else str(row["reason"])
+        reason = record.get("message", "no reason recorded") if _missing(row["reason"]) else str(row["reason"])
         scan = f"{row['scan']} (synthetic)" if row["source"] == "synthetic" else row["scan"]
         found.append({"scan": scan, "state": row["state"], "reason": reason, "details": record.get("details", "")})
     return found

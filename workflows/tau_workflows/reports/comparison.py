@@ -64,12 +64,12 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
     """
     folder = Path(folder)
     if not (folder / "comparison.json").is_file() or not (folder / "runs.tsv").is_file():
-        raise MissingInputError(f"there is no comparison in {folder}; run it first")
+        raise MissingInputError(f"no comparison found in {folder}; run the comparison first")
     record, runs = read_json(folder / "comparison.json"), read_tsv(folder / "runs.tsv")
     done = runs[runs["state"] == "done"]
     if done.empty:
         reasons = [str(reason) for reason in runs["reason"].dropna()]
-        raise MissingInputError(f"no run of {folder} is done: {reasons[0] if reasons else 'none was begun'}")
+        raise MissingInputError(f"no run in {folder} is complete: {reasons[0] if reasons else 'none was started'}")
     scans, regions = (_stacked(folder, done["run"], name) for name in ("scans.tsv", "regions.tsv"))
     tables = {
         "runs": runs,
@@ -133,11 +133,11 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     facts.append(("Participants", f"{record['n_participants']}, {record['n_scans']} scans, {record['tracer']}"))
     facts.append(("Reference region", str(record["reference_region"])))
     facts.append(("Folds", f"{record['folds']}, {kept}; each participant is tested once"))
-    facts.append(("Seed", f"{record['seed']}, of folds, weights, order and augmentation"))
+    facts.append(("Seed", f"{record['seed']} (folds, weights, order, augmentation)"))
     facts.append(("Training", "; ".join(f"{name} {_plain(training[name])}" for name in TOLD if name in training)))
     facts.append(("Runs", f"{int((trained['state'] == 'done').sum())} of {len(trained)} done"))
     # A run that was interrupted counts from its last start on.
-    facts.append(("Processor time", f"{processor / 60:.0f} minutes of one processor, from the last start of each run"))
+    facts.append(("CPU time", f"{processor / 60:.0f} CPU minutes, since the last start of each run"))
     return facts
 
 
@@ -145,21 +145,23 @@ def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame
     """What a reader should know before the figures are used, in sentences."""
     said = []
     if record["simulated"]:
-        said.append("The participants are simulated: nothing here says how a method does on people.")
+        said.append("The participants are simulated: the results do not show how a method performs on real data.")
     if "3d" in record["losses"] and record["volume_features"] == "random":
         said.append(
-            "The feature network of the loss + 3D has random weights: it is not the 3-D loss of the paper, and its "
-            "figures say nothing about that one."
+            "The feature network of the loss + 3D has random weights: it is not the 3-D loss of the paper, and the "
+            "results do not apply to that loss."
         )
     if record["training"].get("perceptual_features") == "random":
         said.append("The feature network of the losses + 2.5D and + cyclic 2.5D has random weights, not VGG-16's.")
     failed = int((runs["state"] != "done").sum())
     if failed:
-        said.append(f"{failed} of {len(runs)} runs failed; their settings stand on fewer participants, or are missing.")
+        said.append(
+            f"{failed} of {len(runs)} runs failed; their settings are based on fewer participants or are missing."
+        )
     n_people = int(scans["participant_id"].nunique())
     said.append(
         f"Tests are over {n_people} held-out participants. Participants of one fold share a model, and every training "
-        "was done with one seed: the spread between trainings is not in these p-values."
+        "was done with one seed: these p values do not include the variance between trainings."
     )
     return said
 
@@ -238,16 +240,16 @@ def _figures(
 
 
 SCORES_HINT = (
-    "Mean and standard deviation over held-out participants (of the correlations: over cortical regions). Lines: mean "
-    "image of the training split, and of those with the same diagnosis, which know nothing of the participant's T1w."
+    "Mean and standard deviation over held-out participants (correlations: over cortical regions). Lines: mean "
+    "image of the training split, and of those with the same diagnosis; neither depends on the participant's T1w."
 )
-PANELS_HINT = "A held-out scan: T1w, measured SUVR, and what each system and loss makes of the T1w, with its error."
-PERCENTILES_HINT = "A point is a held-out scan. A system that misses hot spots is low at the 99th percentile."
-REGIONS_HINT = "Left: every cortical region of every held-out participant. Right: each region over the participants."
+PANELS_HINT = "A held-out scan: T1w, measured SUVR, and the prediction of each system and loss with its error."
+PERCENTILES_HINT = "One point per held-out scan. Systems that miss regions of high SUVR are low at the 99th percentile."
+REGIONS_HINT = "Left: all cortical regions of all held-out participants. Right: each region across participants."
 #: What is painted on the cortex: column, label, scale.
 PAINTED = (
     ("regional_r", "Correlation over participants (r)", (-1.0, 1.0)),
-    ("bias", "Mean of synthetic less measured SUVR", (-0.5, 0.5)),
+    ("bias", "Mean of synthetic minus measured SUVR", (-0.5, 0.5)),
 )
 
 

@@ -25,7 +25,7 @@ PAPERS = {
     "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
     "mutual information": "Mattes et al. 2003, IEEE Trans Med Imaging 22:120",
     "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
-    "standardisation by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
+    "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
     "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
     "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
     "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
@@ -52,10 +52,10 @@ class Facts:
         PET scans of one frame and of several, and whether motion between frames was corrected.
     windows, tracers, kernels, regions
         Minutes after injection, tracers, filters in words, and names of reference regions.
-    standardised
-        Participants by manufacturer; empty if there was no standardisation. ``pooled`` counts everybody.
+    standardized
+        Participants by manufacturer; empty if there was no standardization. ``pooled`` counts everybody.
     combat
-        Whether there is a table harmonised by ComBat.
+        Whether there is a table harmonized with ComBat.
     synthetic, models
         Synthetic maps, and what made them: network and hash of the weights.
     """
@@ -72,7 +72,7 @@ class Facts:
     tracers: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
-    standardised: Mapping[str, int] = field(default_factory=dict)
+    standardized: Mapping[str, int] = field(default_factory=dict)
     combat: bool = False
     synthetic: int = 0
     models: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def planned(settings: Settings) -> Facts:
     stripping = {"auto": (None, None), "skip": (0, None), "force": (None, 0)}[settings.skull_strip_t1w]
     kernel = f"{settings.smooth_fwhm:g} mm FWHM" if settings.smooth_fwhm else ""
     if settings.target_fwhm is not None:
-        kernel = f"what brings each scanner to {settings.target_fwhm:g} mm FWHM"
+        kernel = f"the width that gives each scanner an effective resolution of {settings.target_fwhm:g} mm FWHM"
     window = settings.suvr_window
     return Facts(
         settings=(settings.hash(),),
@@ -126,7 +126,7 @@ def found(output_dir: Path, participant: str = "*") -> Facts | None:
         tracers=_distinct(tracer_name(one.get("TracerName")) or one.get("TracerName") for one in scans),
         kernels=_distinct(_kernel(one) for one in scans),
         regions=_distinct(one.get("ReferenceRegion") for one in maps),
-        standardised=_standardised(output_dir),
+        standardized=_standardized(output_dir),
         synthetic=len(synthetic),
         models=_distinct(f"{m.get('Network')} {m.get('Hash')}" for one in synthetic for m in one.get("Models") or ()),
         combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
@@ -159,7 +159,7 @@ def _kernel(sidecar: Mapping[str, Any]) -> str:
     return f"{width:.3g} mm FWHM" if isinstance(width, int | float) and width > 0 else ""
 
 
-def _standardised(output_dir: Path) -> dict[str, int]:
+def _standardized(output_dir: Path) -> dict[str, int]:
     try:
         table = read_tsv(output_dir / "group" / "standardization.tsv")
         return {str(row.manufacturer): int(row.n_participants) for row in table.itertuples()}
@@ -181,11 +181,11 @@ def methods_text(facts: Facts) -> str:
             paragraphs.append(text)
             cited += named
     several = f" (settings {', '.join(facts.settings)})" if facts.settings else ""
-    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, Nipype workflows over ANTs."
+    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, based on Nipype and ANTs."
     papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items() if name in cited)
     software = "\n".join(f"- {name} {_version(name)}" for name in PACKAGES)
     body = "\n\n".join([f"{start} {paragraphs[0]}", *paragraphs[1:]])
-    last = "Each output's sidecar lists what the input did not state and was assumed."
+    last = "Values that were missing from the input and had to be assumed are listed in the sidecar of each output."
     return f"# Methods\n\n{body}\n\n{last}\n\n## Software\n\n{software}\n\n## Papers\n\n{papers}\n"
 
 
@@ -203,10 +203,10 @@ def _anatomy(facts: Facts) -> tuple[str, list[str]]:
         papers.append("deepbet")
     if facts.stripped != 0:
         where = "T1w images that were already skull-stripped" if facts.stripped is None else None
-        where = where or f"{facts.stripped} T1w image{'s' * (facts.stripped != 1)} that came skull-stripped"
-        parts.append(f"In {where} the brain was taken as it was.")
+        where = where or f"{facts.stripped} skull-stripped T1w image{'s' * (facts.stripped != 1)}"
+        parts.append(f"In {where}, brain extraction was skipped.")
     parts.append(
-        "Intensity non-uniformity was corrected with N4 inside the brain. The T1w was registered to the "
+        "Intensity non-uniformity was corrected with N4 within the brain mask. The T1w was registered to the "
         "MNI152NLin6Asym template (affine, then SyN with cross-correlation)."
     )
     return " ".join(parts), papers
@@ -223,14 +223,15 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
     parts, papers = [], ["Desikan-Killiany"]
     if facts.own_labels != 0:
         parts.append(
-            "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were given to the head's own "
-            f"grey matter ({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
+            "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were assigned to the "
+            "participant's gray matter "
+            f"({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
         )
         papers.append("CVS atlas")
     if facts.given_labels:
         parts.append(
-            f"For {facts.given_labels} T1w the labels and brain mask of FreeSurfer or FastSurfer were used, brought to "
-            "the T1w through a checked rigid registration."
+            f"For {facts.given_labels} T1w, the segmentation and brain mask of FreeSurfer or FastSurfer were used, "
+            "resampled to the T1w with a rigid registration."
         )
         papers.append("FreeSurfer")
     return " ".join(parts), papers
@@ -241,41 +242,48 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
         return "", []
     parts, papers = [], ["mutual information"]
     tracers = f" of {' and '.join(facts.tracers)}" if facts.tracers else ""
-    window = " and ".join(facts.windows) + " minutes" if facts.windows else "the tracer's usual window"
+    window = " and ".join(facts.windows) + " minutes" if facts.windows else "the tracer's default window"
     if facts.static is None or facts.dynamic is None:
-        parts.append(f"PET frames in {window} after injection were averaged by the time that they overlap it.")
+        parts.append(
+            f"PET frames in {window} after injection were averaged, weighted by their overlap with the window."
+        )
     else:
         counts = (
             f"{facts.static} static and {facts.dynamic} dynamic PET scan{'s' * (facts.static + facts.dynamic != 1)}"
         )
-        parts.append(f"{counts}{tracers} stand for {window} after injection.")
+        parts.append(f"{counts}{tracers} cover {window} after injection.")
     if facts.dynamic != 0 and facts.moved:
-        parts.append("Frames of a dynamic scan were registered to each other and averaged by their time in the window.")
+        parts.append(
+            "Frames of dynamic scans were rigidly registered and averaged, weighted by their overlap with the window."
+        )
     elif facts.dynamic:
-        parts.append("Frames of a dynamic scan were averaged by their time in the window, without motion correction.")
+        parts.append(
+            "Frames of dynamic scans were averaged, weighted by their overlap with the window, "
+            "without motion correction."
+        )
     if facts.kernels:
         parts.append(f"PET was smoothed with a Gaussian of {', '.join(facts.kernels)}.")
         papers.append("one resolution")
     regions = "; ".join(f"{name} ({definition(name).description})" for name in facts.regions)
     parts.append(
-        "PET was coregistered to the T1w (rigid, mutual information, several starts) and brought to the T1w grid in "
-        f"one interpolation. SUVR is relative to the mean of: {regions}."
+        "PET was rigidly coregistered to the T1w (mutual information, several starts) and resampled to the T1w grid in "
+        f"one interpolation. SUVR was computed relative to the mean of: {regions}."
     )
     return " ".join(parts), papers
 
 
 def _cohort(facts: Facts) -> tuple[str, list[str]]:
     parts, papers = [], []
-    if facts.standardised:
-        groups = ", ".join(f"{name} {count}" for name, count in facts.standardised.items() if name != "pooled")
+    if facts.standardized:
+        groups = ", ".join(f"{name} {count}" for name, count in facts.standardized.items() if name != "pooled")
         parts.append(
-            "SUVR was standardised by scanner manufacturer to mean 0 and standard deviation 1 over brain voxels, every "
-            f"participant weighing the same (participants: {groups or 'all manufacturers pooled'})."
+            "SUVR was standardized by scanner manufacturer to mean 0 and standard deviation 1 over brain voxels, with "
+            f"equal weight for each participant (participants: {groups or 'all manufacturers pooled'})."
         )
-        papers.append("standardisation by manufacturer")
+        papers.append("standardization by manufacturer")
     if facts.combat:
         parts.append(
-            "Regional SUVR was harmonised between manufacturers with ComBat, keeping diagnosis, age and sex "
+            "Regional SUVR was harmonized between manufacturers with ComBat, preserving diagnosis, age, and sex "
             f"(neuroCombat {_version('neuroCombat')})."
         )
         papers.append("ComBat")
@@ -287,7 +295,7 @@ def _synthesis(facts: Facts) -> tuple[str, list[str]]:
         return "", []
     maps = "1 map of SUVR is" if facts.synthetic == 1 else f"{facts.synthetic} maps of SUVR are"
     return (
-        f"{maps} synthetic: made from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
-        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and tell "
-        "whether the participant was in its training set."
+        f"{maps} synthetic: predicted from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
+        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and state "
+        "whether the participant was in its training data."
     ), ["synthesis"]

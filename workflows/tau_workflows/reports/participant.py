@@ -44,21 +44,21 @@ SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part"
 FIGURES = {
     "brainMask": (
         "Brain mask",
-        "The outline should follow the brain: no skull inside, no cortex or cerebellum outside.",
+        "The outline should follow the brain, without skull inside or cortex or cerebellum outside.",
     ),
     "parcellation": ("Parcellation", "Borders should follow the folds; left and right should mirror each other."),
     "coregistration": (
         "PET on T1w",
-        "Ventricles, brain stem and the border of the brain in the PET should lie on the edges of the T1w.",
+        "Ventricles, brainstem, and the outline of the brain in the PET should match the edges of the T1w.",
     ),
     "suvr": ("SUVR", "One fixed scale for all participants."),
     "synthSUVR": (
         "Synthetic SUVR",
-        "Made from the T1w by a model, not measured. Same places and scale as the measured SUVR, where there is one.",
+        "Predicted from the T1w by a model, not measured. Same slices and scale as measured SUVR, if available.",
     ),
     "reference": (
         "Reference region",
-        "The region should keep clear of its neighbours and of tissue outside the brain.",
+        "The region should not touch neighboring regions or tissue outside the brain.",
     ),
 }
 #: The two figures that the slider blends.
@@ -145,7 +145,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
     errors = own_error_records(output_dir, label)
     if not (output_dir / label).is_dir() and not errors:
         raise MissingInputError(
-            f"{output_dir} has no folder {label} and no error record of it; run the participant first"
+            f"{output_dir} contains neither a folder {label} nor an error record; run the participant level first"
         )
     scans = find_scans(output_dir, label)
     page = pages.template("participant.html.jinja").render(
@@ -254,7 +254,7 @@ def _flags(sidecar: Mapping[str, Any]) -> list[str]:
     found = sentences(sidecar.get("Flags"))
     if sidecar.get("ParticipantInTrainingSet") is True:
         found.insert(
-            0, "The model was trained on this participant: the map says nothing of how well it does on others."
+            0, "The model was trained on this participant: the map does not show how well it performs on others."
         )
     if isinstance(sidecar.get("Uncertainty"), str):
         found.append(f"Uncertainty: {sidecar['Uncertainty']}")

@@ -78,7 +78,7 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
     """
     needed = {"reference_region", "source", "kind", "region", "hemisphere", *NUMBERS}
     if absent := sorted(needed - set(table.columns)):
-        raise DamagedFileError(f"the table {file} has no column {', '.join(absent)}; run the participant again")
+        raise DamagedFileError(f"the table {file} has no column {', '.join(absent)}; run the participant level again")
     found = []
     for (reference, source), rows in _with_numbers(table).groupby(
         ["reference_region", "source"], sort=False, dropna=False
@@ -138,7 +138,7 @@ def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
 def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
     """The region means on the average cortex as a data URI; empty if no cortical region has a value."""
     values = _cortical(rows, "suvr_mean")
-    title = f"Regional mean of {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
+    title = f"Mean regional {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
     if not values:
         return ""
     return pages.figure_uri(
@@ -148,7 +148,7 @@ def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
 
 def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
     values = _cortical(rows, "difference")
-    title = "Regional mean SUVR, synthetic less measured"
+    title = "Mean regional SUVR, synthetic minus measured"
     if not values:
         return ""
     label = f"Difference of SUVR (reference: {reference})"
