@@ -94,9 +94,9 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as exc:
-        raise DamagedFileError(f"{path} is not usable JSON (it is nested too deeply); mend the file") from exc
+        raise DamagedFileError(f"{path} is not usable JSON (nested too deeply); correct the file") from exc
     except (OSError, ValueError) as exc:
-        raise DamagedFileError(f"{path} is not valid JSON ({exc}); mend the file") from exc
+        raise DamagedFileError(f"{path} is not valid JSON ({exc}); correct the file") from exc
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; an object {{...}} is needed")
     return content
@@ -135,4 +135,4 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
             dtype=dict.fromkeys(text_columns, "string"),
         )
     except (ValueError, OSError) as exc:
-        raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); mend the file") from exc
+        raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc

@@ -367,9 +367,7 @@ def test_one_broken_scan_leaves_the_other_scans_of_the_participant(simple):
 def test_a_participant_with_neither_t1w_nor_pet_has_a_problem(simple):
     (simple / "sub-03").mkdir()
     three = found(simple)["03"]
-    assert [str(problem) for problem in three.problems] == [
-        "sub-03: there is neither a T1w nor a PET, so nothing can be done"
-    ]
+    assert [str(problem) for problem in three.problems] == ["sub-03: no T1w or PET image found"]
 
 
 def test_a_damaged_sidecar_at_the_top_is_a_problem_of_every_participant(simple):
@@ -397,13 +395,13 @@ def test_a_file_in_the_folder_of_another_participant_is_a_problem_there(simple, 
     assert participants["01"].problems == ()
     assert len(participants["01"].scans) == 1
     (problem,) = participants["02"].problems
-    assert "lies in a folder of sub-02" in problem.message
+    assert "is in a folder of sub-02" in problem.message
 
 
 def test_a_file_in_the_folder_of_another_session_is_a_problem(root):
     put_image(root / "sub-01" / "ses-a" / "anat" / "sub-01_ses-b_T1w.nii.gz")
     (problem,) = found(root)["01"].problems
-    assert "lies in a folder of ses-a" in problem.message
+    assert "is in a folder of ses-a" in problem.message
 
 
 def test_a_folder_whose_name_is_no_label_is_not_a_participant(simple):

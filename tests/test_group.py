@@ -44,7 +44,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         out,
         {
             "sub-90_trc-AV1451_pet": ScanStatus("sub-90_trc-AV1451_pet", reason="the PET is truncated, send it again"),
-            "sub-91_T1w": ScanStatus("sub-91_T1w", "skipped", "no PET goes with this T1w; its anatomy is done"),
+            "sub-91_T1w": ScanStatus("sub-91_T1w", "skipped", "no PET for this T1w; anatomical processing only"),
         },
     )
     with pytest.MonkeyPatch.context() as patch:

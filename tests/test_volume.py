@@ -218,7 +218,7 @@ def test_a_file_that_unpacks_without_end_is_refused_before_it_fills_the_memory(t
     bomb = gzip.compress(bytes(32 << 20)) * 100
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(nib.Nifti1Image(values(), np.eye(4)).to_bytes()) + bomb)
-    with pytest.raises(DamagedFileError, match="goes on long after its last voxel"):
+    with pytest.raises(DamagedFileError, match="last voxel"):
         load_volume(path)
 
 

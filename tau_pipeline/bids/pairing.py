@@ -119,7 +119,7 @@ def nearest_session(
     if session in available:
         return session, ()
     if None in available:
-        return None, (f"Session {session} has no T1w of its own; the one outside any session was used.",)
+        return None, (f"Session {session} has no T1w; the T1w without a session was used.",)
     labels = session_order(label for label in available if label is not None)
     if session is None:
         return labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",)

@@ -304,7 +304,7 @@ def _entities(path: Path) -> dict[str, str]:
     for name, label in _folder_labels(path).items():
         if entities.get(name) != label:
             raise MetadataError(
-                f"{path} lies in a folder of {name}-{label} but its name says otherwise; mend one of them"
+                f"{path} is in a folder of {name}-{label} but its name says otherwise; rename one of them"
             )
     return entities
 
@@ -346,7 +346,7 @@ def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, 
         except TauPipelineError as exc:
             problems.append(Problem(_stem(pet_file), str(exc)))
     if not files.t1ws and not files.pets and not only_needed:
-        problems.append(Problem(f"sub-{files.label}", "there is neither a T1w nor a PET, so nothing can be done"))
+        problems.append(Problem(f"sub-{files.label}", "no T1w or PET image found"))
     wanted = {scan.t1w.path for scan in scans}
     wanted |= {t1w.path for ses, t1w in t1ws.items() if asked(ses)}
     needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)

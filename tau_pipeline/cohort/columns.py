@@ -12,27 +12,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PERSON_COLUMNS: dict[str, Any] = {
-    "scan": {"Description": "Stem of the names of the scan's files."},
+    "scan": {"Description": "Stem of the file names of the scan."},
     "manufacturer": {
-        "Description": "Manufacturer of the PET scanner, by one name for all spellings; as the sidecar spells it where "
-        "it is not a known one."
+        "Description": "Manufacturer of the PET scanner, by its common name; as in the sidecar if it is unknown."
     },
     "age": {"Description": "Age, from participants.tsv or sessions.tsv.", "Units": "year"},
-    "sex": {"Description": "Sex, as participants.tsv or sessions.tsv spells it."},
-    "diagnosis": {"Description": "Diagnosis, as participants.tsv or sessions.tsv spells it."},
+    "sex": {"Description": "Sex, as in participants.tsv or sessions.tsv."},
+    "diagnosis": {"Description": "Diagnosis, as in participants.tsv or sessions.tsv."},
 }
 STATUS_COLUMNS: dict[str, Any] = {
-    "scan": {"Description": "The scan that was asked for: stem of the raw file's name."},
+    "scan": {"Description": "Requested scan: stem of the raw file name."},
     "model": {"Description": "Model of the scanner."},
     "state": {
-        "Description": "What has become of the scan.",
-        "Levels": {"done": "complete", "failed": "see reason", "skipped": "nothing to do for it; see reason"},
+        "Description": "Processing status of the scan.",
+        "Levels": {"done": "complete", "failed": "see reason", "skipped": "nothing to do; see reason"},
     },
-    "reason": {"Description": "Why it is not done."},
+    "reason": {"Description": "Reason why it is not done."},
     "mask_volume_ml": {"Description": "Volume of the brain mask.", "Units": "mL"},
-    "registration_nmi": {"Description": "Normalised mutual information of PET and T1w after coregistration."},
+    "registration_nmi": {"Description": "Normalized mutual information of PET and T1w after coregistration."},
     "motion_mm": {"Description": "Largest mean displacement of the brain between frames.", "Units": "mm"},
-    "reference_value": {"Description": "Mean activity of the reference region, in the unit of the PET."},
+    "reference_value": {"Description": "Mean activity of the reference region, in the units of the PET."},
     "reference_volume_ml": {"Description": "Volume of the reference region.", "Units": "mL"},
     "noise": {"Description": "Standard deviation over the mean in the reference region.", "Units": "1"},
     "effective_fwhm_mm": {"Description": "Effective resolution of the SUVR map.", "Units": "mm"},
@@ -43,13 +42,16 @@ STATUS_COLUMNS: dict[str, Any] = {
         for percent in PERCENTILES
     },
     **{
-        f"cortex_p{percent}_z": {"Description": f"{percent}th percentile, standardised by manufacturer.", "Units": "1"}
+        f"cortex_p{percent}_z": {"Description": f"{percent}th percentile, standardized by manufacturer.", "Units": "1"}
         for percent in PERCENTILES
     },
-    "n_assumptions": {"Description": "How many values the input did not state and were assumed."},
-    "minutes": {"Description": "Run time of the participant, all its scans together.", "Units": "min"},
+    "n_assumptions": {"Description": "Number of values that were missing from the input and had to be assumed."},
+    "minutes": {"Description": "Run time of the participant, for all scans together.", "Units": "min"},
     **{
-        outlier: {"Description": f"z-score of {figure} among done scans of the same tracer, region and source."}
+        outlier: {
+            "Description": f"z-score of {figure} among processed scans with the same tracer, reference region, "
+            f"and source."
+        }
         for figure, outlier in OUTLIERS.items()
     },
 }
@@ -57,12 +59,12 @@ STATUS_COLUMNS: dict[str, Any] = {
 STANDARDIZATION_COLUMNS: dict[str, Any] = {
     "tracer": {"Description": "Tracer, by its common name."},
     "reference_region": {"Description": "Reference region of the SUVR."},
-    "manufacturer": {"Description": "One name for all spellings; pooled: all participants together."},
-    "n_participants": {"Description": "How many participants were used."},
-    "mean": {"Description": "Mean SUVR over brain voxels, every participant weighing the same.", "Units": "1"},
+    "manufacturer": {"Description": "Common name of the manufacturer; pooled: all participants together."},
+    "n_participants": {"Description": "Number of participants used."},
+    "mean": {"Description": "Mean SUVR over brain voxels, with equal weight for each participant.", "Units": "1"},
     "sd": {"Description": "Standard deviation of SUVR over the same voxels.", "Units": "1"},
-    "participants_hash": {"Description": "Hash of the participants that were used."},
-    "participants": {"Description": "The participants that were used."},
+    "participants_hash": {"Description": "Hash of the participants used."},
+    "participants": {"Description": "Participants used."},
 }
 
 
@@ -71,8 +73,8 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     of_status = STATUS_COLUMNS if name == "status" else {}
     known = {**column_descriptions(), **UNCERTAINTY_COLUMNS, **PERSON_COLUMNS, **of_status}
     known["suvr_z"] = {
-        "Description": "SUVR mean standardised by manufacturer: minus the mean, over the standard deviation, of the "
-        "brain voxels of the participants fitted (standardization.tsv); n/a where there is no fit.",
+        "Description": "Mean SUVR standardized by manufacturer: minus the mean, divided by the standard "
+        "deviation, of the brain voxels of the participants fitted (standardization.tsv); n/a if there is no fit.",
         "Units": "1",
     }
     found: dict[str, Any] = {}
@@ -80,8 +82,8 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         if column in known:
             found[column] = known[column]
         elif column.endswith("_z"):
-            found[column] = {"Description": f"{column[:-2]}, standardised by manufacturer.", "Units": "1"}
+            found[column] = {"Description": f"{column[:-2]}, standardized by manufacturer.", "Units": "1"}
         else:
-            how = "Mean SUVR, harmonised by ComBat," if "combat" in name else "Mean SUVR"
+            how = "Mean SUVR, harmonized with ComBat," if "combat" in name else "Mean SUVR"
             found[column] = {"Description": f"{how} of {column}.", "Units": "1"}
     return found

@@ -84,7 +84,7 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
 def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
     table = read_tsv(path, [key]).dropna(axis=0, how="all")
     if key not in table.columns:
-        raise DamagedFileError(f"{path} has no column {key}; mend the table")
+        raise DamagedFileError(f"{path} has no column {key}; correct the table")
     table[key] = [prefix + str(value).removeprefix(prefix) for value in table[key]]
     return table
 

@@ -53,7 +53,7 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     counts = {name: makers.count(name) for name in sorted(set(makers))}
     told = ", ".join(f"{name} {count}" for name, count in counts.items())
     if len(counts) < 2 or min(counts.values()) < 2:
-        raise SettingError(f"ComBat needs two manufacturers with two scans each at least; there are: {told}")
+        raise SettingError(f"ComBat requires at least two manufacturers with two or more scans each; found: {told}")
     covariates = _covariates(wide)
     usable = [name for name in regions if wide[name].notna().all() and wide[name].nunique() > 1]
     # neuroCombat tells on standard output what it is doing.

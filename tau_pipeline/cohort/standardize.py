@@ -387,7 +387,9 @@ def _group(row: object, path: str | os.PathLike[str]) -> Group:
     except (TypeError, ValueError):
         mean, sd = np.nan, np.nan
     if not (np.isfinite(mean) and sd > 0):
-        raise DamagedFileError(f"{path}: mean and sd of {maker} are not a number and a number above 0; mend the table")
+        raise DamagedFileError(
+            f"{path}: mean and sd of {maker} are not a number and a number above 0; correct the table"
+        )
     if participants_hash(participants) != str(row.participants_hash):  # type: ignore[attr-defined]
         raise DamagedFileError(f"{path}: the participants of {maker} do not go with their hash; the table was edited")
     return Group(mean, sd, participants)

@@ -8,16 +8,16 @@ from typing import Any
 #: Columns of a synthetic region table beside those of `tau_pipeline.derivatives.columns.COLUMNS`.
 UNCERTAINTY_COLUMNS = {
     "suvr_mean_sd": {
-        "Description": "Standard deviation of suvr_mean: that of the members of the ensemble, calibrated on the "
-        "validation split where the sidecar of the map says so.",
+        "Description": "Standard deviation of suvr_mean: spread of the ensemble, calibrated on the "
+        "validation split if the sidecar of the map says so.",
         "Units": "1",
     },
     "suvr_mean_low": {
-        "Description": "Lower end of the 90 % interval of suvr_mean; n/a if not calibrated.",
+        "Description": "Lower end of the 90% interval of suvr_mean; n/a if not calibrated.",
         "Units": "1",
     },
     "suvr_mean_high": {
-        "Description": "Upper end of the 90 % interval of suvr_mean; n/a if not calibrated.",
+        "Description": "Upper end of the 90% interval of suvr_mean; n/a if not calibrated.",
         "Units": "1",
     },
 }
@@ -32,7 +32,7 @@ AGREEMENT_COLUMNS = {
     "manufacturer": "Of the PET scanner of the measured scan.",
     "diagnosis": "Of the participant.",
     "reference_region": "Reference region of the SUVR.",
-    "split": "Split of the model's training that the participant was in; none for strangers.",
+    "split": "Data split this participant belonged to when the model was trained; none if not in the training data.",
     "predictor": "model, or a baseline: mean image of the training split, or of those with the same diagnosis.",
     "ssim": "Structural similarity on the volume (Gaussian window, SD 1.5 voxels); of a slice in a table of slices.",
     "psnr": "Peak signal-to-noise ratio on the volume, in dB; of a slice in a table of slices.",
@@ -58,14 +58,14 @@ AGREEMENT_COLUMNS = {
     "bias_sd": "Standard deviation of these differences.",
     "limit_low": "Lower limit of agreement: bias minus 1.96 SD.",
     "limit_high": "Upper limit of agreement: bias plus 1.96 SD.",
-    "positive_suvr": "SUVR from which on a region is tau-positive: mean plus 2 SD of the controls trained on.",
+    "positive_suvr": "SUVR threshold for tau positivity of a region: mean plus 2 SD of the controls trained on.",
     "n_positive": "Participants whose measured SUVR is tau-positive.",
     "auc": "Area under the ROC curve of synthetic SUVR for measured tau positivity.",
-    "measure": "What is averaged over participants; braak_kappa (weighted) and braak_same tell agreement in stage.",
+    "measure": "Metric; braak_kappa (weighted) and braak_same measure the agreement in Braak stage.",
     "n_participants": "Participants with a value.",
     "estimate": "Mean over participants, or agreement.",
-    "low": "Lower end of the bootstrap interval over participants; n/a where there is none.",
-    "high": "Upper end of the bootstrap interval over participants; n/a where there is none.",
+    "low": "Lower end of the bootstrap interval over participants; n/a if not available.",
+    "high": "Upper end of the bootstrap interval over participants; n/a if not available.",
     "confidence": "Of the interval.",
     "n_resamples": "Of the bootstrap.",
 }
@@ -73,17 +73,18 @@ AGREEMENT_COLUMNS = {
 
 #: The same for names that hold a threshold of SUVR, by their beginning.
 HOT_SPOT_COLUMNS = {
-    "dice_": "Dice coefficient of the voxels above this SUVR; n/a where neither map has any.",
-    "lesion_sensitivity_": "Part of the measured connected hot spots above this SUVR that the map finds.",
-    "lesion_precision_": "Part of the map's connected hot spots above this SUVR that were measured.",
-    "n_lesions_": "Number of measured connected hot spots above this SUVR.",
+    "dice_": "Dice coefficient of the voxels above this SUVR; n/a if neither map has any.",
+    "lesion_sensitivity_": "Fraction of measured connected clusters above this SUVR that are detected in the map.",
+    "lesion_precision_": "Fraction of connected clusters of the map above this SUVR that are present in the "
+    "measured map.",
+    "n_lesions_": "Number of measured connected clusters above this SUVR.",
 }
 
 
 _ENDINGS = {
     "_axial": "Mean over axial slices, weighted by their voxels in the mask, of",
-    "_low": "Lower end of the 95 % bootstrap interval over participants of",
-    "_high": "Upper end of the 95 % bootstrap interval over participants of",
+    "_low": "Lower end of the 95% bootstrap interval over participants of",
+    "_high": "Upper end of the 95% bootstrap interval over participants of",
 }
 
 
@@ -91,7 +92,7 @@ def agreement_columns(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """The data dictionary of a table of agreement that has these columns.
 
     >>> agreement_columns(["auc_low"])["auc_low"]["Description"]
-    'Lower end of the 95 % bootstrap interval over participants of auc'
+    'Lower end of the 95% bootstrap interval over participants of auc'
 
     Raises
     ------
@@ -140,12 +141,12 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
     """The data dictionary of a regional table: what BIDS wants as JSON beside a TSV file."""
     return {
         "participant_id": {"Description": "Participant, with the prefix sub-."},
-        "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a where there are none."},
-        "tracer": {"Description": "Tracer, as the PET sidecar or the file name gives it."},
-        "manufacturer": {"Description": "Manufacturer of the PET scanner, as the sidecar gives it."},
+        "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a without sessions."},
+        "tracer": {"Description": "Tracer, from the PET sidecar or the file name."},
+        "manufacturer": {"Description": "Manufacturer of the PET scanner, from the sidecar."},
         "source": {
-            "Description": "Where the SUVR comes from.",
-            "Levels": {"measured": "a PET scan", "synthetic": "synthesised from the T1w image"},
+            "Description": "Source of the SUVR.",
+            "Levels": {"measured": "a PET scan", "synthetic": "predicted from the T1w"},
         },
         "region": {"Description": "Region: FreeSurfer name, name of the reference region, or of the composite."},
         "index": {"Description": "FreeSurfer number of the region; n/a for reference regions and composites."},
@@ -157,9 +158,9 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
             "Description": "Kind of region.",
             "Levels": {
                 "cortical": "one of the 68 Desikan-Killiany regions",
-                "subcortical": "grey matter of FreeSurfer's aseg, cerebellar cortex among it",
-                "reference": "the reference region, after its guard against spill-in",
-                "composite": "voxels of several regions pooled: Braak stages and the meta-temporal region",
+                "subcortical": "gray matter of FreeSurfer's aseg, including the cerebellar cortex",
+                "reference": "the reference region, after limiting spill-in",
+                "composite": "pooled voxels of several regions: Braak stages and the meta-temporal region",
             },
         },
         "n_voxels": {"Description": "Number of voxels of the T1w grid in the region that have a finite SUVR."},
@@ -168,8 +169,8 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
         "suvr_median": {"Description": "Median SUVR over voxels.", "Units": "1"},
         "suvr_z": {
-            "Description": "SUVR mean standardised by manufacturer, filled at the group level; n/a before.",
+            "Description": "Mean SUVR standardized by manufacturer, computed at the group level; n/a before.",
             "Units": "1",
         },
-        "reference_region": {"Description": "Reference region whose mean activity is SUVR 1."},
+        "reference_region": {"Description": "Reference region (mean SUVR of 1)."},
     }

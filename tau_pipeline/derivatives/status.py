@@ -19,7 +19,7 @@ from tau_pipeline.files import read_json, write_json
 
 State = Literal["done", "failed", "skipped"]
 Source = Literal["measured", "synthetic"]
-NOT_FINISHED = "the run ended before this scan was finished; the same command again goes on from there"
+NOT_FINISHED = "the run ended before this scan was finished; rerun the same command to continue"
 
 
 @dataclass(frozen=True)

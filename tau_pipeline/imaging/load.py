@@ -174,7 +174,7 @@ def _decompress(path: Path, needed: int, into: io.BytesIO | None = None) -> None
                 into.write(chunk)
             done += len(chunk)
             if done > needed + MOST_AFTER_VOXELS:
-                raise DamagedFileError(f"{path} goes on long after its last voxel; copy or convert it again")
+                raise DamagedFileError(f"{path} has data far beyond its last voxel; copy or convert it again")
     if done < needed:
         raise DamagedFileError(
             f"{path} is cut off: it holds {done} bytes, but {needed} by its header; copy or convert it again"
@@ -215,12 +215,12 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
     if dtype.kind not in "iufb":
         raise ImageError(f"{path} holds {dtype} values; one real number a voxel is needed")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ImageError(f"{path} has a singular or non-finite affine; mend its sform or qform")
+        raise ImageError(f"{path} has a singular or non-finite affine; correct its sform or qform")
     edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if edges.min() < SMALLEST_VOXEL_MM or edges.max() > LARGEST_VOXEL_MM or np.abs(affine[:3, 3]).max() > FARTHEST_MM:
         raise ImageError(
             f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
-            f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; mend its sform or qform"
+            f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; correct its sform or qform"
         )
     if abs(np.linalg.det(affine[:3, :3] / edges)) < FLATTEST:
-        raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; mend its sform or qform")
+        raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; correct its sform or qform")

@@ -270,7 +270,7 @@ def _keyed(table: pd.DataFrame, keys: list[str], source: str) -> pd.DataFrame:
         row = found[twice].iloc[0]
         raise MetadataError(
             f"the {source} table has {row['participant_id']}, {row['region']}, more than once in one session; "
-            "give it a column scan that tells the scans apart"
+            "add a column scan that identifies each scan"
         )
     return found.rename(columns={"suvr_mean": source})
 

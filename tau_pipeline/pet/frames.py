@@ -71,7 +71,7 @@ def default_window(tracer: str | None) -> Window:
     known = tracer_name(tracer)
     if known:
         return WINDOWS[known]
-    named = f"the tracer {tracer!r} has no window of its own here" if tracer else "no tracer is stated"
+    named = f"the tracer {tracer!r} has no default window" if tracer else "no tracer is stated"
     return Window(80, 100, f"{named}; 80-100 min, as for flortaucipir, is assumed")
 
 

@@ -20,37 +20,41 @@ class Group(Checked):
 
     min_participants: int = field(
         default=5,
-        metadata=documented("A manufacturer with fewer participants is not standardised by itself."),
+        metadata=documented("Minimum number of participants for a manufacturer to be standardized separately."),
     )
     unknown_manufacturer: UnknownManufacturer = field(
         default="error",
         metadata=documented(
-            "Scans of manufacturers that are unknown or have too few participants: error stops before anything is "
-            "written, pooled standardises them by all participants together, exclude leaves them without standardised "
-            "values."
+            "Scans from manufacturers that are unknown or have too few participants: error stops before anything is "
+            "written, pooled standardizes them with all participants together, exclude leaves them without "
+            "standardized values."
         ),
     )
     fit_participants: tuple[str, ...] = field(
         default=(),
         metadata=documented(
-            "Participants on whom the standardisation is fitted, with or without sub-: a training split. Default: all."
+            "Participants that the standardization is fitted on (such as a training split), with or without "
+            "sub-. Default: all."
         ),
     )
     standardization: Path | None = field(
         default=None,
-        metadata=documented("standardization.tsv of an earlier fit to use instead of fitting one; of a model, say."),
+        metadata=documented(
+            "standardization.tsv of an earlier fit (such as that of a model) to use instead of a new fit."
+        ),
     )
     diagnosis_column: str | None = field(
         default=None,
         metadata=documented(
-            "Column of participants.tsv or sessions.tsv that holds the diagnosis. Default: diagnosis, dx, group or the "
-            "like, whichever is there."
+            "Column of participants.tsv or sessions.tsv with the diagnosis. Default: diagnosis, dx, group, or similar, "
+            "whichever exists."
         ),
     )
     harmonize: Harmonize = field(
         default="none",
         metadata=documented(
-            "Also write regional SUVR harmonised between manufacturers by ComBat, with diagnosis, age and sex kept.",
+            "Also write regional SUVR harmonized between manufacturers with ComBat, preserving diagnosis, age, "
+            "and sex.",
             source="Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
         ),
     )

@@ -111,9 +111,9 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError as exc:
-        raise DamagedFileError(f"{path} is not usable TOML (it is nested too deeply); mend the file") from exc
+        raise DamagedFileError(f"{path} is not usable TOML (nested too deeply); correct the file") from exc
     except (OSError, ValueError) as exc:
-        raise DamagedFileError(f"{path} is not valid TOML ({exc}); mend the file") from exc
+        raise DamagedFileError(f"{path} is not valid TOML ({exc}); correct the file") from exc
     for section, table in content.items():
         if section not in SECTIONS or not isinstance(table, dict):
             raise SettingError(f"{path}: {unknown_name('section', section, SECTIONS)}")

@@ -17,20 +17,21 @@ class Execution(Checked):
 
     nprocs: int | None = field(
         default=None,
-        metadata=documented("Processes at a time. Default: one for each processor.", flags=("--nprocs", "--n-cpus")),
+        metadata=documented("Number of processes. Default: one per CPU.", flags=("--nprocs", "--n-cpus")),
     )
     omp_nthreads: int | None = field(
         default=None,
-        metadata=documented("Threads of one process. Default: 1, with which registrations repeat to the last bit."),
+        metadata=documented("Threads per process. Default: 1, which makes registration reproducible to the last bit."),
     )
     mem_mb: int | None = field(
         default=None,
-        metadata=documented("Memory that all processes together may use.", unit="MB", flags=("--mem-mb", "--mem")),
+        metadata=documented("Memory available to all processes together.", unit="MB", flags=("--mem-mb", "--mem")),
     )
     work_dir: Path = field(
         default=Path("work"),
         metadata=documented(
-            "Folder for intermediate results; a second run with the same folder computes only what has changed.",
+            "Working directory for intermediate results; rerunning with the same directory computes only what "
+            "has changed.",
             flags=("--work-dir", "-w"),
         ),
     )
@@ -39,12 +40,15 @@ class Execution(Checked):
         metadata=documented("JSON file with the Nipype plugin and its arguments.", source="form of fMRIPrep"),
     )
     worker: Worker = field(
-        default="cf", metadata=documented("Where participants run: on this machine (cf), or on a slurm or sge cluster.")
+        default="cf",
+        metadata=documented(
+            "Where participants are processed: on this machine (cf) or on a SLURM or Grid Engine cluster."
+        ),
     )
     worker_args: str = field(
         default="",
         metadata=documented(
-            "More arguments for the cluster's sbatch or qsub, as one text: '--partition=long --time=8:00:00'."
+            "Additional arguments for sbatch or qsub, as a single string: '--partition=long --time=8:00:00'."
         ),
     )
     stop_on_first_crash: bool = field(
@@ -53,13 +57,13 @@ class Execution(Checked):
     skip_bids_validation: bool = field(
         default=False, metadata=documented("Do not run the BIDS validator on the input.")
     )
-    dry_run: bool = field(default=False, metadata=documented("Show what would be done, and do nothing."))
-    boilerplate_only: bool = field(default=False, metadata=documented("Write the methods paragraph, and nothing else."))
+    dry_run: bool = field(default=False, metadata=documented("Show what would be done, without processing."))
+    boilerplate_only: bool = field(default=False, metadata=documented("Write only the description of the methods."))
     reports_only: bool = field(
-        default=False, metadata=documented("Make the pages again from what an earlier run wrote, and compute nothing.")
+        default=False, metadata=documented("Recreate the reports from existing outputs, without processing.")
     )
     verbose: int = field(
-        default=0, metadata=documented("More messages; twice for still more.", flags=("--verbose", "-v"))
+        default=0, metadata=documented("Increase verbosity; may be repeated.", flags=("--verbose", "-v"))
     )
 
     def __post_init__(self) -> None:

@@ -27,46 +27,46 @@ class Settings(Checked):
     skull_strip_t1w: SkullStrip = field(
         default="auto",
         metadata=documented(
-            "Brain extraction of the T1w: auto skips it where the head is already stripped (SkullStripped in the "
-            "sidecar, or no signal around the brain), skip never does it, force always does it.",
+            "Brain extraction of the T1w: auto skips it if the image is already skull-stripped (SkullStripped in the "
+            "sidecar, or no signal around the brain), skip never runs it, force always runs it.",
             source="spelling and values of fMRIPrep",
         ),
     )
     suvr_window: tuple[float, float] | None = field(
         default=None,
         metadata=documented(
-            "Start and end of the SUVR window after injection. Frames count by the time they overlap it. Default: the "
-            "tracer's own window.",
+            "Start and end of the SUVR window after injection. Frames are weighted by their overlap with it. "
+            "Default: the tracer's default window.",
             unit="min",
         ),
     )
     ref_region: tuple[str, ...] = field(
         default=("CerebellarGM",),
         metadata=documented(
-            "Reference regions, by name or as FreeSurfer label numbers joined by + (8+47). Several give one SUVR map "
-            "and one set of table rows each."
+            "Reference regions, by name or as FreeSurfer label numbers joined by + (8+47). Each gives an SUVR map "
+            "and a set of table rows."
         ),
     )
     smooth_fwhm: float = field(
         default=0.0,
-        metadata=documented("FWHM of a Gaussian filter applied to the PET; 0 for none.", unit="mm"),
+        metadata=documented("FWHM of the Gaussian kernel that smooths the PET; 0 for no smoothing.", unit="mm"),
     )
     target_fwhm: float | None = field(
         default=None,
         metadata=documented(
-            "Effective resolution to which every scanner's PET is smoothed, from the scanner's own resolution. "
-            "Default: leave the resolution as it is.",
+            "Effective resolution to which PET from every scanner is smoothed, given the resolution of the scanner. "
+            "Default: no smoothing.",
             unit="mm",
             source="Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
         ),
     )
     motion_correction: bool = field(
         default=True,
-        metadata=documented("Register the frames of a dynamic PET to each other before they are averaged."),
+        metadata=documented("Register the frames of dynamic PET to each other before averaging."),
     )
     random_seed: int = field(
         default=0,
-        metadata=documented("Seed of everything that draws random numbers; the same seed gives the same result."),
+        metadata=documented("Random seed; the same seed gives the same results."),
     )
 
     def __post_init__(self) -> None:
@@ -99,8 +99,7 @@ class Selection(Checked):
     session_label: tuple[str, ...] = field(
         default=(),
         metadata=documented(
-            "Sessions whose PET to process, with or without ses-. A T1w may still come from another session. "
-            "Default: all."
+            "Sessions of PET scans to process, with or without ses-. The T1w may be from another session. Default: all."
         ),
     )
     tracer_label: tuple[str, ...] = field(
@@ -111,7 +110,7 @@ class Selection(Checked):
     )
     run_label: tuple[str, ...] = field(
         default=(),
-        metadata=documented("PET runs to process: the run- label, with or without zeros in front. Default: all."),
+        metadata=documented("PET runs to process: the run- label, with or without leading zeros. Default: all."),
     )
     bids_filter_file: Path | None = field(
         default=None,
@@ -120,8 +119,8 @@ class Selection(Checked):
     derivatives: tuple[str, ...] = field(
         default=(),
         metadata=documented(
-            "Folder of results to use instead of computing them, as NAME=PATH; freesurfer takes FreeSurfer's or "
-            "FastSurfer's subjects folder.",
+            "Existing derivatives to use, as NAME=PATH; freesurfer is the subjects directory of FreeSurfer or "
+            "FastSurfer.",
             flags=("--derivatives", "-d"),
         ),
     )

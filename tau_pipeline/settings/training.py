@@ -45,12 +45,12 @@ class Training(Checked):
         ),
     )
     network_preset: Literal["laptop", "paper"] = field(
-        default="laptop", metadata=documented("Size of the network: one that a laptop can train, or the paper's.")
+        default="laptop", metadata=documented("Size of the network: small enough for a laptop, or that of the paper.")
     )
     loss: LossKind = field(
         default="cyclic2.5d",
         metadata=documented(
-            "Loss: MSE and SSIM alone (mse_ssim), or with a perceptual term on the slices of all three planes in every "
+            "Loss: MSE and SSIM (mse_ssim), or with a perceptual term on slices of all three planes in every "
             "step (2.5d), of a 3-D feature network (3d), or on one plane at a time in cycles (cyclic2.5d).",
             source=_MOON,
         ),
@@ -62,41 +62,43 @@ class Training(Checked):
     )
     first_cycle: int = field(
         default=120,
-        metadata=documented("Epochs that each plane lasts in the first round of the cycle.", source=_MOON),
+        metadata=documented("Epochs per plane in the first cycle.", source=_MOON),
     )
     cycle_factor: float = field(
         default=2 / 3,
-        metadata=documented("Factor by which the epochs of a plane shrink from one round to the next.", source=_MOON),
+        metadata=documented(
+            "Factor by which the number of epochs per plane decreases from one cycle to the next.", source=_MOON
+        ),
     )
     perceptual_features: Literal["pretrained", "random"] = field(
         default="pretrained",
         metadata=documented(
             "Feature network of the perceptual term: pretrained (VGG-16 for slices, a 3-D ResNet for loss 3d), or "
-            "random weights, which the model card then states."
+            "random weights, which is stated in the model card."
         ),
     )
     perceptual_weights_file: Path | None = field(
         default=None,
         metadata=documented(
-            "Weights of the feature network, a torch state dict. Default: VGG-16 from torch's hub cache; loss 3d has "
+            "Weights of the feature network (PyTorch state dict). Default: VGG-16 from the PyTorch cache; loss 3d has "
             "no default."
         ),
     )
     perceptual_chunk: int | None = field(
         default=None,
-        metadata=documented("Slices that pass through the feature network together. Default: as memory allows."),
+        metadata=documented("Number of slices that are processed together. Default: depends on the available memory."),
     )
     empty_slices: Literal["skip", "paper"] = field(
         default="skip",
         metadata=documented(
-            "Slices without contrast in the measured PET: skip leaves them out of the perceptual term, paper counts "
+            "Slices without contrast in the measured PET: skip excludes them from the perceptual term, paper includes "
             "them."
         ),
     )
     perceptual_scaling: Literal["item", "batch"] = field(
         default="item",
         metadata=documented(
-            "Minimum and maximum by which the perceptual term scales a slice: of each scan, or of the whole batch as "
+            "Minimum and maximum that the perceptual term scales slices with: of each scan, or of the whole batch as "
             "in the paper's code.",
         ),
     )
@@ -108,67 +110,71 @@ class Training(Checked):
     )
     ssim_range: float = field(
         default=2.0,
-        metadata=documented("Data range of SSIM in the loss, on standardised SUVR.", source=_MOON_CODE),
+        metadata=documented("Data range of SSIM in the loss, in standardized SUVR.", source=_MOON_CODE),
     )
 
-    epochs: int = field(default=1000, metadata=documented("Epochs at most.", source=_MOON))
+    epochs: int = field(default=1000, metadata=documented("Maximum number of epochs.", source=_MOON))
     batch_size: int = field(
         default=4,
-        metadata=documented("Scans of one optimiser step, over all processes together.", source="12 in the paper"),
+        metadata=documented("Scans per optimizer step, over all processes.", source="12 in the paper"),
     )
     micro_batch_size: int | None = field(
         default=None,
         metadata=documented(
-            "Scans of one process in memory at a time; gradients are accumulated over a batch. Default: all of them."
+            "Scans per process in memory at a time; gradients are accumulated over the batch. Default: the whole batch."
         ),
     )
     optimizer: Literal["adam", "adamw"] = field(
-        default="adam", metadata=documented("Optimiser; adamw decays weights apart from the gradient.", source=_MOON)
+        default="adam", metadata=documented("Optimizer; adamw decouples weight decay from the gradient.", source=_MOON)
     )
-    learning_rate: float = field(default=5e-4, metadata=documented("Highest learning rate.", source=_MOON))
-    weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimiser."))
+    learning_rate: float = field(default=5e-4, metadata=documented("Maximum learning rate.", source=_MOON))
+    weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimizer."))
     learning_rate_schedule: Literal["cosine", "cosine-once", "constant"] = field(
         default="cosine",
         metadata=documented(
-            "Learning rate by epoch: cosine goes down to 0 and up again with half a period of learning_rate_period, "
-            "as the paper's does; cosine-once goes down once over all epochs.",
+            "Learning rate schedule: cosine decreases to 0 and increases again with half a period of "
+            "learning_rate_period, as in the paper; cosine-once decreases once over all epochs.",
             source=_MOON,
         ),
     )
     learning_rate_period: int = field(
-        default=60, metadata=documented("Epochs from the highest learning rate to 0 (T_max).", source=_MOON)
+        default=60, metadata=documented("Epochs from the maximum learning rate to 0 (T_max).", source=_MOON)
     )
-    warmup_epochs: int = field(default=0, metadata=documented("Epochs over which the learning rate rises at first."))
+    warmup_epochs: int = field(
+        default=0, metadata=documented("Number of warm-up epochs with increasing learning rate.")
+    )
     clip_gradient_norm: float | None = field(
-        default=None, metadata=documented("Norm to which longer gradients are shortened. Default: none are.")
+        default=None, metadata=documented("Maximum norm of the gradient. Default: no clipping.")
     )
     mixed_precision: Literal["off", "bf16", "fp16"] = field(
         default="off",
-        metadata=documented("Precision of the network's arithmetic under autocast; fp16 needs a GPU."),
+        metadata=documented("Precision of the network (autocast); fp16 requires a GPU."),
     )
     activation_checkpointing: bool = field(
         default=False,
-        metadata=documented("Compute the network's activations again instead of keeping them: less memory, more time."),
+        metadata=documented(
+            "Recompute the activations of the network instead of storing them: less memory, longer run time."
+        ),
     )
     ema_decay: float | None = field(
         default=None,
         metadata=documented(
-            "Decay per step of an exponential moving average of the weights, which is then validated and saved. "
+            "Decay per step of an exponential moving average of the weights, which is validated and saved. "
             "Default: no average."
         ),
     )
     early_stopping_patience: int = field(
         default=30,
         metadata=documented(
-            "Epochs without a better validation loss after which training ends; with a cyclic loss counted only from "
-            "the third round on. 0: never.",
+            "Epochs without improvement of the validation loss after which training stops; with a cyclic loss, from "
+            "the third cycle on. 0: never.",
             source=_MOON,
         ),
     )
     tested_weights: Literal["last", "best"] = field(
         default="last",
         metadata=documented(
-            "Weights that are tested and saved: the last ones, or those with the best validation loss (of the plane "
+            "Weights to test and save: the last ones, or those with the best validation loss (of the plane "
             "trained last).",
             source=_MOON,
         ),
@@ -177,25 +183,23 @@ class Training(Checked):
     normalisation: Literal["by-manufacturer", "min-max"] = field(
         default="by-manufacturer",
         metadata=documented(
-            "Scale of SUVR in training: mean 0 and SD 1 within the brain by manufacturer, or min-max; fitted on the "
+            "Scaling of SUVR for training: mean 0 and SD 1 within the brain by manufacturer, or min-max; fitted on the "
             "training split.",
             source=_MOON,
         ),
     )
-    grid_voxel: float = field(
-        default=2.0, metadata=documented("Voxel size of the grid that images are brought to.", unit="mm")
-    )
+    grid_voxel: float = field(default=2.0, metadata=documented("Voxel size of the common grid.", unit="mm"))
     grid_shape: tuple[int, ...] = field(
         default=(),
         metadata=documented(
-            "Voxels of that grid along left-right, posterior-anterior and inferior-superior. Default: the smallest "
-            "that the network takes and that covers 160 x 192 x 160 mm."
+            "Shape of the common grid (left-right, posterior-anterior, inferior-superior). Default: the smallest "
+            "that the network accepts and that covers 160 x 192 x 160 mm."
         ),
     )
     augmentation: Literal["paper", "upright", "off"] = field(
         default="paper",
         metadata=documented(
-            "Augmentation of the training split: elastic, affine, flip and noise as in the paper, which flips all "
+            "Augmentation of the training split: elastic, affine, flip, and noise as in the paper, which flips all "
             "three axes together; upright flips left-right only.",
             source=_MOON,
         ),
@@ -203,44 +207,45 @@ class Training(Checked):
     split_fractions: tuple[float, ...] = field(
         default=(0.7, 0.15, 0.15),
         metadata=documented(
-            "Shares of the participants for training, validation and test.", source="360 / 78 / 78 of 516 in the paper"
+            "Fractions of participants for training, validation, and test.", source="360 / 78 / 78 of 516 in the paper"
         ),
     )
     split_file: Path | None = field(
         default=None,
         metadata=documented(
-            "Table with the columns participant_id and split (train, validation, test) to use instead of a drawn one."
+            "Table with the columns participant_id and split (train, validation, test) to use instead of a "
+            "random split."
         ),
     )
     folds: int = field(
         default=0,
-        metadata=documented("Folds of a cross-validation, in which each participant is tested once; 0: none."),
+        metadata=documented("Number of cross-validation folds; 0: no cross-validation."),
     )
-    fold: int = field(default=0, metadata=documented("Which fold is tested, counted from 0."))
+    fold: int = field(default=0, metadata=documented("Test fold, counted from 0."))
 
     model_name: str | None = field(
         default=None,
-        metadata=documented("Name of the model's folder under models. Default: made of network, loss and fold."),
+        metadata=documented("Name of the model folder in models. Default: derived from network, loss, and fold."),
     )
     model_dir: Path | None = field(
         default=None,
-        metadata=documented("Folder of the model. Default: models/ and the model's name, in the output folder."),
+        metadata=documented("Path of the model folder. Default: models/<model name> in the output folder."),
     )
     device: Literal["auto", "cpu", "cuda"] = field(
-        default="auto", metadata=documented("Where to compute; auto takes a GPU where there is one.")
+        default="auto", metadata=documented("Device for training and prediction; auto uses a GPU if available.")
     )
     cache_dir: Path | None = field(
         default=None,
-        metadata=documented("Folder for images on the training grid. Default: cache in the model's folder."),
+        metadata=documented("Folder for images on the common grid. Default: cache in the model folder."),
     )
     loader_workers: int = field(
-        default=0, metadata=documented("Processes that load and augment images; 0: the training process itself.")
+        default=0, metadata=documented("Number of processes that load and augment images; 0: the training process.")
     )
     checkpoint_minutes: float = field(
         default=10.0,
         metadata=documented(
-            "Time after which a checkpoint is written inside an epoch; one is written after each epoch anyway. "
-            "0: after each step.",
+            "Interval between checkpoints within an epoch; a checkpoint is also written after each epoch. "
+            "0: after every step.",
             unit="min",
         ),
     )

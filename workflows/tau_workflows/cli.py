@@ -63,7 +63,7 @@ LEVELS = {
         "run_participants",
     ),
     "group": Level(
-        "standardisation by manufacturer, tables and page of the cohort", "tau_workflows.levels.group", "run_group"
+        "standardize SUVR by manufacturer; group tables and group report", "tau_workflows.levels.group", "run_group"
     ),
     "train": Level(
         "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.levels.train", "run_training"
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tau-pipeline: {exc.filename} cannot be used ({exc.strerror}); give another path", file=sys.stderr)
         return WRONG_CALL
     except KeyboardInterrupt:
-        print("tau-pipeline: interrupted; the same command goes on from here", file=sys.stderr)
+        print("tau-pipeline: interrupted; rerun the same command to continue", file=sys.stderr)
         return SOME_FAILED
 
 

@@ -181,7 +181,7 @@ def predict_placed(
     if not np.isfinite(stacked).all():
         raise ImageError("the network's output is not finite for this T1w; look at the T1w and at the model's training")
     remarks = [placement.cut_sentence("the participant")]
-    remarks += ["The network was run in overlapping windows, for want of memory."] if windowed else []
+    remarks += ["The network was run in overlapping windows, because memory was limited."] if windowed else []
     return Prediction(stacked, brain, t1w, placement, tuple(text for text in remarks if text))
 
 

@@ -131,7 +131,7 @@ def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanS
     if status.scan in failures:
         return replace(status, reason=str(failures[status.scan]["message"]))
     if status.scan.endswith("_T1w"):
-        return replace(status, state="skipped", reason="no PET goes with this T1w; its anatomy is done")
+        return replace(status, state="skipped", reason="no PET for this T1w; anatomical processing only")
     return replace(status, state="done", reason="")
 
 

@@ -26,8 +26,8 @@ from tau_pipeline.files import read_json, write_json
 StepState = Literal["running", "done", "failed", "unchanged"]
 
 #: Where nothing is known about the end: the process that waited for the work is gone too.
-NEVER_TOLD = "the worker ended before this was done; run the same command again"
-NOT_BEGUN = "not begun, since something before it failed and --stop-on-first-crash was given"
+NEVER_TOLD = "the worker process exited before finishing; rerun the same command to continue"
+NOT_BEGUN = "not started: an earlier scan failed (--stop-on-first-crash)"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def how_it_ended(job_file: str | Path) -> str:
         return NEVER_TOLD
     if how == NOT_BEGUN:
         return NOT_BEGUN
-    why = "too little memory is the usual reason" if how == "SIGKILL" else f"its last words are in {log_path(job_file)}"
+    why = "too little memory is the usual reason" if how == "SIGKILL" else f"see its log: {log_path(job_file)}"
     return f"its process ended with {how}; {why}"
 
 

@@ -290,7 +290,7 @@ def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
         if plan.row(run) is None:
             donor, settings = plan.donor(run)
             if donor is None:
-                failures[run.name] = "no training of this fold and normalisation is done"
+                failures[run.name] = "no training of this fold and SUVR scaling is complete"
             else:
                 tasks.append(Task(run, settings, plan.bench.run_dir(donor) / "model"))
     return failures | _do(plan, tasks)

@@ -81,7 +81,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         _check_validity(bids_dir, found.result())
     plan = plan_participants(participants, bids_dir, output_dir, config)
     if not plan.jobs and not plan.problems:
-        _say("nothing to do: the options leave no T1w and no PET of this dataset")
+        _say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO
     if config.execution.dry_run:
         together, *_ = shares(len(plan.jobs), config.execution)

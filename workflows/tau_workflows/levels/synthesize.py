@@ -83,7 +83,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     found = find_targets(output_dir, pairs, wanted, config.synthesis.synthesize, diagnoses)
     targets = [target for target in found if _is_chosen(target, config.selection)]
     if not targets:
-        _say("nothing to do: no T1w is without PET, or the options leave none; --synthesize all takes those with PET")
+        _say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
         return NOTHING_TO_DO
     recipe = recipe_of(config, ensemble, output_dir)
     _check_manufacturers(targets, recipe)
