@@ -35,6 +35,7 @@ from tau_pipeline.synthesis.training.optimization import (
     learning_rate_at,
     seed_everything,
     set_learning_rate,
+    sound_gradients,
     training_loss,
 )
 from tau_pipeline.synthesis.training.processes import Processes, processes
@@ -133,24 +134,27 @@ def fit(run: Run) -> None:
     """
     state, settings, group, progress = run.state, run.settings, run.group, run.state.progress
     folder = run.folder / CHECKPOINTS
-    with interruption() as asked, _log(run) as log, _progress_bar(run) as bar:
-        saved = time.monotonic()
+    sound = sound_gradients(state.system, settings, group.device)
+    with interruption() as asked, _log(run) as log, _progress_bar(run) as bar, sound:
+        saved_at = time.monotonic()
         while progress.epoch < settings.epochs and not progress.stopped:
             plane = plane_of(progress.epoch, settings)
             set_learning_rate(state.optimisers, learning_rate_at(progress.epoch, settings))
             state.system.train()
-            clock = time.monotonic()
+            counted_until = time.monotonic()
             for scans, n_scans in _rest_of_epoch(run):
                 seed_everything(run.seed, progress.epoch, progress.step, group.rank)
                 means = _optimiser_step(run, scans, n_scans)
                 progress.count_step(means, n_scans)
-                clock, progress.seconds = time.monotonic(), progress.seconds + time.monotonic() - clock
+                now = time.monotonic()
+                progress.seconds += now - counted_until
+                counted_until = now
                 bar.set_postfix_str(_losses_in_words(progress.epoch, plane, progress.losses), refresh=False)
                 bar.update()
                 stop = any(group.gathered(asked.is_set()))
-                if group.writes and (stop or clock - saved >= 60 * settings.checkpoint_minutes):
+                if group.writes and (stop or now - saved_at >= 60 * settings.checkpoint_minutes):
                     state.save(folder)
-                    saved = time.monotonic()
+                    saved_at = time.monotonic()
                 if stop:
                     raise KeyboardInterrupt
 
@@ -160,14 +164,14 @@ def fit(run: Run) -> None:
             better = bool(scores) and progress.take_validation(scores["loss"], plane, settings)
             if better:
                 state.keep_best()
-            progress.seconds += time.monotonic() - clock
+            progress.seconds += time.monotonic() - counted_until
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
             bar.set_description_str(_validation_in_words(scores))
             if log is not None:
                 log.add(row)
                 state.save(folder)
-                saved = time.monotonic()
+                saved_at = time.monotonic()
 
 
 def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:

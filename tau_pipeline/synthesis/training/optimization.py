@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tau_pipeline.errors import SettingError
 from tau_pipeline.settings.training import Training
@@ -139,3 +141,38 @@ def training_loss(settings: Training, device: torch.device) -> WeightedLoss:
         The feature network's weights are not there, or not what they should be.
     """
     return build_loss(loss_settings(settings)).to(device)
+
+
+@contextmanager
+def sound_gradients(network: nn.Module, settings: Training, device: torch.device) -> Iterator[None]:
+    """Let those 3-D convolutions of ``network`` leave autocast whose gradients bf16 gets wrong on a CPU.
+
+    In torch 2.13, on processors with ``avx512_bf16``, oneDNN's bf16 weight gradient of a convolution reads memory that
+    nobody wrote where the image is thinner than the kernel (3 x 3 x 3 on 2 x 3 x 2 or 2 x 20 x 20 voxels): values up to
+    1e35, or small ones that nobody would notice. Without oneDNN, bf16 takes 90 times as long. So convolutions with a
+    side no longer than the kernel are computed in float32. These are the innermost layers, which cost next to nothing.
+    """
+    if device.type != "cpu" or settings.mixed_precision != "bf16":
+        yield
+        return
+    entered: list[torch.autocast | None] = []
+
+    def before(layer: nn.Conv3d | nn.ConvTranspose3d, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        image = args[0]
+        tiny = any(side <= size for side, size in zip(image.shape[2:], layer.kernel_size, strict=True))
+        entered.append(torch.autocast("cpu", enabled=False).__enter__() if tiny else None)
+        return (image.float(), *args[1:]) if tiny else None
+
+    def after(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        context = entered.pop()
+        if context is not None:
+            context.__exit__(None, None, None)
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)]
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    hooks += [layer.register_forward_hook(after, always_call=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
