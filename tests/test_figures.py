@@ -240,7 +240,7 @@ def test_colour_bars_have_units_and_name_the_reference(drawn: dict[str, object])
     assert labels["suvr"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["reference"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["coregistration"] == ["Activity (kBq/mL)"]
-    assert labels["synthetic"] == ["SUVR (reference: CerebellarGM)", "Synthetic less measured SUVR"]
+    assert labels["synthetic"] == ["SUVR (reference: CerebellarGM)", "Synthetic minus measured SUVR"]
     assert labels["synthetic alone"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["mask"] == labels["parcellation"] == []
 

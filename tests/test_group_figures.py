@@ -22,6 +22,7 @@ from tau_pipeline.figures.cohort import (
     quality_figure,
     sentence_of,
 )
+from tau_pipeline.figures.sheet import COLORS
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_alzheimers_disease_is_known_by_its_usual_names(name: str | None, answer
 def test_without_standardised_values_there_is_one_row_and_the_title_says_so(scans: pd.DataFrame) -> None:
     figure = percentile_figure(scans.drop(columns=["cortex_p75_z", "cortex_p90_z", "cortex_p99_z"]))
     assert len(panels(figure)) == 3
-    assert "not standardised" in words(figure)
+    assert "not standardized" in words(figure)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_no_text_is_cut_off_and_none_lies_on_another(table: pd.DataFrame) -> Non
 def test_with_more_diagnoses_than_colours_the_rarest_share_one() -> None:
     table = status_table(200).assign(diagnosis=[f"D{min(k % 12, 7)}" for k in range(200)])
     legend = [text.get_text() for text in percentile_figure(table).legends[0].get_texts()]
-    assert len(legend) == len(group_figures.COLOURS) + 1
+    assert len(legend) == len(COLORS) + 1
     assert any(text.startswith("other (") for text in legend)
 
 
@@ -207,8 +208,8 @@ def test_every_axis_has_a_unit(scans: pd.DataFrame) -> None:
     figure = quality_figure(scans)
     assert figure is not None
     labels = [axes.get_ylabel() for axes in panels(figure)]
-    assert labels == ["Activity (unit of the PET)", "Normalised mutual information", "SD (SUVR)", "Volume (mL)"]
-    assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardised SUVR (z)"}
+    assert labels == ["Activity (unit of the PET)", "Normalized mutual information", "SD (SUVR)", "Volume (mL)"]
+    assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardized SUVR (z)"}
 
 
 def test_values_that_are_near_one_another_stand_at_the_ticks_as_they_are(scans: pd.DataFrame) -> None:

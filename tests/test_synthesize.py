@@ -19,7 +19,7 @@ from tau_pipeline.derivatives.dataset import BIDSIGNORE, write_dataset_files
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, all_statuses
 from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError, UnknownNameError
-from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
+from tau_pipeline.figures.synthesis import figures_of_merit, synthetic_figure
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.lock import only_run
@@ -67,7 +67,7 @@ def _one_thread():
 def _small_figures():
     """Figures and pages take most of the time; tests below make real ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outputs, "agreement_figure", lambda *_: Figure(figsize=(2, 2)))
+        patch.setattr(outputs, "synthetic_figure", lambda *_, **__: Figure(figsize=(2, 2)))
         patch.setattr(level, "write_participant_report", lambda *_: None)
         yield
 
@@ -503,7 +503,7 @@ def test_the_figure_prints_ssim_and_psnr_with_what_they_depend_on(everybody):
     pair = find_pairs(root / "out")[0]
     t1w, mask, measured = (load_volume(path) for path in (pair.t1w_file, pair.mask_file, pair.suvr_file))
     said = figures_of_merit(0.9, 27.04, 3.0)
-    figure = agreement_figure(load_volume(synthetic(root, "01")), t1w, mask, measured, "CerebellarGM", said)
+    figure = synthetic_figure(load_volume(synthetic(root, "01")), t1w, mask, measured=measured, aside=said)
     assert "SSIM 0.900, PSNR 27.0 dB (volume, in the brain; data range 3 SUVR)" in [
         text.get_text() for text in figure.texts
     ]

@@ -52,12 +52,12 @@ def test_samples_show_t1w_measured_and_synthetic_in_one_scale_and_say_synthetic(
     figure = samples_figure([Sample(*arrays, title="sub-01 (GE)"), Sample(*arrays, title="sub-02")])
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 2 * 9
-    assert {axes.get_ylabel() for axes in pictures} - {""} == {"T1w", "measured", "synthetic"}
-    synthetic = [axes for axes in pictures if axes.get_ylabel() == "synthetic"]
+    assert {axes.get_title(loc="left") for axes in pictures} - {""} == {"T1w", "measured", "synthetic"}
+    synthetic = [axes for axes in pictures if axes.get_title(loc="left") == "synthetic"]
     np.testing.assert_allclose(synthetic[0].images[0].get_array(), arrays[2][:, :, 5].T)
     suvr = [axes.images[0].get_clim() for axes in pictures if axes.images[0].get_cmap().name == "inferno"]
     assert len(set(suvr)) == 1
-    assert "synthetic" in str(figure.get_suptitle())
+    assert "synthetic" in figure.texts[0].get_text()
 
 
 def test_nothing_to_draw_is_one_sentence() -> None:

@@ -7,8 +7,7 @@ hemispheres. It is a picture of a table: nothing of a participant's own folds is
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS, atlas_files, label_array
 from tau_pipeline.errors import SettingError, UnknownNameError
+from tau_pipeline.figures.sheet import SIDE_IN, Box, Sheet, in_rows
 from tau_pipeline.imaging.load import load_volume
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ NO_VALUE, NO_CORTEX, BORDER = "#c9ccd0", "#989da3", "#3a3a3a"
 #: Faces this far behind the foremost one in the same spot of this width are hidden, mm.
 BEHIND_MM, SPOT_MM = 12.0, 3.0
 
-WIDTH_IN, DPI = 14.0, 120
-TOP_IN, NAME_IN, HEADING_IN, ROW_IN, BOTTOM_IN, BAR_IN = 0.42, 0.2, 0.24, 2.15, 0.3, 1.3
+#: Width and height of one picture of a cortex; room for the names of the views, and for the heading of a row.
+VIEW_SIZE, NAME_IN, HEADING_IN = (3.1, 2.1), 0.22, 0.24
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Hemisphere:
 
 @cache
 def hemisphere(side: str) -> Hemisphere:
-    """The left or the right hemisphere, read once.
+    """Read the left or the right hemisphere, once.
 
     The label of a vertex is that with most votes among the nearest voxels of the hemisphere's cortex in the atlas
     (MNI152), looked up half-way between the white and the pial surface. Two in three vertices lie in a labelled voxel;
@@ -99,74 +99,88 @@ def hemisphere(side: str) -> Hemisphere:
 
 
 def cortex_figure(
-    rows: Mapping[str, Mapping[int, float]], title: str, scale: tuple[float, float], label: str, colours: str
+    rows: Mapping[str, Mapping[int, float]], title: str, scale: tuple[float, float], label: str, colors: str
 ) -> Figure:
-    """One value a cortical region on the four `VIEWS` of the average cortex, a row of pictures for each map.
+    """Draw one value per cortical region on the four `VIEWS` of the average cortex, one row of pictures per map.
 
     Parameters
     ----------
     rows
-        By heading of the row: values by FreeSurfer number of the region. Regions without a value are grey.
+        By heading of the row: values by FreeSurfer number of the region. Regions without a value are gray.
     title
         What stands above.
     scale
-        Ends of the colour scale; values beyond them take the colour of the end.
+        Ends of the color scale; values beyond them take the color of the end.
     label
-        What the colour bar says, with the unit.
-    colours
-        Name of a matplotlib colour map.
+        What the color bar says, with the unit.
+    colors
+        Name of a matplotlib color map.
 
     Raises
     ------
     SettingError
         There is no row, or the lower end of the scale is not below the upper one.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-
-    if not rows or not scale[0] < scale[1]:
-        raise SettingError(f"a cortex needs rows (found {len(rows)}) and a scale that rises (found {scale})")
-    norm, colour_map = Normalize(*scale), colormaps[colours]
+    if not rows:
+        raise SettingError("a cortex figure needs at least one row of values, and has none")
+    if not scale[0] < scale[1]:
+        raise SettingError(f"the color scale runs from {scale[0]:g} to {scale[1]:g}; the first must be the lower one")
     heading_in = HEADING_IN if any(rows) else 0.0
-    height = TOP_IN + NAME_IN + len(rows) * (heading_in + ROW_IN) + BOTTOM_IN
-    figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
-    left, width = 0.08 / WIDTH_IN, (1 - BAR_IN / WIDTH_IN) / len(VIEWS)
-    figure.text(left, 1 - 0.1 / height, title, va="top", fontsize=13, weight="bold", parse_math=False)
-    note = "Average cortex (fsaverage5), partly inflated. Light grey: no value. Dark grey: no cortex."
-    figure.text(left, 0.09 / height, note, va="bottom", fontsize=9, color="#444444")
-    for place, (side, seen_from) in enumerate(VIEWS):
-        name = f"{side.capitalize()}, {seen_from}"
-        figure.text((place + 0.5) * width, 1 - TOP_IN / height, name, ha="center", va="top", fontsize=10)
-    for k, (heading, values) in enumerate(rows.items()):
-        top = height - TOP_IN - NAME_IN - k * (heading_in + ROW_IN)
-        figure.text(left, top / height, heading, va="top", fontsize=11, weight="bold", parse_math=False)
-        for place, view in enumerate(VIEWS):
-            box = (place * width, (top - heading_in - ROW_IN) / height, width, ROW_IN / height)
-            draw_cortex(figure.add_axes(box, label=f"{heading}: {view[0]} {view[1]}"), view, values, norm, colour_map)
-    # A bar as long as the figure is not needed beside many rows.
-    length = min(height - 0.9, 4.0)
-    place_of_bar = (1 - (BAR_IN - 0.15) / WIDTH_IN, 0.5 - length / 2 / height, 0.2 / WIDTH_IN, length / height)
-    bar = figure.colorbar(
-        ScalarMappable(norm, colour_map), cax=figure.add_axes(place_of_bar), extend=_extend(rows, scale)
-    )
-    bar.set_label(textwrap.fill(label, int(12 * length)), fontsize=10, parse_math=False)
-    bar.ax.tick_params(labelsize=9)
-    return figure
+    boxes, height = in_rows([[VIEW_SIZE] * len(VIEWS)] * len(rows), bar=True, top_in=NAME_IN, above_in=heading_in)
+    note = "Average cortex (fsaverage5), partly inflated. Light gray: no value. Dark gray: no cortex."
+    sheet = Sheet(height, title, note=note, bar=True)
+    name_views(sheet, boxes[0])
+    for (heading, values), places in zip(rows.items(), boxes, strict=True):
+        sheet.text(SIDE_IN, places[0][1] - heading_in, heading, fontsize=11, weight="bold")
+        draw_views(sheet, places, values, scale, colors, heading)
+    sheet.color_bar(scale, label, colors=colors, extend=_extend(rows, scale))
+    return sheet.figure
+
+
+def name_views(sheet: Sheet, places: Sequence[Box]) -> None:
+    """Write the name of each of the `VIEWS` at the top of the sheet, above its place."""
+    for (side, seen_from), (left, _, width, _) in zip(VIEWS, places, strict=True):
+        sheet.text(left + width / 2, 0.0, f"{side.capitalize()}, {seen_from}", ha="center", fontsize=10)
+
+
+def draw_views(
+    sheet: Sheet,
+    places: Sequence[Box],
+    values: Mapping[int, float],
+    scale: tuple[float, float],
+    colors: str,
+    label: str,
+) -> None:
+    """Draw all `VIEWS` of one map of values.
+
+    Parameters
+    ----------
+    sheet, places
+        Where to draw.
+    values, scale, colors
+        As in `cortex_figure`.
+    label
+        Name of the map, with which the labels of the axes begin.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    for view, box in zip(VIEWS, places, strict=True):
+        axes = sheet.axes(box, label=f"{label}: {view[0]} {view[1]}")
+        draw_cortex(axes, view, values, Normalize(*scale), colormaps[colors])
 
 
 def _extend(rows: Mapping[str, Mapping[int, float]], scale: tuple[float, float]) -> str:
-    """At which ends of the colour bar values lie beyond it."""
+    """Say at which ends of the color scale values lie beyond it."""
     values = np.array([value for row in rows.values() for value in row.values()] or [scale[0]], dtype=np.float64)
     below, above = bool((values < scale[0]).any()), bool((values > scale[1]).any())
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
 
 
 def draw_cortex(
-    axes: Axes, view: tuple[str, str], values: Mapping[int, float], norm: Normalize, colours: Colormap
+    axes: Axes, view: tuple[str, str], values: Mapping[int, float], norm: Normalize, colors: Colormap
 ) -> None:
-    """Paint one value a region on one view of the cortex; equal scales, no frame.
+    """Paint one value per region on one view of the cortex; equal scales, no frame.
 
     Parameters
     ----------
@@ -175,18 +189,18 @@ def draw_cortex(
     view
         One of `VIEWS`.
     values
-        By FreeSurfer number of the region. Regions that are absent or not finite are grey (`NO_VALUE`).
-    norm, colours
-        From value to colour.
+        By FreeSurfer number of the region. Regions that are absent or not finite are gray (`NO_VALUE`).
+    norm, colors
+        From value to color.
     """
     from matplotlib.collections import LineCollection, PolyCollection
 
     half = hemisphere(view[0])
     flat, depth, seen = _project(half, view[1])
     of_face = _label_of_face(half)
-    table = _colour_table(values, norm, colours)
+    table = _color_table(values, norm, colors)
     shown = table[of_face[seen]]
-    # Without antialiasing the colours are those of the colour bar to the last bit, with no seams between faces.
+    # Without antialiasing the colors are those of the color bar to the last bit, with no seams between faces.
     triangles: Any = flat[half.faces[seen]]
     polygons = PolyCollection(triangles, facecolors=shown, edgecolors=shown, linewidths=0.4)
     polygons.set_antialiased(False)
@@ -293,7 +307,7 @@ def _borders(half: Hemisphere, of_face: NDArray[np.int64], seen: NDArray[np.int6
     return edges[1:][shared]
 
 
-def _colour_table(values: Mapping[int, float], norm: Normalize, colours: Colormap) -> NDArray[np.float64]:
+def _color_table(values: Mapping[int, float], norm: Normalize, colors: Colormap) -> NDArray[np.float64]:
     """Red, green, blue and opacity of each FreeSurfer number up to the last cortical one, 0 to 1."""
     from matplotlib.colors import to_rgba
 
@@ -301,5 +315,5 @@ def _colour_table(values: Mapping[int, float], norm: Normalize, colours: Colorma
     table[0] = to_rgba(NO_CORTEX)
     for number, value in values.items():
         if 0 < number < len(table) and np.isfinite(value):
-            table[number] = colours(norm(value))
+            table[number] = colors(norm(value))
     return table

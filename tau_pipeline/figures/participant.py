@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 
 from tau_pipeline.errors import SettingError
 from tau_pipeline.figures.planes import sample, world_box
-from tau_pipeline.figures.sheet import (
-    ON_COLOUR,
-    ON_GREY,
+from tau_pipeline.figures.slices import (
+    ON_COLOR,
+    ON_GRAY,
     activity_scale,
-    color_bar,
     edges,
-    grey_window,
+    gray_window,
     mosaic,
     outline,
     repeat,
-    sheet_figure,
-    show_grey,
+    show_gray,
     show_uptake,
+    slice_sheet,
     upper,
 )
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
@@ -40,9 +39,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Opacity of the inside of labels: enough to tell grey-matter regions apart, little over white matter and CSF.
+#: Opacity of the inside of labels: enough to tell gray-matter regions apart, little over white matter and CSF.
 FILL_MEASURED, FILL_OTHER = 0.45, 0.1
-#: Red, green, blue and opacity of a label without a colour of its own.
+#: Red, green, blue and opacity of a label without a color of its own.
 OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
 
 
@@ -64,16 +63,16 @@ def brain_mask_figure(t1w: Volume, mask: Volume) -> Figure:
         The mask is empty.
     """
     require_same_grid(t1w=t1w, mask=mask)
-    figure, panels = sheet_figure(mosaic(world_box(mask), 7), "Brain mask (outline) on T1w")
-    window = grey_window(t1w, mask)
+    sheet, panels = slice_sheet(mosaic(world_box(mask), 7), "Brain mask (outline) on T1w")
+    window = gray_window(t1w, mask)
     for axes, view in panels:
-        show_grey(axes, t1w, view, window)
-        outline(axes, mask, view, ON_GREY)
-    return figure
+        show_gray(axes, t1w, view, window)
+        outline(axes, mask, view, ON_GRAY)
+    return sheet.figure
 
 
-def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Figure:
-    """T1w with the parcellation: each label in its colour, faint inside and opaque at its border.
+def parcellation_figure(t1w: Volume, dseg: Volume, colors: pd.DataFrame) -> Figure:
+    """T1w with the parcellation: each label in its color, faint inside and opaque at its border.
 
     Parameters
     ----------
@@ -81,9 +80,9 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Fig
         3-D T1w image.
     dseg
         Labels on the same grid, 0 where there is none.
-    colours
+    colors
         One row per label with the columns ``index`` (label number), ``kind``, ``red``, ``green``, ``blue`` (0-255),
-        as `tau_pipeline.atlas.label_table` gives. A label that is not listed is grey.
+        as `tau_pipeline.atlas.label_table` gives. A label that is not listed is gray.
 
     Raises
     ------
@@ -94,14 +93,14 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colours: pd.DataFrame) -> Fig
     """
     require_same_grid(t1w=t1w, dseg=dseg)
     rows = mosaic(world_box(dseg), 7, margin_mm=12.0, step_mm=0.5)
-    figure, panels = sheet_figure(rows, "Parcellation on T1w")
-    window = grey_window(t1w, dseg)
-    table = _colour_table(dseg, colours)
+    sheet, panels = slice_sheet(rows, "Parcellation on T1w")
+    window = gray_window(t1w, dseg)
+    table = _color_table(dseg, colors)
     for axes, view in panels:
-        show_grey(axes, t1w, view, window)
+        show_gray(axes, t1w, view, window)
         labels = sample(dseg, view, order=0, outside=0).astype(np.int64)
         axes.imshow(_paint(labels, table), extent=view.extent, origin="lower", interpolation="nearest")
-    return figure
+    return sheet.figure
 
 
 def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "Bq/mL") -> Figure:
@@ -116,7 +115,7 @@ def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: s
     mask
         Brain mask of the T1w, on the same grid.
     unit
-        Unit of the PET, for the colour bar; empty if it is not known.
+        Unit of the PET, for the color bar; empty if it is not known.
 
     Raises
     ------
@@ -127,20 +126,20 @@ def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: s
     """
     require_same_grid(t1w=t1w, pet_on_t1w=pet_on_t1w, mask=mask)
     rows = repeat(mosaic(world_box(mask), 3), ("T1w", "PET"))
-    figure, panels = sheet_figure(
-        rows, "Coregistration: T1w, and PET with edges of the T1w (white) and brain outline", True
+    sheet, panels = slice_sheet(
+        rows, "Coregistration: T1w, and PET with edges of the T1w (white) and brain outline", bar=True
     )
-    window, top = grey_window(t1w, mask), upper(pet_on_t1w, mask)
+    window, top = gray_window(t1w, mask), upper(pet_on_t1w, mask)
     for axes, view in panels:
         if view.note == "T1w":
-            show_grey(axes, t1w, view, window)
-            outline(axes, mask, view, ON_GREY)
+            show_gray(axes, t1w, view, window)
+            outline(axes, mask, view, ON_GRAY)
         else:
             show_uptake(axes, pet_on_t1w, view, (0.0, top))
             edges(axes, t1w, mask, view)
-            outline(axes, mask, view, ON_COLOUR)
-    color_bar(figure, *activity_scale(top, unit))
-    return figure
+            outline(axes, mask, view, ON_COLOR)
+    sheet.color_bar(*activity_scale(top, unit))
+    return sheet.figure
 
 
 def flicker_figures(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "Bq/mL") -> tuple[Figure, Figure]:
@@ -151,15 +150,15 @@ def flicker_figures(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "
     require_same_grid(t1w=t1w, pet_on_t1w=pet_on_t1w, mask=mask)
     rows = mosaic(world_box(mask), 5)
     # One title for both: they are shown on top of each other.
-    of_t1w, t1w_panels = sheet_figure(rows, "T1w and PET at the same places", bar=True)
-    of_pet, pet_panels = sheet_figure(rows, "T1w and PET at the same places", bar=True)
-    window, top = grey_window(t1w, mask), upper(pet_on_t1w, mask)
+    of_t1w, t1w_panels = slice_sheet(rows, "T1w and PET at the same places", bar=True)
+    of_pet, pet_panels = slice_sheet(rows, "T1w and PET at the same places", bar=True)
+    window, top = gray_window(t1w, mask), upper(pet_on_t1w, mask)
     for (t1w_axes, view), (pet_axes, _) in zip(t1w_panels, pet_panels, strict=True):
-        show_grey(t1w_axes, t1w, view, window)
+        show_gray(t1w_axes, t1w, view, window)
         show_uptake(pet_axes, pet_on_t1w, view, (0.0, top))
-    for figure in (of_t1w, of_pet):
-        color_bar(figure, *activity_scale(top, unit))
-    return of_t1w, of_pet
+    for sheet in (of_t1w, of_pet):
+        sheet.color_bar(*activity_scale(top, unit))
+    return of_t1w.figure, of_pet.figure
 
 
 def suvr_figure(
@@ -171,22 +170,22 @@ def suvr_figure(
     mask: Volume | None = None,
     reference: str = "CerebellarGM",
 ) -> Figure:
-    """SUVR on one fixed colour scale, with the T1w of the axial slices above and the brain outline.
+    """SUVR on one fixed color scale, with the T1w of the axial slices above and the brain outline.
 
     The scale is the same for every participant unless the caller changes it, so that pictures can be compared.
 
     Parameters
     ----------
     suvr
-        3-D SUVR map; NaN is drawn grey.
+        3-D SUVR map; NaN is drawn gray.
     t1w
         3-D T1w image on the same grid.
     vmin, vmax
-        Ends of the colour scale; values beyond them take the colour of the end.
+        Ends of the color scale; values beyond them take the color of the end.
     mask
         Brain mask on the same grid; without one, slices are spread over the head as the T1w shows it.
     reference
-        Name of the reference region, for the colour bar.
+        Name of the reference region, for the color bar.
 
     Raises
     ------
@@ -196,24 +195,22 @@ def suvr_figure(
         ``vmin`` is not below ``vmax``.
     """
     if not vmin < vmax:
-        raise SettingError(
-            f"the colour scale runs from {vmin:g} to {vmax:g}; its lower end must be below its upper end"
-        )
+        raise SettingError(f"the color scale runs from {vmin:g} to {vmax:g}; its lower end must be below its upper end")
     brain = _foreground(t1w) if mask is None else mask
     require_same_grid(suvr=suvr, t1w=t1w, mask=brain)
     axial, coronal, sagittal = mosaic(world_box(brain), 7)
     rows = [[replace(view, note="T1w") for view in axial], axial, coronal, sagittal]
-    figure, panels = sheet_figure(rows, f"SUVR, fixed scale {vmin:g} to {vmax:g}", True)
-    window = grey_window(t1w, brain)
+    sheet, panels = slice_sheet(rows, f"SUVR, fixed scale {vmin:g} to {vmax:g}", bar=True)
+    window = gray_window(t1w, brain)
     for axes, view in panels:
         if view.note == "T1w":
-            show_grey(axes, t1w, view, window)
+            show_gray(axes, t1w, view, window)
         else:
             show_uptake(axes, suvr, view, (vmin, vmax))
         if mask is not None:
-            outline(axes, mask, view, ON_GREY if view.note == "T1w" else ON_COLOUR)
-    color_bar(figure, (vmin, vmax), f"SUVR (reference: {reference})")
-    return figure
+            outline(axes, mask, view, ON_GRAY if view.note == "T1w" else ON_COLOR)
+    sheet.color_bar((vmin, vmax), f"SUVR (reference: {reference})")
+    return sheet.figure
 
 
 def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Volume | None = None) -> Figure:
@@ -222,7 +219,7 @@ def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Vol
     Parameters
     ----------
     image
-        3-D T1w image (or another grey image) to draw on.
+        3-D T1w image (or another gray image) to draw on.
     mask
         Reference region on the same grid.
     name
@@ -243,17 +240,17 @@ def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Vol
     box = world_box(mask)
     notes = ("T1w",) if suvr is None else ("T1w", "SUVR")
     rows = repeat(mosaic(box, 6 // len(notes), margin_mm=25.0, step_mm=0.75), notes)
-    figure, panels = sheet_figure(rows, f"Reference region {name} (outline)", suvr is not None)
-    window = grey_window(image, mask, headroom=1.5)
+    sheet, panels = slice_sheet(rows, f"Reference region {name} (outline)", bar=suvr is not None)
+    window = gray_window(image, mask, headroom=1.5)
     for axes, view in panels:
         if view.note == "T1w" or suvr is None:
-            show_grey(axes, image, view, window)
+            show_gray(axes, image, view, window)
         else:
             show_uptake(axes, suvr, view, scale)
-        outline(axes, mask, view, ON_GREY if view.note == "T1w" else ON_COLOUR)
+        outline(axes, mask, view, ON_GRAY if view.note == "T1w" else ON_COLOR)
     if suvr is not None:
-        color_bar(figure, scale, f"SUVR (reference: {name})")
-    return figure
+        sheet.color_bar(scale, f"SUVR (reference: {name})")
+    return sheet.figure
 
 
 def _foreground(t1w: Volume) -> Volume:
@@ -262,11 +259,11 @@ def _foreground(t1w: Volume) -> Volume:
     return image_like(data > 0.1 * np.nanpercentile(data[::3, ::3, ::3], 99), t1w)
 
 
-def _colour_table(dseg: Volume, colours: pd.DataFrame) -> NDArray[np.float32]:
+def _color_table(dseg: Volume, colors: pd.DataFrame) -> NDArray[np.float32]:
     """Look-up table ``(highest label + 1, 4)``: red, green, blue and opacity of the inside of each label, 0 to 1."""
     table = np.empty((int(np.asanyarray(dseg.dataobj).max()) + 1, 4), np.float32)
     table[:] = OTHER_LABEL
-    known = colours[colours["index"].between(1, len(table) - 1)]
+    known = colors[colors["index"].between(1, len(table) - 1)]
     measured = known["kind"].isin(("cortical", "subcortical"))
     table[known["index"], :3] = known[["red", "green", "blue"]] / 255
     table[known["index"], 3] = np.where(measured, FILL_MEASURED, FILL_OTHER)

@@ -1,48 +1,267 @@
-"""The layout that all figures of slices share: rows of panels, captions, color bars, and legends."""
+"""The layout that all figures share: title, rows of panels, note, legend, color bars, sizes, and colors.
+
+A sheet is measured in inches from its top left corner, below the title, so that nothing can overlap. Figures are made
+without pyplot, so that nothing is shared between threads or left open in a worker process.
+"""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.figures.planes import ENDS, PLANES, View, sample, spread_views
 from tau_pipeline.files import complete_file
-from tau_pipeline.imaging.volume import Volume
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Left, top, width and height of a panel, in inches.
+Box = tuple[float, float, float, float]
+#: Width and height of a panel beside others, in any unit.
+Size = tuple[float, float]
+
+WIDTH_IN, DPI = 14.0, 120
+#: Margin at the left; room for the title, a legend under it, the note, a caption, and color bars; between panels.
+SIDE_IN, TITLE_IN, LEGEND_IN, NOTE_IN, CAPTION_IN, BAR_IN, GAP_IN = 0.08, 0.42, 0.33, 0.3, 0.2, 1.3, 0.05
+#: A color bar is at most this long.
+LONGEST_BAR_IN = 4.0
 
 #: Perceptually uniform (van der Walt & Smith, SciPy 2015), dark where there is no uptake.
 UPTAKE_MAP = "inferno"
-
-
-#: Diverging, pale at no difference, told apart by colour-blind readers (Brewer, colorbrewer2.org).
+#: Diverging, pale at no difference, distinct for color-blind readers (Brewer, colorbrewer2.org).
 DIFFERENCE_MAP = "PuOr_r"
+#: Groups, distinct for color-blind readers (Okabe & Ito, Color Universal Design, 2008), without yellow, pale on white.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+MARKERS = ("o", "^", "s", "D", "v", "P")
+#: Text that is less important, and lines behind the data.
+NOTE_COLOR, GRID_COLOR = "#444444", "#e3e6ea"
 
 
-#: Outlines: bright, absent from the colour map beneath, and told apart by colour-blind readers
-#: (after Okabe & Ito, Color Universal Design, 2008).
-ON_GREY, ON_COLOUR, ON_PALE = "#ffb000", "#56e0ff", "#404040"
+class Sheet:
+    """A figure of `WIDTH_IN` with a title, whose content is placed in inches from the top left corner.
+
+    Parameters
+    ----------
+    height_in
+        Height of the content, without title, legend and note.
+    title
+        Text at the top left.
+    note, aside
+        Text at the bottom left and the top right.
+    legend
+        What the line under the title shows; each artist has a label.
+    bar
+        Whether the right `BAR_IN` are kept for color bars.
+    """
+
+    def __init__(
+        self,
+        height_in: float,
+        title: str,
+        *,
+        note: str = "",
+        aside: str = "",
+        legend: Sequence[Artist] = (),
+        bar: bool = False,
+    ) -> None:
+        from matplotlib.figure import Figure
+
+        self.height_in = height_in
+        self._top_in = TITLE_IN + (LEGEND_IN if legend else 0.0)
+        self._bottom_in = NOTE_IN if note else SIDE_IN
+        total = self._top_in + height_in + self._bottom_in
+        self.figure: Figure = Figure(figsize=(WIDTH_IN, total), dpi=DPI, facecolor="white")
+        self.text(SIDE_IN, 0.1 - self._top_in, title, fontsize=13, weight="bold")
+        if aside:
+            self.text(WIDTH_IN - SIDE_IN, 0.12 - self._top_in, aside, ha="right", fontsize=10)
+        if note:
+            self.text(SIDE_IN, height_in + NOTE_IN - 0.09, note, va="bottom", fontsize=9, color=NOTE_COLOR)
+        if legend:
+            self._legend(legend)
+        self._content_in = content_in(bar)
+
+    def axes(self, box: Box, **style: Any) -> Axes:
+        """Add axes at a place of the content; ``style`` goes to `matplotlib.figure.Figure.add_axes`."""
+        left, top, width, height = box
+        x, y = self._place(left, top + height)
+        return self.figure.add_axes((x, y, width / WIDTH_IN, height / self.figure.get_figheight()), **style)
+
+    def text(self, left_in: float, top_in: float, text: str, **style: Any) -> None:
+        """Write text at a place of the content, below it unless ``style`` says otherwise."""
+        given: dict[str, Any] = {"va": "top", "parse_math": False} | style
+        self.figure.text(*self._place(left_in, top_in), text, **given)
+
+    def plots(self, rows: int, columns: int, **shared: Any) -> NDArray[Any]:
+        """Fill the content with a grid ``(rows, columns)`` of axes that make room for their labels themselves."""
+        total = self.figure.get_figheight()
+        rect = (0.0, self._bottom_in / total, self._content_in / WIDTH_IN, self.height_in / total)
+        self.figure.set_layout_engine("constrained", rect=rect)
+        found: NDArray[Any] = self.figure.subplots(rows, columns, squeeze=False, **shared)
+        return found
+
+    def color_bar(
+        self,
+        scale: tuple[float, float],
+        label: str,
+        *,
+        colors: str = UPTAKE_MAP,
+        part: tuple[int, int] = (0, 1),
+        extend: str = "",
+    ) -> None:
+        """Draw a color bar at the right.
+
+        Parameters
+        ----------
+        scale
+            Values at its ends.
+        label
+            What it shows, with the unit.
+        colors
+            Name of a matplotlib color map.
+        part
+            Which bar, from the top, and of how many.
+        extend
+            At which ends values lie beyond the scale, as in matplotlib; else the upper end, and for differences both.
+        """
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        number, count = part
+        room = self.height_in / count
+        length = min(room - 0.45, LONGEST_BAR_IN)
+        top = (number + 0.5) * room - length / 2
+        axes = self.axes((WIDTH_IN - BAR_IN + 0.15, top, 0.2, length))
+        extend = extend or ("both" if scale[0] < 0 else "max")
+        bar = self.figure.colorbar(ScalarMappable(Normalize(*scale), colors), cax=axes, extend=extend)
+        bar.set_label(textwrap.fill(label, int(12 * length)), fontsize=10, parse_math=False)
+        bar.ax.tick_params(labelsize=9)
+
+    def _place(self, left_in: float, top_in: float) -> tuple[float, float]:
+        """Return a place of the content as parts of the figure."""
+        total = self.figure.get_figheight()
+        return left_in / WIDTH_IN, 1 - (self._top_in + top_in) / total
+
+    def _legend(self, handles: Sequence[Artist]) -> None:
+        legend = self.figure.legend(
+            handles=list(handles),
+            loc="upper left",
+            bbox_to_anchor=self._place(0.0, -LEGEND_IN - 0.06),
+            ncols=len(handles),
+            frameon=False,
+            fontsize=10,
+            handletextpad=0.3,
+            columnspacing=1.4,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
-CONVENTION = "Axial, coronal: left is left of the head (neurological). Positions: world coordinates in mm, RAS+."
+def content_in(bar: bool) -> float:
+    """Return the width for content, without the color bars where there are any, in inches."""
+    return WIDTH_IN - (BAR_IN if bar else SIDE_IN)
 
 
-NO_VALUE = " Grey beside the colours: no value there."
+def in_rows(
+    sizes: Sequence[Sequence[Size]],
+    *,
+    bar: bool = False,
+    left_in: float = SIDE_IN,
+    top_in: float = 0.0,
+    above_in: float = CAPTION_IN,
+) -> tuple[list[list[Box]], float]:
+    """Place panels in rows, side by side and at one scale, as large as the widest row allows.
+
+    Parameters
+    ----------
+    sizes
+        Width and height of each panel in each row, in any unit.
+    bar
+        Whether there are color bars at the right.
+    left_in, top_in
+        Where the first row starts.
+    above_in
+        Room above each row, for captions.
+
+    Returns
+    -------
+    boxes, height_in
+        Place of each panel, and where the last row ends.
+    """
+    room = content_in(bar) - left_in
+    scale = min((room - GAP_IN * (len(row) - 1)) / sum(width for width, _ in row) for row in sizes)
+    boxes: list[list[Box]] = []
+    for row in sizes:
+        top_in += above_in
+        left, placed = left_in, []
+        for width, height in row:
+            placed.append((left, top_in, width * scale, height * scale))
+            left += width * scale + GAP_IN
+        boxes.append(placed)
+        top_in += max(height for _, height in row) * scale + GAP_IN
+    return boxes, top_in
 
 
-WIDTH_IN, DPI = 14.0, 120
+def group_style(number: int) -> dict[str, Any]:
+    """Return color and marker of a group, counted from 0."""
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
-SIDE_IN, TOP_IN, BOTTOM_IN, CAPTION_IN, GAP_IN, BAR_IN = 0.08, 0.42, 0.3, 0.2, 0.05, 1.0
+def group_handle(label: str, style: dict[str, Any]) -> Artist:
+    """Return what stands for a group in a legend: its marker, in its color."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="", label=label, **style)
+
+
+def line_handle(label: str, linestyle: Any = "-", color: str = "black") -> Artist:
+    """Return what stands for a line in a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle=linestyle, color=color, linewidth=1.6, label=label)
+
+
+def plain_axes(axes: Axes) -> None:
+    """Take away the frame at the top and right, and draw pale lines behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, **style: Any) -> NDArray[np.float64]:
+    """Draw the values of a group as points around a place on the horizontal axis, three or more with their median.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    values
+        ``(N,)``, finite.
+    center, width
+        Place of the group, and how wide it is.
+    style
+        Of the points, for `matplotlib.axes.Axes.scatter`.
+
+    Returns
+    -------
+    NDArray
+        Places of the points across ``(N,)``. They follow from the order of the values: multiples of the golden ratio,
+        modulo 1, which fill a group evenly.
+    """
+    spread = np.modf(np.arange(values.size) * 0.6180339887498949)[0] - 0.5 if values.size > 1 else np.zeros(1)
+    across: NDArray[np.float64] = center + spread * 0.7 * width
+    axes.scatter(across, values, linewidths=0, **style)
+    # A line at the median of fewer points would hide them.
+    if values.size >= 3:
+        ends = [center - 0.42 * width, center + 0.42 * width]
+        axes.plot(ends, [float(np.median(values))] * 2, color="black", linewidth=1.6)
+    return across
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -56,167 +275,3 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     with complete_file(path) as partial:
         figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
     return Path(path)
-
-
-def grey_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[float, float]:
-    """Black and white level of a grey image, from what lies inside the mask: bright fat must not darken the brain.
-
-    Black is 0, or the first percentile if that is negative; white is ``headroom`` times the 99th percentile.
-    """
-    values = _inside(img, mask)
-    if not values.size:
-        return 0.0, 1.0
-    low, high = np.percentile(values, [1, 99])
-    black = min(0.0, float(low))
-    return black, max(black + headroom * (float(high) - black), black + 1e-6)
-
-
-def _inside(img: Volume, mask: Volume) -> NDArray:
-    """The finite values inside a mask, in any order."""
-    # Images come from files with the first axis fastest; transposed, NumPy walks through them in that order.
-    values = np.asanyarray(img.dataobj).T[np.asanyarray(mask.dataobj).T > 0]
-    return values[np.isfinite(values)]
-
-
-def upper(pet: Volume, mask: Volume) -> float:
-    """Upper end of the colour scale of an image without a natural scale: 99.5th percentile inside the mask."""
-    values = _inside(pet, mask)
-    return max(float(np.percentile(values, 99.5)), 1e-6) if values.size else 1.0
-
-
-def mosaic(box: NDArray[np.float64], count: int, margin_mm: float = 16.0, step_mm: float = 1.0) -> list[list[View]]:
-    """One row of slices for each plane, all of one width: the wider of left-right and posterior-anterior."""
-    half = np.ceil((box[:2, 1] - box[:2, 0]).max() / 2)
-    centre = np.round(box[:2].mean(axis=1))
-    shown = np.stack([np.append(centre - half, box[2, 0]), np.append(centre + half, box[2, 1])], axis=1)
-    rows = []
-    for plane, (_, _, through) in PLANES.items():
-        spread = shown.copy()
-        spread[through] = box[through]
-        rows.append(spread_views(spread, plane, count, margin_mm, step_mm))
-    return rows
-
-
-def repeat(rows: list[list[View]], notes: Sequence[str]) -> list[list[View]]:
-    """Each view once per note, side by side."""
-    return [[replace(view, note=note) for view in row for note in notes] for row in rows]
-
-
-def sheet_figure(
-    rows: Sequence[Sequence[View]], title: str, bar: bool = False
-) -> tuple[Figure, list[tuple[Axes, View]]]:
-    """Lay views out in rows at one scale (mm per inch), each under its caption; nothing can overlap.
-
-    Returns the figure and its panels in the order of the views.
-    """
-    from matplotlib.figure import Figure
-
-    across = [[view.extent[1] - view.extent[0] for view in row] for row in rows]
-    up = [max(view.extent[3] - view.extent[2] for view in row) for row in rows]
-    room = WIDTH_IN - 2 * SIDE_IN - (BAR_IN if bar else 0.0)
-    inch = min((room - GAP_IN * (len(row) - 1)) / sum(row) for row in across)
-    height = TOP_IN + BOTTOM_IN + sum(inch * mm + CAPTION_IN + GAP_IN for mm in up)
-    figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
-    figure.text(SIDE_IN / WIDTH_IN, 1 - 0.1 / height, title, va="top", fontsize=13, weight="bold", parse_math=False)
-    figure.text(
-        SIDE_IN / WIDTH_IN, 0.09 / height, CONVENTION + NO_VALUE * bar, va="bottom", fontsize=9, color="#444444"
-    )
-    panels = []
-    top = height - TOP_IN
-    for row, widths, row_height in zip(rows, across, up, strict=True):
-        left = SIDE_IN
-        top -= CAPTION_IN
-        for k, (view, width) in enumerate(zip(row, widths, strict=True)):
-            panel_height = inch * (view.extent[3] - view.extent[2])
-            place = (left / WIDTH_IN, (top - panel_height) / height, inch * width / WIDTH_IN, panel_height / height)
-            panels.append((_panel(figure, place, view, letters=k == 0 or row[k - 1].plane != view.plane), view))
-            left += inch * width + GAP_IN
-        top -= inch * row_height + GAP_IN
-    return figure, panels
-
-
-def _panel(figure: Figure, place: tuple[float, float, float, float], view: View, letters: bool) -> Axes:
-    """Empty black axes in mm, with the caption above and, if asked for, letters for the ends of the two axes."""
-    from matplotlib.patheffects import withStroke
-
-    axes = figure.add_axes(place, facecolor="black", label=f"{view.plane} {view.caption}")
-    axes.set(xticks=[], yticks=[], xlim=view.extent[:2], ylim=view.extent[2:])
-    axes.spines[:].set_visible(False)
-    axes.set_title(view.caption, fontsize=9, pad=2.5, parse_math=False)
-    if letters:
-        across, up, _ = PLANES[view.plane]
-        style: dict[str, Any] = {"color": "white", "fontsize": 10, "weight": "bold", "transform": axes.transAxes}
-        style |= {"path_effects": [withStroke(linewidth=2.5, foreground="black")], "zorder": 9}
-        axes.text(0.02, 0.5, ENDS[across][0], ha="left", va="center", **style)
-        axes.text(0.98, 0.5, ENDS[across][1], ha="right", va="center", **style)
-        axes.text(0.5, 0.98, ENDS[up][1], ha="center", va="top", **style)
-        axes.text(0.5, 0.02, ENDS[up][0], ha="center", va="bottom", **style)
-    return axes
-
-
-def show_grey(axes: Axes, img: Volume, view: View, window: tuple[float, float]) -> None:
-    """Show one slice of a T1w in gray; ``window`` gives the values that are black and white."""
-    shown = sample(img, view)
-    axes.imshow(shown, cmap="gray", vmin=window[0], vmax=window[1], **_placed(view))
-
-
-def show_uptake(axes: Axes, img: Volume, view: View, scale: tuple[float, float], colours: str = UPTAKE_MAP) -> None:
-    """Draw on the colour scale; pixels without a value (NaN, or outside the grid) are grey."""
-    axes.set_facecolor("#404040")
-    axes.imshow(sample(img, view), cmap=colours, vmin=scale[0], vmax=scale[1], **_placed(view))
-
-
-def _placed(view: View) -> dict[str, Any]:
-    return {"extent": view.extent, "origin": "lower", "interpolation": "nearest", "aspect": "auto"}
-
-
-def outline(axes: Axes, mask: Volume, view: View, colour: str) -> None:
-    """Draw the border of a mask where its linear interpolation crosses one half."""
-    inside = sample(mask, view, outside=0.0)
-    if inside.max() > 0.5:
-        axes.contour(view.across_mm, view.up_mm, inside, levels=[0.5], colors=[colour], linewidths=0.9)
-
-
-def edges(axes: Axes, t1w: Volume, mask: Volume, view: View) -> None:
-    """Draw the strongest edges of the T1w inside the brain (Canny, IEEE PAMI 1986), as thin lines."""
-    from skimage.feature import canny
-
-    slice_t1w = np.nan_to_num(sample(t1w, view))
-    inside = sample(mask, view, outside=0.0) > 0.5
-    if not inside.any():
-        return
-    edges = canny(slice_t1w, sigma=2.0, mask=inside, low_threshold=0.7, high_threshold=0.88, use_quantiles=True)
-    picture = np.zeros((*edges.shape, 4), np.float32)
-    picture[edges] = (1.0, 1.0, 1.0, 0.7)
-    axes.imshow(picture, **_placed(view))
-
-
-def activity_scale(top: float, unit: str) -> tuple[tuple[float, float], str]:
-    """Ends and label of the colour bar of an activity from 0 to ``top``; Bq/mL becomes kBq/mL for short numbers."""
-    if unit == "Bq/mL":
-        return (0.0, top / 1000), "Activity (kBq/mL)"
-    return (0.0, top), f"Uptake ({unit or 'unit not stated'})"
-
-
-def color_bar(
-    figure: Figure,
-    scale: tuple[float, float],
-    label: str,
-    *,
-    span: tuple[float, float] | None = None,
-    colours: str = UPTAKE_MAP,
-) -> None:
-    """A colour bar at the right; ``span`` is its lower and upper end as parts of the height of the figure."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    bottom, top = span or (0.25, 1 - 0.9 / figure.get_figheight())
-    axes = figure.add_axes((1 - (BAR_IN - 0.15) / WIDTH_IN, bottom, 0.2 / WIDTH_IN, top - bottom))
-    extend = "both" if scale[0] < 0 else "max"
-    bar = figure.colorbar(ScalarMappable(Normalize(*scale), colours), cax=axes, extend=extend)
-    bar.set_label(label, fontsize=10, parse_math=False)
-    bar.ax.tick_params(labelsize=9)
-    if scale[0] < 0:
-        # Fewer digits, since the minus sign takes their room.
-        ticks = np.linspace(*scale, 5).tolist()
-        bar.set_ticks(ticks, labels=[f"{tick:.1f}" for tick in ticks])

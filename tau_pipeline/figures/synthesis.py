@@ -8,54 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tau_pipeline.figures.planes import world_box
-from tau_pipeline.figures.sheet import SIDE_IN, WIDTH_IN
+from tau_pipeline.figures.sheet import DIFFERENCE_MAP
+from tau_pipeline.figures.slices import (
+    ON_COLOR,
+    ON_GRAY,
+    ON_PALE,
+    gray_window,
+    mosaic,
+    outline,
+    show_gray,
+    show_uptake,
+    slice_sheet,
+)
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from tau_pipeline.figures.sheet import (
-    DIFFERENCE_MAP,
-    ON_COLOUR,
-    ON_GREY,
-    ON_PALE,
-    color_bar,
-    grey_window,
-    mosaic,
-    outline,
-    sheet_figure,
-    show_grey,
-    show_uptake,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-def agreement_figure(
-    synthetic: Volume, t1w: Volume, mask: Volume, measured: Volume | None, reference: str, said: str = ""
-) -> Figure:
-    """Draw `tau_pipeline.figures.synthesis.synthetic_figure` with a line of text at the top right.
-
-    Parameters
-    ----------
-    synthetic, t1w, mask, measured, reference
-        As there; ``measured`` is None where there is no PET.
-    said
-        What the line says: SSIM and PSNR with their mask and data range (`figures_of_merit`).
-
-    Raises
-    ------
-    GridMismatchError, ImageError
-        As there.
-    """
-    figure = synthetic_figure(synthetic, t1w, mask, measured=measured, reference=reference)
-    x, y = 1 - SIDE_IN / WIDTH_IN, 1 - 0.13 / figure.get_figheight()
-    figure.text(x, y, said, ha="right", va="top", fontsize=10, parse_math=False)
-    return figure
 
 
 def figures_of_merit(ssim: float, psnr: float, data_range: float) -> str:
-    """SSIM and PSNR in words, with what they depend on.
+    """Describe SSIM and PSNR, with what they depend on.
 
     >>> figures_of_merit(0.9123, 28.04, 3.0)
     'SSIM 0.912, PSNR 28.0 dB (volume, in the brain; data range 3 SUVR)'
@@ -64,23 +36,31 @@ def figures_of_merit(ssim: float, psnr: float, data_range: float) -> str:
 
 
 def synthetic_figure(
-    synthetic: Volume, t1w: Volume, mask: Volume, *, measured: Volume | None = None, reference: str = "CerebellarGM"
+    synthetic: Volume,
+    t1w: Volume,
+    mask: Volume,
+    *,
+    measured: Volume | None = None,
+    reference: str = "CerebellarGM",
+    aside: str = "",
 ) -> Figure:
-    """Axial slices of a synthetic SUVR map below the T1w and, if it is there, the measured map and the difference.
+    """Draw axial slices of a synthetic SUVR map below the T1w and, if it is there, the measured map and the difference.
 
-    Same places and colour scale (0 to 3) as `suvr_figure`; differences in the brain, synthetic less measured, from -1
+    Same places and color scale (0 to 3) as `suvr_figure`; differences in the brain, synthetic minus measured, from -1
     to 1. A model is trained and scored in the brain alone, so that differences outside would only draw the eye there.
 
     Parameters
     ----------
     synthetic
-        3-D SUVR map made from the T1w; NaN is drawn grey.
+        3-D SUVR map made from the T1w; NaN is drawn gray.
     t1w, mask
         3-D T1w image and its brain mask on the same grid.
     measured
         3-D SUVR map from the PET on the same grid.
     reference
-        Name of the reference region, for the colour bar.
+        Name of the reference region, for the color bar.
+    aside
+        Text at the top right, such as SSIM and PSNR (`figures_of_merit`).
 
     Raises
     ------
@@ -93,24 +73,26 @@ def synthetic_figure(
     require_same_grid(synthetic=synthetic, t1w=t1w, mask=mask, measured=synthetic if measured is None else measured)
     shown = {"T1w": t1w, "synthetic": synthetic}
     if measured is not None:
-        less = np.asanyarray(synthetic.dataobj, np.float32) - np.asanyarray(measured.dataobj, np.float32)
-        less[np.asanyarray(mask.dataobj) == 0] = 0
-        shown = {"T1w": t1w, "measured": measured, "synthetic": synthetic, "difference": image_like(less, t1w)}
+        error = np.asanyarray(synthetic.dataobj, np.float32) - np.asanyarray(measured.dataobj, np.float32)
+        error[np.asanyarray(mask.dataobj) == 0] = 0
+        shown = {"T1w": t1w, "measured": measured, "synthetic": synthetic, "difference": image_like(error, t1w)}
     axial = mosaic(world_box(mask), 7)[0]
     rows = [[replace(view, note=note) for view in axial] for note in shown]
-    figure, panels = sheet_figure(rows, "Synthetic SUVR: made from the T1w by a model, not measured", bar=True)
-    window = grey_window(t1w, mask)
+    sheet, panels = slice_sheet(
+        rows, "Synthetic SUVR: made from the T1w by a model, not measured", bar=True, aside=aside
+    )
+    window = gray_window(t1w, mask)
     for axes, view in panels:
         if view.note == "T1w":
-            show_grey(axes, t1w, view, window)
+            show_gray(axes, t1w, view, window)
         elif view.note == "difference":
             show_uptake(axes, shown[view.note], view, off, DIFFERENCE_MAP)
         else:
             show_uptake(axes, shown[view.note], view, scale)
-        outline(axes, mask, view, {"T1w": ON_GREY, "difference": ON_PALE}.get(view.note, ON_COLOUR))
+        outline(axes, mask, view, {"T1w": ON_GRAY, "difference": ON_PALE}.get(view.note, ON_COLOR))
     if measured is None:
-        color_bar(figure, scale, f"SUVR (reference: {reference})")
+        sheet.color_bar(scale, f"SUVR (reference: {reference})")
     else:
-        color_bar(figure, scale, f"SUVR (reference: {reference})", span=(0.53, 0.9))
-        color_bar(figure, off, "Synthetic less measured SUVR", span=(0.07, 0.43), colours=DIFFERENCE_MAP)
-    return figure
+        sheet.color_bar(scale, f"SUVR (reference: {reference})", part=(0, 2))
+        sheet.color_bar(off, "Synthetic minus measured SUVR", part=(1, 2), colors=DIFFERENCE_MAP)
+    return sheet.figure

@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.figures.sheet import SIDE_IN, UPTAKE_MAP, Box, Sheet, in_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
-#: Perceptually uniform, as in the other figures of SUVR.
-UPTAKE_MAP = "inferno"
-#: Background of the epochs of each plane: light tints that colour-blind readers can tell apart.
+#: Background of the epochs of each plane: light tints that are distinct for color-blind readers.
 PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
-ROWS = ("T1w", "measured", "synthetic")
-DPI = 110
+#: Images of a scan, from left to right, and what stands above them.
+SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
+#: Room above the pictures of a scan, and height of the plots of curves, in inches.
+HEADING_IN, CURVES_IN = 0.45, 6.8
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Sample:
 
 
 def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Losses, agreement with the validation split, and the learning rate, by epoch.
+    """Draw losses, agreement with the validation split, and the learning rate, by epoch.
 
     The background shows the plane of the perceptual term; losses of different planes cannot be compared.
 
@@ -55,8 +56,6 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ImageError
         There is no row.
     """
-    from matplotlib.figure import Figure
-
     if not rows:
         raise ImageError("the log has no epoch yet, so there is nothing to draw")
     panels = {
@@ -67,9 +66,10 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         "error (SUVR)": ["validation_mae", "validation_regional_error"],
         "learning rate": ["learning_rate"],
     }
-    figure = Figure(figsize=(13, 7), dpi=DPI, layout="constrained")
+    planes = ", ".join(f"{plane}: {color}" for plane, color in _tints_in_words(rows).items())
+    sheet = Sheet(CURVES_IN, "Learning curves", aside=f"background: plane of the loss; {planes}" if planes else "")
     epochs = np.array([float(row["epoch"]) for row in rows])
-    for axes, (title, names) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
+    for axes, (title, names) in zip(sheet.plots(2, 3).flat, panels.items(), strict=True):
         _tint_planes(axes, rows, epochs)
         for name in names:
             values = np.array([_number(row.get(name)) for row in rows])
@@ -79,9 +79,7 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set(title=title, xlabel="epoch")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", frameon=False)
-    planes = ", ".join(f"{plane}: {colour}" for plane, colour in _tints_in_words(rows).items())
-    figure.suptitle(f"Learning curves{f' (background: plane of the loss; {planes})' if planes else ''}")
-    return figure
+    return sheet.figure
 
 
 def _is_part(name: str) -> bool:
@@ -93,7 +91,7 @@ def _number(value: Any) -> float:
 
 
 def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray) -> None:
-    """Colour the background by plane, one stretch of epochs at a time."""
+    """Color the background by plane, one stretch of epochs at a time."""
     planes = [row.get("plane") for row in rows]
     starts = [i for i, plane in enumerate(planes) if i == 0 or plane != planes[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(planes)], strict=True):
@@ -108,51 +106,52 @@ def _tints_in_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def samples_figure(samples: Sequence[Sample]) -> Figure:
-    """T1w, measured and synthetic SUVR of held-out scans: axial, coronal and sagittal slices through the middle.
+    """Draw T1w, measured and synthetic SUVR of held-out scans: axial, coronal and sagittal slices through the middle.
 
-    Measured and synthetic share one scale of colours, from 0 to the 99.5th percentile of what was measured.
+    Measured and synthetic share one color scale, from 0 to the 99.5th percentile of what was measured.
 
     Parameters
     ----------
     samples
-        One to four scans, side by side.
+        One to four scans, one row each.
 
     Raises
     ------
     ImageError
         There is no scan, or the arrays of one differ in shape.
     """
-    from matplotlib.figure import Figure
-
     if not samples:
         raise ImageError("there is no scan to draw")
     for sample in samples:
         if not sample.t1w.shape == sample.measured.shape == sample.synthetic.shape:
             raise ImageError(f"T1w, measured and synthetic of {sample.title} differ in shape; one grid is needed")
     top = float(np.percentile(np.concatenate([s.measured[s.measured > 0] for s in samples] or [np.ones(1)]), 99.5))
-    figure = Figure(figsize=(5.2 * len(samples), 5.6), dpi=DPI, layout="constrained")
-    for sample, part in zip(samples, figure.subfigures(1, len(samples), squeeze=False)[0], strict=True):
-        part.suptitle(sample.title, fontsize="medium")
-        _draw_sample(part, sample, top)
-    figure.suptitle("Held-out scans. Left is left of the head (neurological). The lower row is synthetic.")
-    return figure
+    sizes = [[picture.shape[::-1] for name in SHOWN for picture in _middle_slices(s, name)] for s in samples]
+    boxes, height = in_rows(sizes, bar=True, above_in=HEADING_IN)
+    note = "Axial, coronal and sagittal slices through the middle. Left is left of the head (neurological)."
+    sheet = Sheet(height, "Held-out scans: T1w, measured, and synthetic", note=note, bar=True)
+    for sample, places in zip(samples, boxes, strict=True):
+        sheet.text(SIDE_IN, places[0][1] - HEADING_IN, sample.title, fontsize=11)
+        _draw_sample(sheet, places, sample, top)
+    sheet.color_bar((0.0, top), "SUVR")
+    return sheet.figure
 
 
-def _draw_sample(part: SubFigure, sample: Sample, top: float) -> None:
-    """Three rows of three slices, and the scale of the two rows that show SUVR."""
-    grid = part.subplots(3, 3)
-    for row, (name, array) in enumerate(zip(ROWS, (sample.t1w, sample.measured, sample.synthetic), strict=True)):
-        colours: dict[str, Any] = {"cmap": UPTAKE_MAP, "vmin": 0.0, "vmax": top} if row else {"cmap": "gray"}
-        for axes, picture in zip(grid[row], _middle_slices(array), strict=True):
-            image = axes.imshow(picture, origin="lower", **colours)
-            axes.set(xticks=[], yticks=[])
-            for side in axes.spines.values():
-                side.set_visible(False)
-        grid[row][0].set_ylabel(name, fontsize="large")
-    part.colorbar(image, ax=list(grid[1:].flat), label="SUVR", shrink=0.9)
+def _draw_sample(sheet: Sheet, places: Sequence[Box], sample: Sample, top: float) -> None:
+    """Draw three slices of each image of a scan, side by side."""
+    pictures = [(name, picture) for name in SHOWN for picture in _middle_slices(sample, name)]
+    for k, ((name, picture), box) in enumerate(zip(pictures, places, strict=True)):
+        axes = sheet.axes(box)
+        colors: dict[str, Any] = {"cmap": "gray"} if name == "t1w" else {"cmap": UPTAKE_MAP, "vmin": 0.0, "vmax": top}
+        axes.imshow(picture, origin="lower", aspect="auto", **colors)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if k % 3 == 0:
+            axes.set_title(SHOWN[name], fontsize=9, pad=2.5, loc="left")
 
 
-def _middle_slices(array: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Axial, coronal and sagittal slice through the middle, rows upwards."""
+def _middle_slices(sample: Sample, name: str) -> tuple[NDArray, NDArray, NDArray]:
+    """Return axial, coronal and sagittal slice through the middle of one image of a scan, rows upward."""
+    array: NDArray = getattr(sample, name)
     i, j, k = (side // 2 for side in array.shape)
     return array[:, :, k].T, array[:, j, :].T, array[i, :, :].T

@@ -17,7 +17,7 @@ from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.sidecars import SyntheticSidecar, bids_uri
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.figures.sheet import save_figure
-from tau_pipeline.figures.synthesis import agreement_figure, figures_of_merit
+from tau_pipeline.figures.synthesis import figures_of_merit, synthetic_figure
 from tau_pipeline.files import read_json, write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, image_on, require_same_grid, save_volume, voxel_volume_mm3
@@ -331,4 +331,5 @@ def _draw(target: Target, images: _Images, suvr: Volume, about: tuple[str, Seque
         measured = load_volume(target.measured[0].suvr_file, ndim=3)
         row = scores[0].scans.iloc[0]
         said = figures_of_merit(float(row["ssim"]), float(row["psnr"]), float(row["data_range"]))
-    save_figure(agreement_figure(suvr, images.t1w, images.mask, measured, region, said), target.names.figure)
+    figure = synthetic_figure(suvr, images.t1w, images.mask, measured=measured, reference=region, aside=said)
+    save_figure(figure, target.names.figure)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.figures.cortex import DPI
+from tau_pipeline.figures.sheet import DPI
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
