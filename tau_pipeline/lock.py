@@ -15,6 +15,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ NAME = ".tau-pipeline.lock"
 
 #: Seconds between two signs of life, and after how many without one a record of another machine is out of date.
 TOUCH_S, FRESH_S = 30.0, 150.0
+#: Seconds to wait for a child of a killed run that was forked a moment ago and has not closed the lock yet.
+CLOSING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,25 @@ def _acquire(path: Path, advice: str) -> tuple[int, bool]:
 
 
 def _flock(handle: int, path: Path, advice: str) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise _busy(path, _read(handle), advice) from exc
-    except OSError as exc:
-        if exc.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-            return False
-        raise
-    return True
+    """Lock the open file; returns whether the file system knows ``flock``."""
+    end = time.monotonic() + CLOSING_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as exc:
+            if not _is_gone(_read(handle)) or time.monotonic() > end:
+                raise _busy(path, _read(handle), advice) from exc
+            time.sleep(0.02)
+        except OSError as exc:
+            if exc.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+                return False
+            raise
+
+
+def _is_gone(holder: Holder | None) -> bool:
+    """Say whether the holder ran on this machine and has ended."""
+    return holder is not None and holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid)
 
 
 def _refuse_if_held(handle: int, path: Path, has_flock: bool, advice: str) -> None:
