@@ -223,11 +223,11 @@ def settings() -> str:
     ]
     for section in SECTIONS:
         rows = [
-            (code(doc.name), _values(doc), _default(doc), doc.unit, _meaning(doc))
+            (code(doc.name), _values(doc), _default(doc), doc.range, doc.unit, _meaning(doc))
             for doc in documentation()
             if doc.section == section
         ]
-        parts += [f"## [{section}]\n", table(["name", "values", "default", "unit", "meaning"], rows)]
+        parts += [f"## [{section}]\n", table(["name", "values", "default", "range", "unit", "meaning"], rows)]
     return "\n".join(parts)
 
 

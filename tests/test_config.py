@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,21 @@ def test_a_missing_or_damaged_file_is_one_sentence(tmp_path):
         configuration(tmp_path / "absent.toml")
     with pytest.raises(DamagedFileError, match="is not valid TOML"):
         configuration(toml(tmp_path, "[settings\n"))
+
+
+def test_every_bound_of_every_setting_is_enforced_and_documented():
+    from tau_pipeline.settings.configuration import SECTIONS, documentation
+
+    n_bounds = 0
+    for doc in documentation():
+        (item,) = (item for item in dataclasses.fields(SECTIONS[doc.section]) if item.name == doc.name)
+        assert bool(doc.range) == bool(item.metadata["bounds"])
+        for kind, bound in item.metadata["bounds"].items():
+            outside = bound + {"at_least": -1, "at_most": 1, "above": 0, "below": 0}[kind]
+            with pytest.raises(SettingError, match=f"{doc.name} is {outside}.*expected: .*{re.escape(doc.range)}"):
+                SECTIONS[doc.section](**{doc.name: outside})
+            n_bounds += 1
+    assert n_bounds > 30
 
 
 @pytest.mark.parametrize(

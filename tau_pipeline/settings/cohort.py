@@ -20,7 +20,9 @@ class Group(Checked):
 
     min_participants: int = field(
         default=5,
-        metadata=documented("Minimum number of participants for a manufacturer to be standardized separately."),
+        metadata=documented(
+            "Minimum number of participants for a manufacturer to be standardized separately.", at_least=1
+        ),
     )
     unknown_manufacturer: UnknownManufacturer = field(
         default="error",
@@ -61,7 +63,6 @@ class Group(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.min_participants > 0, "min_participants", self.min_participants, "a whole number above 0")
         labels = tuple(label.removeprefix("sub-") for label in self.fit_participants)
         object.__setattr__(self, "fit_participants", tuple(dict.fromkeys(labels)))
         both = self.standardization is not None and bool(self.fit_participants)

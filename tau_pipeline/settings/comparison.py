@@ -67,13 +67,15 @@ class Comparison(Checked):
     runs_per_process: int = field(
         default=1,
         metadata=documented(
-            "Trainings that one process does in turn. More than 1 saves the start of Python, some seconds each."
+            "Trainings that one process does in turn. More than 1 saves the start of Python, some seconds each.",
+            at_least=1,
         ),
     )
     drawn_scans: int = field(
         default=2,
         metadata=documented(
-            "Scans whose synthetic maps are kept and drawn: of the first fold, from the most tau in cortex to least."
+            "Scans whose synthetic maps are kept and drawn: of the first fold, from the most tau in cortex to least.",
+            at_least=0,
         ),
     )
 
@@ -83,8 +85,6 @@ class Comparison(Checked):
             values = getattr(self, name)
             require(bool(values), name, [], "at least one")
             require(len(set(values)) == len(values), name, list(values), "each once")
-        require(self.runs_per_process > 0, "runs_per_process", self.runs_per_process, "a whole number above 0")
-        require(self.drawn_scans >= 0, "drawn_scans", self.drawn_scans, "a whole number, 0 or more")
         name = self.comparison_name
         good_name = name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|')
         require(good_name, "comparison_name", name, "a name for a folder, without slashes")

@@ -21,7 +21,7 @@ from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingErro
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.execution import Execution
-from tau_pipeline.settings.fields import without_none
+from tau_pipeline.settings.fields import bounds_in_words, without_none
 from tau_pipeline.settings.participant import Selection, Settings
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
@@ -31,7 +31,8 @@ from tau_pipeline.settings.training import Training
 class FieldDoc:
     """What is known about one setting.
 
-    ``flags`` are the command line's spellings, the first one being the main one; ``choices`` is empty where any value
+    ``flags`` are the command line's spellings, the first one being the main one; ``range`` states
+    the allowed numbers in words and is empty where there is no bound; ``choices`` is empty where any value
     of the type goes; ``many`` says that the flag takes several values, ``pair`` that it takes exactly two.
     """
 
@@ -40,6 +41,7 @@ class FieldDoc:
     default: Any
     help: str
     unit: str
+    range: str
     source: str
     flags: tuple[str, ...]
     choices: tuple[str, ...]
@@ -147,6 +149,7 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
         default=item.default,
         help=item.metadata["help"],
         unit=item.metadata["unit"],
+        range=bounds_in_words(item.metadata["bounds"]),
         source=item.metadata["source"],
         flags=item.metadata["flags"] or ("--" + item.name.replace("_", "-"),),
         choices=get_args(of_item) if is_literal else (),

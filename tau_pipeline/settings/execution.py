@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tau_pipeline.settings.fields import Checked, documented, require
+from tau_pipeline.settings.fields import Checked, documented
 
 Worker = Literal["cf", "slurm", "sge"]
 
@@ -17,15 +17,19 @@ class Execution(Checked):
 
     nprocs: int | None = field(
         default=None,
-        metadata=documented("Number of processes. Default: one per CPU.", flags=("--nprocs", "--n-cpus")),
+        metadata=documented("Number of processes. Default: one per CPU.", flags=("--nprocs", "--n-cpus"), at_least=1),
     )
     omp_nthreads: int | None = field(
         default=None,
-        metadata=documented("Threads per process. Default: 1, which makes registration reproducible to the last bit."),
+        metadata=documented(
+            "Threads per process. Default: 1, which makes registration reproducible to the last bit.", at_least=1
+        ),
     )
     mem_mb: int | None = field(
         default=None,
-        metadata=documented("Memory available to all processes together.", unit="MB", flags=("--mem-mb", "--mem")),
+        metadata=documented(
+            "Memory available to all processes together.", unit="MB", flags=("--mem-mb", "--mem"), at_least=1
+        ),
     )
     work_dir: Path = field(
         default=Path("work"),
@@ -63,12 +67,5 @@ class Execution(Checked):
         default=False, metadata=documented("Recreate the reports from existing outputs, without processing.")
     )
     verbose: int = field(
-        default=0, metadata=documented("Increase verbosity; may be repeated.", flags=("--verbose", "-v"))
+        default=0, metadata=documented("Increase verbosity; may be repeated.", flags=("--verbose", "-v"), at_least=0)
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("nprocs", "omp_nthreads", "mem_mb"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "a whole number above 0")
-        require(self.verbose >= 0, "verbose", self.verbose, "a whole number, 0 or more")

@@ -9,12 +9,28 @@ import dataclasses
 import math
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 
 from tau_pipeline.errors import SettingError
 
 
-def documented(help_text: str, *, unit: str = "", source: str = "", flags: tuple[str, ...] = ()) -> dict[str, Any]:
+class Bounds(TypedDict, total=False):
+    """Bounds of a number; ``above`` and ``below`` exclude the bound itself."""
+
+    above: float
+    at_least: float
+    below: float
+    at_most: float
+
+
+def documented(
+    help_text: str,
+    *,
+    unit: str = "",
+    source: str = "",
+    flags: tuple[str, ...] = (),
+    **bounds: Unpack[Bounds],
+) -> dict[str, Any]:
     """Make the metadata of a field: what the help and the reference page say about it.
 
     Parameters
@@ -25,8 +41,30 @@ def documented(help_text: str, *, unit: str = "", source: str = "", flags: tuple
         Unit of the value; where the number or spelling comes from.
     flags
         Spellings on the command line; by default the name with hyphens.
+    **bounds
+        Bounds of a number, which `Checked` enforces and the reference page shows.
     """
-    return {"help": help_text, "unit": unit, "source": source, "flags": flags}
+    return {"help": help_text, "unit": unit, "source": source, "flags": flags, "bounds": bounds}
+
+
+def bounds_in_words(bounds: Bounds) -> str:
+    """Return the range that bounds allow, as the messages and the reference page state it.
+
+    Parameters
+    ----------
+    bounds
+        Any of ``above``, ``at_least``, ``below`` and ``at_most``; empty for no bounds.
+
+    Examples
+    --------
+    >>> bounds_in_words({"at_least": 0})
+    '0 or more'
+    >>> bounds_in_words({"above": 0, "at_most": 1})
+    'above 0, at most 1'
+    """
+    words = {"above": "above {}", "at_least": "{} or more", "below": "below {}", "at_most": "at most {}"}
+    given: dict[str, float] = {**bounds}  # type: ignore[dict-item]
+    return ", ".join(form.format(given[name]) for name, form in words.items() if name in given)
 
 
 class Checked:
@@ -36,6 +74,11 @@ class Checked:
         hints = get_type_hints(type(self))
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             value = _converted(item.name, getattr(self, item.name), hints[item.name])
+            bounds = item.metadata.get("bounds")
+            if bounds and value is not None:
+                kind, words = _type_in_words(without_none(hints[item.name])[0]), bounds_in_words(bounds)
+                expected = f"{kind}, {words}" if words[0].isdigit() else f"{kind} {words}"
+                require(_within(value, bounds), item.name, value, expected)
             object.__setattr__(self, item.name, value)
 
 
@@ -51,6 +94,16 @@ def without_none(hint: Any) -> tuple[Any, bool]:
         (inner,) = [arg for arg in get_args(hint) if arg is not type(None)]
         return inner, True
     return hint, False
+
+
+def _within(value: float, bounds: Bounds) -> bool:
+    """Return whether a number lies within the bounds."""
+    return (
+        value > bounds.get("above", -math.inf)
+        and value >= bounds.get("at_least", -math.inf)
+        and value < bounds.get("below", math.inf)
+        and value <= bounds.get("at_most", math.inf)
+    )
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

@@ -49,7 +49,9 @@ class Settings(Checked):
     )
     smooth_fwhm: float = field(
         default=0.0,
-        metadata=documented("FWHM of the Gaussian kernel that smooths the PET; 0 for no smoothing.", unit="mm"),
+        metadata=documented(
+            "FWHM of the Gaussian kernel that smooths the PET; 0 for no smoothing.", unit="mm", at_least=0
+        ),
     )
     target_fwhm: float | None = field(
         default=None,
@@ -58,6 +60,7 @@ class Settings(Checked):
             "Default: no smoothing.",
             unit="mm",
             source="Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
+            above=0,
         ),
     )
     motion_correction: bool = field(
@@ -66,7 +69,7 @@ class Settings(Checked):
     )
     random_seed: int = field(
         default=0,
-        metadata=documented("Random seed; the same seed gives the same results."),
+        metadata=documented("Random seed; the same seed gives the same results.", at_least=0, at_most=2**32 - 1),
     )
 
     def __post_init__(self) -> None:
@@ -77,11 +80,8 @@ class Settings(Checked):
             require(end <= 24 * 60, "suvr_window", [start, end], "minutes after injection; these look like seconds")
         require(bool(self.ref_region), "ref_region", [], "at least one reference region")
         require(len(set(self.ref_region)) == len(self.ref_region), "ref_region", list(self.ref_region), "each once")
-        require(self.smooth_fwhm >= 0, "smooth_fwhm", self.smooth_fwhm, "a width in mm, 0 or more")
         if self.target_fwhm is not None:
-            require(self.target_fwhm > 0, "target_fwhm", self.target_fwhm, "a width in mm above 0")
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
-        require(0 <= self.random_seed < 2**32, "random_seed", self.random_seed, "a whole number from 0 to 2**32 - 1")
 
     def hash(self) -> str:
         """Twelve hexadecimal digits that are equal exactly for equal settings, on every machine and Python."""

@@ -62,30 +62,27 @@ class Synthesis(Checked):
         ),
     )
     window_side: int = field(
-        default=96, metadata=documented("Side of these windows on the model's grid.", unit="voxels")
+        default=96, metadata=documented("Side of these windows on the model's grid.", unit="voxels", at_least=32)
     )
     window_overlap: float = field(
-        default=0.5, metadata=documented("Overlap of neighbouring windows, as a part of their side.")
+        default=0.5,
+        metadata=documented("Overlap of neighbouring windows, as a part of their side.", at_least=0, below=1),
     )
     suvr_range: float = field(
         default=3.0,
-        metadata=documented("Data range of SSIM and PSNR between synthetic and measured SUVR.", unit="SUVR"),
+        metadata=documented("Data range of SSIM and PSNR between synthetic and measured SUVR.", unit="SUVR", above=0),
     )
     hot_suvr: tuple[float, ...] = field(
         default=(1.3, 1.5, 2.0),
         metadata=documented("Voxels above these SUVR are hot spots, which the evaluation compares."),
     )
     lesion_volume: float = field(
-        default=0.25, metadata=documented("Smallest connected hot spot that counts as a lesion.", unit="mL")
+        default=0.25, metadata=documented("Smallest connected hot spot that counts as a lesion.", unit="mL", at_least=0)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(len(set(self.model)) == len(self.model), "model", [str(m) for m in self.model], "each folder once")
-        require(self.window_side >= 32, "window_side", self.window_side, "32 voxels or more")
         require(self.window_side % 32 == 0, "window_side", self.window_side, "a multiple of 32 voxels")
-        require(0 <= self.window_overlap < 1, "window_overlap", self.window_overlap, "a part from 0 to below 1")
-        require(self.suvr_range > 0, "suvr_range", self.suvr_range, "a number above 0")
         require(bool(self.hot_suvr), "hot_suvr", [], "at least one SUVR")
         require(len(set(self.hot_suvr)) == len(self.hot_suvr), "hot_suvr", list(self.hot_suvr), "each SUVR once")
-        require(self.lesion_volume >= 0, "lesion_volume", self.lesion_volume, "a volume in mL, 0 or more")

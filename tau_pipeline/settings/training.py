@@ -55,19 +55,24 @@ class Training(Checked):
             source=_MOON,
         ),
     )
-    mse_weight: float = field(default=1.0, metadata=documented("Weight of the mean squared error.", source=_MOON_CODE))
-    ssim_weight: float = field(default=1.0, metadata=documented("Weight of 1 - SSIM.", source=_MOON_CODE))
+    mse_weight: float = field(
+        default=1.0, metadata=documented("Weight of the mean squared error.", source=_MOON_CODE, at_least=0)
+    )
+    ssim_weight: float = field(default=1.0, metadata=documented("Weight of 1 - SSIM.", source=_MOON_CODE, at_least=0))
     perceptual_weight: float = field(
-        default=0.5, metadata=documented("Weight of the perceptual term.", source=_MOON_CODE)
+        default=0.5, metadata=documented("Weight of the perceptual term.", source=_MOON_CODE, at_least=0)
     )
     first_cycle: int = field(
         default=120,
-        metadata=documented("Epochs per plane in the first cycle.", source=_MOON),
+        metadata=documented("Epochs per plane in the first cycle.", source=_MOON, at_least=1),
     )
     cycle_factor: float = field(
         default=2 / 3,
         metadata=documented(
-            "Factor by which the number of epochs per plane decreases from one cycle to the next.", source=_MOON
+            "Factor by which the number of epochs per plane decreases from one cycle to the next.",
+            source=_MOON,
+            above=0,
+            at_most=1,
         ),
     )
     perceptual_features: Literal["pretrained", "random"] = field(
@@ -86,7 +91,9 @@ class Training(Checked):
     )
     perceptual_chunk: int | None = field(
         default=None,
-        metadata=documented("Number of slices that are processed together. Default: depends on the available memory."),
+        metadata=documented(
+            "Number of slices that are processed together. Default: depends on the available memory.", at_least=1
+        ),
     )
     empty_slices: Literal["skip", "paper"] = field(
         default="skip",
@@ -103,32 +110,36 @@ class Training(Checked):
         ),
     )
     ssim_window: int = field(
-        default=11, metadata=documented("Side of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE)
+        default=11,
+        metadata=documented("Side of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE, at_least=1),
     )
     ssim_sigma: float = field(
-        default=1.5, metadata=documented("SD of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE)
+        default=1.5,
+        metadata=documented("SD of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE, above=0),
     )
     ssim_range: float = field(
         default=2.0,
-        metadata=documented("Data range of SSIM in the loss, in standardized SUVR.", source=_MOON_CODE),
+        metadata=documented("Data range of SSIM in the loss, in standardized SUVR.", source=_MOON_CODE, above=0),
     )
 
-    epochs: int = field(default=1000, metadata=documented("Maximum number of epochs.", source=_MOON))
+    epochs: int = field(default=1000, metadata=documented("Maximum number of epochs.", source=_MOON, at_least=1))
     batch_size: int = field(
         default=4,
-        metadata=documented("Scans per optimizer step, over all processes.", source="12 in the paper"),
+        metadata=documented("Scans per optimizer step, over all processes.", source="12 in the paper", at_least=1),
     )
     micro_batch_size: int | None = field(
         default=None,
         metadata=documented(
-            "Scans per process in memory at a time; gradients are accumulated over the batch. Default: the whole batch."
+            "Scans per process in memory at a time; gradients are accumulated over the batch. "
+            "Default: the whole batch.",
+            at_least=1,
         ),
     )
     optimizer: Literal["adam", "adamw"] = field(
         default="adam", metadata=documented("Optimizer; adamw decouples weight decay from the gradient.", source=_MOON)
     )
-    learning_rate: float = field(default=5e-4, metadata=documented("Maximum learning rate.", source=_MOON))
-    weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimizer."))
+    learning_rate: float = field(default=5e-4, metadata=documented("Maximum learning rate.", source=_MOON, above=0))
+    weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimizer.", at_least=0))
     learning_rate_schedule: Literal["cosine", "cosine-once", "constant"] = field(
         default="cosine",
         metadata=documented(
@@ -138,13 +149,13 @@ class Training(Checked):
         ),
     )
     learning_rate_period: int = field(
-        default=60, metadata=documented("Epochs from the maximum learning rate to 0 (T_max).", source=_MOON)
+        default=60, metadata=documented("Epochs from the maximum learning rate to 0 (T_max).", source=_MOON, at_least=1)
     )
     warmup_epochs: int = field(
-        default=0, metadata=documented("Number of warm-up epochs with increasing learning rate.")
+        default=0, metadata=documented("Number of warm-up epochs with increasing learning rate.", at_least=0)
     )
     clip_gradient_norm: float | None = field(
-        default=None, metadata=documented("Maximum norm of the gradient. Default: no clipping.")
+        default=None, metadata=documented("Maximum norm of the gradient. Default: no clipping.", above=0)
     )
     mixed_precision: Literal["off", "bf16", "fp16"] = field(
         default="off",
@@ -160,7 +171,9 @@ class Training(Checked):
         default=None,
         metadata=documented(
             "Decay per step of an exponential moving average of the weights, which is validated and saved. "
-            "Default: no average."
+            "Default: no average.",
+            above=0,
+            below=1,
         ),
     )
     early_stopping_patience: int = field(
@@ -169,6 +182,7 @@ class Training(Checked):
             "Epochs without improvement of the validation loss after which training stops; with a cyclic loss, from "
             "the third cycle on. 0: never.",
             source=_MOON,
+            at_least=0,
         ),
     )
     tested_weights: Literal["last", "best"] = field(
@@ -188,7 +202,7 @@ class Training(Checked):
             source=_MOON,
         ),
     )
-    grid_voxel: float = field(default=2.0, metadata=documented("Voxel size of the common grid.", unit="mm"))
+    grid_voxel: float = field(default=2.0, metadata=documented("Voxel size of the common grid.", unit="mm", above=0))
     grid_shape: tuple[int, ...] = field(
         default=(),
         metadata=documented(
@@ -219,9 +233,9 @@ class Training(Checked):
     )
     folds: int = field(
         default=0,
-        metadata=documented("Number of cross-validation folds; 0: no cross-validation."),
+        metadata=documented("Number of cross-validation folds; 0: no cross-validation.", at_least=0),
     )
-    fold: int = field(default=0, metadata=documented("Test fold, counted from 0."))
+    fold: int = field(default=0, metadata=documented("Test fold, counted from 0.", at_least=0))
 
     model_name: str | None = field(
         default=None,
@@ -239,7 +253,8 @@ class Training(Checked):
         metadata=documented("Folder for images on the common grid. Default: cache in the model folder."),
     )
     loader_workers: int = field(
-        default=0, metadata=documented("Number of processes that load and augment images; 0: the training process.")
+        default=0,
+        metadata=documented("Number of processes that load and augment images; 0: the training process.", at_least=0),
     )
     checkpoint_minutes: float = field(
         default=10.0,
@@ -247,36 +262,20 @@ class Training(Checked):
             "Interval between checkpoints within an epoch; a checkpoint is also written after each epoch. "
             "0: after every step.",
             unit="min",
+            at_least=0,
         ),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mse_weight", "ssim_weight", "perceptual_weight", "weight_decay", "checkpoint_minutes"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a number, 0 or more")
-        for name in ("warmup_epochs", "early_stopping_patience", "loader_workers"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number, 0 or more")
-        for name in ("first_cycle", "epochs", "batch_size", "learning_rate_period"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a whole number above 0")
-        for name in ("learning_rate", "ssim_sigma", "ssim_range", "grid_voxel"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
-        for name in ("perceptual_chunk", "micro_batch_size", "clip_gradient_norm"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "a number above 0")
-        self._check_ranges()
-
-    def _check_ranges(self) -> None:
-        require(0 < self.cycle_factor <= 1, "cycle_factor", self.cycle_factor, "a number above 0, up to 1")
-        require(self.ssim_window % 2 == 1 and self.ssim_window > 0, "ssim_window", self.ssim_window, "an odd number")
-        decay = self.ema_decay
-        require(decay is None or 0 < decay < 1, "ema_decay", decay, "a number between 0 and 1, such as 0.999")
+        require(self.ssim_window % 2 == 1, "ssim_window", self.ssim_window, "an odd number")
         shape, shares = self.grid_shape, self.split_fractions
         good_shape = not shape or (len(shape) == 3 and min(shape) > 0)
         require(good_shape, "grid_shape", list(shape), "three whole numbers above 0")
         good_shares = len(shares) == 3 and min(shares) >= 0 and shares[0] > 0 and math.isclose(sum(shares), 1.0)
         require(good_shares, "split_fractions", list(shares), "three shares that add up to 1, the first above 0")
         require(self.folds == 0 or self.folds >= 3, "folds", self.folds, "0, or 3 and more")
-        require(0 <= self.fold < max(1, self.folds), "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
+        require(self.fold < max(1, self.folds), "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
         name = self.model_name
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")
