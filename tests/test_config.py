@@ -96,8 +96,6 @@ def test_a_missing_or_damaged_file_is_one_sentence(tmp_path):
 
 
 def test_every_bound_of_every_setting_is_enforced_and_documented():
-    from tau_pipeline.settings.configuration import SECTIONS, documentation
-
     n_bounds = 0
     for doc in documentation():
         (item,) = (item for item in dataclasses.fields(SECTIONS[doc.section]) if item.name == doc.name)
