@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.volume import Volume, image_like
 
 if TYPE_CHECKING:
@@ -232,9 +232,7 @@ def template_regions(files: AtlasFiles | None = None) -> Volume:
     dk = load_volume(files.desikan_killiany, ndim=3)
     aal = load_volume(files.aal, ndim=3)
     to_aal = np.linalg.inv(aal.affine) @ dk.affine
-    lobules = ndimage.affine_transform(
-        label_array(aal).astype(np.int16), to_aal[:3, :3], to_aal[:3, 3], output_shape=dk.shape[:3], order=0
-    )
+    lobules = resample_array(label_array(aal).astype(np.int16), to_aal, dk.shape, order=0)
     lobules[(lobules < 9000) | (lobules >= PONS)] = 0
     brainstem = np.argwhere(label_array(dk) == 16)
     height = nib.affines.apply_affine(dk.affine, brainstem)[:, 2]

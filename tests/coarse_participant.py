@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from tau_pipeline.anatomy import brain_mask
+from tau_pipeline.anatomy import grid as anatomy_grid
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.figures import sheet
-from tau_pipeline.imaging import resample
 from tau_pipeline.imaging import rigid as registration
 from tau_pipeline.imaging.volume import Volume, image_like, voxel_size_mm
 from tau_workflows import cli
@@ -51,7 +51,7 @@ def inner_head(t1w: Volume) -> Volume:
 ants.registration, ants.n4_bias_field_correction = few_iterations, short_n4
 brain_mask.extract_brain = inner_head
 anat.REGISTRATION_MM = 5.0
-resample.working_grid.__defaults__ = (4.0,)
+anatomy_grid.working_grid.__defaults__ = (4.0,)
 sheet.DPI = 20
 registration._FINE_MM, registration._COARSE_MM, registration._REFINED = 4.0, 8.0, 1
 

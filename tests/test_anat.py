@@ -7,6 +7,7 @@ import pytest
 
 from tau_pipeline.anatomy import bias, brain_mask, tissue
 from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy.grid import working_grid
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError, ImageError
 from tau_pipeline.imaging import resample
@@ -88,7 +89,7 @@ def test_the_working_grid_has_canonical_cubes_and_holds_the_mask_whatever_the_or
     mask = image_on((np.asarray(ball(50.0).dataobj) > 0).astype(np.uint8), np.diag([0.7, 1.0, 3.0, 1.0]))
     turn = nib.orientations.ornt_transform(nib.io_orientation(mask.affine), nib.orientations.axcodes2ornt(codes))
     turned = mask.as_reoriented(turn)
-    grid = resample.working_grid(turned)
+    grid = working_grid(turned)
     np.testing.assert_allclose(voxel_size_mm(grid), 1.0)
     assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
     corners = np.argwhere(np.asarray(turned.dataobj) > 0) @ turned.affine[:3, :3].T + turned.affine[:3, 3]
@@ -99,7 +100,7 @@ def test_the_working_grid_has_canonical_cubes_and_holds_the_mask_whatever_the_or
 
 def test_the_working_grid_of_an_empty_mask_is_an_error():
     with pytest.raises(ImageError, match="the brain mask is empty"):
-        resample.working_grid(ball(70.0, inside=0.0))
+        working_grid(ball(70.0, inside=0.0))
 
 
 def test_resampling_onto_the_same_grid_changes_nothing_and_a_linear_image_stays_linear():

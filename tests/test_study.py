@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tau_pipeline.anatomy import grid as anatomy_grid
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.files import read_json
-from tau_pipeline.imaging import resample
 from tau_pipeline.imaging import rigid as registration
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import same_grid
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registrations at 5 mm: here it counts that every step is there, and that each finds what it needs."""
     monkeypatch.setattr(anat, "REGISTRATION_MM", 5.0)
-    monkeypatch.setattr(resample.working_grid, "__defaults__", (4.0,))
+    monkeypatch.setattr(anatomy_grid.working_grid, "__defaults__", (4.0,))
     for name, value in {"_FINE_MM": 4.0, "_COARSE_MM": 8.0, "_REFINED": 1}.items():
         monkeypatch.setattr(registration, name, value)
 

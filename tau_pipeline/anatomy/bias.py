@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tau_pipeline.imaging.resample import resample_onto, resample_onto_data, working_grid
+from tau_pipeline.anatomy.grid import working_grid
+from tau_pipeline.imaging.resample import resample_onto, resample_onto_data
 from tau_pipeline.imaging.volume import (
     Volume,
     finite,

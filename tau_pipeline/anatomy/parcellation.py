@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.anatomy.grid import brain_box, working_grid
 from tau_pipeline.anatomy.template import warp_labels
-from tau_pipeline.imaging.resample import brain_box, resample_onto_data, working_grid
+from tau_pipeline.imaging.resample import resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 Labels = NDArray[np.int32]

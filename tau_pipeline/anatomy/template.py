@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.anatomy.grid import working_grid
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
-from tau_pipeline.imaging.resample import resample_onto_data, working_grid
+from tau_pipeline.imaging.resample import resample_onto_data
 from tau_pipeline.imaging.volume import (
     Volume,
     image_like,

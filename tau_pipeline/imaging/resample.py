@@ -1,29 +1,65 @@
-"""Bring an image onto another grid in one interpolation."""
+"""Bring an image onto another grid in one interpolation.
+
+Everything that is resampled by an affine goes through `resample_array`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, SettingError
-from tau_pipeline.imaging.volume import (
-    Affine,
-    Volume,
-    finite,
-    image_like,
-    image_on,
-    voxel_size_mm,
-)
+from tau_pipeline.imaging.volume import Affine, Volume, finite, image_like
 
 Interpolation = Literal["nearest", "linear", "cubic"]
 
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+def resample_array(
+    data: NDArray,
+    to_voxel: Affine,
+    shape: Sequence[int],
+    *,
+    order: int,
+    mode: Literal["constant", "nearest"] = "constant",
+    fill: float = 0.0,
+) -> NDArray[Any]:
+    """Return the values of an array at the voxels of another grid, in the array's own type.
+
+    Parameters
+    ----------
+    data
+        ``(I, J, K)``, integer or floating point.
+    to_voxel
+        ``(4, 4)``: voxel indices of the new grid to voxel indices of ``data``.
+    shape
+        First three axes of the new grid.
+    order
+        Of the B-spline: 0 nearest neighbor, 1 linear, 3 cubic.
+    mode
+        What lies outside of ``data``: ``constant`` is ``fill``, ``nearest`` the value at the edge.
+    fill
+        Value outside of ``data``.
+
+    Notes
+    -----
+    `nibabel.processing.resample_from_to` calls the same function of SciPy, but takes two voxel-to-world matrices and
+    multiplies them itself. With a transform between the two worlds the last bit of that product differs, and a voxel
+    in some millions with it; see ``docs/decisions/resampling.md``.
+    """
+    return ndimage.affine_transform(
+        data, to_voxel[:3, :3], to_voxel[:3, 3], tuple(shape[:3]), order=order, output=data.dtype, mode=mode, cval=fill
+    )
+
 
 def resample(img: Volume, like: Volume, moving_to_fixed: Affine, interpolation: Interpolation = "linear") -> Volume:
-    """Bring a 3-D image onto the grid of ``like`` in one interpolation.
+    """Resample a 3-D image onto the grid of ``like`` in one interpolation.
 
     Parameters
     ----------
@@ -53,75 +89,18 @@ def resample(img: Volume, like: Volume, moving_to_fixed: Affine, interpolation: 
     if interpolation != "nearest":
         data = finite(data)
     to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
-    out = ndimage.affine_transform(
-        data, to_voxel[:3, :3], to_voxel[:3, 3], like.shape[:3], order=orders[interpolation], output=data.dtype
-    )
-    return image_like(out, like)
+    return image_like(resample_array(data, to_voxel, like.shape, order=orders[interpolation]), like)
 
 
-Mask = NDArray[np.bool_]
-
-
-Floats = NDArray[np.float32]
-
-
-#: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
-WORKING_MM = 1.0
-
-
-#: Room left around the brain on the working grid, mm.
-MARGIN_MM = 6.0
-
-
-def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
-    """The smallest box of voxels that holds a mask; what is done inside it costs less memory than on the whole head.
-
-    Raises
-    ------
-    ImageError
-        The mask is empty.
-    """
-    inside = np.asanyarray(mask.dataobj) > 0
-    if not inside.any():
-        raise ImageError("the brain mask is empty; check the T1w")
-    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    i, j, k = (slice(int(low), int(high) + 1) for low, high in ends)
-    return i, j, k
-
-
-def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
-    """An empty grid of cubes around a mask: canonical axes of the mask's image, `MARGIN_MM` of room.
-
-    Raises
-    ------
-    ImageError
-        The mask is empty.
-    """
-    canonical = nib.as_closest_canonical(mask)
-    box = brain_box(canonical)
-    size = voxel_size_mm(canonical)
-    low = np.array([s.start for s in box]) - np.ceil(MARGIN_MM / size)
-    high = np.array([s.stop - 1 for s in box]) + np.ceil(MARGIN_MM / size)
-    affine = canonical.affine.copy()
-    affine[:3, :3] *= voxel_mm / size
-    affine[:3, 3] += canonical.affine[:3, :3] @ low
-    shape = tuple(int(n) for n in np.ceil((high - low) * size / voxel_mm) + 1)
-    return image_on(np.zeros(shape, dtype=np.uint8), affine)
-
-
-def resample_onto_data(img: Volume, like: Volume, order: int = 1, mode: str = "constant") -> Floats:
-    """Values of a 3-D image at the voxels of another grid in the same world, float32 ``(I, J, K)``."""
-    from scipy import ndimage
-
+def resample_onto_data(
+    img: Volume, like: Volume, order: int = 1, mode: Literal["constant", "nearest"] = "constant"
+) -> Floats:
+    """Return the values of a 3-D image at the voxels of another grid in the same world, float32 ``(I, J, K)``."""
     # Rounded, or rounding errors would put the first and last planes outside the image.
     to_voxel = np.round(np.linalg.inv(img.affine) @ like.affine, 9)
-    data = finite(np.asanyarray(img.dataobj))
-    result: Floats = ndimage.affine_transform(
-        data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=like.shape[:3], order=order, mode=mode
-    )
-    return result
+    return resample_array(finite(np.asanyarray(img.dataobj)), to_voxel, like.shape, order=order, mode=mode)
 
 
 def resample_onto(img: Volume, like: Volume, order: int = 1) -> Volume:
-    """A 3-D image on another grid in the same world: order 0 nearest neighbour, 1 linear; 0 outside."""
+    """Resample a 3-D image onto another grid in the same world: order 0 nearest neighbor, 1 linear; 0 outside."""
     return image_like(resample_onto_data(img, like, order), like)

@@ -18,17 +18,25 @@ from tau_pipeline.imaging.volume import (
 Points = NDArray[np.float64]
 
 
-def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.float64]:
-    """``(3, 3)`` rotation about the x axis, then y, then z (RAS+), in degrees.
+def rotation(angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ``(3, 3)`` rotation about the x axis, then y, then z (RAS+), by three angles in radians.
 
-    >>> rotation_matrix(0, 0, 90).round(12) @ [1, 0, 0]
-    array([0., 1., 0.])
+    SciPy's ``Rotation.from_euler("xyz", angles_rad)`` is the same but for the last bit, which would change results.
     """
-    (sx, sy, sz), (cx, cy, cz) = np.sin(np.radians([x_deg, y_deg, z_deg])), np.cos(np.radians([x_deg, y_deg, z_deg]))
+    (sx, sy, sz), (cx, cy, cz) = np.sin(angles_rad), np.cos(angles_rad)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     return about_z @ about_y @ about_x
+
+
+def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.float64]:
+    """Return the ``(3, 3)`` rotation about the x axis, then y, then z (RAS+), in degrees.
+
+    >>> rotation_matrix(0, 0, 90).round(12) @ [1, 0, 0]
+    array([0., 1., 0.])
+    """
+    return rotation(np.radians([x_deg, y_deg, z_deg]))
 
 
 def displacement_mm(a: Affine, b: Affine, points: Points) -> NDArray[np.float64]:

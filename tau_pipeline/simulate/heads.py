@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tau_pipeline.imaging.transforms import rotation
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 from tau_pipeline.simulate.template import (
     CSF,
@@ -149,15 +150,6 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
         float(rng.uniform(350, 900)),
         int(rng.integers(2**31)),
     )
-
-
-def rotation(angles: Array) -> Affine:
-    """3 x 3 rotation about x, then y, then z; radians."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
 
 
 def template_coordinates(draw: HeadDraw, template: Template, affine: Affine, shape: tuple[int, int, int]) -> Floats:

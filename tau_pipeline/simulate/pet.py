@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.transforms import rotation
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
-from tau_pipeline.simulate.heads import Head, rotation
+from tau_pipeline.simulate.heads import Head
 from tau_pipeline.simulate.template import CEREBELLAR_CORTEX, Array, Floats, look_up
 
 Group = Literal["CN", "MCI", "AD"]

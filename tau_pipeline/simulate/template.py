@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import MissingInputError
+from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.volume import Affine
 
 Array = NDArray[Any]
@@ -112,13 +113,10 @@ def signed_distance(mask: Array) -> Floats:
 
 def _on_template(path: Path, order: int) -> Floats:
     """Resample a shipped image onto the template grid."""
-    from scipy import ndimage
-
     img: Any = nib.load(path)
     affine, shape = grid(*TEMPLATE_BOX, 1.0)
-    vox = np.linalg.inv(img.affine) @ affine
     data = np.asarray(img.dataobj, dtype=np.float32)
-    return ndimage.affine_transform(data, vox[:3, :3], vox[:3, 3], output_shape=shape, order=order)
+    return resample_array(data, np.linalg.inv(img.affine) @ affine, shape, order=order)
 
 
 def grid(first: Iterable[float], last: Iterable[float], voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:

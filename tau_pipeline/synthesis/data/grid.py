@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError, shown
+from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Affine, Volume, image_on, require_same_grid
 
@@ -460,6 +461,4 @@ def _resampled(values: NDArray, matrix: NDArray, shape: Sequence[int], labels: b
     order = 0 if labels else 1
     # Booleans have no interpolation in scipy; one byte has the same values.
     typed = values.astype(np.uint8) if values.dtype == bool else values
-    return ndimage.affine_transform(
-        typed, matrix[:3, :3], matrix[:3, 3], tuple(shape), order=order, mode="constant", cval=fill, prefilter=False
-    ).astype(values.dtype, copy=False)
+    return resample_array(typed, matrix, shape, order=order, fill=fill).astype(values.dtype, copy=False)
