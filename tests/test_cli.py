@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline.settings.configuration import documentation
+from tau_pipeline.settings.configuration import documentation, settings_of
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.cli import NOTHING_TO_DO, WRONG_CALL, build_parser, main
+from tau_workflows.cli import LEVELS, NOTHING_TO_DO, WRONG_CALL, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
 
 #: For each setting, a value that is not its default.
@@ -110,6 +110,50 @@ def test_a_selection_that_leaves_nothing_is_code_3(dataset: Path) -> None:
 
 def test_hyphens_and_underscores_in_options_mean_the_same(dataset: Path) -> None:
     assert call(dataset, "--tracer_label", "PIB") == call(dataset, "--tracer-label=PIB") == NOTHING_TO_DO
+
+
+@pytest.mark.parametrize(
+    ("level", "options", "found", "belongs_to"),
+    [
+        ("participant", ["--epochs", "5"], "--epochs", "train"),
+        ("participant", ["--synthesize", "all"], "--synthesize", "synthesize"),
+        ("group", ["--suvr-window", "80", "100"], "--suvr-window", "participant"),
+        ("synthesize", ["--epochs", "5"], "--epochs", "train"),
+        ("train", ["--harmonize", "combat", "--systems", "unet"], "--systems", "train --compare"),
+    ],
+)
+def test_an_option_of_another_level_is_refused_by_name(
+    dataset: Path,
+    capfd: pytest.CaptureFixture[str],
+    level: str,
+    options: list[str],
+    found: str,
+    belongs_to: str,
+) -> None:
+    assert main([str(dataset), str(dataset.parent / "out"), level, *options]) == WRONG_CALL
+    said = capfd.readouterr().err
+    assert f"{found} is not an option of the level {level}" in said
+    assert belongs_to in said.partition("belongs to")[2]
+    assert not (dataset.parent / "out").exists()
+
+
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_the_help_of_a_level_shows_what_the_level_reads(level: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bids", "out", level, "--help"]) == 0
+    shown = capfd.readouterr().out
+    read = settings_of("train --compare" if level == "train" else level)
+    for doc in documentation():
+        assert (f"  {doc.flags[0]} " in shown or f"  {doc.flags[0]}," in shown or f"{doc.flags[0]}\n" in shown) == (
+            doc.name in read
+        ), doc.name
+
+
+def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bids", "out", "participant", "--participant-lable", "01"])
+    assert end.value.code == WRONG_CALL
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "did you mean --participant-label?" in line
 
 
 def test_the_command_line_accepts_every_setting_and_nothing_else() -> None:

@@ -74,6 +74,22 @@ SECTIONS: dict[str, type] = {
 }
 
 
+#: Which sections, and which single settings, each level of the command line reads.
+READ_BY: dict[str, tuple[str, ...]] = {
+    "participant": ("settings", "execution", "selection"),
+    "group": ("execution", "selection", "group"),
+    "train": ("settings", "execution", "selection", "group", "training"),
+    "train --compare": ("settings", "execution", "selection", "group", "training", "synthesis", "comparison"),
+    "synthesize": ("settings", "execution", "selection", "group", "synthesis", "device"),
+}
+
+
+def settings_of(level: str) -> set[str]:
+    """Return the names of the settings that a level reads; a key of `READ_BY`."""
+    read = READ_BY[level]
+    return {doc.name for doc in documentation() if doc.section in read or doc.name in read}
+
+
 def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Configuration:
     """Defaults, then the TOML file, then the overrides (of the command line); the later one wins.
 

@@ -7,20 +7,28 @@ input is wrong and nothing was computed; 3 there was nothing to do.
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tau_pipeline import __version__
 from tau_pipeline.errors import SettingError, TauPipelineError
-from tau_pipeline.settings.configuration import SECTIONS, Configuration, FieldDoc, configuration, documentation
+from tau_pipeline.settings.configuration import (
+    READ_BY,
+    Configuration,
+    FieldDoc,
+    configuration,
+    documentation,
+    settings_of,
+)
 
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 
@@ -79,11 +87,28 @@ COMPARISON = Level(
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser; every option but ``--config-file``, ``--compare`` and ``--version`` is a field."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong option with one line, which names the option that may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with code 2."""
+        wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+        close = difflib.get_close_matches(wrong, list(self._option_string_actions), n=1)
+        hint = f"; did you mean {close[0]}?" if message.startswith("unrecognized") and close else ""
+        self.exit(WRONG_CALL, f"{self.prog}: {message}{hint} ({self.prog} --help lists all options)\n")
+
+
+def build_parser(level: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser, with the options of one level or of all; every option but a few is a documented field."""
+    parser = _Parser(
         prog="tau-pipeline",
-        description="Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables.",
+        usage=f"tau-pipeline BIDS_DIR OUTPUT_DIR {level or '{' + ','.join(LEVELS) + '}'} [options]",
+        description=(
+            LEVELS[level].about[0].upper() + LEVELS[level].about[1:] + "."
+            if level
+            else "Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables. "
+            "Name a level before --help for its options alone."
+        ),
         epilog="Hyphens and underscores in option names mean the same.",
         allow_abbrev=False,
     )
@@ -93,18 +118,41 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config-file", "--config", type=Path, metavar="FILE", help="TOML file of settings; options win over it"
     )
-    parser.add_argument(
-        "--compare",
-        type=Path,
-        metavar="FILE",
-        help="at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations to "
-        "train fold by fold and to compare (section comparison); options win over it",
-    )
+    if level in (None, "train"):
+        parser.add_argument(
+            "--compare",
+            type=Path,
+            metavar="FILE",
+            help="at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations "
+            "to train fold by fold and to compare (section comparison); options win over it",
+        )
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
-    groups = {name: parser.add_argument_group(name) for name in SECTIONS}
+    # The help of the level train shows what a comparison reads too.
+    read = settings_of("train --compare" if level == "train" else level) if level else None
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for doc in documentation():
-        groups[doc.section].add_argument(*doc.flags, **_argument(doc))
+        if read is None or doc.name in read:
+            if doc.section not in groups:
+                groups[doc.section] = parser.add_argument_group(doc.section)
+            groups[doc.section].add_argument(*doc.flags, **_argument(doc))
     return parser
+
+
+def _check_options(level: str, given: Collection[str]) -> None:
+    """Refuse options that the level does not read.
+
+    Raises
+    ------
+    SettingError
+        The message names the option and the levels that read it.
+    """
+    read = settings_of(level)
+    for doc in documentation():
+        if doc.name in given and doc.name not in read:
+            readers = [name for name in READ_BY if doc.name in settings_of(name)]
+            raise SettingError(
+                f"{doc.flags[0]} is not an option of the level {level}; it belongs to {' and '.join(readers)}"
+            )
 
 
 def _argument(doc: FieldDoc) -> dict[str, Any]:
@@ -167,6 +215,10 @@ def _check_names(names: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    named = [name for name in LEVELS if name in arguments]
+    if len(named) == 1 and {"-h", "--help"} & set(arguments):
+        build_parser(named[0]).print_help()
+        return DONE
     options = vars(build_parser().parse_args(arguments))
     bids_dir, output_dir, config_file = (options.pop(name) for name in ("bids_dir", "output_dir", "config_file"))
     level, recipe = options.pop("level"), options.pop("compare")
@@ -179,6 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_names([*arguments, str(Path.cwd())])
         if recipe is not None:
             _check_compare(level, config_file)
+        given = {name for name, value in options.items() if value is not None}
+        _check_options(level if recipe is None else "train --compare", given)
+        if recipe is not None:
             return COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
         return LEVELS[level].run(bids_dir, output_dir, configuration(config_file, options))
     except TauPipelineError as exc:
