@@ -378,7 +378,7 @@ def test_the_page_of_a_participant_shows_the_synthetic_scan_beside_the_measured_
     assert re.search(r"synthetic SUVR,.* CerebellarGM", page)
     assert "PET, tracer AV1451 (synthetic)" not in page
     assert "Synthetic PET" not in page
-    assert "made from the T1w by a trained model" in (root / "out/logs/CITATION.md").read_text()
+    assert "predicted from the T1w by a trained model" in (root / "out/logs/CITATION.md").read_text()
 
 
 def test_a_damaged_t1w_fails_alone(study, tmp_path):
