@@ -19,6 +19,7 @@ from tau_pipeline.atlas import CORTICAL_NUMBERS, atlas_files, label_array
 from tau_pipeline.errors import SettingError, UnknownNameError
 from tau_pipeline.figures.sheet import SIDE_IN, Box, Sheet, in_rows
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume, image_like
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,12 +39,12 @@ MNI305_TO_MNI152 = np.array(
         [0.0, 0.0, 0.0, 1.0],
     ]
 )
-#: A vertex takes no label from farther away, mm; where fsaverage's cortex is thinner than this, there is none, mm.
-REACH_MM, THINNEST_MM = 8.0, 1.0
-#: Voxels that vote for the label of a vertex, and the SD of their Gaussian weights, mm.
-VOTERS, VOTE_SD_MM = 24, 2.0
-#: Times that each vertex takes the label most common around it.
-SMOOTHINGS = 2
+#: A vertex has the most frequent label among samples of a ball, mm.
+RADIUS_MM, SAMPLES = 4.0, 40
+#: Where fsaverage's cortex is thinner than this, there is none, mm.
+THINNEST_MM = 1.0
+#: Voxels around the hemisphere's cortex that take the label of the nearest one in it.
+MARGIN = 10
 #: How far the drawn surface is inflated: 0 shows the folds and hides the sulci, 1 shows all of the cortex.
 INFLATED = 0.6
 #: Cortex without a value, and no cortex (corpus callosum, thalamus).
@@ -73,10 +74,10 @@ class Hemisphere:
 def hemisphere(side: str) -> Hemisphere:
     """Read the left or the right hemisphere, once.
 
-    The label of a vertex is that with most votes among the nearest voxels of the hemisphere's cortex in the atlas
-    (MNI152), looked up half-way between the white and the pial surface. Two in three vertices lie in a labelled voxel;
-    others take the label of one nearby, as the two average heads are not folded alike. So borders between regions are
-    right to a few mm, which is enough for a picture and not for a measurement.
+    The label of a vertex is the most frequent one of the atlas (MNI152) around the point half-way between the white and
+    the pial surface. Two in three vertices lie in a labeled voxel; around others the label of the nearest voxel counts,
+    as the two average heads are not folded alike. So borders between regions are right to a few mm, which is enough for
+    a picture and not for a measurement.
 
     Raises
     ------
@@ -91,10 +92,8 @@ def hemisphere(side: str) -> Hemisphere:
     white, _ = _mesh("white", side)
     inflated, _ = _mesh("infl", side)
     inflated = inflated + pial.mean(axis=0) - inflated.mean(axis=0)
-    labels = _labels_at((pial + white) / 2, side)
+    labels = _labels_around((pial + white) / 2, faces, side)
     labels[_per_vertex("thick", side) < THINNEST_MM] = 0
-    for _ in range(SMOOTHINGS):
-        labels = _most_common_around(labels, faces, np.unique(labels))
     return Hemisphere(side, (1 - INFLATED) * pial + INFLATED * inflated, faces, labels)
 
 
@@ -227,45 +226,42 @@ def _per_vertex(name: str, side: str) -> NDArray[np.float64]:
 
 @cache
 def _fsaverage() -> Mapping[str, Any]:
-    """Paths of the fsaverage5 files, which come with nilearn: nothing is downloaded."""
+    """Return paths of the fsaverage5 files, which come with nilearn: nothing is downloaded."""
     from nilearn.datasets import fetch_surf_fsaverage
 
     return fetch_surf_fsaverage("fsaverage5")
 
 
-def _labels_at(points: NDArray[np.float64], side: str) -> NDArray[np.int64]:
-    """The atlas's cortical region at each point ``(V, 3)`` in MNI305, 0 if there is none within `REACH_MM`."""
+def _labels_around(points: NDArray[np.float64], faces: NDArray[np.int64], side: str) -> NDArray[np.int64]:
+    """Return the most frequent cortical region of the atlas within `RADIUS_MM` of each point ``(V, 3)`` in MNI305."""
     from nibabel.affines import apply_affine
-    from scipy.spatial import KDTree
+    from nilearn.surface import InMemoryMesh, vol_to_surf
+
+    mesh = InMemoryMesh(apply_affine(MNI305_TO_MNI152, points), faces)
+    found = vol_to_surf(
+        _cortex_of(side), mesh, kind="ball", radius=RADIUS_MM, interpolation="nearest_most_frequent", n_samples=SAMPLES
+    )
+    return np.nan_to_num(found).astype(np.int64)
+
+
+def _cortex_of(side: str) -> Volume:
+    """Return the atlas's cortical regions of a hemisphere; voxels around it have the label of the nearest one in it."""
+    from scipy.ndimage import distance_transform_edt
 
     atlas = load_volume(atlas_files().desikan_killiany, ndim=3)
     labels = label_array(atlas)
-    numbers = np.add(CORTICAL_NUMBERS, FIRST_NUMBER[side])
-    voxels = np.argwhere(np.isin(labels, numbers))
-    tree = KDTree(apply_affine(atlas.affine, voxels))
-    distance, nearest = tree.query(apply_affine(MNI305_TO_MNI152, points), k=VOTERS)
-    weight = np.exp(-0.5 * (distance / VOTE_SD_MM) ** 2)
-    voters = labels[tuple(voxels.T)].astype(np.int64)[nearest]
-    votes = np.stack([(weight * (voters == number)).sum(axis=1) for number in numbers])
-    found = numbers[votes.argmax(axis=0)]
-    return np.where(distance[:, 0] <= REACH_MM, found, 0)
-
-
-def _most_common_around(labels: NDArray[np.int64], faces: NDArray[np.int64], numbers: NDArray) -> NDArray[np.int64]:
-    """Each vertex takes the label that is most common among its neighbours and itself: islands of a vertex go."""
-    from scipy.sparse import coo_array
-
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    itself = np.arange(len(labels))
-    rows = np.concatenate([pairs[:, 0], pairs[:, 1], itself])
-    columns = np.concatenate([pairs[:, 1], pairs[:, 0], itself])
-    neighbours = coo_array((np.ones(len(rows)), (rows, columns))).tocsr()
-    votes = neighbours @ (labels[:, None] == numbers).astype(np.float64)
-    return numbers[votes.argmax(axis=1)]
+    labels = np.where(np.isin(labels, np.add(CORTICAL_NUMBERS, FIRST_NUMBER[side])), labels, 0).astype(np.int16)
+    inside = np.argwhere(labels)
+    box = tuple(
+        slice(max(low - MARGIN, 0), high + MARGIN + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
+    )
+    nearest = distance_transform_edt(labels[box] == 0, return_distances=False, return_indices=True)
+    labels[box] = labels[box][tuple(nearest)]
+    return image_like(labels, atlas)
 
 
 def _project(half: Hemisphere, seen_from: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices on the picture ``(V, 2)``, how near each face is ``(F,)``, and the faces that look at the viewer.
+    """Return vertices on the picture ``(V, 2)``, how near each face is ``(F,)``, and the faces that look at the viewer.
 
     The latter are numbers of faces, the farthest first, so that nearer ones are painted over them.
     """
@@ -282,7 +278,7 @@ def _project(half: Hemisphere, seen_from: str) -> tuple[NDArray[np.float64], NDA
 def _in_front(
     half: Hemisphere, flat: NDArray[np.float64], depth: NDArray[np.float64], seen: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which of the faces that look at the viewer are not hidden behind others."""
+    """Return which of the faces that look at the viewer are not hidden behind others."""
     spot = np.floor(flat[half.faces[seen]].mean(axis=1) / SPOT_MM).astype(np.int64)
     spot -= spot.min(axis=0)
     foremost = np.full(spot.max(axis=0) + 1, -np.inf)
@@ -291,13 +287,13 @@ def _in_front(
 
 
 def _label_of_face(half: Hemisphere) -> NDArray[np.int64]:
-    """The label of at least two of a face's corners, else of its first."""
+    """Return the label of at least two of a face's corners, else of its first."""
     a, b, c = half.labels[half.faces].T
     return np.where(b == c, b, a)
 
 
 def _borders(half: Hemisphere, of_face: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Edges ``(E, 2)`` between two faces of different labels of which one at least is seen."""
+    """Return edges ``(E, 2)`` between two faces of different labels of which one at least is seen."""
     faces = half.faces[seen]
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     labels = np.tile(of_face[seen], 3)
@@ -308,7 +304,7 @@ def _borders(half: Hemisphere, of_face: NDArray[np.int64], seen: NDArray[np.int6
 
 
 def _color_table(values: Mapping[int, float], norm: Normalize, colors: Colormap) -> NDArray[np.float64]:
-    """Red, green, blue and opacity of each FreeSurfer number up to the last cortical one, 0 to 1."""
+    """Return red, green, blue and opacity of each FreeSurfer number up to the last cortical one, 0 to 1."""
     from matplotlib.colors import to_rgba
 
     table = np.tile(to_rgba(NO_VALUE), (max(FIRST_NUMBER.values()) + 100, 1))
