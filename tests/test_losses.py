@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.synthesis.losses import perceptual
+from tau_pipeline.synthesis.losses import chunks
 from tau_pipeline.synthesis.losses.features import (
     grey_input,
     load_vgg16_features,
@@ -237,7 +237,7 @@ def set_threads():
 @pytest.fixture
 def slices_alone(monkeypatch):
     """Lets a slice of the tests be as many pixels as a thread takes at a time."""
-    monkeypatch.setattr(perceptual, "_PIXELS_OF_A_THREAD", 81)
+    monkeypatch.setattr(chunks, "_PIXELS_OF_A_THREAD", 81)
 
 
 @pytest.mark.usefixtures("slices_alone")
@@ -255,7 +255,7 @@ def test_chunks_change_nothing_and_no_more_slices_than_a_chunk_are_alive(feature
 
 def test_small_slices_pass_through_the_network_together(features, set_threads, monkeypatch):
     set_threads(1)
-    monkeypatch.setattr(perceptual, "_PIXELS_OF_A_THREAD", 4 * 81 + 80)
+    monkeypatch.setattr(chunks, "_PIXELS_OF_A_THREAD", 4 * 81 + 80)
     prediction, target = volumes(1, 9, 9, 9)
     counted = _Counting(features)
     PlanePerceptualLoss(counted)(prediction, target, "axial")
@@ -324,7 +324,7 @@ def test_the_chunk_shrinks_with_free_memory(features, monkeypatch, set_threads):
     set_threads(2)
     prediction, target = volumes(1, 9, 9, 9)
     for free, most in ((10**12, 2), (1, 1)):
-        monkeypatch.setattr(perceptual, "_free_bytes", lambda _device, free=free: free)
+        monkeypatch.setattr(chunks, "_free_bytes", lambda _device, free=free: free)
         crowd = _Crowd(features)
         PlanePerceptualLoss(crowd)(prediction, target, "axial")
         assert crowd.most == most

@@ -22,8 +22,9 @@ from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.synthesis.data import prepare as preparation
 from tau_pipeline.synthesis.data.augment import AugmentationSettings
 from tau_pipeline.synthesis.data.dataset import PairDataset
-from tau_pipeline.synthesis.data.grid import Grid, from_grid
+from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.placement import from_grid
 from tau_pipeline.synthesis.data.prepare import (
     cache_key,
     check_pairs,

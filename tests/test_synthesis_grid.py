@@ -7,16 +7,8 @@ from synthesis_cohort import CENTRE_MM, head, oblique, oriented, world_of
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, SettingError
 from tau_pipeline.imaging.volume import Volume, image_on
-from tau_pipeline.synthesis.data.grid import (
-    Grid,
-    Placement,
-    common_grid,
-    covering_sides,
-    from_grid,
-    place,
-    require_side_multiple,
-    to_grid,
-)
+from tau_pipeline.synthesis.data.grid import Grid, common_grid, covering_sides, require_side_multiple
+from tau_pipeline.synthesis.data.placement import Placement, from_grid, place, to_grid
 
 SHAPE = (20, 22, 18)
 CODES = ("RAS", "LAS", "LPS", "LIA", "PIR", "SRA")

@@ -25,8 +25,9 @@ from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, TauP
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, finite, require_same_grid
-from tau_pipeline.synthesis.data.grid import Grid, Placement, place, to_grid
+from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.data.placement import Placement, place, to_grid
 from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, Normalisation, NormalisationKind
 
 #: Percentiles of the T1w inside the brain mask that become -1 and 1; what lies beyond is clipped. The paper scales to

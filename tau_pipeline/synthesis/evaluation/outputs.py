@@ -24,7 +24,7 @@ from tau_pipeline.imaging.volume import Volume, image_on, require_same_grid, sav
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.settings.configuration import Configuration
-from tau_pipeline.synthesis.data.grid import to_grid
+from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import MODEL, Evaluation, ScanScores, baseline_maps, score_scan
 from tau_pipeline.synthesis.model.baselines import Yardsticks, t1w_figures, unlike_training

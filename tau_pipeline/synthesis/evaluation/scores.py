@@ -33,8 +33,8 @@ from tau_pipeline.measures.agreement import (
 )
 from tau_pipeline.measures.images import hot_spots, image_agreement, slice_agreement
 from tau_pipeline.measures.regions import regional_table
-from tau_pipeline.synthesis.data.grid import place, to_grid
 from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.placement import place, to_grid
 from tau_pipeline.synthesis.model.baselines import Yardsticks
 from tau_pipeline.synthesis.model.ensemble import to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel

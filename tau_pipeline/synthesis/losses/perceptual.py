@@ -1,5 +1,8 @@
 """Perceptual losses between a predicted and a measured volume: by slices of one plane, of three, in turn, or in 3-D.
 
+The loss of a slice is ``((f(x) - f(y)) ** 2).mean()`` with the feature network ``f`` and the predicted and measured
+slices ``x`` and ``y``, both scaled to [0, 1]. The rest of this module keeps that within memory.
+
 All take tensors ``(B, 1, I, J, K)`` in RAS order: sagittal slices lie along I, coronal along J, axial along K.
 
 The loss of slices is that of Moon, Kim, Chung & Jang 2026 (Human Brain Mapping 47(5) e70508): each slice of prediction
@@ -13,11 +16,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.settings.fields import require
+from tau_pipeline.synthesis.losses.chunks import SliceBudget
 from tau_pipeline.synthesis.losses.features import frozen, grey_input
 from tau_pipeline.synthesis.losses.schedule import PLANES, Plane, plane_at
 from tau_pipeline.synthesis.losses.threads import in_threads
@@ -33,11 +37,6 @@ EPSILON = 1e-8
 EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
 SMALLEST_SIDE = 8
-#: Slices that a GPU takes at a time, at most.
-_LARGEST_CHUNK = 64
-#: Pixels that each thread of a CPU takes at a time: an axial slice at 2 mm. With fewer, most of the time goes into
-#: reading the weights again; more costs memory and saves nothing.
-_PIXELS_OF_A_THREAD = 96 * 112
 
 
 class _Slices(NamedTuple):
@@ -70,15 +69,11 @@ class PlanePerceptualLoss(nn.Module):
         Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
         are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
     chunk
-        Slices that are in memory together. None: by free memory, up to 64 on a GPU; on a CPU one for each of torch's
-        threads, or as many small ones as make up 96 x 112 pixels. There each thread takes slices of its own, which
-        keeps all of them at work, and gives the same to the last bit for any number of threads.
-    empty_slices
+        Slices that are in memory together. None: see `tau_pipeline.synthesis.losses.chunks.SliceBudget`.
+    empty_slices, empty_fraction
         "skip": slices in which the target spans less than ``empty_fraction`` of its span over the whole volume have no
         weight and cost nothing, and the mean is over the others; a target without any other slice costs 0. "paper":
         all slices count, and noise in air is scaled up to [0, 1].
-    empty_fraction
-        See ``empty_slices``.
     scaling
         "item": minimum and maximum of each slice of each item of the batch, so that no item depends on another.
         "batch": over the slices of equal number of all items, as the authors' code does; the same for a batch of one.
@@ -98,14 +93,14 @@ class PlanePerceptualLoss(nn.Module):
         scaling: Scaling = "item",
     ) -> None:
         super().__init__()
-        _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
+        require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
         check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
         self.features = frozen(with_winograd(grey_input(features)))
         self.chunk = chunk
         self.empty_slices = empty_slices
         self.empty_fraction = empty_fraction
         self.scaling = scaling
-        self._bytes_per_slice: dict[tuple[Any, ...], int] = {}
+        self._budget = SliceBudget(self.features)
 
     def train(self, mode: bool = True) -> PlanePerceptualLoss:
         """Do as asked, but leave the features in evaluation mode."""
@@ -206,7 +201,7 @@ class PlanePerceptualLoss(nn.Module):
         counted = weights.nonzero().squeeze(1)
         if not len(counted):
             return value, gradient
-        together = self.chunk or self._chunk_for(slices.images[:1, :1])
+        together = self.chunk or self._budget.slices_together(slices.images[:1, :1])
         workers = min(together, torch.get_num_threads()) if slices.images.device.type == "cpu" else 1
         chunks = counted.split(together // workers)
 
@@ -246,18 +241,6 @@ class PlanePerceptualLoss(nn.Module):
             # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
             images = images.to(memory_format=torch.channels_last)
         return images.to(next(self.features.parameters()).dtype)
-
-    def _chunk_for(self, image: Tensor) -> int:
-        """Slices together so that their responses take a quarter of the free memory at most."""
-        key = (*image.shape, image.dtype, image.device)
-        if key not in self._bytes_per_slice:
-            self._bytes_per_slice[key] = _bytes_of_responses(self.features, image)
-        fitting = _free_bytes(image.device) // 4 // self._bytes_per_slice[key]
-        if image.device.type != "cpu":
-            return max(1, min(fitting, _LARGEST_CHUNK))
-        threads = torch.get_num_threads()
-        of_a_thread = max(1, _PIXELS_OF_A_THREAD // image[0, 0].numel())
-        return threads * of_a_thread if threads * of_a_thread <= fitting else max(1, min(fitting, threads))
 
 
 class _ValueWithGradient(torch.autograd.Function):
@@ -352,7 +335,7 @@ class VolumePerceptualLoss(nn.Module):
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
-        _require(isinstance(features, nn.Module), "features", features, "a torch module, see load_resnet3d_features")
+        require(isinstance(features, nn.Module), "features", features, "a torch module, see load_resnet3d_features")
         self.features = frozen(features)
 
     def train(self, mode: bool = True) -> VolumePerceptualLoss:
@@ -411,38 +394,7 @@ def check_slice_settings(chunk: int | None, empty_slices: str, empty_fraction: f
         The message names the setting and the value.
     """
     whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0
-    _require(chunk is None or whole, "chunk", chunk, "a whole number above 0, or None to go by free memory")
-    _require(empty_slices in ("skip", "paper"), "empty_slices", empty_slices, "skip or paper")
-    _require(0 <= empty_fraction < 1, "empty_fraction", empty_fraction, "a fraction, 0 or more and below 1")
-    _require(scaling in ("item", "batch"), "scaling", scaling, "item or batch")
-
-
-def _require(condition: bool, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise SettingError(f"{name} is {found!r}; expected: {expected}")
-
-
-@torch.no_grad()
-def _bytes_of_responses(features: nn.Module, image: Tensor) -> int:
-    """Memory that all layers' responses to one image take, and their gradients for a time: twice their sum."""
-    sizes: list[int] = []
-
-    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            sizes.append(output.numel() * output.element_size())
-
-    layers = [layer for layer in features.modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        features(image.to(next(features.parameters()).dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return 2 * sum(sizes)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + unused)
-    return int(psutil.virtual_memory().available)
+    require(chunk is None or whole, "chunk", chunk, "a whole number above 0, or None to go by free memory")
+    require(empty_slices in ("skip", "paper"), "empty_slices", empty_slices, "skip or paper")
+    require(0 <= empty_fraction < 1, "empty_fraction", empty_fraction, "a fraction, 0 or more and below 1")
+    require(scaling in ("item", "batch"), "scaling", scaling, "item or batch")

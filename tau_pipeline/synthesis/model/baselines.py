@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import complete_file
-from tau_pipeline.synthesis.data.grid import Placement
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.data.placement import Placement
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.folder import LoadedModel
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tau_pipeline.errors import ImageError, SettingError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
-from tau_pipeline.synthesis.data.grid import Placement, from_grid
+from tau_pipeline.synthesis.data.placement import Placement, from_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
