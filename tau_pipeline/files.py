@@ -98,7 +98,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     except (OSError, ValueError) as exc:
         raise DamagedFileError(f"{path} is not valid JSON ({exc}); correct the file") from exc
     if not isinstance(content, dict):
-        raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; an object {{...}} is needed")
+        raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; expected: a JSON object {{...}}")
     return content
 
 

@@ -157,7 +157,7 @@ def test_a_mean_with_an_infinite_value_has_an_interval_without_nan():
 
 
 def test_samples_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="one value a participant"):
+    with pytest.raises(ValueError, match="one value per participant"):
         bootstrap_interval(agreement.pearson, X, Y[:-1], seed=0)
 
 

@@ -247,7 +247,7 @@ def test_the_tables_are_found_inside_an_installed_package_too(tmp_path):
 
 def test_tables_that_are_nowhere_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(atlas, "__file__", str(tmp_path / "tau_pipeline" / "atlas.py"))
-    with pytest.raises(MissingInputError, match="install tau-pipeline again"):
+    with pytest.raises(MissingInputError, match="reinstall tau-pipeline"):
         atlas.tables_dir()
 
 

@@ -357,7 +357,7 @@ def test_ages_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--participant-label", "01"], "--participant-label means nothing at the group level"),
+        (["--participant-label", "01"], "--participant-label has no effect at the group level"),
         (["--fit-participants", "77"], "no scan to fit"),
         (["--diagnosis-column", "stage"], "has a column 'stage'"),
         (["--standardization", "/nowhere.tsv"], "no table /nowhere.tsv"),
@@ -400,7 +400,7 @@ def test_a_scan_whose_results_have_gone_is_a_failed_one(tmp_path: Path) -> None:
     assert run(bids, out) == 1
     row = read_tsv(out / "group/status.tsv").set_index("scan").loc["sub-04_trc-AV1451_pet"]
     assert (row["state"], row["manufacturer"]) == ("failed", "GE")
-    assert "run its participant again" in row["reason"]
+    assert "run the participant level again" in row["reason"]
 
 
 def test_what_the_validator_has_no_names_for_is_named_to_it_whoever_wrote_it_before(tmp_path: Path) -> None:

@@ -172,4 +172,4 @@ def test_the_group_level_takes_what_the_main_job_left(place: Path) -> None:
     report = validate(place / "out")
     assert report.valid, report
     text = (place / "out/logs/CITATION.md").read_text()
-    assert "standardised by scanner" in " ".join(text.split())
+    assert "standardized by scanner" in " ".join(text.split())

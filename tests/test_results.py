@@ -76,7 +76,7 @@ def test_a_cell_that_the_cohorts_tables_cannot_take_is_told(
     with pytest.raises(DamagedFileError, match=sentence) as caught:
         read_regions(table)
     assert str(table) in str(caught.value)
-    assert "run its participant again" in str(caught.value)
+    assert "run the participant level again" in str(caught.value)
 
 
 def test_missing_statistics_are_no_damage(table: Path) -> None:
@@ -105,7 +105,7 @@ def test_missing_statistics_are_no_damage(table: Path) -> None:
 )
 def test_a_value_of_another_type_is_told(sidecar: Path, name: str, value: Any, expected: str) -> None:
     sidecar.write_text(json.dumps({**read_json(sidecar), name: value}))
-    with pytest.raises(DamagedFileError, match=rf"^{name} in .* is .*; expected: {expected}; run its") as caught:
+    with pytest.raises(DamagedFileError, match=rf"^{name} in .* is .*; expected: {expected}; run the") as caught:
         read_suvr_sidecar(sidecar)
     assert str(sidecar) in str(caught.value)
 

@@ -69,7 +69,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_key_and_value(read, good, bad
     for given, expected in good:
         assert read({"Key": given}, "Key") == expected
     for given in bad:
-        with pytest.raises(MetadataError, match=r"Key is .* needed"):
+        with pytest.raises(MetadataError, match=r"Key is .*expected"):
             read({"Key": given}, "Key")
 
 
@@ -120,7 +120,7 @@ def test_real_durations_are_left_alone(starts, durations):
         ([4.8e6, 5.1e6], [3e5, 3e5], "milliseconds"),
         ([0], [1.2e6], "milliseconds"),
         ([80, 85], [5, 5], "minutes"),
-        ("4800", [300], "FrameTimesStart is '4800'; a list of numbers is needed"),
+        ("4800", [300], "FrameTimesStart is '4800'"),
         ([4800], {"a": 1}, "FrameDuration is {'a': 1}"),
     ],
 )

@@ -257,7 +257,7 @@ def test_a_table_that_was_edited_or_is_no_such_table_is_refused(tmp_path: Path) 
     fit_standardization(cohort()).save(path)
     text = path.read_text()
     path.write_text(text.replace(" sub-04", ""))
-    with pytest.raises(DamagedFileError, match="do not go with their hash"):
+    with pytest.raises(DamagedFileError, match="do not match their hash"):
         Standardization.load(path)
     path.write_text("\n".join(line for line in text.splitlines() if "pooled" not in line) + "\n")
     with pytest.raises(DamagedFileError, match="no row 'pooled'"):

@@ -329,7 +329,7 @@ def test_a_card_from_a_newer_program_says_which_and_what_to_do(folder):
 
 
 def test_a_card_that_is_no_json_or_no_card_is_damaged(folder):
-    for text, said in (("{", "not valid JSON"), ("[]", "an object"), ("{}", "no format number")):
+    for text, said in (("{", "not valid JSON"), ("[]", "a JSON object"), ("{}", "no format number")):
         (folder / CARD).write_text(text, encoding="utf-8")
         with pytest.raises(DamagedFileError, match=said):
             load_model(folder)

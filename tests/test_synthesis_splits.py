@@ -213,7 +213,7 @@ def test_a_split_that_does_not_exist_is_refused_with_the_known_ones(tmp_path, sp
 def test_a_table_without_its_columns_or_without_training_is_refused(tmp_path):
     with pytest.raises(DamagedFileError, match="no column split"):
         check_splits(split_participants(cohort(9)).drop(columns="split"))
-    with pytest.raises(DamagedFileError, match="nobody in the split 'train'"):
+    with pytest.raises(DamagedFileError, match="no participant in the split 'train'"):
         check_splits(split_participants(cohort(9)).assign(split="test"))
     with pytest.raises(MissingInputError):
         load_splits(tmp_path / "splits.tsv")

@@ -338,7 +338,7 @@ def test_a_selection_that_leaves_nobody_is_nothing_to_do(study):
 
 def test_a_dry_run_writes_nothing(study, capfd):
     assert run(study, dry_run=True, as_manufacturer="GE") == 0
-    assert "would make" in capfd.readouterr().err
+    assert "would create" in capfd.readouterr().err
     assert not synthetic(study, "08").exists()
 
 

@@ -386,7 +386,7 @@ def test_the_same_command_goes_on_after_kill_9_and_after_ctrl_c_to_the_same_weig
     assert code == -signal.SIGKILL
     code, said = stopped_after_a_while(arguments, tmp_path / "cut", signal.SIGINT)
     assert code == 1
-    assert "the same command goes on" in said
+    assert "rerun the same command" in said
     assert "Traceback" not in said
     assert not (tmp_path / "cut/model.json").exists()
     assert main(arguments) == 0

@@ -89,7 +89,7 @@ def extract_brain(t1w: Volume) -> Volume:
         found = network.postprocess(probability > 0.5)
     except (AssertionError, ValueError, RuntimeError) as exc:
         raise ImageError(
-            f"no brain was found in the T1w ({exc}); check that it is one, or give a stripped one"
+            f"no brain found in the T1w ({exc}); check that it is one, or provide a skull-stripped T1w"
         ) from exc
     mask = _to_orientation_of(t1w, np.asarray(found) > 0)
     require_brain(image_like(mask, t1w))
@@ -121,7 +121,7 @@ def require_brain(mask: Volume) -> None:
     if not BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1]:
         raise ImageError(
             f"the brain mask has {volume_ml:.0f} ml, a human brain {BRAIN_ML[0]:.0f} to {BRAIN_ML[1]:.0f} ml; "
-            "check the T1w, its voxel size, and whether --skull-strip-t1w says the right thing"
+            "check the T1w, its voxel size, and the setting of --skull-strip-t1w"
         )
 
 

@@ -113,7 +113,7 @@ def _first(subject_dir: Path, names: tuple[str, ...], what: str) -> Path:
         if (subject_dir / "mri" / name).is_file():
             return subject_dir / "mri" / name
     raise MissingInputError(
-        f"{subject_dir}/mri has no {what} ({', '.join(names)}); let FreeSurfer or FastSurfer finish, or leave it out"
+        f"{subject_dir}/mri has no {what} ({', '.join(names)}); rerun FreeSurfer or FastSurfer, or omit it"
     )
 
 
@@ -172,7 +172,7 @@ def labels_from_freesurfer(
         brain = _stripped(brain, load_volume(mask_file, 3))
     rigid = _labels_to_t1w(brain, t1w, seed)
     if not rigid.plausible:
-        raise RegistrationError(f"{labels_file} does not fit the T1w: {rigid.reason}; is it of the same participant?")
+        raise RegistrationError(f"{labels_file} does not fit the T1w: {rigid.reason}; check the participant")
     as_int = image_on(np.rint(numbers).astype(np.int32), labels.affine)
     dseg = as_int if same_grid(labels, t1w) and _is_still(rigid) else resample(as_int, t1w, rigid.matrix, "nearest")
     inside = image_on((np.asanyarray(brain.dataobj) > 0).astype(np.uint8), brain.affine)
@@ -240,5 +240,5 @@ def _require_overlap(mask: NDArray[np.bool_], t1w_mask: Volume | None, labels_fi
     if dice < 0.8:
         raise RegistrationError(
             f"the brain of {labels_file} and that of the T1w overlap with a Dice of {dice:.2f} only; 0.8 is needed: "
-            "is it of the same participant?"
+            "are both from the same participant?"
         )

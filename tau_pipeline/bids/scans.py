@@ -147,7 +147,7 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
     folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
     labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
     if not labels:
-        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there is no participant")
+        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
     return tuple(labels)
 
 
@@ -202,7 +202,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
 def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
     """A pybids layout of the anat and pet folders alone; metadata are read later, file by file.
 
-    Reading them here would make one damaged JSON file stop the whole dataset.
+    Reading them here would create one damaged JSON file stop the whole dataset.
     """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
@@ -251,7 +251,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
         if name not in FILTER_NAMES:
             raise SettingError(f"{path}: {unknown_name('filter', name, filters)}")
         if not isinstance(wanted, dict):
-            raise SettingError(f"{path}: the filter {name!r} is {wanted!r}; an object {{...}} is needed")
+            raise SettingError(f"{path}: the filter {name!r} is {wanted!r}; expected: a JSON object {{...}}")
         if name in filters:
             filters[name] = {
                 key: special.get(value, value) if isinstance(value, str | None) else value

@@ -101,7 +101,7 @@ def text_value(metadata: Mapping[str, Any], key: str) -> str | None:
     if _missing(value):
         return None
     if not isinstance(value, str):
-        raise MetadataError(f"{key} is {shown(value)}; a text is needed")
+        raise MetadataError(f"{key} is {shown(value)}; expected: text")
     return value.strip() or None
 
 
@@ -111,7 +111,7 @@ def bool_value(metadata: Mapping[str, Any], key: str) -> bool | None:
     if _missing(value):
         return None
     if not isinstance(value, bool):
-        raise MetadataError(f"{key} is {shown(value)}; true or false is needed (without quotation marks)")
+        raise MetadataError(f"{key} is {shown(value)}; expected: true or false (without quotation marks)")
     return value
 
 
@@ -138,7 +138,7 @@ def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
     if _missing(value):
         return None
     if value is None or not _number(value):
-        raise MetadataError(f"{key} is {shown(value)}; a number is needed")
+        raise MetadataError(f"{key} is {shown(value)}; expected: a number")
     return float(value)
 
 
@@ -152,7 +152,7 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
         return None
     value = [value] if _number(value) else value
     if not isinstance(value, list) or not all(_number(item) for item in value):
-        raise MetadataError(f"{key} is {shown(value)}; a list of numbers is needed, one for each frame")
+        raise MetadataError(f"{key} is {shown(value)}; expected: a list of numbers, one per frame")
     return tuple(float(item) for item in value)
 
 

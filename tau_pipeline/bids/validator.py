@@ -108,16 +108,16 @@ def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, A
             )
     except subprocess.TimeoutExpired:
         raise ValidatorError(
-            f"{PROGRAM} did not finish within {timeout_s:g} s on {dataset_dir}; pass --skip-bids-validation to go on"
+            f"{PROGRAM} did not finish within {timeout_s:g} s on {dataset_dir}; pass --skip-bids-validation to continue"
         ) from None
     except OSError as exc:
-        raise ValidatorError(f"{program} cannot be run ({exc}); pass --skip-bids-validation to go on") from exc
+        raise ValidatorError(f"{program} cannot be run ({exc}); pass --skip-bids-validation to continue") from exc
     try:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError) as exc:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValidatorError(
-            f"{PROGRAM} failed on {dataset_dir} ({last}); pass --skip-bids-validation to go on"
+            f"{PROGRAM} failed on {dataset_dir} ({last}); pass --skip-bids-validation to continue"
         ) from exc
     return list(issues)
 

@@ -73,7 +73,7 @@ def _plan(scan: FoundScan, fit: Standardization, output_dir: Path) -> MapPlan:
     mask_file = _mask_of(scan, output_dir)
     sidecar = {
         **kept,
-        "Description": f"SUVR of {scan.source} PET standardised by manufacturer: mean 0 and standard deviation 1 over "
+        "Description": f"SUVR of {scan.source} PET standardized by manufacturer: mean 0 and standard deviation 1 over "
         "the brain voxels of the participants that were fitted",
         "Units": "arbitrary",
         "SkullStripped": True,

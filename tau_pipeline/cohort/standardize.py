@@ -158,8 +158,8 @@ class Standardization:
             return self.pooled
         known = ", ".join(self.known) or "none"
         raise UnknownNameError(
-            f"the standardisation was fitted without scans of manufacturer {manufacturer!r}; fitted are: {known}. "
-            "Ask for all manufacturers pooled (--unknown-manufacturer pooled) to standardise it all the same"
+            f"the standardization was fitted without scans of manufacturer {manufacturer!r}; fitted are: {known}. "
+            "Pool all manufacturers (--unknown-manufacturer pooled) to standardize it anyway"
         )
 
     def apply(self, suvr: Values, manufacturer: str | None, brain_mask: NDArray | None = None) -> Values:
@@ -226,7 +226,7 @@ class Standardization:
         Raises
         ------
         MissingInputError, DamagedFileError
-            The file is not there, is no such table, or its participants do not go with their hash.
+            The file is not there, is no such table, or its participants do not match their hash.
         UnknownNameError
             It holds no fit, or more than one, of that tracer and reference region; the message lists them.
         """
@@ -306,8 +306,8 @@ def fit_standardization(
     if problems and unknown == "error":
         fitted = ", ".join(groups) or "none"
         raise UnknownNameError(
-            f"cannot standardise by manufacturer: {'; '.join(problems)}. With enough participants: {fitted}. Pool such "
-            "manufacturers (--unknown-manufacturer pooled), leave them out (exclude), or lower --min-participants"
+            f"cannot standardize by manufacturer: {'; '.join(problems)}. With enough participants: {fitted}. Pool such "
+            "manufacturers (--unknown-manufacturer pooled), exclude them (exclude), or lower --min-participants"
         )
     known = [scan for name in groups for scan in by_maker[name]]
     everybody = used if unknown == "pooled" else known
@@ -326,7 +326,7 @@ def _chosen(scans: Iterable[ScanMoments], participants: Collection[str] | None) 
         if absent:
             raise SettingError(f"there is no scan of {', '.join(sorted(absent))}, who should be used for the fit")
     if not used:
-        raise SettingError("there is no scan to fit the standardisation on")
+        raise SettingError("there is no scan to fit the standardization on")
     kinds = sorted({(scan.tracer, scan.reference_region) for scan in used})
     if len(kinds) > 1:
         several = "; ".join(f"{tracer} by {region}" for tracer, region in kinds)
@@ -347,7 +347,7 @@ def _fitted(scans: Iterable[ScanMoments]) -> Group:
     variance = float(mean_square - mean**2)
     participants = tuple(sorted(by_participant))
     if not variance > 0:
-        raise ImageError(f"the SUVR of {', '.join(participants)} is the same everywhere, so it cannot be standardised")
+        raise ImageError(f"the SUVR of {', '.join(participants)} is the same everywhere, so it cannot be standardized")
     return Group(float(mean), float(np.sqrt(variance)), participants)
 
 
@@ -366,14 +366,14 @@ def load_standardizations(path: str | os.PathLike[str]) -> list[Standardization]
     """Read all fits of a TSV that `save_standardizations` wrote."""
     table = read_tsv(path)
     if absent := [name for name in COLUMNS if name not in table.columns]:
-        raise DamagedFileError(f"{path} has no column {', '.join(absent)}; a table of a standardisation is needed")
+        raise DamagedFileError(f"{path} has no column {', '.join(absent)}; a table of a standardization is needed")
     texts = ["tracer", "reference_region", "participants"]
     table[texts] = table[texts].astype("string").fillna("")
     fits = []
     for (tracer, region), rows in table.groupby(["tracer", "reference_region"], sort=False):
         groups = {str(row.manufacturer): _group(row, path) for row in rows.itertuples()}
         if POOLED not in groups:
-            raise DamagedFileError(f"{path} has no row {POOLED!r}; a table of a standardisation is needed")
+            raise DamagedFileError(f"{path} has no row {POOLED!r}; a table of a standardization is needed")
         pooled = groups.pop(POOLED)
         fits.append(Standardization(groups, pooled, "error", str(tracer), str(region)))
     return fits
@@ -391,5 +391,5 @@ def _group(row: object, path: str | os.PathLike[str]) -> Group:
             f"{path}: mean and sd of {maker} are not a number and a number above 0; correct the table"
         )
     if participants_hash(participants) != str(row.participants_hash):  # type: ignore[attr-defined]
-        raise DamagedFileError(f"{path}: the participants of {maker} do not go with their hash; the table was edited")
+        raise DamagedFileError(f"{path}: the participants of {maker} do not match their hash; the table was modified")
     return Group(mean, sd, participants)

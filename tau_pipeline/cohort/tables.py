@@ -313,7 +313,7 @@ def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Seque
     }
     gone = status.state == "done" and scan is None
     state = "failed" if gone else status.state
-    reason = "its table is not there any more; run its participant again" if gone else status.reason
+    reason = "its table is not there any more; run the participant level again" if gone else status.reason
     own = _found_row(scan, fits) if scan is not None and state == "done" else {}
     # Both kinds of scan of one session have one name in the cohort's tables; the source tells them apart.
     name = key if status.source == "measured" else f"{status.stem}_pet"

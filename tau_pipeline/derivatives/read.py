@@ -58,19 +58,19 @@ def read_regions(path: Path) -> pd.DataFrame:
     """
     table = read_tsv(path, (*IDENTITY, *_KEYS))
     if absent := [name for name in COLUMNS if name not in table.columns]:
-        raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run its participant again")
+        raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run the participant level again")
     for name in (*_COUNTS, *_NUMBERS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)):
         table[name] = _numbers(table[name], path, whole=name in _COUNTS)
     if unnamed := [name for name in _KEYS if table[name].isna().any()]:
         raise DamagedFileError(
-            f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run its "
-            "participant again"
+            f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run the "
+            "participant level again"
         )
     # It stands in the names of files.
     if odd := [name for name in table["reference_region"].unique() if not re.fullmatch("[0-9A-Za-z]+", name)]:
         raise DamagedFileError(
-            f"the table {path} has the reference region {shown(odd[0])}; expected: letters and digits; run its "
-            "participant again"
+            f"the table {path} has the reference region {shown(odd[0])}; expected: letters and digits; run the "
+            "participant level again"
         )
     names = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
     again = table[["reference_region"]].assign(name=names).duplicated()
@@ -78,7 +78,7 @@ def read_regions(path: Path) -> pd.DataFrame:
         place = int(np.flatnonzero(again)[0])
         raise DamagedFileError(
             f"the table {path} has the region {names[place]} more than once for {table['reference_region'][place]}; "
-            "expected: each once; run its participant again"
+            "expected: each once; run the participant level again"
         )
     return table
 
@@ -96,7 +96,8 @@ def _numbers(values: pd.Series, path: Path, *, whole: bool) -> pd.Series:
     if wrong.any():
         first, kind = str(values[wrong].iloc[0]), "whole numbers" if whole else "numbers"
         raise DamagedFileError(
-            f"the table {path} has {shown(first)} in {values.name}; expected: {kind} or n/a; run its participant again"
+            f"the table {path} has {shown(first)} in {values.name}; expected: {kind} or n/a; run the participant "
+            "level again"
         )
     return pd.Series(found, values.index, name=values.name)
 
@@ -150,6 +151,6 @@ def read_suvr_sidecar(path: Path) -> dict[str, Any]:
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(sidecar.get(name)):
             raise DamagedFileError(
-                f"{name} in {path} is {shown(sidecar[name])}; expected: {expected}; run its participant again"
+                f"{name} in {path} is {shown(sidecar[name])}; expected: {expected}; run the participant level again"
             )
     return sidecar

@@ -82,7 +82,7 @@ def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[st
         return {key: _status(key, fields) for key, fields in content["scans"].items()}
     except (KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise DamagedFileError(
-            f"{path} is no record of scans ({exc}); remove it and run the participant again"
+            f"{path} is no record of scans ({exc}); remove it and run the participant level again"
         ) from exc
 
 

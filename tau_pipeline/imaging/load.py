@@ -149,8 +149,8 @@ def _bytes_needed(path: Path, img: Any) -> int:
     length, packed = path.stat().st_size, _is_compressed(path)
     if length * (MOST_PACKED if packed else 1) < needed:
         raise DamagedFileError(
-            f"{path} is cut off: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its header; copy "
-            "or convert it again"
+            f"{path} is truncated: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its "
+            f"header; copy or convert it again"
         )
     return needed
 
@@ -177,13 +177,13 @@ def _decompress(path: Path, needed: int, into: io.BytesIO | None = None) -> None
                 raise DamagedFileError(f"{path} has data far beyond its last voxel; copy or convert it again")
     if done < needed:
         raise DamagedFileError(
-            f"{path} is cut off: it holds {done} bytes, but {needed} by its header; copy or convert it again"
+            f"{path} is truncated: it holds {done} bytes, but {needed} by its header; copy or convert it again"
         )
 
 
 def _check_there(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise MissingInputError(f"{path} is a link to nothing; fetch its content (datalad get, git annex get)")
+        raise MissingInputError(f"{path} is a broken link; fetch its content (datalad get, git annex get)")
     if not path.is_file():
         raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
     if path.stat().st_size == 0:
@@ -213,7 +213,7 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
     if min(shape) < 1:
         raise ImageError(f"{path} has no voxels: its shape is {shape}")
     if dtype.kind not in "iufb":
-        raise ImageError(f"{path} holds {dtype} values; one real number a voxel is needed")
+        raise ImageError(f"{path} holds {dtype} values; expected: one real number per voxel")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ImageError(f"{path} has a singular or non-finite affine; correct its sform or qform")
     edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))

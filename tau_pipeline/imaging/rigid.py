@@ -161,7 +161,7 @@ def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
         fixed_mask = image_like(data > data.mean(), fixed)
     require_same_grid(fixed=fixed, fixed_mask=fixed_mask)
     if not np.asanyarray(fixed_mask.dataobj).any():
-        raise ImageError("the mask of the fixed image is empty; a brain mask with voxels is needed to register")
+        raise ImageError("the mask of the fixed image is empty; expected: a brain mask with voxels")
     return fixed_mask
 
 

@@ -208,7 +208,7 @@ def bootstrap_interval(
     arrays = [np.asarray(sample) for sample in samples]
     n = arrays[0].shape[-1]
     if any(array.shape != (n,) for array in arrays):
-        raise ValueError(f"the samples have the shapes {[a.shape for a in arrays]}; one value a participant is needed")
+        raise ValueError(f"samples have the shapes {[a.shape for a in arrays]}; expected: one value per participant")
     estimate = float(statistic(*arrays)) if n else float("nan")
     low = high = float("nan")
     if n > 1:

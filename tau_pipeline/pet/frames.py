@@ -103,7 +103,7 @@ def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple
     if overlap.sum() <= 0:
         raise MetadataError(
             f"no frame lies in the window of {low / 60:g} to {high / 60:g} minutes after injection: the frames cover "
-            f"{starts.min() / 60:.4g} to {(starts + durations).max() / 60:.4g} minutes; give a window inside that"
+            f"{starts.min() / 60:.4g} to {(starts + durations).max() / 60:.4g} minutes; give a window within that range"
         )
     return overlap / overlap.sum()
 
@@ -194,7 +194,7 @@ def _check_times(starts: NDArray, durations: NDArray) -> None:
     if (durations <= 0).any():
         raise MetadataError(f"FrameDuration holds {durations.min():g}; every frame must last longer than 0 seconds")
     if (np.diff(starts) <= 0).any():
-        raise MetadataError("FrameTimesStart does not rise from frame to frame; put the frames in order of time")
+        raise MetadataError("FrameTimesStart is not increasing; sort the frames by time")
     if len(starts) > 1 and (starts[:-1] + durations[:-1] > starts[1:] + 1.0).any():
         raise MetadataError(
             "frames overlap in time by FrameTimesStart and FrameDuration; FrameDuration must hold lengths in seconds, "
@@ -209,7 +209,7 @@ def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.f
         return None
     if len(values) != frames:
         raise MetadataError(
-            f"{key} holds {len(values)} numbers, but the PET image has {frames} frames; make them agree"
+            f"{key} holds {len(values)} numbers, but the PET image has {frames} frames; correct one of them"
         )
     return np.array(values, dtype=np.float64)
 
@@ -238,5 +238,6 @@ def _units_note(metadata: Mapping[str, Any]) -> list[str]:
     if re.search(r"count|cps|propcp|cnt", plain):
         return [f"The PET image is in {units!r}; it was taken as proportional to activity concentration."]
     raise MetadataError(
-        f"the sidecar's Units are {units!r}, which is no activity concentration or SUV; Bq/mL, kBq/mL or g/mL is needed"
+        f"the sidecar's Units are {units!r}, which is not an activity concentration or SUV; Bq/mL, kBq/mL or g/mL "
+        "is needed"
     )

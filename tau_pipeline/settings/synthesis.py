@@ -66,7 +66,7 @@ class Synthesis(Checked):
     )
     window_overlap: float = field(
         default=0.5,
-        metadata=documented("Overlap of neighbouring windows, as a part of their side.", at_least=0, below=1),
+        metadata=documented("Overlap of neighboring windows, as a part of their side.", at_least=0, below=1),
     )
     suvr_range: float = field(
         default=3.0,

@@ -142,7 +142,7 @@ def check_folds(tables: Sequence[pd.DataFrame], strangers: Strangers) -> None:
             if counts.get(maker, 0) < strangers.min_participants:
                 raise SettingError(
                     f"fold {number} has {counts.get(maker, 0)} participants of {maker} for training, and a "
-                    f"standardisation by manufacturer needs {strangers.min_participants}; lower min_participants, take "
+                    f"standardization by manufacturer needs {strangers.min_participants}; lower min_participants, take "
                     "fewer folds, or set unknown_manufacturer to pooled or exclude"
                 )
 

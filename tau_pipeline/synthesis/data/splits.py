@@ -304,7 +304,7 @@ def check_splits(table: pd.DataFrame, source: AnyPath = "the table of splits") -
             where = " and ".join(rows["split"])
             raise DamagedFileError(f"{source} has {shown(who)} twice ({where}); a participant belongs to one split")
     if not (table["split"] == "train").any():
-        raise DamagedFileError(f"{source} has nobody in the split 'train'")
+        raise DamagedFileError(f"{source} has no participant in the split 'train'")
 
 
 def pairs_of_split(pairs: Iterable[Pair], table: pd.DataFrame, split: str) -> list[Pair]:

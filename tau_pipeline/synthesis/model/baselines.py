@@ -168,7 +168,7 @@ def fit_yardsticks(model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | 
     train = set(model.card.training_participants)
     used = sorted((pair for pair in pairs if pair.participant_id in train), key=lambda pair: pair.scan)
     if not used:
-        raise SettingError("none of the scans is of the model's training split; yardsticks need some of its training")
+        raise SettingError("none of the scans is of the model's training split; baselines need some of its training")
     figures, sums = [], _Sums(model)
     weights = 1 / pd.Series([pair.participant_id for pair in used]).value_counts()
     for pair in used:

@@ -129,7 +129,8 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
     nobody = "there is no PET of this participant whose scanner's scale could be taken"
     found = nobody if name is None else f"the model knows no scanner of {shown(name)}"
     raise UnknownNameError(
-        f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all together"
+        f"{found}; give --as-manufacturer with one that the model was trained on ({known}), or pooled for all "
+        "manufacturers together"
     )
 
 

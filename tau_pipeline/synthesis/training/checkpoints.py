@@ -99,7 +99,7 @@ def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
         try:
             return read_checkpoint(path)
         except DamagedFileError as exc:
-            _log.warning("%s; going on from the one before", exc)
+            _log.warning("%s; continuing from the previous checkpoint", exc)
     return None
 
 

@@ -170,7 +170,7 @@ def _can_be_used(pair: Pair, normalisation: Normalisation, strangers: Strangers)
     except UnknownNameError:
         if strangers.unknown != "exclude":
             raise
-        _log.warning("%s is left out: no standardisation for its manufacturer %s", pair.scan, pair.manufacturer)
+        _log.warning("%s is excluded: no standardization for its manufacturer %s", pair.scan, pair.manufacturer)
         return False
     return True
 

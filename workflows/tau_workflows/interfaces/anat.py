@@ -77,7 +77,7 @@ class _TissueIn(BaseInterfaceInputSpec):
 
 
 class _TissueOut(TraitedSpec):
-    tissue_file = File(desc="probabilities of CSF, grey and white matter, 4-D")
+    tissue_file = File(desc="probabilities of CSF, gray and white matter, 4-D")
 
 
 class _RegisterIn(BaseInterfaceInputSpec):

@@ -80,7 +80,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     if config.group.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonised(wide)
     if config.execution.dry_run:
-        _say(f"{len(scans)} SUVR maps; standardised maps to write: {len(plan_maps(scans, fits, output_dir))}")
+        _say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
@@ -89,10 +89,10 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     page = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
     _say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
-    _say(f"table, a row a scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
+    _say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
     _say(f"page: {page}")
     for scan, reason in failed.items():
-        _say(f"FAILED {scan}: its standardised map was not written: {reason}")
+        _say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE
 
 
@@ -111,8 +111,8 @@ def _check_call(bids_dir: Path, output_dir: Path, config: Configuration) -> None
     for name in ("participant_label", "session_label", "tracer_label", "rec_label", "run_label"):
         if getattr(chosen, name):
             raise SettingError(
-                f"--{name.replace('_', '-')} means nothing at the group level, whose tables hold all scans; "
-                "--fit-participants says on whom the standardisation is fitted"
+                f"--{name.replace('_', '-')} has no effect at the group level, whose tables contain all scans; "
+                "--fit-participants selects the participants for the fit"
             )
 
 
@@ -147,10 +147,10 @@ def _write_maps(
             old.unlink(missing_ok=True)
     processes = execution.nprocs or psutil.cpu_count() or 1
     quiet = not plans or not sys.stderr.isatty()
-    with tqdm(total=len(plans), desc="standardised maps", unit="map", disable=quiet) as bar:
+    with tqdm(total=len(plans), desc="standardized maps", unit="map", disable=quiet) as bar:
         failed = write_maps(plans, processes, bar.update)
     if plans:
-        _say(f"{len(plans) - len(failed)} of {len(plans)} standardised maps written")
+        _say(f"{len(plans) - len(failed)} of {len(plans)} standardized maps written")
     return failed
 
 
@@ -190,7 +190,7 @@ def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float)
         groups = ", ".join(f"{name} {len(group.participants)}" for name, group in fit.groups.items()) or "none"
         pooled = f", others by all {len(fit.participants)} together" if fit.unknown == "pooled" else ""
         kind = f"{fit.tracer or 'tracer not stated'}, {fit.reference_region}"
-        _say(f"standardised by manufacturer ({kind}): {groups}{pooled}")
+        _say(f"standardized by manufacturer ({kind}): {groups}{pooled}")
     without = int(((status["state"] == "done") & status["cortex_p90_z"].isna()).sum())
     if without:
-        _say(f"{without} scans have no standardised values; see standardization.tsv for the manufacturers fitted")
+        _say(f"{without} scans have no standardized values; see standardization.tsv for the manufacturers fitted")

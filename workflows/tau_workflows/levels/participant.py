@@ -166,7 +166,7 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
         except OSError as exc:
             raise OutputError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"there is no permission to write into {folder}; change it, or give another folder")
+            raise OutputError(f"no permission to write to {folder}; change it, or give another folder")
 
 
 def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
@@ -179,7 +179,7 @@ def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
     """
     if found is not None and found.errors:
         raise InvalidDatasetError(
-            f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Mend it, or pass --skip-bids-validation"
+            f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Correct it, or pass --skip-bids-validation"
         )
     _say_validity(found, "the input")
 

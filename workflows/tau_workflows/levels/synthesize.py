@@ -89,7 +89,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     _check_manufacturers(targets, recipe)
     if config.execution.dry_run:
         for target in targets:
-            _say(f"would make {target.names.suvr}")
+            _say(f"would create {target.names.suvr}")
         return DONE
     with _only_run(output_dir, config.execution.work_dir.absolute()):
         write_bidsignore(output_dir)

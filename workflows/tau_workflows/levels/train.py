@@ -69,7 +69,7 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     from tau_pipeline.synthesis.training.results import is_finished
 
     if is_finished(model_dir, settings, pairs, config.settings.random_seed):
-        _say(f"nothing to do: {model_dir} holds this model, trained to its end")
+        _say(f"nothing to do: {model_dir} contains this model, fully trained")
         return NOTHING_TO_DO
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
@@ -132,7 +132,7 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> lis
         _say(sentence)
     pairs = [pair for pair in found.pairs if _is_chosen(pair, chosen)]
     if not pairs:
-        raise MissingInputError(f"the options leave no pair of T1w and PET of {output_dir}; nothing can be trained")
+        raise MissingInputError(f"no T1w-PET pair matches the selection options in {output_dir}")
     return pairs
 
 
