@@ -151,7 +151,7 @@ def test_a_finished_training_is_nothing_to_do_and_more_epochs_go_on(
     assert run_training(*cohort, made) == 0
     weights = (tmp_path / "model/weights.safetensors").read_bytes()
     assert run_training(*cohort, made) == 3
-    assert "trained to its end" in capfd.readouterr().err
+    assert "fully trained" in capfd.readouterr().err
     # What comes after the card was cut off: it is made again, and the weights stay.
     (tmp_path / "model/yardsticks.npz").unlink()
     assert run_training(*cohort, made) == 0
@@ -183,7 +183,7 @@ def test_a_folder_of_another_training_is_refused(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"selection": Selection(participant_label=("77",))}, MissingInputError, "leave no pair"),
+        ({"selection": Selection(participant_label=("77",))}, MissingInputError, "no T1w-PET pair"),
         ({"selection": Selection(tracer_label=("AV1451", "PIB"))}, SettingError, "expected: one"),
         ({"settings": Settings(ref_region=("Pons",))}, Exception, "Pons"),
         ({"grid_shape": (16, 20, 16)}, SettingError, "divide by 8"),
