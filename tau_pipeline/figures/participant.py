@@ -46,7 +46,7 @@ OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
 
 
 def brain_mask_figure(t1w: Volume, mask: Volume) -> Figure:
-    """T1w with the outline of the brain mask: seven axial, coronal and sagittal slices.
+    """Draw the T1w with the outline of the brain mask: seven axial, coronal and sagittal slices.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def brain_mask_figure(t1w: Volume, mask: Volume) -> Figure:
 
 
 def parcellation_figure(t1w: Volume, dseg: Volume, colors: pd.DataFrame) -> Figure:
-    """T1w with the parcellation: each label in its color, faint inside and opaque at its border.
+    """Draw the T1w with the parcellation: each label in its color, faint inside and opaque at its border.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colors: pd.DataFrame) -> Figu
 
 
 def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "Bq/mL") -> Figure:
-    """T1w and PET side by side at the same places, with T1w edges and the brain outline drawn on the PET.
+    """Draw T1w and PET side by side at the same places, with T1w edges and the brain outline drawn on the PET.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: s
 
 
 def flicker_figures(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "Bq/mL") -> tuple[Figure, Figure]:
-    """T1w alone and PET alone, the same slices at the same places of two figures of one size, to blend or flicker.
+    """Draw T1w alone and PET alone, the same slices at the same places of two figures of one size, to blend or flicker.
 
     Parameters and errors as in `coregistration_figure`.
     """
@@ -170,7 +170,7 @@ def suvr_figure(
     mask: Volume | None = None,
     reference: str = "CerebellarGM",
 ) -> Figure:
-    """SUVR on one fixed color scale, with the T1w of the axial slices above and the brain outline.
+    """Draw SUVR on one fixed color scale, with the T1w of the axial slices above and the brain outline.
 
     The scale is the same for every participant unless the caller changes it, so that pictures can be compared.
 
@@ -214,7 +214,7 @@ def suvr_figure(
 
 
 def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Volume | None = None) -> Figure:
-    """Outline of a reference region, close up, on the T1w and, if given, on the SUVR below it.
+    """Draw the outline of a reference region, close up, on the T1w and, if given, on the SUVR below it.
 
     Parameters
     ----------
@@ -254,13 +254,13 @@ def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Vol
 
 
 def _foreground(t1w: Volume) -> Volume:
-    """The head: what is brighter than a tenth of the 99th percentile."""
+    """Find the head: what is brighter than a tenth of the 99th percentile."""
     data = np.asanyarray(t1w.dataobj)
     return image_like(data > 0.1 * np.nanpercentile(data[::3, ::3, ::3], 99), t1w)
 
 
 def _color_table(dseg: Volume, colors: pd.DataFrame) -> NDArray[np.float32]:
-    """Look-up table ``(highest label + 1, 4)``: red, green, blue and opacity of the inside of each label, 0 to 1."""
+    """Return a look-up table ``(highest label + 1, 4)``: red, green, blue and opacity of each label, 0 to 1."""
     table = np.empty((int(np.asanyarray(dseg.dataobj).max()) + 1, 4), np.float32)
     table[:] = OTHER_LABEL
     known = colors[colors["index"].between(1, len(table) - 1)]
@@ -271,7 +271,7 @@ def _color_table(dseg: Volume, colors: pd.DataFrame) -> NDArray[np.float32]:
 
 
 def _paint(labels: NDArray[np.int64], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Labels ``(V, H)`` as RGBA ``(V, H, 4)``: opaque at a border with another label, faint inside, clear at 0."""
+    """Paint labels ``(V, H)`` as RGBA ``(V, H, 4)``: opaque at a border, faint inside, clear at 0."""
     picture = table[labels]
     for axis in (0, 1):
         differs = np.diff(labels, axis=axis, append=np.take(labels, [-1], axis=axis)) != 0

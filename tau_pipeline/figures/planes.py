@@ -33,21 +33,21 @@ class View:
 
     @property
     def caption(self) -> str:
-        """Where the slice lies: ``z = 12 mm``, with the side for sagittal slices."""
+        """Say where the slice lies: ``z = 12 mm``, with the side for sagittal slices."""
         through = PLANES[self.plane][2]
         side = f" ({ENDS[0][int(self.position_mm > 0)]})" if through == 0 and self.position_mm != 0 else ""
         return f"{'xyz'[through]} = {self.position_mm:.0f} mm{side}" + (f", {self.note}" if self.note else "")
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top edge in mm."""
+        """Return left, right, bottom and top edge in mm."""
         half = (self.across_mm[1] - self.across_mm[0]) / 2
         across, up = self.across_mm, self.up_mm
         return float(across[0] - half), float(across[-1] + half), float(up[0] - half), float(up[-1] + half)
 
 
 def world_box(mask: Volume) -> NDArray[np.float64]:
-    """Bounding box of a mask along the world axes: ``(3, 2)``, lowest and highest voxel centre in mm.
+    """Return the bounding box ``(3, 2)`` of a mask: lowest and highest voxel center along the world axes, mm.
 
     Exact for oblique grids: the extremes of a linear function over a set of voxels lie at the ends of its columns.
 
@@ -72,7 +72,7 @@ def world_box(mask: Volume) -> NDArray[np.float64]:
 def spread_views(
     box: NDArray[np.float64], plane: str, count: int, margin_mm: float = 16.0, step_mm: float = 1.0
 ) -> list[View]:
-    """Spread ``count`` slices of one plane evenly inside a world box, at whole millimetres.
+    """Spread ``count`` slices of one plane evenly inside a world box, at whole millimeters.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def spread_views(
 
 
 def sample(img: Volume, view: View, order: int = 1, outside: float = np.nan) -> NDArray[np.float32]:
-    """Values of a 3-D image on a view: ``(up, across)``, the first row lowest.
+    """Return values of a 3-D image on a view: ``(up, across)``, the first row lowest.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ CONVENTION = "Axial, coronal: left is left of the head (neurological). Positions
 
 
 def gray_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[float, float]:
-    """Black and white level of a gray image, from what lies inside the mask: bright fat must not darken the brain.
+    """Return black and white level of a gray image from inside the mask: bright fat must not darken the brain.
 
     Black is 0, or the first percentile if that is negative; white is ``headroom`` times the 99th percentile.
     """
@@ -38,20 +38,20 @@ def gray_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[floa
 
 
 def _inside(img: Volume, mask: Volume) -> NDArray:
-    """The finite values inside a mask, in any order."""
+    """Return the finite values inside a mask, in any order."""
     # Images come from files with the first axis fastest; transposed, NumPy walks through them in that order.
     values = np.asanyarray(img.dataobj).T[np.asanyarray(mask.dataobj).T > 0]
     return values[np.isfinite(values)]
 
 
 def upper(pet: Volume, mask: Volume) -> float:
-    """Upper end of the color scale of an image without a natural scale: 99.5th percentile inside the mask."""
+    """Return the upper end of the scale of an image without a natural one: 99.5th percentile inside the mask."""
     values = _inside(pet, mask)
     return max(float(np.percentile(values, 99.5)), 1e-6) if values.size else 1.0
 
 
 def mosaic(box: NDArray[np.float64], count: int, margin_mm: float = 16.0, step_mm: float = 1.0) -> list[list[View]]:
-    """One row of slices for each plane, all of one width: the wider of left-right and posterior-anterior."""
+    """Return one row of slices for each plane, all of one width: the wider of left-right and posterior-anterior."""
     half = np.ceil((box[:2, 1] - box[:2, 0]).max() / 2)
     center = np.round(box[:2].mean(axis=1))
     shown = np.stack([np.append(center - half, box[2, 0]), np.append(center + half, box[2, 1])], axis=1)
@@ -64,7 +64,7 @@ def mosaic(box: NDArray[np.float64], count: int, margin_mm: float = 16.0, step_m
 
 
 def repeat(rows: list[list[View]], notes: Sequence[str]) -> list[list[View]]:
-    """Each view once per note, side by side."""
+    """Repeat each view once per note, side by side."""
     return [[replace(view, note=note) for view in row for note in notes] for row in rows]
 
 
@@ -104,7 +104,7 @@ def size_of(view: View) -> tuple[float, float]:
 
 
 def _panel(sheet: Sheet, box: Box, view: View, letters: bool) -> Axes:
-    """Empty black axes in mm, with the caption above and, if asked for, letters for the ends of the two axes."""
+    """Add empty black axes in mm, with the caption above and, if asked for, letters for the ends of the two axes."""
     from matplotlib.patheffects import withStroke
 
     axes = sheet.axes(box, facecolor="black", label=f"{view.plane} {view.caption}")
@@ -160,7 +160,7 @@ def edges(axes: Axes, t1w: Volume, mask: Volume, view: View) -> None:
 
 
 def activity_scale(top: float, unit: str) -> tuple[tuple[float, float], str]:
-    """Ends and label of the color bar of an activity from 0 to ``top``; Bq/mL becomes kBq/mL for short numbers."""
+    """Return ends and label of the color bar of an activity from 0 to ``top``; Bq/mL becomes kBq/mL."""
     if unit == "Bq/mL":
         return (0.0, top / 1000), "Activity (kBq/mL)"
     return (0.0, top), f"Uptake ({unit or 'unit not stated'})"

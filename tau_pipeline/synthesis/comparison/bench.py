@@ -92,12 +92,12 @@ class Bench:
     device: Any = "auto"
 
     def run_dir(self, run: Run) -> Path:
-        """The folder of a run."""
+        """Return the folder of a run."""
         return self.folder / "runs" / run.name
 
 
 def fitted(settings: Training) -> Training:
-    """The settings with the smallest grid that the run's network takes, unless they name one.
+    """Return the settings with the smallest grid that the run's network takes, unless they name one.
 
     Systems differ in how often they halve a volume, so that the same voxels come with more or less air around them.
 
@@ -119,7 +119,7 @@ def fitted(settings: Training) -> Training:
 
 
 def fold_splits(pairs: Sequence[Pair], folds: int, seed: int, validation_fold: bool) -> list[pd.DataFrame]:
-    """The splits of each fold; without a validation fold those participants are trained on too."""
+    """Return the splits of each fold; without a validation fold those participants are trained on too."""
     tables = k_folds(pairs, folds, seed)
     if validation_fold:
         return tables
@@ -180,7 +180,7 @@ def check_tables(pairs: Sequence[Pair]) -> None:
 
 
 def most_tau_first(pairs: Sequence[Pair]) -> list[Pair]:
-    """Scans by the mean of the measured SUVR of their cortical regions, the largest first."""
+    """Sort scans by the mean of the measured SUVR of their cortical regions, the largest first."""
 
     def cortex(pair: Pair) -> float:
         table = regional_values(pair)
@@ -190,7 +190,7 @@ def most_tau_first(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def identity_of(run: Run, settings: Training, bench: Bench) -> str:
-    """Twelve digits that are equal where a run would be the same."""
+    """Return twelve digits that are equal where a run would be the same."""
     content = {
         "run": dataclasses.asdict(run),
         "settings": {**settings.what_counts(), "epochs": settings.epochs},
@@ -205,7 +205,7 @@ def identity_of(run: Run, settings: Training, bench: Bench) -> str:
 
 
 def read_row(run_dir: Path, identity: str) -> dict[str, Any] | None:
-    """The row of a run that was made with this identity; None if there is none."""
+    """Read the row of a run that was made with this identity; None if there is none."""
     try:
         row = read_json(run_dir / ROW)
     except TauPipelineError:
@@ -214,7 +214,7 @@ def read_row(run_dir: Path, identity: str) -> dict[str, Any] | None:
 
 
 def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
-    """Train, score and write the row; or go on where an earlier call ended.
+    """Train, score and write the row, or continue where an earlier call ended.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
     return row
 
 
-def do_baselines(run: Run, settings: Training, bench: Bench, donor: Path) -> dict[str, Any]:
+def do_baselines(run: Run, settings: Training, bench: Bench, source_model: Path) -> dict[str, Any]:
     """Score the trivial predictors of a fold, and write their row.
 
     Parameters
@@ -275,10 +275,10 @@ def do_baselines(run: Run, settings: Training, bench: Bench, donor: Path) -> dic
     run
         Whose fold and normalisation.
     settings
-        Of the donor's training, whose splits are those of the fold.
+        Of the training of the source model, whose splits are those of the fold.
     bench
         What is the same for all.
-    donor
+    source_model
         Model folder of any training of the fold and normalisation: it holds the mean images.
 
     Raises
@@ -286,9 +286,9 @@ def do_baselines(run: Run, settings: Training, bench: Bench, donor: Path) -> dic
     TauPipelineError
         The folder or the data cannot be used.
     """
-    clock, ensemble, yardsticks = _Clock(), load_ensemble([donor]), Yardsticks.load(donor)
+    clock, ensemble, yardsticks = _Clock(), load_ensemble([source_model]), Yardsticks.load(source_model)
     if yardsticks is None:
-        raise MissingInputError(f"{donor} holds no mean images; remove it and run the comparison again")
+        raise MissingInputError(f"{source_model} holds no mean images; remove it and run the comparison again")
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
         maker = _maker(ensemble, pair, bench.strangers)
@@ -303,7 +303,7 @@ def do_baselines(run: Run, settings: Training, bench: Bench, donor: Path) -> dic
 
 
 class _Clock:
-    """Seconds by the clock and of the processor, from one lap to the next."""
+    """Measure seconds by the clock and of the processor, from one lap to the next."""
 
     def __init__(self) -> None:
         self._last = time.monotonic(), time.process_time()
@@ -320,13 +320,13 @@ def _identity(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
 
 
 def _means(scans: pd.DataFrame) -> dict[str, float | None]:
-    """Mean of each measure over the scans; None where no scan has one."""
+    """Return the mean of each measure over the scans; None where no scan has one."""
     means = {name: pd.to_numeric(scans[name]).replace(np.inf, np.nan).mean() for name in measures_of(scans)}
     return {name: None if math.isnan(value) else round(float(value), 6) for name, value in means.items()}
 
 
 def _test_pairs(ensemble: Ensemble, settings: Training, bench: Bench) -> list[Pair]:
-    """The scans of the fold, without those whose manufacturer is left out."""
+    """Return the scans of the fold, without those whose manufacturer is left out."""
     assert settings.split_file is not None
     test = pairs_of_split(bench.pairs, load_splits(settings.split_file), "test")
     return [pair for pair in test if bench.strangers.unknown != "exclude" or _is_known(ensemble, pair)]
@@ -341,7 +341,7 @@ def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
 
 
 def _maker(ensemble: Ensemble, pair: Pair, strangers: Strangers) -> str | None:
-    """The manufacturer whose scale a scan gets; all pooled for one that is not known, if that was asked for."""
+    """Return the manufacturer whose scale a scan gets: for an unknown one that of all together, if so set."""
     if strangers.unknown == "pooled" and not _is_known(ensemble, pair):
         return POOLED
     return require_manufacturer(ensemble, pair.manufacturer)
@@ -370,7 +370,7 @@ def _score(
 
 
 def _percentiles(pair: Pair, maps: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
-    """Percentiles of the cortical SUVR of the measured map and of each predictor's, by the names of their columns."""
+    """Return percentiles of cortical SUVR, measured and of each predictor, by the names of their columns."""
     measured, mask, dseg, reference = (
         load_volume(path, ndim=3)
         for path in (pair.suvr_file, pair.mask_file, pair.dseg_file, reference_mask_file(pair))

@@ -42,18 +42,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
+        """Return the name of the run's folder."""
         parts = [self.system, *([] if self.loss == NO_LOSS else [self.loss]), self.normalisation, f"fold{self.fold}"]
         return "_".join(parts)
 
     @property
     def in_words(self) -> str:
-        """The run as people say it."""
+        """Describe the run for people."""
         return f"{self.system}, {self.loss}, {self.normalisation}, fold {self.fold}"
 
 
 def runs_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
-    """All trainings, fold by fold, so that a comparison that is cut short is still one."""
+    """List all trainings, fold by fold, so that a comparison that is interrupted is still one."""
     return tuple(
         Run(system, loss, normalisation, fold)
         for fold in range(folds)
@@ -64,7 +64,7 @@ def runs_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
 
 
 def baselines_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
-    """The trivial predictors of each fold and normalisation."""
+    """List the trivial predictors of each fold and normalisation."""
     return tuple(
         Run(BASELINES, NO_LOSS, normalisation, fold)
         for fold in range(folds)
@@ -73,7 +73,7 @@ def baselines_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
 
 
 def settings_of(run: Run, training: Training, comparison: Comparison, split_file: Path) -> Training:
-    """The settings of one training.
+    """Return the settings of one training.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def check_comparison(comparison: Comparison, training: Training) -> None:
 
 
 def evenly_spread(items: Sequence[str], count: int) -> tuple[str, ...]:
-    """So many of the items, the first and the last among them, at even distances.
+    """Choose ``count`` of the items at even distances, the first and the last among them.
 
     >>> evenly_spread("abcde", 3), evenly_spread("abcde", 1), evenly_spread("ab", 4)
     (('a', 'c', 'e'), ('a',), ('a', 'b'))

@@ -92,7 +92,7 @@ def paired_test(values: ArrayLike, reference: ArrayLike) -> PairedTest:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979, Scand J Stat 6:65); NaN stays, and does not count.
+    """Correct p-values for their number (Holm 1979, Scand J Stat 6:65); NaN stays, and does not count.
 
     >>> holm([0.01, 0.04, float("nan"), 0.03])
     [0.03, 0.06, nan, 0.06]
@@ -107,7 +107,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def measures_of(scans: pd.DataFrame) -> dict[str, str]:
-    """Measures that a table of scans has, in order, with their headings."""
+    """List the measures that a table of scans has, in order, with their headings."""
     hot = [name for name in map(str, scans.columns) if name.startswith(tuple(HOT_MEASURES))]
     found = {name: f"{heading} ({unit})" if unit else heading for name, (heading, unit, _) in MEASURES.items()}
     for name in hot:
@@ -117,18 +117,18 @@ def measures_of(scans: pd.DataFrame) -> dict[str, str]:
 
 
 def more_is_better(measure: str) -> bool:
-    """Whether larger values of a measure are better."""
+    """Return whether larger values of a measure are better."""
     return MEASURES[measure][2] if measure in MEASURES else True
 
 
 def by_participant(scans: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A row a participant, a column a setting `KEYS`: the mean over the participant's scans."""
+    """Return one row per participant and one column per setting `KEYS`: the mean over the participant's scans."""
     finite = scans.assign(**{measure: scans[measure].where(np.isfinite(scans[measure].astype(float)))})
     return finite.groupby(["participant_id", *KEYS], sort=False)[measure].mean().unstack(list(KEYS))
 
 
 def summary_table(scans: pd.DataFrame, regions: pd.DataFrame) -> pd.DataFrame:
-    """Mean and SD of each measure and setting.
+    """Compute mean and SD of each measure and setting.
 
     Parameters
     ----------
@@ -179,12 +179,12 @@ def summary_table(scans: pd.DataFrame, regions: pd.DataFrame) -> pd.DataFrame:
 
 
 def settings_in(scans: pd.DataFrame) -> list[Key]:
-    """The settings of a table, each once, in the table's order."""
+    """List the settings of a table, each once, in the table's order."""
     return [(str(a), str(b), str(c)) for a, b, c in scans[list(KEYS)].drop_duplicates().itertuples(index=False)]
 
 
 def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
-    """Paired tests over held-out participants.
+    """Run paired tests over held-out participants.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(contrast: str, present: Sequence[Key]) -> Iterator[tuple[Key, Key]]:
-    """Each setting with the one that it is tested against, where both are there."""
+    """Pair each setting with the one that it is tested against, where both are there."""
     for system, loss, normalisation in present:
         if loss == NO_LOSS:
             continue
@@ -246,7 +246,7 @@ def _test_row(values: pd.DataFrame, measure: str, contrast: str, pair: tuple[Key
 
 
 def region_table(regions: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of each region over the held-out participants of all folds, for each setting.
+    """Compute the agreement of each region over the held-out participants of all folds, for each setting.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def region_table(regions: pd.DataFrame) -> pd.DataFrame:
 
 
 def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: mean and SD of each measure, and p (Holm) of its test against the cyclic loss.
+    """Return one row per setting: mean and SD of each measure, and p (Holm) of its test against the cyclic loss.
 
     Parameters
     ----------
@@ -314,5 +314,5 @@ def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_baseline(system: str) -> bool:
-    """Whether a row is that of a trivial predictor."""
+    """Return whether a row is that of a trivial predictor."""
     return system in (TRAINING_MEAN, DIAGNOSIS_MEAN)

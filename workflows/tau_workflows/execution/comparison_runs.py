@@ -22,11 +22,11 @@ from tau_workflows.execution.work import outcome_path
 
 @dataclass(frozen=True)
 class Task:
-    """A run with the settings of its training; ``donor`` is the model folder whose mean images are scored, if any."""
+    """A run with the settings of its training; ``source_model`` is the model whose mean images are scored, if any."""
 
     run: Run
     settings: Training
-    donor: Path | None = None
+    source_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def do_tasks(job: ComparisonJob, told: Callable[[dict[str, str]], object]) -> di
     for task in job.tasks:
         sys.stderr.write(f"{task.run.in_words}\n")
         try:
-            if task.donor is None:
+            if task.source_model is None:
                 do_run(task.run, task.settings, job.bench)
             else:
-                do_baselines(task.run, task.settings, job.bench, task.donor)
+                do_baselines(task.run, task.settings, job.bench, task.source_model)
         except Exception as exc:
             # Whatever it is, this run is not done, the others can be, and the reason must reach the user.
             failures[task.run.name] = str(exc) or type(exc).__name__

@@ -25,7 +25,7 @@ class _AnatFiguresIn(BaseInterfaceInputSpec):
 
 
 class AnatFigures(LibraryInterface):
-    """Outline of the brain mask and the parcellation, on the T1w."""
+    """Draw the outline of the brain mask and the parcellation, on the T1w."""
 
     input_spec = _AnatFiguresIn
     output_spec = _FiguresOut
@@ -50,7 +50,7 @@ class _PetFiguresIn(BaseInterfaceInputSpec):
 
 
 class PetFigures(LibraryInterface):
-    """PET on T1w, the two to blend between, the SUVR map of the first reference region, and each reference region."""
+    """Draw PET on T1w, the two to blend, the SUVR map of the first reference region, and each reference region."""
 
     input_spec = _PetFiguresIn
     output_spec = _FiguresOut

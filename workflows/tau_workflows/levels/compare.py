@@ -73,19 +73,19 @@ class Plan:
     config: Configuration
 
     def row(self, run: Run) -> dict[str, Any] | None:
-        """The row of a run that is done."""
+        """Read the row of a run; None if it is not done."""
         from tau_pipeline.synthesis.comparison.bench import identity_of, read_row
 
-        settings = self.settings[run] if run in self.settings else self.donor(run)[1]
-        return read_row(self.bench.run_dir(run), identity_of(run, settings, self.bench))
+        return read_row(self.bench.run_dir(run), identity_of(run, self.settings_for(run), self.bench))
 
-    def donor(self, baselines: Run) -> tuple[Run | None, Training]:
-        """The first training of a fold and normalisation that is done, and the settings of the first of all."""
-        own = [
-            run for run in self.settings if (run.normalisation, run.fold) == (baselines.normalisation, baselines.fold)
-        ]
-        done = next((run for run in own if self.row(run) is not None), None)
-        return done, self.settings[own[0]]
+    def settings_for(self, run: Run) -> Training:
+        """Return the settings of a training; for trivial predictors, those of the first training of their fold."""
+        return self.settings[run] if run in self.settings else self.settings[self.trainings_of(run)[0]]
+
+    def trainings_of(self, baselines: Run) -> list[Run]:
+        """List the trainings of the same fold and SUVR scaling, whose models hold the mean images."""
+        wanted = (baselines.normalisation, baselines.fold)
+        return [run for run in self.settings if (run.normalisation, run.fold) == wanted]
 
 
 def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -288,11 +288,11 @@ def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
     tasks = []
     for run in plan.baselines:
         if plan.row(run) is None:
-            donor, settings = plan.donor(run)
-            if donor is None:
+            source_model = next((one for one in plan.trainings_of(run) if plan.row(one) is not None), None)
+            if source_model is None:
                 failures[run.name] = "no training of this fold and SUVR scaling is complete"
             else:
-                tasks.append(Task(run, settings, plan.bench.run_dir(donor) / "model"))
+                tasks.append(Task(run, plan.settings_for(run), plan.bench.run_dir(source_model) / "model"))
     return failures | _do(plan, tasks)
 
 

@@ -123,7 +123,7 @@ def _plain(value: Any) -> str:
 
 
 def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was compared, on whom and how long it took."""
+    """List what was compared, on whom, and how long it took."""
     trained = runs[runs["loss"].notna()]
     processor = trained[["training_processor_seconds", "scoring_processor_seconds"]].sum().sum()
     training = record["training"]
@@ -142,7 +142,7 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
 
 
 def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame) -> list[str]:
-    """What a reader should know before the figures are used, in sentences."""
+    """List what a reader should know before the figures are used, in sentences."""
     said = []
     if record["simulated"]:
         said.append("The participants are simulated: the results do not show how a method performs on real data.")
@@ -167,7 +167,7 @@ def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame
 
 
 def _table_rows(settings: pd.DataFrame, tests: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a setting: mean and SD of each measure, and how it stands to the cyclic loss."""
+    """Return one row per setting: mean and SD of each measure, and how it compares with the cyclic loss."""
     against = tests[tests["contrast"] == "loss"].set_index(["measure", *KEYS])
     rows = []
     for row in settings.to_dict("records"):
@@ -194,7 +194,7 @@ def _table_rows(settings: pd.DataFrame, tests: pd.DataFrame) -> list[dict[str, A
 
 
 def _verdict(measure: str, found: pd.Series | None) -> dict[str, str]:
-    """The p-value of a test in words, and whether the setting is better or worse than the cyclic loss."""
+    """Describe the p-value of a test, and say whether the setting is better or worse than the cyclic loss."""
     if found is None or not math.isfinite(found["p_holm"]):
         return {"p": "", "verdict": ""}
     p = float(found["p_holm"])
@@ -212,7 +212,7 @@ def _figures(
     tables: Mapping[str, pd.DataFrame],
     stacked: tuple[pd.DataFrame, pd.DataFrame],
 ) -> list[dict[str, str]]:
-    """All figures of the page, in order."""
+    """Draw all figures of the page, in order."""
     scans, regions = stacked
     loss = CYCLIC if CYCLIC in record["losses"] else record["losses"][0]
     found = [_figure("Scores", SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
@@ -258,7 +258,7 @@ def _figure(title: str, hint: str, figure: Any, kind: str) -> dict[str, str]:
 
 
 def _webp_uri(figure: Any) -> str:
-    """A figure in a data URI, as lossless WebP: half of the size of PNG, and there are many pictures here."""
+    """Return a figure as a data URI of lossless WebP: half of the size of PNG, and there are many pictures here."""
     import base64
     import io
 
@@ -273,7 +273,7 @@ def _webp_uri(figure: Any) -> str:
 def _panels(
     folder: Path, output_dir: Path, record: Mapping[str, Any], scans: pd.DataFrame, which: tuple[str, str]
 ) -> dict[str, str]:
-    """T1w, measured and synthetic of one scan; a sentence where an image is gone."""
+    """Draw T1w, measured and synthetic of one scan; say so where an image is missing."""
     scan, normalisation = which
     about = record["drawn"][scan]
     title = f"{scan} ({about['diagnosis']}, {about['manufacturer']}), {normalisation}"

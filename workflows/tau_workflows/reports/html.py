@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def template(name: str) -> Any:
-    """A jinja2 template of this package; every value is escaped, and a name that is not given is an error."""
+    """Return a jinja2 template of this package; every value is escaped, and a name that is not given is an error."""
     return _environment().get_template(name)
 
 
@@ -34,7 +34,7 @@ def _environment() -> Any:
 
 
 def figure_uri(figure: Figure) -> str:
-    """A matplotlib figure as PNG in a data URI; the same figure gives the same text."""
+    """Return a matplotlib figure as a data URI of PNG; the same figure gives the same text."""
     with io.BytesIO() as png, warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; the tables of the page have it right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -44,13 +44,13 @@ def figure_uri(figure: Figure) -> str:
 
 
 def methods(output_dir: Path) -> list[tuple[str, list[str]]]:
-    """The methods text that the run left in ``logs/CITATION.md``, as `blocks_of`; empty if there is none."""
+    """Read the methods text that the run left in ``logs/CITATION.md``, as `blocks_of`; empty if there is none."""
     path = output_dir / "logs" / "CITATION.md"
     return blocks_of(path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "")
 
 
 def blocks_of(text: str) -> list[tuple[str, list[str]]]:
-    """A text in blocks: each a ``heading``, a ``list`` with its items, or a ``paragraph``.
+    """Split a text into blocks: each a ``heading``, a ``list`` with its items, or a ``paragraph``.
 
     Of Markdown only what `tau_workflows.reports.methods` uses is known.
     """
@@ -67,7 +67,7 @@ def blocks_of(text: str) -> list[tuple[str, list[str]]]:
 
 
 def error_records(output_dir: Path) -> list[dict[str, str]]:
-    """The records in ``logs/errors``, by name: ``file``, ``message`` (one sentence) and ``details`` (all of it)."""
+    """Read the records in ``logs/errors`` by name: ``file``, ``message`` (one sentence) and ``details`` (all)."""
     folder = output_dir / "logs" / "errors"
     return [_error_record(path) for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
 
