@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from child_process import forget_peak, memory_mb, run_child
 
-from tau_pipeline.synthesis.losses.weighted import LossSettings, build_loss
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.losses.weighted import build_loss
 from tau_pipeline.synthesis.networks.networks import NETWORKS
 from tau_pipeline.synthesis.networks.systems import build_system
 
@@ -37,7 +38,7 @@ def child(system_name: str, kind: str, preset: str, size: tuple[int, int, int], 
     import time
 
     features = "random" if kind == "3d" else "pretrained"
-    loss = build_loss(LossSettings(kind=kind, features=features, features_path=vgg16))  # type: ignore[arg-type]
+    loss = build_loss(Training(loss=kind, perceptual_features=features, perceptual_weights_file=vgg16))  # type: ignore[arg-type]
     system = build_system(system_name, preset, size)  # type: ignore[arg-type]
     optimisers = {phase: torch.optim.Adam(system.parameters_of(phase), lr=5e-4) for phase in system.phases}
     t1w, pet = torch.rand(2, 1, 1, *size)

@@ -9,6 +9,7 @@ from monai.networks.nets.resnet import ResNetFeatures
 from torch import nn
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
+from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses import features as module
 from tau_pipeline.synthesis.losses.features import (
     VGG16_FILES,
@@ -20,7 +21,7 @@ from tau_pipeline.synthesis.losses.features import (
     random_resnet3d_features,
     vgg16_features,
 )
-from tau_pipeline.synthesis.losses.weighted import LossSettings, PlanePerceptualLoss, build_features
+from tau_pipeline.synthesis.losses.weighted import PlanePerceptualLoss, build_features
 
 VGG16 = Path(__file__).resolve().parents[2] / "shared" / "data" / "vgg16" / "vgg16_features23_unit_fp16.pt"
 needs_vgg16 = pytest.mark.skipif(not VGG16.is_file(), reason="../shared/data/vgg16 is not there")
@@ -217,7 +218,7 @@ def test_the_shortcut_of_the_18_layers_does_stop_the_gradient_so_that_it_is_righ
 
 def test_the_3d_network_without_a_file_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(MissingInputError, match="no file was given; give the path of MedicalNet's resnet_10_23dataset"):
-        build_features(LossSettings(kind="3d"))
+        build_features(Training(loss="3d"))
     with pytest.raises(MissingInputError, match=r"there is no file .*none.pth"):
         find_resnet3d_features(tmp_path / "none.pth")
 

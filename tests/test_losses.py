@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses import chunks
 from tau_pipeline.synthesis.losses.features import (
     grey_input,
@@ -22,7 +22,6 @@ from tau_pipeline.synthesis.losses.features import (
 )
 from tau_pipeline.synthesis.losses.weighted import (
     CyclicPerceptualLoss,
-    LossSettings,
     PlanePerceptualLoss,
     ThreePlanePerceptualLoss,
     VolumePerceptualLoss,
@@ -516,7 +515,14 @@ def test_the_3d_loss_reaches_every_voxel_and_no_other_item():
 @pytest.mark.parametrize("kind", ["mse_ssim", "2.5d", "3d", "cyclic2.5d"])
 def test_the_total_is_the_weighted_sum_of_the_parts_and_has_a_gradient(kind):
     weights = {"mse": 2.0, "ssim": 0.25, "perceptual": 3.0}
-    loss = build_loss(LossSettings(kind=kind, features="random", ssim_window=7, **weights))
+    loss = build_loss(
+        Training(
+            loss=kind,
+            perceptual_features="random",
+            ssim_window=7,
+            **{f"{name}_weight": value for name, value in weights.items()},
+        )
+    )
     prediction, target = volumes(1, 16, 17, 16)
     total, gradient = value_and_gradient(lambda p: loss(p, target, 0)[0], prediction)
     parts = loss(prediction, target, 0)[1]
@@ -529,7 +535,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts_and_has_a_gradient(kind):
 def test_mse_and_ssim_are_those_of_numpy_and_skimage():
     prediction, target = volumes(1, 13, 14, 15)
     target = target - 5
-    _, parts = build_loss(LossSettings(kind="mse_ssim"))(prediction, target, 0)
+    _, parts = build_loss(Training(loss="mse_ssim"))(prediction, target, 0)
     one, other = prediction[0, 0].double().numpy(), target[0, 0].double().numpy()
     assert parts["mse"] == pytest.approx(((one - other) ** 2).mean(), rel=1e-5)
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2.0}
@@ -540,15 +546,15 @@ def test_mse_and_ssim_are_those_of_numpy_and_skimage():
 
 def test_a_term_of_weight_zero_is_not_computed():
     prediction, target = volumes(1, 8, 8, 8)
-    settings = LossSettings(mse=0, ssim=0, perceptual=1.0, features="random")
+    settings = Training(mse_weight=0, ssim_weight=0, perceptual_weight=1.0, perceptual_features="random")
     assert set(build_loss(settings)(prediction, target, 0)[1]) == {"perceptual"}
-    without = LossSettings(ssim=0, perceptual=0)
+    without = Training(ssim_weight=0, perceptual_weight=0)
     assert set(build_loss(without)(prediction, target, 0)[1]) == {"mse"}
 
 
 def test_the_weighted_loss_stays_in_full_precision_under_autocast():
     prediction, target = volumes(1, 12, 12, 12)
-    loss = build_loss(LossSettings(kind="mse_ssim"))
+    loss = build_loss(Training(loss="mse_ssim"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total, parts = loss(prediction, target, 0)
     assert total.dtype == torch.float32
@@ -557,38 +563,33 @@ def test_the_weighted_loss_stays_in_full_precision_under_autocast():
 
 def test_a_volume_smaller_than_the_window_of_ssim_is_refused():
     with pytest.raises(ImageError, match="sides of 11 or more, the window of SSIM"):
-        build_loss(LossSettings(kind="mse_ssim"))(*volumes(1, 12, 10, 12), 0)
+        build_loss(Training(loss="mse_ssim"))(*volumes(1, 12, 10, 12), 0)
 
 
 def test_a_perceptual_loss_without_features_is_refused():
     from tau_pipeline.synthesis.losses.weighted import WeightedLoss
 
     with pytest.raises(SettingError, match=r"'2.5d' needs a feature network"):
-        WeightedLoss(LossSettings(kind="2.5d"), None)
+        WeightedLoss(Training(loss="2.5d"), None)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("kind", "2d"), ("mse", -1.0), ("ssim", float("nan")), ("perceptual", float("inf")), ("first_cycle", 0),
-        ("factor", 2.0), ("empty_slices", "none"), ("scaling", "all"), ("ssim_window", 10), ("ssim_sigma", 0.0),
-        ("data_range", -2.0), ("features", "resnet"), ("chunk", 0), ("empty_fraction", 1.5),
+        ("loss", "2d"), ("mse_weight", -1.0), ("ssim_weight", float("nan")), ("perceptual_weight", float("inf")),
+        ("first_cycle", 0), ("cycle_factor", 2.0), ("empty_slices", "none"), ("perceptual_scaling", "all"),
+        ("ssim_window", 10), ("ssim_sigma", 0.0), ("ssim_range", -2.0), ("perceptual_features", "resnet"),
+        ("perceptual_chunk", 0),
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(SettingError, match=f"{name} is {re.escape(repr(value))}; expected: "):
-        LossSettings(**{name: value})
+        Training(**{name: value})
 
 
 def test_a_loss_of_nothing_is_refused():
     with pytest.raises(SettingError, match="at least one weight above 0"):
-        LossSettings(kind="mse_ssim", mse=0, ssim=0)
-
-
-def test_every_setting_of_the_loss_is_documented():
-    documented = re.findall(r"^    (\w[\w, ]*)\n        ", LossSettings.__doc__ or "", flags=re.MULTILINE)
-    names = {name.strip() for line in documented for name in line.split(",")}
-    assert {item.name for item in dataclasses.fields(LossSettings)} <= names
+        Training(loss="mse_ssim", mse_weight=0, ssim_weight=0)
 
 
 class _Counting(nn.Module):

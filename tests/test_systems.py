@@ -6,7 +6,8 @@ from test_networks import needs_einops
 from torch import nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
-from tau_pipeline.synthesis.losses.weighted import LossSettings, build_loss
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.losses.weighted import build_loss
 from tau_pipeline.synthesis.networks.systems import (
     ADVERSARIAL_WEIGHT,
     CYCLE_WEIGHT,
@@ -116,7 +117,7 @@ def test_training_makes_the_content_loss_fall_and_the_state_restores_the_system(
 @pytest.mark.parametrize("kind", ["mse_ssim", "2.5d", "3d", "cyclic2.5d"])
 @pytest.mark.parametrize("name", ["unet", *ADVERSARIAL])
 def test_every_system_trains_with_every_loss(name, kind):
-    loss = build_loss(LossSettings(kind=kind, features="random"))
+    loss = build_loss(Training(loss=kind, perceptual_features="random"))
     history = steps(build(name), 6, *pair(name), content=lambda prediction, pet: loss(prediction, pet, 0))
     assert {"mse", "ssim"} <= set(history[0])
     assert ("perceptual" in history[0]) == (kind != "mse_ssim")

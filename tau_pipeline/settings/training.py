@@ -269,6 +269,9 @@ class Training(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.ssim_window % 2 == 1, "ssim_window", self.ssim_window, "an odd number")
+        used = self.mse_weight + self.ssim_weight + (self.perceptual_weight if self.loss != "mse_ssim" else 0)
+        weights = "mse_weight, ssim_weight, perceptual_weight"
+        require(used > 0, weights, 0, "at least one weight above 0 among the terms in use")
         shape, shares = self.grid_shape, self.split_fractions
         good_shape = not shape or (len(shape) == 3 and min(shape) > 0)
         require(good_shape, "grid_shape", list(shape), "three whole numbers above 0")
@@ -279,6 +282,11 @@ class Training(Checked):
         name = self.model_name
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the loss has a perceptual term, which needs a feature network."""
+        return self.loss != "mse_ssim" and self.perceptual_weight > 0
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tau_pipeline.errors import SettingError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.grid import Grid, common_grid
-from tau_pipeline.synthesis.losses.weighted import LossSettings, WeightedLoss, build_loss
+from tau_pipeline.synthesis.losses.weighted import WeightedLoss, build_loss
 from tau_pipeline.synthesis.networks.networks import NETWORKS
 
 if TYPE_CHECKING:
@@ -37,26 +37,6 @@ def grid_of(settings: Training) -> Grid:
     """
     side_multiple = NETWORKS[settings.network].side_multiple[settings.network_preset]
     return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple)
-
-
-def loss_settings(settings: Training) -> LossSettings:
-    """The part of the settings that the loss needs."""
-    return LossSettings(
-        kind=settings.loss,
-        mse=settings.mse_weight,
-        ssim=settings.ssim_weight,
-        perceptual=settings.perceptual_weight,
-        first_cycle=settings.first_cycle,
-        factor=settings.cycle_factor,
-        chunk=settings.perceptual_chunk,
-        empty_slices=settings.empty_slices,
-        scaling=settings.perceptual_scaling,
-        ssim_window=settings.ssim_window,
-        ssim_sigma=settings.ssim_sigma,
-        data_range=settings.ssim_range,
-        features=settings.perceptual_features,
-        features_path=settings.perceptual_weights_file,
-    )
 
 
 def optimisers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
@@ -140,7 +120,7 @@ def training_loss(settings: Training, device: torch.device) -> WeightedLoss:
     MissingInputError, DamagedFileError
         The feature network's weights are not there, or not what they should be.
     """
-    return build_loss(loss_settings(settings)).to(device)
+    return build_loss(settings).to(device)
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.predict import Inference
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
-from tau_pipeline.synthesis.training.optimization import loss_settings
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
@@ -133,7 +132,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         grid=data.train.grid,
         settings={**settings.what_counts(), "epochs": settings.epochs},
         seed=run.seed,
-        random_features=settings.perceptual_features == "random" and loss_settings(settings).needs_features,
+        random_features=settings.perceptual_features == "random" and settings.needs_features,
         figures=_figures(run, scores),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
