@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.cohort.tables import OUTLIERS
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, column_descriptions
-from tau_pipeline.measures.quality import PERCENTILES
+from tau_pipeline.derivatives.quality_measures import IN_TABLE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def _described(description: str, unit: str = "") -> dict[str, str]:
+    return {"Description": description, **({"Units": unit} if unit else {})}
+
 
 PERSON_COLUMNS: dict[str, Any] = {
     "scan": {"Description": "Stem of the file names of the scan."},
@@ -28,32 +32,15 @@ STATUS_COLUMNS: dict[str, Any] = {
         "Levels": {"done": "complete", "failed": "see reason", "skipped": "nothing to do; see reason"},
     },
     "reason": {"Description": "Reason why it is not done."},
-    "mask_volume_ml": {"Description": "Volume of the brain mask.", "Units": "mL"},
-    "registration_nmi": {"Description": "Normalized mutual information of PET and T1w after coregistration."},
-    "motion_mm": {"Description": "Largest mean displacement of the brain between frames.", "Units": "mm"},
-    "reference_value": {"Description": "Mean activity of the reference region, in the units of the PET."},
-    "reference_volume_ml": {"Description": "Volume of the reference region.", "Units": "mL"},
-    "noise": {"Description": "Standard deviation over the mean in the reference region.", "Units": "1"},
-    "effective_fwhm_mm": {"Description": "Effective resolution of the SUVR map.", "Units": "mm"},
-    "brain_mean": {"Description": "Mean SUVR over the brain mask.", "Units": "1"},
-    "brain_sd": {"Description": "Standard deviation of SUVR over the voxels of the brain mask.", "Units": "1"},
+    **{one.column: _described(one.description, one.unit) for one in IN_TABLE},
     **{
-        f"cortex_p{percent}": {"Description": f"{percent}th percentile of SUVR over cortical voxels.", "Units": "1"}
-        for percent in PERCENTILES
-    },
-    **{
-        f"cortex_p{percent}_z": {"Description": f"{percent}th percentile, standardized by manufacturer.", "Units": "1"}
-        for percent in PERCENTILES
+        one.z_column: _described(f"{one.percent}th percentile, standardized by manufacturer.", "1")
+        for one in IN_TABLE
+        if one.standardized
     },
     "n_assumptions": {"Description": "Number of values that were missing from the input and had to be assumed."},
     "minutes": {"Description": "Run time of the participant, for all scans together.", "Units": "min"},
-    **{
-        outlier: {
-            "Description": f"z-score of {figure} among processed scans with the same tracer, reference region, "
-            f"and source."
-        }
-        for figure, outlier in OUTLIERS.items()
-    },
+    **{one.outlier: _described(one.outlier_description) for one in IN_TABLE if one.outlier},
 }
 
 STANDARDIZATION_COLUMNS: dict[str, Any] = {

@@ -21,28 +21,22 @@ from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.read import column_name, read_regions, read_suvr_sidecar
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError, shown
-from tau_pipeline.measures.quality import PERCENTILES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = {"suvr": "measured", "synthSUVR": "synthetic"}
 #: Figures of a scan in which it is compared with the cohort, and the columns that say how far off it is.
-OUTLIERS = {
-    "mask_volume_ml": "mask_volume_outlier",
-    "registration_nmi": "registration_outlier",
-    "reference_value": "reference_value_outlier",
-    "noise": "noise_outlier",
-    "cortex_p90": "cortex_p90_outlier",
-}
+OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 STATUS_COLUMNS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
-    *("age", "sex", "diagnosis", "state", "reason", "mask_volume_ml", "registration_nmi", "motion_mm"),
-    *("reference_value", "reference_volume_ml", "noise", "effective_fwhm_mm", "brain_mean", "brain_sd"),
-    *("cortex_p75", "cortex_p90", "cortex_p99", "cortex_p75_z", "cortex_p90_z", "cortex_p99_z"),
+    *("age", "sex", "diagnosis", "state", "reason"),
+    *(one.column for one in IN_TABLE),
+    *(one.z_column for one in IN_TABLE if one.standardized),
     *("n_assumptions", "minutes", *OUTLIERS.values()),
 )
 _TEXTS = (
@@ -323,7 +317,6 @@ def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Seque
 def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, Any]:
     side, fit = scan.sidecar, fit_of(fits, scan)
     session = next((part for part in scan.scan.split("_") if part.startswith("ses-")), None)
-    motion = side.get("FrameMotion")
     row = {
         "scan": scan.key,
         "participant_id": scan.participant_id,
@@ -334,30 +327,16 @@ def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, An
         "source": scan.source,
         "reference_region": scan.reference_region,
         "state": "done",
-        "mask_volume_ml": _scaled(side.get("BrainVolume"), 1e-3),
-        "registration_nmi": _stated(side.get("RegistrationMetric")),
-        "motion_mm": max(motion) if isinstance(motion, list) and motion else None,
-        "reference_value": _stated(side.get("ReferenceValue")),
-        "reference_volume_ml": _scaled(side.get("ReferenceRegionVolume"), 1e-3),
-        "noise": side.get("Noise"),
-        "effective_fwhm_mm": _stated(side.get("EffectiveFWHM")),
-        "brain_mean": side.get("BrainMean"),
-        "brain_sd": side.get("BrainStandardDeviation"),
         "n_assumptions": len(side.get("Assumptions") or ()),
     }
-    percentiles = side.get("CorticalPercentiles") or {}
-    for percent in PERCENTILES:
-        value = percentiles.get(str(percent))
-        row[f"cortex_p{percent}"] = value
-        # Standardising keeps the order of voxels, so the percentile of z is the z of the percentile.
-        row[f"cortex_p{percent}_z"] = (
-            fit.apply(float(value), scan.manufacturer) if fit is not None and value is not None else None
-        )
+    for measure in IN_TABLE:
+        value = row[measure.column] = measure.value(side)
+        if measure.standardized:
+            # Standardizing keeps the order of voxels, so the percentile of z is the z of the percentile.
+            row[measure.z_column] = (
+                fit.apply(float(value), scan.manufacturer) if fit is not None and value is not None else None
+            )
     return row
-
-
-def _scaled(value: Any, factor: float) -> float | None:
-    return float(value) * factor if isinstance(value, int | float) else None
 
 
 def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY, UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.quality_measures import MEASURES
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import read_json, read_tsv
 
@@ -115,24 +116,21 @@ def _are_percentiles(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(one is None or _is_number(one) for one in value.values()))
 
 
+_BY_KIND: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "number": (_is_stated_number, "a number"),
+    "percentiles": (_are_percentiles, "an object of numbers"),
+    "numbers": (
+        lambda value: value in (None, "n/a") or (isinstance(value, list) and all(map(_is_number, value))),
+        "a list of numbers",
+    ),
+}
 #: What the values that are used must be, and how it is said.
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("TracerName", "Manufacturer", "ManufacturersModelName"),
         (lambda value: isinstance(value, str | None), "a text"),
     ),
-    **dict.fromkeys(
-        (
-            *("BrainMean", "BrainStandardDeviation", "BrainVoxels", "BrainVolume", "RegistrationMetric", "Noise"),
-            *("ReferenceValue", "ReferenceRegionVolume", "EffectiveFWHM"),
-        ),
-        (_is_stated_number, "a number"),
-    ),
-    "CorticalPercentiles": (_are_percentiles, "an object of numbers"),
-    "FrameMotion": (
-        lambda value: value in (None, "n/a") or (isinstance(value, list) and all(map(_is_number, value))),
-        "a list of numbers",
-    ),
+    **{one.key: _BY_KIND[one.kind] for one in MEASURES if one.kind in _BY_KIND},
     "Assumptions": (lambda value: isinstance(value, list | None), "a list of sentences"),
 }
 

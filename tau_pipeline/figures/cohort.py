@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
+from tau_pipeline.derivatives.quality_measures import IN_FIGURE
 from tau_pipeline.derivatives.read import column_name
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import (
@@ -47,12 +48,7 @@ OUTLIER_Z = 2.5
 AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
 
 #: Columns of the quality figure: heading, label of the axis with the unit, and the column of z-scores.
-QUALITY = {
-    "reference_value": ("Mean of the reference region", "Activity (unit of the PET)", "reference_value_outlier"),
-    "registration_nmi": ("Fit of PET to T1w", "Normalized mutual information", "registration_outlier"),
-    "noise": ("Noise", "SD (SUVR)", "noise_outlier"),
-    "mask_volume_ml": ("Brain mask", "Volume (mL)", "mask_volume_outlier"),
-}
+QUALITY = {one.column: (one.plot_title, one.plot_axis, one.outlier) for one in IN_FIGURE}
 
 #: Heights of a panel's heading, its plot, the names under it and a line of text; room at its left; width of a letter.
 HEADING_IN, PLOT_IN, TICKS_IN, LINE_IN, AXIS_IN, CHAR_IN = 0.35, 2.7, 0.72, 0.19, 0.8, 0.092

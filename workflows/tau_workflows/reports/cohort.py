@@ -9,87 +9,36 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
-from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
-from tau_pipeline.measures.quality import PERCENTILES
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html as pages
+from tau_workflows.reports.scan_table import (
+    COLUMNS,
+    FILTERS,
+    MISSING,
+    about_columns,
+    is_missing,
+    rows_of,
+    shown_columns,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MISSING = "n/a"
 STATES = ("done", "failed", "skipped")
 #: Standardization by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
 FEW_PARTICIPANTS = 5
 #: Different sentences of assumptions that are shown before the rest is folded away.
 MOST_ASSUMPTIONS = 12
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of scans: its name in ``status.tsv``, heading, unit, format, and its z-score if any.
-
-    ``form`` is empty for text. A ``core`` column is shown even if no scan has a value.
-    """
-
-    name: str
-    heading: str
-    unit: str = ""
-    form: str = ""
-    z: str = ""
-    core: bool = False
-
-
-COLUMNS = (
-    Column("scan", "Scan", core=True),
-    Column("state", "State", core=True),
-    Column("source", "Source"),
-    Column("tracer", "Tracer"),
-    Column("reference_region", "Reference region"),
-    Column("manufacturer", "Manufacturer", core=True),
-    Column("diagnosis", "Diagnosis", core=True),
-    Column("age", "Age", "years", ".0f"),
-    Column("sex", "Sex"),
-    Column("largest_z", "Largest |z|", "", ".1f", core=True),
-    Column("mask_volume_ml", "Brain mask", "mL", ".0f", "mask_volume_outlier", core=True),
-    Column("registration_nmi", "Registra\N{SOFT HYPHEN}tion", "NMI", ".3f", "registration_outlier", core=True),
-    Column("motion_mm", "Motion", "mm", ".1f"),
-    Column("reference_value", "Ref. value", "PET unit", ".4g", "reference_value_outlier", core=True),
-    Column("reference_volume_ml", "Ref. volume", "mL", ".0f"),
-    Column("noise", "Noise", "SUVR", ".3f", "noise_outlier", core=True),
-    Column("effective_fwhm_mm", "FWHM", "mm", ".1f"),
-    Column("cortex_p75", "Cortex p75", "SUVR", ".2f"),
-    Column("cortex_p90", "Cortex p90", "SUVR", ".2f", "cortex_p90_outlier"),
-    Column("cortex_p99", "Cortex p99", "SUVR", ".2f"),
-    Column("n_assumptions", "Assumed", "values", ".0f"),
-    Column("minutes", "Time", "min", ".1f"),
-)
-#: Columns that are left out, and said above the table, when all scans have the same value.
-SAID_ONCE = ("source", "tracer", "reference_region")
-#: Columns by which the table can be filtered with a list.
-FILTERS = ("manufacturer", "diagnosis", "state", "source")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table of scans: its text, the number to sort by (empty for text or n/a), and what stands below."""
-
-    text: str
-    sort: str = ""
-    below: str = ""
-    outlier: bool = False
-    link: str = ""
 
 
 def write_group_report(output_dir: Path) -> Path:
@@ -130,9 +79,9 @@ def write_group_report(output_dir: Path) -> Path:
         assumptions=_assumptions(output_dir),
         most_assumptions=MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
-        columns=_shown_columns(status),
-        about_columns=_about_columns(status),
-        rows=_rows(status, output_dir),
+        columns=shown_columns(status),
+        about_columns=about_columns(status),
+        rows=rows_of(status, output_dir),
         filters=[(name, _options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
         figures=_figures(status, wide),
@@ -160,7 +109,7 @@ def read_status(path: Path) -> pd.DataFrame:
     if absent := [name for name in ("scan", "state") if name not in table]:
         raise DamagedFileError(f"the table {path} has no column {absent[0]}; run the group level again")
     numbers = [column.name for column in COLUMNS if column.form] + [column.z for column in COLUMNS if column.z]
-    numbers += [f"cortex_p{k}_z" for k in PERCENTILES]
+    numbers += [one.z_column for one in IN_TABLE if one.standardized]
     for name in ("participant_id", "model", "reason", *(column.name for column in COLUMNS), *numbers):
         if name not in table:
             table[name] = None
@@ -273,77 +222,13 @@ def _options(column: pd.Series) -> list[str]:
     return sorted(map(str, column.dropna().unique()), key=str.casefold)
 
 
-def _shown_columns(status: pd.DataFrame) -> list[Column]:
-    """The columns in which a scan has a value, without those that are said once."""
-    same = _same_for_all(status)
-    return [column for column in COLUMNS if column.core or (status[column.name].notna().any() and column not in same)]
-
-
-def _same_for_all(status: pd.DataFrame) -> list[Column]:
-    return [column for column in COLUMNS if column.name in SAID_ONCE and len(set(status[column.name].dropna())) == 1]
-
-
-def _about_columns(status: pd.DataFrame) -> list[str]:
-    """What the table of scans does not repeat or does not have, in sentences."""
-    same = [f"{column.heading.lower()} {status[column.name].dropna().iloc[0]}" for column in _same_for_all(status)]
-    empty = [column.heading.lower() for column in COLUMNS if not column.core and status[column.name].isna().all()]
-    found = [f"All scans: {', '.join(same)}."] if same else []
-    return found + ([f"Not shown because no scan has a value: {', '.join(empty)}."] if empty else [])
-
-
-def _rows(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
-    """The table of scans as text."""
-    columns = _shown_columns(status)
-    links = {name: _link(name, output_dir) for name in status["participant_id"].dropna().unique()}
-    return [
-        {
-            "pairs": [(column, _cell(column, record, links)) for column in columns],
-            "filters": {name: "" if _missing(record[name]) else str(record[name]) for name in FILTERS},
-            "outlier": not _missing(record["largest_z"]) and record["largest_z"] > OUTLIER_Z,
-        }
-        for record in status.to_dict("records")
-    ]
-
-
-def _cell(column: Column, record: dict[str, Any], links: dict[str, str]) -> Cell:
-    value = record[column.name]
-    if _missing(value):
-        return Cell(MISSING)
-    if not column.form:
-        below = record["model"] if column.name == "manufacturer" else None
-        if column.name == "scan":
-            value, _, below = str(value).partition("_")
-            return Cell(value, below=below, link=links.get(record["participant_id"], ""))
-        return Cell(str(value), below="" if _missing(below) else str(below))
-    z = record[column.z] if column.z else math.nan
-    outlier = abs(z) > OUTLIER_Z if column.z else column.name == "largest_z" and value > OUTLIER_Z
-    return Cell(format(value, column.form), repr(float(value)), "" if _missing(z) else _signed(z), outlier)
-
-
-def _signed(z: float) -> str:
-    """A z-score with its sign, and no sign if it rounds to nothing."""
-    number = f"{z:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return "z\N{NO-BREAK SPACE}" + (number if number[1:] != "0.0" else "0.0")
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _link(participant: str, output_dir: Path) -> str:
-    """Where the page of a participant is, seen from the page of the cohort; empty if there is none."""
-    page = page_path(output_dir, str(participant).removeprefix("sub-"))
-    safe = "/" not in participant and page.is_file()
-    return f"../{quote(page.name)}" if safe else ""
-
-
 def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, Any]]:
     """The figures of each kind of scan: source, tracer and reference region are never mixed."""
     done = status[status["state"] == "done"]
     kinds = ["source", "tracer", "reference_region"]
     found = []
     for key, scans in done.groupby(kinds, dropna=False, sort=True):
-        source, tracer, reference = (MISSING if _missing(part) else str(part) for part in key)
+        source, tracer, reference = (MISSING if is_missing(part) else str(part) for part in key)
         what = f"{source.capitalize()} SUVR, tracer {tracer}, reference {reference}, n = {len(scans)}"
         percentiles = group_figures.percentile_figure(scans, what)
         tests = group_figures.percentile_tests(scans)
@@ -400,7 +285,7 @@ def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame 
         return None
     for name, value in kind.items():
         if name in wide:
-            wide = wide[wide[name].isna() if _missing(value) else wide[name] == value]
+            wide = wide[wide[name].isna() if is_missing(value) else wide[name] == value]
     return wide
 
 
@@ -410,7 +295,7 @@ def _standardization_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
         return []
     names = ("tracer", "reference_region", "manufacturer", "n_participants", "mean", "sd", "participants_hash")
     return [
-        {name: MISSING if _missing(row.get(name)) else _short_number(str(row[name])) for name in names}
+        {name: MISSING if is_missing(row.get(name)) else _short_number(str(row[name])) for name in names}
         for row in table.to_dict("records")
     ]
 
@@ -429,7 +314,7 @@ def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict
     found = []
     for row in bad.sort_values(["state", "scan"], kind="stable").to_dict("records"):
         record = by_key.get(_record_name(row), {})
-        reason = record.get("message", "no reason recorded") if _missing(row["reason"]) else str(row["reason"])
+        reason = record.get("message", "no reason recorded") if is_missing(row["reason"]) else str(row["reason"])
         scan = f"{row['scan']} (synthetic)" if row["source"] == "synthetic" else row["scan"]
         found.append({"scan": scan, "state": row["state"], "reason": reason, "details": record.get("details", "")})
     return found

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.bids.sidecars import name_parts, sentences
 from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.derivatives.quality_measures import ON_PAGE
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_text
 from tau_pipeline.imaging.load import load_volume
@@ -72,15 +73,7 @@ QUALITY = {
     "ManufacturersModelName": ("Scanner", ""),
     "FrameIndices": ("Frames used, counted from 0", ""),
     "ReferenceRegion": ("Reference region", ""),
-    "ReferenceValue": ("Mean of the reference region, in the unit of the PET", ""),
-    "ReferenceRegionVolume": ("Volume of the reference region", "mm³"),
-    "RegistrationMetric": ("Fit of PET to T1w (normalised mutual information)", ""),
-    "BrainMean": ("Mean SUVR of the brain", ""),
-    "BrainStandardDeviation": ("Standard deviation of SUVR over the brain", ""),
-    "CorticalPercentiles": ("SUVR of cortex at percentiles", ""),
-    "Noise": ("Noise (SD), SUVR", ""),
-    "SmoothingFWHM": ("Smoothing applied, FWHM", "mm"),
-    "EffectiveFWHM": ("Effective resolution, FWHM", "mm"),
+    **{one.key: (one.page_heading, one.page_unit) for one in ON_PAGE},
     "Labels": ("Labels", ""),
     "SettingsHash": ("Settings (hash)", ""),
 }

@@ -1,0 +1,134 @@
+"""Show the table of scans of the cohort report: which columns, and each cell as text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.derivatives.quality_measures import IN_TABLE
+from tau_pipeline.figures.cohort import OUTLIER_Z
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of scans: its name in ``status.tsv``, heading, unit, format, and its z-score if any.
+
+    ``form`` is empty for text. A ``core`` column is shown even if no scan has a value.
+    """
+
+    name: str
+    heading: str
+    unit: str = ""
+    form: str = ""
+    z: str = ""
+    core: bool = False
+
+
+COLUMNS = (
+    Column("scan", "Scan", core=True),
+    Column("state", "State", core=True),
+    Column("source", "Source"),
+    Column("tracer", "Tracer"),
+    Column("reference_region", "Reference region"),
+    Column("manufacturer", "Manufacturer", core=True),
+    Column("diagnosis", "Diagnosis", core=True),
+    Column("age", "Age", "years", ".0f"),
+    Column("sex", "Sex"),
+    Column("largest_z", "Largest |z|", "", ".1f", core=True),
+    *(
+        Column(one.column, one.short_heading, one.short_unit, one.digits, one.outlier, one.core)
+        for one in IN_TABLE
+        if one.short_heading
+    ),
+    Column("n_assumptions", "Assumed", "values", ".0f"),
+    Column("minutes", "Time", "min", ".1f"),
+)
+#: Columns that are left out, and said above the table, when all scans have the same value.
+SAID_ONCE = ("source", "tracer", "reference_region")
+#: Columns by which the table can be filtered with a list.
+FILTERS = ("manufacturer", "diagnosis", "state", "source")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of scans: its text, the number to sort by (empty for text or n/a), and what stands below."""
+
+    text: str
+    sort: str = ""
+    below: str = ""
+    outlier: bool = False
+    link: str = ""
+
+
+def shown_columns(status: pd.DataFrame) -> list[Column]:
+    """The columns in which a scan has a value, without those that are said once."""
+    same = _same_for_all(status)
+    return [column for column in COLUMNS if column.core or (status[column.name].notna().any() and column not in same)]
+
+
+def _same_for_all(status: pd.DataFrame) -> list[Column]:
+    return [column for column in COLUMNS if column.name in SAID_ONCE and len(set(status[column.name].dropna())) == 1]
+
+
+def about_columns(status: pd.DataFrame) -> list[str]:
+    """What the table of scans does not repeat or does not have, in sentences."""
+    same = [f"{column.heading.lower()} {status[column.name].dropna().iloc[0]}" for column in _same_for_all(status)]
+    empty = [column.heading.lower() for column in COLUMNS if not column.core and status[column.name].isna().all()]
+    found = [f"All scans: {', '.join(same)}."] if same else []
+    return found + ([f"Not shown because no scan has a value: {', '.join(empty)}."] if empty else [])
+
+
+def rows_of(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
+    """The table of scans as text."""
+    columns = shown_columns(status)
+    links = {name: _link(name, output_dir) for name in status["participant_id"].dropna().unique()}
+    return [
+        {
+            "pairs": [(column, _cell(column, record, links)) for column in columns],
+            "filters": {name: "" if is_missing(record[name]) else str(record[name]) for name in FILTERS},
+            "outlier": not is_missing(record["largest_z"]) and record["largest_z"] > OUTLIER_Z,
+        }
+        for record in status.to_dict("records")
+    ]
+
+
+def _cell(column: Column, record: dict[str, Any], links: dict[str, str]) -> Cell:
+    value = record[column.name]
+    if is_missing(value):
+        return Cell(MISSING)
+    if not column.form:
+        below = record["model"] if column.name == "manufacturer" else None
+        if column.name == "scan":
+            value, _, below = str(value).partition("_")
+            return Cell(value, below=below, link=links.get(record["participant_id"], ""))
+        return Cell(str(value), below="" if is_missing(below) else str(below))
+    z = record[column.z] if column.z else math.nan
+    outlier = abs(z) > OUTLIER_Z if column.z else column.name == "largest_z" and value > OUTLIER_Z
+    return Cell(format(value, column.form), repr(float(value)), "" if is_missing(z) else _signed(z), outlier)
+
+
+def _signed(z: float) -> str:
+    """A z-score with its sign, and no sign if it rounds to nothing."""
+    number = f"{z:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "z\N{NO-BREAK SPACE}" + (number if number[1:] != "0.0" else "0.0")
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a cell of a table of text and numbers has no value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _link(participant: str, output_dir: Path) -> str:
+    """Where the page of a participant is, seen from the page of the cohort; empty if there is none."""
+    page = page_path(output_dir, str(participant).removeprefix("sub-"))
+    safe = "/" not in participant and page.is_file()
+    return f"../{quote(page.name)}" if safe else ""
