@@ -24,8 +24,8 @@ from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import displacement_mm
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 from tau_pipeline.pet.coregister import coregister
+from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.motion import correct_motion, static_image
-from tau_pipeline.pet.quantification import plan_frames
 
 
 @dataclass(frozen=True)

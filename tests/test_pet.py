@@ -16,8 +16,9 @@ from tau_pipeline.imaging.smooth import smooth
 from tau_pipeline.imaging.transforms import displacement_mm, rotation_matrix
 from tau_pipeline.imaging.volume import image_on, save_volume
 from tau_pipeline.pet.coregister import brain_outside_pet, coregister
+from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.motion import correct_motion, static_image
-from tau_pipeline.pet.quantification import pet_on_t1w, plan_frames, reference_value, suvr
+from tau_pipeline.pet.quantification import pet_on_t1w, reference_value, suvr
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/ds-simtau")

@@ -71,7 +71,7 @@ def template(head):
 
 
 def test_the_default_is_cerebellar_grey_matter():
-    assert reference.reference_names() == (
+    assert tuple(reference.REGIONS) == (
         "CerebellarGM",
         "InferiorCerebellarGM",
         "WholeCerebellum",
@@ -88,7 +88,7 @@ def test_case_and_hyphens_do_not_matter(text):
 @pytest.mark.parametrize("text", ["8+47", "47+8", "8,47", " 8 + 47 ", "8+47+8", "Labels8x47", "labels-8x47"])
 def test_label_numbers_make_one_name(text):
     assert reference.parse_reference(text) == "Labels8x47"
-    assert reference.reference_indices(text) == (8, 47)
+    assert reference.definition(text).labels == (8, 47)
 
 
 @given(st.sets(st.integers(min_value=1, max_value=20000), min_size=1, max_size=6))
@@ -96,14 +96,14 @@ def test_any_label_numbers_go_into_a_bids_name_and_come_back(numbers):
     name = reference.parse_reference("+".join(map(str, numbers)))
     assert name.isalnum()
     assert reference.parse_reference(name) == name
-    assert set(reference.reference_indices(name)) == numbers
+    assert set(reference.definition(name).labels) == numbers
 
 
 @pytest.mark.parametrize("name", reference.REGIONS)
 def test_every_name_is_found_and_can_stand_in_a_file_name(name):
     assert name.isalnum()
     assert reference.parse_reference(name) == name
-    assert set(reference.reference_indices(name)) <= set(atlas.label_table()["index"])
+    assert set(reference.definition(name).labels) <= set(atlas.label_table()["index"])
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
@@ -123,7 +123,7 @@ def test_what_is_no_region_is_refused(text):
 @pytest.mark.parametrize("name", reference.REGIONS)
 def test_a_region_is_some_but_not_all_of_its_labels(name, head, template):
     found = mask_of(name, head, template_regions=template)
-    whole = np.isin(np.asarray(head.dataobj), reference.reference_indices(name))
+    whole = np.isin(np.asarray(head.dataobj), reference.definition(name).labels)
     assert found.any()
     assert not (found & ~whole).any()
     assert found.sum() < whole.sum()
@@ -191,7 +191,7 @@ def test_turning_the_axes_turns_the_mask(head):
 
 def test_the_labels_given_are_left_as_they_were(head, template):
     before = np.array(head.dataobj)
-    reference.reference_region("InferiorCerebellarGM", head, template)
+    reference.find_reference("InferiorCerebellarGM", head, template)
     np.testing.assert_array_equal(np.asarray(head.dataobj), before)
 
 
@@ -264,14 +264,14 @@ def test_the_pons_is_brainstem_inside_the_templates_pons(head, template):
 @pytest.mark.parametrize("name", reference.NEED_TEMPLATE)
 def test_a_region_of_the_template_without_the_template_says_what_to_do(name, head):
     with pytest.raises(ReferenceRegionError, match=f"{name} needs.*register"):
-        reference.reference_region(name, head)
+        reference.find_reference(name, head)
 
 
 @pytest.mark.parametrize("name", reference.NEED_TEMPLATE)
 def test_a_template_that_lies_elsewhere_is_an_error(name, head, template):
     empty = image_on(np.zeros(head.shape, dtype=np.int16), head.affine)
     with pytest.raises(ReferenceRegionError, match=rf"{name} has 0\.00 cm³"):
-        reference.reference_region(name, head, empty)
+        reference.find_reference(name, head, empty)
 
 
 # What cannot be
@@ -280,22 +280,22 @@ def test_a_template_that_lies_elsewhere_is_an_error(name, head, template):
 @pytest.mark.parametrize("name", [*reference.REGIONS, "8+47", "1234"])
 def test_a_head_without_the_labels_is_an_error_that_names_region_and_labels(name, head):
     nothing = image_on(np.zeros(head.shape, dtype=np.int16), head.affine)
-    label = str(reference.reference_indices(name)[0])
+    label = str(reference.definition(name).labels[0])
     with pytest.raises(ReferenceRegionError, match=f"{reference.parse_reference(name)} is empty.*{label}"):
-        reference.reference_region(name, nothing)
+        reference.find_reference(name, nothing)
 
 
 def test_a_region_of_a_few_voxels_is_an_error_with_found_and_expected_volume(head):
     labels = np.zeros(head.shape, dtype=np.int16)
     labels[10:15, 10:15, 10:15] = 8
     with pytest.raises(ReferenceRegionError, match=r"has 1\.00 cm³; at least 5 cm³"):
-        reference.reference_region("CerebellarGM", image_on(labels, head.affine))
+        reference.find_reference("CerebellarGM", image_on(labels, head.affine))
 
 
 def test_images_on_another_grid_are_refused(head, template):
     moved = image_on(np.asarray(template.dataobj), np.diag([3.0, 2, 2, 1]))
     with pytest.raises(GridMismatchError, match="template_regions"):
-        reference.reference_region("Pons", head, moved)
+        reference.find_reference("Pons", head, moved)
 
 
 # Activity

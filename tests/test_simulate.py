@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from tau_pipeline.errors import ImageError, MissingInputError, OutputError, SettingError
+from tau_pipeline.errors import ImageError, OutputError, SettingError
 from tau_pipeline.imaging.volume import image_like
 from tau_pipeline.simulate.dataset import Simulation, draw_visits, plan_participant, simulate_dataset, with_atrophy
 from tau_pipeline.simulate.heads import draw_head, make_head, spline_field, template_coordinates
@@ -35,7 +35,6 @@ from tau_pipeline.simulate.template import (
     grid,
     load_template,
     look_up,
-    shipped_file,
     signed_distance,
 )
 from tau_workflows.simulate_cli import main
@@ -301,11 +300,6 @@ def test_a_signed_distance_is_half_a_voxel_on_both_sides_of_a_border() -> None:
 
 def test_codes_without_a_value_are_zero() -> None:
     np.testing.assert_array_equal(look_up({2: 1.5, 2035: 3.0}, np.array([0, 2, 3, 2035])), [0, 1.5, 0, 3.0])
-
-
-def test_a_package_that_is_not_there_is_named() -> None:
-    with pytest.raises(MissingInputError, match="no_such_package"):
-        shipped_file("no_such_package", "x.nii.gz")
 
 
 def test_making_a_scan_changes_neither_head_nor_draw(head) -> None:

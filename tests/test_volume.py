@@ -13,7 +13,6 @@ from tau_pipeline.imaging import load
 from tau_pipeline.imaging.load import load_volume, read_shape
 from tau_pipeline.imaging.volume import (
     finite,
-    from_ants,
     image_like,
     image_on,
     require_same_grid,
@@ -246,7 +245,7 @@ def test_a_header_that_promises_more_than_gzip_can_hold_is_refused_unread(tmp_pa
     content[40:56] = np.array([3, 200, 200, 200, 1, 1, 1, 1], "<i2").tobytes()
     path.write_bytes(gzip.compress(bytes(content)))
     assert path.stat().st_size * 1100 < 200**3 * 4
-    monkeypatch.setattr(load, "_decompress", unpacked)
+    monkeypatch.setattr(load, "decompress", unpacked)
     for read in (read_shape, load_volume):
         with pytest.raises(DamagedFileError, match=r"truncated: it has \d+ packed bytes, but \d+ by its header"):
             read(path)
@@ -407,11 +406,9 @@ def test_finite_makes_a_copy_without_nan_and_infinities():
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_an_image_goes_to_ants_and_back_unchanged(grid):
+def test_an_image_goes_to_ants_with_all_its_values(grid):
     img = image_on(values(), GRIDS[grid])
-    back = from_ants(to_ants(img))
-    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(img.dataobj))
-    np.testing.assert_allclose(back.affine, img.affine, atol=1e-5)
+    np.testing.assert_array_equal(to_ants(img).numpy(), np.asarray(img.dataobj))
 
 
 @pytest.mark.parametrize("grid", GRIDS)

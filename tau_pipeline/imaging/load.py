@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import os
@@ -13,11 +12,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError
+from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 
 #: What nibabel raises where a file is not what its name says.
@@ -26,24 +26,11 @@ UNREADABLE = (
     *(ArithmeticError, zlib.error, MemoryError),
 )
 
-
 ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
-
-
-#: Bytes that are unpacked at a time, and that may follow the last voxel of a file.
-CHUNK = 1 << 22
-
-
-MOST_AFTER_VOXELS = 1 << 26
-
-
-#: So many bytes at most does one byte of a gzip file stand for: 258 for two bits.
-MOST_PACKED = 1032
 
 
 #: A head fits in a grid within these bounds, in mm; what lies outside is in another unit, or damaged.
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM, FARTHEST_MM = 0.01, 100.0, 1e5
-
 
 #: The volume spanned by the axes' directions, 1 where they are at right angles.
 FLATTEST = 1e-3
@@ -68,16 +55,16 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
     DamagedFileError
         The file cannot be read to its end, or is shorter than its header says.
     ImageError
-        The image has a singular, non-finite or impossible affine, no voxels, other values than one real number a voxel,
-        or the wrong number of dimensions.
+        The image has a singular, non-finite or impossible affine, no voxels, other values than one real number per
+        voxel, or the wrong number of dimensions.
     """
     path = Path(path)
     img = _opened(path)
     needed = _bytes_needed(path, img)
     try:
-        if _is_compressed(path):
+        if is_compressed(path):
             with io.BytesIO() as content:
-                _decompress(path, needed, content)
+                decompress(path, needed, content)
                 raw = np.asanyarray(type(img).from_stream(content).dataobj)
         else:
             raw = np.asanyarray(img.dataobj)
@@ -92,7 +79,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
 
 
 def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """The shape of an image without trailing axes of length 1, after all checks that need no voxel.
+    """Return the shape of an image without trailing axes of length 1, after all checks that need no voxel.
 
     Read are the header and, of a compressed file, the length that it states at its end; where that is not the header's,
     the file is unpacked to see whether it is whole.
@@ -106,8 +93,8 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     img = _opened(path)
     needed = _bytes_needed(path, img)
     try:
-        if _is_compressed(path) and _stated_length(path) != needed % 2**32:
-            _decompress(path, needed)
+        if is_compressed(path) and stated_length(path) != needed % 2**32:
+            decompress(path, needed)
     except UNREADABLE as exc:
         raise _damaged(path, exc) from exc
     return _without_trailing_axes(img.shape)
@@ -119,7 +106,7 @@ def _opened(path: Path) -> Any:
     if not path.name.lower().endswith(ENDINGS):
         raise DamagedFileError(f"{path} is not named as an image is; {', '.join(ENDINGS)} are known")
     try:
-        img: Any = _packed_mgh(path) if path.suffix.lower() == ".mgz" else nib.load(path)
+        img: Any = packed_mgh_header(path) if path.suffix.lower() == ".mgz" else nib.load(path)
         # Asked for here, since nibabel computes them only now and refuses some.
         shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
     except UNREADABLE as exc:
@@ -130,55 +117,16 @@ def _opened(path: Path) -> Any:
     return img
 
 
-def _packed_mgh(path: Path) -> nib.MGHImage:
-    """The header of a packed MGH file, with nothing behind it.
-
-    nibabel looks for the fields that follow the voxels, and unpacks for that as far as the header says, however far.
-    """
-    with gzip.open(path) as file, np.errstate(over="ignore"):
-        return nib.MGHImage.from_bytes(file.read(DATA_OFFSET))
-
-
-def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() in (".gz", ".mgz")
-
-
 def _bytes_needed(path: Path, img: Any) -> int:
-    """How long the file must be, unpacked, by its header; a file that cannot hold that much is refused unread."""
+    """Return the unpacked length that the header asks for; a file that cannot hold that much is refused unread."""
     needed = int(img.dataobj.offset) + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
-    length, packed = path.stat().st_size, _is_compressed(path)
+    length, packed = path.stat().st_size, is_compressed(path)
     if length * (MOST_PACKED if packed else 1) < needed:
         raise DamagedFileError(
             f"{path} is truncated: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its "
             f"header; copy or convert it again"
         )
     return needed
-
-
-def _stated_length(path: Path) -> int:
-    """What a gzip file says, in its last four bytes, of the length of its content (modulo 2**32)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4))
-        return int.from_bytes(file.read(4), "little")
-
-
-def _decompress(path: Path, needed: int, into: io.BytesIO | None = None) -> None:
-    """Unpack the first ``needed`` bytes, then go on to the end, where the checksum stands, which nibabel never sees.
-
-    No more memory is taken than the file has content, whatever its header says.
-    """
-    done = 0
-    with gzip.open(path) as file:
-        while chunk := file.read(CHUNK):
-            if into is not None and done < needed:
-                into.write(chunk)
-            done += len(chunk)
-            if done > needed + MOST_AFTER_VOXELS:
-                raise DamagedFileError(f"{path} has data far beyond its last voxel; copy or convert it again")
-    if done < needed:
-        raise DamagedFileError(
-            f"{path} is truncated: it holds {done} bytes, but {needed} by its header; copy or convert it again"
-        )
 
 
 def _check_there(path: Path) -> None:

@@ -121,11 +121,3 @@ def to_ants(img: Volume) -> ants.ANTsImage:
     return ants.from_numpy(
         finite(np.asanyarray(img.dataobj)), origin=lps[:3, 3].tolist(), spacing=spacing.tolist(), direction=direction
     )
-
-
-def from_ants(image: ants.ANTsImage) -> Volume:
-    """The same 3-D image with an RAS+ affine."""
-    lps = np.eye(4)
-    lps[:3, :3] = np.asarray(image.direction) * np.asarray(image.spacing)
-    lps[:3, 3] = image.origin
-    return image_on(image.numpy(), RAS_LPS @ lps)

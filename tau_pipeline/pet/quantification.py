@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.anatomy.freesurfer import OnT1w, labels_from_freesurfer
-from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.imaging.resample import Interpolation, resample
 from tau_pipeline.imaging.smooth import smooth
@@ -22,28 +20,8 @@ from tau_pipeline.imaging.volume import (
     Volume,
     image_like,
 )
-from tau_pipeline.pet.coregister import brain_outside_pet, coregister
-from tau_pipeline.pet.frames import FramePlan, Window, default_window, frame_weights, plan_frames
-from tau_pipeline.pet.motion import Motion, correct_motion, frame_of, static_image
-
-__all__ = [
-    "FramePlan",
-    "Motion",
-    "OnT1w",
-    "Window",
-    "brain_outside_pet",
-    "coregister",
-    "correct_motion",
-    "default_window",
-    "frame_weights",
-    "labels_from_freesurfer",
-    "pet_on_t1w",
-    "plan_frames",
-    "reference_value",
-    "static_image",
-    "suvr",
-    "tracer_name",
-]
+from tau_pipeline.pet.frames import FramePlan
+from tau_pipeline.pet.motion import frame_of
 
 
 def pet_on_t1w(

@@ -110,11 +110,6 @@ REGIONS = {
 NEED_TEMPLATE = ("InferiorCerebellarGM", "Pons")
 
 
-def reference_names() -> tuple[str, ...]:
-    """Names of the reference regions, the default first."""
-    return tuple(REGIONS)
-
-
 def parse_reference(text: str) -> str:
     """Find the reference region that somebody means.
 
@@ -173,24 +168,6 @@ def definition(name: str) -> Definition:
     own_grey = not set(labels).isdisjoint(_cerebral_grey())
     text = "labels given by the user"
     return Definition(name, labels, text, grey_share=1.0 if own_grey else 0.1, outside_share=0.45, minimum_mm3=100.0)
-
-
-def reference_indices(name: str) -> tuple[int, ...]:
-    """FreeSurfer numbers that a reference region is cut from.
-
-    Raises
-    ------
-    UnknownNameError
-        No region has that name.
-    """
-    return definition(name).labels
-
-
-def reference_region(
-    name: str, dseg: Volume, template_regions: Volume | None = None, tissue: Volume | None = None
-) -> Volume:
-    """The guarded mask of a reference region, uint8 on the grid of ``dseg``; see `find_reference`."""
-    return find_reference(name, dseg, template_regions, tissue).mask
 
 
 def find_reference(

