@@ -29,9 +29,9 @@ from tau_pipeline.errors import BusyError, OutputError
 NAME = ".tau-pipeline.lock"
 
 #: Seconds between two signs of life, and after how many without one a record of another machine is out of date.
-TOUCH_S, FRESH_S = 30.0, 150.0
+_TOUCH_S, _FRESH_S = 30.0, 150.0
 #: Seconds to wait for a child of a killed run that was forked a moment ago and has not closed the lock yet.
-CLOSING_S = 5.0
+_CLOSING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _acquire(path: Path, advice: str) -> tuple[int, bool]:
 
 def _flock(handle: int, path: Path, advice: str) -> bool:
     """Lock the open file; returns whether the file system knows ``flock``."""
-    end = time.monotonic() + CLOSING_S
+    end = time.monotonic() + _CLOSING_S
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def _refuse_if_held(handle: int, path: Path, has_flock: bool, advice: str) -> No
     here = holder.host == socket.gethostname()
     if here and (has_flock or not psutil.pid_exists(holder.pid)):
         return
-    if not here and _age_s(handle, path.parent) > FRESH_S:
+    if not here and _age_s(handle, path.parent) > _FRESH_S:
         return
     raise _busy(path, holder, advice)
 
@@ -168,7 +168,7 @@ def _age_s(handle: int, folder: Path) -> float:
 
 
 def _touch(handle: int, done: threading.Event) -> None:
-    while not done.wait(TOUCH_S):
+    while not done.wait(_TOUCH_S):
         with suppress(OSError):
             os.utime(handle)
 

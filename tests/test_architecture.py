@@ -130,6 +130,12 @@ def package(module: str) -> str:
     return ".".join(module.split(".")[: container.count(".") + 2])
 
 
+@pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
+def test_a_module_has_at_most_400_lines(name: str, path: Path) -> None:
+    n_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert n_lines <= 400, f"{name} has {n_lines} lines; split it"
+
+
 def test_half_of_the_modules_have_at_most_five_public_functions_and_classes() -> None:
     counts = [
         sum(

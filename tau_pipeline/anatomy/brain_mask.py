@@ -17,7 +17,7 @@ from tau_pipeline.imaging.volume import (
 )
 
 #: Volumes that a whole human brain with its CSF can have, ml; a head with scalp and face has 2500 ml and more.
-BRAIN_ML = (500.0, 2300.0)
+_BRAIN_ML = (500.0, 2300.0)
 
 
 def _foreground(t1w: Volume) -> Mask:
@@ -66,7 +66,7 @@ def is_skull_stripped(t1w: Volume) -> bool:
     volume_ml = head.sum() * voxel_volume_mm3(coarse) / 1000
     faces = [np.take(head, end, axis=axis) for axis in range(3) for end in (0, -1)]
     touching = sum(int(face.sum()) for face in faces) / sum(face.size for face in faces)
-    return bool(BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1] and touching < 0.05)
+    return bool(_BRAIN_ML[0] <= volume_ml <= _BRAIN_ML[1] and touching < 0.05)
 
 
 def extract_brain(t1w: Volume) -> Volume:
@@ -118,9 +118,9 @@ def require_brain(mask: Volume) -> None:
         The mask's volume is below 500 ml or above 2300 ml.
     """
     volume_ml = np.count_nonzero(np.asanyarray(mask.dataobj)) * voxel_volume_mm3(mask) / 1000
-    if not BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1]:
+    if not _BRAIN_ML[0] <= volume_ml <= _BRAIN_ML[1]:
         raise ImageError(
-            f"the brain mask has {volume_ml:.0f} ml, a human brain {BRAIN_ML[0]:.0f} to {BRAIN_ML[1]:.0f} ml; "
+            f"the brain mask has {volume_ml:.0f} ml, a human brain {_BRAIN_ML[0]:.0f} to {_BRAIN_ML[1]:.0f} ml; "
             "check the T1w, its voxel size, and the setting of --skull-strip-t1w"
         )
 

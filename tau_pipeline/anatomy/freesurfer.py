@@ -20,21 +20,21 @@ from tau_pipeline.imaging.volume import Volume, image_like, image_on, require_sa
 from tau_pipeline.settings.configuration import unknown_name
 
 #: What ``-d NAME=PATH`` may name; both mean a subjects folder in FreeSurfer's layout.
-DERIVATIVE_NAMES = ("freesurfer", "fastsurfer")
+_DERIVATIVE_NAMES = ("freesurfer", "fastsurfer")
 
 #: Label files, the best one first. The first has all 34 Desikan-Killiany regions a side, the others the 31 of DKT.
-LABEL_FILES = (
+_LABEL_FILES = (
     "aparc+aseg.mgz",
     "aparc.DKTatlas+aseg.mapped.mgz",
     "aparc.DKTatlas+aseg.mgz",
     "aparc.DKTatlas+aseg.deep.mgz",
 )
 #: Images of the brain on the grid of the labels, the best one for a registration first.
-BRAIN_FILES = ("brain.mgz", "norm.mgz", "brainmask.mgz", "orig_nu.mgz", "T1.mgz", "orig.mgz")
+_BRAIN_FILES = ("brain.mgz", "norm.mgz", "brainmask.mgz", "orig_nu.mgz", "T1.mgz", "orig.mgz")
 #: Those of them that are zero outside the brain, and FastSurfer's own mask before them.
-MASK_FILES = ("mask.mgz", "brainmask.mgz", "brain.mgz", "norm.mgz")
+_MASK_FILES = ("mask.mgz", "brainmask.mgz", "brain.mgz", "norm.mgz")
 
-DKT_SENTENCE = (
+_DKT_SENTENCE = (
     "The labels of {name} follow the DKT protocol, which has no bankssts, frontalpole and temporalpole "
     "(Klein and Tourville 2012, Front Neurosci 6:171); these rows are empty."
 )
@@ -66,8 +66,8 @@ def parse_derivatives(texts: Iterable[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         if not equals or not folder:
             raise SettingError(f"derivatives is {text!r}; expected: NAME=PATH, for example freesurfer=/data/freesurfer")
-        if name not in DERIVATIVE_NAMES:
-            raise SettingError(unknown_name("kind of derivatives", name, DERIVATIVE_NAMES))
+        if name not in _DERIVATIVE_NAMES:
+            raise SettingError(unknown_name("kind of derivatives", name, _DERIVATIVE_NAMES))
         if name in found:
             raise SettingError(f"derivatives has {name!r} twice; give each name once")
         if not Path(folder).is_dir():
@@ -89,13 +89,13 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     subject_dir = _subject_dir(Path(subjects_dir), participant, session)
     if subject_dir is None:
         return None
-    labels = _first(subject_dir, LABEL_FILES, "labels")
+    labels = _first(subject_dir, _LABEL_FILES, "labels")
     assumptions: tuple[str, ...] = ()
-    if labels.name != LABEL_FILES[0]:
-        assumptions += (DKT_SENTENCE.format(name=labels.name),)
+    if labels.name != _LABEL_FILES[0]:
+        assumptions += (_DKT_SENTENCE.format(name=labels.name),)
     if session is not None and f"ses-{session}" not in str(subject_dir.relative_to(subjects_dir)):
         assumptions += (f"The labels of {subject_dir.name}, which names no session, were used for session {session}.",)
-    brain, mask = _first(subject_dir, BRAIN_FILES, "brain image"), _first(subject_dir, MASK_FILES, "brain mask")
+    brain, mask = _first(subject_dir, _BRAIN_FILES, "brain image"), _first(subject_dir, _MASK_FILES, "brain mask")
     return FreeSurferFiles(subject_dir, labels, brain, mask, assumptions)
 
 

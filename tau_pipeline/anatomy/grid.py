@@ -9,9 +9,9 @@ from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.volume import Volume, image_on, voxel_size_mm
 
 #: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
-WORKING_MM = 1.0
+_WORKING_MM = 1.0
 #: Room left around the brain on the working grid, mm.
-MARGIN_MM = 6.0
+_MARGIN_MM = 6.0
 
 
 def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
@@ -32,8 +32,8 @@ def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
-def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
-    """Return an empty grid of cubes around a mask: canonical axes of the mask's image, `MARGIN_MM` of room.
+def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM) -> Volume:
+    """Return an empty grid of cubes around a mask: canonical axes of the mask's image, `_MARGIN_MM` of room.
 
     Raises
     ------
@@ -43,8 +43,8 @@ def working_grid(mask: Volume, voxel_mm: float = WORKING_MM) -> Volume:
     canonical = nib.as_closest_canonical(mask)
     box = brain_box(canonical)
     size = voxel_size_mm(canonical)
-    low = np.array([s.start for s in box]) - np.ceil(MARGIN_MM / size)
-    high = np.array([s.stop - 1 for s in box]) + np.ceil(MARGIN_MM / size)
+    low = np.array([s.start for s in box]) - np.ceil(_MARGIN_MM / size)
+    high = np.array([s.stop - 1 for s in box]) + np.ceil(_MARGIN_MM / size)
     affine = canonical.affine.copy()
     affine[:3, :3] *= voxel_mm / size
     affine[:3, 3] += canonical.affine[:3, :3] @ low

@@ -20,23 +20,23 @@ from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
-CEREBRAL_WHITE = (2, 41)
+_CEREBRAL_WHITE = (2, 41)
 CEREBELLAR_CORTEX = (8, 47)
-CEREBELLAR_WHITE = (7, 46)
-LATERAL_VENTRICLES = (4, 43)
+_CEREBELLAR_WHITE = (7, 46)
+_LATERAL_VENTRICLES = (4, 43)
 #: Dark spots in the white matter of the template are not those of another head.
-HYPOINTENSITIES = (77, 78, 79, 80, 81, 82)
+_HYPOINTENSITIES = (77, 78, 79, 80, 81, 82)
 #: White matter from which cortex is not reached: brainstem, ventral diencephalon.
-NOT_UNDER_CORTEX = (4, 43, 14, 15, 7, 46, 8, 47, 16, 28, 60)
+_NOT_UNDER_CORTEX = (4, 43, 14, 15, 7, 46, 8, 47, 16, 28, 60)
 #: Grey matter farther than this from any cortex of the warped atlas is not cortex, mm.
-CORTEX_REACH_MM = 6.0
+_CORTEX_REACH_MM = 6.0
 #: Steps of 1 mm from white matter within which cortex lies: it is 2 to 4.5 mm thick (Fischl and Dale, PNAS 2000),
 #: and a step more for a boundary that falls within a voxel.
-CORTEX_STEPS = 6
+_CORTEX_STEPS = 6
 #: Grey matter up to this far outside the atlas's cerebellum belongs to it, mm.
 CEREBELLUM_REACH_MM = 2.1
 #: Width of the kernel in which the atlas's labels vote, SD in mm: less than the thickness of the cortex.
-VOTE_SD_MM = 1.7
+_VOTE_SD_MM = 1.7
 
 
 def labels_to_t1w(labels_path: Path, t1w: Volume, transforms: Sequence[Path]) -> Volume:
@@ -104,16 +104,16 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
     """
     from scipy import ndimage
 
-    atlas = np.where(np.isin(atlas, HYPOINTENSITIES), 0, atlas)
+    atlas = np.where(np.isin(atlas, _HYPOINTENSITIES), 0, atlas)
     is_cortex = (atlas > 1000) & ~np.isin(atlas % 1000, (0, 4))
-    is_cerebral_white = np.isin(atlas, CEREBRAL_WHITE)
+    is_cerebral_white = np.isin(atlas, _CEREBRAL_WHITE)
     fixed = (atlas > 0) & (atlas < 1000) & ~is_cerebral_white
     found = np.where(fixed, atlas, 0)
     distance, nearest = ndimage.distance_transform_edt(~is_cortex, return_indices=True)
-    near = inside & ~fixed & (distance < CORTEX_REACH_MM)
-    ventricles = ndimage.binary_dilation(np.isin(atlas, LATERAL_VENTRICLES), iterations=2)
-    cortex = near & reached_cortex(grey & inside, white & ~np.isin(atlas, NOT_UNDER_CORTEX)) & ~ventricles
-    voted = vote(np.where(is_cortex, atlas, 0), near, VOTE_SD_MM)
+    near = inside & ~fixed & (distance < _CORTEX_REACH_MM)
+    ventricles = ndimage.binary_dilation(np.isin(atlas, _LATERAL_VENTRICLES), iterations=2)
+    cortex = near & reached_cortex(grey & inside, white & ~np.isin(atlas, _NOT_UNDER_CORTEX)) & ~ventricles
+    voted = vote(np.where(is_cortex, atlas, 0), near, _VOTE_SD_MM)
     found[cortex] = np.where(voted > 0, voted, atlas[tuple(nearest)])[cortex]
     _, nearest = ndimage.distance_transform_edt(~is_cerebral_white, return_indices=True)
     rest = inside & (found == 0) & (white | (is_cerebral_white & grey))
@@ -122,7 +122,7 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
     return np.where(inside, found, 0)
 
 
-def reached_cortex(grey: Mask, white: Mask, steps: int = CORTEX_STEPS) -> Mask:
+def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
     """Grey voxels that can be reached from white matter through grey matter in a number of steps.
 
     Steps go to 6 and 18 neighbours in turn, so that their reach is nearly the same in all directions. Pieces of
@@ -172,13 +172,13 @@ def _split_cerebellum(found: Labels, atlas: Labels, grey: Mask, white: Mask) -> 
     """Cerebellar cortex and white matter by tissue, in place; fluid in the fissures stays with the cortex."""
     from scipy import ndimage
 
-    cerebellum = np.isin(atlas, CEREBELLAR_CORTEX + CEREBELLAR_WHITE)
+    cerebellum = np.isin(atlas, CEREBELLAR_CORTEX + _CEREBELLAR_WHITE)
     if not cerebellum.any():
         return
     distance, nearest = ndimage.distance_transform_edt(~cerebellum, return_indices=True)
     side = atlas[tuple(nearest)]
-    left = np.isin(side, (CEREBELLAR_WHITE[0], CEREBELLAR_CORTEX[0]))
+    left = np.isin(side, (_CEREBELLAR_WHITE[0], CEREBELLAR_CORTEX[0]))
     outer = (atlas == 0) & (found == 0) & grey & (distance <= CEREBELLUM_REACH_MM)
     found[cerebellum | outer] = np.where(left, *CEREBELLAR_CORTEX)[cerebellum | outer]
     inner = cerebellum & white
-    found[inner] = np.where(left, *CEREBELLAR_WHITE)[inner]
+    found[inner] = np.where(left, *_CEREBELLAR_WHITE)[inner]

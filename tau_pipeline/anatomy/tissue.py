@@ -16,14 +16,14 @@ from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 #: FreeSurfer numbers of the two tissues in cerebrum and cerebellum, where their intensities are measured. Thalamus,
 #: pallidum and brainstem lie between grey and white and are left out.
-CEREBRUM = {"grey": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
-CEREBELLUM = {"grey": (8, 47), "white": (7, 46)}
-VENTRICLES = (4, 43, 14, 15)
+_CEREBRUM = {"grey": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
+_CEREBELLUM = {"grey": (8, 47), "white": (7, 46)}
+_VENTRICLES = (4, 43, 14, 15)
 #: Where between the intensities of grey (0) and white matter (1) the white surface of the cerebral cortex lies. The
 #: deep layers are myelinated, and so the surface lies a little on the grey side of the middle.
-WHITE_SURFACE = 0.45
+_WHITE_SURFACE = 0.45
 #: How far from the atlas's grey matter an intensity still counts when the typical ones are measured, mm.
-NEAR_GREY_MM = 4.0
+_NEAR_GREY_MM = 4.0
 CEREBELLUM_REACH_MM = 3.0
 
 
@@ -34,7 +34,7 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
     bright fat, vessels or dura in the mask do not count; cerebellum and cerebrum have their own. The fluid is that in
     the sulci, not the darker one in the ventricles. Noise is taken out by Wiener's filter in 3 x 3 x 3 voxels (Lim,
     1990), which leaves an image without noise unchanged. Between two typical intensities the fractions change
-    linearly, as they do when two tissues share a voxel; `WHITE_SURFACE` is where grey and white are equal.
+    linearly, as they do when two tissues share a voxel; `_WHITE_SURFACE` is where grey and white are equal.
 
     Parameters
     ----------
@@ -82,15 +82,15 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
     """
     from scipy import ndimage
 
-    in_cerebellum = np.isin(atlas, CEREBELLUM["grey"] + CEREBELLUM["white"])
+    in_cerebellum = np.isin(atlas, _CEREBELLUM["grey"] + _CEREBELLUM["white"])
     near_cerebellum = ndimage.distance_transform_edt(~in_cerebellum) < CEREBELLUM_REACH_MM
-    grey = ((atlas > 1000) | np.isin(atlas, CEREBRUM["grey"])) & inside
-    white = np.isin(atlas, CEREBRUM["white"]) & inside
+    grey = ((atlas > 1000) | np.isin(atlas, _CEREBRUM["grey"])) & inside
+    white = np.isin(atlas, _CEREBRUM["white"]) & inside
     smooth = _without_noise(intensity, ndimage.binary_erosion(white, iterations=2))
-    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < NEAR_GREY_MM) & inside
-    centres = _typical(smooth, near & ~np.isin(atlas, VENTRICLES) & ~in_cerebellum, grey, white)
-    scale = _piecewise(smooth, centres, WHITE_SURFACE)
-    grey, white = (np.isin(atlas, CEREBELLUM[name]) & inside for name in ("grey", "white"))
+    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < _NEAR_GREY_MM) & inside
+    centres = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, grey, white)
+    scale = _piecewise(smooth, centres, _WHITE_SURFACE)
+    grey, white = (np.isin(atlas, _CEREBELLUM[name]) & inside for name in ("grey", "white"))
     if min(grey.sum(), white.sum()) > 2000:
         centres = _typical(smooth, near_cerebellum & inside, grey, white)
         scale[near_cerebellum] = _piecewise(smooth[near_cerebellum], centres, 0.5)

@@ -14,7 +14,7 @@ from tau_pipeline.files import read_tsv
 
 #: Entities that make a T1w a lesser choice, the worst first: contrast agent, parts and echoes of an image, derived
 #: reconstructions, special acquisitions.
-LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
+_LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
 
 
 def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
@@ -27,7 +27,7 @@ def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     def rank(path: Path) -> tuple[object, ...]:
         entities, _ = name_parts(path)
         run = entities.get("run", "0")
-        return (*(name in entities for name in LESSER), int(run) if run.isdecimal() else 0, path.name)
+        return (*(name in entities for name in _LESSER), int(run) if run.isdecimal() else 0, path.name)
 
     best, *others = sorted(files, key=rank)
     if not others:

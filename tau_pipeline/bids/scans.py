@@ -15,34 +15,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tau_pipeline.bids.entities import entities_of, folder_labels, stem
+from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, timeline
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, mended_pet_metadata, name_parts, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
     InvalidDatasetError,
-    MetadataError,
     MissingInputError,
     SettingError,
     TauPipelineError,
 )
 from tau_pipeline.files import read_json
 from tau_pipeline.imaging.load import read_shape
-from tau_pipeline.settings.configuration import unknown_name
 from tau_pipeline.settings.participant import Selection
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
-IMAGE_ENDINGS = [".nii.gz", ".nii"]
+_IMAGE_ENDINGS = [".nii.gz", ".nii"]
 
-#: What BIDS allows as the label of an entity.
-LABEL = re.compile(r"[0-9A-Za-z+]+")
 #: Folders with other names (sub-01_old) are no participants', and the validator says so.
-PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
-
-#: Names that fMRIPrep and PETPrep know in a filter file; only t1w and pet mean something here.
-FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "dwi", "asl", "anat", "xfm")
+_PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
 
 @dataclass(frozen=True)
@@ -145,7 +140,7 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
     read_json(bids_dir / "dataset_description.json")
     folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
-    labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
+    labels = sorted(path.name[4:] for path in folders if _PARTICIPANT_FOLDER.fullmatch(path.name))
     if not labels:
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
     return tuple(labels)
@@ -180,8 +175,8 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     filters = read_filters(selection.bids_filter_file)
     layout = _index(bids_dir, wanted, everybody=len(wanted) == len(known))
     sidecars = SidecarIndex(bids_dir, [Path(p) for p in _query(layout, ["T1w", "pet"], [".json"], {})])
-    t1w_files = _by_participant(_query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]))
-    pet_files = _by_participant(_query(layout, "pet", IMAGE_ENDINGS, filters["pet"]))
+    t1w_files = _by_participant(_query(layout, "T1w", _IMAGE_ENDINGS, filters["t1w"]))
+    pet_files = _by_participant(_query(layout, "pet", _IMAGE_ENDINGS, filters["pet"]))
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         _participant(
@@ -207,7 +202,7 @@ def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     folders = [path.name for path in bids_dir.iterdir() if path.is_dir()]
-    others = [name for name in folders if not PARTICIPANT_FOLDER.fullmatch(name)]
+    others = [name for name in folders if not _PARTICIPANT_FOLDER.fullmatch(name)]
     ignore = [
         re.compile(r"/\."),
         re.compile(r"^/sub-[^/]+(/ses-[^/]+)?/(?!(anat|pet|ses-[^/]+)(/|$))[^/.]+(/|$)"),
@@ -235,36 +230,11 @@ def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filt
         raise SettingError(f"the filter {dict(filters)} cannot be used: {exc}") from exc
 
 
-def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The pybids filters of a ``--bids-filter-file``, for ``t1w`` and ``pet``.
-
-    As in fMRIPrep, ``null`` means that the entity is absent, ``"*"`` that it is there whatever its value, and the
-    texts ``"Query.NONE"``, ``"Query.ANY"`` and ``"Query.OPTIONAL"`` are pybids' own.
-    """
-    filters: dict[str, dict[str, Any]] = {"t1w": {}, "pet": {}}
-    if path is None:
-        return filters
-    from bids.layout import Query
-
-    special = {None: Query.NONE, "*": Query.ANY} | {f"Query.{q.name}": q for q in Query}
-    for name, wanted in read_json(path).items():
-        if name not in FILTER_NAMES:
-            raise SettingError(f"{path}: {unknown_name('filter', name, filters)}")
-        if not isinstance(wanted, dict):
-            raise SettingError(f"{path}: the filter {name!r} is {wanted!r}; expected: a JSON object {{...}}")
-        if name in filters:
-            filters[name] = {
-                key: special.get(value, value) if isinstance(value, str | None) else value
-                for key, value in wanted.items()
-            }
-    return filters
-
-
 def _by_participant(files: list[str]) -> dict[str, list[Path]]:
     """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
     found: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
-        label = _folder_labels(path).get("sub")
+        label = folder_labels(path).get("sub")
         if label is None:
             continue  # beside the participants' folders, where BIDS has no images
         own = found.setdefault(label, {})
@@ -272,41 +242,6 @@ def _by_participant(files: list[str]) -> dict[str, list[Path]]:
         if stem not in own or path.name.endswith(".gz"):
             own[stem] = path
     return {label: list(own.values()) for label, own in found.items()}
-
-
-def _folder_labels(path: Path) -> dict[str, str]:
-    """The participant, and the session if any, that a file's folders say; folders above the dataset do not count."""
-    labels: dict[str, str] = {}
-    for folder in path.parents:
-        name, _, label = folder.name.partition("-")
-        if name in ("sub", "ses"):
-            labels[name] = label
-        if name == "sub":
-            break
-    return labels
-
-
-def _entities(path: Path) -> dict[str, str]:
-    """The entities of an image's name, which must be at home in its folder.
-
-    Raises
-    ------
-    MetadataError
-        Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
-        Or a label holds what BIDS does not allow in one, so that no output could be named after it.
-    """
-    entities, _ = name_parts(path)
-    for name, label in entities.items():
-        if not LABEL.fullmatch(label):
-            raise MetadataError(
-                f"{path} has the label {label!r} for {name}; expected: letters and digits; rename the file"
-            )
-    for name, label in _folder_labels(path).items():
-        if entities.get(name) != label:
-            raise MetadataError(
-                f"{path} is in a folder of {name}-{label} but its name says otherwise; rename one of them"
-            )
-    return entities
 
 
 def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
@@ -344,17 +279,13 @@ def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, 
         try:
             scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, sessions_in_order), sidecars))
         except TauPipelineError as exc:
-            problems.append(Problem(_stem(pet_file), str(exc)))
+            problems.append(Problem(stem(pet_file), str(exc)))
     if not files.t1ws and not files.pets and not only_needed:
         problems.append(Problem(f"sub-{files.label}", "no T1w or PET image found"))
     wanted = {scan.t1w.path for scan in scans}
     wanted |= {t1w.path for ses, t1w in t1ws.items() if asked(ses)}
     needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)
     return Participant(files.label, needed, tuple(scans), tuple(problems))
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".", 1)[0]
 
 
 def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | None, T1w], dict[str | None, Problem]]:
@@ -369,7 +300,7 @@ def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | 
         try:
             t1ws[session] = _t1w(path, assumptions, sidecars)
         except TauPipelineError as exc:
-            broken[session] = Problem(_stem(path), str(exc))
+            broken[session] = Problem(stem(path), str(exc))
     return t1ws, broken
 
 
@@ -377,7 +308,7 @@ def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1
     shape = read_shape(path)
     if len(shape) > 3:
         raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
-    entities = _entities(path)
+    entities = entities_of(path)
     metadata = sidecars.metadata(path)
     known = (*_if_simulated(metadata, "T1w"), *assumptions)
     t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, known, shape)
@@ -409,7 +340,7 @@ def _t1w_of(
 
 
 def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
-    entities = _entities(pet_file)
+    entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
     n_frames = math.prod(read_shape(pet_file)[3:])
     metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)

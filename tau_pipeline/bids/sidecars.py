@@ -17,7 +17,7 @@ from tau_pipeline.files import read_json
 
 #: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
 LONGEST_S = 24 * 3600.0
-SHORTEST_DYNAMIC_S = 60.0
+_SHORTEST_DYNAMIC_S = 60.0
 
 
 def name_parts(path: Path) -> tuple[dict[str, str], str]:
@@ -214,7 +214,7 @@ def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None
             f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
             "FrameDuration must be in seconds (are these milliseconds?)"
         )
-    if len(ends) > 1 and max(ends) - min(starts) < SHORTEST_DYNAMIC_S:
+    if len(ends) > 1 and max(ends) - min(starts) < _SHORTEST_DYNAMIC_S:
         raise MetadataError(
             f"the {len(ends)} frames last {max(ends) - min(starts):g} s together; FrameTimesStart and FrameDuration "
             "must be in seconds (are these minutes?)"

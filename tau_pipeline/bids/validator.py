@@ -19,10 +19,10 @@ from tau_pipeline.errors import MissingInputError, TauPipelineError
 PROGRAM = "bids-validator-deno"
 
 #: How many of the missing keys a sentence names.
-SHOWN_KEYS = 6
+_SHOWN_KEYS = 6
 
 #: The validator's codes in words; a code that is not here is printed as it is.
-IN_WORDS = {
+_IN_WORDS = {
     "EMPTY_FILE": "a file is empty",
     "FILE_READ": "a file cannot be read",
     "GZIP_HEADER_DATA_MISSING_OR_MISMATCHED": "a compressed file's header is not complete",
@@ -156,12 +156,12 @@ def _about_keys(start: str, issues: list[Mapping[str, Any]]) -> list[str]:
     if not issues:
         return []
     keys = sorted({str(issue.get("subCode", "")) for issue in issues})
-    further = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return [f"{start}: {', '.join(keys[:SHOWN_KEYS])}{further} ({_where(issues)})"]
+    further = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+    return [f"{start}: {', '.join(keys[:_SHOWN_KEYS])}{further} ({_where(issues)})"]
 
 
 def _sentence(code: str, key: str, group: list[Mapping[str, Any]]) -> str:
-    words = IN_WORDS.get(code, f"{code} {{key}}".strip()).format(key=key).strip()
+    words = _IN_WORDS.get(code, f"{code} {{key}}".strip()).format(key=key).strip()
     return f"{words} ({_where(group)})"
 
 

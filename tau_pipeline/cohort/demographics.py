@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: What joins a row to a person; spellings that datasets use for each, most telling first.
-DEMOGRAPHICS = {
+_DEMOGRAPHICS = {
     "age": ("age", "age_at_scan", "age_years", "ageatscan"),
     "sex": ("sex", "gender", "ptgender"),
     "diagnosis": ("diagnosis", "dx", "diag", "clinical_diagnosis", "dx_bl", "dx_group", "group"),
@@ -26,7 +26,7 @@ DEMOGRAPHICS = {
 
 @dataclass(frozen=True)
 class Demographics:
-    """Age, sex and diagnosis (the names in `DEMOGRAPHICS`) as far as the dataset's tables tell.
+    """Age, sex and diagnosis (the names in `_DEMOGRAPHICS`) as far as the dataset's tables tell.
 
     ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
     not there.
@@ -39,7 +39,7 @@ class Demographics:
         """What is known for one scan: the session's own values before the participant's; the rest is missing."""
         general = self.of_participant.get(participant_id, {})
         own = self.of_session.get((participant_id, session_id or ""), {})
-        return {**dict.fromkeys(DEMOGRAPHICS), **general, **own}
+        return {**dict.fromkeys(_DEMOGRAPHICS), **general, **own}
 
 
 def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
@@ -50,7 +50,7 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
     bids_dir
         The raw dataset.
     diagnosis_column
-        Its name in these tables; None takes the first of `DEMOGRAPHICS` that is there.
+        Its name in these tables; None takes the first of `_DEMOGRAPHICS` that is there.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
         A table cannot be read or has no ``participant_id`` or ``session_id``.
     """
     root = Path(bids_dir)
-    wanted = {**DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else DEMOGRAPHICS
+    wanted = {**_DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else _DEMOGRAPHICS
     of_participant: dict[str, dict[str, Any]] = {}
     of_session: dict[tuple[str, str], dict[str, Any]] = {}
     columns: set[str] = set()
@@ -90,7 +90,7 @@ def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
 
 
 def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
-    """For each row its values of `DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
+    """For each row its values of `_DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
     import pandas as pd
 
     by_name = {str(name).lower(): name for name in table.columns}

@@ -24,7 +24,7 @@ UNCERTAINTY_COLUMNS = {
 
 
 #: Columns of the tables of agreement between synthetic and measured scans.
-AGREEMENT_COLUMNS = {
+_AGREEMENT_COLUMNS = {
     "participant_id": "Participant.",
     "session_id": "Session of the measured scan.",
     "scan": "The measured scan.",
@@ -72,7 +72,7 @@ AGREEMENT_COLUMNS = {
 
 
 #: The same for names that hold a threshold of SUVR, by their beginning.
-HOT_SPOT_COLUMNS = {
+_HOT_SPOT_COLUMNS = {
     "dice_": "Dice coefficient of the voxels above this SUVR; n/a if neither map has any.",
     "lesion_sensitivity_": "Fraction of measured connected clusters above this SUVR that are detected in the map.",
     "lesion_precision_": "Fraction of connected clusters of the map above this SUVR that are present in the "
@@ -103,13 +103,13 @@ def agreement_columns(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _description(name: str) -> str:
-    if name in AGREEMENT_COLUMNS:
-        return AGREEMENT_COLUMNS[name]
-    if hot := [text for start, text in HOT_SPOT_COLUMNS.items() if name.startswith(start)]:
+    if name in _AGREEMENT_COLUMNS:
+        return _AGREEMENT_COLUMNS[name]
+    if hot := [text for start, text in _HOT_SPOT_COLUMNS.items() if name.startswith(start)]:
         return hot[0]
     ending = next(ending for ending in (*_ENDINGS, "") if name.endswith(ending))
     base = name.removesuffix(ending)
-    return f"{_ENDINGS[ending]} {base}" if base in AGREEMENT_COLUMNS else AGREEMENT_COLUMNS[base]
+    return f"{_ENDINGS[ending]} {base}" if base in _AGREEMENT_COLUMNS else _AGREEMENT_COLUMNS[base]
 
 
 #: Columns of a ``*_rois.tsv``, in order.

@@ -14,8 +14,8 @@ from typing import Literal
 
 SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
-TEMPLATE = "MNI152NLin6Asym"
-PARCELLATION = "DesikanKilliany"
+_TEMPLATE = "MNI152NLin6Asym"
+_PARCELLATION = "DesikanKilliany"
 
 Datatype = Literal["anat", "pet", "figures"]
 
@@ -27,7 +27,7 @@ ENTITY_ORDER = (
 )
 
 #: Entities of the raw names that BIDS allows in the derivatives' names too.
-KEPT_ENTITIES = {
+_KEPT_ENTITIES = {
     "anat": ("sub", "ses", "task", "acq", "ce", "rec", "run", "echo", "part", "chunk"),
     "pet": ("sub", "ses", "task", "trc", "rec", "run"),
     "figures": ("sub", "ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk"),
@@ -67,7 +67,7 @@ def derivative_path(
     ValueError
         A change is no BIDS entity, or its label has other characters than letters, digits and ``+``.
     """
-    parts = {key: label for key, label in entities.items() if key in KEPT_ENTITIES[datatype]}
+    parts = {key: label for key, label in entities.items() if key in _KEPT_ENTITIES[datatype]}
     parts |= {key.rstrip("_"): label for key, label in changes.items()}
     for key, label in parts.items():
         if key not in ENTITY_ORDER or not re.fullmatch(r"[0-9A-Za-z+]+", label):
@@ -107,12 +107,12 @@ class AnatNames:
     @property
     def dseg(self) -> Path:
         """Desikan-Killiany parcellation with FreeSurfer numbers."""
-        return self._path("dseg", seg=PARCELLATION)
+        return self._path("dseg", seg=_PARCELLATION)
 
     @property
     def dseg_table(self) -> Path:
         """Numbers, names and colours of the parcellation."""
-        return self._path("dseg", ".tsv", seg=PARCELLATION)
+        return self._path("dseg", ".tsv", seg=_PARCELLATION)
 
     def reference_mask(self, region: str) -> Path:
         """Mask of a reference region, by the name that it has in tables (``CerebellarGM``)."""
@@ -120,11 +120,11 @@ class AnatNames:
 
     def to_template(self, ending: str = ".h5") -> Path:
         """ITK transform for moving the T1w onto the template."""
-        return self._path("xfm", ending, from_="T1w", to=TEMPLATE, mode="image")
+        return self._path("xfm", ending, from_="T1w", to=_TEMPLATE, mode="image")
 
     def from_template(self, ending: str = ".h5") -> Path:
         """ITK transform for moving template images onto the T1w."""
-        return self._path("xfm", ending, from_=TEMPLATE, to="T1w", mode="image")
+        return self._path("xfm", ending, from_=_TEMPLATE, to="T1w", mode="image")
 
     def figure(self, desc: str, suffix: str = "T1w", ending: str = ".png") -> Path:
         """A figure of the anatomy."""

@@ -26,7 +26,7 @@ _KEYS = ("region", "hemisphere", "kind", "reference_region")
 _COUNTS = ("index", "n_voxels")
 _NUMBERS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 #: No label, and no number of voxels of a head, is larger.
-MOST = 2**31
+_MOST = 2**31
 
 
 def column_name(region: str, hemisphere: str, kind: str) -> str:
@@ -93,7 +93,7 @@ def _numbers(values: pd.Series, path: Path, *, whole: bool) -> pd.Series:
     found = pd.to_numeric(plain, errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = np.isnan(found) & values.notna().to_numpy() | np.isinf(found)
     if whole:
-        wrong |= (found != np.rint(found)) & ~np.isnan(found) | (abs(found) >= MOST)
+        wrong |= (found != np.rint(found)) & ~np.isnan(found) | (abs(found) >= _MOST)
     if wrong.any():
         first, kind = str(values[wrong].iloc[0]), "whole numbers" if whole else "numbers"
         raise DamagedFileError(

@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What is not stated, and what is left when there are more groups than colors.
-NOT_STATED, REST, GRAY = "not stated", "other", "#7a7a7a"
+_NOT_STATED, _REST, _GRAY = "not stated", "other", "#7a7a7a"
 #: More groups than this share one place on the axis.
-MOST_MANUFACTURERS = 5
+_MOST_MANUFACTURERS = 5
 #: More groups than this are counted under a panel and not named.
-MOST_NAMED = 5
+_MOST_NAMED = 5
 #: A value further from the cohort's mean than this many standard deviations is marked.
 OUTLIER_Z = 2.5
 #: What counts as Alzheimer's disease among the diagnoses, in lower case.
-AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
+_AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
 
 #: Columns of the quality figure: heading, label of the axis with the unit, and the column of z-scores.
 QUALITY = {one.column: (one.plot_title, one.plot_axis, one.outlier) for one in IN_FIGURE}
 
 #: Heights of a panel's heading, its plot, the names under it and a line of text; room at its left; width of a letter.
-HEADING_IN, PLOT_IN, TICKS_IN, LINE_IN, AXIS_IN, CHAR_IN = 0.35, 2.7, 0.72, 0.19, 0.8, 0.092
+HEADING_IN, _PLOT_IN, _TICKS_IN, _LINE_IN, _AXIS_IN, _CHAR_IN = 0.35, 2.7, 0.72, 0.19, 0.8, 0.092
 #: Characters of 9.5 pt that fit under a panel a third of the figure wide.
-LINE_CHARS = 63
+_LINE_CHARS = 63
 
 
 def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
@@ -162,7 +162,7 @@ def cortex_by_diagnosis_figure(wide: pd.DataFrame, what: str, reference: str, co
     rows = {}
     for diagnosis in _levels(used["diagnosis_group"], len(COLORS)):
         own = used.index[used["diagnosis_group"] == diagnosis]
-        name = "All scans" if diagnosis == NOT_STATED and used["diagnosis_group"].nunique() == 1 else diagnosis
+        name = "All scans" if diagnosis == _NOT_STATED and used["diagnosis_group"].nunique() == 1 else diagnosis
         means = values.loc[own].mean()
         rows[f"{name} (n = {len(own)})"] = {columns[region]: float(means[region]) for region in present}
     everything = np.array([list(row.values()) for row in rows.values()])
@@ -174,8 +174,8 @@ def cortex_by_diagnosis_figure(wide: pd.DataFrame, what: str, reference: str, co
 
 
 def is_ad(diagnosis: object) -> bool:
-    """Return whether a diagnosis is Alzheimer's disease by one of the names in `AD_NAMES`."""
-    return str(diagnosis).strip().replace("’", "'").casefold() in AD_NAMES
+    """Return whether a diagnosis is Alzheimer's disease by one of the names in `_AD_NAMES`."""
+    return str(diagnosis).strip().replace("’", "'").casefold() in _AD_NAMES
 
 
 def sentence_of(heading: str, test: OneWay) -> str:
@@ -193,7 +193,7 @@ def sentence_of(heading: str, test: OneWay) -> str:
 
 def n_text(n: Mapping[str, int]) -> str:
     """Return the number of scans of each group, or of many groups the smallest and largest."""
-    if len(n) > MOST_NAMED:
+    if len(n) > _MOST_NAMED:
         return f"{len(n)} groups of {min(n.values())} to {max(n.values())}"
     return ", ".join(f"{name} {count}" for name, count in n.items()) or "no group"
 
@@ -214,15 +214,15 @@ def p_text(p: float) -> str:
 def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with ``manufacturer``, ``diagnosis``, and their groups as text without missing values."""
     found = table.copy()
-    for name, most in (("manufacturer", MOST_MANUFACTURERS), ("diagnosis", len(COLORS))):
+    for name, most in (("manufacturer", _MOST_MANUFACTURERS), ("diagnosis", len(COLORS))):
         if name not in found:
             found[name] = None
         stated = found[name].astype("object").where(found[name].notna(), None)
         counts = stated.value_counts()
         kept = set(counts.index if len(counts) <= most else counts.index[: most - 1])
-        found[f"{name}_group"] = [NOT_STATED if one is None else str(one) if one in kept else REST for one in stated]
+        found[f"{name}_group"] = [_NOT_STATED if one is None else str(one) if one in kept else _REST for one in stated]
     found["ad_group"] = [
-        None if one == NOT_STATED else "AD" if is_ad(raw) else "others"
+        None if one == _NOT_STATED else "AD" if is_ad(raw) else "others"
         for one, raw in zip(found["diagnosis_group"], found["diagnosis"], strict=True)
     ]
     return found
@@ -239,20 +239,20 @@ def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
 
 def _levels(groups: pd.Series, most: int) -> list[str]:
     """Return the groups in alphabetical order, what is left over and what is not stated last."""
-    last = {REST: 1, NOT_STATED: 2}
+    last = {_REST: 1, _NOT_STATED: 2}
     return sorted(map(str, groups.unique()), key=lambda name: (last.get(name, 0), name.casefold(), name))[: most + 2]
 
 
 def _style(diagnoses: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return color and marker of each diagnosis."""
-    stated = [name for name in diagnoses if name != NOT_STATED]
-    return {name: group_style(k) for k, name in enumerate(stated)} | {NOT_STATED: {"color": GRAY, "marker": "X"}}
+    stated = [name for name in diagnoses if name != _NOT_STATED]
+    return {name: group_style(k) for k, name in enumerate(stated)} | {_NOT_STATED: {"color": _GRAY, "marker": "X"}}
 
 
 def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: NDArray[np.bool_] | None = None) -> None:
     """Draw one panel: points of each manufacturer, its diagnoses side by side; outliers in ``ringed`` have a ring."""
     values = _numbers(table, column).to_numpy()
-    manufacturers = _levels(table["manufacturer_group"], MOST_MANUFACTURERS)
+    manufacturers = _levels(table["manufacturer_group"], _MOST_MANUFACTURERS)
     counts = []
     for place, manufacturer in enumerate(manufacturers):
         own = (table["manufacturer_group"] == manufacturer).to_numpy() & np.isfinite(values)
@@ -265,7 +265,7 @@ def _strips(axes: Axes, table: pd.DataFrame, column: str, label: str, ringed: ND
     axes.ticklabel_format(axis="y", useOffset=False)
     plain_axes(axes)
     if not np.isfinite(values).any():
-        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", color=GRAY)
+        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", color=_GRAY)
         axes.set_yticks([])
 
 
@@ -291,7 +291,7 @@ def _diagnoses(
 def _name_manufacturers(axes: Axes, manufacturers: Sequence[str], counts: Sequence[int]) -> None:
     """Write each manufacturer and its number of scans under its place."""
     room_in = axes.get_position().width * WIDTH_IN / max(len(manufacturers), 1)
-    names = [f"{_short(one, int(room_in / CHAR_IN))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
+    names = [f"{_short(one, int(room_in / _CHAR_IN))}\nn = {n}" for one, n in zip(manufacturers, counts, strict=True)]
     axes.set_xticks(range(len(names)), names, fontsize=10 if len(names) < 5 else 8.5, parse_math=False)
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
 
@@ -328,19 +328,19 @@ def _grid(
     """
     columns = len(notes[0])
     wrapped = [
-        [[line for note in panel for line in textwrap.wrap(note, LINE_CHARS * 3 // columns)] for panel in row]
+        [[line for note in panel for line in textwrap.wrap(note, _LINE_CHARS * 3 // columns)] for panel in row]
         for row in notes
     ]
-    heights = [HEADING_IN + PLOT_IN + TICKS_IN + LINE_IN * max(map(len, row)) + 0.15 for row in wrapped]
+    heights = [HEADING_IN + _PLOT_IN + _TICKS_IN + _LINE_IN * max(map(len, row)) + 0.15 for row in wrapped]
     sheet = Sheet(sum(heights), title, aside=what, legend=legend)
     panels: list[list[Axes]] = []
     width, top = WIDTH_IN / columns, 0.0
     for row, height in zip(wrapped, heights, strict=True):
         panels.append([])
         for k, lines in enumerate(row):
-            box = (k * width + AXIS_IN, top + HEADING_IN, width - AXIS_IN - 0.15, PLOT_IN)
+            box = (k * width + _AXIS_IN, top + HEADING_IN, width - _AXIS_IN - 0.15, _PLOT_IN)
             panels[-1].append(sheet.axes(box))
-            under = top + HEADING_IN + PLOT_IN + TICKS_IN
+            under = top + HEADING_IN + _PLOT_IN + _TICKS_IN
             sheet.text(k * width + 0.12, under, "\n".join(lines), fontsize=9.5, linespacing=1.25)
         top += height
     return sheet, panels

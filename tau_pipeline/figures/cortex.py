@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 #: The four pictures of a cortex, in the order in which they stand side by side: hemisphere and side that is seen.
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 #: First FreeSurfer number of each hemisphere's cortical regions.
-FIRST_NUMBER = {"left": 1000, "right": 2000}
+_FIRST_NUMBER = {"left": 1000, "right": 2000}
 #: From MNI305, the space of fsaverage, to MNI152: the 4 x 4 matrix of FreeSurfer's wiki, page "CoordinateSystems".
-MNI305_TO_MNI152 = np.array(
+_MNI305_TO_MNI152 = np.array(
     [
         [0.9975, -0.0073, 0.0176, -0.0429],
         [0.0146, 1.0009, -0.0024, 1.5496],
@@ -40,20 +40,20 @@ MNI305_TO_MNI152 = np.array(
     ]
 )
 #: A vertex has the most frequent label among samples of a ball, mm.
-RADIUS_MM, SAMPLES = 4.0, 40
+_RADIUS_MM, _SAMPLES = 4.0, 40
 #: Where fsaverage's cortex is thinner than this, there is none, mm.
-THINNEST_MM = 1.0
+_THINNEST_MM = 1.0
 #: Voxels around the hemisphere's cortex that take the label of the nearest one in it.
-MARGIN = 10
+_MARGIN = 10
 #: How far the drawn surface is inflated: 0 shows the folds and hides the sulci, 1 shows all of the cortex.
-INFLATED = 0.6
+_INFLATED = 0.6
 #: Cortex without a value, and no cortex (corpus callosum, thalamus).
 NO_VALUE, NO_CORTEX, BORDER = "#c9ccd0", "#989da3", "#3a3a3a"
 #: Faces this far behind the foremost one in the same spot of this width are hidden, mm.
-BEHIND_MM, SPOT_MM = 12.0, 3.0
+_BEHIND_MM, _SPOT_MM = 12.0, 3.0
 
 #: Width and height of one picture of a cortex; room for the names of the views, and for the heading of a row.
-VIEW_SIZE, NAME_IN, HEADING_IN = (3.1, 2.1), 0.22, 0.24
+VIEW_SIZE, _NAME_IN, HEADING_IN = (3.1, 2.1), 0.22, 0.24
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def hemisphere(side: str) -> Hemisphere:
     MissingInputError
         The atlas is not installed.
     """
-    if side not in FIRST_NUMBER:
-        raise UnknownNameError(f"there is no hemisphere called {side!r}; known are {', '.join(FIRST_NUMBER)}")
+    if side not in _FIRST_NUMBER:
+        raise UnknownNameError(f"there is no hemisphere called {side!r}; known are {', '.join(_FIRST_NUMBER)}")
     pial, faces = _mesh("pial", side)
     white, _ = _mesh("white", side)
     inflated, _ = _mesh("infl", side)
     inflated = inflated + pial.mean(axis=0) - inflated.mean(axis=0)
     labels = _labels_around((pial + white) / 2, faces, side)
-    labels[_per_vertex("thick", side) < THINNEST_MM] = 0
-    return Hemisphere(side, (1 - INFLATED) * pial + INFLATED * inflated, faces, labels)
+    labels[_per_vertex("thick", side) < _THINNEST_MM] = 0
+    return Hemisphere(side, (1 - _INFLATED) * pial + _INFLATED * inflated, faces, labels)
 
 
 def cortex_figure(
@@ -125,7 +125,7 @@ def cortex_figure(
     if not scale[0] < scale[1]:
         raise SettingError(f"the color scale runs from {scale[0]:g} to {scale[1]:g}; the first must be the lower one")
     heading_in = HEADING_IN if any(rows) else 0.0
-    boxes, height = in_rows([[VIEW_SIZE] * len(VIEWS)] * len(rows), bar=True, top_in=NAME_IN, above_in=heading_in)
+    boxes, height = in_rows([[VIEW_SIZE] * len(VIEWS)] * len(rows), bar=True, top_in=_NAME_IN, above_in=heading_in)
     note = "Average cortex (fsaverage5), partly inflated. Light gray: no value. Dark gray: no cortex."
     sheet = Sheet(height, title, note=note, bar=True)
     name_views(sheet, boxes[0])
@@ -233,13 +233,18 @@ def _fsaverage() -> Mapping[str, Any]:
 
 
 def _labels_around(points: NDArray[np.float64], faces: NDArray[np.int64], side: str) -> NDArray[np.int64]:
-    """Return the most frequent cortical region of the atlas within `RADIUS_MM` of each point ``(V, 3)`` in MNI305."""
+    """Return the most frequent cortical region of the atlas within `_RADIUS_MM` of each point ``(V, 3)`` in MNI305."""
     from nibabel.affines import apply_affine
     from nilearn.surface import InMemoryMesh, vol_to_surf
 
-    mesh = InMemoryMesh(apply_affine(MNI305_TO_MNI152, points), faces)
+    mesh = InMemoryMesh(apply_affine(_MNI305_TO_MNI152, points), faces)
     found = vol_to_surf(
-        _cortex_of(side), mesh, kind="ball", radius=RADIUS_MM, interpolation="nearest_most_frequent", n_samples=SAMPLES
+        _cortex_of(side),
+        mesh,
+        kind="ball",
+        radius=_RADIUS_MM,
+        interpolation="nearest_most_frequent",
+        n_samples=_SAMPLES,
     )
     return np.nan_to_num(found).astype(np.int64)
 
@@ -250,10 +255,10 @@ def _cortex_of(side: str) -> Volume:
 
     atlas = load_volume(atlas_files().desikan_killiany, ndim=3)
     labels = label_array(atlas)
-    labels = np.where(np.isin(labels, np.add(CORTICAL_NUMBERS, FIRST_NUMBER[side])), labels, 0).astype(np.int16)
+    labels = np.where(np.isin(labels, np.add(CORTICAL_NUMBERS, _FIRST_NUMBER[side])), labels, 0).astype(np.int16)
     inside = np.argwhere(labels)
     box = tuple(
-        slice(max(low - MARGIN, 0), high + MARGIN + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
+        slice(max(low - _MARGIN, 0), high + _MARGIN + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
     )
     nearest = distance_transform_edt(labels[box] == 0, return_distances=False, return_indices=True)
     labels[box] = labels[box][tuple(nearest)]
@@ -279,11 +284,11 @@ def _in_front(
     half: Hemisphere, flat: NDArray[np.float64], depth: NDArray[np.float64], seen: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Return which of the faces that look at the viewer are not hidden behind others."""
-    spot = np.floor(flat[half.faces[seen]].mean(axis=1) / SPOT_MM).astype(np.int64)
+    spot = np.floor(flat[half.faces[seen]].mean(axis=1) / _SPOT_MM).astype(np.int64)
     spot -= spot.min(axis=0)
     foremost = np.full(spot.max(axis=0) + 1, -np.inf)
     np.maximum.at(foremost, tuple(spot.T), depth[seen])
-    return depth[seen] > foremost[tuple(spot.T)] - BEHIND_MM
+    return depth[seen] > foremost[tuple(spot.T)] - _BEHIND_MM
 
 
 def _label_of_face(half: Hemisphere) -> NDArray[np.int64]:
@@ -307,7 +312,7 @@ def _color_table(values: Mapping[int, float], norm: Normalize, colors: Colormap)
     """Return red, green, blue and opacity of each FreeSurfer number up to the last cortical one, 0 to 1."""
     from matplotlib.colors import to_rgba
 
-    table = np.tile(to_rgba(NO_VALUE), (max(FIRST_NUMBER.values()) + 100, 1))
+    table = np.tile(to_rgba(NO_VALUE), (max(_FIRST_NUMBER.values()) + 100, 1))
     table[0] = to_rgba(NO_CORTEX)
     for number, value in values.items():
         if 0 < number < len(table) and np.isfinite(value):

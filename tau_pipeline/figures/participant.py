@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 
 #: Opacity of the inside of labels: enough to tell gray-matter regions apart, little over white matter and CSF.
-FILL_MEASURED, FILL_OTHER = 0.45, 0.1
+_FILL_MEASURED, _FILL_OTHER = 0.45, 0.1
 #: Red, green, blue and opacity of a label without a color of its own.
-OTHER_LABEL = (0.5, 0.5, 0.5, FILL_OTHER)
+_OTHER_LABEL = (0.5, 0.5, 0.5, _FILL_OTHER)
 
 
 def brain_mask_figure(t1w: Volume, mask: Volume) -> Figure:
@@ -262,11 +262,11 @@ def _foreground(t1w: Volume) -> Volume:
 def _color_table(dseg: Volume, colors: pd.DataFrame) -> NDArray[np.float32]:
     """Return a look-up table ``(highest label + 1, 4)``: red, green, blue and opacity of each label, 0 to 1."""
     table = np.empty((int(np.asanyarray(dseg.dataobj).max()) + 1, 4), np.float32)
-    table[:] = OTHER_LABEL
+    table[:] = _OTHER_LABEL
     known = colors[colors["index"].between(1, len(table) - 1)]
     measured = known["kind"].isin(("cortical", "subcortical"))
     table[known["index"], :3] = known[["red", "green", "blue"]] / 255
-    table[known["index"], 3] = np.where(measured, FILL_MEASURED, FILL_OTHER)
+    table[known["index"], 3] = np.where(measured, _FILL_MEASURED, _FILL_OTHER)
     return table
 
 

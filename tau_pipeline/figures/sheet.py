@@ -29,9 +29,9 @@ Size = tuple[float, float]
 
 WIDTH_IN, DPI = 14.0, 120
 #: Margin at the left; room for the title, a legend under it, the note, a caption, and color bars; between panels.
-SIDE_IN, TITLE_IN, LEGEND_IN, NOTE_IN, CAPTION_IN, BAR_IN, GAP_IN = 0.08, 0.42, 0.33, 0.3, 0.2, 1.3, 0.05
+SIDE_IN, _TITLE_IN, _LEGEND_IN, _NOTE_IN, CAPTION_IN, _BAR_IN, _GAP_IN = 0.08, 0.42, 0.33, 0.3, 0.2, 1.3, 0.05
 #: A color bar is at most this long.
-LONGEST_BAR_IN = 4.0
+_LONGEST_BAR_IN = 4.0
 
 #: Perceptually uniform (van der Walt & Smith, SciPy 2015), dark where there is no uptake.
 UPTAKE_MAP = "inferno"
@@ -39,9 +39,9 @@ UPTAKE_MAP = "inferno"
 DIFFERENCE_MAP = "PuOr_r"
 #: Groups, distinct for color-blind readers (Okabe & Ito, Color Universal Design, 2008), without yellow, pale on white.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-MARKERS = ("o", "^", "s", "D", "v", "P")
+_MARKERS = ("o", "^", "s", "D", "v", "P")
 #: Text that is less important, and lines behind the data.
-NOTE_COLOR, GRID_COLOR = "#444444", "#e3e6ea"
+NOTE_COLOR, _GRID_COLOR = "#444444", "#e3e6ea"
 
 
 class Sheet:
@@ -58,7 +58,7 @@ class Sheet:
     legend
         What the line under the title shows; each artist has a label.
     bar
-        Whether the right `BAR_IN` are kept for color bars.
+        Whether the right `_BAR_IN` are kept for color bars.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class Sheet:
         from matplotlib.figure import Figure
 
         self.height_in = height_in
-        self._top_in = TITLE_IN + (LEGEND_IN if legend else 0.0)
-        self._bottom_in = NOTE_IN if note else SIDE_IN
+        self._top_in = _TITLE_IN + (_LEGEND_IN if legend else 0.0)
+        self._bottom_in = _NOTE_IN if note else SIDE_IN
         total = self._top_in + height_in + self._bottom_in
         self.figure: Figure = Figure(figsize=(WIDTH_IN, total), dpi=DPI, facecolor="white")
         self.text(SIDE_IN, 0.1 - self._top_in, title, fontsize=13, weight="bold")
         if aside:
             self.text(WIDTH_IN - SIDE_IN, 0.12 - self._top_in, aside, ha="right", fontsize=10)
         if note:
-            self.text(SIDE_IN, height_in + NOTE_IN - 0.09, note, va="bottom", fontsize=9, color=NOTE_COLOR)
+            self.text(SIDE_IN, height_in + _NOTE_IN - 0.09, note, va="bottom", fontsize=9, color=NOTE_COLOR)
         if legend:
             self._legend(legend)
         self._content_in = content_in(bar)
@@ -135,9 +135,9 @@ class Sheet:
 
         number, count = part
         room = self.height_in / count
-        length = min(room - 0.45, LONGEST_BAR_IN)
+        length = min(room - 0.45, _LONGEST_BAR_IN)
         top = (number + 0.5) * room - length / 2
-        axes = self.axes((WIDTH_IN - BAR_IN + 0.15, top, 0.2, length))
+        axes = self.axes((WIDTH_IN - _BAR_IN + 0.15, top, 0.2, length))
         extend = extend or ("both" if scale[0] < 0 else "max")
         bar = self.figure.colorbar(ScalarMappable(Normalize(*scale), colors), cax=axes, extend=extend)
         bar.set_label(textwrap.fill(label, int(12 * length)), fontsize=10, parse_math=False)
@@ -152,7 +152,7 @@ class Sheet:
         legend = self.figure.legend(
             handles=list(handles),
             loc="upper left",
-            bbox_to_anchor=self._place(0.0, -LEGEND_IN - 0.06),
+            bbox_to_anchor=self._place(0.0, -_LEGEND_IN - 0.06),
             ncols=len(handles),
             frameon=False,
             fontsize=10,
@@ -165,7 +165,7 @@ class Sheet:
 
 def content_in(bar: bool) -> float:
     """Return the width for content, without the color bars where there are any, in inches."""
-    return WIDTH_IN - (BAR_IN if bar else SIDE_IN)
+    return WIDTH_IN - (_BAR_IN if bar else SIDE_IN)
 
 
 def in_rows(
@@ -195,22 +195,22 @@ def in_rows(
         Place of each panel, and where the last row ends.
     """
     room = content_in(bar) - left_in
-    scale = min((room - GAP_IN * (len(row) - 1)) / sum(width for width, _ in row) for row in sizes)
+    scale = min((room - _GAP_IN * (len(row) - 1)) / sum(width for width, _ in row) for row in sizes)
     boxes: list[list[Box]] = []
     for row in sizes:
         top_in += above_in
         left, placed = left_in, []
         for width, height in row:
             placed.append((left, top_in, width * scale, height * scale))
-            left += width * scale + GAP_IN
+            left += width * scale + _GAP_IN
         boxes.append(placed)
-        top_in += max(height for _, height in row) * scale + GAP_IN
+        top_in += max(height for _, height in row) * scale + _GAP_IN
     return boxes, top_in
 
 
 def group_style(number: int) -> dict[str, Any]:
     """Return color and marker of a group, counted from 0."""
-    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+    return {"color": COLORS[number % len(COLORS)], "marker": _MARKERS[number % len(_MARKERS)]}
 
 
 def group_handle(label: str, style: dict[str, Any]) -> Artist:
@@ -230,7 +230,7 @@ def line_handle(label: str, linestyle: Any = "-", color: str = "black") -> Artis
 def plain_axes(axes: Axes) -> None:
     """Take away the frame at the top and right, and draw pale lines behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.7)
+    axes.grid(axis="y", color=_GRID_COLOR, linewidth=0.7)
     axes.set_axisbelow(True)
 
 

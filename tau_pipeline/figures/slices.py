@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ON_GRAY, ON_COLOR, ON_PALE = "#ffb000", "#56e0ff", "#404040"
 #: Pixels without a value.
 NO_VALUE = "#404040"
-CONVENTION = "Axial, coronal: left is left of the head (neurological). Positions: world coordinates in mm, RAS+."
+_CONVENTION = "Axial, coronal: left is left of the head (neurological). Positions: world coordinates in mm, RAS+."
 
 
 def gray_window(img: Volume, mask: Volume, headroom: float = 1.15) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def slice_sheet(
         The sheet, and its axes with their views in the order of the views.
     """
     boxes, height = in_rows([[size_of(view) for view in row] for row in rows], bar=bar)
-    note = CONVENTION + " Gray beside the colors: no value there." * bar
+    note = _CONVENTION + " Gray beside the colors: no value there." * bar
     sheet = Sheet(height, title, note=note, aside=aside, bar=bar)
     panels = []
     for row, places in zip(rows, boxes, strict=True):

@@ -25,7 +25,7 @@ PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
 #: Images of a scan, from left to right, and what stands above them.
 SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
 #: Room above the pictures of a scan, and height of the plots of curves, in inches.
-HEADING_IN, CURVES_IN = 0.45, 6.8
+HEADING_IN, _CURVES_IN = 0.45, 6.8
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         "learning rate": ["learning_rate"],
     }
     planes = ", ".join(f"{plane}: {color}" for plane, color in _tints_in_words(rows).items())
-    sheet = Sheet(CURVES_IN, "Learning curves", aside=f"background: plane of the loss; {planes}" if planes else "")
+    sheet = Sheet(_CURVES_IN, "Learning curves", aside=f"background: plane of the loss; {planes}" if planes else "")
     epochs = np.array([float(row["epoch"]) for row in rows])
     for axes, (title, names) in zip(sheet.plots(2, 3).flat, panels.items(), strict=True):
         _tint_planes(axes, rows, epochs)

@@ -21,19 +21,19 @@ from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, 
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 
 #: What nibabel raises where a file is not what its name says.
-UNREADABLE = (
+_UNREADABLE = (
     *(ImageFileError, HeaderDataError, MGHError, OSError, EOFError, ValueError, TypeError, LookupError),
     *(ArithmeticError, zlib.error, MemoryError),
 )
 
-ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
+_ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
 
 
 #: A head fits in a grid within these bounds, in mm; what lies outside is in another unit, or damaged.
-SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM, FARTHEST_MM = 0.01, 100.0, 1e5
+_SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 0.01, 100.0, 1e5
 
 #: The volume spanned by the axes' directions, 1 where they are at right angles.
-FLATTEST = 1e-3
+_FLATTEST = 1e-3
 
 
 def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume:
@@ -68,7 +68,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
                 raw = np.asanyarray(type(img).from_stream(content).dataobj)
         else:
             raw = np.asanyarray(img.dataobj)
-    except UNREADABLE as exc:
+    except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
     data = _drop_trailing_axes(raw)
     if ndim == 3 and data.ndim == 4:
@@ -95,7 +95,7 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     try:
         if is_compressed(path) and stated_length(path) != needed % 2**32:
             decompress(path, needed)
-    except UNREADABLE as exc:
+    except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
     return _without_trailing_axes(img.shape)
 
@@ -103,13 +103,13 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 def _opened(path: Path) -> Any:
     """A nibabel image whose header has been read and can be used."""
     _check_there(path)
-    if not path.name.lower().endswith(ENDINGS):
-        raise DamagedFileError(f"{path} is not named as an image is; {', '.join(ENDINGS)} are known")
+    if not path.name.lower().endswith(_ENDINGS):
+        raise DamagedFileError(f"{path} is not named as an image is; {', '.join(_ENDINGS)} are known")
     try:
         img: Any = packed_mgh_header(path) if path.suffix.lower() == ".mgz" else nib.load(path)
         # Asked for here, since nibabel computes them only now and refuses some.
         shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
-    except UNREADABLE as exc:
+    except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
     if not isinstance(img, nib.Nifti1Image | nib.MGHImage):
         raise ImageError(f"{path} is {type(img).__name__}; a NIfTI or MGH image in one file is needed")
@@ -165,10 +165,14 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ImageError(f"{path} has a singular or non-finite affine; correct its sform or qform")
     edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if edges.min() < SMALLEST_VOXEL_MM or edges.max() > LARGEST_VOXEL_MM or np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+    if (
+        edges.min() < _SMALLEST_VOXEL_MM
+        or edges.max() > _LARGEST_VOXEL_MM
+        or np.abs(affine[:3, 3]).max() > _FARTHEST_MM
+    ):
         raise ImageError(
             f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
             f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; correct its sform or qform"
         )
-    if abs(np.linalg.det(affine[:3, :3] / edges)) < FLATTEST:
+    if abs(np.linalg.det(affine[:3, :3] / edges)) < _FLATTEST:
         raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; correct its sform or qform")

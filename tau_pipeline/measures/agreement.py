@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 #: What two regional tables are joined on.
-REGION_KEYS = (
+_REGION_KEYS = (
     *("participant_id", "session_id", "tracer", "region", "index", "hemisphere", "kind", "reference_region"),
 )
 
@@ -241,7 +241,7 @@ def paired_regions(synthetic: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame
-        `REGION_KEYS` (and ``scan``), ``n_voxels`` (of the measured), ``measured``, ``synthetic``, ``error`` (synthetic
+        `_REGION_KEYS` (and ``scan``), ``n_voxels`` (of the measured), ``measured``, ``synthetic``, ``error`` (synthetic
         minus measured), ``absolute_error``, ``relative_error`` (of the measured). Rows that only one table has, and
         regions without voxels, are left out.
 
@@ -250,7 +250,7 @@ def paired_regions(synthetic: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFr
     MetadataError
         A table has a region of a participant and session more than once, and no column ``scan``.
     """
-    keys = [*REGION_KEYS, *(["scan"] if "scan" in synthetic and "scan" in measured else [])]
+    keys = [*_REGION_KEYS, *(["scan"] if "scan" in synthetic and "scan" in measured else [])]
     left = _keyed(measured, keys, "measured")
     right = _keyed(synthetic, keys, "synthetic").drop(columns="n_voxels")
     # pandas joins missing keys (no session, composites without index) with each other, which is what is wanted.

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 #: SSIM as Wang et al. 2004 (IEEE Trans Image Process 13:600) define it: Gaussian weights of SD 1.5 voxels, cut off
 #: to 11 voxels a side.
-SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
+_SSIM_SIGMA, _SSIM_WINDOW = 1.5, 11
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def slice_agreement(prediction: NDArray, target: NDArray, mask: NDArray, data_ra
 
 
 def ssim(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float) -> float:
-    """Structural similarity: the mean over the mask of scikit-image's local map (Gaussian window, see `SSIM_SIGMA`).
+    """Structural similarity: the mean over the mask of scikit-image's local map (Gaussian window, see `_SSIM_SIGMA`).
 
     Outside of the mask both images are set to 0 first, so that nothing there counts, though windows reach over the
     border of the mask; the border voxels see the same background in both images, as they do in a network's training.
@@ -148,8 +148,8 @@ def ssim(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float)
     """
     a, b, inside = _aligned(prediction, target, mask)
     _require_range(data_range)
-    if min(a.shape) < SSIM_WINDOW:
-        raise ImageError(f"images of shape {a.shape} have no SSIM; each side needs {SSIM_WINDOW} voxels or more")
+    if min(a.shape) < _SSIM_WINDOW:
+        raise ImageError(f"images of shape {a.shape} have no SSIM; each side needs {_SSIM_WINDOW} voxels or more")
     if not inside.any():
         return float("nan")
     box = _box(inside)
@@ -159,7 +159,7 @@ def ssim(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float)
         b,
         data_range=float(data_range),
         gaussian_weights=True,
-        sigma=SSIM_SIGMA,
+        sigma=_SSIM_SIGMA,
         use_sample_covariance=False,
         full=True,
     )
@@ -212,7 +212,7 @@ def _require_range(data_range: float) -> None:
 def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...]:
     """The mask's bounding box and a window around it; no window of a voxel in the mask reaches further."""
     (found,) = ndimage.find_objects(inside.astype(np.uint8))
-    return tuple(slice(max(0, s.start - SSIM_WINDOW), s.stop + SSIM_WINDOW) for s in found)
+    return tuple(slice(max(0, s.start - _SSIM_WINDOW), s.stop + _SSIM_WINDOW) for s in found)
 
 
 @dataclass(frozen=True)

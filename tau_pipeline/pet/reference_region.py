@@ -33,7 +33,7 @@ _UNNAMED_CORTEX = (3, 42, 1000, 2000)
 #: Vessels and choroid plexus: off-target binding, so they count as outside.
 _OUTSIDE_TISSUE = (30, 62, 31, 63)
 #: Resolution (FWHM, mm) that the guard assumes: that of a clinical scanner's late tau image.
-GUARD_FWHM_MM = 6.0
+_GUARD_FWHM_MM = 6.0
 #: Probability of CSF above which a labelled voxel is not the region. Not 0.5: that would take the folia's partial
 #: volume away and leave a region that is too much white matter.
 _SURELY_CSF = 0.9
@@ -83,7 +83,7 @@ class ReferenceRegion:
         return (
             f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
             f"{self.grey_share:.0%} of their signal from cerebral grey matter and {self.outside_share:.0%} from CSF "
-            f"and background at {GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
+            f"and background at {_GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
         )
 
 
@@ -353,8 +353,8 @@ def _cerebral_grey() -> tuple[int, ...]:
 
 
 def _blurred(tissue: NDArray[np.bool_], size: NDArray) -> NDArray[np.float32]:
-    """Share of each voxel's signal that comes from a tissue, at the resolution `GUARD_FWHM_MM`."""
-    sigma = GUARD_FWHM_MM / np.sqrt(8 * np.log(2)) / size
+    """Share of each voxel's signal that comes from a tissue, at the resolution `_GUARD_FWHM_MM`."""
+    sigma = _GUARD_FWHM_MM / np.sqrt(8 * np.log(2)) / size
     share = ndimage.gaussian_filter(tissue.astype(np.float32), sigma, mode="nearest")
     return np.clip(share, 0.0, 1.0)
 

@@ -37,13 +37,13 @@ from tau_pipeline.simulate.pet import (
 from tau_pipeline.simulate.template import Array, load_template
 
 PetKind = Literal["static", "dynamic", "mixed"]
-FRAME_COUNT = 4
+_FRAME_COUNT = 4
 #: mm of cortex lost where tau adds 1 to the uptake, and mm of ventricular growth where it does so everywhere. Larger
 #: than in patients, so that small cohorts show it.
-THINNING_PER_TAU = 0.8
-VENTRICLES_PER_TAU = 2.5
+_THINNING_PER_TAU = 0.8
+_VENTRICLES_PER_TAU = 2.5
 #: Axis order and direction in which T1w images are stored, in turn.
-STORED = ("RAS", "LAS", "PSR", "LIA")
+_STORED = ("RAS", "LAS", "PSR", "LIA")
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ def plan_participant(number: int, settings: Simulation) -> Plan:
         label=f"sub-{number:02d}",
         group=("MCI", "CN", "AD")[(turn + turn // 3) % 3],
         scanner=turn % 3,
-        frames=0 if number == 4 else FRAME_COUNT if dynamic else 1,
+        frames=0 if number == 4 else _FRAME_COUNT if dynamic else 1,
         moves=number % 5 != 0,
         sessions=sessions,
         t1w_sessions=("01",) if two and number % 6 == 5 else sessions,
-        stored=STORED[turn % len(STORED)],
+        stored=_STORED[turn % len(_STORED)],
     )
 
 
@@ -170,8 +170,8 @@ def _in_scanner(person: HeadDraw, rng: np.random.Generator, count: int) -> HeadD
 def with_atrophy(head: HeadDraw, uptake: dict[int, float], sensitivity: float) -> HeadDraw:
     """Thin the cortex and widen the ventricles of a person by the tau load."""
     tau = tau_load(uptake)
-    lost = {code: head.thinning[code] + THINNING_PER_TAU * sensitivity * tau[code] for code in tau}
-    grown = head.ventricles_mm + VENTRICLES_PER_TAU * sensitivity * float(np.mean(list(tau.values())))
+    lost = {code: head.thinning[code] + _THINNING_PER_TAU * sensitivity * tau[code] for code in tau}
+    grown = head.ventricles_mm + _VENTRICLES_PER_TAU * sensitivity * float(np.mean(list(tau.values())))
     return replace(head, thinning=lost, ventricles_mm=min(grown, 4.0))
 
 

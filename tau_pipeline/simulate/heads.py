@@ -27,12 +27,12 @@ from tau_pipeline.simulate.template import (
 )
 
 #: Mean linear size: an average of 1.5 L inside the skull, where MNI152 has 1.9 L.
-MEAN_SIZE = 0.94
+_MEAN_SIZE = 0.94
 #: White matter (with the corpus callosum) and medial temporal grey matter give way to the lateral ventricles.
-GIVES_WAY = (2, 41, 251, 252, 253, 254, 255, 17, 18, 53, 54)
+_GIVES_WAY = (2, 41, 251, 252, 253, 254, 255, 17, 18, 53, 54)
 
 #: T1w intensity of each code, white matter = 1, as seen in MPRAGE at 3 T; cortex takes the value of 1000.
-T1W_INTENSITY = {
+_T1W_INTENSITY = {
     2: 1.0, 41: 1.0, 251: 1.02, 252: 1.02, 253: 1.02, 254: 1.02, 255: 1.02, 7: 0.97, 46: 0.97, 16: 0.93,
     28: 0.90, 60: 0.90, 10: 0.84, 49: 0.84, 13: 0.92, 52: 0.92, 12: 0.76, 51: 0.76, 11: 0.71, 50: 0.71,
     26: 0.71, 58: 0.71, 17: 0.67, 53: 0.67, 18: 0.67, 54: 0.67, 8: 0.65, 47: 0.65, 1000: 0.66, 85: 0.90,
@@ -123,7 +123,7 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
     affine registration, while the deformation stays invertible. Cortex is up to 0.2 mm thinner than the template's.
     """
     angles = np.deg2rad(rng.normal(0, 3.5, 3).clip(-8, 8))
-    zoom = rng.normal(MEAN_SIZE, 0.03) * rng.normal(1, 0.015, 3)
+    zoom = rng.normal(_MEAN_SIZE, 0.03) * rng.normal(1, 0.015, 3)
     shift = rng.normal(0, 3, 3).clip(-7, 7)
     to_template = np.eye(4)
     to_template[:3, :3] = rotation(angles) / zoom
@@ -131,7 +131,7 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
     bends = (rng.normal(0, 3.5, (3, 7, 8, 8)).clip(-8, 8), rng.normal(0, 1.2, (3, 12, 14, 13)).clip(-3, 3))
     general = float(rng.uniform(0, 0.2))
     cortex = [h + k for h in (1000, 2000) for k in range(1, 36) if k != 4]
-    names = [*T1W_INTENSITY, *cortex]
+    names = [*_T1W_INTENSITY, *cortex]
     contrast = dict(zip(names, rng.normal(1, 0.012, len(names)).tolist(), strict=True))
     grey, fluid, fat = rng.normal(1, 0.03), rng.uniform(0.8, 1.3), rng.uniform(0.8, 1.15)
     for code in names:
@@ -185,10 +185,10 @@ def make_head(draw: HeadDraw, template: Template, voxel_mm: float = 1.0) -> Head
     texture = ndimage.map_coordinates(template.texture, where, order=1)
     growth = draw.ventricles_mm
     in_brain = (inner > 0) & (inner < min(OUTSIDE.values()))
-    opens = np.isin(inner, (*GIVES_WAY, *VENTRICLE_FLUID))
+    opens = np.isin(inner, (*_GIVES_WAY, *VENTRICLE_FLUID))
     full = np.clip(0.5 + depth / voxel_mm, 0, 1)
     wet = np.where(opens, np.clip(0.5 + (ventricle + growth) / voxel_mm, 0, 1), 0)
-    fluid = T1W_INTENSITY[CSF] * draw.contrast[CSF]
+    fluid = _T1W_INTENSITY[CSF] * draw.contrast[CSF]
     mixed = (full * (tissue[brain] + texture) + (1 - full) * fluid) * (1 - wet) + wet * fluid
     tissue[brain] = np.where(in_brain, mixed, tissue[brain])
     labels = np.zeros(shape, np.int16)
@@ -208,8 +208,8 @@ def _painted(draw: HeadDraw, template: Template, voxel_mm: float) -> Floats:
     """Tissue intensities on the template grid, blurred to the width of a voxel."""
     from scipy import ndimage
 
-    cortex = {code: T1W_INTENSITY[1000] for code in draw.contrast if 1000 < code < 2036}
-    values = {code: value * draw.contrast[code] for code, value in (T1W_INTENSITY | cortex).items()}
+    cortex = {code: _T1W_INTENSITY[1000] for code in draw.contrast if 1000 < code < 2036}
+    values = {code: value * draw.contrast[code] for code, value in (_T1W_INTENSITY | cortex).items()}
     return ndimage.gaussian_filter(look_up(values, template.codes), 0.5 * max(voxel_mm, 1.0))
 
 

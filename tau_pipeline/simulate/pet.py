@@ -30,28 +30,28 @@ BRAAK_STAGE = {
     6: (5, 17, 21, 22, 24),
 }
 #: For each stage, the burden at which half of its tau is there, and the uptake that it adds at the end.
-STAGE_ONSET = {1: 0.15, 3: 0.3, 4: 0.45, 5: 0.6, 6: 0.9}
-STAGE_UPTAKE = {1: 0.9, 3: 1.0, 4: 1.2, 5: 1.1, 6: 0.7}
+_STAGE_ONSET = {1: 0.15, 3: 0.3, 4: 0.45, 5: 0.6, 6: 0.9}
+_STAGE_UPTAKE = {1: 0.9, 3: 1.0, 4: 1.2, 5: 1.1, 6: 0.7}
 #: Share of its stage's uptake in regions that fall behind it, lingual cortex.
-LATE = {13: 0.4}
+_LATE = {13: 0.4}
 #: Range of the burden, 0 to 1, in cognitively normal, mildly impaired and demented participants.
 BURDEN = {"CN": (0.0, 0.25), "MCI": (0.3, 0.6), "AD": (0.6, 1.0)}
 
 #: Uptake without disease, cerebellar cortex = 1: grey matter near 1.1 and off-target binding in the basal ganglia and
 #: choroid plexus as flortaucipir shows it (Lowe et al., Acta Neuropathologica Communications 4:58, 2016).
-BASE_UPTAKE = {
+_BASE_UPTAKE = {
     2: 1.1, 41: 1.1, 251: 1.05, 252: 1.05, 253: 1.05, 254: 1.05, 255: 1.05, 7: 1.05, 46: 1.05, 8: 1.0, 47: 1.0,
     16: 1.1, 28: 1.25, 60: 1.25, 10: 1.2, 49: 1.2, 11: 1.3, 50: 1.3, 12: 1.45, 51: 1.45, 13: 1.55, 52: 1.55,
     26: 1.3, 58: 1.3, 17: 1.15, 53: 1.15, 18: 1.15, 54: 1.15, 31: 1.5, 63: 1.5, 4: 0.55, 43: 0.55, 5: 0.6, 44: 0.6,
     14: 0.6, 15: 0.6, 24: 0.6, 3001: 0.45, 3002: 0.35, 3003: 0.5, 3004: 0.35, 3005: 0.2, 3006: 0.35, 3007: 0.3,
     3008: 0.9, 3009: 0.6,
 }  # fmt: skip
-CORTEX_BASE = 1.1
-BASAL_GANGLIA = (11, 12, 13, 26, 50, 51, 52, 58)
-CHOROID_PLEXUS = (31, 63)
-MENINGES = 3009
+_CORTEX_BASE = 1.1
+_BASAL_GANGLIA = (11, 12, 13, 26, 50, 51, 52, 58)
+_CHOROID_PLEXUS = (31, 63)
+_MENINGES = 3009
 #: Cerebellum and brain stem.
-POSTERIOR_FOSSA = (7, 8, 16, 46, 47)
+_POSTERIOR_FOSSA = (7, 8, 16, 46, 47)
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,19 @@ def draw_uptake(rng: np.random.Generator, burden: float) -> dict[int, float]:
     Regions of a stage fill along a sigmoid of the burden; persons differ in each region (15 %), in asymmetry, and in
     off-target binding: basal ganglia, choroid plexus, and in one of three the meninges.
     """
-    uptake = {code: value * float(rng.normal(1, 0.015)) for code, value in BASE_UPTAKE.items()}
+    uptake = {code: value * float(rng.normal(1, 0.015)) for code, value in _BASE_UPTAKE.items()}
     striatal, plexus = rng.normal(1, 0.08), rng.uniform(0.8, 1.4)
-    uptake |= {code: uptake[code] * float(striatal) for code in BASAL_GANGLIA}
-    uptake |= {code: uptake[code] * float(plexus) for code in CHOROID_PLEXUS}
-    uptake[MENINGES] = float(rng.choice([0.6, 0.6, 1.5])) * float(rng.uniform(0.9, 1.1))
+    uptake |= {code: uptake[code] * float(striatal) for code in _BASAL_GANGLIA}
+    uptake |= {code: uptake[code] * float(plexus) for code in _CHOROID_PLEXUS}
+    uptake[_MENINGES] = float(rng.choice([0.6, 0.6, 1.5])) * float(rng.uniform(0.9, 1.1))
     asymmetry = rng.normal(0, 0.1)
     for stage, regions in BRAAK_STAGE.items():
-        filled = 1 / (1 + np.exp(-(burden - STAGE_ONSET[stage]) / 0.08))
+        filled = 1 / (1 + np.exp(-(burden - _STAGE_ONSET[stage]) / 0.08))
         for region in regions:
-            personal, amount = rng.lognormal(0, 0.15), STAGE_UPTAKE[stage] * LATE.get(region, 1.0)
+            personal, amount = rng.lognormal(0, 0.15), _STAGE_UPTAKE[stage] * _LATE.get(region, 1.0)
             for hemisphere, side in ((1000, 1 + asymmetry), (2000, 1 - asymmetry)):
                 tau = amount * filled * personal * side * rng.lognormal(0, 0.05)
-                uptake[hemisphere + region] = float(CORTEX_BASE * rng.normal(1, 0.015) + tau)
+                uptake[hemisphere + region] = float(_CORTEX_BASE * rng.normal(1, 0.015) + tau)
     medial = 0.5 / (1 + np.exp(-(burden - 0.3) / 0.08))
     uptake |= {code: uptake[code] + float(medial * rng.lognormal(0, 0.1)) for code in (17, 53, 18, 54)}
     return uptake | dict.fromkeys(CEREBELLAR_CORTEX, 1.0)
@@ -161,7 +161,7 @@ def draw_uptake(rng: np.random.Generator, burden: float) -> dict[int, float]:
 
 def tau_load(uptake: Mapping[int, float]) -> dict[int, float]:
     """Uptake of each cortical label above that of a cortex without tau."""
-    return {code: max(0.0, value - CORTEX_BASE) for code, value in uptake.items() if 1000 < code < 2036}
+    return {code: max(0.0, value - _CORTEX_BASE) for code, value in uptake.items() if 1000 < code < 2036}
 
 
 def draw_pet(rng: np.random.Generator, uptake: Mapping[int, float], scanner: Scanner, motion: Array) -> PetDraw:
@@ -247,7 +247,7 @@ def fossa_gain(head: Head, gain: float) -> Floats:
     from scipy import ndimage
 
     labels = np.asanyarray(head.labels.dataobj)
-    fossa = np.isin(labels, POSTERIOR_FOSSA).astype(np.float32)
+    fossa = np.isin(labels, _POSTERIOR_FOSSA).astype(np.float32)
     return 1 + np.float32(gain) * ndimage.gaussian_filter(fossa, 8.0 / head.labels.affine[0, 0])
 
 

@@ -37,18 +37,18 @@ OUTSIDE = {
     "cord": 3008,
     "meninges": 3009,
 }
-N_CODES = 3010
+_N_CODES = 3010
 #: Vessels, lesions, optic chiasm, cortex without a name.
-RARE = (30, 62, 77, 80, 85, 1000, 2000)
-LATERAL_VENTRICLE = (4, 5, 31, 43, 44, 63)
+_RARE = (30, 62, 77, 80, 85, 1000, 2000)
+_LATERAL_VENTRICLE = (4, 5, 31, 43, 44, 63)
 VENTRICLE_FLUID = (4, 5, 43, 44)
-OTHER_VENTRICLE = (14, 15)
+_OTHER_VENTRICLE = (14, 15)
 CSF = 24
 CEREBELLAR_CORTEX = (8, 47)
 #: The atlas is an average of 35 people and its ribbon is thin: the surface of the tissue moves out by this many mm.
-RIBBON_MM = 0.7
+_RIBBON_MM = 0.7
 #: First and last voxel centre of the template grid, mm, RAS+; below the person's, so that a tilted neck goes on.
-TEMPLATE_BOX = ((-94.0, -126.0, -130.0), (95.0, 113.0, 106.0))
+_TEMPLATE_BOX = ((-94.0, -126.0, -130.0), (95.0, 113.0, 106.0))
 #: The same of a person's grid. The neck is cut as in most T1w images.
 PERSON_BOX = ((-92.0, -124.0, -106.0), (93.0, 113.0, 100.0))
 
@@ -80,7 +80,7 @@ class Template:
 
 def look_up(values: Mapping[int, float], codes: Array) -> Floats:
     """The value of each code; 0 for codes that have none."""
-    table = np.zeros(N_CODES, np.float32)
+    table = np.zeros(_N_CODES, np.float32)
     table[list(values)] = list(values.values())
     return table[codes]
 
@@ -97,7 +97,7 @@ def signed_distance(mask: Array) -> Floats:
 def _on_template(path: Path, order: int) -> Floats:
     """Resample a shipped image onto the template grid."""
     img: Any = nib.load(path)
-    affine, shape = grid(*TEMPLATE_BOX, 1.0)
+    affine, shape = grid(*_TEMPLATE_BOX, 1.0)
     data = np.asarray(img.dataobj, dtype=np.float32)
     return resample_array(data, np.linalg.inv(img.affine) @ affine, shape, order=order)
 
@@ -117,16 +117,16 @@ def load_template() -> Template:
     from scipy import ndimage
 
     files = atlas_files()
-    affine, shape = grid(*TEMPLATE_BOX, 1.0)
+    affine, shape = grid(*_TEMPLATE_BOX, 1.0)
     raw = _on_template(files.desikan_killiany, 0)
     labels = raw.astype(np.int16)
     box = brain_box(labels > 0)
     mask, extended = _extend(labels[box])
     depth = np.full(shape, -4, np.float32)
     tissue = ~np.isin(labels[box], (0, CSF))
-    depth[box] = np.clip(ndimage.gaussian_filter(signed_distance(tissue), 0.5) + RIBBON_MM, -4, 4)
+    depth[box] = np.clip(ndimage.gaussian_filter(signed_distance(tissue), 0.5) + _RIBBON_MM, -4, 4)
     ventricle = np.full(shape, -6, np.float32)
-    lateral = np.isin(labels, LATERAL_VENTRICLE)
+    lateral = np.isin(labels, _LATERAL_VENTRICLE)
     around = brain_box(lateral)
     ventricle[around] = np.clip(ndimage.gaussian_filter(signed_distance(lateral[around]), 0.6), -6, 6)
     brain = np.zeros(shape, bool)
@@ -154,7 +154,7 @@ def _extend(labels: NDArray[np.int16]) -> tuple[Array, NDArray[np.int16]]:
     """
     from scipy import ndimage
 
-    lasting = ~np.isin(labels, (0, CSF, *RARE))
+    lasting = ~np.isin(labels, (0, CSF, *_RARE))
     distance, nearest = ndimage.distance_transform_edt(~lasting, return_indices=True)
     mask = ndimage.distance_transform_edt(np.pad(distance <= 6, 1))[1:-1, 1:-1, 1:-1] > 4.5
     return ndimage.binary_fill_holes(mask | (labels > 0)), labels[tuple(nearest)]
@@ -168,7 +168,7 @@ def _texture(t1w: Floats, labels: Array) -> Floats:
     known = (t1w > 0.2).astype(np.float32)
     smooth = ndimage.gaussian_filter(t1w * known, 3) / np.maximum(ndimage.gaussian_filter(known, 3), 0.05)
     weight = np.where(np.isin(labels, CEREBELLAR_CORTEX), 0.8, 0.15) * (labels > 0)
-    weight[np.isin(labels, (*LATERAL_VENTRICLE, *OTHER_VENTRICLE, CSF))] = 0
+    weight[np.isin(labels, (*_LATERAL_VENTRICLE, *_OTHER_VENTRICLE, CSF))] = 0
     return (np.clip(t1w - smooth, -0.2, 0.2) * weight * known).astype(np.float32)
 
 

@@ -33,9 +33,9 @@ from tau_pipeline.settings.configuration import (
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
-CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
+_CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
 #: What is wrong with a path that was given, rather than with us.
-WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
+_WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Level:
 
 @contextmanager
 def _caches_in(work_dir: Path) -> Iterator[None]:
-    """Nothing is written outside of the output and work folders, unless the user has named places for `CACHES`."""
-    own = {name: str(work_dir / folder) for name, folder in CACHES.items() if name not in os.environ}
+    """Nothing is written outside of the output and work folders, unless the user has named places for `_CACHES`."""
+    own = {name: str(work_dir / folder) for name, folder in _CACHES.items() if name not in os.environ}
     os.environ.update(own)
     try:
         yield
@@ -82,7 +82,7 @@ LEVELS = {
 }
 
 #: What the level train does with ``--compare``.
-COMPARISON = Level(
+_COMPARISON = Level(
     "systems, losses and normalisations beside each other", "tau_workflows.levels.compare", "run_comparison"
 )
 
@@ -234,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = {name for name, value in options.items() if value is not None}
         _check_options(level if recipe is None else "train --compare", given)
         if recipe is not None:
-            return COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
+            return _COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
         return LEVELS[level].run(bids_dir, output_dir, configuration(config_file, options))
     except TauPipelineError as exc:
         print(f"tau-pipeline: {exc}", file=sys.stderr)
         return WRONG_CALL
     except OSError as exc:
-        if exc.errno not in WRONG_PATH:
+        if exc.errno not in _WRONG_PATH:
             raise
         print(f"tau-pipeline: {exc.filename} cannot be used ({exc.strerror}); give another path", file=sys.stderr)
         return WRONG_CALL

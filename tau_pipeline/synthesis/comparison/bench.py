@@ -51,11 +51,11 @@ from tau_pipeline.synthesis.training.data import Strangers
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.optimization import grid_of
 
-ROW, SCANS, REGIONS, MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
+_ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
 #: Columns that tell the run, in the tables of its scans and regions.
-RUN_COLUMNS = ("system", "loss", "normalisation", "fold")
+_RUN_COLUMNS = ("system", "loss", "normalisation", "fold")
 #: Columns of the table of regions.
-REGION_COLUMNS = ("participant_id", "session_id", "scan", "manufacturer", "diagnosis", "region", "index", "hemisphere")
+_REGION_COLUMNS = ("participant_id", "session_id", "scan", "manufacturer", "diagnosis", "region", "index", "hemisphere")
 
 #: Maps on the T1w's grid by predictor.
 Maps = dict[str, Volume]
@@ -207,7 +207,7 @@ def identity_of(run: Run, settings: Training, bench: Bench) -> str:
 def read_row(run_dir: Path, identity: str) -> dict[str, Any] | None:
     """Read the row of a run that was made with this identity; None if there is none."""
     try:
-        row = read_json(run_dir / ROW)
+        row = read_json(run_dir / _ROW)
     except TauPipelineError:
         return None
     return row if row.get("identity") == identity else None
@@ -247,7 +247,7 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
         return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
 
     test = _test_pairs(ensemble, settings, bench)
-    scans, regions = _score(test, maps_of, bench, folder / MAPS)
+    scans, regions = _score(test, maps_of, bench, folder / _MAPS)
     rename = {MODEL: run.system}
     _write_scores(run, scans.replace({"predictor": rename}), regions.replace({"predictor": rename}), folder)
     card = ensemble.first.card
@@ -263,7 +263,7 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
         "scoring": clock.lap(),
         "means": _means(scans),
     }
-    write_json(row, folder / ROW)
+    write_json(row, folder / _ROW)
     return row
 
 
@@ -298,7 +298,7 @@ def do_baselines(run: Run, settings: Training, bench: Bench, source_model: Path)
     scans, regions = _score(test, maps_of, bench, None)
     _write_scores(run, scans, regions, bench.run_dir(run))
     row = {**_identity(run, settings, bench), "n_test": len(test), "scoring": clock.lap()}
-    write_json(row, bench.run_dir(run) / ROW)
+    write_json(row, bench.run_dir(run) / _ROW)
     return row
 
 
@@ -387,10 +387,10 @@ def _percentiles(pair: Pair, maps: Mapping[str, Volume]) -> dict[str, dict[str, 
 
 def _write_scores(run: Run, scans: pd.DataFrame, regions: pd.DataFrame, folder: Path) -> None:
     """Write the tables of a run; ``system`` is the predictor, which for the baselines is not the run's own."""
-    for table, name in ((scans, SCANS), (regions, REGIONS)):
+    for table, name in ((scans, _SCANS), (regions, REGIONS)):
         own = table.assign(system=table["predictor"], loss=run.loss, normalisation=run.normalisation, fold=run.fold)
         own = own.drop(columns="predictor")
-        columns = [*RUN_COLUMNS, *[column for column in own if column not in RUN_COLUMNS]]
+        columns = [*_RUN_COLUMNS, *[column for column in own if column not in _RUN_COLUMNS]]
         if name == REGIONS:
-            columns = [*RUN_COLUMNS, *REGION_COLUMNS, "kind", "measured", "synthetic"]
+            columns = [*_RUN_COLUMNS, *_REGION_COLUMNS, "kind", "measured", "synthetic"]
         write_tsv(own[columns], folder / name)

@@ -53,16 +53,16 @@ NAMES = {
     "cyclic2.5d": "+ cyclic 2.5D",
 }
 #: Scales of SUVR and of differences of SUVR, the same in every picture of this program.
-SUVR_SCALE, ERROR_SCALE = (0.0, 3.0), (-1.0, 1.0)
+SUVR_SCALE, _ERROR_SCALE = (0.0, 3.0), (-1.0, 1.0)
 #: Measures that the first figure shows, where they are there.
 SHOWN = ("ssim", "psnr", "regional_mae", "regional_r", "regional_r_within")
 #: Scans that one place across holds before its points become smaller.
-MANY_POINTS = 40
+_MANY_POINTS = 40
 #: Lines of the trivial predictors.
-DASHES = {TRAINING_MEAN: "--", DIAGNOSIS_MEAN: ":"}
+_DASHES = {TRAINING_MEAN: "--", DIAGNOSIS_MEAN: ":"}
 #: Heights of a plot of scores and of percentiles, and of a row of scatter plot and cortex; width of a scatter plot with
 #: its labels; room for the names of losses above their pictures, and of systems beside them, in inches.
-SCORES_IN, PERCENTILES_IN, SCATTER_IN, LOSSES_IN, SYSTEM_IN = 2.3, 2.5, 2.75, 0.45, 0.4
+_SCORES_IN, _PERCENTILES_IN, _SCATTER_IN, _LOSSES_IN, _SYSTEM_IN = 2.3, 2.5, 2.75, 0.45, 0.4
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def scores_figure(summary: pd.DataFrame) -> Figure:
     headings = measures_of(summary.pivot_table(index="system", columns="measure", values="mean")) | REGIONAL
     legend = [group_handle(in_print(loss), group_style(k)) for k, loss in enumerate(losses)]
     legend += [
-        line_handle(name, dashes, NOTE_COLOR) for name, dashes in DASHES.items() if name in set(summary["system"])
+        line_handle(name, dashes, NOTE_COLOR) for name, dashes in _DASHES.items() if name in set(summary["system"])
     ]
     title = "Scores of held-out participants: mean and standard deviation"
-    sheet = Sheet(SCORES_IN * len(measures), title, legend=legend)
+    sheet = Sheet(_SCORES_IN * len(measures), title, legend=legend)
     panels = sheet.plots(len(measures), len(normalizations), sharey="row")
     for line, measure in zip(panels, measures, strict=True):
         for axes, normalization in zip(line, normalizations, strict=True):
@@ -132,7 +132,7 @@ def _score_panel(axes: Axes, own: pd.DataFrame, systems: Sequence[str], losses: 
         found = rows.loc[[systems[n] for n in there]]
         across = np.array(there) + (k - (len(losses) - 1) / 2) * width
         axes.errorbar(across, found["mean"], found["sd"], linestyle="", capsize=2.5, **group_style(k))
-    for name, dashes in DASHES.items():
+    for name, dashes in _DASHES.items():
         value = own.loc[own["system"] == name, "mean"]
         if len(value):
             axes.axhline(float(value.iloc[0]), color=NOTE_COLOR, linestyle=dashes, linewidth=1.2)
@@ -166,7 +166,7 @@ def panels_figure(scan: DrawnScan, systems: Sequence[str], losses: Sequence[str]
     view = _view_of_most_uptake(scan)
     rows, columns = max(len(systems), 2), 1 + 2 * len(losses)
     # T1w and measured are the first column; then come the names of the systems, and a pair of columns for each loss.
-    boxes, height = in_rows([[size_of(view)] * columns] * rows, bar=True, left_in=SYSTEM_IN, top_in=LOSSES_IN)
+    boxes, height = in_rows([[size_of(view)] * columns] * rows, bar=True, left_in=_SYSTEM_IN, top_in=_LOSSES_IN)
     note = f"{what}. Axial slice at z = {view.position_mm:.0f} mm. Left is left of the head (neurological)."
     sheet = Sheet(height, scan.title, note=note, bar=True)
     inputs = [_picture(sheet, _first_column(boxes[k][0]), name) for k, name in enumerate(("T1w", "measured"))]
@@ -182,13 +182,13 @@ def panels_figure(scan: DrawnScan, systems: Sequence[str], losses: Sequence[str]
     for k, loss in enumerate(losses):
         _name_loss(sheet, boxes[0][2 * k + 1 : 2 * k + 3], in_print(loss))
     sheet.color_bar(SUVR_SCALE, "SUVR", part=(0, 2))
-    sheet.color_bar(ERROR_SCALE, "Synthetic minus measured SUVR", part=(1, 2), colors=DIFFERENCE_MAP)
+    sheet.color_bar(_ERROR_SCALE, "Synthetic minus measured SUVR", part=(1, 2), colors=DIFFERENCE_MAP)
     return sheet.figure
 
 
 def _first_column(box: Box) -> Box:
     """Return a place of the first column, moved to the edge of the sheet."""
-    return (box[0] - SYSTEM_IN + 0.08, *box[1:])
+    return (box[0] - _SYSTEM_IN + 0.08, *box[1:])
 
 
 def _picture(sheet: Sheet, box: Box, caption: str = "") -> Axes:
@@ -208,7 +208,7 @@ def _synthetic_and_error(
     minus = np.asanyarray(img.dataobj, np.float32) - np.asanyarray(scan.measured.dataobj, np.float32)
     error = image_like(np.where(np.asanyarray(scan.mask.dataobj) > 0, minus, np.float32(0)), img)
     show_uptake(_picture(sheet, boxes[0]), img, view, SUVR_SCALE)
-    show_uptake(_picture(sheet, boxes[1]), error, view, ERROR_SCALE, DIFFERENCE_MAP)
+    show_uptake(_picture(sheet, boxes[1]), error, view, _ERROR_SCALE, DIFFERENCE_MAP)
     ssim, psnr = scan.scores.get(which, (np.nan, np.nan))
     left, top, _, _ = boxes[1]
     sheet.text(left, top - 0.03, f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB", ha="center", va="bottom", fontsize=9)
@@ -218,7 +218,7 @@ def _name_loss(sheet: Sheet, boxes: Sequence[Box], name: str) -> None:
     """Write the name of a loss, and what its two columns show, above them."""
     sheet.text(boxes[1][0], 0.0, name, ha="center", fontsize=11.5)
     for (left, _, width, _), what in zip(boxes, ("synthetic", "error"), strict=True):
-        sheet.text(left + width / 2, LOSSES_IN - CAPTION_IN, what, ha="center", fontsize=9, color=NOTE_COLOR)
+        sheet.text(left + width / 2, _LOSSES_IN - CAPTION_IN, what, ha="center", fontsize=9, color=NOTE_COLOR)
 
 
 def _numbered(images: Mapping[tuple[str, str], Volume]) -> dict[str, Volume]:
@@ -250,7 +250,7 @@ def percentiles_figure(scans: pd.DataFrame, loss: str, normalisation: str) -> Fi
     manufacturers, diagnoses = sorted(own["manufacturer"].unique()), sorted(own["diagnosis"].unique())
     legend = [group_handle(name, group_style(k)) for k, name in enumerate(diagnoses)]
     sheet = Sheet(
-        PERCENTILES_IN * len(PERCENTILES),
+        _PERCENTILES_IN * len(PERCENTILES),
         f"Percentiles of cortical SUVR, {in_print(loss)}, {normalisation}",
         legend=[*legend, line_handle("median of three or more")],
     )
@@ -272,7 +272,7 @@ def percentiles_figure(scans: pd.DataFrame, loss: str, normalisation: str) -> Fi
 def _percentile_panel(axes: Axes, own: pd.DataFrame, diagnoses: Sequence[str], percentile: int) -> None:
     """Draw one manufacturer's scans: measured, then each system's, with the diagnoses side by side."""
     width = 0.8 / max(len(diagnoses), 1)
-    size = float(np.clip(20 * MANY_POINTS / max(own["scan"].nunique(), 1), 6, 26))
+    size = float(np.clip(20 * _MANY_POINTS / max(own["scan"].nunique(), 1), 6, 26))
     measured = (own.drop_duplicates("scan"), f"measured_p{percentile}")
     of_systems = [(rows, f"cortex_p{percentile}") for _, rows in own.groupby("system", sort=False)]
     for n, (rows, column) in enumerate([measured, *of_systems]):
@@ -306,7 +306,7 @@ def regions_figure(
     systems = list(dict.fromkeys(regions["system"]))
     # Each row is as high as the cortex; the scatter plot at its left leaves room for its labels.
     boxes, height = in_rows(
-        [[VIEW_SIZE] * len(VIEWS)] * len(systems), bar=True, left_in=SCATTER_IN, top_in=0.1, above_in=0.7
+        [[VIEW_SIZE] * len(VIEWS)] * len(systems), bar=True, left_in=_SCATTER_IN, top_in=0.1, above_in=0.7
     )
     note = "Points: one region of one participant. Brain: average cortex (fsaverage5); gray: no value."
     sheet = Sheet(height + 0.2, "Regional SUVR of held-out participants", note=note, bar=True)

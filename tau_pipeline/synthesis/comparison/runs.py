@@ -20,7 +20,7 @@ CYCLIC, BY_MANUFACTURER = "cyclic2.5d", "by-manufacturer"
 TRAINING_MEAN, DIAGNOSIS_MEAN = "training mean", "diagnosis mean"
 NO_LOSS = "n/a"
 #: Name of the run that scores both of them.
-BASELINES = "baselines"
+_BASELINES = "baselines"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
     Attributes
     ----------
     system, loss, normalisation
-        As in ``[training]``; the system is `BASELINES`, without a loss, for the trivial predictors.
+        As in ``[training]``; the system is `_BASELINES`, without a loss, for the trivial predictors.
     fold
         Which fold is tested, counted from 0.
     """
@@ -66,7 +66,7 @@ def runs_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
 def baselines_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
     """List the trivial predictors of each fold and normalisation."""
     return tuple(
-        Run(BASELINES, NO_LOSS, normalisation, fold)
+        Run(_BASELINES, NO_LOSS, normalisation, fold)
         for fold in range(folds)
         for normalisation in comparison.normalisations
     )

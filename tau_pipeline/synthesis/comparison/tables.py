@@ -36,16 +36,16 @@ MEASURES = {
     "regional_mae": ("Regional mean absolute error", "SUVR", False),
 }
 #: Measures of hot spots have an SUVR in their name.
-HOT_MEASURES = {
+_HOT_MEASURES = {
     "dice_": "Dice of voxels above SUVR {}",
     "lesion_sensitivity_": "Part of the hot spots above SUVR {} that is found",
     "lesion_precision_": "Part of the synthetic hot spots above SUVR {} that is right",
 }
 #: Measures over participants, one value a region.
-REGIONAL_R, REGIONAL_R_WITHIN = "regional_r", "regional_r_within"
+_REGIONAL_R, _REGIONAL_R_WITHIN = "regional_r", "regional_r_within"
 REGIONAL = {
-    REGIONAL_R: "Correlation of regional SUVR over participants",
-    REGIONAL_R_WITHIN: "The same within manufacturers",
+    _REGIONAL_R: "Correlation of regional SUVR over participants",
+    _REGIONAL_R_WITHIN: "The same within manufacturers",
 }
 
 
@@ -108,11 +108,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def measures_of(scans: pd.DataFrame) -> dict[str, str]:
     """List the measures that a table of scans has, in order, with their headings."""
-    hot = [name for name in map(str, scans.columns) if name.startswith(tuple(HOT_MEASURES))]
+    hot = [name for name in map(str, scans.columns) if name.startswith(tuple(_HOT_MEASURES))]
     found = {name: f"{heading} ({unit})" if unit else heading for name, (heading, unit, _) in MEASURES.items()}
     for name in hot:
-        stem = next(stem for stem in HOT_MEASURES if name.startswith(stem))
-        found[name] = HOT_MEASURES[stem].format(name.removeprefix(stem))
+        stem = next(stem for stem in _HOT_MEASURES if name.startswith(stem))
+        found[name] = _HOT_MEASURES[stem].format(name.removeprefix(stem))
     return {name: heading for name, heading in found.items() if name in scans}
 
 
@@ -280,8 +280,8 @@ def region_table(regions: pd.DataFrame) -> pd.DataFrame:
             {
                 **dict(zip((*KEYS, *place), key, strict=True)),
                 "n_participants": len(own),
-                REGIONAL_R: float(pearson(own["synthetic"], own["measured"])),
-                REGIONAL_R_WITHIN: float(pearson(own["synthetic_within"], own["measured_within"])),
+                _REGIONAL_R: float(pearson(own["synthetic"], own["measured"])),
+                _REGIONAL_R_WITHIN: float(pearson(own["synthetic_within"], own["measured_within"])),
                 "mae": float(error.abs().mean()),
                 "bias": float(error.mean()),
             }

@@ -27,10 +27,10 @@ from tau_pipeline.imaging.volume import Affine, Volume, image_on, require_same_g
 from tau_pipeline.synthesis.data.grid import Grid, times
 
 #: Voxels of two grids count as the same where none of them is farther off than this part of a voxel.
-EXACT_VOXELS = 0.1
+_EXACT_VOXELS = 0.1
 
 #: More of the brain's box than this may not stick out of the grid on any axis; up to it a sentence says so.
-MOST_CUT_MM = 10.0
+_MOST_CUT_MM = 10.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _rows(matrix: NDArray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
-def place(mask_img: Volume, grid: Grid, name: str = "the participant", most_cut_mm: float = MOST_CUT_MM) -> Placement:
+def place(mask_img: Volume, grid: Grid, name: str = "the participant", most_cut_mm: float = _MOST_CUT_MM) -> Placement:
     """Put a participant's grid on the common one, the middle of the brain mask's box in its middle.
 
     Parameters
@@ -181,7 +181,7 @@ def _grid_to_source(affine: Affine, grid: Grid, centre_mm: NDArray) -> tuple[NDA
     whole = np.round(linear)
     one_each = (np.abs(whole).sum(axis=0) == 1).all() and (np.abs(whole).sum(axis=1) == 1).all()
     off = np.abs(linear - whole) @ (np.array(grid.shape) / 2)
-    exact = bool(one_each and off.max() <= EXACT_VOXELS)
+    exact = bool(one_each and off.max() <= _EXACT_VOXELS)
     linear = whole if exact else linear
     start = centre[:3] - linear @ grid.middle
     # A half is rounded to the right, front and top, whatever the image's own axes and the last bits are.

@@ -25,19 +25,19 @@ SPLITS = ("train", "validation", "test")
 #: Columns of a table of splits, in order.
 COLUMNS = ("participant_id", "split", "manufacturer", "diagnosis")
 #: 360, 78 and 78 of 516 pairs, as in the paper.
-FRACTIONS = (0.70, 0.15, 0.15)
+_FRACTIONS = (0.70, 0.15, 0.15)
 #: What a stratum is made of, the most important first.
-STRATIFY = ("manufacturer", "diagnosis")
+_STRATIFY = ("manufacturer", "diagnosis")
 #: Splits that are drawn, of which the most even one is taken. Among thirty participants every stratum of manufacturer
 #: and diagnosis is too small to be spread; the values of each column by itself can still be.
-DRAWS = 30
+_DRAWS = 30
 
 
 def split_participants(
     pairs: Iterable[Pair],
-    fractions: Sequence[float] = FRACTIONS,
+    fractions: Sequence[float] = _FRACTIONS,
     seed: int = 0,
-    stratify: Sequence[str] = STRATIFY,
+    stratify: Sequence[str] = _STRATIFY,
 ) -> pd.DataFrame:
     """Split participants into training, validation and test.
 
@@ -51,7 +51,7 @@ def split_participants(
         The same seed and participants give the same splits.
     stratify
         Columns whose values are spread over the splits evenly; ``()`` for none. Strata that are too small to be seen
-        in each split are merged (`merged_strata`); of `DRAWS` draws the one is taken in which each column by itself is
+        in each split are merged (`merged_strata`); of `_DRAWS` draws the one is taken in which each column by itself is
         spread most evenly.
 
     Returns
@@ -74,7 +74,9 @@ def split_participants(
     return _as_table(table, min(splits, key=lambda split: _unevenness(table, split, stratify)), remarks)
 
 
-def k_folds(pairs: Iterable[Pair], k: int = 5, seed: int = 0, stratify: Sequence[str] = STRATIFY) -> list[pd.DataFrame]:
+def k_folds(
+    pairs: Iterable[Pair], k: int = 5, seed: int = 0, stratify: Sequence[str] = _STRATIFY
+) -> list[pd.DataFrame]:
     """Cross-validation: k tables of splits in which each participant is in the test split of exactly one.
 
     Fold i is the test split of table i and the validation split of the table before it; the others are for training.
@@ -134,8 +136,8 @@ def merged_strata(table: pd.DataFrame, columns: Sequence[str], smallest: int) ->
     SettingError
         There is no such column.
     """
-    if unknown := [name for name in columns if name not in STRATIFY]:
-        raise SettingError(f"splits cannot be stratified by {unknown[0]!r}; possible are {', '.join(STRATIFY)}")
+    if unknown := [name for name in columns if name not in _STRATIFY]:
+        raise SettingError(f"splits cannot be stratified by {unknown[0]!r}; possible are {', '.join(_STRATIFY)}")
     keys = [tuple(str(value) for value in row) for row in table[list(columns)].itertuples(index=False)]
     before = list(keys)
     for depth in range(len(columns) - 1, -1, -1):
@@ -192,7 +194,7 @@ def _sizes(n: int, parts: tuple[float, float, float]) -> tuple[int, int, int]:
 
 def _states(seed: int) -> list[int]:
     """Seeds of the single draws."""
-    return np.random.default_rng(seed).integers(2**31, size=DRAWS).tolist()
+    return np.random.default_rng(seed).integers(2**31, size=_DRAWS).tolist()
 
 
 def _unevenness(table: pd.DataFrame, split: pd.Series, columns: Sequence[str]) -> float:

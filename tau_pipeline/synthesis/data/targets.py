@@ -16,7 +16,7 @@ from tau_pipeline.files import read_json
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
 #: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.
-ENTITIES = ("sub", "ses", "trc")
+_ENTITIES = ("sub", "ses", "trc")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
 
 def _with_pet(root: Path, pair: Pair) -> Target:
     entities, _ = name_parts(pair.suvr_file)
-    own = {key: entities[key] for key in ENTITIES if key in entities}
+    own = {key: entities[key] for key in _ENTITIES if key in entities}
     name = read_json(pair.suvr_file.with_name(pair.suvr_file.name.replace(".nii.gz", ".json"))).get("TracerName")
     return Target(
         names=SyntheticNames(root, own),
@@ -158,7 +158,7 @@ def _joined(target: Target, measured: tuple[Pair, ...]) -> Target:
 
 def _without_pet(root: Path, entities: Mapping[str, str], tracer: str, diagnoses: Mapping[str, str]) -> Target:
     label = re.sub(r"[^0-9A-Za-z]", "", "" if tracer == UNKNOWN else tracer)
-    own = {key: entities[key] for key in ENTITIES if key in entities} | ({"trc": label} if label else {})
+    own = {key: entities[key] for key in _ENTITIES if key in entities} | ({"trc": label} if label else {})
     return Target(
         names=SyntheticNames(root, own),
         anat=AnatNames(root, dict(entities)),

@@ -33,11 +33,11 @@ from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.predict import Inference, Prediction, on_t1w_grid, predict
 
-NOT_CALIBRATED = (
+_NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
     "was at hand."
 )
-NO_YARDSTICKS = "Whether the T1w is like the training images was not looked at: the model folder does not say."
+_NO_YARDSTICKS = "Whether the T1w is like the training images was not looked at: the model folder does not say."
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _sidecar(
     region, maker = kind
     ensemble, root = recipe.ensemble, recipe.output_dir
     t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
-    assumptions = [*_about(target.anat.t1w), *prediction.remarks, *([] if recipe.yardsticks else [NO_YARDSTICKS])]
+    assumptions = [*_about(target.anat.t1w), *prediction.remarks, *([] if recipe.yardsticks else [_NO_YARDSTICKS])]
     if recipe.as_manufacturer is None and maker == POOLED:
         assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
     return SyntheticSidecar(
@@ -248,7 +248,7 @@ def _sidecar(
         training_split=ensemble.split_of(target.participant_id),
         members=len(prediction.members),
         flags=tuple(flags),
-        uncertainty=NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
+        uncertainty=_NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
         assumptions=tuple(assumptions),
     )
 

@@ -30,13 +30,13 @@ from tau_pipeline.synthesis.losses.winograd import responses_to_both, with_winog
 EmptySlices = Literal["skip", "paper"]
 Scaling = Literal["item", "batch"]
 #: Axis of the volume along which the slices of a plane are counted.
-SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
+_SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
 #: Added to the range of a slice before it divides (Moon et al.).
-EPSILON = 1e-8
+_EPSILON = 1e-8
 #: Slices whose target spans less than this fraction of the target volume's own span count as empty.
 EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
-SMALLEST_SIDE = 8
+_SMALLEST_SIDE = 8
 
 
 class _Slices(NamedTuple):
@@ -134,7 +134,7 @@ class PlanePerceptualLoss(nn.Module):
         SettingError
             In the backward pass: a second derivative was asked for (``create_graph=True``).
         """
-        if plane not in SLICE_AXIS:
+        if plane not in _SLICE_AXIS:
             raise UnknownNameError(f"there is no plane {plane!r}; known: {', '.join(PLANES)}")
         _check_volumes(prediction, target)
         self._check_slices(prediction, plane)
@@ -144,11 +144,11 @@ class PlanePerceptualLoss(nn.Module):
         return value
 
     def _check_slices(self, prediction: Tensor, plane: Plane) -> None:
-        sides = [n for axis, n in enumerate(prediction.shape) if axis >= 2 and axis != SLICE_AXIS[plane]]
-        if min(sides) < SMALLEST_SIDE:
+        sides = [n for axis, n in enumerate(prediction.shape) if axis >= 2 and axis != _SLICE_AXIS[plane]]
+        if min(sides) < _SMALLEST_SIDE:
             raise ImageError(
                 f"{plane} slices of {sides[0]} x {sides[1]} pixels are too small for the perceptual loss; expected: "
-                f"{SMALLEST_SIDE} x {SMALLEST_SIDE} or more"
+                f"{_SMALLEST_SIDE} x {_SMALLEST_SIDE} or more"
             )
         _check_device(prediction, self.features)
 
@@ -175,7 +175,7 @@ class PlanePerceptualLoss(nn.Module):
     def _slices(self, volumes: Tensor, plane: Plane) -> _Slices:
         """All slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with what to scale them by."""
         # A view: a copy of both volumes would take more memory than the responses to a slice.
-        slices = volumes[:, 0].movedim(SLICE_AXIS[plane] - 1, 1)
+        slices = volumes[:, 0].movedim(_SLICE_AXIS[plane] - 1, 1)
         over = (0, 2, 3) if self.scaling == "batch" else (2, 3)
         low, high = (
             extreme.expand(len(volumes), -1, 1, 1)
@@ -236,7 +236,7 @@ class PlanePerceptualLoss(nn.Module):
 
     def _scaled(self, slices: _Slices) -> Tensor:
         """Slices from 0 to 1 in the precision of the features."""
-        images = (slices.images - slices.low) / (slices.high - slices.low + EPSILON)
+        images = (slices.images - slices.low) / (slices.high - slices.low + _EPSILON)
         if images.device.type == "cpu":
             # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
             images = images.to(memory_format=torch.channels_last)
@@ -356,9 +356,9 @@ class VolumePerceptualLoss(nn.Module):
         volumes = volumes.float()
         mean = volumes.mean(dim=(1, 2, 3, 4), keepdim=True)
         variance = (volumes - mean).square().mean(dim=(1, 2, 3, 4), keepdim=True)
-        responses = self.features((volumes - mean) / (variance + EPSILON).sqrt()).float()
+        responses = self.features((volumes - mean) / (variance + _EPSILON).sqrt()).float()
         # EPSILON inside of the root, whose slope at 0 is infinite.
-        return responses / (responses.square().sum(dim=1, keepdim=True) + EPSILON).sqrt()
+        return responses / (responses.square().sum(dim=1, keepdim=True) + _EPSILON).sqrt()
 
 
 def _check_volumes(prediction: Tensor, target: Tensor) -> None:

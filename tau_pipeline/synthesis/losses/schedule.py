@@ -15,7 +15,7 @@ Plane = Literal["axial", "coronal", "sagittal"]
 #: The order in which the planes take turns.
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 #: Early stopping counts from the start of this round on, numbered from 0: the third.
-FIRST_STOPPING_ROUND = 2
+_FIRST_STOPPING_ROUND = 2
 
 
 def plane_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> Plane:
@@ -56,7 +56,7 @@ def may_stop(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> bool:
     >>> may_stop(599), may_stop(600)
     (False, True)
     """
-    return round_at(epoch, first_cycle, factor) >= FIRST_STOPPING_ROUND
+    return round_at(epoch, first_cycle, factor) >= _FIRST_STOPPING_ROUND
 
 
 def _position(epoch: int, first_cycle: int, factor: float) -> tuple[int, Plane, int]:

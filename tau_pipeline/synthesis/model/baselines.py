@@ -31,24 +31,24 @@ FILE = "yardsticks.npz"
 
 #: A figure is flagged when it lies outside the training range by more than this part of the range's width, or, where
 #: all training images are alike, of its value.
-SLACK = 0.25
+_SLACK = 0.25
 #: Quantiles of the T1w in the brain, on the model's scale from -1 to 1: a summary of its histogram.
-QUANTILES = (5, 25, 50, 75, 95)
+_QUANTILES = (5, 25, 50, 75, 95)
 #: How datasets call participants without impairment, in small letters without punctuation.
-CONTROLS = frozenset(
+_CONTROLS = frozenset(
     {"cn", "cu", "hc", "nc", "nl", "ctrl", "control", "controls", "normal", "healthy", "healthycontrol"}
     | {"cognitivelynormal", "cognitivelyunimpaired"}
 )
 #: Fewer controls than this give no threshold.
-LEAST_CONTROLS = 5
+_LEAST_CONTROLS = 5
 #: A region is tau-positive from the controls' mean plus this many of their standard deviations on.
-POSITIVE_SD = 2.0
+_POSITIVE_SD = 2.0
 
 _FIGURES = {
     "smallest_voxel_mm": ("the smallest voxel edge", "mm"),
     "largest_voxel_mm": ("the largest voxel edge", "mm"),
     "brain_ml": ("the brain volume", "mL"),
-    **{f"t1w_p{q:02d}": (f"percentile {q} of the T1w in the brain", "on the scale from -1 to 1") for q in QUANTILES},
+    **{f"t1w_p{q:02d}": (f"percentile {q} of the T1w in the brain", "on the scale from -1 to 1") for q in _QUANTILES},
 }
 
 
@@ -122,20 +122,20 @@ def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str,
         Where they come from.
     """
     edges = np.sqrt((np.array(placement.source_affine)[:3, :3] ** 2).sum(axis=0))
-    quantiles = np.percentile(t1w[brain > 0], QUANTILES)
+    quantiles = np.percentile(t1w[brain > 0], _QUANTILES)
     return {
         "smallest_voxel_mm": float(edges.min()),
         "largest_voxel_mm": float(edges.max()),
         "brain_ml": float((brain > 0).sum() * np.prod(placement.grid.voxel_mm) / 1000),
-        **{f"t1w_p{q:02d}": float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        **{f"t1w_p{q:02d}": float(value) for q, value in zip(_QUANTILES, quantiles, strict=True)},
     }
 
 
 def unlike_training(figures: Mapping[str, float], known: Mapping[str, tuple[float, float]]) -> list[str]:
-    """One sentence for each figure of a T1w that lies outside the training range (see `SLACK`)."""
+    """One sentence for each figure of a T1w that lies outside the training range (see `_SLACK`)."""
     said = []
     for name, (low, high) in known.items():
-        slack = SLACK * (high - low) if high > low else SLACK * abs(high)
+        slack = _SLACK * (high - low) if high > low else _SLACK * abs(high)
         value = figures.get(name)
         if value is not None and not low - slack <= value <= high + slack:
             what, unit = _FIGURES.get(name, (name, ""))
@@ -211,18 +211,18 @@ class _Sums:
 
 
 def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
-    """SUVR from which on a region counts as tau-positive: mean plus `POSITIVE_SD` SD of the controls among the pairs.
+    """SUVR from which on a region counts as tau-positive: mean plus `_POSITIVE_SD` SD of the controls among the pairs.
 
-    By ``region|hemisphere``; empty with fewer than `LEAST_CONTROLS` controls. The number
+    By ``region|hemisphere``; empty with fewer than `_LEAST_CONTROLS` controls. The number
     depends on the controls, and so stands in the tables that use it.
     """
-    controls = [pair for pair in pairs if _plain(pair.diagnosis) in CONTROLS and pair.rois_file is not None]
-    if len({pair.participant_id for pair in controls}) < LEAST_CONTROLS:
+    controls = [pair for pair in pairs if _plain(pair.diagnosis) in _CONTROLS and pair.rois_file is not None]
+    if len({pair.participant_id for pair in controls}) < _LEAST_CONTROLS:
         return {}
     tables = [regional_values(pair) for pair in controls]
     both = pd.concat(tables, ignore_index=True)
     means = both.groupby(["participant_id", "region", "hemisphere"])["suvr_mean"].mean().unstack("participant_id")
-    threshold = means.mean(axis=1) + POSITIVE_SD * means.std(axis=1, ddof=1)
+    threshold = means.mean(axis=1) + _POSITIVE_SD * means.std(axis=1, ddof=1)
     return {f"{region}|{side}": float(value) for (region, side), value in threshold.items() if np.isfinite(value)}
 
 

@@ -30,14 +30,14 @@ from tau_pipeline.synthesis.model.predict import Inference, Prediction, predict_
 Floats = NDArray[np.float64]
 
 #: Part of the cases that the interval shall hold, and the quantile of the normal distribution that goes with it.
-CONFIDENCE, NORMAL_QUANTILE = 0.9, 1.6448536269514722
+_CONFIDENCE, NORMAL_QUANTILE = 0.9, 1.6448536269514722
 #: SUVR; where members agree more closely than this, they agree by chance.
-LEAST_SD = 1e-3
+_LEAST_SD = 1e-3
 #: A few members say little about the variance of one region, so each region's is mixed with the mean of all regions,
 #: which counts as this many members more (moderated variances, Smyth 2004, Stat Appl Genet Mol Biol 3:3).
-PRIOR_MEMBERS = 4
+_PRIOR_MEMBERS = 4
 #: Voxels drawn from each scan, so that all scans weigh the same.
-VOXELS_OF_A_SCAN = 20000
+_VOXELS_OF_A_SCAN = 20000
 #: In a model's folder.
 FILE = "uncertainty.json"
 
@@ -79,12 +79,12 @@ class Calibration:
     coverage_on: str
     n_coverage: int
     models: str = ""
-    confidence: float = CONFIDENCE
+    confidence: float = _CONFIDENCE
 
     def sd(self, raw: NDArray, of: str = "voxel") -> NDArray:
         """Calibrated SD of voxels (``of="voxel"``) or regions (``"region"``) from that of the members."""
         factor = self.voxel_factor if of == "voxel" else self.region_factor
-        return factor * np.maximum(raw, LEAST_SD)
+        return factor * np.maximum(raw, _LEAST_SD)
 
     def in_words(self) -> str:
         """How honest the intervals are, in one sentence.
@@ -186,14 +186,14 @@ def _errors(
     prediction = predict_placed(ensemble, placed, maker, inference, models)
     if len(prediction.members) < 2:
         return None
-    measured, sd = known.suvr[known.known], np.maximum(prediction.sd[known.known], LEAST_SD)
+    measured, sd = known.suvr[known.known], np.maximum(prediction.sd[known.known], _LEAST_SD)
     ratio = np.abs(prediction.mean[known.known].astype(np.float64) - measured) / sd
     # A fixed seed for each scan: the same voxels whatever other scans there are.
-    drawn = np.random.default_rng(0).permutation(ratio.size)[:VOXELS_OF_A_SCAN]
+    drawn = np.random.default_rng(0).permutation(ratio.size)[:_VOXELS_OF_A_SCAN]
     labels = np.where(known.known, known.labels, 0)
     truth = region_means(known.suvr, labels)
     members = np.stack([region_means(member, labels) for member in prediction.members])
-    apart = np.abs(members.mean(axis=0) - truth) / np.maximum(moderated_sd(members), LEAST_SD)
+    apart = np.abs(members.mean(axis=0) - truth) / np.maximum(moderated_sd(members), _LEAST_SD)
     return Errors(pair.participant_id, ratio[drawn], apart[np.isfinite(apart)])
 
 
@@ -230,7 +230,7 @@ def region_sd(prediction: Prediction, labels: NDArray) -> Floats:
 
 
 def moderated_sd(members: NDArray) -> Floats:
-    """SD over members of each region, its square mixed with the mean over regions as `PRIOR_MEMBERS` says.
+    """SD over members of each region, its square mixed with the mean over regions as `_PRIOR_MEMBERS` says.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def moderated_sd(members: NDArray) -> Floats:
         return np.full(members.shape[1], np.nan)
     variance = members.var(axis=0, ddof=1)
     freedom = len(members) - 1
-    return np.sqrt((freedom * variance + PRIOR_MEMBERS * np.nanmean(variance)) / (freedom + PRIOR_MEMBERS))
+    return np.sqrt((freedom * variance + _PRIOR_MEMBERS * np.nanmean(variance)) / (freedom + _PRIOR_MEMBERS))
 
 
 def fit_calibration(validation: Sequence[Errors], test: Sequence[Errors] = (), models: str = "") -> Calibration | None:
@@ -276,7 +276,7 @@ def fit_calibration(validation: Sequence[Errors], test: Sequence[Errors] = (), m
 def _factors(scans: Sequence[Errors]) -> tuple[float, float]:
     """For voxels and for regions: the quantile of the errors over that of the normal distribution."""
     voxels, regions = (np.concatenate([getattr(each, name) for each in scans]) for name in ("voxels", "regions"))
-    at_voxels, at_regions = (float(np.quantile(x, CONFIDENCE)) / NORMAL_QUANTILE for x in (voxels, regions))
+    at_voxels, at_regions = (float(np.quantile(x, _CONFIDENCE)) / NORMAL_QUANTILE for x in (voxels, regions))
     return max(at_voxels, 1e-6), max(at_regions, 1e-6)
 
 

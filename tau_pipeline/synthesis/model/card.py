@@ -26,16 +26,16 @@ CARD = "model.json"
 
 
 #: Goes up when an older program could not read a new folder.
-CARD_FORMAT = 1
+_CARD_FORMAT = 1
 
 
-INTENDED_USE = (
+_INTENDED_USE = (
     "Research on synthetic tau PET: studying what a T1w MRI tells about the distribution of tau in groups of people. "
     "Not for diagnosis, prognosis or choice of treatment."
 )
 
 
-LIMITS = (
+_LIMITS = (
     "The maps are synthetic: they are a network's guess from structure, not a measurement of tau, and must be called "
     "synthetic wherever they are shown.",
     "A good SSIM or PSNR does not mean that hot spots are right: look at the regional figures and upper percentiles.",
@@ -97,8 +97,8 @@ class ModelCard:
     seed: int
     random_features: bool = False
     figures: Mapping[str, Any] = field(default_factory=dict)
-    intended_use: str = INTENDED_USE
-    limits: tuple[str, ...] = LIMITS
+    intended_use: str = _INTENDED_USE
+    limits: tuple[str, ...] = _LIMITS
     tracer: str = ""
     reference_region: str = ""
     manufacturers: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ class ModelCard:
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds; its format number first."""
         content = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {"format": CARD_FORMAT, "software": "tau-pipeline", **content, "grid": self.grid.as_dict()}
+        return {"format": _CARD_FORMAT, "software": "tau-pipeline", **content, "grid": self.grid.as_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = CARD) -> ModelCard:
@@ -134,10 +134,10 @@ class ModelCard:
         written = content.get("format")
         if not isinstance(written, int):
             raise DamagedFileError(f"{source} has no format number, so it is no card of a model")
-        if written > CARD_FORMAT:
+        if written > _CARD_FORMAT:
             raise SettingError(
                 f"{source} has format {written}, from tau-pipeline {content.get('code_version')}; this is version "
-                f"{tau_pipeline.__version__}, which reads up to format {CARD_FORMAT}: install a newer one"
+                f"{tau_pipeline.__version__}, which reads up to format {_CARD_FORMAT}: install a newer one"
             )
         values = {}
         for item in dataclasses.fields(cls):

@@ -54,10 +54,10 @@ from tau_pipeline.synthesis.networks.systems import System, build_system
 
 WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
-SPLITS_TABLE = "splits.tsv"
+_SPLITS_TABLE = "splits.tsv"
 
 #: How many values of the output are kept to recognise a network.
-PROBED = 16
+_PROBED = 16
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def save_model(
             own = _of_generator(system, average)
             needed.append(_save_weights(own, partial / AVERAGE))
             probes[AVERAGE] = probe(system.generator, card, own)
-        needed += [normalisation.save(partial), save_splits(splits, partial / SPLITS_TABLE)]
+        needed += [normalisation.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
         card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
         write_json(_completed(card, system, normalisation, splits).as_dict(), partial / CARD)
     return folder
@@ -199,7 +199,7 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     Returns
     -------
     list of float
-        `PROBED` values, evenly over the output.
+        `_PROBED` values, evenly over the output.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     with torch.no_grad():
         out = functional_call(generator, state, (t1w,)).flatten()
     generator.train(was_training)
-    values = out[torch.linspace(0, len(out) - 1, PROBED).long()]
+    values = out[torch.linspace(0, len(out) - 1, _PROBED).long()]
     if not bool(torch.isfinite(values).all()):
         raise OutputError(
             f"the network {card.network} gives values that are not finite, so there is no model to keep; train it with "
@@ -305,7 +305,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
     """
     folder = Path(folder)
     card = read_card(folder)
-    if absent := [name for name in (WEIGHTS, SPLITS_TABLE) if name not in card.files]:
+    if absent := [name for name in (WEIGHTS, _SPLITS_TABLE) if name not in card.files]:
         raise DamagedFileError(f"{folder / CARD} does not name {absent[0]}; copy the model folder again")
     for name, digest in card.files.items():
         _check_file(folder / name, digest)
@@ -321,7 +321,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         used = AVERAGE
     _check_probe(system.generator, card, used)
     normalisation = load_normalisation(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
-    return LoadedModel(system.eval(), card, normalisation, load_splits(folder / SPLITS_TABLE))
+    return LoadedModel(system.eval(), card, normalisation, load_splits(folder / _SPLITS_TABLE))
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -33,14 +33,14 @@ from tau_pipeline.synthesis.model.folder import LoadedModel
 Memory = Literal["auto", "whole", "windows"]
 
 #: Networks whose positional embedding fixes the size of their input.
-WHOLE_ONLY = ("unetr",)
+_WHOLE_ONLY = ("unetr",)
 #: A test-time flip turns the first axis, left-right, round: brains are nearly symmetric in it, and in no other.
-LEFT_RIGHT = 2
+_LEFT_RIGHT = 2
 #: Peak memory of a forward pass without gradients, in units of the largest output of one layer: its input, its output,
 #: a skip connection and what the convolution works in (docs/decisions/synthetic-uncertainty.md has the measurement).
-LARGEST_LAYERS = 8.0
+_LARGEST_LAYERS = 8.0
 #: Two members say little about a voxel's variance; their variance is averaged over this distance (Gaussian FWHM).
-VARIANCE_FWHM_MM = 8.0
+_VARIANCE_FWHM_MM = 8.0
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Prediction:
 
     @property
     def sd(self) -> NDArray[np.float32]:
-        """Standard deviation over members (ddof 1), its square averaged over `VARIANCE_FWHM_MM` within the brain.
+        """Standard deviation over members (ddof 1), its square averaged over `_VARIANCE_FWHM_MM` within the brain.
 
         ``(I, J, K)`` on the model's grid, not calibrated; NaN for one member.
         """
         if len(self.members) < 2:
             return np.full(self.brain.shape, np.nan, np.float32)
         variance = np.where(self.brain, self.members.var(axis=0, ddof=1, dtype=np.float64), 0.0)
-        sigma = VARIANCE_FWHM_MM / FWHM_PER_SIGMA / np.array(self.placement.grid.voxel_mm)
+        sigma = _VARIANCE_FWHM_MM / FWHM_PER_SIGMA / np.array(self.placement.grid.voxel_mm)
         smoothed, weight = (ndimage.gaussian_filter(x, sigma, mode="constant") for x in (variance, self.brain * 1.0))
         return np.where(self.brain, np.sqrt(smoothed / np.maximum(weight, 1e-9)), 0).astype(np.float32)
 
@@ -205,7 +205,7 @@ def predict_on_grid(
     with _on_device(model.system, device) as system, torch.inference_mode():
         found = [_run(system, volume, inference, windows)]
         if inference.flips:
-            found.append(_run(system, volume.flip(LEFT_RIGHT), inference, windows).flip(LEFT_RIGHT))
+            found.append(_run(system, volume.flip(_LEFT_RIGHT), inference, windows).flip(_LEFT_RIGHT))
     return [z[0, 0].float().cpu().numpy() for z in found], windows
 
 
@@ -240,7 +240,7 @@ def _on_device(system: nn.Module, device: torch.device) -> Iterator[nn.Module]:
 
 
 def _needs_windows(model: LoadedModel, shape: Sequence[int], inference: Inference, device: torch.device) -> bool:
-    whole_only = model.card.network in WHOLE_ONLY
+    whole_only = model.card.network in _WHOLE_ONLY
     if inference.memory == "windows" and whole_only:
         raise SettingError(f"the network {model.card.network} takes only whole volumes; expected: memory whole or auto")
     if inference.memory != "auto" or whole_only:
@@ -273,7 +273,7 @@ def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:
             ghost(torch.empty((1, 1, *shape), device="meta"))
     except (RuntimeError, NotImplementedError):
         return 0.0
-    return LARGEST_LAYERS * max(sizes, default=0)
+    return _LARGEST_LAYERS * max(sizes, default=0)
 
 
 def on_t1w_grid(array: NDArray, brain: NDArray, placement: Placement, mask_img: Volume) -> Volume:

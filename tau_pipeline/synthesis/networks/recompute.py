@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 #: MONAI's blocks of convolutions or attention; what the networks here are made of.
-BLOCKS = (Convolution, ResidualUnit, TransformerBlock, UnetBasicBlock, UnetResBlock, SwinTransformerBlock)
+_BLOCKS = (Convolution, ResidualUnit, TransformerBlock, UnetBasicBlock, UnetResBlock, SwinTransformerBlock)
 
 
 def checkpoint_activations(network: nn.Module) -> int:
@@ -38,7 +38,7 @@ def checkpoint_activations(network: nn.Module) -> int:
 
 
 def _outermost_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(module, BLOCKS):
+    if isinstance(module, _BLOCKS):
         if not any(isinstance(part, _BatchNorm) for part in module.modules()):
             yield module
         return

@@ -31,7 +31,7 @@ from tau_pipeline.synthesis.training.optimization import grid_of
 from tau_pipeline.synthesis.training.processes import Processes
 
 #: Table of the splits while training; the model folder gets its own when it is written.
-SPLITS_FILE = "checkpoints/splits.tsv"
+_SPLITS_FILE = "checkpoints/splits.tsv"
 
 _KINDS: dict[str, NormalisationKind] = {"by-manufacturer": "manufacturer", "min-max": "minmax"}
 
@@ -115,7 +115,7 @@ def training_data(
         There are too few participants, an image cannot be used, or a manufacturer cannot be standardised.
     """
     grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
-    splits = _splits(settings, pairs, Path(folder) / SPLITS_FILE, seed, group)
+    splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, seed, group)
     for sentence in check_pairs(group.share(pairs), grid, cache_dir):
         _log.warning(sentence)
     group.wait()

@@ -46,7 +46,7 @@ from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, 
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
 #: A loss this many times that of the very first step does not come down again.
-DIVERGED = 100.0
+_DIVERGED = 100.0
 
 
 def train(
@@ -238,7 +238,7 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
     # Half precision overflows now and then; its scaler then leaves the step out and scales less.
     fine_norm = math.isfinite(norm) or run.state.scaler.is_enabled()
     # On standardised SUVR a loss is about 1; one that began far below may well rise to that.
-    limit = DIVERGED * max(progress.first_losses.setdefault(phase, value), 1.0)
+    limit = _DIVERGED * max(progress.first_losses.setdefault(phase, value), 1.0)
     if fine_norm and math.isfinite(value) and value <= limit:
         return
     names = [name for own in run.group.gathered(_participants(pieces)) for name in own]

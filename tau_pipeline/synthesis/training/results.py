@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 #: Folder of the checkpoints in the model's folder.
 CHECKPOINTS = "checkpoints"
 #: Says which training a folder belongs to, from its first minute.
-TRAINING_FILE = "training.json"
+_TRAINING_FILE = "training.json"
 #: Scans of the test split that are drawn.
-DRAWN = 3
+_DRAWN = 3
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
         It holds a training with other settings, another seed or other scans; the message names the first difference.
     """
     ours = _identity(settings, pairs, seed)
-    path = Path(folder) / TRAINING_FILE
+    path = Path(folder) / _TRAINING_FILE
     if path.is_file():
         _require_same(read_json(path), ours, Path(folder))
     group.wait()
@@ -100,9 +100,9 @@ def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: i
     """
     folder = Path(folder)
     # The yardsticks come after the card: without them the end of the training was cut off, and is made again.
-    if not all((folder / name).is_file() for name in (CARD, TRAINING_FILE, YARDSTICKS)):
+    if not all((folder / name).is_file() for name in (CARD, _TRAINING_FILE, YARDSTICKS)):
         return False
-    _require_same(read_json(folder / TRAINING_FILE), _identity(settings, pairs, seed), folder)
+    _require_same(read_json(folder / _TRAINING_FILE), _identity(settings, pairs, seed), folder)
     figures = read_json(folder / CARD).get("figures", {})
     return bool(figures.get("stopped_early")) or figures.get("epochs", 0) >= settings.epochs
 
@@ -122,7 +122,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
     save_figure(learning_curves_figure(rows), run.folder / "figures" / "learning_curves.png")
     average = state.average if state.best_weights is None else None
     with averaged_weights(state.system.generator, average):
-        samples = _samples(run, scores[:DRAWN])
+        samples = _samples(run, scores[:_DRAWN])
     if samples:
         save_figure(samples_figure(samples), run.folder / "figures" / "test_samples.png")
     first = data.train.pairs[0]

@@ -22,7 +22,7 @@ from pathlib import Path
 from tau_workflows.execution.launch import call_process, die_with_parent, run_module
 
 #: A module's name and a path are shorter than this together.
-MESSAGE_BYTES = 65536
+_MESSAGE_BYTES = 65536
 
 
 def can_fork() -> bool:
@@ -75,7 +75,7 @@ class ForkServer:
         """
         self._socket.settimeout(timeout)
         try:
-            answer = self._socket.recv(MESSAGE_BYTES)
+            answer = self._socket.recv(_MESSAGE_BYTES)
         except TimeoutError as exc:
             raise subprocess.TimeoutExpired(self.process.args, timeout) from exc
         except OSError:
@@ -109,7 +109,7 @@ def serve(parent: int, preload: Sequence[str]) -> None:
     server = os.getpid()
     asker = socket.socket(fileno=0)
     while True:
-        request, files, *_ = socket.recv_fds(asker, MESSAGE_BYTES, 2)
+        request, files, *_ = socket.recv_fds(asker, _MESSAGE_BYTES, 2)
         if not request:
             return
         pid = os.fork()

@@ -18,7 +18,7 @@ import time
 PR_SET_PDEATHSIG = 1
 
 #: Linux: `prctl` option of the name that `ps` and `top` show.
-PR_SET_NAME = 15
+_PR_SET_NAME = 15
 
 
 def die_with_parent(parent: int) -> None:
@@ -36,7 +36,7 @@ def die_with_parent(parent: int) -> None:
 
 def call_process(name: str) -> None:
     """Have `ps` and `top` show this process under a name, of which Linux keeps 15 characters."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, name.encode())
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NAME, name.encode())
 
 
 def _watch(parent: int) -> None:

@@ -8,7 +8,7 @@ import joblib
 import psutil
 
 #: Where Linux tells the limit of memory of a control group, in its two versions, and what it has used.
-CGROUP_MEMORY = (
+_CGROUP_MEMORY = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
@@ -22,7 +22,7 @@ def available_processors() -> int:
 def available_memory_mb() -> int:
     """Memory in MB that is free, of the machine and of the control group that this process is in."""
     free = [psutil.virtual_memory().available]
-    for limit_file, used_file in CGROUP_MEMORY:
+    for limit_file, used_file in _CGROUP_MEMORY:
         try:
             limit, used = (int(Path(name).read_text()) for name in (limit_file, used_file))
         except (OSError, ValueError):

@@ -23,7 +23,7 @@ from tau_workflows.execution.work import Event, Progress, Work, ended_path, outc
 LOOK_S = 0.5
 
 #: So many running works have a line of their own on a terminal.
-MOST_LINES = 8
+_MOST_LINES = 8
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Bars:
         )
         self.lines = [
             tqdm(total=0, file=stream, position=place + 1, bar_format="{desc}", leave=False)
-            for place in range(min(MOST_LINES, n_works))
+            for place in range(min(_MOST_LINES, n_works))
         ]
 
     def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:

@@ -34,13 +34,13 @@ from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.execution.work import Work, clear, ended_path, log_path, outcome_path, tell_end, tell_not_begun
 
 #: The program says this often that it lives; a work on another machine that has not heard of it for so long ends.
-BEAT_S, SILENCE_S = 5.0, 300.0
+_BEAT_S, _SILENCE_S = 5.0, 300.0
 
 #: So long the sign of life may be away, or that of another run may be seen: shared folders are not quick everywhere.
-GRACE_S = 10.0
+_GRACE_S = 10.0
 
 #: Names of the environment variables by which libraries learn their number of threads.
-THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 #: In a process of the pool: the server that forks its works, once there was one.
 _servers: list[ForkServer] = []
@@ -68,7 +68,7 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
     # Jobs of a program that was killed may still run on the cluster; they end when they see another run's sign of life.
     left_behind = execution.worker != "cf" and (folder / "alive.json").exists()
     with _beating(folder / "alive.json") as run:
-        time.sleep(GRACE_S + BEAT_S if left_behind else 0)
+        time.sleep(_GRACE_S + _BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
             waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
             if waiting:
@@ -125,7 +125,7 @@ def _beating(alive_file: Path) -> Iterator[str]:
             with suppress(OutputError):
                 write_json({"run": run, "beat": count}, alive_file)
             count += 1
-            if done.wait(BEAT_S):
+            if done.wait(_BEAT_S):
                 return
 
     write_json({"run": run, "beat": 0, "host": socket.gethostname(), "pid": os.getpid()}, alive_file)
@@ -204,11 +204,11 @@ class SignOfLife:
             content = b""
         silent_s = time.monotonic() - self.heard
         if self.run.encode() not in content:
-            return silent_s > GRACE_S
+            return silent_s > _GRACE_S
         if content != self.last:
             self.last, self.heard = content, time.monotonic()
             return False
-        return silent_s > SILENCE_S
+        return silent_s > _SILENCE_S
 
 
 def run_work(work: Work, place: Place) -> int:
@@ -286,5 +286,5 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
     What libraries like to keep in the home folder goes to ``folder``, unless the user has a place for it.
     """
     caches = {"MPLCONFIGDIR": str(folder / "matplotlib"), "NIPYPE_CONFIG_DIR": str(folder / "nipype")}
-    own = {**dict.fromkeys(THREADS, str(threads)), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
+    own = {**dict.fromkeys(_THREADS, str(threads)), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
     return {**caches, **os.environ, **own}

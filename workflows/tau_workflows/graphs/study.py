@@ -15,7 +15,7 @@ from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.graphs.synthesis import init_synthesis_wf
 
 #: What the model is applied to.
-APPLIED = ("t1w_preproc_file", "mask_file")
+_APPLIED = ("t1w_preproc_file", "mask_file")
 
 
 def init_study_wf(
@@ -52,7 +52,7 @@ def init_study_wf(
     for number, (subject_wf, step) in enumerate(saved, 1):
         wf.connect(subject_wf, f"{step}.out_files", suvr_file, f"in{number}")
     wf.connect(suvr_file, "out", synthesis_wf, "inputnode.suvr_file")
-    for name in APPLIED:
+    for name in _APPLIED:
         merged = pe.Node(niu.Merge(len(t1w_jobs)), name=name)
         for number, (subject_wf, t1w_job) in enumerate(t1w_jobs, 1):
             wf.connect(subject_wf, f"{t1w_step(t1w_job.t1w)}.anat_wf.outputnode.{name}", merged, f"in{number}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 #: Peak memory of a training's process in GB, by system and preset: without an image, and what a million voxels add for
 #: each scan that is in memory at a time. In float32, with the cyclic loss and all activations kept, rounded up
 #: (``benchmarks/training_step.py VGG16 --memory``; benchmarks/README.md has the table).
-TRAINING_GB: dict[tuple[str, str], tuple[float, float]] = {
+_TRAINING_GB: dict[tuple[str, str], tuple[float, float]] = {
     ("unet", "laptop"): (0.7, 0.4),
     ("unetr", "laptop"): (0.9, 1.0),
     ("swinunetr", "laptop"): (1.3, 2.6),
@@ -39,6 +39,6 @@ def training_gb(settings: Training, grid_shape: Sequence[int]) -> float:
     grid_shape
         Voxels along the three axes.
     """
-    fixed, per_million_voxels = TRAINING_GB[settings.network, settings.network_preset]
+    fixed, per_million_voxels = _TRAINING_GB[settings.network, settings.network_preset]
     at_a_time = settings.micro_batch_size or settings.batch_size
     return fixed + per_million_voxels * math.prod(grid_shape) / 1e6 * at_a_time

@@ -22,7 +22,7 @@ from tau_pipeline.pet.frames import FramePlan, Window
 from tau_workflows.interfaces.base import LibraryInterface
 
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
-LARGEST_CUT = 0.01
+_LARGEST_CUT = 0.01
 
 
 def frame_plan(fields: dict[str, Any]) -> FramePlan:
@@ -90,7 +90,7 @@ class Coregister(LibraryInterface):
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
         cut = coregister.brain_outside_pet(static, found.matrix, mask)
-        if cut > LARGEST_CUT:
+        if cut > _LARGEST_CUT:
             warnings.append(f"{cut:.0%} of the brain lies outside the PET's field of view; SUVR is 0 there.")
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),

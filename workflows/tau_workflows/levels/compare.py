@@ -6,7 +6,6 @@ The same command again does only what is missing.
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import sys
@@ -14,16 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.derivatives.dataset import write_bidsignore
-from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json, write_tsv
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.configuration import Configuration
-from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.comparison.runs import (
     Run,
     baselines_of,
@@ -36,56 +33,19 @@ from tau_workflows.execution.machine import available_memory_mb, available_proce
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import Work, how_it_ended, outcome_path
 from tau_workflows.graphs.training_memory import APPLYING_GB, training_gb
+from tau_workflows.levels.comparison_plan import RECORD, Plan, check_folder, record_of
 from tau_workflows.levels.train import check_call, chosen_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tau_pipeline.synthesis.comparison.bench import Bench
     from tau_pipeline.synthesis.data.pairs import Pair
     from tau_workflows.execution.comparison_runs import Task
 
 DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
-#: Where the comparisons lie in the output folder, and what says which comparison a folder is.
-FOLDER, RECORD = "comparisons", "comparison.json"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All runs with the settings of their trainings, and what they have in common.
-
-    Attributes
-    ----------
-    bench
-        Seed, scans, scores.
-    settings
-        Of each training.
-    baselines
-        Runs that score the trivial predictors.
-    config
-        Of the call.
-    """
-
-    bench: Bench
-    settings: Mapping[Run, Training]
-    baselines: tuple[Run, ...]
-    config: Configuration
-
-    def row(self, run: Run) -> dict[str, Any] | None:
-        """Read the row of a run; None if it is not done."""
-        from tau_pipeline.synthesis.comparison.bench import identity_of, read_row
-
-        return read_row(self.bench.run_dir(run), identity_of(run, self.settings_for(run), self.bench))
-
-    def settings_for(self, run: Run) -> Training:
-        """Return the settings of a training; for trivial predictors, those of the first training of their fold."""
-        return self.settings[run] if run in self.settings else self.settings[self.trainings_of(run)[0]]
-
-    def trainings_of(self, baselines: Run) -> list[Run]:
-        """List the trainings of the same fold and SUVR scaling, whose models hold the mean images."""
-        wanted = (baselines.normalisation, baselines.fold)
-        return [run for run in self.settings if (run.normalisation, run.fold) == wanted]
+#: Where the comparisons lie in the output folder.
+FOLDER = "comparisons"
 
 
 def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -116,8 +76,8 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
         _say(f"page: {write_comparison_report(folder, output_dir)}")
         return DONE
     plan, splits = _plan(bids_dir, output_dir, config, folder)
-    record = _record(plan, splits, bids_dir, output_dir)
-    _check_folder(folder, record)
+    record = record_of(plan, splits, bids_dir, output_dir)
+    check_folder(folder, record)
     if config.execution.dry_run:
         _tell_plan(plan)
         return DONE
@@ -202,80 +162,6 @@ def _tell_plan(plan: Plan) -> None:
         grid = "x".join(map(str, settings.grid_shape))
         lines.append("\t".join([run.name, run.system, run.loss, run.normalisation, str(run.fold), grid, state]))
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _record(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
-    """What the page needs to know, and what makes a comparison this one and no other."""
-    config = plan.config
-    by_scan = {pair.scan: pair for pair in plan.bench.pairs}
-    scans = {
-        scan: {
-            "t1w": str(by_scan[scan].t1w_file.relative_to(output_dir)),
-            "mask": str(by_scan[scan].mask_file.relative_to(output_dir)),
-            "suvr": str(by_scan[scan].suvr_file.relative_to(output_dir)),
-            "diagnosis": by_scan[scan].diagnosis,
-            "manufacturer": by_scan[scan].manufacturer,
-        }
-        for scan in plan.bench.drawn
-    }
-    first = plan.bench.pairs[0]
-    return {
-        "name": config.comparison.comparison_name,
-        "seed": plan.bench.seed,
-        "folds": len(splits),
-        "validation_fold": config.comparison.validation_fold,
-        "systems": list(config.comparison.systems),
-        "losses": list(config.comparison.losses),
-        "normalisations": list(config.comparison.normalisations),
-        "runs": [run.name for run in (*plan.settings, *plan.baselines)],
-        "training": _plain_settings(config.training),
-        "volume_features": config.comparison.volume_features,
-        "tracer": first.tracer,
-        "reference_region": first.reference_region,
-        "n_participants": len({pair.participant for pair in plan.bench.pairs}),
-        "n_scans": len(plan.bench.pairs),
-        "data_range": plan.bench.evaluation.data_range,
-        "simulated": _is_simulated(bids_dir),
-        "scans": [pair.scan for pair in plan.bench.pairs],
-        "drawn": scans,
-    }
-
-
-def _check_folder(folder: Path, record: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds another comparison; more or fewer systems, losses and normalisations are the same one.
-
-    Raises
-    ------
-    SettingError
-        The message names the first difference.
-    """
-    if not (folder / RECORD).is_file():
-        return
-    # Through JSON, which has no tuples.
-    found, ours = read_json(folder / RECORD), json.loads(json.dumps(record))
-    hint = "give another --comparison-name, or remove the folder to start anew"
-    for name in ("seed", "folds", "validation_fold", "volume_features", "scans"):
-        if found.get(name) != ours[name]:
-            raise SettingError(f"{folder} holds a comparison with other {name} ({found.get(name)}); {hint}")
-    for name, value in ours["training"].items():
-        if name != "epochs" and found.get("training", {}).get(name) != value:
-            raise SettingError(f"{folder} holds a comparison with another {name}, not {value!r}; {hint}")
-
-
-def _plain_settings(training: Training) -> dict[str, Any]:
-    """What decides the trainings, without places of this machine."""
-    values = {**training.what_counts(), "epochs": training.epochs}
-    left_out = ("network", "loss", "normalisation", "split_file", "fold", "folds", "perceptual_weights_file")
-    return {name: value for name, value in values.items() if name not in left_out}
-
-
-def _is_simulated(bids_dir: Path) -> bool:
-    """Whether the dataset says that it is simulated."""
-    try:
-        description = read_json(bids_dir / "dataset_description.json")
-    except TauPipelineError:
-        return False
-    return "simulate" in f"{description.get('Name', '')} {description.get('GeneratedBy', '')}".lower()
 
 
 def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:

@@ -17,20 +17,20 @@ from tau_pipeline.files import read_json
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 #: Voxels of the head that was measured: Colin27, 181 x 217 x 181 at 1 mm.
-MEASURED_VOXELS = 7_109_137
+_MEASURED_VOXELS = 7_109_137
 #: Seconds of the steps that work on a grid of their own: brain mask, bias, SyN; and of those that go by the voxels:
 #: tissue, labels, reference, figures and outputs.
-ANATOMY_S, ANATOMY_S_BY_VOXELS = 5.9 + 8.3 + 61.3, 5.4 + 6.2 + 0.8 + 7.0 / 2 + 2.2 / 2
+_ANATOMY_S, _ANATOMY_S_BY_VOXELS = 5.9 + 8.3 + 61.3, 5.4 + 6.2 + 0.8 + 7.0 / 2 + 2.2 / 2
 #: Coregistration; table, figures and outputs; each frame after the first that is registered to the others (four frames
 #: of 86 x 86 x 48 voxels took three times this).
-SCAN_S, SCAN_S_BY_VOXELS, FRAME_S = 14.5, 0.8 + 7.0 / 2 + 2.2 / 2, 5.0
+_SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 14.5, 0.8 + 7.0 / 2 + 2.2 / 2, 5.0
 #: Largest memory of one participant's two processes together, which share what is loaded: what does not depend on the
 #: T1w, and what a million of its voxels add (1.33 GB on the measured head, 2.38 GB on one of 274 x 384 x 384).
-MEMORY_MB, MEMORY_MB_A_MILLION_VOXELS = 1110, 31.5
+_MEMORY_MB, _MEMORY_MB_A_MILLION_VOXELS = 1110, 31.5
 #: Bytes of the files of one T1w and one scan, work folder and output together: what does not depend on the T1w
 #: (transforms, figures), and what does, a voxel.
-ANATOMY_BYTES, ANATOMY_BYTES_A_VOXEL = 38_000_000, 28
-SCAN_BYTES, SCAN_BYTES_A_VOXEL = 9_000_000, 11
+_ANATOMY_BYTES, _ANATOMY_BYTES_A_VOXEL = 38_000_000, 28
+_SCAN_BYTES, _SCAN_BYTES_A_VOXEL = 9_000_000, 11
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def cost(t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, speed: flo
     voxels, seconds, size = _voxels(t1w_job), 0.0, 0.0
     if anatomy:
         seconds += _anatomy_s(voxels)
-        size += ANATOMY_BYTES + ANATOMY_BYTES_A_VOXEL * voxels
+        size += _ANATOMY_BYTES + _ANATOMY_BYTES_A_VOXEL * voxels
     if scan_job is not None:
         seconds += _scan_s(voxels, scan_job)
-        size += SCAN_BYTES + SCAN_BYTES_A_VOXEL * voxels
+        size += _SCAN_BYTES + _SCAN_BYTES_A_VOXEL * voxels
     if not seconds:
         return Cost(0.0, 0.0, 0.0)
-    memory = MEMORY_MB + MEMORY_MB_A_MILLION_VOXELS * voxels / 1e6
+    memory = _MEMORY_MB + _MEMORY_MB_A_MILLION_VOXELS * voxels / 1e6
     return Cost(speed * seconds / 60, memory, size / 1e6)
 
 
@@ -87,13 +87,13 @@ def _is_whole(steps: Sequence[str], n_t1ws: int, n_scans: int) -> bool:
 
 
 def _voxels(t1w_job: T1wJob) -> int:
-    return math.prod(t1w_job.t1w.shape) if t1w_job.t1w.shape else MEASURED_VOXELS
+    return math.prod(t1w_job.t1w.shape) if t1w_job.t1w.shape else _MEASURED_VOXELS
 
 
 def _anatomy_s(voxels: int) -> float:
-    return ANATOMY_S + ANATOMY_S_BY_VOXELS * voxels / MEASURED_VOXELS
+    return _ANATOMY_S + _ANATOMY_S_BY_VOXELS * voxels / _MEASURED_VOXELS
 
 
 def _scan_s(voxels: int, scan_job: ScanJob) -> float:
     moving = max(0, len(scan_job.frames.indices) - 1)
-    return SCAN_S + SCAN_S_BY_VOXELS * voxels / MEASURED_VOXELS + FRAME_S * moving
+    return _SCAN_S + _SCAN_S_BY_VOXELS * voxels / _MEASURED_VOXELS + FRAME_S * moving

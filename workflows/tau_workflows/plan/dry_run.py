@@ -20,7 +20,7 @@ from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done
 if TYPE_CHECKING:
     import pandas as pd
 
-TO_DO, DONE, IMPOSSIBLE = "to do", "done", "cannot be done"
+_TO_DO, DONE, _IMPOSSIBLE = "to do", "done", "cannot be done"
 #: Name of the table in the work folder; the output folder is left as it is.
 TABLE = "dry_run.tsv"
 COLUMNS = (
@@ -28,9 +28,9 @@ COLUMNS = (
     *("minutes", "memory_mb", "disk_mb", "notes"),
 )
 #: Those that are printed; the notes follow, each once.
-PRINTED = COLUMNS[:-3]
+_PRINTED = COLUMNS[:-3]
 #: So many scans of a note are named.
-NAMED = 3
+_NAMED = 3
 
 
 def tell_plan(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], execution: Execution, together: int) -> None:
@@ -58,7 +58,7 @@ def plan_table(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], spee
     import pandas as pd
 
     rows = [row for job in jobs for row in _rows(job, speed)]
-    rows += [{"scan": key, "state": IMPOSSIBLE, "notes": message} for key, message in problems.items()]
+    rows += [{"scan": key, "state": _IMPOSSIBLE, "notes": message} for key, message in problems.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -95,7 +95,7 @@ def _described(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob | None, r
         notes += [*scan_job.scan.assumptions, *scan_job.frames.assumptions]
     return {
         "scan": row.key,
-        "state": DONE if row.done else TO_DO,
+        "state": DONE if row.done else _TO_DO,
         "t1w": t1w_job.t1w.path.name,
         "reference": " ".join(job.settings.ref_region),
         "labels": str(freesurfer.labels_file) if freesurfer else "tau-pipeline",
@@ -147,8 +147,8 @@ def _earlier_reasons(job: ParticipantJob) -> dict[str, str]:
 
 def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
     counts = Counter(table["state"])
-    parts = [f"{counts[state]} {state}" for state in (TO_DO, DONE, IMPOSSIBLE)]
-    to_do = table[table["state"] == TO_DO]
+    parts = [f"{counts[state]} {state}" for state in (_TO_DO, DONE, _IMPOSSIBLE)]
+    to_do = table[table["state"] == _TO_DO]
     minutes, disk = float(to_do["minutes"].sum()), float(to_do["disk_mb"].sum())
     if to_do.empty:
         return [f"{len(table)} scans: {', '.join(parts)}"]
@@ -170,9 +170,9 @@ def _printed(table: pd.DataFrame) -> list[str]:
     """The table in columns, without the notes."""
     if table.empty:
         return []
-    cells = table[list(PRINTED)].astype(object).where(table[list(PRINTED)].notna(), "n/a").astype(str)
-    widths = [max(len(name), int(cells[name].str.len().max())) for name in PRINTED]
-    rows = [PRINTED, *cells.itertuples(index=False, name=None)]
+    cells = table[list(_PRINTED)].astype(object).where(table[list(_PRINTED)].notna(), "n/a").astype(str)
+    widths = [max(len(name), int(cells[name].str.len().max())) for name in _PRINTED]
+    rows = [_PRINTED, *cells.itertuples(index=False, name=None)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
@@ -186,5 +186,5 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 
 def _named(scans: Sequence[str]) -> str:
-    more = len(scans) - NAMED
-    return ", ".join(scans[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(scans) - _NAMED
+    return ", ".join(scans[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -34,11 +34,11 @@ from tau_workflows.reports.scan_table import (
 if TYPE_CHECKING:
     import pandas as pd
 
-STATES = ("done", "failed", "skipped")
+_STATES = ("done", "failed", "skipped")
 #: Standardization by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
-FEW_PARTICIPANTS = 5
+_FEW_PARTICIPANTS = 5
 #: Different sentences of assumptions that are shown before the rest is folded away.
-MOST_ASSUMPTIONS = 12
+_MOST_ASSUMPTIONS = 12
 
 
 def write_group_report(output_dir: Path) -> Path:
@@ -77,7 +77,7 @@ def write_group_report(output_dir: Path) -> Path:
         total=_state_counts(status),
         warnings=[*problems, *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir),
-        most_assumptions=MOST_ASSUMPTIONS,
+        most_assumptions=_MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
         columns=shown_columns(status),
         about_columns=about_columns(status),
@@ -184,10 +184,10 @@ def _few_participants_warning(standardization: pd.DataFrame | None) -> str:
     if standardization is None or not {"manufacturer", "n_participants"} <= set(standardization):
         return ""
     counts = pd.to_numeric(standardization["n_participants"], errors="coerce")
-    few = standardization["manufacturer"][counts < FEW_PARTICIPANTS].dropna()
+    few = standardization["manufacturer"][counts < _FEW_PARTICIPANTS].dropna()
     if few.empty:
         return ""
-    return f"The standardization of {', '.join(dict.fromkeys(few))} uses fewer than {FEW_PARTICIPANTS} participants."
+    return f"The standardization of {', '.join(dict.fromkeys(few))} uses fewer than {_FEW_PARTICIPANTS} participants."
 
 
 def _confounded_warning(done: pd.DataFrame) -> str:
@@ -207,7 +207,7 @@ def _confounded_warning(done: pd.DataFrame) -> str:
 
 def _state_counts(table: pd.DataFrame) -> dict[str, int]:
     counts = table["state"].value_counts()
-    return {state: int(counts.get(state, 0)) for state in STATES}
+    return {state: int(counts.get(state, 0)) for state in _STATES}
 
 
 def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
@@ -232,31 +232,31 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, 
         what = f"{source.capitalize()} SUVR, tracer {tracer}, reference {reference}, n = {len(scans)}"
         percentiles = group_figures.percentile_figure(scans, what)
         tests = group_figures.percentile_tests(scans)
-        found.append(_figure("Cortical SUVR by manufacturer and diagnosis", what, PERCENTILE_HINT, percentiles))
+        found.append(_figure("Cortical SUVR by manufacturer and diagnosis", what, _PERCENTILE_HINT, percentiles))
         found[-1]["tests"] = [_test_row(measure, by, test) for measure, by, test in tests]
         quality = group_figures.quality_figure(scans)
         if quality is not None:
-            found.append(_figure("Reference value and quality by manufacturer", what, QUALITY_HINT, quality))
+            found.append(_figure("Reference value and quality by manufacturer", what, _QUALITY_HINT, quality))
         own = _same_kind(wide, dict(zip(kinds, key, strict=True)))
         cortex = (
             None if own is None else group_figures.cortex_by_diagnosis_figure(own, f" ({tracer}, {source})", reference)
         )
         if cortex is not None:
-            found.append(_figure("Mean regional SUVR by diagnosis", what, CORTEX_HINT, cortex))
+            found.append(_figure("Mean regional SUVR by diagnosis", what, _CORTEX_HINT, cortex))
     return found
 
 
-PERCENTILE_HINT = (
+_PERCENTILE_HINT = (
     "One point per scan. Upper row: SUVR. Lower row, if present: SUVR standardized by manufacturer. "
     "Standardization should remove differences between manufacturers and preserve those between diagnoses. "
     "F and p: one-way analysis of variance, with the number of scans in each group."
 )
-QUALITY_HINT = (
+_QUALITY_HINT = (
     "One point per scan. Check the reports of scans that differ from others of the same manufacturer. "
     "The reference value depends on injected dose, body weight, and tracer; "
     "the other measures should not depend on the diagnosis."
 )
-CORTEX_HINT = "Mean over the scans of each diagnosis, not standardized. The color scale covers the values shown."
+_CORTEX_HINT = "Mean over the scans of each diagnosis, not standardized. The color scale covers the values shown."
 
 
 def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:

@@ -38,11 +38,11 @@ MISSING = "n/a"
 #: Measures that the page's table has; the files have all.
 ON_PAGE = ("ssim", "psnr", "ssim_axial", "psnr_axial", "mae", "regional_mae")
 #: Digits of a measure on the page.
-DIGITS = {"psnr": 1, "psnr_axial": 1}
+_DIGITS = {"psnr": 1, "psnr_axial": 1}
 #: What is called significant on the page, after Holm's correction.
-ALPHA = 0.05
+_ALPHA = 0.05
 #: Settings of the trainings that the page names first.
-TOLD = ("network_preset", "grid_voxel", "epochs", "batch_size", "learning_rate", "first_cycle", "augmentation")
+_TOLD = ("network_preset", "grid_voxel", "epochs", "batch_size", "learning_rate", "first_cycle", "augmentation")
 
 
 def write_comparison_report(folder: Path, output_dir: Path) -> Path:
@@ -88,7 +88,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
         warnings=_warnings(record, runs, scans),
         measures={name: heading for name, heading in measures_of(scans).items() if name in ON_PAGE} | REGIONAL,
         rows=_table_rows(tables["settings"], tables["tests"]),
-        alpha=ALPHA,
+        alpha=_ALPHA,
         figures=_figures(folder, output_dir, record, tables, (scans, regions)),
         runs=[{key: _text(value) for key, value in row.items()} for row in runs.to_dict("records")],
         failed=[row for row in runs.to_dict("records") if row["state"] != "done"],
@@ -134,7 +134,7 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     facts.append(("Reference region", str(record["reference_region"])))
     facts.append(("Folds", f"{record['folds']}, {kept}; each participant is tested once"))
     facts.append(("Seed", f"{record['seed']} (folds, weights, order, augmentation)"))
-    facts.append(("Training", "; ".join(f"{name} {_plain(training[name])}" for name in TOLD if name in training)))
+    facts.append(("Training", "; ".join(f"{name} {_plain(training[name])}" for name in _TOLD if name in training)))
     facts.append(("Runs", f"{int((trained['state'] == 'done').sum())} of {len(trained)} done"))
     # A run that was interrupted counts from its last start on.
     facts.append(("CPU time", f"{processor / 60:.0f} CPU minutes, since the last start of each run"))
@@ -176,7 +176,7 @@ def _table_rows(settings: pd.DataFrame, tests: pd.DataFrame) -> list[dict[str, A
         for measure in (*ON_PAGE, *REGIONAL):
             if f"{measure}_mean" not in row:
                 continue
-            digits = DIGITS.get(measure, 3)
+            digits = _DIGITS.get(measure, 3)
             mean, sd = (_text(row[f"{measure}_{part}"], f".{digits}f") for part in ("mean", "sd"))
             found = against.loc[(measure, *key)] if (measure, *key) in against.index else None
             cells[measure] = {"value": f"{mean} ± {sd}", **_verdict(measure, found)}
@@ -199,7 +199,7 @@ def _verdict(measure: str, found: pd.Series | None) -> dict[str, str]:
         return {"p": "", "verdict": ""}
     p = float(found["p_holm"])
     text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    if p >= ALPHA:
+    if p >= _ALPHA:
         return {"p": text, "verdict": ""}
     better = (found["mean_difference"] > 0) == more_is_better(measure)
     return {"p": text, "verdict": "better" if better else "worse"}
@@ -215,7 +215,7 @@ def _figures(
     """Draw all figures of the page, in order."""
     scans, regions = stacked
     loss = CYCLIC if CYCLIC in record["losses"] else record["losses"][0]
-    found = [_figure("Scores", SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
+    found = [_figure("Scores", _SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
     for normalisation in record["normalisations"]:
         for scan in record["drawn"]:
             found.append(_panels(folder, output_dir, record, scans, (scan, normalisation)))
@@ -225,29 +225,31 @@ def _figures(
             continue
         title = f"Percentiles of cortical SUVR, {figures.in_print(loss)}, {normalisation}"
         drawn = figures.percentiles_figure(scans, loss, normalisation)
-        found.append(_figure(title, PERCENTILES_HINT, drawn, "percentiles"))
+        found.append(_figure(title, _PERCENTILES_HINT, drawn, "percentiles"))
     for normalisation in record["normalisations"][:1]:
         own = regions[(regions["loss"] == loss) & (regions["normalisation"] == normalisation)]
         agreement = tables["regions"]
         agreement = agreement[(agreement["loss"] == loss) & (agreement["normalisation"] == normalisation)]
         if own.empty:
             continue
-        for value, what, scale in PAINTED:
+        for value, what, scale in _PAINTED:
             title = f"{what}, {figures.in_print(loss)}, {normalisation}"
             drawn = figures.regions_figure(own, agreement, value, what, scale)
-            found.append(_figure(title, REGIONS_HINT, drawn, "regions"))
+            found.append(_figure(title, _REGIONS_HINT, drawn, "regions"))
     return found
 
 
-SCORES_HINT = (
+_SCORES_HINT = (
     "Mean and standard deviation over held-out participants (correlations: over cortical regions). Lines: mean "
     "image of the training split, and of those with the same diagnosis; neither depends on the participant's T1w."
 )
-PANELS_HINT = "A held-out scan: T1w, measured SUVR, and the prediction of each system and loss with its error."
-PERCENTILES_HINT = "One point per held-out scan. Systems that miss regions of high SUVR are low at the 99th percentile."
-REGIONS_HINT = "Left: all cortical regions of all held-out participants. Right: each region across participants."
+_PANELS_HINT = "A held-out scan: T1w, measured SUVR, and the prediction of each system and loss with its error."
+_PERCENTILES_HINT = (
+    "One point per held-out scan. Systems that miss regions of high SUVR are low at the 99th percentile."
+)
+_REGIONS_HINT = "Left: all cortical regions of all held-out participants. Right: each region across participants."
 #: What is painted on the cortex: column, label, scale.
-PAINTED = (
+_PAINTED = (
     ("regional_r", "Correlation over participants (r)", (-1.0, 1.0)),
     ("bias", "Mean of synthetic minus measured SUVR", (-0.5, 0.5)),
 )
@@ -290,4 +292,4 @@ def _panels(
         figure = figures.panels_figure(drawn, record["systems"], record["losses"], what)
     except TauPipelineError as exc:
         return {"title": title, "hint": "", "kind": "panels", "source": "", "problem": str(exc)}
-    return _figure(title, PANELS_HINT, figure, "panels")
+    return _figure(title, _PANELS_HINT, figure, "panels")

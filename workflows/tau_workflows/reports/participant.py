@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
-SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
+_SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
 
 #: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
-FIGURES = {
+_FIGURES = {
     "brainMask": (
         "Brain mask",
         "The outline should follow the brain, without skull inside or cortex or cerebellum outside.",
@@ -63,7 +63,7 @@ FIGURES = {
     ),
 }
 #: The two figures that the slider blends.
-BLEND = ("blendT1w", "blendPET")
+_BLEND = ("blendT1w", "blendPET")
 
 #: Fields of the SUVR sidecar that the page shows as numbers: heading and unit.
 QUALITY = {
@@ -79,7 +79,7 @@ QUALITY = {
 }
 
 #: Fields of a synthetic map's sidecar that are shown as well.
-SYNTHETIC = {
+_SYNTHETIC = {
     "TrainingSplit": ("Part of the model's data that the participant was in", ""),
     "ModelHash": ("Model (hash)", ""),
     "EnsembleMembers": ("Predictions averaged", ""),
@@ -175,7 +175,7 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
         kind = _kind_of(path, suffix)
         if kind is None:
             continue
-        key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
+        key = (kind, *(entities.get(name, "") for name in _SCAN_ENTITIES))
         scan = scans.setdefault(key, _new_scan(kind, entities))
         try:
             if suffix == "rois":
@@ -215,9 +215,9 @@ def _is_suvr_sidecar(path: Path) -> bool:
 
 def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
     words = {"ses": "session", "trc": "tracer", "rec": "reconstruction", "acq": "acquisition"}
-    parts = [f"{words.get(name, name)} {entities[name]}" for name in SCAN_ENTITIES if name in entities]
+    parts = [f"{words.get(name, name)} {entities[name]}" for name in _SCAN_ENTITIES if name in entities]
     title = "PET" if kind == "pet" else "T1w"
-    anchor = "-".join([kind, *(entities[name] for name in SCAN_ENTITIES if name in entities)])
+    anchor = "-".join([kind, *(entities[name] for name in _SCAN_ENTITIES if name in entities)])
     return Scan(title=", ".join([title, *parts]), kind=kind, anchor=re.sub(r"[^A-Za-z0-9-]", "", anchor))
 
 
@@ -225,7 +225,7 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
     """Put what one file tells into its scan."""
     if path.suffix == ".png":
         figure = embed(path, entities.get("desc", ""))
-        (scan.blend if entities.get("desc") in BLEND else scan.figures).append(figure)
+        (scan.blend if entities.get("desc") in _BLEND else scan.figures).append(figure)
     elif suffix == "agreement":
         scan.agreement.extend(agreement_rows(read_tsv(path)))
     elif suffix == "mask":
@@ -265,8 +265,8 @@ def embed(path: Path, desc: str) -> Figure:
     """A PNG figure as JPEG in a data URI: a third of the size, full colour resolution so that thin lines stay sharp."""
     from PIL import Image
 
-    start = next((start for start in FIGURES if desc.startswith(start)), "")
-    title, hint = FIGURES.get(start, (desc, ""))
+    start = next((start for start in _FIGURES if desc.startswith(start)), "")
+    title, hint = _FIGURES.get(start, (desc, ""))
     rest = desc.removeprefix(start)
     title = f"{title}: {rest}" if start and rest else title
     try:
@@ -280,8 +280,8 @@ def embed(path: Path, desc: str) -> Figure:
 
 def _rank(name: str) -> tuple[int, str]:
     desc = name_parts(Path(name))[0].get("desc", "")
-    order = [k for k, start in enumerate(FIGURES) if desc.startswith(start)]
-    return (order[0] if order else len(FIGURES), name)
+    order = [k for k, start in enumerate(_FIGURES) if desc.startswith(start)]
+    return (order[0] if order else len(_FIGURES), name)
 
 
 def _mask_volume_ml(path: Path) -> float:
@@ -292,7 +292,7 @@ def _mask_volume_ml(path: Path) -> float:
 def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The window in minutes, and the fields of `QUALITY` that the sidecar has, as text with units."""
     facts = [("Window after injection", window)] if (window := _window(sidecar)) else []
-    for name, (heading, unit) in {**QUALITY, **SYNTHETIC}.items():
+    for name, (heading, unit) in {**QUALITY, **_SYNTHETIC}.items():
         value = sidecar.get(name)
         if value == MISSING:
             facts.append((heading, MISSING))
@@ -304,7 +304,7 @@ def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
 def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Facts of several maps in one table: a heading, and one value if all maps share it, else one for each map."""
     by_map = [dict(one["facts"]) for one in maps]
-    order = ["Window after injection", *(heading for heading, _ in (*QUALITY.values(), *SYNTHETIC.values()))]
+    order = ["Window after injection", *(heading for heading, _ in (*QUALITY.values(), *_SYNTHETIC.values()))]
     rows = []
     for heading in (name for name in order if any(name in facts for facts in by_map)):
         values = [facts.get(heading, "") for facts in by_map]

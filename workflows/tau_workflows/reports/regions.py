@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MISSING = "n/a"
 #: Ends of the colour scale of SUVR, as in `tau_pipeline.figures.participant.suvr_figure`, and of differences of SUVR.
-SUVR_SCALE, DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
+SUVR_SCALE, _DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
 
 COMPOSITES = {
     "braak1": "Braak I",
@@ -36,7 +36,7 @@ AGREEMENT = {
 }
 #: Columns of numbers that a region table must have, and those that it may have.
 NUMBERS = ("index", "n_voxels", "volume_mm3", "suvr_mean")
-MORE_NUMBERS = ("suvr_sd", "suvr_mean_low", "suvr_mean_high")
+_MORE_NUMBERS = ("suvr_sd", "suvr_mean_low", "suvr_mean_high")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Columns of numbers as numbers; what is no number is missing."""
     import pandas as pd
 
-    known = [name for name in (*NUMBERS, *MORE_NUMBERS) if name in table]
+    known = [name for name in (*NUMBERS, *_MORE_NUMBERS) if name in table]
     return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in known})
 
 
@@ -152,7 +152,7 @@ def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
     if not values:
         return ""
     label = f"Difference of SUVR (reference: {reference})"
-    return pages.figure_uri(cortex_figure({"": values}, title, DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
+    return pages.figure_uri(cortex_figure({"": values}, title, _DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
 
 
 def _cortical(rows: pd.DataFrame, column: str) -> dict[int, float]:

@@ -53,7 +53,7 @@ COLUMNS = (
     Column("minutes", "Time", "min", ".1f"),
 )
 #: Columns that are left out, and said above the table, when all scans have the same value.
-SAID_ONCE = ("source", "tracer", "reference_region")
+_SAID_ONCE = ("source", "tracer", "reference_region")
 #: Columns by which the table can be filtered with a list.
 FILTERS = ("manufacturer", "diagnosis", "state", "source")
 
@@ -76,7 +76,7 @@ def shown_columns(status: pd.DataFrame) -> list[Column]:
 
 
 def _same_for_all(status: pd.DataFrame) -> list[Column]:
-    return [column for column in COLUMNS if column.name in SAID_ONCE and len(set(status[column.name].dropna())) == 1]
+    return [column for column in COLUMNS if column.name in _SAID_ONCE and len(set(status[column.name].dropna())) == 1]
 
 
 def about_columns(status: pd.DataFrame) -> list[str]:

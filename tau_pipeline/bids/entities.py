@@ -1,0 +1,59 @@
+"""Entities of a file's name and folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tau_pipeline.bids.sidecars import name_parts
+from tau_pipeline.errors import (
+    MetadataError,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+#: What BIDS allows as the label of an entity.
+LABEL = re.compile(r"[0-9A-Za-z+]+")
+
+
+def folder_labels(path: Path) -> dict[str, str]:
+    """The participant, and the session if any, that a file's folders say; folders above the dataset do not count."""
+    labels: dict[str, str] = {}
+    for folder in path.parents:
+        name, _, label = folder.name.partition("-")
+        if name in ("sub", "ses"):
+            labels[name] = label
+        if name == "sub":
+            break
+    return labels
+
+
+def entities_of(path: Path) -> dict[str, str]:
+    """The entities of an image's name, which must be at home in its folder.
+
+    Raises
+    ------
+    MetadataError
+        Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
+        Or a label holds what BIDS does not allow in one, so that no output could be named after it.
+    """
+    entities, _ = name_parts(path)
+    for name, label in entities.items():
+        if not LABEL.fullmatch(label):
+            raise MetadataError(
+                f"{path} has the label {label!r} for {name}; expected: letters and digits; rename the file"
+            )
+    for name, label in folder_labels(path).items():
+        if entities.get(name) != label:
+            raise MetadataError(
+                f"{path} is in a folder of {name}-{label} but its name says otherwise; rename one of them"
+            )
+    return entities
+
+
+def stem(path: Path) -> str:
+    """Return the name of a file without its endings."""
+    return path.name.split(".", 1)[0]

@@ -1,0 +1,137 @@
+"""What a comparison is about to train, and the record by which a later run of it is checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tau_pipeline.errors import SettingError, TauPipelineError
+from tau_pipeline.files import read_json
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.comparison.runs import (
+    Run,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tau_pipeline.synthesis.comparison.bench import Bench
+
+
+#: What says in its folder which comparison it is.
+RECORD = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs with the settings of their trainings, and what they have in common.
+
+    Attributes
+    ----------
+    bench
+        Seed, scans, scores.
+    settings
+        Of each training.
+    baselines
+        Runs that score the trivial predictors.
+    config
+        Of the call.
+    """
+
+    bench: Bench
+    settings: Mapping[Run, Training]
+    baselines: tuple[Run, ...]
+    config: Configuration
+
+    def row(self, run: Run) -> dict[str, Any] | None:
+        """Read the row of a run; None if it is not done."""
+        from tau_pipeline.synthesis.comparison.bench import identity_of, read_row
+
+        return read_row(self.bench.run_dir(run), identity_of(run, self.settings_for(run), self.bench))
+
+    def settings_for(self, run: Run) -> Training:
+        """Return the settings of a training; for trivial predictors, those of the first training of their fold."""
+        return self.settings[run] if run in self.settings else self.settings[self.trainings_of(run)[0]]
+
+    def trainings_of(self, baselines: Run) -> list[Run]:
+        """List the trainings of the same fold and SUVR scaling, whose models hold the mean images."""
+        wanted = (baselines.normalisation, baselines.fold)
+        return [run for run in self.settings if (run.normalisation, run.fold) == wanted]
+
+
+def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
+    """What the page needs to know, and what makes a comparison this one and no other."""
+    config = plan.config
+    by_scan = {pair.scan: pair for pair in plan.bench.pairs}
+    scans = {
+        scan: {
+            "t1w": str(by_scan[scan].t1w_file.relative_to(output_dir)),
+            "mask": str(by_scan[scan].mask_file.relative_to(output_dir)),
+            "suvr": str(by_scan[scan].suvr_file.relative_to(output_dir)),
+            "diagnosis": by_scan[scan].diagnosis,
+            "manufacturer": by_scan[scan].manufacturer,
+        }
+        for scan in plan.bench.drawn
+    }
+    first = plan.bench.pairs[0]
+    return {
+        "name": config.comparison.comparison_name,
+        "seed": plan.bench.seed,
+        "folds": len(splits),
+        "validation_fold": config.comparison.validation_fold,
+        "systems": list(config.comparison.systems),
+        "losses": list(config.comparison.losses),
+        "normalisations": list(config.comparison.normalisations),
+        "runs": [run.name for run in (*plan.settings, *plan.baselines)],
+        "training": _plain_settings(config.training),
+        "volume_features": config.comparison.volume_features,
+        "tracer": first.tracer,
+        "reference_region": first.reference_region,
+        "n_participants": len({pair.participant for pair in plan.bench.pairs}),
+        "n_scans": len(plan.bench.pairs),
+        "data_range": plan.bench.evaluation.data_range,
+        "simulated": _is_simulated(bids_dir),
+        "scans": [pair.scan for pair in plan.bench.pairs],
+        "drawn": scans,
+    }
+
+
+def check_folder(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another comparison; more or fewer systems, losses and normalisations are the same one.
+
+    Raises
+    ------
+    SettingError
+        The message names the first difference.
+    """
+    if not (folder / RECORD).is_file():
+        return
+    # Through JSON, which has no tuples.
+    found, ours = read_json(folder / RECORD), json.loads(json.dumps(record))
+    hint = "give another --comparison-name, or remove the folder to start anew"
+    for name in ("seed", "folds", "validation_fold", "volume_features", "scans"):
+        if found.get(name) != ours[name]:
+            raise SettingError(f"{folder} holds a comparison with other {name} ({found.get(name)}); {hint}")
+    for name, value in ours["training"].items():
+        if name != "epochs" and found.get("training", {}).get(name) != value:
+            raise SettingError(f"{folder} holds a comparison with another {name}, not {value!r}; {hint}")
+
+
+def _plain_settings(training: Training) -> dict[str, Any]:
+    """What decides the trainings, without places of this machine."""
+    values = {**training.what_counts(), "epochs": training.epochs}
+    left_out = ("network", "loss", "normalisation", "split_file", "fold", "folds", "perceptual_weights_file")
+    return {name: value for name, value in values.items() if name not in left_out}
+
+
+def _is_simulated(bids_dir: Path) -> bool:
+    """Whether the dataset says that it is simulated."""
+    try:
+        description = read_json(bids_dir / "dataset_description.json")
+    except TauPipelineError:
+        return False
+    return "simulate" in f"{description.get('Name', '')} {description.get('GeneratedBy', '')}".lower()
