@@ -408,7 +408,7 @@ def test_the_freesurfer_labels_of_another_participant_are_refused_and_the_own_on
     found = labels_from_freesurfer(mri / "aparc+aseg.mgz", mri / "brain.mgz", own)
     np.testing.assert_array_equal(data_of(found.dseg), data_of(load_volume(mri / "aparc+aseg.mgz")))
     other = load_volume(DATA / "sub-01" / "anat" / "sub-01_T1w.nii.gz", 3)
-    with pytest.raises(RegistrationError, match="same participant"):
+    with pytest.raises(RegistrationError, match=r"aparc\+aseg.mgz does not fit the T1w"):
         labels_from_freesurfer(mri / "aparc+aseg.mgz", mri / "brain.mgz", other)
 
 
