@@ -37,6 +37,7 @@ from tau_pipeline.pet import frames, resolution  # noqa: E402
 from tau_pipeline.pet.reference_region import REGIONS  # noqa: E402
 from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation  # noqa: E402
 from tau_workflows import cli, simulate_cli  # noqa: E402
+from tau_workflows.levels import call  # noqa: E402
 
 ROOT = DOCS.parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run make docs. -->\n"
@@ -204,7 +205,7 @@ def _exit_codes() -> list[tuple[str, str]]:
     """From the module's docstring, which is what the constants mean."""
     text = re.sub(r"\s+", " ", cli.__doc__ or "").split("Exit codes: ", 1)[1].strip(" .")
     found = [tuple(part.strip().split(" ", 1)) for part in text.split(";")]
-    known = {str(value) for value in (cli.DONE, cli.SOME_FAILED, cli.WRONG_CALL, cli.NOTHING_TO_DO)}
+    known = {str(value) for value in (call.DONE, call.SOME_FAILED, call.WRONG_CALL, call.NOTHING_TO_DO)}
     if {number for number, _ in found} != known:
         raise ValueError(f"the docstring of tau_workflows.cli names exit codes {found}, and there are {sorted(known)}")
     return [(code(number), meaning) for number, meaning in found]

@@ -12,8 +12,9 @@ import pytest
 
 from tau_pipeline.settings.configuration import documentation, settings_of
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.cli import LEVELS, NOTHING_TO_DO, WRONG_CALL, build_parser, main
+from tau_workflows.cli import LEVELS, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
+from tau_workflows.levels.call import NOTHING_TO_DO, WRONG_CALL
 
 #: For each setting, a value that is not its default.
 OTHER_VALUES = {

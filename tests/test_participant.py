@@ -17,7 +17,8 @@ from tau_pipeline.derivatives.columns import COLUMNS
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import same_grid
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
-from tau_workflows.cli import DONE, SOME_FAILED, main
+from tau_workflows.cli import main
+from tau_workflows.levels.call import DONE, SOME_FAILED
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,7 @@ from tau_pipeline.settings.configuration import (
     documentation,
     settings_of,
 )
-
-DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
+from tau_workflows.levels.call import DONE, SOME_FAILED, WRONG_CALL
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
 _CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}

@@ -33,8 +33,9 @@ from tau_workflows.execution.machine import available_memory_mb, available_proce
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import Work, how_it_ended, outcome_path
 from tau_workflows.graphs.training_memory import APPLYING_GB, training_gb
+from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, check_call, say
 from tau_workflows.levels.comparison_plan import RECORD, Plan, check_folder, record_of
-from tau_workflows.levels.train import check_call, chosen_pairs
+from tau_workflows.levels.train import chosen_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from tau_pipeline.synthesis.data.pairs import Pair
     from tau_workflows.execution.comparison_runs import Task
 
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
 #: Where the comparisons lie in the output folder.
 FOLDER = "comparisons"
@@ -73,7 +73,7 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
     check_comparison(config.comparison, config.training)
     folder = output_dir / FOLDER / config.comparison.comparison_name
     if config.execution.reports_only:
-        _say(f"page: {write_comparison_report(folder, output_dir)}")
+        say(f"page: {write_comparison_report(folder, output_dir)}")
         return DONE
     plan, splits = _plan(bids_dir, output_dir, config, folder)
     record = record_of(plan, splits, bids_dir, output_dir)
@@ -94,14 +94,9 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
         write_tsv(_row_table(plan, failures), folder / "runs.tsv")
         page = write_comparison_report(folder, output_dir)
     _summarise(plan, failures, len(waiting), time.monotonic() - started)
-    _say(f"tables: {folder}/summary.csv, tests.csv, runs.csv")
-    _say(f"page: {page}")
+    say(f"tables: {folder}/summary.csv, tests.csv, runs.csv")
+    say(f"page: {page}")
     return SOME_FAILED if failures else DONE if waiting else NOTHING_TO_DO
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"tau-pipeline: {text}\n")
-    sys.stderr.flush()
 
 
 def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path) -> tuple[Plan, Sequence[pd.DataFrame]]:
@@ -169,7 +164,7 @@ def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
     from tau_workflows.execution.comparison_runs import Task
 
     if waiting:
-        _say(f"{len(plan.settings) - len(waiting)} of {len(plan.settings)} runs are done; {len(waiting)} to do")
+        say(f"{len(plan.settings) - len(waiting)} of {len(plan.settings)} runs are done; {len(waiting)} to do")
     failures = _do(plan, [Task(run, plan.settings[run]) for run in waiting])
     tasks = []
     for run in plan.baselines:
@@ -265,7 +260,7 @@ def _telling(plan: Plan, runs: Sequence[Run], every_s: float = 2.0) -> Iterator[
                 waiting.remove(run)
                 count = len(runs) - len(waiting)
                 left_min = (time.monotonic() - started) / count * len(waiting) / 60
-                _say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
+                say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -304,6 +299,6 @@ def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
 
 def _summarise(plan: Plan, failures: Mapping[str, str], n_asked: int, seconds: float) -> None:
     done = sum(plan.row(run) is not None for run in plan.settings)
-    _say(f"{done} of {len(plan.settings)} runs are done, {n_asked} were to do, in {seconds / 60:.1f} minutes")
+    say(f"{done} of {len(plan.settings)} runs are done, {n_asked} were to do, in {seconds / 60:.1f} minutes")
     for name, message in failures.items():
-        _say(f"FAILED {name}: {message}")
+        say(f"FAILED {name}: {message}")

@@ -27,21 +27,20 @@ from tau_pipeline.cohort.tables import (
     status_table,
     wide_table,
 )
-from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.status import all_statuses
-from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.errors import SettingError
 from tau_pipeline.files import write_changed
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
+from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
 
 def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -56,17 +55,18 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     """
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
-    _check_call(bids_dir, output_dir, config)
+    check_call(bids_dir, output_dir)
+    _refuse_selection(config)
     with nullcontext() if config.execution.dry_run else only_run(output_dir, "group", "give another folder"):
         return _run(bids_dir, output_dir, config, started)
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     if config.execution.boilerplate_only:
-        _say(f"methods: {write_methods(output_dir)}")
+        say(f"methods: {write_methods(output_dir)}")
         return DONE
     if config.execution.reports_only:
-        _say(f"page: {write_group_report(output_dir)}")
+        say(f"page: {write_group_report(output_dir)}")
         return DONE
     statuses = all_statuses(output_dir)
     scans = done_scans(find_scans(output_dir), statuses)
@@ -80,7 +80,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     if config.group.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonised(wide)
     if config.execution.dry_run:
-        _say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
+        say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
@@ -88,25 +88,16 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     write_methods(output_dir)
     page = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
-    _say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
-    _say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
-    _say(f"page: {page}")
+    say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
+    say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
+    say(f"page: {page}")
     for scan, reason in failed.items():
-        _say(f"FAILED {scan}: its standardized map was not written: {reason}")
+        say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"tau-pipeline: {text}\n")
-    sys.stderr.flush()
-
-
-def _check_call(bids_dir: Path, output_dir: Path, config: Configuration) -> None:
-    if not bids_dir.is_dir():
-        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
-    if not (output_dir / "dataset_description.json").is_file():
-        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
-    check_output_dir(output_dir, bids_dir)
+def _refuse_selection(config: Configuration) -> None:
+    """Refuse labels: the tables of this level hold all scans."""
     chosen = config.selection
     for name in ("participant_label", "session_label", "tracer_label", "rec_label", "run_label"):
         if getattr(chosen, name):
@@ -150,7 +141,7 @@ def _write_maps(
     with tqdm(total=len(plans), desc="standardized maps", unit="map", disable=quiet) as bar:
         failed = write_maps(plans, processes, bar.update)
     if plans:
-        _say(f"{len(plans) - len(failed)} of {len(plans)} standardized maps written")
+        say(f"{len(plans) - len(failed)} of {len(plans)} standardized maps written")
     return failed
 
 
@@ -185,12 +176,12 @@ def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:
     counts = ", ".join(f"{n} {state}" for state, n in status["state"].value_counts().items())
-    _say(f"{len(status)} scans: {counts}, in {seconds:.0f} s")
+    say(f"{len(status)} scans: {counts}, in {seconds:.0f} s")
     for fit in fits:
         groups = ", ".join(f"{name} {len(group.participants)}" for name, group in fit.groups.items()) or "none"
         pooled = f", others by all {len(fit.participants)} together" if fit.unknown == "pooled" else ""
         kind = f"{fit.tracer or 'tracer not stated'}, {fit.reference_region}"
-        _say(f"standardized by manufacturer ({kind}): {groups}{pooled}")
+        say(f"standardized by manufacturer ({kind}): {groups}{pooled}")
     without = int(((status["state"] == "done") & status["cortex_p90_z"].isna()).sum())
     if without:
-        _say(f"{without} scans have no standardized values; see standardization.tsv for the manufacturers fitted")
+        say(f"{without} scans have no standardized values; see standardization.tsv for the manufacturers fitted")

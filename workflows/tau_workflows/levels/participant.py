@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from tau_pipeline.derivatives.names import error_path, page_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
-from tau_pipeline.lock import only_run
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
@@ -31,6 +29,7 @@ from tau_workflows.execution.progress import shown
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import NOT_BEGUN, Work, clear, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, exclusive_run, say
 from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
@@ -44,8 +43,6 @@ MODULE = "tau_workflows.execution.participant"
 
 #: So many processes one participant makes use of: the coregistration runs beside the registration to the template.
 PROCESSES_OF_ONE = 2
-
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,12 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     config = _resolved(config)
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     _check_places(bids_dir, output_dir, config.execution)
-    with _only_run(output_dir, config.execution):
+    # A dry run writes nothing and may look at any time.
+    if config.execution.dry_run:
+        return _run(bids_dir, output_dir, config, started)
+    advice = "give all participants to one run, which spreads them (--worker slurm on a cluster)"
+    work = (config.execution.work_dir, "give another folder with --work-dir")
+    with exclusive_run("participant", (output_dir, advice), work):
         return _run(bids_dir, output_dir, config, started)
 
 
@@ -81,7 +83,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         _check_validity(bids_dir, found.result())
     plan = plan_participants(participants, bids_dir, output_dir, config)
     if not plan.jobs and not plan.problems:
-        _say("nothing to do: no T1w or PET image matches the selection options")
+        say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO
     if config.execution.dry_run:
         together, *_ = shares(len(plan.jobs), config.execution)
@@ -90,14 +92,14 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
     methods = write_methods(output_dir, config.settings)
     if config.execution.boilerplate_only:
-        _say(f"methods: {methods}")
+        say(f"methods: {methods}")
         return DONE
     if config.execution.reports_only:
         return _write_pages_again(plan, output_dir)
     update_status(output_dir, _asked(plan))
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
-        _say(f"{key}: {message}")
+        say(f"{key}: {message}")
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
@@ -110,11 +112,6 @@ def _asked(plan: Plan) -> dict[str, ScanStatus]:
     """Every scan that was asked for, before the work: not finished, or why it cannot be done."""
     found = {key: status for job in plan.jobs for key, status in job.statuses().items()}
     return found | {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"tau-pipeline: {text}\n")
-    sys.stderr.flush()
 
 
 def _known_plugin(file: Path) -> Path:
@@ -137,18 +134,6 @@ def _resolved(config: Configuration) -> Configuration:
             use_plugin=config.execution.use_plugin and _known_plugin(config.execution.use_plugin.absolute()),
         ),
     )
-
-
-@contextmanager
-def _only_run(output_dir: Path, execution: Execution) -> Iterator[None]:
-    """Refuse to work where another run does; a dry run writes nothing and may look at any time."""
-    with ExitStack() as locks:
-        if not execution.dry_run:
-            advice = "give all participants to one run, which spreads them (--worker slurm on a cluster)"
-            locks.enter_context(only_run(output_dir, "participant", advice))
-            if execution.work_dir.resolve() != output_dir.resolve():
-                locks.enter_context(only_run(execution.work_dir, "participant", "give another folder with --work-dir"))
-        yield
 
 
 def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> None:
@@ -188,7 +173,7 @@ def _validated(dataset: Path) -> ValidationReport | None:
     try:
         return validate(dataset)
     except ValidatorError as exc:
-        _say(str(exc))
+        say(str(exc))
         return None
 
 
@@ -197,9 +182,9 @@ def _say_validity(found: ValidationReport | None, what: str) -> None:
         return
     own = [sentence for sentences in found.participant_errors.values() for sentence in sentences]
     for sentence in (*found.errors, *own):
-        _say(f"the BIDS validator calls {what} invalid: {sentence}")
+        say(f"the BIDS validator calls {what} invalid: {sentence}")
     if found.valid:
-        _say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
+        say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
 
 
 def plan_participants(
@@ -245,7 +230,7 @@ def _write_pages_again(plan: Plan, output_dir: Path) -> int:
     """Make the page of each participant that has results."""
     made = [job.participant for job in plan.jobs if (output_dir / f"sub-{job.participant}").is_dir()]
     for participant in made:
-        _say(f"page: {write_participant_report(output_dir, participant)}")
+        say(f"page: {write_participant_report(output_dir, participant)}")
     return DONE if made else NOTHING_TO_DO
 
 
@@ -329,11 +314,11 @@ def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
 def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
     asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
     done = sorted(asked - set(failures))
-    _say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
+    say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
     for key, message in failures.items():
         record = error_path(output_dir, key)
-        _say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
-    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
+        say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
+    say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
     for job in plan.jobs:
         if page_path(output_dir, job.participant).is_file():
-            _say(f"page: {page_path(output_dir, job.participant)}")
+            say(f"page: {page_path(output_dir, job.participant)}")

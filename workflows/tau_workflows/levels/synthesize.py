@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.derivatives.columns import agreement_columns
-from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.names import error_path, sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError
+from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
-from tau_pipeline.lock import only_run
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
-from tau_pipeline.settings.participant import Selection
 from tau_workflows.execution import nipype_engine as engine
+from tau_workflows.levels.call import (
+    DONE,
+    NOTHING_TO_DO,
+    SOME_FAILED,
+    check_call,
+    exclusive_run,
+    is_selected,
+    read_diagnoses,
+    say,
+)
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
 
@@ -38,8 +44,6 @@ if TYPE_CHECKING:
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.ensemble import Ensemble
     from tau_pipeline.synthesis.model.predict import Inference
-
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
 
 
 def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -63,7 +67,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     """
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
-    _check_call(bids_dir, output_dir, config)
+    check_call(bids_dir, output_dir)
+    _require_model(config)
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
@@ -78,58 +83,31 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     config = replace(config, synthesis=replace(config.synthesis, model=folders))
     ensemble = load_ensemble(folders)
     wanted = Wanted(ensemble.first.card.tracer, ensemble.first.card.reference_region)
-    diagnoses = _diagnoses(bids_dir, config)
+    diagnoses = read_diagnoses(bids_dir, config)
     pairs = measured_pairs(output_dir, wanted, diagnoses)
     found = find_targets(output_dir, pairs, wanted, config.synthesis.synthesize, diagnoses)
-    targets = [target for target in found if _is_chosen(target, config.selection)]
+    targets = [
+        target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)
+    ]
     if not targets:
-        _say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
+        say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
         return NOTHING_TO_DO
     recipe = recipe_of(config, ensemble, output_dir)
     _check_manufacturers(targets, recipe)
     if config.execution.dry_run:
         for target in targets:
-            _say(f"would create {target.names.suvr}")
+            say(f"would create {target.names.suvr}")
         return DONE
-    with _only_run(output_dir, config.execution.work_dir.absolute()):
+    advice = "wait for it; one run makes any number of scans"
+    with exclusive_run("synthesize", (output_dir, advice), (config.execution.work_dir.absolute(), advice)):
         write_bidsignore(output_dir)
         recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
         return _run(targets, recipe, config, started)
 
 
-@contextmanager
-def _only_run(*folders: Path) -> Iterator[None]:
-    """Refuse to work where another run does."""
-    with ExitStack() as locks:
-        for folder in dict.fromkeys(folders):
-            folder.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(only_run(folder, "synthesize", "wait for it; one run makes any number of scans"))
-        yield
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"tau-pipeline: {text}\n")
-    sys.stderr.flush()
-
-
-def _check_call(bids_dir: Path, output_dir: Path, config: Configuration) -> None:
-    if not bids_dir.is_dir():
-        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
-    if not (output_dir / "dataset_description.json").is_file():
-        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
-    check_output_dir(output_dir, bids_dir)
+def _require_model(config: Configuration) -> None:
     if not config.synthesis.model:
         raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
-
-
-def _diagnoses(bids_dir: Path, config: Configuration) -> dict[str, str]:
-    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
-    return {who: str(own["diagnosis"]) for who, own in demographics.of_participant.items() if "diagnosis" in own}
-
-
-def _is_chosen(target: Target, chosen: Selection) -> bool:
-    of_participant = not chosen.participant_label or target.names.entities["sub"] in chosen.participant_label
-    return of_participant and (not chosen.session_label or target.session in chosen.session_label)
 
 
 def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
@@ -150,9 +128,9 @@ def _with_measures(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Re
     """Add calibration and yardsticks: of the model folder, or found on the measured scans of these derivatives."""
     calibration = _calibration(recipe.ensemble, pairs, cache_dir, recipe.inference)
     if calibration is None:
-        _say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
+        say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
-        _say(calibration.in_words())
+        say(calibration.in_words())
     return replace(recipe, calibration=calibration, yardsticks=_yardsticks(recipe.ensemble, pairs, cache_dir))
 
 
@@ -176,7 +154,7 @@ def _yardsticks(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> Y
         return stored
     train = set(ensemble.first.card.training_participants)
     if not any(pair.participant_id in train for pair in pairs):
-        _say("no baselines: neither the model folder nor these derivatives hold the model's training images")
+        say("no baselines: neither the model folder nor these derivatives hold the model's training images")
         return None
     return fit_yardsticks(ensemble.first, pairs, cache_dir)
 
@@ -217,10 +195,10 @@ def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, start
         _write_report(_evaluated(scores, [pair for target in done for pair in target.measured], recipe), recipe)
     failed |= _write_pages(targets, output_dir)
     write_methods(output_dir)
-    _say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
+    say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
     for key, message in failed.items():
-        _say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
-    _say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
+        say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
+    say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
     return SOME_FAILED if failed else DONE
 
 
@@ -346,5 +324,5 @@ def _write_report(report: Report, recipe: Recipe) -> None:
     for row in summary[summary["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
         known = f"{row.low:.3f} to {row.high:.3f}, " if math.isfinite(row.low) else ""
         people = f"{row.n_participants} participant{'s' * (row.n_participants != 1)}"
-        _say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({known}{people})")
-    _say(f"agreement with measured PET: {folder}/synthSUVR_*.tsv")
+        say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({known}{people})")
+    say(f"agreement with measured PET: {folder}/synthSUVR_*.tsv")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tau_pipeline.cohort.demographics import read_demographics
-from tau_pipeline.derivatives.dataset import check_output_dir, write_bidsignore
+from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.errors import DivergenceError, MissingInputError, SettingError
 from tau_pipeline.files import read_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
-from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair, survey
-
-DONE, SOME_FAILED, NOTHING_TO_DO = 0, 1, 3
+from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, check_call, is_selected, read_diagnoses, say
 
 
 def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -53,8 +48,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     model_dir = (settings.model_dir or output_dir / "models" / settings.name).absolute()
     if config.execution.dry_run:
         people = len({pair.participant for pair in pairs})
-        _say(f"would train {settings.network} with {settings.loss} on {len(pairs)} scans of {people} participants")
-        _say(f"model: {model_dir}")
+        say(f"would train {settings.network} with {settings.loss} on {len(pairs)} scans of {people} participants")
+        say(f"model: {model_dir}")
         return DONE
     write_bidsignore(output_dir)
     return _train(settings, pairs, model_dir, config, started)
@@ -69,7 +64,7 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     from tau_pipeline.synthesis.training.results import is_finished
 
     if is_finished(model_dir, settings, pairs, config.settings.random_seed):
-        _say(f"nothing to do: {model_dir} contains this model, fully trained")
+        say(f"nothing to do: {model_dir} contains this model, fully trained")
         return NOTHING_TO_DO
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
@@ -78,31 +73,10 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     try:
         train(settings, pairs, model_dir, seed=config.settings.random_seed, strangers=strangers)
     except DivergenceError as exc:
-        _say(str(exc))
+        say(str(exc))
         return SOME_FAILED
     _summarise(model_dir, time.monotonic() - started)
     return DONE
-
-
-def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"tau-pipeline: {text}\n")
-        sys.stderr.flush()
-
-
-def check_call(bids_dir: Path, output_dir: Path) -> None:
-    """Refuse a call without a BIDS dataset, or without results of the participant level.
-
-    Raises
-    ------
-    MissingInputError, OutputError
-        The message says which.
-    """
-    if not bids_dir.is_dir():
-        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
-    if not (output_dir / "dataset_description.json").is_file():
-        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
-    check_output_dir(output_dir, bids_dir)
 
 
 def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> list[Pair]:
@@ -118,42 +92,33 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> lis
         raise SettingError(
             f"tracer_label is {list(chosen.tracer_label)}; expected: one, since SUVR of several must not be mixed"
         )
-    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
-    diagnoses = {
-        who: str(values["diagnosis"]) for who, values in demographics.of_participant.items() if "diagnosis" in values
-    }
     found = survey(
         output_dir,
         tracer=chosen.tracer_label[0] if chosen.tracer_label else None,
         reference_region=parse_reference(config.settings.ref_region[0]),
-        diagnoses=diagnoses,
+        diagnoses=read_diagnoses(bids_dir, config),
     )
     for sentence in found.unpaired:
-        _say(sentence)
-    pairs = [pair for pair in found.pairs if _is_chosen(pair, chosen)]
+        say(sentence)
+    pairs = [pair for pair in found.pairs if is_selected(pair.participant, pair.session, chosen)]
     if not pairs:
         raise MissingInputError(f"no T1w-PET pair matches the selection options in {output_dir}")
     return pairs
-
-
-def _is_chosen(pair: Pair, chosen: Selection) -> bool:
-    of_participant = not chosen.participant_label or pair.participant in chosen.participant_label
-    return of_participant and (not chosen.session_label or pair.session in chosen.session_label)
 
 
 def _summarise(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.model.calibration import Calibration
 
     figures = read_json(model_dir / "model.json")["figures"]
-    _say(f"trained {_counted(figures['epochs'], 'epoch')} in {seconds / 60:.1f} minutes")
+    say(f"trained {_counted(figures['epochs'], 'epoch')} in {seconds / 60:.1f} minutes")
     if figures["test_scans"]:
-        _say(
+        say(
             f"test split ({_counted(figures['test_scans'], 'scan')}): SSIM {figures['test_ssim']:.3f}, PSNR "
             f"{figures['test_psnr']:.1f} dB, regional error {figures['test_regional_error']:.3f} SUVR"
         )
     calibration = Calibration.load(model_dir)
-    _say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
-    _say(f"model: {model_dir}")
+    say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
+    say(f"model: {model_dir}")
 
 
 def _counted(n: int, what: str) -> str:

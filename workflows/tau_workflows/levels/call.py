@@ -1,0 +1,82 @@
+"""What the levels share: exit codes, messages, checks of the call, and the locks of folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tau_pipeline.derivatives.dataset import check_output_dir
+from tau_pipeline.errors import MissingInputError
+from tau_pipeline.lock import only_run
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Selection
+
+#: Exit codes: all scans are done; at least one failed; the call or the input is wrong; nothing to do.
+DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
+
+
+def say(text: str) -> None:
+    """Write one line to the terminal; of several processes of one training, only the first one writes."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"tau-pipeline: {text}\n")
+        sys.stderr.flush()
+
+
+def check_call(bids_dir: Path, output_dir: Path) -> None:
+    """Refuse a call without a BIDS dataset, or without results of the participant level.
+
+    Raises
+    ------
+    MissingInputError, OutputError
+        The message says which.
+    """
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    if not (output_dir / "dataset_description.json").is_file():
+        raise MissingInputError(f"{output_dir} holds no results of tau-pipeline yet; run the participant level first")
+    check_output_dir(output_dir, bids_dir)
+
+
+@contextmanager
+def exclusive_run(level: str, *folders: tuple[Path, str]) -> Iterator[None]:
+    """Hold the locks of folders while the block runs.
+
+    Parameters
+    ----------
+    level
+        What this run does, for the message that another run gets.
+    folders
+        Folders, made where they do not exist, each with what to do where another run holds it. A folder given twice
+        counts once.
+
+    Raises
+    ------
+    BusyError, OutputError
+        Another run holds a folder, or it cannot be written to.
+    """
+    with ExitStack() as locks:
+        held: set[Path] = set()
+        for folder, advice in folders:
+            if folder.resolve() not in held:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(only_run(folder, level, advice))
+                held.add(folder.resolve())
+        yield
+
+
+def is_selected(participant: str, session: str | None, selection: Selection) -> bool:
+    """Say whether the selection leaves a participant's session in; an empty selection leaves all in."""
+    by_participant = not selection.participant_label or participant in selection.participant_label
+    return by_participant and (not selection.session_label or session in selection.session_label)
+
+
+def read_diagnoses(bids_dir: Path, config: Configuration) -> dict[str, str]:
+    """Return the diagnosis of each participant who has one in ``participants.tsv`` or ``sessions.tsv``."""
+    # Only here, since the command line needs the exit codes before pandas is loaded.
+    from tau_pipeline.cohort.demographics import read_demographics
+
+    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    return {who: str(own["diagnosis"]) for who, own in demographics.of_participant.items() if "diagnosis" in own}
