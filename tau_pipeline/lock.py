@@ -132,8 +132,16 @@ def _flock(handle: int, path: Path, advice: str) -> bool:
 
 
 def _is_gone(holder: Holder | None) -> bool:
-    """Say whether the holder ran on this machine and has ended."""
-    return holder is not None and holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid)
+    """Return whether the holder ran on this machine and has ended."""
+    return holder is not None and holder.host == socket.gethostname() and not _is_running(holder.pid)
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process of this machine runs; a killed one that its parent has not reaped yet does not."""
+    try:
+        return str(psutil.Process(pid).status()) != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _refuse_if_held(handle: int, path: Path, has_flock: bool, advice: str) -> None:
@@ -142,7 +150,7 @@ def _refuse_if_held(handle: int, path: Path, has_flock: bool, advice: str) -> No
     if holder is None:
         return
     here = holder.host == socket.gethostname()
-    if here and (has_flock or not psutil.pid_exists(holder.pid)):
+    if here and (has_flock or not _is_running(holder.pid)):
         return
     if not here and _age_s(handle, path.parent) > _FRESH_S:
         return

@@ -85,9 +85,12 @@ def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) ->
         first.stdout.close()
 
 
-def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(tmp_path: Path, reaped: bool) -> None:
     ended = subprocess.Popen(["true"])
-    ended.wait(20)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    if reaped:
+        ended.wait(20)
     path = record(tmp_path, host=os.uname().nodename, pid=ended.pid)
     late = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, 2); print('held', flush=True); time.sleep(1)"
     child = subprocess.Popen([sys.executable, "-c", late, str(path)], stdout=subprocess.PIPE, text=True)
@@ -96,6 +99,7 @@ def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(
     with only_run(tmp_path, "group", ""):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     child.communicate(timeout=20)
+    ended.wait(20)
 
 
 def test_the_record_of_another_machine_counts_while_it_is_fresh(tmp_path: Path) -> None:
