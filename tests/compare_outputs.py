@@ -15,6 +15,7 @@ them, and of pages, the numbers must be equal. Pictures and logs are only counte
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import re
@@ -180,7 +181,7 @@ def page_text(page: str) -> str:
     page = re.sub(r"<(style|script|svg|head)\b.*?</\1>", "", page, flags=re.S)
     # The cohort's page gives minutes of work in a table; its other numbers there have two or more decimals.
     page = re.sub(r"<td[^>]*>\d+\.\d</td>", "", page)
-    page = re.sub(r"<[^>]*>", " ", page)
+    page = html.unescape(re.sub(r"<[^>]*>", " ", page))
     return re.sub(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?|version \S+|\d+\.\d+\.\d+\S*|\b[0-9a-f]{12}\b|[\d.]+ min\w*", "", page)
 
 

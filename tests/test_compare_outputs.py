@@ -39,6 +39,7 @@ def edited(path: Path, old: str, new: str) -> None:
         ("a_pet.json", "4 frames", "there are 4 frames"),
         ("status.tsv", "1.5", "2.5"),
         ("a.html", "SUVR", "mean SUVR"),
+        ("a.html", "SUVR", "the scan&#39;s SUVR"),
     ],
 )
 def test_versions_durations_and_wording_may_change(outputs: tuple[Path, Path], name: str, old: str, new: str) -> None:
