@@ -24,8 +24,8 @@ demo: $(VENV)/.installed  ## simulate a small BIDS dataset, run the main job on 
 test: $(VENV)/.installed  ## every test, the slow ones too
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-quick: $(VENV)/.installed  ## the tests that take under two minutes together
-	$(BIN)/python -m pytest -m "not slow"
+quick: $(VENV)/.installed  ## the quick tests, in about two and a half minutes
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed  ## style, types, import contracts
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ def label_table() -> pd.DataFrame:
     -------
     DataFrame
         One row a label, sorted by ``index`` (FreeSurfer number): ``region`` (FreeSurfer name), ``hemisphere`` (left,
-        right, midline), ``kind`` (cortical: the 68; subcortical: grey matter of aseg; white; csf; other), and ``red
+        right, midline), ``kind`` (cortical: the 68; subcortical: gray matter of aseg; white; csf; other), and ``red
         green blue`` (0-255, this project's own scheme).
     """
     return _table("desikan_killiany.tsv").copy()

@@ -37,6 +37,8 @@ CHANGING = re.compile(
 )
 #: Keys whose values are sentences.
 PROSE = (
+    "MadeBy",
+    "ReferenceRegionDescription",
     "Assumptions",
     "Description",
     "LongName",

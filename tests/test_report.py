@@ -173,7 +173,7 @@ def test_quality_numbers_stand_with_their_units(output: Path) -> None:
     facts = {row[0]: row[1] for row in Reader(page_of(output)).rows if len(row) == 2}
     assert facts["Mean of the reference region, in the unit of the PET"] == "3512"
     assert facts["Volume of the reference region"] == "93412\N{NO-BREAK SPACE}mm³"
-    assert facts["Fit of PET to T1w (normalised mutual information)"] == "1.182"
+    assert facts["Fit of PET to T1w (normalized mutual information)"] == "1.182"
     assert facts["Volume of the brain mask"] == "1000 mL"
     assert facts["Window after injection"] == "80 to 100 min"
     assert facts["Smoothing applied, FWHM"] == "0\N{NO-BREAK SPACE}mm"

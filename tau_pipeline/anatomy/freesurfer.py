@@ -192,7 +192,7 @@ def _is_still(rigid: Rigid) -> bool:
 
 
 def _brain_from_labels(labels: Volume) -> Volume:
-    """Crude T1w from FreeSurfer numbers: white matter bright, grey matter darker, ventricles dark."""
+    """Crude T1w from FreeSurfer numbers: white matter bright, gray matter darker, ventricles dark."""
     numbers = np.asanyarray(labels.dataobj)
     image = np.where(numbers > 0, 70, 0).astype(np.uint8)
     image[np.isin(numbers, (2, 41, 7, 46, 16, 77, 85, 28, 60)) | ((numbers >= 251) & (numbers <= 255))] = 110
@@ -214,7 +214,7 @@ def _labels_to_t1w(brain: Volume, t1w: Volume, seed: int) -> Rigid:
         matrix = np.eye(4)
     reason = found.reason
     if not reason and found.metric < _SAME_HEAD_NMI:
-        reason = f"the normalised mutual information is {found.metric:.3f}, and one head gives {_SAME_HEAD_NMI} or more"
+        reason = f"the normalized mutual information is {found.metric:.3f}, and one head gives {_SAME_HEAD_NMI} or more"
     return Rigid(matrix, found.metric, found.starts, not reason, reason)
 
 

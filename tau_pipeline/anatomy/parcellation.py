@@ -1,6 +1,6 @@
 """Desikan-Killiany parcellation with FreeSurfer numbers, from a warped atlas and the tissue of the head itself.
 
-The atlas says which region, the tissue says where the grey matter is: a warped template's cortex alone overlaps
+The atlas says which region, the tissue says where the gray matter is: a warped template's cortex alone overlaps
 FreeSurfer's with a Dice coefficient of 0.50, the same labels on the head's own cortex with 0.74.
 """
 
@@ -28,12 +28,12 @@ _LATERAL_VENTRICLES = (4, 43)
 _HYPOINTENSITIES = (77, 78, 79, 80, 81, 82)
 #: White matter from which cortex is not reached: brainstem, ventral diencephalon.
 _NOT_UNDER_CORTEX = (4, 43, 14, 15, 7, 46, 8, 47, 16, 28, 60)
-#: Grey matter farther than this from any cortex of the warped atlas is not cortex, mm.
+#: Gray matter farther than this from any cortex of the warped atlas is not cortex, mm.
 _CORTEX_REACH_MM = 6.0
 #: Steps of 1 mm from white matter within which cortex lies: it is 2 to 4.5 mm thick (Fischl and Dale, PNAS 2000),
 #: and a step more for a boundary that falls within a voxel.
 _CORTEX_STEPS = 6
-#: Grey matter up to this far outside the atlas's cerebellum belongs to it, mm.
+#: Gray matter up to this far outside the atlas's cerebellum belongs to it, mm.
 CEREBELLUM_REACH_MM = 2.1
 #: Width of the kernel in which the atlas's labels vote, SD in mm: less than the thickness of the cortex.
 _VOTE_SD_MM = 1.7
@@ -96,9 +96,9 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
     """Put the labels of a warped atlas on a head's own tissue; all arrays ``(I, J, K)`` of 1 mm voxels.
 
     - Deep structures, ventricles and brainstem stay where the atlas has them.
-    - Cerebellum keeps its outline, grows by `CEREBELLUM_REACH_MM` where there is grey matter, and is split into cortex
+    - Cerebellum keeps its outline, grows by `CEREBELLUM_REACH_MM` where there is gray matter, and is split into cortex
       and white matter by the tissue.
-    - Cortex is grey matter that white matter reaches within the thickness of cortex; dura, sinuses and what lies
+    - Cortex is gray matter that white matter reaches within the thickness of cortex; dura, sinuses and what lies
       behind fluid are not reached. Its label is that with most votes of the atlas nearby.
     - White matter is what remains of it, and grey spots that the atlas has in white matter; its side is the nearest.
     """
@@ -123,7 +123,7 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
 
 
 def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
-    """Grey voxels that can be reached from white matter through grey matter in a number of steps.
+    """Grey voxels that can be reached from white matter through gray matter in a number of steps.
 
     Steps go to 6 and 18 neighbours in turn, so that their reach is nearly the same in all directions. Pieces of
     white matter below 2000 voxels do not count: bright spots of fat and vessels.

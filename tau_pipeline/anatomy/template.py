@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 #: Edge of a voxel in the registration to the template, mm. At 2 mm it costs more than twice the time, and the
-#: cortical Dice rises by 0.002; with perfect grey matter, 1 mm is no better than 2 mm.
+#: cortical Dice rises by 0.002; with perfect gray matter, 1 mm is no better than 2 mm.
 REGISTRATION_MM = 2.5
 
 

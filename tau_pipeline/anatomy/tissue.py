@@ -22,7 +22,7 @@ _VENTRICLES = (4, 43, 14, 15)
 #: Where between the intensities of grey (0) and white matter (1) the white surface of the cerebral cortex lies. The
 #: deep layers are myelinated, and so the surface lies a little on the grey side of the middle.
 _WHITE_SURFACE = 0.45
-#: How far from the atlas's grey matter an intensity still counts when the typical ones are measured, mm.
+#: How far from the atlas's gray matter an intensity still counts when the typical ones are measured, mm.
 _NEAR_GREY_MM = 4.0
 CEREBELLUM_REACH_MM = 3.0
 

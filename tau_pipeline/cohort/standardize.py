@@ -195,7 +195,7 @@ class Standardization:
         return replace(self, unknown=unknown)
 
     def table(self) -> pd.DataFrame:
-        """A row a manufacturer and one for all, with the columns `COLUMNS`."""
+        """Return one row per manufacturer and one for all, with the columns `COLUMNS`."""
         import pandas as pd
 
         rows = [

@@ -202,7 +202,7 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 
 
 def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
-    """All region tables stacked, a row a region: `LONG_COLUMNS`.
+    """Return all region tables stacked, one row per region: `LONG_COLUMNS`.
 
     Where synthetic scans are among them, `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS` follow, empty for
     measured ones.

@@ -1,4 +1,4 @@
-"""What has become of every scan that was asked for: a small record for each participant, under ``logs/status``.
+"""Processing status of every requested scan: one small record per participant, under ``logs/status``.
 
 A record is written before the work begins, as not finished, and again when it has ended; so a run that is killed
 leaves behind what it did not finish.

@@ -4,7 +4,7 @@ A rigid move is a 4x4 matrix that takes moving-world points to fixed-world point
 ITK files hold the opposite, the map that resampling needs: fixed points to moving points, in LPS+ mm.
 
 The optimiser is ANTs' (Mattes mutual information; Avants et al. 2011, NeuroImage 54:2033). What is ours is where it
-starts: a coarse scan of normalised mutual information (Studholme, Hill & Hawkes 1999, Pattern Recognit. 32:71) over
+starts: a coarse scan of normalized mutual information (Studholme, Hill & Hawkes 1999, Pattern Recognit. 32:71) over
 rotations and shifts, so that the optimiser begins inside its range of capture; and the check of where it ended.
 """
 
@@ -50,7 +50,7 @@ _ANGLES_DEG = (-22.0, 0.0, 22.0)
 _SHIFTS_MM = (-18.0, 0.0, 18.0)
 #: PET and T1w of one head reach 1.08 or more in our trials, a PET turned by 90 or 180 degrees 1.02 to 1.037.
 _LEAST_NMI = 1.04
-#: So many of the best starts are refined on the coarse grid; so many of these again on the fine one.
+#: Number of the best starts that are refined on the coarse grid, and of these again on the fine one.
 _REFINED = 6
 
 
@@ -352,5 +352,5 @@ def _why_implausible(fine: _Sampled, matrix: Affine, metric: float) -> str:
     if covered < 0.6:
         return f"only {covered:.0%} of the brain lies inside the moving image"
     if metric < _LEAST_NMI:
-        return f"the images share almost no information (normalised mutual information {metric:.3f})"
+        return f"the images share almost no information (normalized mutual information {metric:.3f})"
     return ""

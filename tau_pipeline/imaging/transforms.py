@@ -40,13 +40,13 @@ def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.floa
 
 
 def displacement_mm(a: Affine, b: Affine, points: Points) -> NDArray[np.float64]:
-    """Distance in mm between where two 4x4 moves put each of the points ``(N, 3)``."""
+    """Return the distance in mm between where two ``(4, 4)`` transforms put each of the points ``(N, 3)``."""
     difference = (a - b)[:3]
     return np.linalg.norm(points @ difference[:, :3].T + difference[:, 3], axis=1)
 
 
 def save_itk(moving_to_fixed: Affine, path: str | os.PathLike[str]) -> Path:
-    """Write a move as an ITK file (``.mat``, ``.txt`` or ``.tfm``), the way that resampling needs it.
+    """Write a transform as an ITK file (``.mat``, ``.txt`` or ``.tfm``), the way that resampling needs it.
 
     The file maps fixed points to moving points in LPS+ mm, so that ``antsApplyTransforms -t FILE`` with it brings the
     moving image onto the fixed one.

@@ -42,7 +42,7 @@ def regional_table(
     Returns
     -------
     DataFrame
-        The columns `COLUMNS`, and always the same 99 rows: 68 cortical, 18 subcortical (grey matter of aseg, with
+        The columns `COLUMNS`, and always the same 99 rows: 68 cortical, 18 subcortical (gray matter of aseg, with
         cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
         region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
         voxels of its members, so that each member weighs by its volume. ``suvr_sd`` is the sample standard

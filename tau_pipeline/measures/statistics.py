@@ -26,7 +26,7 @@ def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
     Parameters
     ----------
     table
-        A row a scan.
+        One row per scan.
     column, by
         The figure, and the column that names the groups. Rows without either do not count, groups of one neither.
         Where the figure does not vary within any group there is nothing to compare with: NaN.

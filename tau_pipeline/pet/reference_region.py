@@ -2,7 +2,7 @@
 
 A PET voxel sees some 6 mm around itself. Cerebellar voxels beside occipital and temporal cortex see tau there, those
 at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So the labels are blurred
-as a scanner blurs, which gives each voxel's share of signal from cerebral grey matter and from outside, and a voxel
+as a scanner blurs, which gives each voxel's share of signal from cerebral gray matter and from outside, and a voxel
 is left out where one of them is above the limit that stands in `REGIONS`.
 """
 
@@ -50,7 +50,7 @@ class Definition:
     """FreeSurfer numbers."""
     description: str
     grey_share: float
-    """Most of a voxel's signal, as a share, that may come from cerebral grey matter."""
+    """Most of a voxel's signal, as a share, that may come from cerebral gray matter."""
     outside_share: float
     """Most of a voxel's signal, as a share, that may come from CSF, vessels or what has no label."""
     minimum_mm3: float
@@ -82,7 +82,7 @@ class ReferenceRegion:
         """What the region is, for a sidecar or a report."""
         return (
             f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
-            f"{self.grey_share:.0%} of their signal from cerebral grey matter and {self.outside_share:.0%} from CSF "
+            f"{self.grey_share:.0%} of their signal from cerebral gray matter and {self.outside_share:.0%} from CSF "
             f"and background at {_GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
         )
 
@@ -102,7 +102,7 @@ REGIONS = {
         ),
         Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 0.1, 0.45, 8000.0),
         Definition("Pons", (16,), "the brainstem inside the template's pons", 0.05, 0.1, 1000.0),
-        Definition("ErodedWM", (2, 41), "cerebral white matter away from grey matter and CSF", 0.05, 0.02, 5000.0),
+        Definition("ErodedWM", (2, 41), "cerebral white matter away from gray matter and CSF", 0.05, 0.02, 5000.0),
     )
 }
 
@@ -153,8 +153,8 @@ def parse_reference(text: str) -> str:
 def definition(name: str) -> Definition:
     """The definition of a named region, or of one made of label numbers; ``name`` as in `parse_reference`.
 
-    A region of the user's own numbers gets the cerebellum's guard; one that is itself cerebral grey matter
-    has no limit on signal from grey matter.
+    A region of the user's own numbers gets the cerebellum's guard; one that is itself cerebral gray matter
+    has no limit on signal from gray matter.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def find_reference(
 def _guard(
     region: Definition, inside: NDArray[np.bool_], labels: NDArray, size: NDArray, voxel_mm3: float
 ) -> tuple[NDArray[np.bool_], Definition]:
-    """Keep the voxels that see little of grey matter and outside; allow more if the region gets too small."""
+    """Keep the voxels that see little of gray matter and outside; allow more if the region gets too small."""
     grey = labels_mask(labels, set(_cerebral_grey()) - set(region.labels))
     outside = labels_mask(labels, {0, *region_numbers("csf"), *_OUTSIDE_TISSUE} - set(region.labels))
     from_grey, from_outside = _blurred(grey, size), _blurred(outside, size)

@@ -28,7 +28,7 @@ from tau_pipeline.simulate.template import (
 
 #: Mean linear size: an average of 1.5 L inside the skull, where MNI152 has 1.9 L.
 _MEAN_SIZE = 0.94
-#: White matter (with the corpus callosum) and medial temporal grey matter give way to the lateral ventricles.
+#: White matter (with the corpus callosum) and medial temporal gray matter give way to the lateral ventricles.
 _GIVES_WAY = (2, 41, 251, 252, 253, 254, 255, 17, 18, 53, 54)
 
 #: T1w intensity of each code, white matter = 1, as seen in MPRAGE at 3 T; cortex takes the value of 1000.

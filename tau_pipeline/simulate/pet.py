@@ -37,7 +37,7 @@ _LATE = {13: 0.4}
 #: Range of the burden, 0 to 1, in cognitively normal, mildly impaired and demented participants.
 BURDEN = {"CN": (0.0, 0.25), "MCI": (0.3, 0.6), "AD": (0.6, 1.0)}
 
-#: Uptake without disease, cerebellar cortex = 1: grey matter near 1.1 and off-target binding in the basal ganglia and
+#: Uptake without disease, cerebellar cortex = 1: gray matter near 1.1 and off-target binding in the basal ganglia and
 #: choroid plexus as flortaucipir shows it (Lowe et al., Acta Neuropathologica Communications 4:58, 2016).
 _BASE_UPTAKE = {
     2: 1.1, 41: 1.1, 251: 1.05, 252: 1.05, 253: 1.05, 254: 1.05, 255: 1.05, 7: 1.05, 46: 1.05, 8: 1.0, 47: 1.0,

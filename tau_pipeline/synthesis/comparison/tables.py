@@ -133,9 +133,9 @@ def summary_table(scans: pd.DataFrame, regions: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scans
-        A row a held-out scan and setting: `KEYS`, ``fold``, ``participant_id``, measures.
+        One row per held-out scan and setting: `KEYS`, ``fold``, ``participant_id``, measures.
     regions
-        A row a region of it: `KEYS`, ``participant_id``, ``manufacturer``, ``region``, ``kind``, ``measured``,
+        One row per region of it: `KEYS`, ``participant_id``, ``manufacturer``, ``region``, ``kind``, ``measured``,
         ``synthetic``.
 
     Returns
@@ -194,7 +194,7 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row a test: ``contrast`` (``loss``: against the cyclic loss, of one system and normalisation;
+        One row per test: ``contrast`` (``loss``: against the cyclic loss, of one system and normalisation;
         ``normalisation``: min-max against by-manufacturer, of one system and loss; ``baseline``: against the mean of
         the training images, of one normalisation), ``measure``, `KEYS`, the same with ``reference_`` in front,
         ``n_participants``, ``mean_difference`` and ``sd_difference`` (setting minus reference), ``statistic``, ``p``,

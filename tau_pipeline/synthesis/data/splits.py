@@ -57,8 +57,8 @@ def split_participants(
     Returns
     -------
     DataFrame
-        The columns `COLUMNS`, a row a participant, sorted by participant. ``attrs["remarks"]`` are sentences on merged
-        strata.
+        The columns `COLUMNS`, one row per participant, sorted by participant. ``attrs["remarks"]`` are sentences on
+        merged strata.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def merged_strata(table: pd.DataFrame, columns: Sequence[str], smallest: int) ->
     Parameters
     ----------
     table
-        A row a participant, with ``columns``.
+        One row per participant, with ``columns``.
     columns
         The most important first.
     smallest
@@ -241,7 +241,7 @@ def _drawn(members: pd.Index, n: int, strata: pd.Series, seed: int) -> pd.Index:
 
 
 def _participants(pairs: Iterable[Pair]) -> pd.DataFrame:
-    """A row a participant, sorted; values of several scans are joined by ``+``."""
+    """Return one row per participant, sorted; values of several scans are joined by ``+``."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         found.setdefault(pair.participant_id, []).append(pair)

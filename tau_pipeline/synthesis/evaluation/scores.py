@@ -81,7 +81,7 @@ class ScanScores:
     Attributes
     ----------
     scans
-        A row a predictor.
+        One row per predictor.
     slices
         A row an axial slice of each predictor.
     regions
@@ -227,13 +227,13 @@ class Report:
     Attributes
     ----------
     scans
-        A row a scan and predictor.
+        One row per scan and predictor.
     slices
         A row an axial slice.
     regions
-        A row a region, predictor and split: agreement across participants, and how well tau positivity is told.
+        One row per region, predictor, and split: agreement across participants and accuracy of tau positivity.
     summary
-        A row a measure, predictor and split, with its bootstrap interval over participants.
+        One row per measure, predictor, and split, with its bootstrap interval over participants.
     """
 
     scans: pd.DataFrame
@@ -289,7 +289,7 @@ def evaluate(
 
 
 def _regional_rows(pairs: Mapping[str, pd.DataFrame], positivity: Mapping[str, float]) -> pd.DataFrame:
-    """A row a scan and predictor: error of the cortical and subcortical regions, and Braak stages."""
+    """Return one row per scan and predictor: error of cortical and subcortical regions, and Braak stages."""
     rows = []
     for name, table in pairs.items():
         for scan, own in table.groupby("scan", sort=False):

@@ -22,7 +22,7 @@ from tau_workflows.execution.work import Event, Progress, Work, ended_path, outc
 #: Seconds between two looks at the files.
 LOOK_S = 0.5
 
-#: So many running works have a line of their own on a terminal.
+#: Number of running works that are shown on a terminal, one line each.
 _MOST_LINES = 8
 
 

@@ -1,7 +1,7 @@
 """Spread works over the processors of this machine, or over a cluster: Pydra's part of the program.
 
 Each work is a process of its own, so that a crash, a kill or running out of memory takes down that work and no other.
-What has become of it, the caller reads beside its job file (`tau_workflows.execution.work`).
+The caller reads its outcome beside its job file (`tau_workflows.execution.work`).
 """
 
 from __future__ import annotations

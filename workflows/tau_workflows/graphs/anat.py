@@ -133,5 +133,5 @@ def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node
 
 def _labels_source(freesurfer: FreeSurferFiles | None) -> str:
     if freesurfer is None:
-        return "tau-pipeline: labels of the template on this head's grey matter"
+        return "tau-pipeline: labels of the template on this head's gray matter"
     return f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"

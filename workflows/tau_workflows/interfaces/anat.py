@@ -134,7 +134,7 @@ class _ParcellateOut(TraitedSpec):
 
 
 class Parcellate(LibraryInterface):
-    """Desikan-Killiany labels from the template's, put on this head's own grey matter."""
+    """Desikan-Killiany labels from the template's, put on this head's own gray matter."""
 
     input_spec = _ParcellateIn
     output_spec = _ParcellateOut

@@ -125,7 +125,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
     assumptions = traits.List(traits.Str(), mandatory=True, desc="what was assumed")
     labels_source = traits.Str(mandatory=True, desc="whose labels were used")
-    registration_metric = traits.Float(mandatory=True, desc="normalised mutual information after coregistration")
+    registration_metric = traits.Float(mandatory=True, desc="normalized mutual information after coregistration")
     motion_mm = traits.List(traits.Float(), mandatory=True, desc="mean displacement of each frame used, mm")
     smoothing_fwhm = traits.Float(mandatory=True, desc="FWHM of the filter that was applied, mm")
     effective_fwhm = traits.Float(mandatory=True, desc="resolution of the result, mm")

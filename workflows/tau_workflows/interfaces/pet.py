@@ -72,7 +72,7 @@ class _CoregisterIn(BaseInterfaceInputSpec):
 
 class _CoregisterOut(TraitedSpec):
     pet2t1w_xfm = File(desc="ITK transform for resampling PET onto the T1w")
-    registration_metric = traits.Float(desc="normalised mutual information after coregistration")
+    registration_metric = traits.Float(desc="normalized mutual information after coregistration")
     assumptions = traits.List(traits.Str(), desc="a warning where the fit must not be trusted")
 
 

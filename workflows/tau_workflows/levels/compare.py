@@ -280,7 +280,7 @@ def _scores_in_words(row: Mapping[str, Any]) -> str:
 
 
 def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
-    """One row a run: what it was, what has become of it, how long it took, and its mean scores."""
+    """Return one row per run: its settings, status, duration, and mean scores."""
     import pandas as pd
 
     rows = []

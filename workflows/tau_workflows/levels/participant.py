@@ -41,7 +41,7 @@ MEMORY_OF_ONE_MB = 3000
 #: What runs one participant, as `python -m MODULE JOB_FILE`.
 MODULE = "tau_workflows.execution.participant"
 
-#: So many processes one participant makes use of: the coregistration runs beside the registration to the template.
+#: Processes that one participant makes use of: the coregistration runs beside the registration to the template.
 PROCESSES_OF_ONE = 2
 
 

@@ -29,7 +29,7 @@ COLUMNS = (
 )
 #: Those that are printed; the notes follow, each once.
 _PRINTED = COLUMNS[:-3]
-#: So many scans of a note are named.
+#: Number of scans that a note names.
 _NAMED = 3
 
 
@@ -54,7 +54,7 @@ def tell_plan(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], execu
 
 
 def plan_table(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], speed: float = 1.0) -> pd.DataFrame:
-    """Tell, a row a scan, what would be done, how, what that takes, and what is assumed or missing."""
+    """Report, one row per scan, what would be done, how, at what cost, and what is assumed or missing."""
     import pandas as pd
 
     rows = [row for job in jobs for row in _rows(job, speed)]
