@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,9 +18,8 @@ from tau_pipeline.synthesis.data.targets import Target
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.graphs.pet import init_pet_wf
-from tau_workflows.graphs.study import init_study_wf
 from tau_workflows.graphs.subject import init_subject_wf
-from tau_workflows.graphs.synthesis import init_synthesis_wf, init_synthetic_scans_wf
+from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
 from tau_workflows.graphs.training_memory import training_gb
 
 
@@ -36,8 +34,6 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "subject": init_subject_wf(job),
-        "study": init_study_wf([job, replace(job, participant="02")], folder / "model", Configuration()),
-        "synthesis": init_synthesis_wf(folder, folder / "model", Configuration()),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), folder, folder, Configuration()),
     }
 
@@ -79,11 +75,9 @@ def needed(node: pe.Node) -> list[str]:
     return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
-@pytest.mark.parametrize(
-    "name", ["anat", "anat with FreeSurfer", "pet", "subject", "study", "synthesis", "synthetic scans"]
-)
+@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthetic scans"])
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
-    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "study", "synthetic scans")) == []
+    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "synthetic scans")) == []
 
 
 def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_a_gpu_where_one_is_wanted(

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from synthesis_cohort import Person, write_cohort
@@ -38,7 +36,6 @@ from tau_pipeline.synthesis.training import run
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_workflows.cli import main
-from tau_workflows.graphs.synthesis import init_synthesis_wf
 from tau_workflows.levels.train import run_training
 
 TINY: dict[str, Any] = {
@@ -298,33 +295,6 @@ def test_averaged_and_best_weights_go_into_the_folder_as_the_settings_say(
         assert (tmp_path / tested / "average.safetensors").exists() == averaged
         figures = load_model(tmp_path / tested).card.figures
         assert (figures["tested_weights"], figures["averaged"]) == (tested, True)
-
-
-def test_the_graph_trains_and_applies(cohort: tuple[Path, Path], tmp_path: Path) -> None:
-    pairs = find_pairs(cohort[1])
-    made = config(tmp_path, loss="mse_ssim", epochs=1, cache_dir=tmp_path / "cache")
-    wf = init_synthesis_wf(cohort[1], tmp_path / "model", made)
-    wf.base_dir = str(tmp_path / "nipype")
-    wf.config["execution"] = {"crashdump_dir": str(tmp_path)}
-    inputs = wf.get_node("inputnode").inputs
-    inputs.suvr_file = [str(pair.suvr_file) for pair in pairs]
-    inputs.diagnoses = {}
-    inputs.t1w_preproc_file = [str(pair.t1w_file) for pair in pairs[:2]]
-    inputs.mask_file = [str(pair.mask_file) for pair in pairs[:2]]
-    inputs.manufacturer = [pair.manufacturer for pair in pairs[:2]]
-    nodes = {node.name: node for node in wf.run().nodes()}
-    assert nodes["training"].result.outputs.figures["epochs"] == 1
-    for pair, file in zip(pairs[:2], nodes["applying"].result.outputs.synthetic_file, strict=True):
-        made_img, t1w = nib.load(file), nib.load(pair.t1w_file)
-        np.testing.assert_allclose(made_img.affine, t1w.affine)
-        assert made_img.shape == t1w.shape
-        assert np.count_nonzero(made_img.get_fdata()) > 100
-
-
-def test_training_takes_a_gpu_slot_of_nipype_only_where_one_is_asked_for(tmp_path: Path) -> None:
-    for device, expected in (("cpu", False), ("cuda", True)):
-        wf = init_synthesis_wf(tmp_path, tmp_path, Configuration(training=Training(device=device)))
-        assert [wf.get_node(name).is_gpu_node() for name in ("training", "applying")] == [expected] * 2
 
 
 def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> None:
