@@ -54,6 +54,52 @@ PERSON_BOX = ((-92.0, -124.0, -106.0), (93.0, 113.0, 100.0))
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the head around the brain.
+
+    ``tissue`` is a name of `OUTSIDE` or "air"; it is where each of the shapes in ``deeper_than`` is deeper than the
+    given number of mm.
+    """
+
+    tissue: str
+    deeper_than: Mapping[str, float]
+
+
+#: Center and radii of ellipsoids, mm, RAS+; those to the right of the midline have a twin at the left.
+_ELLIPSOIDS = {
+    "neck": ((0, -30, -115), (58, 66, 90)),
+    "face": ((0, 42, -62), (60, 55, 66)),
+    "nose": ((0, 92, -58), (14, 20, 24)),
+    "mouth": ((0, 62, -52), (12, 30, 20)),
+    "throat": ((0, 18, -92), (10, 8, 30)),
+    "sinus": ((26, 62, -64), (11, 13, 13)),
+    "jaw": ((0, 45, -92), (46, 44, 14)),
+    "spine": ((0, -40, -110), (20, 20, 900)),
+    "cord": ((0, -44, -110), (7, 7, 900)),
+    "eye": ((33, 66, -36), (12, 12, 12)),
+}
+#: The head from its skin inwards; a later part is painted over an earlier one. "below" is the depth below z = 0.
+PARTS = (
+    Part("skin", {"scalp": 0}),
+    Part("fat", {"scalp": 2}),
+    Part("muscle", {"muscle": 0}),
+    Part("fat", {"scalp": 5, "marbling": 0.55}),
+    Part("bone", {"jaw": 0, "scalp": 6}),
+    Part("marrow", {"jaw": 3, "scalp": 8}),
+    Part("marrow", {"spine": 0, "below": 66}),
+    Part("air", {"airway": 0, "scalp": 4}),
+    Part("fat", {"eye": -7, "scalp": 3, "outside vault": 9}),
+    Part("eye", {"eye": 0}),
+    Part("bone", {"skull": 0}),
+    Part("marrow", {"skull": 2, "outside vault": 2.8}),
+    Part("meninges", {"vault": -1.2}),
+    Part("csf", {"vault": 0}),
+    Part("csf", {"cord": -4, "below": 60}),
+    Part("cord", {"cord": 0, "below": 60}),
+)
+
+
+@dataclass(frozen=True)
 class Template:
     """The average head: arrays ``(I, J, K)`` on one grid.
 
@@ -185,7 +231,7 @@ def _join(a: Floats, b: Floats, blend_mm: float) -> Floats:
 
 
 def surroundings(brain: Array, affine: Affine) -> NDArray[np.int16]:
-    """Codes of `OUTSIDE` around a brain in MNI152 space; 0 in air.
+    """Paint the codes of `OUTSIDE` around a brain in MNI152 space; 0 in air.
 
     Sizes in mm are those of an adult head: skull 6 mm with marrow inside, scalp 6 mm of which 2 are skin, eyes 12 mm
     in radius.
@@ -197,43 +243,36 @@ def surroundings(brain: Array, affine: Affine) -> NDArray[np.int16]:
     affine
         4 x 4, voxel to world, RAS+, mm.
     """
+    depth = _depths(brain, affine)
+    out = np.zeros(brain.shape, np.int16)
+    for part in PARTS:
+        inside = [depth[shape] > least for shape, least in part.deeper_than.items()]
+        out[functools.reduce(np.logical_and, inside)] = OUTSIDE.get(part.tissue, 0)
+    return out
+
+
+def _depths(brain: Array, affine: Affine) -> dict[str, Floats]:
+    """Return the depth (mm, positive inside) in each shape that `PARTS` names, broadcastable to the brain's shape."""
     from scipy import ndimage
 
     first, voxels = affine[:3, 3], np.ogrid[tuple(slice(0, n) for n in brain.shape)]
     points = tuple((v + f).astype(np.float32) for v, f in zip(voxels, first, strict=True))
     x, y, z = points
-    vault = _vault(brain)
-    wave = _waves(points)
-    neck = _ellipsoid(points, (0, -30, -115), (58, 66, 90))
-    face = _ellipsoid(points, (0, 42, -62), (60, 55, 66))
-    nose = _ellipsoid(points, (0, 92, -58), (14, 20, 24))
-    surface = _join(_join(_join(vault + 13.5 + 1.5 * wave, neck, 14), face, 16), nose, 10)
-    skull = vault + 8 + wave
-    airway = _join(_ellipsoid(points, (0, 62, -52), (12, 30, 20)), _ellipsoid(points, (0, 18, -92), (10, 8, 30)), 6)
-    sinus = _ellipsoid((np.abs(x), y, z), (26, 62, -64), (11, 13, 13))
-    jaw = _ellipsoid(points, (0, 45, -92), (46, 44, 14))
-    spine = _ellipsoid(points, (0, -40, -110), (20, 20, 900))
-    cord = _ellipsoid(points, (0, -44, -110), (7, 7, 900))
-    eye = _ellipsoid((np.abs(x), y, z), (33, 66, -36), (12, 12, 12))
-    code = {name: np.int16(number) for name, number in OUTSIDE.items()}
-    out = np.zeros(brain.shape, np.int16)
-    out[surface > 0] = code["skin"]
-    out[surface > 2] = code["fat"]
-    out[surface > 5 + 1.5 * wave] = code["muscle"]
-    out[(surface > 5) & (ndimage.gaussian_filter(wave * np.sin(x / 5 + z / 7), 1) > 0.55)] = code["fat"]
-    out[(jaw > 0) & (surface > 6)] = code["bone"]
-    out[(jaw > 3) & (surface > 8)] = code["marrow"]
-    out[(spine > 0) & (z < -66)] = code["marrow"]
-    out[((airway > 0) | (sinus > 0)) & (surface > 4)] = 0
-    out[(eye > -7) & (surface > 3) & (vault < -9)] = code["fat"]
-    out[(eye > 0)] = code["eye"]
-    out[skull > 0] = code["bone"]
-    out[(skull > 2.0) & (vault < -2.8)] = code["marrow"]
-    out[vault > -1.2] = code["meninges"]
-    out[vault > 0] = code["csf"]
-    out[(cord > -4) & (z < -60)] = code["csf"]
-    out[(cord > 0) & (z < -60)] = code["cord"]
-    return out
+    vault, wave = _vault(brain), _waves(points)
+    # Both halves of the head are alike.
+    oval = {name: _ellipsoid((np.abs(x), y, z), *where) for name, where in _ELLIPSOIDS.items()}
+    scalp = _join(vault + 13.5 + 1.5 * wave, oval["neck"], 14)
+    scalp = _join(_join(scalp, oval["face"], 16), oval["nose"], 10)
+    return oval | {
+        "scalp": scalp,
+        "muscle": scalp - (5 + 1.5 * wave),
+        "marbling": ndimage.gaussian_filter(wave * np.sin(x / 5 + z / 7), 1),
+        "airway": np.maximum(_join(oval["mouth"], oval["throat"], 6), oval["sinus"]),
+        "skull": vault + 8 + wave,
+        "vault": vault,
+        "outside vault": -vault,
+        "below": -z,
+    }
 
 
 def _vault(brain: Array) -> Floats:
