@@ -25,8 +25,8 @@ from tau_pipeline.files import read_tsv
 from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.configuration import Configuration, configuration
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.comparison import bench as one_run
-from tau_pipeline.synthesis.comparison.bench import fitted
+from tau_pipeline.synthesis.comparison import one_run
+from tau_pipeline.synthesis.comparison.preparation import fitted
 from tau_pipeline.synthesis.comparison.runs import Run, check_comparison, runs_of, settings_of
 from tau_workflows.cli import main
 from tau_workflows.execution import comparison_runs as comparison_job

@@ -15,7 +15,7 @@ from pathlib import Path
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_json
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.comparison.bench import Bench, do_baselines, do_run
+from tau_pipeline.synthesis.comparison.one_run import ComparisonContext, do_baselines, do_run
 from tau_pipeline.synthesis.comparison.runs import Run
 from tau_workflows.execution.work import outcome_path
 
@@ -37,7 +37,7 @@ class ComparisonJob:
     ----------
     tasks
         In their order.
-    bench
+    context
         What is the same for all.
     threads
         Of torch.
@@ -46,7 +46,7 @@ class ComparisonJob:
     """
 
     tasks: tuple[Task, ...]
-    bench: Bench
+    context: ComparisonContext
     threads: int
     stop_on_first_crash: bool = False
 
@@ -58,9 +58,9 @@ def do_tasks(job: ComparisonJob, told: Callable[[dict[str, str]], object]) -> di
         sys.stderr.write(f"{task.run.in_words}\n")
         try:
             if task.source_model is None:
-                do_run(task.run, task.settings, job.bench)
+                do_run(task.run, task.settings, job.context)
             else:
-                do_baselines(task.run, task.settings, job.bench, task.source_model)
+                do_baselines(task.run, task.settings, job.context, task.source_model)
         except Exception as exc:
             # Whatever it is, this run is not done, the others can be, and the reason must reach the user.
             failures[task.run.name] = str(exc) or type(exc).__name__

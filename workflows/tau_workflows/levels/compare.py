@@ -103,26 +103,27 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     """Decide what is to be done, and refuse now what would fail later."""
     pairs = chosen_pairs(bids_dir, output_dir, config)
     # Only here, so that a wrong call is answered before torch is loaded.
-    from tau_pipeline.synthesis.comparison import bench as work
+    from tau_pipeline.synthesis.comparison import preparation
+    from tau_pipeline.synthesis.comparison.one_run import ComparisonContext
     from tau_pipeline.synthesis.model.predict import chosen_device
     from tau_pipeline.synthesis.training.data import Strangers
     from tau_pipeline.synthesis.training.optimization import autocast
 
     chosen, training, seed = config.comparison, config.training, config.settings.random_seed
     autocast(training, chosen_device(training.device))
-    work.check_tables(pairs)
-    splits = work.fold_splits(pairs, training.folds, seed, chosen.validation_fold)
+    preparation.check_tables(pairs)
+    splits = preparation.fold_splits(pairs, training.folds, seed, chosen.validation_fold)
     strangers = Strangers(config.group.min_participants, config.group.unknown_manufacturer)
     if "by-manufacturer" in chosen.normalisations:
-        work.check_folds(splits, strangers)
+        preparation.check_folds(splits, strangers)
     if training.cache_dir is None:
         training = replace(training, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
     settings = {
-        run: work.fitted(settings_of(run, training, chosen, folder / "splits" / f"fold{run.fold}.tsv"))
+        run: preparation.fitted(settings_of(run, training, chosen, folder / "splits" / f"fold{run.fold}.tsv"))
         for run in runs_of(chosen, training.folds)
     }
-    work.check_features(list(settings.values()))
-    bench = work.Bench(
+    preparation.check_features(list(settings.values()))
+    context = ComparisonContext(
         folder=folder,
         pairs=tuple(pairs),
         seed=seed,
@@ -131,7 +132,7 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
         drawn=_drawn(pairs, splits[0], chosen.drawn_scans),
         device=training.device,
     )
-    return Plan(bench, settings, baselines_of(chosen, training.folds), config), splits
+    return Plan(context, settings, baselines_of(chosen, training.folds), config), splits
 
 
 def _evaluation(config: Configuration) -> Any:
@@ -142,7 +143,7 @@ def _evaluation(config: Configuration) -> Any:
 
 
 def _drawn(pairs: Sequence[Pair], first_fold: pd.DataFrame, count: int) -> tuple[str, ...]:
-    from tau_pipeline.synthesis.comparison.bench import most_tau_first
+    from tau_pipeline.synthesis.comparison.preparation import most_tau_first
     from tau_pipeline.synthesis.data.splits import pairs_of_split
 
     tested = most_tau_first(pairs_of_split(pairs, first_fold, "test"))
@@ -173,7 +174,7 @@ def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
             if source_model is None:
                 failures[run.name] = "no training of this fold and SUVR scaling is complete"
             else:
-                tasks.append(Task(run, plan.settings_for(run), plan.bench.run_dir(source_model) / "model"))
+                tasks.append(Task(run, plan.settings_for(run), plan.context.run_dir(source_model) / "model"))
     return failures | _do(plan, tasks)
 
 
@@ -191,7 +192,7 @@ def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
     works, jobs = [], []
     for start in range(0, len(tasks), chosen.runs_per_process):
         own = tuple(tasks[start : start + chosen.runs_per_process])
-        job = ComparisonJob(own, plan.bench, threads, execution.stop_on_first_crash)
+        job = ComparisonJob(own, plan.context, threads, execution.stop_on_first_crash)
         work = Work(
             name=own[0].run.name,
             module="tau_workflows.execution.comparison_runs",
@@ -253,7 +254,7 @@ def _telling(plan: Plan, runs: Sequence[Run], every_s: float = 2.0) -> Iterator[
         started, waiting, ended = time.monotonic(), list(runs), False
         while not ended:
             ended = done.wait(every_s)
-            for run in [run for run in waiting if (plan.bench.run_dir(run) / "row.json").is_file()]:
+            for run in [run for run in waiting if (plan.context.run_dir(run) / "row.json").is_file()]:
                 row = plan.row(run)
                 if row is None:
                     continue

@@ -12,14 +12,12 @@ from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import read_json
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.comparison.runs import (
-    Run,
-)
+from tau_pipeline.synthesis.comparison.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tau_pipeline.synthesis.comparison.bench import Bench
+    from tau_pipeline.synthesis.comparison.one_run import ComparisonContext
 
 
 #: What says in its folder which comparison it is.
@@ -32,7 +30,7 @@ class Plan:
 
     Attributes
     ----------
-    bench
+    context
         Seed, scans, scores.
     settings
         Of each training.
@@ -42,16 +40,16 @@ class Plan:
         Of the call.
     """
 
-    bench: Bench
+    context: ComparisonContext
     settings: Mapping[Run, Training]
     baselines: tuple[Run, ...]
     config: Configuration
 
     def row(self, run: Run) -> dict[str, Any] | None:
         """Read the row of a run; None if it is not done."""
-        from tau_pipeline.synthesis.comparison.bench import identity_of, read_row
+        from tau_pipeline.synthesis.comparison.one_run import identity_of, read_row
 
-        return read_row(self.bench.run_dir(run), identity_of(run, self.settings_for(run), self.bench))
+        return read_row(self.context.run_dir(run), identity_of(run, self.settings_for(run), self.context))
 
     def settings_for(self, run: Run) -> Training:
         """Return the settings of a training; for trivial predictors, those of the first training of their fold."""
@@ -66,7 +64,7 @@ class Plan:
 def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
     """What the page needs to know, and what makes a comparison this one and no other."""
     config = plan.config
-    by_scan = {pair.scan: pair for pair in plan.bench.pairs}
+    by_scan = {pair.scan: pair for pair in plan.context.pairs}
     scans = {
         scan: {
             "t1w": str(by_scan[scan].t1w_file.relative_to(output_dir)),
@@ -75,12 +73,12 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
             "diagnosis": by_scan[scan].diagnosis,
             "manufacturer": by_scan[scan].manufacturer,
         }
-        for scan in plan.bench.drawn
+        for scan in plan.context.drawn
     }
-    first = plan.bench.pairs[0]
+    first = plan.context.pairs[0]
     return {
         "name": config.comparison.comparison_name,
-        "seed": plan.bench.seed,
+        "seed": plan.context.seed,
         "folds": len(splits),
         "validation_fold": config.comparison.validation_fold,
         "systems": list(config.comparison.systems),
@@ -91,11 +89,11 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
         "volume_features": config.comparison.volume_features,
         "tracer": first.tracer,
         "reference_region": first.reference_region,
-        "n_participants": len({pair.participant for pair in plan.bench.pairs}),
-        "n_scans": len(plan.bench.pairs),
-        "data_range": plan.bench.evaluation.data_range,
+        "n_participants": len({pair.participant for pair in plan.context.pairs}),
+        "n_scans": len(plan.context.pairs),
+        "data_range": plan.context.evaluation.data_range,
         "simulated": _is_simulated(bids_dir),
-        "scans": [pair.scan for pair in plan.bench.pairs],
+        "scans": [pair.scan for pair in plan.context.pairs],
         "drawn": scans,
     }
 

@@ -23,7 +23,7 @@ import pandas as pd
 import tau_pipeline
 from tau_pipeline.atlas import label_array
 from tau_pipeline.cohort.standardize import POOLED
-from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
+from tau_pipeline.errors import MissingInputError, TauPipelineError, UnknownNameError
 from tau_pipeline.files import read_json, write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, save_volume, voxel_volume_mm3
@@ -32,9 +32,8 @@ from tau_pipeline.measures.quality import PERCENTILES, map_quality
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.comparison.runs import Run
 from tau_pipeline.synthesis.comparison.tables import measures_of
-from tau_pipeline.synthesis.data.grid import FIELD_MM, covering_sides
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.splits import k_folds, load_splits, pairs_of_split
+from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import (
     MODEL,
     Evaluation,
@@ -42,14 +41,11 @@ from tau_pipeline.synthesis.evaluation.scores import (
     reference_mask_file,
     score_scan,
 )
-from tau_pipeline.synthesis.losses.features import find_vgg16_features, load_resnet3d_features, load_vgg16_features
 from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
-from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
 from tau_pipeline.synthesis.training.data import Strangers
 from tau_pipeline.synthesis.training.loop import train
-from tau_pipeline.synthesis.training.optimization import grid_of
 
 _ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
 #: Columns that tell the run, in the tables of its scans and regions.
@@ -62,7 +58,7 @@ Maps = dict[str, Volume]
 
 
 @dataclass(frozen=True)
-class Bench:
+class ComparisonContext:
     """What is the same for all runs of a comparison.
 
     Attributes
@@ -96,109 +92,16 @@ class Bench:
         return self.folder / "runs" / run.name
 
 
-def fitted(settings: Training) -> Training:
-    """Return the settings with the smallest grid that the run's network takes, unless they name one.
-
-    Systems differ in how often they halve a volume, so that the same voxels come with more or less air around them.
-
-    Raises
-    ------
-    SettingError, ImageError
-        The named grid does not fit the network.
-    """
-    network, preset = settings.network, settings.network_preset
-    if not settings.grid_shape:
-        multiple = NETWORKS[network].side_multiple[preset]
-        sides = covering_sides(FIELD_MM, (settings.grid_voxel,) * 3, multiple)
-        if math.prod(sides) == multiple**3:
-            # One voxel would be left at the narrowest place, which no network of these takes.
-            sides = (sides[0], 2 * sides[1], sides[2])
-        settings = dataclasses.replace(settings, grid_shape=sides)
-    check_sides(network, preset, grid_of(settings).shape)
-    return settings
-
-
-def fold_splits(pairs: Sequence[Pair], folds: int, seed: int, validation_fold: bool) -> list[pd.DataFrame]:
-    """Return the splits of each fold; without a validation fold those participants are trained on too."""
-    tables = k_folds(pairs, folds, seed)
-    if validation_fold:
-        return tables
-    return [table.assign(split=table["split"].replace("validation", "train")) for table in tables]
-
-
-def check_folds(tables: Sequence[pd.DataFrame], strangers: Strangers) -> None:
-    """Refuse folds that leave a manufacturer with too few participants for training, where that is an error.
-
-    Raises
-    ------
-    SettingError
-        The message says which, in which fold, and what can be done.
-    """
-    if strangers.unknown != "error":
-        return
-    for number, table in enumerate(tables):
-        counts = table.loc[table["split"] == "train", "manufacturer"].value_counts()
-        for maker in sorted(table["manufacturer"].unique()):
-            if counts.get(maker, 0) < strangers.min_participants:
-                raise SettingError(
-                    f"fold {number} has {counts.get(maker, 0)} participants of {maker} for training, and a "
-                    f"standardization by manufacturer needs {strangers.min_participants}; lower min_participants, take "
-                    "fewer folds, or set unknown_manufacturer to pooled or exclude"
-                )
-
-
-def check_features(settings: Sequence[Training]) -> None:
-    """Refuse trainings whose feature network is not there or cannot be read, before the first one starts.
-
-    Raises
-    ------
-    MissingInputError, DamagedFileError
-        The message says which file.
-    """
-    pretrained = [one for one in settings if one.loss != "mse_ssim" and one.perceptual_features == "pretrained"]
-    for file in {one.perceptual_weights_file for one in pretrained if one.loss != "3d"}:
-        load_vgg16_features(find_vgg16_features(file))
-    for file in {one.perceptual_weights_file for one in pretrained if one.loss == "3d"}:
-        if file is not None:
-            load_resnet3d_features(file)
-
-
-def check_tables(pairs: Sequence[Pair]) -> None:
-    """Refuse scans without a region table, which could not be scored.
-
-    Raises
-    ------
-    MissingInputError
-        The message names the first.
-    """
-    for pair in pairs:
-        if pair.rois_file is None or not reference_mask_file(pair).is_file():
-            raise MissingInputError(
-                f"{pair.scan} has no region table or no mask of its reference region {pair.reference_region}, which "
-                "its scores need; run the participant level again"
-            )
-
-
-def most_tau_first(pairs: Sequence[Pair]) -> list[Pair]:
-    """Sort scans by the mean of the measured SUVR of their cortical regions, the largest first."""
-
-    def cortex(pair: Pair) -> float:
-        table = regional_values(pair)
-        return float(pd.to_numeric(table.loc[table["kind"] == "cortical", "suvr_mean"], errors="coerce").mean())
-
-    return sorted(pairs, key=lambda pair: (-cortex(pair), pair.scan))
-
-
-def identity_of(run: Run, settings: Training, bench: Bench) -> str:
+def identity_of(run: Run, settings: Training, context: ComparisonContext) -> str:
     """Return twelve digits that are equal where a run would be the same."""
     content = {
         "run": dataclasses.asdict(run),
         "settings": {**settings.what_counts(), "epochs": settings.epochs},
-        "seed": bench.seed,
-        "scans": sorted(pair.scan for pair in bench.pairs),
-        "strangers": dataclasses.asdict(bench.strangers),
-        "evaluation": dataclasses.asdict(bench.evaluation),
-        "drawn": list(bench.drawn),
+        "seed": context.seed,
+        "scans": sorted(pair.scan for pair in context.pairs),
+        "strangers": dataclasses.asdict(context.strangers),
+        "evaluation": dataclasses.asdict(context.evaluation),
+        "drawn": list(context.drawn),
         "version": tau_pipeline.__version__,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -213,7 +116,7 @@ def read_row(run_dir: Path, identity: str) -> dict[str, Any] | None:
     return row if row.get("identity") == identity else None
 
 
-def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
+def do_run(run: Run, settings: Training, context: ComparisonContext) -> dict[str, Any]:
     """Train, score and write the row, or continue where an earlier call ended.
 
     Parameters
@@ -222,7 +125,7 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
         Which.
     settings
         Of its training.
-    bench
+    context
         What is the same for all.
 
     Returns
@@ -235,24 +138,24 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
     TauPipelineError
         The training has diverged, or the data or settings cannot be used; there is no row.
     """
-    folder, clock = bench.run_dir(run), _Clock()
-    model_dir = train(settings, bench.pairs, folder / MODEL_DIR, seed=bench.seed, strangers=bench.strangers)
+    folder, clock = context.run_dir(run), _Clock()
+    model_dir = train(settings, context.pairs, folder / MODEL_DIR, seed=context.seed, strangers=context.strangers)
     training = clock.lap()
     ensemble = load_ensemble([model_dir])
-    inference = Inference(flips=False, device=bench.device)
+    inference = Inference(flips=False, device=context.device)
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, bench.strangers)
+        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, context.strangers)
         found = predict(ensemble, t1w, mask, maker, inference)
         return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
 
-    test = _test_pairs(ensemble, settings, bench)
-    scans, regions = _score(test, maps_of, bench, folder / _MAPS)
+    test = _test_pairs(ensemble, settings, context)
+    scans, regions = _score(test, maps_of, context, folder / _MAPS)
     rename = {MODEL: run.system}
     _write_scores(run, scans.replace({"predictor": rename}), regions.replace({"predictor": rename}), folder)
     card = ensemble.first.card
     row = {
-        **_identity(run, settings, bench),
+        **_identity(run, settings, context),
         "n_train": len(card.training_participants),
         "n_test": len(test),
         "epochs": card.figures["epochs"],
@@ -267,7 +170,7 @@ def do_run(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
     return row
 
 
-def do_baselines(run: Run, settings: Training, bench: Bench, source_model: Path) -> dict[str, Any]:
+def do_baselines(run: Run, settings: Training, context: ComparisonContext, source_model: Path) -> dict[str, Any]:
     """Score the trivial predictors of a fold, and write their row.
 
     Parameters
@@ -276,7 +179,7 @@ def do_baselines(run: Run, settings: Training, bench: Bench, source_model: Path)
         Whose fold and normalisation.
     settings
         Of the training of the source model, whose splits are those of the fold.
-    bench
+    context
         What is the same for all.
     source_model
         Model folder of any training of the fold and normalisation: it holds the mean images.
@@ -291,14 +194,14 @@ def do_baselines(run: Run, settings: Training, bench: Bench, source_model: Path)
         raise MissingInputError(f"{source_model} holds no mean images; remove it and run the comparison again")
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        maker = _maker(ensemble, pair, bench.strangers)
+        maker = _maker(ensemble, pair, context.strangers)
         return baseline_maps(yardsticks, ensemble.first, mask, maker, pair.diagnosis)
 
-    test = _test_pairs(ensemble, settings, bench)
-    scans, regions = _score(test, maps_of, bench, None)
-    _write_scores(run, scans, regions, bench.run_dir(run))
-    row = {**_identity(run, settings, bench), "n_test": len(test), "scoring": clock.lap()}
-    write_json(row, bench.run_dir(run) / _ROW)
+    test = _test_pairs(ensemble, settings, context)
+    scans, regions = _score(test, maps_of, context, None)
+    _write_scores(run, scans, regions, context.run_dir(run))
+    row = {**_identity(run, settings, context), "n_test": len(test), "scoring": clock.lap()}
+    write_json(row, context.run_dir(run) / _ROW)
     return row
 
 
@@ -315,8 +218,13 @@ class _Clock:
         return {"seconds": wall, "processor_seconds": cpu}
 
 
-def _identity(run: Run, settings: Training, bench: Bench) -> dict[str, Any]:
-    return {"run": run.name, **dataclasses.asdict(run), "identity": identity_of(run, settings, bench), "state": "done"}
+def _identity(run: Run, settings: Training, context: ComparisonContext) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        **dataclasses.asdict(run),
+        "identity": identity_of(run, settings, context),
+        "state": "done",
+    }
 
 
 def _means(scans: pd.DataFrame) -> dict[str, float | None]:
@@ -325,11 +233,11 @@ def _means(scans: pd.DataFrame) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else round(float(value), 6) for name, value in means.items()}
 
 
-def _test_pairs(ensemble: Ensemble, settings: Training, bench: Bench) -> list[Pair]:
+def _test_pairs(ensemble: Ensemble, settings: Training, context: ComparisonContext) -> list[Pair]:
     """Return the scans of the fold, without those whose manufacturer is left out."""
     assert settings.split_file is not None
-    test = pairs_of_split(bench.pairs, load_splits(settings.split_file), "test")
-    return [pair for pair in test if bench.strangers.unknown != "exclude" or _is_known(ensemble, pair)]
+    test = pairs_of_split(context.pairs, load_splits(settings.split_file), "test")
+    return [pair for pair in test if context.strangers.unknown != "exclude" or _is_known(ensemble, pair)]
 
 
 def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
@@ -348,15 +256,15 @@ def _maker(ensemble: Ensemble, pair: Pair, strangers: Strangers) -> str | None:
 
 
 def _score(
-    test: Sequence[Pair], maps_of: Callable[[Pair, Volume], Maps], bench: Bench, keep: Path | None
+    test: Sequence[Pair], maps_of: Callable[[Pair, Volume], Maps], context: ComparisonContext, keep: Path | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of each scan and predictor, and its regions."""
     scans, regions = [], []
     for pair in test:
         maps = maps_of(pair, load_volume(pair.mask_file, ndim=3))
-        if keep is not None and pair.scan in bench.drawn:
+        if keep is not None and pair.scan in context.drawn:
             save_volume(maps[MODEL], keep / f"{pair.scan}.nii.gz")
-        scores, measured = score_scan(pair, maps, bench.evaluation), regional_values(pair)
+        scores, measured = score_scan(pair, maps, context.evaluation), regional_values(pair)
         percentiles = _percentiles(pair, maps)
         for name, own in scores.regions.groupby("predictor", sort=False):
             joined = paired_regions(own.drop(columns="predictor"), measured)
