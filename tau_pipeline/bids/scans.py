@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,14 +180,12 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         _participant(
-            _Files(
-                label,
-                bids_dir / f"sub-{label}",
-                t1w_files.get(label, []),
-                _selected(pet_files.get(label, []), selection),
-            ),
+            label,
+            bids_dir / f"sub-{label}",
+            t1w_files.get(label, []),
+            _selected(pet_files.get(label, []), selection),
             sidecars,
-            sessions=selection.session_label,
+            selected_sessions=selection.session_label,
             only_needed=narrowed,
         )
         for label in wanted
@@ -257,51 +255,73 @@ def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _Files:
-    """The image files of one participant that were asked for."""
+class _Session:
+    """A session with T1w images: its ``label`` (None outside of any), and the T1w chosen or why it cannot be used."""
 
-    label: str
-    folder: Path
-    t1ws: list[Path]
-    pets: list[Path]
+    label: str | None
+    t1w: T1w | Problem
 
 
-def _participant(files: _Files, sidecars: SidecarIndex, *, sessions: tuple[str, ...], only_needed: bool) -> Participant:
-    def asked(session: str | None) -> bool:
-        """Whether the T1w of a session is to be processed for its own sake, not for a PET."""
-        return not only_needed and (not sessions or session is None or session in sessions)
+def _participant(
+    label: str,
+    folder: Path,
+    t1w_files: Sequence[Path],
+    pet_files: Sequence[Path],
+    sidecars: SidecarIndex,
+    *,
+    selected_sessions: tuple[str, ...],
+    only_needed: bool,
+) -> Participant:
+    """Pair the PET images of a participant with T1w images.
 
-    t1ws, broken = _chosen_t1ws(files.t1ws, sidecars)
-    problems = [problem for ses, problem in broken.items() if asked(ses)]
-    sessions_in_order = timeline(files.folder) if files.pets else Timeline()
+    Parameters
+    ----------
+    label, folder
+        Of the participant.
+    t1w_files, pet_files
+        Its images that the selection leaves.
+    sidecars
+        Metadata of all files.
+    selected_sessions
+        Sessions whose T1w is processed even if no PET needs it; empty for all.
+    only_needed
+        Whether a T1w is processed only if a PET needs it.
+    """
+
+    def is_asked_for(session: _Session) -> bool:
+        return not only_needed and (not selected_sessions or session.label in (None, *selected_sessions))
+
+    sessions = _sessions(t1w_files, sidecars)
+    problems = [each.t1w for each in sessions if isinstance(each.t1w, Problem) and is_asked_for(each)]
+    order = timeline(folder) if pet_files else Timeline()
     scans: list[Scan] = []
-    for pet_file in files.pets:
+    for pet_file in pet_files:
         try:
-            scans.append(_scan(pet_file, _t1w_of(pet_file, t1ws, broken, sessions_in_order), sidecars))
+            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), sidecars))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
-    if not files.t1ws and not files.pets and not only_needed:
-        problems.append(Problem(f"sub-{files.label}", "no T1w or PET image found"))
-    wanted = {scan.t1w.path for scan in scans}
-    wanted |= {t1w.path for ses, t1w in t1ws.items() if asked(ses)}
-    needed = tuple(t1w for t1w in t1ws.values() if t1w.path in wanted)
-    return Participant(files.label, needed, tuple(scans), tuple(problems))
+    if not t1w_files and not pet_files and not only_needed:
+        problems.append(Problem(f"sub-{label}", "no T1w or PET image found"))
+    in_use = {scan.t1w.path for scan in scans}
+    t1ws = tuple(
+        each.t1w for each in sessions if isinstance(each.t1w, T1w) and (each.t1w.path in in_use or is_asked_for(each))
+    )
+    return Participant(label, t1ws, tuple(scans), tuple(problems))
 
 
-def _chosen_t1ws(files: list[Path], sidecars: SidecarIndex) -> tuple[dict[str | None, T1w], dict[str | None, Problem]]:
-    """One T1w for each session, and the problem of each session whose T1w cannot be used."""
-    by_session: dict[str | None, list[Path]] = {}
-    for path in files:
-        by_session.setdefault(name_parts(path)[0].get("ses"), []).append(path)
-    t1ws: dict[str | None, T1w] = {}
-    broken: dict[str | None, Problem] = {}
-    for session, candidates in by_session.items():
+def _sessions(t1w_files: Sequence[Path], sidecars: SidecarIndex) -> list[_Session]:
+    """Choose one T1w for each session that has any."""
+    by_label: dict[str | None, list[Path]] = {}
+    for path in t1w_files:
+        by_label.setdefault(name_parts(path)[0].get("ses"), []).append(path)
+    sessions = []
+    for label, candidates in by_label.items():
         path, assumptions = choose_t1w(candidates)
         try:
-            t1ws[session] = _t1w(path, assumptions, sidecars)
+            sessions.append(_Session(label, _t1w(path, assumptions, sidecars)))
         except TauPipelineError as exc:
-            broken[session] = Problem(stem(path), str(exc))
-    return t1ws, broken
+            sessions.append(_Session(label, Problem(stem(path), str(exc))))
+    return sessions
 
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
@@ -324,27 +344,23 @@ def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
     return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
 
 
-def _t1w_of(
-    pet_file: Path,
-    t1ws: Mapping[str | None, T1w],
-    broken: Mapping[str | None, Problem],
-    sessions: Timeline,
-) -> tuple[T1w, tuple[str, ...]]:
-    session = name_parts(pet_file)[0].get("ses")
-    if not t1ws and not broken:
+def _t1w_of(pet_file: Path, sessions: Sequence[_Session], order: Timeline) -> tuple[T1w, tuple[str, ...]]:
+    """Return the T1w that goes with a PET, and a sentence if it is that of another session."""
+    if not sessions:
         raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
-    chosen, assumptions = nearest_session(session, [*t1ws, *broken], sessions)
-    if chosen in broken:
-        raise DamagedFileError(f"its T1w cannot be used: {broken[chosen].message}")
-    return t1ws[chosen], assumptions
+    t1ws = {session.label: session.t1w for session in sessions}
+    chosen, assumptions = nearest_session(name_parts(pet_file)[0].get("ses"), t1ws, order)
+    t1w = t1ws[chosen]
+    if isinstance(t1w, Problem):
+        raise DamagedFileError(f"its T1w cannot be used: {t1w.message}")
+    return t1w, assumptions
 
 
-def _scan(pet_file: Path, paired: tuple[T1w, tuple[str, ...]], sidecars: SidecarIndex) -> Scan:
+def _scan(pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], sidecars: SidecarIndex) -> Scan:
     entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
     n_frames = math.prod(read_shape(pet_file)[3:])
     metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
-    t1w, about_t1w = paired
     return Scan(
         participant=entities["sub"],
         session=entities.get("ses"),
