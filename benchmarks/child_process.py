@@ -31,7 +31,7 @@ def run_child(script: str, arguments: list[str], threads: int) -> dict[str, Any]
 
 
 def memory_mb(entry: str) -> float:
-    """Memory of this process in MB (2**20 bytes): "VmRSS" now, or "VmHWM" at its peak. Linux only."""
+    """Return the memory of this process in MB (2**20 bytes): "VmRSS" now, or "VmHWM" at its peak. Linux only."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(entry))
     return int(line.split()[1]) / 1024
 
@@ -42,7 +42,7 @@ def forget_peak() -> None:
 
 
 def cost_of(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Extra memory of the first call, peak memory of the process over it, and the least time of all calls.
+    """Return the extra memory of the first call, the peak memory over it, and the shortest time of all calls.
 
     Time is given by the clock ("seconds") and as the processor time of all threads ("cpu_seconds"), which other work on
     the machine changes less.

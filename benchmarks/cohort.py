@@ -1,4 +1,4 @@
-"""What a cohort costs beside its work: overhead of the engine, and scaling over participants.
+"""Cost of a cohort besides its work: overhead of the engine, and scaling over participants.
 
     python benchmarks/cohort.py overhead [--works 12] [--nprocs 2]
     python benchmarks/cohort.py scaling BIDS_DIR [--nprocs 2] [--counts 1 2 4 8]
@@ -56,7 +56,7 @@ def _same(number: int) -> int:
 
 
 def measured(run: Callable[[], None]) -> tuple[float, float]:
-    """Wall time and processor time, in seconds, of a function and of the processes it waited for."""
+    """Return wall time and processor time, in seconds, of a function and of the processes it waited for."""
     started, before = time.monotonic(), _cpu_s()
     run()
     return time.monotonic() - started, _cpu_s() - before

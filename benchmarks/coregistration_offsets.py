@@ -42,7 +42,7 @@ class Case:
 
 
 def simulated(data: Path, sub: str) -> Case:
-    """A scan of ds-simtau; moving frames are first brought to their reference frame."""
+    """Return a scan of ds-simtau; moving frames are first brought to their reference frame."""
     dataset = data / "ds-simtau"
     truth = next(s for s in json.loads((dataset / "truth/scans.json").read_text()) if s["participant"] == sub)
     t1w = load_volume(dataset / sub / "anat" / f"{sub}_T1w.nii.gz", 3)
@@ -63,7 +63,7 @@ def simulated(data: Path, sub: str) -> Case:
 
 
 def template(data: Path) -> Case:
-    """The averaged PET and T1w of SPM, with skull, in one space."""
+    """Return the averaged PET and T1w of SPM, with skull, in one space."""
     from tau_pipeline.anatomy.brain_mask import extract_brain
 
     t1w = load_volume(data / "real_pet/spm_avg152T1.nii.gz", 3)
@@ -73,13 +73,13 @@ def template(data: Path) -> Case:
 
 
 def brain_points(mask: Volume) -> np.ndarray:
-    """A few hundred points of a mask in world coordinates."""
+    """Return a few hundred points of a mask in world coordinates."""
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
     return voxels[:: max(1, len(voxels) // 500)] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
 
 
 def offset(number: int, about: np.ndarray) -> Affine:
-    """Offset ``number`` of the series: a turn about ``about`` and a shift."""
+    """Return offset ``number`` of the series: a rotation about ``about`` and a translation."""
     rng = np.random.default_rng([20, number])
     axis, direction = rng.normal(size=3), rng.normal(size=3)
     share = (1.0, 1.0) if number < 10 else rng.random(2)
@@ -90,7 +90,7 @@ def offset(number: int, about: np.ndarray) -> Affine:
 
 
 def found_error(case: Case, number: int) -> dict[str, float | bool]:
-    """Error of one offset, mm, with the metric and the CPU seconds."""
+    """Return the error of one offset, mm, with the metric and the CPU seconds."""
     inverse = np.linalg.inv(case.true)
     in_pet = case.points @ inverse[:3, :3].T + inverse[:3, 3]
     moved = offset(number, in_pet.mean(axis=0))

@@ -24,7 +24,7 @@ from tau_workflows.execution.work import read_progress
 
 
 def peaks_mb(bids: Path, participant: str, folder: Path, more: list[str]) -> tuple[float, dict[str, float]]:
-    """Memory of the program alone, and the peak in each step of a participant.
+    """Return the memory of the program alone, and the peak in each step of a participant.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from tau_pipeline.imaging.volume import to_ants
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took."""
+    """Cost of one run."""
 
     name: str
     seconds: float
@@ -59,7 +59,7 @@ def measured(name: str, command: list[str], threads: int, times_file: Path) -> C
 
 
 def memory_mb(pid: int) -> float:
-    """PSS of a process and all its children, in MB; 0 once it is gone."""
+    """Return the PSS of a process and all its children, in MB; 0 once it is gone."""
     total = 0
     try:
         root = psutil.Process(pid)

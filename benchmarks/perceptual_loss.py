@@ -43,7 +43,7 @@ BRAIN_MM = (140.0, 175.0, 130.0)
 
 
 def volumes(kind: str, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """A target, and a prediction that is a blurred and noisy copy of it, ``(1, 1, I, J, K)``; air is exactly 0."""
+    """Return a target, and a prediction that is a blurred and noisy copy, ``(1, 1, I, J, K)``; air is exactly 0."""
     rng = np.random.default_rng(0)
     target = ndimage.gaussian_filter(rng.standard_normal(size), 2.0)
     target = 1.0 + target / target.std()
@@ -56,7 +56,7 @@ def volumes(kind: str, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
 
 
 def obvious_loop(features: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
-    """One call of the network for each slice, three channels; autograd keeps every response until the end."""
+    """Call the network once per slice, with three channels; autograd keeps every response until the end."""
     total = torch.zeros(())
     for k in range(prediction.shape[4]):
         one, other = (
@@ -68,14 +68,14 @@ def obvious_loop(features: nn.Module, prediction: Tensor, target: Tensor) -> Ten
 
 
 class LpipsStandIn(nn.Module):
-    """What MONAI calls as ``LPIPS(net="vgg")``: squared differences of responses of unit length, over four layers."""
+    """Replacement for ``LPIPS(net="vgg")`` in MONAI: squared differences of unit-length responses of four layers."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
         self.features = features
 
     def responses(self, images: Tensor) -> list[Tensor]:
-        """Unit-length responses of the layers, of grey images ``(N, 1, H, W)``."""
+        """Return unit-length responses of the layers to gray images ``(N, 1, H, W)``."""
         found, x = [], images.repeat(1, 3, 1, 1)
         for number, layer in enumerate(self.features):
             x = layer(x)
@@ -84,13 +84,13 @@ class LpipsStandIn(nn.Module):
         return found
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Distance of each pair of images."""
+        """Return the distance of each pair of images."""
         pairs = zip(self.responses(one), self.responses(other), strict=True)
         return sum((a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs)
 
 
 def monai_loss(features: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    """MONAI's own loss, and in words what stands in for what is missing."""
+    """Return MONAI's own loss, and a note on what replaces missing weights."""
     from monai.losses import perceptual
 
     try:
@@ -108,7 +108,7 @@ def monai_loss(features: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor],
 
 
 def built(contender: str, features: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    """A contender from its name, and a note on it."""
+    """Build a contender from its name, and return it with a note."""
     if contender == "loop":
         return (lambda prediction, target: obvious_loop(features, prediction, target)), ""
     if contender == "monai":
@@ -142,7 +142,7 @@ def child(name: str, vgg16: Path, size: tuple[int, int, int], repeats: int, resu
 
 
 def floor_seconds(size: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Operations of three passes in 10**12, rate of the best convolution in 10**12 a second, and their quotient."""
+    """Return the operations of three passes (10**12), the best convolution's rate (10**12/s), and their quotient."""
     operations, rate = 0.0, 0.0
     height, width, n_slices = size
     channels, level = 3, 0

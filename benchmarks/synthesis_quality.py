@@ -41,7 +41,7 @@ MEASURES = ("ssim", "psnr", "mae", "regional_mae")
 
 
 def settings_of(options: argparse.Namespace) -> Training:
-    """The method of the paper in a size for two processor cores."""
+    """Return the settings of the paper's method in a size for two processor cores."""
     return Training(
         network="unet",
         network_preset="laptop",

@@ -42,7 +42,7 @@ def to_one_mm(source: Path, target: Path) -> None:
 
 
 def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, int]) -> None:
-    """An untrained model folder."""
+    """Write an untrained model folder."""
     import torch
 
     from tau_pipeline.cohort.standardize import Group, Standardization

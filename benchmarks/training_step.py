@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def print_memory(args: argparse.Namespace) -> None:
-    """Peak memory at two sizes with the cyclic loss, and the line through them."""
+    """Print peak memory at two sizes with the cyclic loss, and the line through them."""
     print(
         "| system | preset | GB at 64^3 | GB at 96^3 | GB without an image | GB a million voxels |\n" + "|---" * 6 + "|"
     )
@@ -119,7 +119,7 @@ def measure(case: tuple[str, str, str], size: tuple[int, int, int], args: argpar
 
 
 def gb(case: dict) -> float:
-    """Peak memory in GB (10**9 bytes)."""
+    """Return peak memory in GB (10**9 bytes)."""
     return case["peak_mb"] * 2**20 / 1e9
 
 

@@ -1,4 +1,4 @@
-"""What the participant level would write for a simulated cohort if it made no error, in a second a participant.
+"""Participant-level outputs of a simulated cohort, as if without any error, at about one second per participant.
 
     python benchmarks/true_derivatives.py SIMULATED_BIDS OUT
 

@@ -94,7 +94,7 @@ class Build:
         return self.stage
 
     def nothing(self, rest: str) -> None:
-        """LABEL, CMD and USER: nothing to be done before the image is run."""
+        """Ignore LABEL, CMD and USER: they have no effect before the image is run."""
 
     def do_arg(self, rest: str) -> None:
         """Give a build argument its default."""

@@ -116,7 +116,7 @@ SIDECAR_KEYS: dict[str, str] = {
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; line breaks and bars in cells are made harmless."""
+    """Return a table; line breaks and bars in cells are escaped."""
 
     def line(cells: Sequence[object]) -> str:
         return "| " + " | ".join(re.sub(r"\s+", " ", str(cell)).replace("|", "\\|") for cell in cells) + " |"
@@ -125,7 +125,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def code(text: object) -> str:
-    """Text as code; nothing for nothing."""
+    """Return text as code; an empty text stays empty."""
     return f"`{text}`" if str(text) else ""
 
 
@@ -142,7 +142,7 @@ def _number(value: object) -> str:
 
 
 def _values(doc: FieldDoc) -> str:
-    """What can be given."""
+    """Describe the values that a setting accepts."""
     if doc.choices:
         return ", ".join(map(code, doc.choices))
     one = {int: "whole number", float: "number", str: "text", bool: "true, false", Path: "path"}[doc.kind]
@@ -158,7 +158,7 @@ def _meaning(doc: FieldDoc) -> str:
 
 
 def command_line() -> str:
-    """Every option of the programs, and the exit codes."""
+    """Describe every option of the programs, and the exit codes."""
     parts = [
         "# Command line\n",
         NOTE,
@@ -212,7 +212,7 @@ def _exit_codes() -> list[tuple[str, str]]:
 
 
 def settings() -> str:
-    """Every setting, by section, as it stands in a TOML file."""
+    """Describe every setting, by section, as written in a TOML file."""
     parts = [
         "# Settings\n",
         NOTE,
@@ -241,7 +241,7 @@ def _columns(described: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def tables() -> str:
-    """Columns of the tables of a scan and of the cohort."""
+    """Describe the columns of the tables of a scan and of the cohort."""
     import pandas as pd
 
     def described(name: str, columns: Iterable[str]) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def tables() -> str:
 
 
 def sidecar_keys() -> dict[str, list[str]]:
-    """Keys of each kind of sidecar, as the code writes them."""
+    """Return the keys of each kind of sidecar, as the code writes them."""
     import numpy as np
 
     from tau_pipeline.cohort import maps as standard_maps
@@ -335,7 +335,7 @@ def sidecar_keys() -> dict[str, list[str]]:
 
 
 def sidecars() -> str:
-    """Keys of the sidecars."""
+    """Describe the keys of the sidecars."""
     found = sidecar_keys()
     known = {key for keys in found.values() for key in keys}
     if known != set(SIDECAR_KEYS):
@@ -362,7 +362,7 @@ def sidecars() -> str:
 
 
 def error_classes() -> str:
-    """Errors that a user can meet, and exit codes."""
+    """Describe the errors that a user can meet, and the exit codes."""
     classes = [
         cls
         for cls in vars(errors).values()
@@ -388,7 +388,7 @@ def error_classes() -> str:
 
 
 def python_names() -> str:
-    """The Python names that scripts may rely on."""
+    """Describe the Python names that scripts may rely on."""
     parts = [
         "# Python API\n",
         NOTE,
@@ -438,7 +438,7 @@ def _first_sentence(thing: Any) -> str:
 
 
 def regions() -> str:
-    """Labels, composites and reference regions."""
+    """Describe labels, composites and reference regions."""
     labels = atlas.label_table()
     rows = [
         (row["index"], code(row["region"]), row["hemisphere"], row["kind"])
@@ -474,7 +474,7 @@ def regions() -> str:
 
 
 def scanners() -> str:
-    """Tracers with their windows, scanners with their resolution, spellings of manufacturers."""
+    """Describe tracers with their windows, scanners with their resolution, and spellings of manufacturers."""
     spellings: dict[str, list[str]] = {}
     for alias, name in atlas.manufacturer_aliases().items():
         spellings.setdefault(name, []).append(alias)
@@ -513,7 +513,7 @@ def scanners() -> str:
 
 
 def graph_files() -> dict[Path, str]:
-    """The picture of the graph, and workflows/README.md with the table of its steps between two comments."""
+    """Return the picture of the graph, and workflows/README.md with the table of its steps between two comments."""
     with tempfile.TemporaryDirectory() as folder:
         graph = graphs.graph_of(Path(folder))
     rows = [
@@ -537,7 +537,7 @@ def graph_files() -> dict[Path, str]:
 
 
 def pages() -> dict[Path, str]:
-    """Every file that is made from the code, with its content."""
+    """Return every file that is made from the code, with its content."""
     made = {
         "command-line": command_line(),
         "settings": settings(),

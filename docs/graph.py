@@ -38,7 +38,7 @@ class Step:
 
 
 def stub_job(folder: Path) -> ParticipantJob:
-    """One participant with one T1w and one PET scan, whose files are empty: enough to build the graph."""
+    """Return one participant with one T1w and one PET scan, whose files are empty: enough to build the graph."""
     for name in ("T1w.nii.gz", "pet.nii.gz"):
         (folder / name).touch()
     t1w = T1w("01", None, folder / "T1w.nii.gz", {}, {"sub": "01"})
@@ -61,7 +61,7 @@ def stub_job(folder: Path) -> ParticipantJob:
 
 
 def graph_of(folder: Path) -> nx.DiGraph:
-    """The graph of `stub_job` with the nodes that only pass values on taken out; edges carry the names of fields."""
+    """Return the graph of `stub_job` without the nodes that only pass values on; edges carry the names of fields."""
     flat = init_subject_wf(stub_job(folder))._create_flat_graph()
     order = list(nx.topological_sort(flat))
     made_by: dict[tuple[pe.Node, str], set[tuple[str, str]]] = {}
@@ -90,7 +90,7 @@ def graph_of(folder: Path) -> nx.DiGraph:
 
 
 def short_name(node: pe.Node) -> str:
-    """A node's name without the participant: ``figures_sub_01_trc_AV1451`` is ``figures``."""
+    """Return a node's name without the participant: ``figures_sub_01_trc_AV1451`` is ``figures``."""
     return str(node.name).split("_sub_", 1)[0]
 
 
@@ -100,7 +100,7 @@ def _lane(node: pe.Node) -> int:
 
 
 def steps(graph: nx.DiGraph) -> list[Step]:
-    """Every node that computes something, in an order in which they can run."""
+    """Return every node that computes something, in an order in which they can run."""
     found = []
     for name in nx.lexicographical_topological_sort(graph, key=lambda n: (graph.nodes[n]["lane"], n)):
         node = graph.nodes[name]["node"]
@@ -118,7 +118,7 @@ def steps(graph: nx.DiGraph) -> list[Step]:
 
 
 def places(graph: nx.DiGraph) -> dict[str, tuple[int, int]]:
-    """Column and level of each node: the level is the longest way from a raw image, columns are filled lane by lane."""
+    """Return column and level of each node: the level is the longest way from a raw image, columns fill by lane."""
     reduced = nx.transitive_reduction(graph)
     levels: dict[str, int] = {}
     for name in nx.topological_sort(reduced):
@@ -141,7 +141,7 @@ def places(graph: nx.DiGraph) -> dict[str, tuple[int, int]]:
 
 
 def hidden_arrows(graph: nx.DiGraph) -> list[tuple[str, str]]:
-    """Arrows of the picture that would pass behind a box, and so seem to come from there."""
+    """Return arrows of the picture that would pass behind a box, and so seem to start there."""
     at = places(graph)
     taken = set(at.values())
     return [
@@ -152,7 +152,7 @@ def hidden_arrows(graph: nx.DiGraph) -> list[tuple[str, str]]:
 
 
 def svg(graph: nx.DiGraph) -> str:
-    """The picture. An arrow that follows from others is left out: what comes from further back stands in the table."""
+    """Draw the picture. An arrow that follows from others is left out; the table lists all inputs."""
     at = places(graph)
     width = (1 + max(column for column, _ in at.values())) * (BOX[0] + GAP[0]) + GAP[0]
     height = (1 + max(level for _, level in at.values())) * (BOX[1] + GAP[1]) + GAP[1]

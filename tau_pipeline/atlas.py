@@ -65,7 +65,7 @@ _PLACES = {
 
 
 def tables_dir() -> Path:
-    """The folder of the label tables: inside the package when installed, beside it in a checkout.
+    """Return the folder of the label tables: inside the package when installed, beside it in a checkout.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _table(name: str) -> pd.DataFrame:
 
 
 def label_table() -> pd.DataFrame:
-    """Every label that a dseg of this package, or an aparc+aseg of FreeSurfer or FastSurfer, can hold.
+    """Return every label that our dseg, or an aparc+aseg of FreeSurfer or FastSurfer, can hold.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def label_table() -> pd.DataFrame:
 
 
 def dseg_table() -> pd.DataFrame:
-    """The lookup table that BIDS wants beside a dseg image: columns ``index``, ``name``, ``color`` (#RRGGBB)."""
+    """Return the lookup table that BIDS wants beside a dseg: columns ``index``, ``name``, ``color`` (#RRGGBB)."""
     table = label_table()
     colours = table[["red", "green", "blue"]].to_numpy()
     table["color"] = [f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in colours]
@@ -108,7 +108,7 @@ def dseg_table() -> pd.DataFrame:
 
 
 def region_numbers(*kinds: str) -> tuple[int, ...]:
-    """Numbers of all labels of the given kinds, in ascending order.
+    """Return the numbers of all labels of the given kinds, in ascending order.
 
     Raises
     ------
@@ -125,13 +125,13 @@ def region_numbers(*kinds: str) -> tuple[int, ...]:
 
 @cache
 def manufacturer_aliases() -> dict[str, str]:
-    """The one name of each manufacturer, by its spellings in small letters and digits alone."""
+    """Return the canonical name of each manufacturer, by its spellings in lowercase letters and digits."""
     table = _table("manufacturers.tsv")
     return dict(zip(table["alias"], table["manufacturer"], strict=True))
 
 
 def composites() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Member labels of each composite region: ``composites()["braak34"]["left"]``; hemispheres left, right, both.
+    """Return the labels of each composite: ``composites()["braak34"]["left"]``; hemispheres left, right, both.
 
     Braak stages in FreeSurfer regions after Schöll 2016 and Maass 2017 (hippocampus and striatum left out because
     of off-target binding beside and in them); ``metatemporal`` after Jack 2017. ``atlases/README.md`` has the sources.
@@ -145,7 +145,7 @@ def composites() -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def lobule_numbers(part: str) -> tuple[int, ...]:
-    """AAL numbers of the ``inferior`` or ``superior`` lobules of the cerebellum.
+    """Return the AAL numbers of the ``inferior`` or ``superior`` lobules of the cerebellum.
 
     Superior, where off-target binding of flortaucipir was found, are lobules I to VI with their vermis; inferior are
     crus I and all below, after Baker 2017 (Data in Brief 15:648), who used the lobules of another atlas (SUIT).
@@ -162,12 +162,12 @@ def lobule_numbers(part: str) -> tuple[int, ...]:
 
 
 def labels_mask(dseg: NDArray, numbers: Iterable[int]) -> NDArray[np.bool_]:
-    """Where a label array ``(I, J, K)`` holds one of the numbers."""
+    """Return the mask of the voxels of a label array ``(I, J, K)`` that hold one of the numbers."""
     return np.isin(dseg, np.fromiter(numbers, dtype=np.int64))
 
 
 def label_array(dseg: Volume) -> NDArray[np.integer]:
-    """The labels ``(I, J, K)`` of an image, as integers.
+    """Return the labels ``(I, J, K)`` of an image, as integers.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def atlas_files() -> AtlasFiles:
 
 
 def template_regions(files: AtlasFiles | None = None) -> Volume:
-    """Regions that are defined on the template and warped to each head: cerebellar lobules and the pons.
+    """Return the regions defined on the template and warped to each head: cerebellar lobules and the pons.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ _CLOSING_S = 5.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: machine, process, since when, and what it does."""
+    """Holder of a lock: machine, process, start, and activity."""
 
     host: str
     pid: int

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, with which registrations repeat to the last bit, and no network."""
+"""Settings of every test: one thread, with which registrations repeat to the last bit, and no network."""
 
 from __future__ import annotations
 

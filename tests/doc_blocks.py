@@ -74,7 +74,7 @@ class Block:
 
     @property
     def runs_here(self) -> bool:
-        """Whether it is a program that the tests run themselves."""
+        """Return whether it is a program that the tests run themselves."""
         return self.language in RUN and self.mark("run by") is None
 
     @property

@@ -1,4 +1,4 @@
-"""What the program answers to an input, within limits of time and memory."""
+"""Answers of the program to an input, within limits of time and memory."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _spoilt(draw: st.DrawFn, contents: Mapping[str, bytes], most: int) -> Tree:
 
 @functools.cache
 def cohort() -> dict[str, bytes]:
-    """What the participant level leaves of six participants, without images; made once."""
+    """Return the participant-level outputs of six participants, without images; made once."""
     with tempfile.TemporaryDirectory() as folder:
         write_cohort(Path(folder), 6, images=False)
         return _contents(Path(folder))
@@ -126,7 +126,7 @@ def _group(draw: st.DrawFn, folder: Path, most: int, more: list[str]) -> str:
 
 @functools.cache
 def _pages() -> dict[str, bytes]:
-    """What the first two levels leave of three participants, one of them alone, and a record of an error; made once."""
+    """Return the outputs of the first two levels for three participants and a record of an error; made once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bids, out = write_cohort(folder, 3)
@@ -186,7 +186,7 @@ def _name_in_card(tree: Tree) -> None:
 
 @functools.cache
 def study() -> dict[str, bytes]:
-    """What training and synthesis read of six tiny participants; made once."""
+    """Return the inputs of training and synthesis for six tiny participants; made once."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bids").mkdir()
         (Path(folder) / "bids/participants.tsv").write_text(

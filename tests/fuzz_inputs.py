@@ -145,7 +145,7 @@ SLOW = ("group", "pages")
 
 
 def shares(families: Sequence[str], examples: int) -> dict[str, int]:
-    """How many inputs each family draws, so many in all or a few more."""
+    """Return the number of inputs that each family draws; their sum is at least the number given."""
     parts = {name: 1 if name in SLOW else 4 for name in families}
     return {name: math.ceil(examples * part / sum(parts.values())) for name, part in parts.items()}
 

@@ -1,4 +1,4 @@
-"""What the participant level leaves behind, made up: tables, sidecars, records and, if wanted, tiny images."""
+"""Made-up participant-level outputs: tables, sidecars, records and, if wanted, tiny images."""
 
 from __future__ import annotations
 

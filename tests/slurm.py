@@ -34,7 +34,7 @@ PORTS = ("database", "slurmdbd", "slurmctld", "slurmd")
 
 
 def missing() -> str:
-    """Why SLURM cannot be started here; empty if it can."""
+    """Return the reason why SLURM cannot be started here; empty if it can."""
     if os.geteuid() != 0:
         return "SLURM's daemons are started as root only"
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"

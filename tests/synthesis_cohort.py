@@ -72,7 +72,7 @@ def head(shape: tuple[int, int, int], affine: np.ndarray, level: float = 1.0) ->
 
 @dataclass(frozen=True)
 class Person:
-    """What is written for one participant."""
+    """Files of one participant."""
 
     label: str
     orientation: str = "RAS"

@@ -146,3 +146,47 @@ def test_half_of_the_modules_have_at_most_five_public_functions_and_classes() ->
         if path.name != "__init__.py"
     ]
     assert statistics.median(counts) <= 5
+
+
+#: First words of no summary line; `ARTICLES` begin none of a public function.
+QUESTIONS = {"What", "Whether", "How", "Where", "Who", "Whose", "Why", "Which", "When"}
+ARTICLES = {"A", "An", "The", "All", "Any", "Both", "Each", "Every", "One"}
+FOLDERS = (*PACKAGES.values(), ROOT / "benchmarks", ROOT / "docs")
+SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_docstrings_begin_with_a_verb_and_never_with_a_question(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and (text := ast.get_docstring(node)):
+            assert first_word(text) not in QUESTIONS, f"{name_of(node)}: {text.splitlines()[0]}"
+    for function in public_functions(tree):
+        word = first_word(ast.get_docstring(function) or "Documented by its base class")
+        assert word[0].isupper(), f"{function.name}: {word}"
+        assert word not in ARTICLES, f"{function.name}: begin with a verb such as Return, not with {word}"
+        assert not re.search(r"[^su]s$", word), f"{function.name}: begin with an imperative, not with {word}"
+
+
+def first_word(text: str) -> str:
+    return text.split(maxsplit=1)[0].strip(".,:;")
+
+
+def name_of(node: ast.AST) -> str:
+    return getattr(node, "name", "the module")
+
+
+def public_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield public functions and methods, without properties and what is inside a function."""
+    for child in ast.iter_child_nodes(node):
+        if name_of(child).startswith("_"):
+            continue
+        if isinstance(child, ast.ClassDef):
+            yield from public_functions(child)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not is_property(child):
+            yield child
+
+
+def is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in function.decorator_list)

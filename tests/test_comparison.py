@@ -117,7 +117,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool] = lam
 
 
 def rows_of(out: Path) -> dict[str, float]:
-    """When each row was written, by the run's name."""
+    """Return the time at which each row was written, by the run's name."""
     found = (out / "comparisons" / "tiny" / "runs").glob("*/row.json")
     return {path.parent.name: path.stat().st_mtime_ns for path in found}
 

@@ -1,4 +1,4 @@
-"""What a dry run tells: what is done already, what the rest takes, in seconds for a large dataset."""
+"""Contents of a dry run: what is done already, what the rest takes, in seconds for a large dataset."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ with only_run(sys.argv[1], "participant", "wait"):
 
 
 def record(folder: Path, **changes: object) -> Path:
-    """What a run that was killed leaves behind."""
+    """Write the record that a killed run leaves behind."""
     content = {"host": "elsewhere", "pid": 1, "since": "2026-01-01 00:00:00", "level": "group", **changes}
     (folder / NAME).write_text(json.dumps(content))
     return folder / NAME

@@ -113,7 +113,7 @@ def rois(path: Path, *references: str) -> None:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """What a run leaves for one participant, with tiny pictures."""
+    """Return the outputs of a run for one participant, with tiny pictures."""
     anat, pet = AnatNames(tmp_path, {"sub": "01"}), PetNames(tmp_path, {"sub": "01", "trc": "AV1451"})
     for desc in ("brainMask", "parcellation"):
         png(anat.figure(desc))

@@ -43,7 +43,7 @@ def drawn(view: tuple[str, str], values: dict[int, float]) -> np.ndarray:
 
 
 def is_of(picture: np.ndarray, colour: str | tuple[float, ...]) -> np.ndarray:
-    """Which pixels ``(V, H)`` have a colour."""
+    """Return which pixels ``(V, H)`` have a color."""
     return np.abs(picture - np.round(np.array(to_rgb(colour)) * 255)).max(axis=-1) <= 1
 
 

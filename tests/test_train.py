@@ -321,7 +321,7 @@ def test_recomputed_activations_give_the_same_gradient_from_less_memory() -> Non
 
 
 def slow_best_and_stop(losses: list[float], settings: Training) -> tuple[list[bool], int | None]:
-    """Which epochs are the best of their plane so far, and after which training stops: the rule, written out."""
+    """Return the epochs that are the best of their plane so far, and the one after which training stops."""
     better, stop = [], None
     for epoch, loss in enumerate(losses):
         plane = plane_at(epoch, settings.first_cycle, settings.cycle_factor)

@@ -43,7 +43,7 @@ PICKLES = ("pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle", 
 
 
 def is_unsafe(name: str, call: ast.Call, file: str) -> bool:
-    """Whether a call in ``file``, given with its folder, could execute what stands in another file."""
+    """Return whether a call in ``file``, given with its folder, could execute code from another file."""
     if name == "torch.load":
         return not is_set(call, "weights_only", True)
     if name in ("np.load", "numpy.load"):

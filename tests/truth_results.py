@@ -1,4 +1,4 @@
-"""What the participant level would write, made from the truth of a simulation in a second.
+"""Participant-level outputs made from the truth of a simulation in a second.
 
 For tests that need a cohort with images and not the computing of it: anatomy, labels and SUVR are those that
 ``tau-simulate`` wrote under ``truth/``, on the truth's grid.

@@ -16,7 +16,7 @@ from tau_pipeline.imaging.volume import (
 
 
 def correct_bias(t1w: Volume, mask: Volume) -> Volume:
-    """T1w without its bias field, float32, full head, by N4 (Tustison et al., IEEE TMI 2010).
+    """Return the T1w without its bias field, float32, full head, by N4 (Tustison et al., IEEE TMI 2010).
 
     The field is estimated inside the mask on a grid four times as coarse, and divided out of the full grid.
 

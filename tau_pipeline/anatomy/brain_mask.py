@@ -1,4 +1,4 @@
-"""Where the brain is in a T1w."""
+"""Brain mask of a T1w."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _close_along(mask: Mask, axis: int, reach: int) -> Mask:
 
 
 def is_skull_stripped(t1w: Volume) -> bool:
-    """Whether skull and scalp have been taken away from a T1w.
+    """Return whether skull and scalp have been removed from a T1w.
 
     True when the object in the image is as large as a brain can be, a head is not, and stands free in a background
     of one value: it may touch no more than a twentieth of the faces of the field of view.
@@ -70,7 +70,7 @@ def is_skull_stripped(t1w: Volume) -> bool:
 
 
 def extract_brain(t1w: Volume) -> Volume:
-    """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
+    """Return the brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
     The network sees the canonical orientation, and runs on the processor: its 6 s do not need an accelerator, and the
     result is the same everywhere. Its weights come with the package.
@@ -97,7 +97,7 @@ def extract_brain(t1w: Volume) -> Volume:
 
 
 def stripped_mask(t1w: Volume) -> Volume:
-    """Brain mask of a T1w that has been stripped before, uint8: its object, closed and filled.
+    """Return the brain mask of a skull-stripped T1w, uint8: its object, closed and filled.
 
     Raises
     ------

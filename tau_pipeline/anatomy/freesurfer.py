@@ -42,7 +42,7 @@ _DKT_SENTENCE = (
 
 @dataclass(frozen=True)
 class FreeSurferFiles:
-    """What is used of one subject folder. All three are on one grid; ``mask_file`` is above 0 inside the brain."""
+    """Files used of one subject folder. All three are on one grid; ``mask_file`` is above 0 inside the brain."""
 
     subject_dir: Path
     labels_file: Path
@@ -52,7 +52,7 @@ class FreeSurferFiles:
 
 
 def parse_derivatives(texts: Iterable[str]) -> dict[str, Path]:
-    """The folders of ``-d NAME=PATH``, by name.
+    """Return the folders of ``-d NAME=PATH``, by name.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def parse_derivatives(texts: Iterable[str]) -> dict[str, Path]:
 
 
 def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = None) -> FreeSurferFiles | None:
-    """The FreeSurfer or FastSurfer results of a participant, or None if the folder has none.
+    """Find the FreeSurfer or FastSurfer results of a participant; return None if the folder has none.
 
     Looked for are ``sub-01_ses-a``, ``sub-01_ses-a.long.*``, ``sub-01/ses-a``, ``sub-01`` and ``01``, in this order.
 

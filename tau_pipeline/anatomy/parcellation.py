@@ -40,7 +40,7 @@ _VOTE_SD_MM = 1.7
 
 
 def labels_to_t1w(labels_path: Path, t1w: Volume, transforms: Sequence[Path]) -> Volume:
-    """Any label volume on the T1w grid, int32, by nearest neighbour.
+    """Resample a label volume to the T1w grid, int32, by nearest neighbor.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def labels_to_t1w(labels_path: Path, t1w: Volume, transforms: Sequence[Path]) ->
 def parcellate(
     t1w: Volume, mask: Volume, tissue: Volume, labels_path: Path, t1w_from_template: Sequence[Path]
 ) -> Volume:
-    """Desikan-Killiany labels with FreeSurfer numbers, int16 on the T1w grid; 0 outside the mask.
+    """Return Desikan-Killiany labels with FreeSurfer numbers, int16 on the T1w grid; 0 outside the mask.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
 
 
 def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
-    """Grey voxels that can be reached from white matter through gray matter in a number of steps.
+    """Return the gray voxels that can be reached from white matter through gray matter in a number of steps.
 
     Steps go to 6 and 18 neighbours in turn, so that their reach is nearly the same in all directions. Pieces of
     white matter below 2000 voxels do not count: bright spots of fat and vessels.
@@ -142,7 +142,7 @@ def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
 
 
 def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
-    """At each voxel of ``where`` the label with the largest sum of Gaussian weights; 0 where none is within 3 SD.
+    """Return, at each voxel of ``where``, the label with the largest sum of Gaussian weights; 0 if none is within 3 SD.
 
     Parameters
     ----------

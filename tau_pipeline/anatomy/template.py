@@ -54,7 +54,7 @@ class TemplateRegistration:
 def register_to_template(
     t1w: Volume, mask: Volume, template_brain: Path, out_dir: Path, seed: int = 0
 ) -> TemplateRegistration:
-    """Affine, then SyN with cross-correlation (Avants et al., Medical Image Analysis 2008), at 2.5 mm.
+    """Register by an affine, then SyN with cross-correlation (Avants et al., Med Image Anal 2008), at 2.5 mm.
 
     The metric is taken within three voxels of the brain; the rest of the box costs time and says nothing.
 
@@ -156,7 +156,7 @@ def _warp(paths: list[str]) -> Any:
 
 
 def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> NDArray[np.int32]:
-    """Labels at the voxels of another grid, ``(I, J, K)``, by nearest neighbour.
+    """Return labels at the voxels of another grid, ``(I, J, K)``, by nearest neighbor.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ CEREBELLUM_REACH_MM = 3.0
 
 
 def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_template: Sequence[Path]) -> Volume:
-    """Fractions of CSF, grey and white matter in each voxel, float32 ``(I, J, K, 3)`` on the T1w grid; 0 outside.
+    """Return fractions of CSF, gray and white matter, float32 ``(I, J, K, 3)`` on the T1w grid; 0 outside.
 
     The typical intensity of each tissue is a median over voxels where the warped atlas expects that tissue, so that
     bright fat, vessels or dura in the mask do not count; cerebellum and cerebrum have their own. The fluid is that in
@@ -71,7 +71,7 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
 
 
 def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> Floats:
-    """Intensities ``(I, J, K)`` of 1 mm voxels on one scale: 0 fluid, 1 grey, 2 white matter; halves are boundaries.
+    """Scale intensities ``(I, J, K)`` of 1 mm voxels: 0 fluid, 1 gray, 2 white matter; halves are boundaries.
 
     ``atlas`` holds the warped FreeSurfer numbers. Cerebrum and cerebellum are scaled each by their own tissues.
 

@@ -1,1 +1,1 @@
-"""What comes in: the participants, images, and metadata of a raw BIDS dataset."""
+"""Inputs: the participants, images, and metadata of a raw BIDS dataset."""

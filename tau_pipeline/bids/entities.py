@@ -20,7 +20,7 @@ LABEL = re.compile(r"[0-9A-Za-z+]+")
 
 
 def folder_labels(path: Path) -> dict[str, str]:
-    """The participant, and the session if any, that a file's folders say; folders above the dataset do not count."""
+    """Return the participant and session that a file's folders name; folders above the dataset do not count."""
     labels: dict[str, str] = {}
     for folder in path.parents:
         name, _, label = folder.name.partition("-")
@@ -32,7 +32,7 @@ def folder_labels(path: Path) -> dict[str, str]:
 
 
 def entities_of(path: Path) -> dict[str, str]:
-    """The entities of an image's name, which must be at home in its folder.
+    """Return the entities of an image's name, which must agree with its folder.
 
     Raises
     ------

@@ -20,7 +20,7 @@ _FILTER_NAMES = ("t1w", "pet", "bold", "sbref", "fmap", "flair", "t2w", "roi", "
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The pybids filters of a ``--bids-filter-file``, for ``t1w`` and ``pet``.
+    """Read the pybids filters of a ``--bids-filter-file``, for ``t1w`` and ``pet``.
 
     As in fMRIPrep, ``null`` means that the entity is absent, ``"*"`` that it is there whatever its value, and the
     texts ``"Query.NONE"``, ``"Query.ANY"`` and ``"Query.OPTIONAL"`` are pybids' own.

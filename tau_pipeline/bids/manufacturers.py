@@ -10,7 +10,7 @@ from tau_pipeline.errors import UnknownNameError, shown
 
 
 def canonical_manufacturer(name: str | None) -> str:
-    """The one name of a manufacturer, for any spelling of it (``atlases/manufacturers.tsv``).
+    """Return the canonical name of a manufacturer, for any spelling of it (``atlases/manufacturers.tsv``).
 
     Case, spaces and punctuation do not count.
 
@@ -36,7 +36,7 @@ def canonical_manufacturer(name: str | None) -> str:
 
 
 def common_name(manufacturer: str | None) -> str | None:
-    """`canonical_manufacturer`, but a name that is not known stays as it is, and none stays none."""
+    """Return the canonical name of a manufacturer; an unknown name is returned unchanged, None as None."""
     try:
         return canonical_manufacturer(manufacturer)
     except UnknownNameError:

@@ -1,4 +1,4 @@
-"""Which T1w goes with which PET, and what to say about it when the dataset leaves a choice."""
+"""Pairing of each PET with a T1w, and sentences on the choice when the dataset leaves one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
 
 
 def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The T1w to use of those of one session, and a sentence if there was a choice.
+    """Choose the T1w to use among those of one session, with a sentence if there was a choice.
 
     Taken is the one without contrast agent (``ce-``), part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order
     of weight, then the one of the lowest run; the name decides what is still open.
@@ -37,7 +37,7 @@ def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
 
 
 def session_order(labels: Iterable[str]) -> list[str]:
-    """Session labels with numbers in them in the order of the numbers (``m6`` before ``m12``)."""
+    """Sort session labels that contain numbers by these numbers (``m6`` before ``m12``)."""
 
     def natural(label: str) -> list[tuple[int, int, str]]:
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
@@ -54,13 +54,13 @@ class Timeline:
 
 
 def timeline(participant_dir: Path) -> Timeline:
-    """The sessions that have a folder, with their dates."""
+    """Return the sessions that have a folder, with their dates."""
     labels = (path.name.removeprefix("ses-") for path in participant_dir.glob("ses-*") if path.is_dir())
     return Timeline(tuple(session_order(labels)), session_dates(participant_dir))
 
 
 def session_dates(participant_dir: Path) -> dict[str, datetime]:
-    """When each session took place, as far as ``sessions.tsv`` or, failing that, ``scans.tsv`` says so.
+    """Return the date of each session from ``sessions.tsv`` or, failing that, ``scans.tsv``.
 
     A table that cannot be read counts as absent: dates only refine the choice, they are not needed.
     """
@@ -101,7 +101,7 @@ def _time(text: object) -> datetime | None:
 def nearest_session(
     session: str | None, available: Iterable[str | None], timeline: Timeline
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The session whose T1w a PET of ``session`` uses, and a sentence if it is another one.
+    """Return the session whose T1w a PET of ``session`` uses, and a sentence if it is another one.
 
     The own session; else an image outside any session; else the session nearest in time; else, where dates are
     missing, nearest in the order of the sessions. At equal distance the earlier one.

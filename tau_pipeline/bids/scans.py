@@ -63,7 +63,7 @@ class T1w:
 
     @property
     def skull_stripped(self) -> bool | None:
-        """What the sidecar says; None if it says nothing."""
+        """``SkullStripped`` of the sidecar; None if it is absent."""
         return bool_value(self.metadata, "SkullStripped")
 
 
@@ -100,7 +100,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a scan or participant cannot be processed: ``key`` is the stem of the file's name, or ``sub-01``."""
+    """Reason why a scan or participant cannot be processed: ``key`` is the stem of the file's name, or ``sub-01``."""
 
     key: str
     message: str
@@ -111,7 +111,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Participant:
-    """What there is to do for one participant.
+    """Images and problems of one participant.
 
     ``t1ws`` are the T1w images to process: one for each chosen session, and those that a scan of another session
     needs. Where only certain tracers, reconstructions or runs were asked for, only those that the scans need.
@@ -124,7 +124,7 @@ class Participant:
 
 
 def participant_labels(bids_dir: Path) -> tuple[str, ...]:
-    """The labels of all participants, sorted.
+    """Return the labels of all participants, sorted.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
 
 
 def find_participants(bids_dir: Path, selection: Selection | None = None) -> list[Participant]:
-    """All participants that were asked for, with their T1w images, scans and problems, sorted by label.
+    """Find all selected participants, with their T1w images, scans and problems, sorted by label.
 
     Parameters
     ----------

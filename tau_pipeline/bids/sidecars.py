@@ -21,7 +21,7 @@ _SHORTEST_DYNAMIC_S = 60.0
 
 
 def name_parts(path: Path) -> tuple[dict[str, str], str]:
-    """The entities of a BIDS file name in their order (``{"sub": "01", "trc": "AV1451"}``), and its suffix.
+    """Split a BIDS file name into its entities, in order (``{"sub": "01", "trc": "AV1451"}``), and its suffix.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class SidecarIndex:
             self._by_place.setdefault((path.parent, suffix), []).append((entities, path))
 
     def files(self, image: Path) -> list[Path]:
-        """The sidecars that apply to an image, the most general one first.
+        """Return the sidecars that apply to an image, the most general one first.
 
         A sidecar applies if it lies in the image's folder or above, has its suffix, and no entity that the image
         has not. Of several in one folder the one with more entities counts as the more specific.
@@ -70,7 +70,7 @@ class SidecarIndex:
         return found
 
     def metadata(self, image: Path) -> dict[str, Any]:
-        """The values that apply to an image; the more specific sidecar wins.
+        """Return the values that apply to an image; the more specific sidecar wins.
 
         Raises
         ------
@@ -90,7 +90,7 @@ def _missing(value: Any) -> bool:
 
 
 def text_value(metadata: Mapping[str, Any], key: str) -> str | None:
-    """A text, stripped; None if absent or ``n/a``.
+    """Return a text, stripped; None if absent or ``n/a``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def text_value(metadata: Mapping[str, Any], key: str) -> str | None:
 
 
 def bool_value(metadata: Mapping[str, Any], key: str) -> bool | None:
-    """True or false; None if absent. Anything else, the text "true" too, raises MetadataError."""
+    """Return true or false; None if absent. Anything else, including the text "true", raises MetadataError."""
     value = metadata.get(key)
     if _missing(value):
         return None
@@ -116,7 +116,7 @@ def bool_value(metadata: Mapping[str, Any], key: str) -> bool | None:
 
 
 def sentences(value: Any) -> list[str]:
-    """The sentences of a list such as ``Assumptions``; one alone may stand without its list, all else is none.
+    """Return the sentences of a list such as ``Assumptions``; a single text is a list of one, other types are empty.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _number(value: Any) -> bool:
 
 
 def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
-    """A finite number; None if absent or ``n/a``. Anything else raises MetadataError."""
+    """Return a finite number; None if absent or ``n/a``. Anything else raises MetadataError."""
     value = metadata.get(key)
     if _missing(value):
         return None
@@ -143,7 +143,7 @@ def number_value(metadata: Mapping[str, Any], key: str) -> float | None:
 
 
 def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
-    """A list of finite numbers; None if absent, ``n/a`` or empty. Anything else raises MetadataError.
+    """Return a list of finite numbers; None if absent, ``n/a`` or empty. Anything else raises MetadataError.
 
     A single number stands for a list of one, as static scans often have it.
     """
@@ -159,7 +159,7 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
 def mended_pet_metadata(
     metadata: Mapping[str, Any], entities: Mapping[str, str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The metadata of a PET with known slips put right, and a sentence for each.
+    """Correct known errors in the metadata of a PET, and return it with a sentence for each correction.
 
     - Without ``TracerName``, the ``trc`` entity of the file name is the tracer's name.
     - ``FrameDuration`` may hold the frames' end times (three of the published BIDS examples have it so).

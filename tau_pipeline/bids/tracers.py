@@ -23,7 +23,7 @@ ALIASES: dict[str, str] = {
 
 
 def tracer_name(text: str | None) -> str | None:
-    """Common name of a tau tracer, whatever its spelling; None when it is not one with a default window.
+    """Return the common name of a tau tracer for any spelling; None for a tracer without a default window.
 
     >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("FDG")
     ('flortaucipir', 'MK-6240', None)

@@ -47,7 +47,7 @@ class ValidatorError(TauPipelineError, RuntimeError):
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What the validator found: one sentence for each kind of finding, with the number of files and one example.
+    """Findings of the validator: one sentence per kind of finding, with the number of files and one example.
 
     ``errors`` concern the dataset as a whole. ``participant_errors`` lie in the folder of one participant, by label:
     they are no reason to stop the others. ``warnings`` come from anywhere.
@@ -59,7 +59,7 @@ class ValidationReport:
 
     @property
     def valid(self) -> bool:
-        """Whether there are no errors of either kind."""
+        """True if there are no errors of either kind."""
         return not self.errors and not self.participant_errors
 
 
@@ -83,7 +83,7 @@ def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport
 
 
 def validator_program() -> Path:
-    """The validator's executable: beside the running Python, else on the PATH."""
+    """Return the validator's executable: beside the running Python, else on the PATH."""
     beside = Path(sys.executable).parent / PROGRAM
     found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
     if found is None:

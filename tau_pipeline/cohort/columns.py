@@ -1,4 +1,4 @@
-"""What the columns of the cohort's tables mean: the data dictionary that BIDS wants beside each table."""
+"""Data dictionaries of the cohort's tables, which BIDS wants beside each table."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STANDARDIZATION_COLUMNS: dict[str, Any] = {
 
 
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
-    """What the columns of a cohort table mean."""
+    """Return the data dictionary of a cohort table."""
     of_status = STATUS_COLUMNS if name == "status" else {}
     known = {**column_descriptions(), **UNCERTAINTY_COLUMNS, **PERSON_COLUMNS, **of_status}
     known["suvr_z"] = {

@@ -36,14 +36,14 @@ class Demographics:
     of_session: Mapping[tuple[str, str], Mapping[str, Any]]
 
     def of(self, participant_id: str, session_id: str | None) -> dict[str, Any]:
-        """What is known for one scan: the session's own values before the participant's; the rest is missing."""
+        """Return the demographics of one scan: the session's values, else the participant's, else missing."""
         general = self.of_participant.get(participant_id, {})
         own = self.of_session.get((participant_id, session_id or ""), {})
         return {**dict.fromkeys(_DEMOGRAPHICS), **general, **own}
 
 
 def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
-    """Age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
+    """Read age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def _maker(manufacturer: str | None, participant: str) -> str:
 
 
 def _covariates(wide: pd.DataFrame) -> pd.DataFrame:
-    """What is to be kept: the columns of `KEPT` that are known and differ between scans."""
+    """Return the covariates to preserve: the columns of `KEPT` that are known and differ between scans."""
     import pandas as pd
 
     kept = {}

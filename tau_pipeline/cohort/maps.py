@@ -39,7 +39,7 @@ class MapPlan:
 
 
 def map_path(scan: FoundScan) -> Path:
-    """Where the standardised map of a scan goes: ``desc-std``; for a further reference region ``desc-std<Region>``."""
+    """Return the path of a standardized map: ``desc-std``; for a further reference region ``desc-std<Region>``."""
     name = scan.suvr_file.name
     for desc, standard in (("_desc-suvr", "_desc-std"), ("_desc-synthSUVR", "_desc-synthStd")):
         name = name.replace(desc, standard, 1)
@@ -47,7 +47,7 @@ def map_path(scan: FoundScan) -> Path:
 
 
 def plan_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization], output_dir: Path) -> list[MapPlan]:
-    """The maps that are missing or out of date. Scans without a fit, or whose SUVR map is not there, have none.
+    """Return the maps that are missing or out of date. Scans without a fit or an SUVR map have none.
 
     A map is up to date if it was made after its SUVR map, with the same mean, standard deviation and participants.
     """
@@ -63,7 +63,7 @@ def plan_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization], outpu
 
 
 def stale_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization]) -> list[Path]:
-    """Maps of an earlier fit whose scans have no fit any more."""
+    """Return maps of an earlier fit whose scans no longer have a fit."""
     return [map_path(scan) for scan in scans if fit_of(fits, scan) is None and map_path(scan).is_file()]
 
 

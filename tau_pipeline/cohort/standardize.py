@@ -64,7 +64,7 @@ class ScanMoments:
 def scan_moments(
     suvr: NDArray, brain_mask: NDArray, participant: str, manufacturer: str | None, **kind: str
 ) -> ScanMoments:
-    """Moments of one scan.
+    """Return the moments of one scan.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Standardization:
-    """What `fit_standardization` found: a mean and a standard deviation for each manufacturer.
+    """Result of `fit_standardization`: a mean and a standard deviation for each manufacturer.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Standardization:
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
     def group_of(self, manufacturer: str | None) -> Group:
-        """Mean and standard deviation for a manufacturer, in any spelling.
+        """Return mean and standard deviation for a manufacturer, in any spelling.
 
         Raises
         ------
@@ -186,12 +186,12 @@ class Standardization:
         return _like(suvr, np.where(np.asarray(brain_mask) > 0, z, BACKGROUND))
 
     def invert(self, z: Values, manufacturer: str | None) -> Values:
-        """SUVR from standardised values: the inverse of `apply` to the precision of the input."""
+        """Return SUVR from standardized values: the inverse of `apply` to the precision of the input."""
         group = self.group_of(manufacturer)
         return _like(z, np.asarray(z, np.float64) * group.sd + group.mean)
 
     def with_unknown(self, unknown: Unknown) -> Standardization:
-        """The same fit with another answer to manufacturers that it does not know."""
+        """Return the same fit with another policy for manufacturers that it does not know."""
         return replace(self, unknown=unknown)
 
     def table(self) -> pd.DataFrame:
@@ -252,7 +252,7 @@ def _like(given: Values, found: NDArray) -> Values:
 
 
 def participants_hash(participants: Iterable[str]) -> str:
-    """``sha256:`` and twelve digits that are equal exactly for the same set of participants."""
+    """Return ``sha256:`` and twelve digits that are equal exactly for the same set of participants."""
     return "sha256:" + hashlib.sha256("\n".join(sorted(set(participants))).encode()).hexdigest()[:12]
 
 

@@ -87,7 +87,7 @@ class FoundScan:
         return _stated(self.sidecar.get("Manufacturer"))
 
     def moments(self) -> ScanMoments:
-        """Its first two moments over the brain.
+        """Return the first two moments of the scan over the brain.
 
         Raises
         ------
@@ -115,7 +115,7 @@ def _stated(value: Any) -> Any:
 
 
 def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
-    """Every scan of the derivatives that has a region table, sorted by name, source and order of reference regions.
+    """Find every scan that has a region table, sorted by name, source and order of reference regions.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -
 def fit_cohort(
     scans: Iterable[FoundScan], participants: Sequence[str] | None, min_participants: int, unknown: Any
 ) -> list[Standardization]:
-    """One fit for each tracer and reference region, on measured scans.
+    """Fit each tracer and reference region, on measured scans.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def fit_cohort(
 
 
 def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization | None:
-    """The fit for a scan's tracer and reference region that knows its manufacturer, or None."""
+    """Return the fit for a scan's tracer and reference region that knows its manufacturer, or None."""
     for fit in fits:
         if (fit.tracer, fit.reference_region) == scan.kind:
             try:
@@ -240,7 +240,7 @@ def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.fl
 
 
 def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a scan and reference region: `WIDE_KEYS`, then the mean SUVR of each region, then its ``_z``.
+    """Return one row per scan and reference region: `WIDE_KEYS`, the mean SUVR of each region, then its ``_z``.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def status_table(
     fits: Sequence[Standardization],
     demographics: Demographics,
 ) -> pd.DataFrame:
-    """A row for every scan that was asked for or is there: `STATUS_COLUMNS`.
+    """Return one row per requested or existing scan: `STATUS_COLUMNS`.
 
     Figures are those of the scan's first reference region. ``…_outlier`` columns are z-scores among the done scans of
     the same tracer, reference region and source; missing for fewer than three.

@@ -1,1 +1,1 @@
-"""What goes out and is read again: file names, sidecars, tables, and the status of every scan."""
+"""Outputs, and reading them again: file names, sidecars, tables, and the status of every scan."""

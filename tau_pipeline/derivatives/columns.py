@@ -89,7 +89,7 @@ _ENDINGS = {
 
 
 def agreement_columns(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The data dictionary of a table of agreement that has these columns.
+    """Return the data dictionary of a table of agreement that has these columns.
 
     >>> agreement_columns(["auc_low"])["auc_low"]["Description"]
     'Lower end of the 95% bootstrap interval over participants of auc'
@@ -138,7 +138,7 @@ IDENTITY = ("participant_id", "session_id", "tracer", "manufacturer", "source")
 
 
 def column_descriptions() -> dict[str, dict[str, Any]]:
-    """The data dictionary of a regional table: what BIDS wants as JSON beside a TSV file."""
+    """Return the data dictionary of a regional table: the JSON that BIDS wants beside a TSV file."""
     return {
         "participant_id": {"Description": "Participant, with the prefix sub-."},
         "session_id": {"Description": "Session of the PET scan, with the prefix ses-; n/a without sessions."},

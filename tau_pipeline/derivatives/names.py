@@ -1,4 +1,4 @@
-"""What the outputs are called, and what stands in their sidecars.
+"""Names of the outputs, and contents of their sidecars.
 
 The names are BIDS derivatives' as far as BIDS has them; what it does not have yet (transforms, region tables, pages)
 is listed in ``.bidsignore``.
@@ -42,7 +42,7 @@ def derivative_path(
     ending: str = ".nii.gz",
     **changes: str,
 ) -> Path:
-    """The path of an output: the source's entities that BIDS keeps, and ``changes``, in BIDS order.
+    """Return the path of an output: the source's entities that BIDS keeps, and ``changes``, in BIDS order.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def derivative_path(
 
 
 def sidecar_path(file: Path) -> Path:
-    """The JSON sidecar of an image or table."""
+    """Return the JSON sidecar of an image or table."""
     return file.with_name(file.name.split(".", 1)[0] + ".json")
 
 
@@ -119,15 +119,15 @@ class AnatNames:
         return self._path("mask", label=region)
 
     def to_template(self, ending: str = ".h5") -> Path:
-        """ITK transform for moving the T1w onto the template."""
+        """Return the ITK transform that moves the T1w onto the template."""
         return self._path("xfm", ending, from_="T1w", to=_TEMPLATE, mode="image")
 
     def from_template(self, ending: str = ".h5") -> Path:
-        """ITK transform for moving template images onto the T1w."""
+        """Return the ITK transform that moves template images onto the T1w."""
         return self._path("xfm", ending, from_=_TEMPLATE, to="T1w", mode="image")
 
     def figure(self, desc: str, suffix: str = "T1w", ending: str = ".png") -> Path:
-        """A figure of the anatomy."""
+        """Return the path of a figure of the anatomy."""
         return derivative_path(self.output_dir, self.entities, "figures", suffix, ending, desc=desc)
 
 
@@ -146,7 +146,7 @@ class PetNames:
         return derivative_path(self.output_dir, self.entities, "pet", suffix, ending, **changes)
 
     def suvr(self, further_region: str = "") -> Path:
-        """SUVR on the T1w grid; of a further reference region if one is named."""
+        """Return the SUVR map on the T1w grid; of a further reference region if one is named."""
         return self._path("pet", space="T1w", desc=f"suvr{further_region}")
 
     @property
@@ -160,17 +160,17 @@ class PetNames:
         return self._path("xfm", ".txt", from_="pet", to="T1w", mode="image")
 
     def figure(self, desc: str, suffix: str = "pet", ending: str = ".png") -> Path:
-        """A figure of the PET."""
+        """Return the path of a figure of the PET."""
         return derivative_path(self.output_dir, self.entities, "figures", suffix, ending, desc=desc)
 
 
 def page_path(output_dir: Path, participant: str) -> Path:
-    """The HTML page of a participant."""
+    """Return the HTML report of a participant."""
     return Path(output_dir) / f"sub-{participant}.html"
 
 
 def error_path(output_dir: Path, key: str) -> Path:
-    """The record of a failed scan or participant; ``key`` is the stem of the raw file's name, or ``sub-01``."""
+    """Return the record of a failed scan or participant; ``key`` is the stem of the raw file's name, or ``sub-01``."""
     return Path(output_dir) / "logs" / "errors" / f"{key}.json"
 
 

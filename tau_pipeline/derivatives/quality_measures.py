@@ -83,7 +83,7 @@ class Measure:
 
     @property
     def outlier_description(self) -> str:
-        """What the column `outlier` means."""
+        """Description of the column `outlier`."""
         return f"z-score of {self.column} among processed scans with the same tracer, reference region, and source."
 
     @property

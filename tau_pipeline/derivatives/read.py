@@ -136,7 +136,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_suvr_sidecar(path: Path) -> dict[str, Any]:
-    """The sidecar of an SUVR map, in which every value that the cohort's tables use has its own type or is missing.
+    """Read the sidecar of an SUVR map; every value that cohort tables use has its own type or is missing.
 
     Raises
     ------

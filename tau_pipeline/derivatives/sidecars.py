@@ -12,7 +12,7 @@ from tau_pipeline.derivatives.names import SOFTWARE
 
 
 def bids_uri(file: Path, root: Path, dataset: str = "raw") -> str:
-    """The BIDS URI of a file: ``bids:raw:sub-01/anat/sub-01_T1w.nii.gz``; ``dataset=""`` means these derivatives.
+    """Return the BIDS URI of a file: ``bids:raw:sub-01/anat/x.nii.gz``; ``dataset=""`` means these derivatives.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def image_sidecar(
     assumptions: Iterable[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """What stands in the sidecar of every image: where it comes from, what made it, what was assumed.
+    """Return the fields of every image's sidecar: sources, software, and assumptions.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class SuvrSidecar:
     skull_stripped: bool = False
 
     def content(self) -> dict[str, Any]:
-        """The JSON object, with every field of the contract."""
+        """Return the JSON object, with every documented field."""
 
         def known(value: Any) -> Any:
             return "n/a" if value is None else value
@@ -176,7 +176,7 @@ class SyntheticSidecar:
     assumptions: tuple[str, ...] = ()
 
     def content(self, what: str, **more: Any) -> dict[str, Any]:
-        """The JSON object.
+        """Return the JSON object.
 
         Parameters
         ----------

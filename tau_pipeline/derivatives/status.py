@@ -67,7 +67,7 @@ def status_path(output_dir: str | os.PathLike[str], participant: str) -> Path:
 
 
 def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[str, ScanStatus]:
-    """The record of one participant, by scan; empty if there is none.
+    """Read the record of one participant, by scan; empty if there is none.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _fields(status: ScanStatus) -> dict[str, Any]:
 
 
 def all_statuses(output_dir: str | os.PathLike[str]) -> dict[str, ScanStatus]:
-    """The records of all participants, by scan."""
+    """Read the records of all participants, by scan."""
     folder = Path(output_dir) / "logs" / "status"
     found: dict[str, ScanStatus] = {}
     for path in sorted(folder.glob("sub-*.json")):

@@ -68,7 +68,7 @@ def save_volume(img: Volume, path: str | os.PathLike[str]) -> Path:
 
 
 def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-3) -> bool:
-    """Whether the spatial axes agree in shape, and the corners of the two grids lie within ``tolerance_mm``."""
+    """Return whether two spatial grids agree in shape, and in their corners within ``tolerance_mm``."""
     if a.shape[:3] != b.shape[:3]:
         return False
     ends = [(0, n - 1) for n in a.shape[:3]]
@@ -100,17 +100,17 @@ def voxel_size_mm(img: Volume) -> NDArray[np.float64]:
 
 
 def voxel_volume_mm3(img: Volume) -> float:
-    """Volume of a voxel in mm³, right for sheared grids too."""
+    """Return the volume of a voxel in mm³, right for sheared grids too."""
     return float(abs(np.linalg.det(img.affine[:3, :3])))
 
 
 def finite(data: NDArray, fill: float = 0.0) -> NDArray[np.float32]:
-    """A float32 copy in which NaN and infinities are ``fill``."""
+    """Return a float32 copy in which NaN and infinities are ``fill``."""
     return np.nan_to_num(data.astype(np.float32), nan=fill, posinf=fill, neginf=fill)
 
 
 def to_ants(img: Volume) -> ants.ANTsImage:
-    """The same 3-D image for ANTs: float32, LPS+ world. NaN and infinities become 0."""
+    """Convert a 3-D image for ANTs: float32, LPS+ world. NaN and infinities become 0."""
     import ants
 
     if len(img.shape) != 3:

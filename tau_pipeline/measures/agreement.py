@@ -28,7 +28,7 @@ _REGION_KEYS = (
 
 
 def pearson(prediction: ArrayLike, measured: ArrayLike) -> Floats:
-    """Pearson's r along the last axis; NaN for fewer than two participants or where one side is constant."""
+    """Return Pearson's r along the last axis; NaN for fewer than two participants or where one side is constant."""
     x, y = np.asarray(prediction, np.float64), np.asarray(measured, np.float64)
     if x.shape[-1] < 2:
         return np.full(x.shape[:-1], np.nan)
@@ -40,7 +40,7 @@ def pearson(prediction: ArrayLike, measured: ArrayLike) -> Floats:
 
 
 def icc(ratings: ArrayLike, form: Literal["2,1", "3,1"]) -> Floats:
-    """Intraclass correlation of single ratings, from the mean squares of a two-way layout.
+    """Return the intraclass correlation of single ratings, from the mean squares of a two-way layout.
 
     ``"2,1"`` (absolute agreement; McGraw and Wong's ICC(A,1)): a constant offset between prediction and measurement
     lowers it. ``"3,1"`` (consistency; ICC(C,1)): it does not. Formulas: Shrout & Fleiss 1979, Psychol Bull 86:420;
@@ -85,7 +85,7 @@ class BlandAltman:
 
 
 def bland_altman(prediction: ArrayLike, measured: ArrayLike) -> BlandAltman:
-    """Bland-Altman's limits of agreement: bias ± 1.96 SD (ddof 1) (Bland & Altman 1986, Lancet i:307).
+    """Return Bland-Altman's limits of agreement: bias ± 1.96 SD (ddof 1) (Bland & Altman 1986, Lancet i:307).
 
     NaN limits for one participant, NaN everything for none.
     """
@@ -97,7 +97,7 @@ def bland_altman(prediction: ArrayLike, measured: ArrayLike) -> BlandAltman:
 
 
 def roc_auc(scores: ArrayLike, positive: ArrayLike) -> Floats:
-    """Area under the ROC curve along the last axis, from ranks, ties counting half (Hanley & McNeil 1982).
+    """Return the area under the ROC curve along the last axis, ties counting half (Hanley & McNeil 1982).
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def roc_auc(scores: ArrayLike, positive: ArrayLike) -> Floats:
 
 
 def weighted_kappa(prediction: ArrayLike, measured: ArrayLike) -> Floats:
-    """Cohen's kappa with quadratic weights of whole-numbered stages along the last axis.
+    """Return Cohen's kappa with quadratic weights of whole-numbered stages along the last axis.
 
     The sum of weighted disagreements is the mean squared difference, the one expected by chance that over all pairs
     of one participant's prediction and another's measurement (Fleiss & Cohen 1973, Educ Psychol Meas 33:613).
@@ -151,7 +151,7 @@ class BraakThresholds:
 
 
 def braak_stage(braak1: ArrayLike, braak34: ArrayLike, braak56: ArrayLike, thresholds: BraakThresholds) -> Floats:
-    """Stage 0, 1 (Braak I), 2 (III-IV) or 3 (V-VI): the highest composite that reaches its threshold.
+    """Return stage 0, 1 (Braak I), 2 (III-IV) or 3 (V-VI): the highest composite that reaches its threshold.
 
     The highest one counts, whether or not those below it are reached, as in the scheme of Schöll et al. 2016 (Neuron
     89:971) and Maass et al. 2017 (NeuroImage 157:448). NaN where a composite is missing.
@@ -181,7 +181,7 @@ def bootstrap_interval(
     n_resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap over participants (Efron & Tibshirani 1993, chapter 13), seeded.
+    """Return the percentile bootstrap over participants (Efron & Tibshirani 1993, chapter 13), seeded.
 
     Parameters
     ----------
@@ -223,14 +223,14 @@ def bootstrap_interval(
 
 
 def mean_interval(values: ArrayLike, *, seed: int, n_resamples: int = 2000, confidence: float = 0.95) -> Interval:
-    """Mean over participants with its bootstrap interval; participants without a value (NaN) are left out."""
+    """Return the mean over participants with its bootstrap interval; missing values (NaN) are left out."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return bootstrap_interval(lambda x: x.mean(-1), known, seed=seed, n_resamples=n_resamples, confidence=confidence)
 
 
 def paired_regions(synthetic: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Regional values of two tables side by side, joined on participant, session, tracer, region and reference.
+    """Join the regional values of two tables on participant, session, tracer, region and reference.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def _keyed(table: pd.DataFrame, keys: list[str], source: str) -> pd.DataFrame:
 
 
 def regional_agreement(pairs: pd.DataFrame, *, seed: int, n_resamples: int = 2000) -> pd.DataFrame:
-    """Agreement across participants, one row a region.
+    """Return agreement across participants, one row per region.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class ImageAgreement:
 def image_agreement(
     prediction: NDArray, target: NDArray, mask: NDArray, data_range: float, mask_name: str = "mask"
 ) -> ImageAgreement:
-    """SSIM, PSNR, MAE and RMSE of two volumes inside a mask.
+    """Return SSIM, PSNR, MAE and RMSE of two volumes inside a mask.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def image_agreement(
 
 
 def slice_agreement(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float) -> pd.DataFrame:
-    """The same measures for each axial slice; the SSIM of a slice has a 2-D window.
+    """Return the same measures for each axial slice; the SSIM of a slice has a 2-D window.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def slice_agreement(prediction: NDArray, target: NDArray, mask: NDArray, data_ra
 
 
 def ssim(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float) -> float:
-    """Structural similarity: the mean over the mask of scikit-image's local map (Gaussian window, see `_SSIM_SIGMA`).
+    """Return structural similarity: the mean over the mask of scikit-image's local map (Gaussian, see `_SSIM_SIGMA`).
 
     Outside of the mask both images are set to 0 first, so that nothing there counts, though windows reach over the
     border of the mask; the border voxels see the same background in both images, as they do in a network's training.
@@ -167,20 +167,20 @@ def ssim(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float)
 
 
 def psnr(prediction: NDArray, target: NDArray, mask: NDArray, data_range: float) -> float:
-    """Peak signal-to-noise ratio in dB, ``20 log10(data_range / RMSE)``, inside the mask; infinite for equal images."""
+    """Return the PSNR in dB, ``20 log10(data_range / RMSE)``, inside the mask; infinite for equal images."""
     _require_range(data_range)
     error = rmse(prediction, target, mask)
     return float("inf") if error == 0 else float(20 * np.log10(data_range / error))
 
 
 def mae(prediction: NDArray, target: NDArray, mask: NDArray) -> float:
-    """Mean absolute error inside the mask, in the images' unit; NaN for an empty mask."""
+    """Return the mean absolute error inside the mask, in the images' unit; NaN for an empty mask."""
     difference = _difference(prediction, target, mask)
     return float(np.abs(difference).mean()) if difference.size else float("nan")
 
 
 def rmse(prediction: NDArray, target: NDArray, mask: NDArray) -> float:
-    """Root of the mean squared error inside the mask, in the images' unit; NaN for an empty mask."""
+    """Return the root of the mean squared error inside the mask, in the images' unit; NaN for an empty mask."""
     difference = _difference(prediction, target, mask)
     return float(np.sqrt(np.square(difference).mean())) if difference.size else float("nan")
 
@@ -217,7 +217,7 @@ def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 @dataclass(frozen=True)
 class HotSpots:
-    """How well voxels above an SUVR threshold are found.
+    """Detection of voxels above an SUVR threshold.
 
     ``dice`` is of the two sets of voxels, NaN where both are empty. ``sensitivity`` is the part of the target's
     lesions that the prediction finds, ``precision`` the part of the prediction's lesions that the target has; NaN
@@ -242,7 +242,7 @@ def hot_spots(
     min_voxels: int = 1,
     min_overlap: float = 0.5,
 ) -> HotSpots:
-    """Dice and lesion-wise detection of voxels above a threshold.
+    """Return Dice and lesion-wise detection of suprathreshold voxels.
 
     A lesion is a connected component (26 neighbours) of the voxels above the threshold, of ``min_voxels`` or more. It
     is found when at least the part ``min_overlap`` of its voxels is above the threshold in the other image.
@@ -284,7 +284,7 @@ def hot_spots(
 def _lesions_found(
     lesions: NDArray[np.bool_], other: NDArray[np.bool_], min_voxels: int, min_overlap: float
 ) -> tuple[int, int]:
-    """How many lesions there are, and how many of them ``other`` finds."""
+    """Return the number of lesions, and how many of them ``other`` finds."""
     labels, _ = ndimage.label(lesions, structure=np.ones((3, 3, 3)))
     size = np.bincount(labels.ravel())[1:]
     shared = np.bincount(labels[other], minlength=size.size + 1)[1:]

@@ -15,7 +15,7 @@ PERCENTILES = (75, 90, 99)
 
 
 def map_quality(suvr: NDArray, brain: NDArray, dseg: NDArray, reference: NDArray, voxel_mm3: float) -> dict[str, Any]:
-    """Figures of one SUVR map, under the names that they have in its sidecar.
+    """Return quality measures of one SUVR map, under the names that they have in its sidecar.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _FLOATS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 def regional_table(
     suvr: Volume, dseg: Volume, reference_mask: Volume, reference_name: str, identity: Mapping[str, str | None]
 ) -> pd.DataFrame:
-    """Statistics of an SUVR map in every region.
+    """Compute statistics of an SUVR map in every region.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def regional_table(
 
 
 def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, NDArray[np.float64]]:
-    """The finite values of each region of the label table, in one pass.
+    """Return the finite values of each region of the label table, in one pass.
 
     Parameters
     ----------

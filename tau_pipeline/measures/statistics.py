@@ -21,7 +21,7 @@ class OneWay:
 
 
 def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
-    """Whether a figure differs between groups: one-way ANOVA (`scipy.stats.f_oneway`).
+    """Test whether a measure differs between groups: one-way ANOVA (`scipy.stats.f_oneway`).
 
     Parameters
     ----------

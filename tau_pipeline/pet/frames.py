@@ -1,4 +1,4 @@
-"""Which frames of a PET scan count, how much, and what had to be assumed: metadata only, no images."""
+"""Choice and weights of PET frames, with the assumptions made: metadata only, no images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Window:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Which frames make the static image.
+    """Frames that make the static image.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ WINDOWS: dict[str, Window] = {
 
 
 def default_window(tracer: str | None) -> Window:
-    """Window that is usual for a tracer; 80 to 100 minutes for one that is not known, and the source says so."""
+    """Return the usual window of a tracer; for an unknown tracer 80 to 100 minutes, and the source says so."""
     known = tracer_name(tracer)
     if known:
         return WINDOWS[known]
@@ -76,7 +76,7 @@ def default_window(tracer: str | None) -> Window:
 
 
 def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple[float, float]) -> NDArray[np.float64]:
-    """Weights ``(T,)`` of frames by the time that they overlap a window; they add up to 1.
+    """Return weights ``(T,)`` of frames by the time that they overlap a window; they add up to 1.
 
     Parameters
     ----------

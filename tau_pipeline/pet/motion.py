@@ -51,7 +51,7 @@ class Motion:
 
 
 def frame_of(pet_img: Volume, index: int) -> Volume:
-    """One frame of a 3-D or 4-D PET image as a 3-D float32 image; NaN is kept."""
+    """Return one frame of a 3-D or 4-D PET image as a 3-D float32 image; NaN is kept."""
     data = np.asanyarray(pet_img.dataobj)
     frame = data if data.ndim == 3 else data[..., index]
     return image_like(frame.astype(np.float32), pet_img)
@@ -119,7 +119,7 @@ def _head(frame: Volume) -> Volume:
 
 
 def static_image(pet_img: Volume, plan: FramePlan, motion: Motion) -> Volume:
-    """Weighted mean of the frames in the reference frame's place, on the PET grid, for `coregister`.
+    """Return the weighted mean of the frames, aligned with the reference frame, on the PET grid, for `coregister`.
 
     NaN counts as 0. The SUVR image is not made from this, since that would interpolate twice.
     """

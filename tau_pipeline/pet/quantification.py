@@ -33,7 +33,7 @@ def pet_on_t1w(
     fwhm_mm: float = 0.0,
     interpolation: Interpolation = "linear",
 ) -> Volume:
-    """Mean activity in the window on the T1w grid; every frame is interpolated once, from its own grid.
+    """Return mean activity in the window on the T1w grid; each frame is interpolated once, from its own grid.
 
     Smoothing is done before, on the PET grid: a Gaussian and a rigid move commute, the grid is a tenth of the size, and
     a smooth image loses less in the interpolation.
@@ -71,7 +71,7 @@ def pet_on_t1w(
 
 
 def reference_value(activity: NDArray, reference_region: NDArray) -> float:
-    """Mean activity in a reference region.
+    """Return the mean activity in a reference region.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def reference_value(activity: NDArray, reference_region: NDArray) -> float:
 
 
 def suvr(activity: NDArray, reference_region: NDArray) -> NDArray[np.float32]:
-    """Standardised uptake value ratio: activity divided by its mean in a reference region.
+    """Return the standardized uptake value ratio: activity divided by its mean in a reference region.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ _FURTHEST_LOBULE_MM = 10.0
 
 @dataclass(frozen=True)
 class Definition:
-    """What a reference region is made of, and how it is guarded."""
+    """Composition and guard of a reference region."""
 
     name: str
     labels: tuple[int, ...]
@@ -73,13 +73,13 @@ class ReferenceRegion:
 
     @property
     def relaxed(self) -> bool:
-        """Whether the guard had to be loosened to leave enough voxels; worth a line among the assumptions."""
+        """True if the guard was loosened to leave enough voxels; listed among the assumptions."""
         wanted = definition(self.name)
         return self.grey_share > wanted.grey_share or self.outside_share > wanted.outside_share
 
     @property
     def description(self) -> str:
-        """What the region is, for a sidecar or a report."""
+        """Description of the region, for a sidecar or a report."""
         return (
             f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
             f"{self.grey_share:.0%} of their signal from cerebral gray matter and {self.outside_share:.0%} from CSF "
@@ -151,7 +151,7 @@ def parse_reference(text: str) -> str:
 
 
 def definition(name: str) -> Definition:
-    """The definition of a named region, or of one made of label numbers; ``name`` as in `parse_reference`.
+    """Return the definition of a named region, or of one made of label numbers; ``name`` as in `parse_reference`.
 
     A region of the user's own numbers gets the cerebellum's guard; one that is itself cerebral gray matter
     has no limit on signal from gray matter.
@@ -269,7 +269,7 @@ def _within_template_region(
 
 
 def measured_part(activity: NDArray, reference: NDArray) -> NDArray[np.bool_]:
-    """The voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut field of view does not lower the mean.
+    """Return the voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut FOV does not lower the mean.
 
     A voxel that is not finite, or exactly 0 as resampling leaves it outside the field of view, was not measured.
     """

@@ -1,4 +1,4 @@
-"""What a scanner resolves, and bringing images of several scanners to one resolution.
+"""Resolution of scanners, and smoothing of images from several scanners to one resolution.
 
 Resolution is a full width at half maximum (FWHM) in mm of a Gaussian point spread. Gaussians add in quadrature, so an
 image of FWHM ``n`` becomes one of FWHM ``t`` by a Gaussian of ``sqrt(t² - n²)``: the way ADNI brings its scanners to
@@ -126,7 +126,7 @@ def scanner_fwhm(manufacturer: str | None, model: str | None) -> Scanner:
 
 
 def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution:
-    """Effective resolution of a PET image: scanner's and reconstruction filter's, or estimated from the image.
+    """Return the effective resolution of a PET: from scanner and reconstruction filter, or estimated from the image.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def _radial_power(data: NDArray[np.float32], voxel_mm: NDArray[np.float64]) -> t
 
 
 def smoothing_kernel_mm(target_fwhm_mm: float, native_fwhm_mm: float) -> float:
-    """FWHM of the Gaussian that brings an image of ``native_fwhm_mm`` to ``target_fwhm_mm``.
+    """Return the FWHM of the Gaussian that brings an image of ``native_fwhm_mm`` to ``target_fwhm_mm``.
 
     Raises
     ------

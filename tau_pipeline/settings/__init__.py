@@ -1,1 +1,1 @@
-"""What a user can choose. Nothing here knows images or torch."""
+"""Settings of a user. Nothing here knows images or torch."""

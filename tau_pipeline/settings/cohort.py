@@ -16,7 +16,7 @@ Harmonize = Literal["none", "combat"]
 
 @dataclass(frozen=True)
 class Group(Checked):
-    """What the group level does with the scans of a cohort."""
+    """Settings of the group level."""
 
     min_participants: int = field(
         default=5,

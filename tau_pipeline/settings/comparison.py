@@ -20,7 +20,7 @@ _MOON = "Moon et al., arXiv 2406.12632"
 
 @dataclass(frozen=True)
 class Comparison(Checked):
-    """What is compared. Folds and sizes are those of ``[training]``, the seed is ``random_seed`` of ``[settings]``.
+    """Contenders of a comparison. Folds and sizes follow ``[training]``, the seed is ``random_seed`` of ``[settings]``.
 
     Raises
     ------

@@ -29,7 +29,7 @@ from tau_pipeline.settings.training import Training
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """What is known about one setting.
+    """Documentation of one setting.
 
     ``flags`` are the command line's spellings, the first one being the main one; ``range`` states
     the allowed numbers in words and is empty where there is no bound; ``choices`` is empty where any value
@@ -91,7 +91,7 @@ def settings_of(level: str) -> set[str]:
 
 
 def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Configuration:
-    """Defaults, then the TOML file, then the overrides (of the command line); the later one wins.
+    """Combine defaults, the TOML file, and the overrides (of the command line); the later one wins.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | 
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
-    """The sections of a TOML file, with every section and name checked, and the values as they stand there."""
+    """Read the sections of a TOML file; every section and name is checked, values are returned as written."""
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"there is no configuration file {path}")
@@ -142,14 +142,14 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def unknown_name(what: str, name: str, known: Any) -> str:
-    """One sentence that says that a name is not known, and suggests the nearest one or lists them all."""
+    """Return a sentence that says that a name is unknown, and suggests the nearest one or lists them all."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"there is no {what} {name!r}; {hint}"
 
 
 def documentation() -> tuple[FieldDoc, ...]:
-    """All settings with their documentation, in the order in which they are defined."""
+    """Return all settings with their documentation, in the order in which they are defined."""
     return tuple(_field_doc(section, item) for section, cls in SECTIONS.items() for item in dataclasses.fields(cls))
 
 

@@ -13,7 +13,7 @@ Worker = Literal["cf", "slurm", "sge"]
 
 @dataclass(frozen=True)
 class Execution(Checked):
-    """What changes only how the work is run: never the results."""
+    """Settings that change only how the work is run, never the results."""
 
     nprocs: int | None = field(
         default=None,

@@ -1,4 +1,4 @@
-"""What a field of a settings class is: documented, checked, and converted to its declared type.
+"""Fields of a settings class: documented, checked, and converted to their declared type.
 
 `tau_pipeline.settings.configuration` joins the sections that are made of such fields.
 """

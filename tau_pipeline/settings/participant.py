@@ -16,7 +16,7 @@ SkullStrip = Literal["auto", "skip", "force"]
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    """What changes results. Two runs with equal settings and equal inputs give equal outputs.
+    """Settings that change results. Two runs with equal settings and equal inputs give equal outputs.
 
     Raises
     ------
@@ -84,14 +84,14 @@ class Settings(Checked):
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
 
     def hash(self) -> str:
-        """Twelve hexadecimal digits that are equal exactly for equal settings, on every machine and Python."""
+        """Return twelve hexadecimal digits, equal exactly for equal settings, on every machine and Python."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Selection(Checked):
-    """Which files of the dataset go in. Empty means all. Labels are kept without their ``sub-``, ``ses-``, … prefix."""
+    """Files of the dataset to process. Empty means all. Labels are kept without their ``sub-``, ``ses-``, … prefix."""
 
     participant_label: tuple[str, ...] = field(
         default=(), metadata=documented("Participants to process, with or without sub-. Default: all.")

@@ -14,7 +14,7 @@ from tau_pipeline.settings.fields import Checked, documented, require
 
 @dataclass(frozen=True)
 class Synthesis(Checked):
-    """What the synthesize level does. The seed is ``random_seed``, the processor ``device`` of ``[training]``.
+    """Settings of the synthesize level. The seed is ``random_seed``, the processor ``device`` of ``[training]``.
 
     Raises
     ------

@@ -29,7 +29,7 @@ _MAY_CHANGE = frozenset(
 
 @dataclass(frozen=True)
 class Training(Checked):
-    """How a model is trained. The seed is ``random_seed`` of the section ``[settings]``.
+    """Settings of training. The seed is ``random_seed`` of the section ``[settings]``.
 
     Raises
     ------
@@ -285,7 +285,7 @@ class Training(Checked):
 
     @property
     def needs_features(self) -> bool:
-        """Whether the loss has a perceptual term, which needs a feature network."""
+        """True if the loss has a perceptual term, which needs a feature network."""
         return self.loss != "mse_ssim" and self.perceptual_weight > 0
 
     @property
@@ -302,6 +302,6 @@ class Training(Checked):
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
     def hash(self) -> str:
-        """Twelve hexadecimal digits of `what_counts`, equal exactly where that is equal."""
+        """Return twelve hexadecimal digits of `what_counts`, equal exactly where that is equal."""
         text = json.dumps(self.what_counts(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]

@@ -48,7 +48,7 @@ _STORED = ("RAS", "LAS", "PSR", "LIA")
 
 @dataclass(frozen=True)
 class Simulation:
-    """What `simulate_dataset` makes.
+    """Settings of `simulate_dataset`.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the number of a participant settles: group, scanner, kind of scan, sessions."""
+    """Properties that follow from the number of a participant: group, scanner, kind of scan, sessions."""
 
     label: str
     group: str
@@ -168,7 +168,7 @@ def _in_scanner(person: HeadDraw, rng: np.random.Generator, count: int) -> HeadD
 
 
 def with_atrophy(head: HeadDraw, uptake: dict[int, float], sensitivity: float) -> HeadDraw:
-    """Thin the cortex and widen the ventricles of a person by the tau load."""
+    """Apply atrophy by the tau load: thin the cortex and widen the ventricles of a person."""
     tau = tau_load(uptake)
     lost = {code: head.thinning[code] + _THINNING_PER_TAU * sensitivity * tau[code] for code in tau}
     grown = head.ventricles_mm + _VENTRICLES_PER_TAU * sensitivity * float(np.mean(list(tau.values())))
@@ -176,7 +176,7 @@ def with_atrophy(head: HeadDraw, uptake: dict[int, float], sensitivity: float) -
 
 
 def age_and_sex(number: int, seed: int) -> tuple[int, str]:
-    """Age in years and sex of a participant; neither changes the images."""
+    """Return age in years and sex of a participant; neither changes the images."""
     rng = np.random.default_rng([seed, number, 1])
     return int(rng.integers(58, 86)), str(rng.choice(["F", "M"]))
 
@@ -238,17 +238,17 @@ def simulate_participant(
 
 
 def stem(plan: Plan, visit: Visit) -> str:
-    """Beginning of the file names of a visit."""
+    """Return the beginning of the file names of a visit."""
     return plan.label if visit.session is None else f"{plan.label}_ses-{visit.session}"
 
 
 def visit_folder(out: Path, plan: Plan, visit: Visit, datatype: str) -> Path:
-    """Folder of the images of a visit."""
+    """Return the folder of the images of a visit."""
     return out / plan.label / (f"ses-{visit.session}" if visit.session else "") / datatype
 
 
 def truth_file(out: Path, plan: Plan, visit: Visit, what: str) -> Path:
-    """Where a truth image of a visit lies."""
+    """Return the path of a truth image of a visit."""
     return out / "truth" / f"{stem(plan, visit)}_{what}.nii.gz"
 
 
@@ -300,7 +300,7 @@ def write_pet(out: Path, plan: Plan, visit: Visit, pet: Pet) -> None:
 
 
 def scan_truth(plan: Plan, visit: Visit, pet: Pet, settings: Simulation) -> dict[str, Any]:
-    """What is true of a scan: an entry of truth/scans.json."""
+    """Return the ground truth of a scan: an entry of truth/scans.json."""
     draw = visit.pet
     assert draw is not None
     session = {} if visit.session is None else {"session": f"ses-{visit.session}"}
@@ -318,7 +318,7 @@ def scan_truth(plan: Plan, visit: Visit, pet: Pet, settings: Simulation) -> dict
 
 
 def region_rows(plan: Plan, visit: Visit, head: Head) -> list[dict[str, Any]]:
-    """What is true of each cortical region of a visit: rows of truth/regions.tsv."""
+    """Return the ground truth of each cortical region of a visit: rows of truth/regions.tsv."""
     labels: Array = np.asanyarray(head.labels.dataobj)
     counts = np.bincount(labels.ravel(), minlength=2036)
     voxel_mm3 = float(head.labels.affine[0, 0] ** 3)

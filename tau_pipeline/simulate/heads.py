@@ -98,7 +98,7 @@ class Head:
 
 
 def spline_field(knots: Array, shape: tuple[int, int, int]) -> Floats:
-    """A smooth field ``(I, J, K)`` from values at knots ``(a, b, c)``: cubic B-splines, spread evenly over the grid.
+    """Return a smooth field ``(I, J, K)`` from values at evenly spaced knots ``(a, b, c)``: cubic B-splines.
 
     The values are spline coefficients: the field stays within their range.
     """
@@ -153,7 +153,7 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
 
 
 def template_coordinates(draw: HeadDraw, template: Template, affine: Affine, shape: tuple[int, int, int]) -> Floats:
-    """Template voxel coordinates ``(3, I, J, K)`` of each voxel of a person's grid: where its tissue comes from."""
+    """Return the template voxel ``(3, I, J, K)`` from which each voxel of a person's grid takes its tissue."""
     to_voxel = np.linalg.inv(template.affine)
     vox = to_voxel @ draw.to_template @ affine
     i, j, k = (np.arange(n, dtype=np.float32) for n in shape)

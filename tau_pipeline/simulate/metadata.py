@@ -1,4 +1,4 @@
-"""What the sidecars and texts of a simulated dataset say."""
+"""Sidecars and texts of a simulated dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TRACER = "AV1451"
 
 
 def dataset_description() -> dict[str, Any]:
-    """Content of dataset_description.json."""
+    """Return the content of dataset_description.json."""
     return {
         "Name": "SIMULATED heads and tau PET with known truth",
         "BIDSVersion": "1.10.0",
@@ -22,7 +22,7 @@ def dataset_description() -> dict[str, Any]:
 
 
 def t1w_sidecar() -> dict[str, Any]:
-    """Metadata of a simulated MPRAGE."""
+    """Return the metadata of a simulated MPRAGE."""
     return {
         "Simulated": True,
         "Modality": "MR",
@@ -37,7 +37,7 @@ def t1w_sidecar() -> dict[str, Any]:
 
 
 def pet_sidecar(scanner: Scanner, frames: int) -> dict[str, Any]:
-    """Metadata of a simulated scan from 80 to 100 minutes after injection, in frames of equal length."""
+    """Return the metadata of a simulated scan from 80 to 100 minutes after injection, in frames of equal length."""
     duration = 1200 // frames
     return {
         "Simulated": True,

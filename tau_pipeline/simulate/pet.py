@@ -136,7 +136,7 @@ class Pet:
 
 
 def draw_uptake(rng: np.random.Generator, burden: float) -> dict[int, float]:
-    """Uptake of each code at a tau burden between 0 (none) and 1 (all Braak stages).
+    """Draw the uptake of each code at a tau burden between 0 (none) and 1 (all Braak stages).
 
     Regions of a stage fill along a sigmoid of the burden; persons differ in each region (15 %), in asymmetry, and in
     off-target binding: basal ganglia, choroid plexus, and in one of three the meninges.
@@ -160,7 +160,7 @@ def draw_uptake(rng: np.random.Generator, burden: float) -> dict[int, float]:
 
 
 def tau_load(uptake: Mapping[int, float]) -> dict[int, float]:
-    """Uptake of each cortical label above that of a cortex without tau."""
+    """Return the uptake of each cortical label above that of a cortex without tau."""
     return {code: max(0.0, value - _CORTEX_BASE) for code, value in uptake.items() if 1000 < code < 2036}
 
 
@@ -180,7 +180,7 @@ def draw_pet(rng: np.random.Generator, uptake: Mapping[int, float], scanner: Sca
 
 
 def draw_motion(rng: np.random.Generator, n_frames: int, moves: bool) -> Array:
-    """Positions ``(F, 6)`` (mm, radians) of the frames against the first: up to 3 mm and 2 degrees, or none."""
+    """Draw positions ``(F, 6)`` (mm, radians) of frames relative to the first: up to 3 mm and 2 degrees, or none."""
     limits = np.array([1.7] * 3 + [np.deg2rad(1.15)] * 3)
     motion = rng.uniform(-limits, limits, (n_frames, 6)) * moves
     motion[0] = 0
@@ -188,7 +188,7 @@ def draw_motion(rng: np.random.Generator, n_frames: int, moves: bool) -> Array:
 
 
 def rigid_about(centre: Array, shift: Array, turn: Array) -> Affine:
-    """4 x 4: rotate by ``turn`` (radians about x, y, z) about a point, then shift (mm)."""
+    """Return the 4 x 4 transform that rotates by ``turn`` (radians about x, y, z) about a point, then shifts (mm)."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation(turn)
     matrix[:3, 3] = centre + shift - matrix[:3, :3] @ centre
@@ -196,7 +196,7 @@ def rigid_about(centre: Array, shift: Array, turn: Array) -> Affine:
 
 
 def true_suvr(head: Head, uptake: Mapping[int, float], fwhm_mm: float) -> Floats:
-    """Uptake of a head as a scanner of this resolution shows it, over its mean in the cerebellar cortex.
+    """Return the uptake of a head at this scanner's resolution, over its mean in the cerebellar cortex.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def make_pet(draw: PetDraw, head: Head) -> Pet:
 
 
 def fossa_gain(head: Head, gain: float) -> Floats:
-    """What the activity is multiplied by: 1 + ``gain`` in cerebellum and brain stem, 1 away from them.
+    """Return the factor on activity: 1 + ``gain`` in cerebellum and brain stem, 1 away from them.
 
     The border is as soft as scatter is wide, a Gaussian of 8 mm standard deviation.
     """

@@ -125,14 +125,14 @@ class Template:
 
 
 def look_up(values: Mapping[int, float], codes: Array) -> Floats:
-    """The value of each code; 0 for codes that have none."""
+    """Return the value of each code; 0 for codes that have none."""
     table = np.zeros(_N_CODES, np.float32)
     table[list(values)] = list(values.values())
     return table[codes]
 
 
 def signed_distance(mask: Array) -> Floats:
-    """Distance in voxels to the border of a mask ``(I, J, K)``, positive inside; the border lies between voxels."""
+    """Return distances in voxels to the border of a mask ``(I, J, K)``, positive inside; it lies between voxels."""
     from scipy import ndimage
 
     inside = ndimage.distance_transform_edt(mask)
@@ -149,7 +149,7 @@ def _on_template(path: Path, order: int) -> Floats:
 
 
 def grid(first: Iterable[float], last: Iterable[float], voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:
-    """An RAS+ grid with voxel centres from ``first`` to at most ``last``: affine and shape."""
+    """Return an RAS+ grid with voxel centers from ``first`` to at most ``last``: affine and shape."""
     low, high = np.array(list(first)), np.array(list(last))
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = low
@@ -186,7 +186,7 @@ def load_template() -> Template:
 
 
 def brain_box(mask: Array, margin: int = 8) -> tuple[slice, ...]:
-    """The smallest box around a mask, with a margin in voxels."""
+    """Return the smallest box around a mask, with a margin in voxels."""
     from scipy import ndimage
 
     found = ndimage.find_objects(mask.astype(np.int8))[0]
@@ -207,7 +207,7 @@ def _extend(labels: NDArray[np.int16]) -> tuple[Array, NDArray[np.int16]]:
 
 
 def _texture(t1w: Floats, labels: Array) -> Floats:
-    """What the template brain shows beyond smooth tissue: strong in the folia of the cerebellum, weak elsewhere."""
+    """Return the template's texture beyond smooth tissue: strong in the folia of the cerebellum, weak elsewhere."""
     from scipy import ndimage
 
     t1w = t1w / np.median(t1w[np.isin(labels, (2, 41))])

@@ -13,7 +13,7 @@ from tau_pipeline.errors import TauPipelineError
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of ``tau-simulate``."""
+    """Return the argument parser of ``tau-simulate``."""
     about = "Write a BIDS dataset of simulated heads and tau PET, with the truth under truth/."
     p = argparse.ArgumentParser(prog="tau-simulate", description=about)
     p.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="folder to write; must be empty or not exist")

@@ -59,7 +59,7 @@ Maps = dict[str, Volume]
 
 @dataclass(frozen=True)
 class ComparisonContext:
-    """What is the same for all runs of a comparison.
+    """Everything that all runs of a comparison share.
 
     Attributes
     ----------

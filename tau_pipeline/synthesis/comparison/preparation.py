@@ -1,4 +1,4 @@
-"""What a comparison needs before its first run: splits, grids, and checks that refuse early what would fail late."""
+"""Preparation of a comparison: splits, grids, and checks that refuse early what would fail late."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ AXES = ("left-right", "posterior-anterior", "inferior-superior")
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """How much is drawn. The defaults are the paper's.
+    """Ranges of the random augmentation. The defaults are the paper's.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def apply_augmentation(
 
 
 def _sampling_grid(drawn: Mapping[str, Any], shape: torch.Size) -> torch.Tensor | None:
-    """Where each voxel takes its value from: ``(4, I, J, K)`` in voxels from the middle; None if from itself."""
+    """Return where each voxel takes its value from: ``(4, I, J, K)`` in voxels from the middle; None if from itself."""
     if drawn["elastic"] is None and drawn["affine"] is None:
         return None
     grid = _plain(create_grid(tuple(shape), backend="torch", dtype=torch.float32))
@@ -194,7 +194,7 @@ def _plain(tensor: Any) -> torch.Tensor:
 
 
 def displacement(elastic: Mapping[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
-    """The elastic field ``(3, I, J, K)`` in voxels: smoothed white noise times the magnitude.
+    """Return the elastic field ``(3, I, J, K)`` in voxels: smoothed white noise times the magnitude.
 
     Scipy's filter is six times as fast on a processor as MONAI's, with the same result.
     """

@@ -76,11 +76,11 @@ class PairDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def prepared(self, index: int) -> Prepared:
-        """Everything that is known of a pair on the grid, the placement too; without augmentation."""
+        """Return a pair on the grid, with its placement; without augmentation."""
         return prepare(self.pairs[index], self.grid, self.cache_dir)
 
     def drawn(self, index: int) -> dict[str, Any] | None:
-        """What is drawn for an item in the present epoch; None without augmentation."""
+        """Return the augmentation drawn for an item in the present epoch; None without augmentation."""
         if self.augment is None:
             return None
         rng = np.random.default_rng([self.seed, int(self._epoch), index])

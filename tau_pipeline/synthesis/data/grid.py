@@ -69,12 +69,12 @@ class Grid:
         return np.array(self.shape) * np.array(self.voxel_mm)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a JSON file keeps of it."""
+        """Return the JSON form."""
         return {"shape": list(self.shape), "voxel_mm": list(self.voxel_mm)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Grid:
-        """The inverse of `as_dict`.
+        """Return the grid of a JSON form: the inverse of `as_dict`.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Grid:
 
 
 def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None = None, side_multiple: int = 16) -> Grid:
-    """The common grid of a model.
+    """Return the common grid of a model.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None =
 def covering_sides(
     field_mm: Sequence[float], voxel_mm: Sequence[float], side_multiple: int = 1
 ) -> tuple[int, int, int]:
-    """The fewest voxels a side that cover ``field_mm`` and divide by ``side_multiple``.
+    """Return the fewest voxels per side that cover ``field_mm`` and divide by ``side_multiple``.
 
     Examples
     --------

@@ -107,7 +107,7 @@ def find_pairs(
     reference_region: str | None = None,
     diagnoses: Mapping[str, str] | None = None,
 ) -> list[Pair]:
-    """The pairs of `survey`, without its sentences."""
+    """Return the pairs of `survey`, without its sentences."""
     found = survey(derivatives_dir, tracer=tracer, reference_region=reference_region, diagnoses=diagnoses)
     return list(found.pairs)
 

@@ -35,7 +35,7 @@ _MOST_CUT_MM = 10.0
 
 @dataclass(frozen=True)
 class Placement:
-    """How the voxels of one image and those of the common grid belong together.
+    """Correspondence between the voxels of one image and those of the common grid.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ class Placement:
 
     @property
     def cut_mm(self) -> NDArray[np.float64]:
-        """How much of the brain's box does not fit, along right, anterior, superior; both ends together."""
+        """Extent of the brain's box that does not fit, along right, anterior, superior; both ends together."""
         return np.maximum(np.array(self.brain_mm) - self.grid.size_mm, 0)
 
     def cut_sentence(self, name: str) -> str:
-        """One sentence if some of the brain is cut, else an empty text."""
+        """Return a sentence if part of the brain is cut, else an empty text."""
         if not self.cut_mm.max() > 1e-6:
             return ""
         parts = [
@@ -84,7 +84,7 @@ class Placement:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What a JSON file keeps of it."""
+        """Return the JSON form."""
         return {
             "grid": self.grid.as_dict(),
             "source_shape": list(self.source_shape),
@@ -96,7 +96,7 @@ class Placement:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Placement:
-        """The inverse of `as_dict`.
+        """Return the placement of a JSON form: the inverse of `as_dict`.
 
         Raises
         ------

@@ -113,7 +113,7 @@ def prepare_t1w(
     name: str,
     percentiles: tuple[float, float] = T1W_PERCENTILES,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Placement]:
-    """A T1w as a network takes it; training and synthesis both use this.
+    """Prepare a T1w as network input; training and synthesis both use this.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def prepare(pair: Pair, grid: Grid, cache_dir: Path | None = None) -> Prepared:
 
 
 def cache_key(pair: Pair, grid: Grid) -> str:
-    """Sixteen hexadecimal digits of what the prepared arrays depend on.
+    """Return sixteen hexadecimal digits of everything that the prepared arrays depend on.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def _into_cache(found: Prepared, path: Path) -> None:
 
 
 def _from_cache(path: Path, pair: Pair) -> Prepared | None:
-    """What the cache holds; None if nothing or nothing whole. Zip files carry a checksum of each array."""
+    """Return the cached arrays; None if absent or incomplete. Zip files carry a checksum of each array."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             record = json.loads(str(stored["record"]))

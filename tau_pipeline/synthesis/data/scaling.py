@@ -38,7 +38,7 @@ class ByManufacturer:
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """Who it was fitted on."""
+        """Participants that it was fitted on."""
         return self.standardization.participants
 
     def apply(self, suvr: NDArray, manufacturer: str | None, mask: NDArray | None = None) -> NDArray:
@@ -46,7 +46,7 @@ class ByManufacturer:
         return self.standardization.apply(suvr, manufacturer, mask)
 
     def invert(self, z: NDArray, manufacturer: str | None) -> NDArray:
-        """SUVR from standardised values."""
+        """Return SUVR from standardized values."""
         return self.standardization.invert(z, manufacturer)
 
     def save(self, folder: Path) -> Path:
@@ -90,14 +90,14 @@ class MinMax:
         return -1.0
 
     def apply(self, suvr: NDArray, manufacturer: str | None, mask: NDArray | None = None) -> NDArray:
-        """Scale; the manufacturer makes no difference."""
+        """Return scaled values; the manufacturer makes no difference."""
         scaled = (np.asarray(suvr, np.float64) - self.low) * (2 / (self.high - self.low)) - 1
         if mask is not None:
             scaled = np.where(np.asarray(mask) > 0, scaled, self.background)
         return scaled.astype(np.asarray(suvr).dtype)
 
     def invert(self, z: NDArray, manufacturer: str | None) -> NDArray:
-        """SUVR from scaled values."""
+        """Return SUVR from scaled values."""
         suvr = (np.asarray(z, np.float64) + 1) * ((self.high - self.low) / 2) + self.low
         return suvr.astype(np.asarray(z).dtype)
 

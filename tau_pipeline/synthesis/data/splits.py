@@ -1,4 +1,4 @@
-"""Who is for training, validation and test: participants, never scans.
+"""Splits into training, validation and test: by participant, never by scan.
 
 Two scans of one participant are nearly the same image, so that a network that has seen one is no stranger to the other.
 Splits are stratified by manufacturer and diagnosis, fixed by a seed, do not depend on the order of the input, and are
@@ -77,7 +77,7 @@ def split_participants(
 def k_folds(
     pairs: Iterable[Pair], k: int = 5, seed: int = 0, stratify: Sequence[str] = _STRATIFY
 ) -> list[pd.DataFrame]:
-    """Cross-validation: k tables of splits in which each participant is in the test split of exactly one.
+    """Return k tables of splits for cross-validation; each participant is in the test split of exactly one.
 
     Fold i is the test split of table i and the validation split of the table before it; the others are for training.
 
@@ -111,7 +111,7 @@ def k_folds(
 
 
 def merged_strata(table: pd.DataFrame, columns: Sequence[str], smallest: int) -> tuple[pd.Series, tuple[str, ...]]:
-    """The stratum of each participant, where no stratum has fewer than ``smallest`` participants.
+    """Return the stratum of each participant, where no stratum has fewer than ``smallest`` participants.
 
     A stratum that is too small goes together with others that are, first those that agree in all columns but the last
     (a manufacturer's diagnoses), in the end with whatever is left. If the leftovers are still too few, the
@@ -310,7 +310,7 @@ def check_splits(table: pd.DataFrame, source: AnyPath = "the table of splits") -
 
 
 def pairs_of_split(pairs: Iterable[Pair], table: pd.DataFrame, split: str) -> list[Pair]:
-    """All scans of the participants of one split, sorted by scan.
+    """Return all scans of the participants of one split, sorted by scan.
 
     Raises
     ------

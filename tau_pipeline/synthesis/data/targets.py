@@ -1,4 +1,4 @@
-"""Who gets a synthetic scan: T1w derivatives without a tau PET, or all."""
+"""Targets of synthesis: T1w derivatives without a tau PET, or all."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Wanted:
 
 
 def measured_pairs(output_dir: Path, wanted: Wanted, diagnoses: Mapping[str, str] | None = None) -> list[Pair]:
-    """The measured scans of the model's kind; none is no error here."""
+    """Return the measured scans of the model's kind; finding none is no error."""
     try:
         found = survey(
             output_dir,
@@ -84,7 +84,7 @@ def find_targets(
     which: Literal["missing", "all"] = "missing",
     diagnoses: Mapping[str, str] | None = None,
 ) -> list[Target]:
-    """Every synthetic scan that is to be made, sorted by name.
+    """Find every synthetic scan to be made, sorted by name.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""What is reported of a synthetic scan, and the files that are written for it."""
+"""Evaluation of synthetic scans, and the files that are written for them."""

@@ -42,7 +42,7 @@ _NO_YARDSTICKS = "Whether the T1w is like the training images was not looked at:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is the same for all synthetic scans of a run.
+    """Everything that all synthetic scans of a run share.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Images:
-    """What the participant level made of a T1w, on one grid."""
+    """Participant-level outputs of a T1w, on one grid."""
 
     t1w: Volume
     mask: Volume
@@ -87,7 +87,7 @@ class _Images:
 
 
 def recipe_of(config: Configuration, ensemble: Ensemble, output_dir: Path) -> Recipe:
-    """The recipe that a configuration asks for, without calibration and yardsticks.
+    """Return the recipe of a configuration, without calibration and yardsticks.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def recipe_of(config: Configuration, ensemble: Ensemble, output_dir: Path) -> Re
 
 
 def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
-    """The manufacturer whose scale a synthetic scan gets.
+    """Return the manufacturer whose scale a synthetic scan gets.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
 
 
 def reference_region(target: Target, ensemble: Ensemble) -> str:
-    """The reference region of the SUVR that the models learned, or, if the card does not say, of the target's PET."""
+    """Return the reference region of the SUVR that the models learned or, failing that, of the target's PET."""
     named = ensemble.first.card.reference_region
     if named:
         return named
@@ -261,7 +261,7 @@ def _about(t1w: Path) -> list[str]:
 
 
 def _place(card: Path, root: Path) -> str:
-    """Where a card lies: in these derivatives, whoever they are given to; else on this machine."""
+    """Return where a card lies: a path within these derivatives, else on this machine."""
     return bids_uri(card, root, "") if card.is_relative_to(root) else str(card)
 
 

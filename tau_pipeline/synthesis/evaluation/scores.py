@@ -50,7 +50,7 @@ MEASURES = ("ssim", "psnr", "mae", "rmse", "ssim_axial", "psnr_axial", "mae_axia
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the figures depend on; all of it stands in the tables.
+    """Settings of the measures; all of them are in the tables.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ScanScores:
-    """How well each predictor does on one scan.
+    """Scores of each predictor on one scan.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class ScanScores:
 def baseline_maps(
     yardsticks: Yardsticks, model: LoadedModel, mask_img: Volume, manufacturer: str | None, diagnosis: str
 ) -> dict[str, Volume]:
-    """What a predictor that knows nothing of the T1w would say: mean images of the training split, as SUVR.
+    """Return predictions that ignore the T1w: mean images of the training split, as SUVR.
 
     Parameters
     ----------
@@ -169,12 +169,12 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluati
 
 
 def canonical(img: Volume) -> NDArray:
-    """The array with its axes nearest to right, anterior, superior, so that axial slices lie along the last one."""
+    """Return the array with its axes nearest to right, anterior, superior; axial slices lie along the last one."""
     return np.asanyarray(nib.as_closest_canonical(img).dataobj)
 
 
 def reference_mask_file(pair: Pair) -> Any:
-    """The mask of the pair's reference region, beside its T1w."""
+    """Return the mask of the pair's reference region, beside its T1w."""
     entities, _ = name_parts(pair.t1w_file)
     own = {key: label for key, label in entities.items() if key != "desc"}
     return pair.t1w_file.with_name(AnatNames(pair.t1w_file.parent, own).reference_mask(pair.reference_region).name)

@@ -1,4 +1,4 @@
-"""How many slices pass through a feature network together: as many as memory and processor allow."""
+"""Number of slices that pass through a feature network together: as many as memory and processor allow."""
 
 from __future__ import annotations
 

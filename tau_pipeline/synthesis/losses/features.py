@@ -39,7 +39,7 @@ _RESNETS: dict[tuple[int, ...], str] = {(1, 1, 1, 1): "resnet10", (3, 4, 6, 3): 
 
 
 def vgg16_features() -> nn.Sequential:
-    """VGG-16 up to and with relu4_3, not initialised to anything of use.
+    """Return VGG-16 up to and including relu4_3, with meaningless initial weights.
 
     Layers are numbered as in torchvision's ``vgg16().features[:23]``. Input ``(N, 3, H, W)`` with sides of 8 or more;
     output ``(N, 512, H // 8, W // 8)``.
@@ -56,7 +56,7 @@ def vgg16_features() -> nn.Sequential:
 
 
 def load_vgg16_features(path: str | os.PathLike[str]) -> nn.Sequential:
-    """VGG-16 up to and with relu4_3, frozen, with the weights of a file.
+    """Load VGG-16 up to and including relu4_3, frozen, with the weights of a file.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def load_vgg16_features(path: str | os.PathLike[str]) -> nn.Sequential:
 
 
 def find_vgg16_features(path: str | os.PathLike[str] | None = None) -> Path:
-    """The file with the weights of VGG-16.
+    """Find the file with the weights of VGG-16.
 
     Looked for in this order: ``path``; the folder ``checkpoints`` in torch's hub cache, where torchvision puts it too;
     a download into that folder, which is kept only if its checksum is right.
@@ -110,7 +110,7 @@ def find_vgg16_features(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def random_features(seed: int = 0, channels: int = 8) -> nn.Sequential:
-    """A small frozen network of random weights with the layout of `vgg16_features`: stride 8, three channels in.
+    """Return a small frozen network of random weights with the layout of `vgg16_features`: stride 8, three channels in.
 
     For tests, and for those who ask for it by name: random features still see edges and texture, but no published
     result was made with them.
@@ -138,13 +138,13 @@ class ResNetVolumeFeatures(nn.Module):
         self.network = network
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Responses ``(B, C, i, j, k)`` to volumes ``(B, 1, I, J, K)``."""
+        """Return responses ``(B, C, i, j, k)`` to volumes ``(B, 1, I, J, K)``."""
         responses: Tensor = self.network(volumes)[-1]
         return responses
 
 
 def load_resnet3d_features(path: str | os.PathLike[str]) -> ResNetVolumeFeatures:
-    """MedicalNet's 3-D ResNet with 10 or 50 layers, frozen, with the weights of a file; the file tells which it is.
+    """Load MedicalNet's 3-D ResNet with 10 or 50 layers, frozen; the file determines the depth.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def load_resnet3d_features(path: str | os.PathLike[str]) -> ResNetVolumeFeatures
 
 
 def find_resnet3d_features(path: str | os.PathLike[str] | None) -> Path:
-    """The file with the weights of the 3-D feature network, which only the user can give.
+    """Find the file with the weights of the 3-D feature network, which only the user can provide.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def find_resnet3d_features(path: str | os.PathLike[str] | None) -> Path:
 
 
 def random_resnet3d_features(seed: int = 0) -> ResNetVolumeFeatures:
-    """The 3-D ResNet with 10 layers and random weights, frozen. Not what was published; only by explicit wish."""
+    """Return the 3-D ResNet with 10 layers and random weights, frozen. Unpublished; only on explicit request."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ResNetFeatures("resnet10", pretrained=False, spatial_dims=3, in_channels=1)
@@ -204,13 +204,13 @@ def random_resnet3d_features(seed: int = 0) -> ResNetVolumeFeatures:
 
 
 def frozen(network: _Network) -> _Network:
-    """The same network in evaluation mode, without gradients for its parameters."""
+    """Return the same network in evaluation mode, without gradients for its parameters."""
     network.eval().requires_grad_(False)
     return network
 
 
 def grey_input(features: nn.Module) -> nn.Module:
-    """The same features for images of one channel, equal to what three equal channels give.
+    """Return the same features for images of one channel, equal to the result for three equal channels.
 
     The first convolution is linear, so its weights for the three channels add up to those for one: the sum is the same
     but for rounding, and the largest maps are computed with a third of the operations. All other layers are shared with

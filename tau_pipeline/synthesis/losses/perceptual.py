@@ -109,7 +109,7 @@ class PlanePerceptualLoss(nn.Module):
         return self
 
     def forward(self, prediction: Tensor, target: Tensor, plane: Plane) -> Tensor:
-        """Loss between two volumes in one plane.
+        """Return the loss between two volumes in one plane.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class PlanePerceptualLoss(nn.Module):
         _check_device(prediction, self.features)
 
     def value_and_gradient(self, prediction: Tensor, target: Tensor, plane: Plane) -> tuple[Tensor, Tensor | None]:
-        """Loss, and its gradient ``(B, 1, I, J, K)`` where the prediction requires one and torch's gradients are on."""
+        """Return the loss, and its gradient ``(B, 1, I, J, K)`` where the prediction and torch require one."""
         wanted = torch.is_grad_enabled() and prediction.requires_grad
         dtype = torch.promote_types(next(self.features.parameters()).dtype, torch.float32)
         if not (torch.isfinite(prediction.amin()) and torch.isfinite(prediction.amax())):
@@ -278,7 +278,7 @@ class ThreePlanePerceptualLoss(nn.Module):
         self.loss = loss
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean of three scalars; shapes and errors as `PlanePerceptualLoss`."""
+        """Return the mean of three scalars; shapes and errors as `PlanePerceptualLoss`."""
         return torch.stack([self.loss(prediction, target, plane) for plane in PLANES]).mean()
 
 
@@ -315,7 +315,7 @@ class CyclicPerceptualLoss(nn.Module):
         self.factor = factor
 
     def forward(self, prediction: Tensor, target: Tensor, epoch: int) -> Tensor:
-        """Loss in the plane of ``epoch``, counted from 0; shapes and errors as `PlanePerceptualLoss`."""
+        """Return the loss in the plane of ``epoch``, counted from 0; shapes and errors as `PlanePerceptualLoss`."""
         value: Tensor = self.loss(prediction, target, plane_at(epoch, self.first_cycle, self.factor))
         return value
 
@@ -345,7 +345,7 @@ class VolumePerceptualLoss(nn.Module):
         return self
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss in float32; errors as `PlanePerceptualLoss`, planes aside."""
+        """Return a scalar loss in float32; errors as `PlanePerceptualLoss`, planes aside."""
         _check_volumes(prediction, target)
         _check_device(prediction, self.features)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which plane the cyclic loss looks at in which epoch: pure functions of the epoch's number.
+"""Plane of the cyclic loss in each epoch: pure functions of the epoch's number.
 
 Axial, coronal and sagittal take turns. Each lasts ``first_cycle`` epochs in the first round; after a whole round the
 length is multiplied by ``factor`` and rounded, and never falls below one epoch (Moon, Kim, Chung & Jang 2026, Human
@@ -19,7 +19,7 @@ _FIRST_STOPPING_ROUND = 2
 
 
 def plane_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> Plane:
-    """Plane of the slices that the loss compares in an epoch.
+    """Return the plane of the slices that the loss compares in an epoch.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def plane_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> Plane
 
 
 def round_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> int:
-    """Number, from 0, of the round of three planes in which an epoch lies. Parameters and errors as `plane_at`.
+    """Return the number, from 0, of the round of three planes of an epoch. Parameters and errors as `plane_at`.
 
     >>> [round_at(epoch) for epoch in (0, 359, 360, 600)]
     [0, 0, 1, 2]
@@ -51,7 +51,7 @@ def round_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> int:
 
 
 def may_stop(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> bool:
-    """Whether early stopping counts this epoch: from the start of the third round on. As `plane_at` otherwise.
+    """Return whether early stopping counts this epoch: from the third round on. Otherwise as `plane_at`.
 
     >>> may_stop(599), may_stop(600)
     (False, True)

@@ -14,7 +14,7 @@ _Found = TypeVar("_Found")
 
 
 def in_threads(work: Callable[[_Item], _Found], items: Sequence[_Item], workers: int) -> Iterator[_Found]:
-    """Results of ``work`` for each item, in order, from threads that each use one processor.
+    """Return results of ``work`` for each item, in order, from threads that each use one processor.
 
     Small operations keep one processor busy and not several, so that items side by side are faster than all processors
     on one item after the other; and what is found does not depend on the number of threads. No more results than twice

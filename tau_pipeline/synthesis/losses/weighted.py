@@ -1,4 +1,4 @@
-"""What a network is trained to make small: MSE, SSIM and a perceptual term, weighted and added up.
+"""Loss of a network: MSE, SSIM and a perceptual term, weighted and added up.
 
 Tensors are ``(B, 1, I, J, K)`` in RAS order. The perceptual terms are in `tau_pipeline.synthesis.losses.perceptual`,
 their feature networks in `tau_pipeline.synthesis.losses.features`; the names that scripts need are here too.
@@ -68,7 +68,7 @@ class WeightedLoss(nn.Module):
         self.perceptual = _perceptual(settings, features) if settings.needs_features else None
 
     def forward(self, prediction: Tensor, target: Tensor, epoch: int) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch.
+        """Return the loss of a batch.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class WeightedLoss(nn.Module):
 
 
 def build_features(settings: Training) -> nn.Module | None:
-    """The feature network that the settings ask for, or None where there is no perceptual term.
+    """Build the feature network of the settings, or None where there is no perceptual term.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def build_features(settings: Training) -> nn.Module | None:
 
 
 def build_loss(settings: Training, features: nn.Module | None = None) -> WeightedLoss:
-    """The loss that the settings describe.
+    """Build the loss that the settings describe.
 
     Parameters
     ----------

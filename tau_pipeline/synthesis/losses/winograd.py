@@ -45,7 +45,7 @@ class WinogradConvolution(nn.Module):
         self.convolution = convolution
 
     def forward(self, images: Tensor) -> Tensor:
-        """Responses ``(N, O, H, W)`` to images ``(N, C, H, W)``; the gradient goes to the images alone."""
+        """Return responses ``(N, O, H, W)`` to images ``(N, C, H, W)``; only images get a gradient."""
         responses: Tensor
         if not _is_ours(images):
             responses = self.convolution(images)
@@ -54,7 +54,7 @@ class WinogradConvolution(nn.Module):
         return responses
 
     def of_both(self, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Responses to images, and to others of the same size without a gradient; kernels are transformed once."""
+        """Return responses to images, and to others of that size without a gradient; kernels are transformed once."""
         if not _is_ours(images) or images[:, 0].numel() > _FEW_PIXELS:
             with torch.no_grad():
                 expected = self(others)
@@ -71,7 +71,7 @@ def _is_ours(images: Tensor) -> bool:
 
 
 def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is a 3 x 3 convolution of the plain kind, with so many channels that this is faster."""
+    """Return whether a layer is a plain 3 x 3 convolution with enough channels for this to be faster."""
     return (
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size == (3, 3)
@@ -83,7 +83,7 @@ def is_suitable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def with_winograd(features: nn.Module) -> nn.Module:
-    """The same layers, with those convolutions that are suitable computed by Winograd's method.
+    """Return the same layers, with suitable convolutions computed by Winograd's method.
 
     Only a plain sequence of layers is looked into; parameters are shared with ``features``.
     """
@@ -93,7 +93,7 @@ def with_winograd(features: nn.Module) -> nn.Module:
 
 
 def responses_to_both(features: nn.Module, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Responses of a network to images, and to others of the same size without a gradient.
+    """Return a network's responses to images, and to others of the same size without a gradient.
 
     Up to the first layer that gains by it the others go first, so that memory holds only one of the two; then both go
     from layer to layer together.
@@ -135,7 +135,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def convolve(images: Tensor, weight: Tensor, adjoint: bool = False) -> Tensor:
-    """Convolution with zeros around the images.
+    """Convolve images with zeros around them.
 
     Parameters
     ----------

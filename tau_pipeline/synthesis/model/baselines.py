@@ -1,4 +1,4 @@
-"""What a model's predictions are held against, found on its training split and kept in its folder.
+"""Baselines for a model's predictions, computed on its training split and kept in its folder.
 
 - The range of the training T1w images, so that one unlike them is flagged.
 - Trivial baselines: the mean of the training images, and the mean of those with the same diagnosis. A model that does
@@ -54,7 +54,7 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """What was found on a training split.
+    """Baselines of a training split.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Yardsticks:
 
 
 def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str, float]:
-    """Figures of a T1w by which it is compared with the training images: voxel edges, brain volume, histogram.
+    """Return measures of a T1w that are compared with the training images: voxel edges, brain volume, histogram.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str,
 
 
 def unlike_training(figures: Mapping[str, float], known: Mapping[str, tuple[float, float]]) -> list[str]:
-    """One sentence for each figure of a T1w that lies outside the training range (see `_SLACK`)."""
+    """Return one sentence per measure of a T1w that lies outside the training range (see `_SLACK`)."""
     said = []
     for name, (low, high) in known.items():
         slack = _SLACK * (high - low) if high > low else _SLACK * abs(high)
@@ -211,7 +211,7 @@ class _Sums:
 
 
 def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
-    """SUVR from which on a region counts as tau-positive: mean plus `_POSITIVE_SD` SD of the controls among the pairs.
+    """Return the SUVR above which a region is tau-positive: mean plus `_POSITIVE_SD` SD of controls.
 
     By ``region|hemisphere``; empty with fewer than `_LEAST_CONTROLS` controls. The number
     depends on the controls, and so stands in the tables that use it.
@@ -227,7 +227,7 @@ def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def regional_values(pair: Pair) -> pd.DataFrame:
-    """The measured regional table of a pair, by its reference region, with the scan's name in the column ``scan``.
+    """Return the measured regional table of a pair, by its reference region, with a column ``scan``.
 
     The tracer is spelled as in the pair, so that tables join whatever the sidecars call it.
     """

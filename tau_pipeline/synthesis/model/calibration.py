@@ -1,4 +1,4 @@
-"""How far to trust synthetic SUVR: the spread of an ensemble, scaled by the errors on the validation split.
+"""Uncertainty of synthetic SUVR: the spread of an ensemble, scaled by the errors on the validation split.
 
 The members of an ensemble agree with each other more than with the measurement, so their standard deviation (SD) is too
 small. One factor for voxels and one for regions make it honest: they are chosen such that the interval
@@ -82,12 +82,12 @@ class Calibration:
     confidence: float = _CONFIDENCE
 
     def sd(self, raw: NDArray, of: str = "voxel") -> NDArray:
-        """Calibrated SD of voxels (``of="voxel"``) or regions (``"region"``) from that of the members."""
+        """Return the calibrated SD of voxels (``of="voxel"``) or regions (``"region"``) from that of the members."""
         factor = self.voxel_factor if of == "voxel" else self.region_factor
         return factor * np.maximum(raw, _LEAST_SD)
 
     def in_words(self) -> str:
-        """How honest the intervals are, in one sentence.
+        """Describe the coverage of the intervals in one sentence.
 
         >>> Calibration(2.0, 5.0, 3, 0.88, 0.914, "test split", 6).in_words()
         '90 % intervals hold 88 % of the voxels and 91 % of the regions of the test split (6 participants)'
@@ -101,7 +101,7 @@ class Calibration:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What a JSON file keeps of it; a number that is not known is None."""
+        """Return the JSON form; an unknown number is None."""
         found = dataclasses.asdict(self)
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
 
@@ -198,7 +198,7 @@ def _errors(
 
 
 def region_means(suvr: NDArray, labels: NDArray) -> Floats:
-    """Mean of each region of a regional table except the reference region, in its order; NaN without voxels.
+    """Return the mean of each region except the reference region, in table order; NaN without voxels.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def region_means(suvr: NDArray, labels: NDArray) -> Floats:
 
 
 def region_sd(prediction: Prediction, labels: NDArray) -> Floats:
-    """SD over members of each regional mean (`moderated_sd`), in the order of `region_means`; NaN for one member.
+    """Return the SD over members of each regional mean (`moderated_sd`), as `region_means`; NaN for one member.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def region_sd(prediction: Prediction, labels: NDArray) -> Floats:
 
 
 def moderated_sd(members: NDArray) -> Floats:
-    """SD over members of each region, its square mixed with the mean over regions as `_PRIOR_MEMBERS` says.
+    """Return the SD over members of each region, its square mixed with the mean over regions (see `_PRIOR_MEMBERS`).
 
     Parameters
     ----------

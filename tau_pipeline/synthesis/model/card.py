@@ -50,7 +50,7 @@ RANDOM_FEATURES_LIMIT = (
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What ``model.json`` says.
+    """Content of ``model.json``.
 
     The caller of `save_model` gives the fields up to ``figures``; the others have their values, or are filled in when
     the folder is written: ``training_participants`` with the whole training split, unless the caller names fewer.
@@ -116,13 +116,13 @@ class ModelCard:
     created: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """What the JSON file holds; its format number first."""
+        """Return the JSON form; its format number comes first."""
         content = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {"format": _CARD_FORMAT, "software": "tau-pipeline", **content, "grid": self.grid.as_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = CARD) -> ModelCard:
-        """The inverse of `as_dict`.
+        """Return the card of a JSON form: the inverse of `as_dict`.
 
         Raises
         ------
@@ -168,7 +168,7 @@ def _from_json(name: str, value: Any, source: str) -> Any:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card alone, without the weights.
+    """Read the card alone, without the weights.
 
     Raises
     ------

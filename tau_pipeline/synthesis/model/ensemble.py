@@ -43,12 +43,12 @@ class Ensemble:
         return self.hashes[0] if len(self.hashes) == 1 else _digest("".join(self.hashes).encode())
 
     def split_of(self, participant_id: str) -> str:
-        """``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
+        """Return ``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
         splits = {split for model in self.models for split in _splits_of(model, participant_id)}
         return next((split for split in ("train", "validation", "test") if split in splits), "none")
 
     def strangers_to(self, participant_id: str) -> tuple[int, ...]:
-        """Which models, by their number, were not trained on the participant."""
+        """Return the models, by number, that were not trained on the participant."""
         return tuple(n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id))
 
 
@@ -97,7 +97,7 @@ def _digest(content: bytes) -> str:
 
 
 def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | None:
-    """The manufacturer whose scale the synthetic SUVR gets, by the one name that the models know it by.
+    """Return the manufacturer whose scale the synthetic SUVR gets, by its canonical name in the models.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
 
 
 def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
-    """As `require_manufacturer`, with all manufacturers pooled in place of one that the models do not know."""
+    """Return the manufacturer as `require_manufacturer`; an unknown one becomes all manufacturers pooled."""
     try:
         return require_manufacturer(ensemble, manufacturer)
     except UnknownNameError:

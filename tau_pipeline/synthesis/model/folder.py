@@ -185,7 +185,7 @@ def _save_weights(state: Mapping[str, Tensor], path: Path) -> Path:
 
 
 def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] | None = None) -> list[float]:
-    """Values of what a generator makes of a fixed input, in evaluation mode.
+    """Return a generator's output for a fixed input, in evaluation mode.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ _VARIANCE_FWHM_MM = 8.0
 
 @dataclass(frozen=True)
 class Inference:
-    """How the network is run.
+    """Settings of inference.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an ensemble makes of one T1w.
+    """Prediction of an ensemble for one T1w.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ def _run(system: nn.Module, volume: Tensor, inference: Inference, windows: bool)
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device that a setting means.
+    """Return the device of a setting.
 
     Raises
     ------
@@ -254,7 +254,7 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:
-    """About how much memory a forward pass without gradients takes, in bytes; 0 where that cannot be told.
+    """Estimate the memory of a forward pass without gradients, in bytes; 0 if unknown.
 
     The pass is made on torch's ``meta`` device, which knows shapes and holds no numbers.
     """

@@ -26,7 +26,7 @@ DEFAULT_SIZE: dict[Preset, ImageSize] = {"laptop": (48, 64, 48), "paper": (160, 
 
 @dataclass(frozen=True)
 class Network:
-    """How one network is built.
+    """Construction of one network.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Network:
 
 
 def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
-    """3-D U-Net of convolutions with stride (Kerfoot et al. 2018), as in Moon et al. 2026: 31.6 million parameters."""
+    """Build the 3-D U-Net of strided convolutions (Kerfoot 2018), as in Moon et al. 2026: 31.6 million parameters."""
     channels = {"laptop": (16, 32, 64, 128), "paper": (64, 128, 256, 512, 1024)}[preset]
     dropout = {"laptop": 0.0, "paper": 0.2}[preset]
     strides = (2,) * (len(channels) - 1)
@@ -49,7 +49,7 @@ def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
 
 
 def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
-    """Vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
+    """Build a vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
     feature_size, hidden_size, n_heads = {"laptop": (8, 96, 4), "paper": (16, 768, 12)}[preset]
     network = UNETR(
         in_channels=1,
@@ -68,7 +68,7 @@ def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
 
 
 def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
-    """Transformer on shifted windows with a convolutional decoder (Hatamizadeh et al. 2022)."""
+    """Build a transformer on shifted windows with a convolutional decoder (Hatamizadeh et al. 2022)."""
     return SwinUNETR(in_channels=1, out_channels=1, feature_size={"laptop": 12, "paper": 48}[preset])
 
 
@@ -86,7 +86,7 @@ SIDE_MULTIPLE: dict[str, int] = {name: max(network.side_multiple.values()) for n
 
 
 def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> nn.Module:
-    """The network that predicts PET from T1w; of the two adversarial systems, the generator.
+    """Build the network that predicts PET from T1w; of the two adversarial systems, the generator.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """One number for each patch, ``(B, 1, i, j, k)``, from ``(B, in_channels, I, J, K)``."""
+        """Return one number per patch, ``(B, 1, i, j, k)``, from ``(B, in_channels, I, J, K)``."""
         judged: Tensor = self.patches(volumes)[-1]
         return judged
 

@@ -1,4 +1,4 @@
-"""What is trained together: a generator alone, or with the discriminators and the second generator that train it.
+"""Systems that are trained together: a generator alone, or with discriminators and a second generator.
 
 A system is one module with everything in it. Its training step has phases, and each phase has parameters of its own, so
 that the loop gives each an optimiser and takes the phases in turn. The content loss (MSE, SSIM, perceptual) comes from
@@ -64,7 +64,7 @@ class System(nn.Module):
         self.generator = build_network(name, preset, self.image_size)
 
     def forward(self, t1w: Tensor) -> Tensor:
-        """Predicted PET ``(B, 1, I, J, K)`` from T1w of the same shape.
+        """Return predicted PET ``(B, 1, I, J, K)`` from T1w of the same shape.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class System(nn.Module):
         return prediction
 
     def parameters_of(self, phase: str) -> list[nn.Parameter]:
-        """The parameters that a phase trains.
+        """Return the parameters that a phase trains.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class System(nn.Module):
     def step_loss(
         self, phase: str, t1w: Tensor, pet: Tensor, content_loss: ContentLoss
     ) -> tuple[Tensor, dict[str, float]]:
-        """What a phase makes small, for one batch.
+        """Return the loss that a phase minimizes, for one batch.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class Pix2Pix(System):
     def step_loss(
         self, phase: str, t1w: Tensor, pet: Tensor, content_loss: ContentLoss
     ) -> tuple[Tensor, dict[str, float]]:
-        """As `System.step_loss`; parts "adversarial" and "discriminator" are added."""
+        """Return the loss as `System.step_loss`, with parts "adversarial" and "discriminator"."""
         self._check_phase(phase)
         if phase == "discriminator":
             with torch.no_grad():
@@ -190,7 +190,7 @@ class CycleGan(System):
     def step_loss(
         self, phase: str, t1w: Tensor, pet: Tensor, content_loss: ContentLoss
     ) -> tuple[Tensor, dict[str, float]]:
-        """As `System.step_loss`; parts "adversarial", "cycle" and "discriminator" are added."""
+        """Return the loss as `System.step_loss`, with parts "adversarial", "cycle" and "discriminator"."""
         self._check_phase(phase)
         if phase == "discriminator":
             return self._discriminator_loss(t1w, pet)
@@ -219,7 +219,7 @@ SYSTEMS: dict[str, type[System]] = {"pix2pix": Pix2Pix, "cyclegan": CycleGan}
 
 
 def build_system(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> System:
-    """The system of a name, with freshly drawn parameters.
+    """Build the system of a name, with freshly drawn parameters.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def build_system(name: str, preset: Preset = "laptop", image_size: ImageSize | N
 
 
 def persuasion(discriminator: nn.Module, made: Tensor) -> Tensor:
-    """How far the discriminator is from taking volumes of a generator for measured ones.
+    """Return how far the discriminator is from taking a generator's volumes for measured ones.
 
     The gradient goes to the volumes and not to the discriminator.
     """
@@ -254,7 +254,7 @@ def persuasion(discriminator: nn.Module, made: Tensor) -> Tensor:
 
 
 def judgement(discriminator: nn.Module, measured: Tensor, made: Tensor) -> Tensor:
-    """How far the discriminator is from 1 for measured volumes and 0 for made ones, on average."""
+    """Return how far the discriminator is from 1 for measured and 0 for generated volumes, on average."""
     on_measured, on_made = discriminator(measured).float(), discriminator(made.detach()).float()
     return ((on_measured - 1).square().mean() + on_made.square().mean()) / 2
 

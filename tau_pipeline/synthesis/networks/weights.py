@@ -14,7 +14,7 @@ _MOST_SAID = 200
 
 
 def read_torch_file(file: Path | BinaryIO, source: str) -> Any:
-    """Content of a file that ``torch.save`` wrote, with all tensors on the CPU.
+    """Read a file that ``torch.save`` wrote, with all tensors on the CPU.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a folder, oldest first; partial files are none."""
+    """Return the checkpoints of a folder, oldest first; partial files are ignored."""
     found = [path for path in Path(folder).glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: tuple(int(number) for number in _NAME.fullmatch(path.name).groups()))  # type: ignore[union-attr]
 
@@ -91,7 +91,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Content of the newest checkpoint that is whole; None where there is none.
+    """Return the newest complete checkpoint; None if there is none.
 
     Damaged ones are passed over with a warning.
     """

@@ -1,4 +1,4 @@
-"""What a training works on: splits, normalisation fitted on the training split, and the scans of each split."""
+"""Data of a training: splits, scaling fitted on the training split, and the scans of each split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Strangers:
-    """What becomes of manufacturers that are not known or have few participants, as `fit_standardization` has it."""
+    """Treatment of manufacturers that are unknown or have few participants, as in `fit_standardization`."""
 
     min_participants: int = MIN_PARTICIPANTS
     unknown: Unknown = "error"
@@ -164,7 +164,7 @@ def _splits(settings: Training, pairs: Sequence[Pair], path: Path, seed: int, gr
 
 
 def _can_be_used(pair: Pair, normalisation: Normalisation, strangers: Strangers) -> bool:
-    """Whether the scan's manufacturer was fitted; without it the scan is left out where that was asked for."""
+    """Return whether the scan's manufacturer was fitted; otherwise the scan is left out if the settings say so."""
     try:
         normalisation.invert(0.0, pair.manufacturer)  # type: ignore[arg-type]
     except UnknownNameError:

@@ -74,7 +74,7 @@ class TrainLog:
 
 
 def read_rows(path: Path, before: int | None = None) -> list[dict[str, Cell]]:
-    """Rows of a ``log.tsv``; of the epochs below ``before`` where that is given. No file has no rows."""
+    """Read the rows of a ``log.tsv``; only epochs below ``before`` if given. A missing file has no rows."""
     if not Path(path).is_file():
         return []
     table = read_tsv(path)

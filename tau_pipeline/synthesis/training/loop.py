@@ -175,7 +175,7 @@ def fit(run: Run) -> None:
 
 
 def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
-    """What is left of the epoch, by step: this process's scans, in pieces, and the number of scans of all processes."""
+    """Return the rest of the epoch, by step: this process's scans, in pieces, and the number over all processes."""
     settings, progress = run.settings, run.state.progress
     left = batches(len(run.data.train), settings.batch_size, run.seed, progress.epoch)[progress.step :]
     own = [in_pieces(run.group.share(batch), settings.micro_batch_size) for batch in left]
@@ -265,7 +265,7 @@ def _participants(pieces: list[Piece]) -> list[str]:
 
 
 def validate(run: Run, split: str) -> list[ScanScores]:
-    """Scores of the scans of a split, in the split's order, with the averaged weights if there are any."""
+    """Return scores of the scans of a split, in the split's order, with the averaged weights if there are any."""
     state, settings, group = run.state, run.settings, run.group
     group.same_as_first(state.system)
     own = group.share(range(len(getattr(run.data, split))))
@@ -289,7 +289,7 @@ def _at_epoch(loss: Loss, epoch: int, prediction: Tensor, target: Tensor) -> tup
 
 
 def plane_of(epoch: int, settings: Training) -> str:
-    """The plane whose slices the loss compares in an epoch; ``n/a`` for a loss that has no cycle."""
+    """Return the plane whose slices the loss compares in an epoch; ``n/a`` for a loss that has no cycle."""
     if settings.loss != "cyclic2.5d":
         return "n/a"
     return plane_at(epoch, settings.first_cycle, settings.cycle_factor)

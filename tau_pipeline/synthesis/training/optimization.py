@@ -1,4 +1,4 @@
-"""What the settings of a training mean in torch: loss, optimisers, learning rate, order of the scans, seeds.
+"""Settings of a training translated to torch: loss, optimizers, learning rate, order of the scans, seeds.
 
 All of it are pure functions of the settings, the seed, the epoch and the step. A training that goes on after an
 interruption calls them with the same numbers, so that no scheduler and no random state has to be kept.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def grid_of(settings: Training) -> Grid:
-    """The grid that images are brought to.
+    """Return the grid to which images are resampled.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def grid_of(settings: Training) -> Grid:
 
 
 def optimisers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each phase of the system's step (generator; discriminator)."""
+    """Return one optimizer for each phase of the system's step (generator; discriminator)."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     return {
         phase: kind(system.parameters_of(phase), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -49,7 +49,7 @@ def optimisers(system: System, settings: Training) -> dict[str, torch.optim.Opti
 
 
 def learning_rate_at(epoch: int, settings: Training) -> float:
-    """Learning rate of an epoch.
+    """Return the learning rate of an epoch.
 
     The paper's ``cosine`` is what torch's ``CosineAnnealingLR`` gives: half a period down to 0, half a period up
     again, and so on. ``cosine-once`` falls once, from the end of the warm-up to the last epoch.
@@ -71,7 +71,7 @@ def set_learning_rate(optimisers: Mapping[str, torch.optim.Optimizer], rate: flo
 
 
 def batches(n_scans: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of the scans of each optimiser step of an epoch: every scan once, in an order drawn for the epoch.
+    """Return the scans of each optimizer step of an epoch: every scan once, in an order drawn for the epoch.
 
     The last batch has what is left.
     """
@@ -80,7 +80,7 @@ def batches(n_scans: int, batch_size: int, seed: int, epoch: int) -> list[list[i
 
 
 def in_pieces(scans: Sequence[int], size: int | None) -> list[list[int]]:
-    """A batch in the pieces that are in memory together."""
+    """Split a batch into the pieces that are in memory together."""
     size = size or max(len(scans), 1)
     return [list(scans[start : start + size]) for start in range(0, len(scans), size)]
 
@@ -94,7 +94,7 @@ def seed_everything(*numbers: int) -> None:
 
 
 def autocast(settings: Training, device: torch.device) -> torch.autocast:
-    """Mixed precision as asked for; does nothing where it is off.
+    """Return the context of mixed precision; does nothing where it is off.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def autocast(settings: Training, device: torch.device) -> torch.autocast:
 
 
 def gradient_scaler(settings: Training, device: torch.device) -> torch.amp.GradScaler:
-    """Scaling of the loss, which keeps small gradients in fp16; does nothing in other precisions."""
+    """Return the scaling of the loss that keeps small gradients in fp16; no-op in other precisions."""
     return torch.amp.GradScaler(device.type, enabled=settings.mixed_precision == "fp16")
 
 
 def training_loss(settings: Training, device: torch.device) -> WeightedLoss:
-    """The loss, with its feature network on the device.
+    """Return the loss, with its feature network on the device.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class Processes:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """True if this process is the one that writes files."""
         return self.rank == 0
 
     def share(self, items: Sequence[Any]) -> list[Any]:
@@ -62,7 +62,7 @@ class Processes:
                 distributed.broadcast(tensor, src=0)
 
     def gathered(self, value: Any) -> list[Any]:
-        """The values of all processes, in the order of their ranks."""
+        """Return the values of all processes, in the order of their ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size

@@ -1,4 +1,4 @@
-"""What a training leaves behind: whose folder it is, the figures, and the model folder with its card."""
+"""Results of a training: the folder's owner, the figures, and the model folder with its card."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
 
 
 def _identity(settings: Training, pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
-    """What makes a training this one and no other."""
+    """Return everything that distinguishes this training from others."""
     scans = sorted(pair.scan for pair in pairs)
     return {"settings": settings.what_counts(), "seed": seed, "scans": scans, "version": tau_pipeline.__version__}
 
@@ -91,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int) -> bool:
-    """Whether the folder holds this training's model, with all its epochs.
+    """Return whether the folder holds this training's model, with all its epochs.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
 
 
 def _save_measures(run: Run) -> None:
-    """What the model is held against wherever it is applied: how honest its spread is, and its yardsticks."""
+    """Save the measures used wherever the model is applied: the calibration of its spread, and its yardsticks."""
     data, ensemble = run.data, load_ensemble([run.folder])
     (run.folder / UNCERTAINTY).unlink(missing_ok=True)
     held_out = [*data.validation.pairs, *data.test.pairs]

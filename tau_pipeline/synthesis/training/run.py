@@ -1,4 +1,4 @@
-"""What a training run consists of."""
+"""Components of a training run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Piece = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """What one training works with.
+    """Components of one training.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ Means = tuple[dict[str, float], int]
 
 
 def weighted_mean(means: Sequence[Means]) -> dict[str, float]:
-    """Means over all scans, from means over parts of them and the parts' numbers of scans.
+    """Return means over all scans, from means over parts of them and the parts' numbers of scans.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def weighted_mean(means: Sequence[Means]) -> dict[str, float]:
 
 @dataclass
 class Progress:
-    """Where a training is.
+    """Position of a training: epoch, step and counters.
 
     ``step`` optimiser steps of ``epoch`` are done, over ``scans`` scans, with the mean losses ``losses``, in
     ``seconds``. ``best_loss`` is the lowest validation loss of ``best_plane`` since that plane's turn began, and

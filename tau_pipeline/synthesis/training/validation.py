@@ -1,4 +1,4 @@
-"""How good a network is during training: loss, SSIM, PSNR, and regional SUVR of held-out scans.
+"""Validation during training: loss, SSIM, PSNR, and regional SUVR of held-out scans.
 
 All figures but the loss are of SUVR, after the normalisation was inverted, within the brain where the PET is known,
 on the model's grid. `tau_pipeline.synthesis.evaluation.scores` says more about a finished model.
@@ -49,12 +49,12 @@ class ScanScores:
 
 
 def regions() -> tuple[int, ...]:
-    """FreeSurfer numbers of the regions that are compared: the cortical ones of Desikan-Killiany."""
+    """Return FreeSurfer numbers of the regions that are compared: the cortical ones of Desikan-Killiany."""
     return region_numbers("cortical")
 
 
 def regional_means(suvr: NDArray, labels: NDArray, mask: NDArray) -> tuple[float, ...]:
-    """Mean of each region of `regions` inside a mask; arrays ``(I, J, K)``."""
+    """Return the mean of each region of `regions` inside a mask; arrays ``(I, J, K)``."""
     inside = np.asarray(mask) > 0
     numbers = np.asarray(labels)[inside].astype(np.intp)
     largest = max(*regions(), int(numbers.max(initial=0))) + 1
@@ -117,7 +117,7 @@ def _scores(scan: dict, prediction: Tensor, loss: float, normalisation: Normalis
 
 
 def mean_scores(scores: Sequence[ScanScores]) -> dict[str, float]:
-    """Means over scans; an empty dict for none."""
+    """Return means over scans; an empty dict for none."""
     if not scores:
         return {}
     names = ("loss", "ssim", "psnr", "mae", "regional_error")
@@ -125,7 +125,7 @@ def mean_scores(scores: Sequence[ScanScores]) -> dict[str, float]:
 
 
 def regional_correlation(scores: Sequence[ScanScores]) -> float:
-    """Pearson's r of regional SUVR across scans, the mean over regions; NaN for fewer than three scans."""
+    """Return the mean over regions of Pearson's r of SUVR across scans; NaN for fewer than three scans."""
     if len(scores) < 3:
         return float("nan")
     synthetic, measured = (np.array([getattr(score, name) for score in scores]).T for name in ("synthetic", "measured"))

@@ -41,7 +41,7 @@ class WeightAverage:
                 self.weights[name].copy_(value)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that `load_state_dict` needs."""
+        """Return everything that `load_state_dict` needs."""
         return {"steps": self.steps, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, object]) -> None:

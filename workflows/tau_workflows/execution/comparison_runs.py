@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ComparisonJob:
-    """What one process does.
+    """Work of one process.
 
     Attributes
     ----------

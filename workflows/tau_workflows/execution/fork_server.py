@@ -26,7 +26,7 @@ _MESSAGE_BYTES = 65536
 
 
 def can_fork() -> bool:
-    """Whether works may be forked on this system."""
+    """Return whether tasks may be forked on this system."""
     return sys.platform == "linux"
 
 
@@ -56,7 +56,7 @@ class ForkServer:
         Finalize(self, self.close, exitpriority=0)
 
     def fits(self, env: Mapping[str, str], preload: Sequence[str]) -> bool:
-        """Whether it lives and has loaded just this in just this environment."""
+        """Return whether the server is alive and has loaded exactly this in exactly this environment."""
         return self.process.poll() is None and (self.env, self.preload) == (dict(env), tuple(preload))
 
     def start(self, module: str, job_file: str, output: int, errors: int) -> None:

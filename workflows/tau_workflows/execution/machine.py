@@ -1,4 +1,4 @@
-"""What this machine lets the program use: within a container or a cluster's job often less than it has."""
+"""Resources available to the program: less than the machine has within a container or a cluster's job."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CGROUP_MEMORY = (
 
 
 def available_processors() -> int:
-    """Processors that this process may use: affinity and control groups are respected."""
+    """Return the processors that this process may use, by affinity and control groups."""
     return max(1, int(joblib.cpu_count()))
 
 
 def available_memory_mb() -> int:
-    """Memory in MB that is free, of the machine and of the control group that this process is in."""
+    """Return free memory in MB, of the machine and of the control group of this process."""
     free = [psutil.virtual_memory().available]
     for limit_file, used_file in _CGROUP_MEMORY:
         try:

@@ -1,4 +1,4 @@
-"""How a graph is executed: Nipype's settings, its plugin, and records of what failed."""
+"""Execution of a graph: Nipype's settings, its plugin, and records of failures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ProcessPlugin(MultiProcPlugin):
 
 @dataclass
 class NodeTimes:
-    """What happened to the nodes: wall time in seconds of each that ran, by its full name, and those that failed.
+    """Record of nodes: wall time in seconds of each that ran, by its full name, and those that failed.
 
     Nodes whose results were there already do not appear.
     """
@@ -129,7 +129,7 @@ def set_verbosity(verbose: int) -> None:
 
 
 def n_steps(workflow: pe.Workflow) -> int:
-    """How many nodes of a workflow do something; those that only pass values on are removed before it runs."""
+    """Count the nodes of a workflow that compute something; identity nodes are removed before it runs."""
     nodes = workflow._create_flat_graph().nodes()
     return sum(not isinstance(node.interface, IdentityInterface) for node in nodes)
 

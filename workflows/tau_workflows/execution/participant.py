@@ -84,7 +84,7 @@ def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
 
 
 def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Why each scan failed: a step of its own, or one of the anatomy that it needs."""
+    """Return the reason why each scan failed: a step of its own, or one of the anatomy that it needs."""
     from tau_workflows.execution import nipype_engine as engine
 
     failures: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""How far a run is, while it runs: one live display on a terminal, plain lines elsewhere.
+"""Progress of a run: one live display on a terminal, plain lines elsewhere.
 
 It is fed by the files in which works tell their steps, so that it sees those on other machines too.
 """
@@ -28,7 +28,7 @@ _MOST_LINES = 8
 
 @dataclass(frozen=True)
 class State:
-    """Where the works of a run stand."""
+    """Counts of a run's tasks by state."""
 
     n_works: int
     done: int
@@ -42,14 +42,14 @@ class State:
         return self.done + self.failed
 
     def sentence(self) -> str:
-        """Counts and time left, in words."""
+        """Return counts and time left as a sentence."""
         waiting = self.n_works - self.ended - len(self.running)
         left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
         return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it: ``40 s``, ``12 min``, ``3 h 5 min``."""
+    """Format a duration: ``40 s``, ``12 min``, ``3 h 5 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
 
 
 def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[float]) -> float | None:
-    """Seconds that a run still takes, if it goes on as so far; None before anything was computed.
+    """Estimate the seconds that a run still takes at the present rate; None before anything was computed.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Watch:
         self._last: dict[str, Progress] = {}
 
     def look(self) -> tuple[State, list[tuple[str, Event]]]:
-        """Where the works stand, and the events since the last look."""
+        """Return the state of the tasks, and the events since the last look."""
         news: list[tuple[str, Event]] = []
         for work in self.works:
             if work.name in self._ended:
@@ -113,7 +113,7 @@ class Watch:
 
 
 def ended_well(work: Work) -> bool | None:
-    """Whether a work has ended without a failure; None while it has not ended."""
+    """Return whether a task has ended without a failure; None while it has not ended."""
     try:
         if outcome_path(work.job_file).is_file():
             return not read_json(outcome_path(work.job_file)).get("failures")
@@ -123,7 +123,7 @@ def ended_well(work: Work) -> bool | None:
 
 
 class Display(Protocol):
-    """What shows the state of a run."""
+    """Display of the state of a run."""
 
     def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
         """Show a state, and what has happened since the last one."""

@@ -141,7 +141,7 @@ def _beating(alive_file: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """What each work's worker knows of the program that spreads them.
+    """Information that each task's worker has about the program that spreads them.
 
     Attributes
     ----------
@@ -190,14 +190,14 @@ def RunWork(job_file: str, module: str, threads: int, preload: str, place: str) 
 
 
 class SignOfLife:
-    """What this machine has heard of the program that spread the works."""
+    """Latest sign, on this machine, of the program that spread the tasks."""
 
     def __init__(self, file: Path, run: str) -> None:
         self.file, self.run = file, run
         self.last, self.heard = b"", time.monotonic()
 
     def lost(self) -> bool:
-        """Whether the program has ended, has been followed by another run, or has said nothing for too long."""
+        """Return whether the program has ended, was followed by another run, or has been silent for too long."""
         try:
             content = self.file.read_bytes()
         except OSError:
@@ -281,7 +281,7 @@ def _outputs(job_file: Path, loud: bool) -> Iterator[tuple[int, int]]:
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """The environment of a work's process: threads, no questions to the network, no window for figures.
+    """Return the environment of a task's process: threads, no version checks, non-interactive matplotlib.
 
     What libraries like to keep in the home folder goes to ``folder``, unless the user has a place for it.
     """

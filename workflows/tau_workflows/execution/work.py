@@ -59,22 +59,22 @@ class Work:
 
 
 def outcome_path(job_file: str | Path) -> Path:
-    """Where the module of a work says how it ended."""
+    """Return the file in which the module of a task records its outcome."""
     return Path(job_file).with_suffix(".json")
 
 
 def ended_path(job_file: str | Path) -> Path:
-    """Where the process that waits for a work writes how its process ended."""
+    """Return the file in which the waiting process records how a task's process ended."""
     return Path(job_file).with_suffix(".ended.json")
 
 
 def progress_path(job_file: str | Path) -> Path:
-    """Where a work may say how far it is."""
+    """Return the file in which a task may record its progress."""
     return Path(job_file).with_suffix(".progress")
 
 
 def log_path(job_file: str | Path) -> Path:
-    """Where standard output and error of a work's process go."""
+    """Return the file for standard output and error of a task's process."""
     return Path(job_file).with_suffix(".log")
 
 
@@ -102,7 +102,7 @@ def tell_not_begun(job_file: str | Path) -> None:
 
 
 def how_it_ended(job_file: str | Path) -> str:
-    """One sentence on a work that left no outcome."""
+    """Return a sentence on a task that left no outcome."""
     try:
         how = str(read_json(ended_path(job_file))["how"])
     except (TauPipelineError, KeyError):
@@ -140,13 +140,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a work is: how many steps it has (0 where it has not said so), and its events in their order."""
+    """Progress of a task: its number of steps (0 if unknown), and its events in order."""
 
     n_steps: int
     events: tuple[Event, ...]
 
     def steps(self, *states: StepState) -> tuple[str, ...]:
-        """Steps that are in one of the states now."""
+        """Return the steps that are in one of the states now."""
         last = {event.step: event.state for event in self.events}
         return tuple(step for step, state in last.items() if state in states)
 

@@ -36,7 +36,7 @@ OUTPUTS = [
 
 
 def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None) -> pe.Workflow:
-    """Everything that is computed from the T1w alone.
+    """Build the graph of everything that is computed from the T1w alone.
 
     The brain mask comes first, since N4 estimates the bias field inside it. Where FreeSurfer's results are given, their
     mask and labels take the place of ours from there on; the registration to the template is still needed, for the

@@ -1,4 +1,4 @@
-"""What one participant's run needs to know, decided before anything is computed."""
+"""Decisions for one participant's run, made before anything is computed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ParticipantJob:
         return tuple(key for job in self.t1ws for key in job.keys)
 
     def statuses(self) -> dict[str, ScanStatus]:
-        """Each scan as it stands before the work: not finished."""
+        """Return the state of each scan before processing: not finished."""
         found: dict[str, ScanStatus] = {}
         for t1w_job in self.t1ws:
             for scan_job in t1w_job.scans:
@@ -83,7 +83,7 @@ def t1w_step(t1w: T1w) -> str:
 
 
 def scan_steps(scan: Scan) -> tuple[str, str, str]:
-    """Names of the graph of one PET scan, and of the nodes that draw and save it."""
+    """Return names of the graph of one PET scan, and of the nodes that draw and save it."""
     return f"pet_{_word(scan.key)}_wf", f"figures_{_word(scan.key)}", f"save_{_word(scan.key)}"
 
 

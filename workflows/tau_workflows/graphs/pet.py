@@ -31,7 +31,7 @@ OUTPUTS = [
 
 
 def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflow:
-    """Everything that is computed from one PET scan and the anatomy that it goes with.
+    """Build the graph of everything that is computed from one PET scan and its anatomy.
 
     The activity is interpolated once: `correct_motion` and `coregister` only find rigid moves, and `pet_on_t1w` takes
     the raw frames through the joined ones to the T1w grid.
@@ -111,7 +111,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
 
 
 def identity_of(scan: Scan) -> dict[str, Any]:
-    """What tells the rows of one scan from those of another."""
+    """Return the values that distinguish the rows of one scan from those of another."""
     return {
         "participant_id": f"sub-{scan.participant}",
         "session_id": f"ses-{scan.session}" if scan.session else None,

@@ -14,7 +14,7 @@ from tau_workflows.interfaces.outputs import SaveAnat, SavePet
 
 
 def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
-    """Everything that is done for one participant: each T1w once, then each PET scan that goes with it.
+    """Build the graph of one participant: each T1w once, then each PET scan that goes with it.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
 
 
 def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
-    """One T1w and the PET scans that go with it, with their outputs."""
+    """Build the graph of one T1w and the PET scans that go with it, with their outputs."""
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
     anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer)

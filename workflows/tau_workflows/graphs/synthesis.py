@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def init_synthetic_scans_wf(
     targets: Sequence[Target], output_dir: Path, measures_dir: Path, config: Configuration
 ) -> pe.Workflow:
-    """One graph a participant, with one node for each synthetic scan: T1w derivatives to map, table and figure.
+    """Build one graph per participant, with one node per synthetic scan: T1w derivatives to map, table and figure.
 
     Parameters
     ----------
@@ -58,5 +58,5 @@ def init_synthetic_scans_wf(
 
 
 def _takes_gpu(settings: Training) -> bool:
-    """Whether nodes take one of Nipype's GPU slots: where it was asked for, or is there to be taken."""
+    """Return whether nodes take one of Nipype's GPU slots: where a GPU is requested, or is available."""
     return settings.device == "cuda" or (settings.device == "auto" and gpu_count() > 0)

@@ -30,7 +30,7 @@ APPLYING_GB = {"laptop": 2.1, "paper": 4.0}
 
 
 def training_gb(settings: Training, grid_shape: Sequence[int]) -> float:
-    """Memory that a training takes, in GB (10**9 bytes).
+    """Estimate the memory of a training, in GB (10**9 bytes).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every interface here shares: where files go, and how an error leaves a record that a person can read."""
+"""Common base of the interfaces: where files go, and how an error leaves a readable record."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class LibraryInterface(SimpleInterface):
         return runtime
 
     def optional(self, name: str) -> Any:
-        """Value of an input, or None where it was not set."""
+        """Return the value of an input, or None where it was not set."""
         value = getattr(self.inputs, name)
         return value if isdefined(value) else None

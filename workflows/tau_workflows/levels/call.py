@@ -1,4 +1,4 @@
-"""What the levels share: exit codes, messages, checks of the call, and the locks of folders."""
+"""Parts shared by the levels: exit codes, messages, checks of the call, and the locks of folders."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _shares(plan: Plan, n_tasks: int) -> tuple[int, int, int]:
-    """How many processes run at a time, with how many threads and how much memory (MB) each."""
+    """Return the number of processes that run at a time, and threads and memory (MB) for each."""
     from tau_pipeline.synthesis.model.predict import chosen_device
 
     execution = plan.config.execution
@@ -232,7 +232,7 @@ def _shares(plan: Plan, n_tasks: int) -> tuple[int, int, int]:
 
 
 def _failures(plan: Plan, tasks: Sequence[Task], job_file: Path) -> dict[str, str]:
-    """Why runs of a process failed. Done is only what has a row."""
+    """Return the reason why each run of a process failed. Only a run with a row is done."""
     said: dict[str, str] = {}
     for path in (job_file.with_suffix(".failed.json"), outcome_path(job_file)):
         if path.is_file():

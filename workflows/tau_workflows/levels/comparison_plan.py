@@ -1,4 +1,4 @@
-"""What a comparison is about to train, and the record by which a later run of it is checked."""
+"""Plan of a comparison, and the record by which a later run of it is checked."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Plan:
 
 
 def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
-    """What the page needs to know, and what makes a comparison this one and no other."""
+    """Return the contents of the report's record, which distinguish this comparison from others."""
     config = plan.config
     by_scan = {pair.scan: pair for pair in plan.context.pairs}
     scans = {
@@ -120,14 +120,14 @@ def check_folder(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _plain_settings(training: Training) -> dict[str, Any]:
-    """What decides the trainings, without places of this machine."""
+    """Return the settings that determine the trainings, without paths on this machine."""
     values = {**training.what_counts(), "epochs": training.epochs}
     left_out = ("network", "loss", "normalisation", "split_file", "fold", "folds", "perceptual_weights_file")
     return {name: value for name, value in values.items() if name not in left_out}
 
 
 def _is_simulated(bids_dir: Path) -> bool:
-    """Whether the dataset says that it is simulated."""
+    """Return whether the dataset says that it is simulated."""
     try:
         description = read_json(bids_dir / "dataset_description.json")
     except TauPipelineError:

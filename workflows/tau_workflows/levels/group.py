@@ -163,7 +163,7 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardiza
 
 
 def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
-    """A table as text, numbers with seven digits."""
+    """Return a table as text, numbers with seven digits."""
     return table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
 
 

@@ -274,7 +274,7 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
 
 
 def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:
-    """How many participants run at a time, with how many processes and how much memory (MB) each.
+    """Return the number of participants that run at a time, and processes and memory (MB) for each.
 
     On this machine memory is what is scarce, and what is given is shared by all. On a cluster each participant is a
     job, what is given is for one job, and the queue decides how many run.
@@ -288,7 +288,7 @@ def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:
 
 
 def _failures(job: ParticipantJob, job_file: Path) -> dict[str, str]:
-    """Why scans of a participant failed. Done is only what its process has said to be done."""
+    """Return the reason why each scan of a participant failed. Only a scan that its process reported is done."""
     if outcome_path(job_file).is_file():
         return dict(read_json(outcome_path(job_file))["failures"])
     message = how_it_ended(job_file)

@@ -161,7 +161,7 @@ def _yardsticks(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> Y
 
 @dataclass
 class _Nodes(engine.NodeTimes):
-    """What happened to the nodes; remembers those that are done, by the name of their scan, and moves a bar."""
+    """Record of finished nodes, by the name of their scan; moves a progress bar."""
 
     bar: tqdm | None = None
     done: dict[str, pe.Node] = field(default_factory=dict)

@@ -80,7 +80,7 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
 
 
 def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> list[Pair]:
-    """The pairs that the options leave; what has no partner is said.
+    """Return the selected pairs, and report images without a partner.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What a run would do, what an earlier run has done, and what it will cost."""
+"""Planned steps of a run, results of earlier runs, and the expected cost."""

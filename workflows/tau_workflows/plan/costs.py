@@ -35,7 +35,7 @@ _SCAN_BYTES, _SCAN_BYTES_A_VOXEL = 9_000_000, 11
 
 @dataclass(frozen=True)
 class Cost:
-    """What one scan or T1w is expected to take."""
+    """Expected cost of one scan or T1w."""
 
     minutes: float
     memory_mb: float
@@ -61,7 +61,7 @@ def cost(t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, speed: flo
 
 
 def measured_speed(jobs: Sequence[ParticipantJob]) -> tuple[float, int]:
-    """How many times the expected seconds earlier runs of these participants took, and how many runs say so.
+    """Return the ratio of measured to expected seconds in earlier runs of these participants, and their number.
 
     Counted are runs that computed everything of their participant; without any, the answer is 1 and 0.
     """

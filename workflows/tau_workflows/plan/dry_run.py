@@ -1,4 +1,4 @@
-"""What a run would do, told before it: a summary, and a table with a row for each scan."""
+"""Preview of a run: a summary, and a table with one row per scan."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _frames_in_words(job: ScanJob) -> dict[str, str]:
 
 
 def _before(job: ParticipantJob, scan_job: ScanJob | None, done: bool) -> str:
-    """What an earlier run did, where this one would do it again or put it back."""
+    """Describe what an earlier run did, where this one would repeat or restore it."""
     if scan_job is None:
         return ""
     names = PetNames(job.output_dir, scan_job.scan.entities)
@@ -133,7 +133,7 @@ def _before(job: ParticipantJob, scan_job: ScanJob | None, done: bool) -> str:
 
 
 def _earlier_reasons(job: ParticipantJob) -> dict[str, str]:
-    """Why scans were not done by the last run."""
+    """Return the reasons why scans were not done by the last run."""
     try:
         records = read_status(job.output_dir, job.participant)
     except TauPipelineError:

@@ -1,4 +1,4 @@
-"""What an earlier run left in the work folder, and whether the same command would use it: the dry run asks.
+"""Results of an earlier run in the work folder, and whether the same command would use them, for the dry run.
 
 Nipype keeps the inputs of each finished step beside its result, files as path and MD5. Here the inputs that a job would
 give are compared with them, without building graphs and without reading images: a file counts as unchanged where it
@@ -25,7 +25,7 @@ from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
 
 
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
-    """Whether everything that is computed from a T1w alone is there, from the same inputs and settings."""
+    """Return whether everything computed from a T1w alone exists, from the same inputs and settings."""
     t1w, folder = t1w_job.t1w, _folder(job, t1w_job)
     steps: list[tuple[str, BaseInterface]] = [
         (
@@ -52,7 +52,7 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
 
 
 def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> bool:
-    """Whether everything that is computed from a PET scan is there, from the same inputs and settings."""
+    """Return whether everything computed from a PET scan exists, from the same inputs and settings."""
     scan, folder = scan_job.scan, _folder(job, t1w_job)
     pet_wf, _, save = scan_steps(scan)
     plan = asdict(scan_job.frames)
@@ -96,7 +96,7 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _is_same(folder: Path, interface: BaseInterface) -> bool:
-    """Whether a finished step had the inputs that are set in ``interface``; others are not looked at."""
+    """Return whether a finished step had the inputs that are set in ``interface``; others are ignored."""
     record = _record(folder)
     if record is None:
         return False

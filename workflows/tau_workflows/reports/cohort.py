@@ -96,7 +96,7 @@ def write_group_report(output_dir: Path) -> Path:
 
 
 def read_status(path: Path) -> pd.DataFrame:
-    """``status.tsv`` with every column that the page knows: numbers as floats, text as text, missing as missing.
+    """Read ``status.tsv`` with every column of the report: numbers as floats, text as text, missing as missing.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.Data
 
 
 def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> list[str]:
-    """What a reader should know before the figures are trusted, in sentences."""
+    """Return the warnings of the report, in sentences."""
     done = status[status["state"] == "done"]
     found = [_standardization_warning(done, standardization), _few_participants_warning(standardization)]
     found.append(_confounded_warning(done))
@@ -321,7 +321,7 @@ def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict
 
 
 def _record_name(row: Mapping[Hashable, Any]) -> str:
-    """What the error record of a scan is called: the two kinds of scan of one session have records of their own."""
+    """Return the name of a scan's error record: the two kinds of scan of one session have records of their own."""
     scan = str(row["scan"])
     return f"{scan.removesuffix('_pet')}_desc-synthSUVR" if row["source"] == "synthetic" else scan
 

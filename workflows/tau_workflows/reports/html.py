@@ -1,4 +1,4 @@
-"""What the page of a participant and the page of the cohort share: template, pictures, methods text, error records."""
+"""Parts shared by the participant and cohort reports: template, pictures, methods text, error records."""
 
 from __future__ import annotations
 

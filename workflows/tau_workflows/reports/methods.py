@@ -38,7 +38,7 @@ _OWN_LABELS = "tau-pipeline:"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the text tells. Counts are None where nothing ran yet and the text says what the settings ask for.
+    """Facts for the methods text. Counts are None where nothing ran yet and the text describes the settings.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Facts:
 
 
 def planned(settings: Settings) -> Facts:
-    """What the settings ask for, before anything has run."""
+    """Return the facts of the settings, before anything has run."""
     stripping = {"auto": (None, None), "skip": (0, None), "force": (None, 0)}[settings.skull_strip_t1w]
     kernel = f"{settings.smooth_fwhm:g} mm FWHM" if settings.smooth_fwhm else ""
     if settings.target_fwhm is not None:
@@ -98,7 +98,7 @@ def planned(settings: Settings) -> Facts:
 
 
 def found(output_dir: Path, participant: str = "*") -> Facts | None:
-    """What the sidecars of one participant, or of all, tell of what ran; None if there are none.
+    """Return the facts that the sidecars of one participant, or of all, state; None if there are none.
 
     Sidecars that cannot be read are passed over: whatever uses them says so.
     """
@@ -174,7 +174,7 @@ def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
 
 
 def methods_text(facts: Facts) -> str:
-    """Markdown that says what was done, with which versions, and whom to cite."""
+    """Return Markdown that states the steps, with versions, and references."""
     paragraphs, cited = [], ["Nipype", "BIDS PET"]
     for text, named in (_anatomy(facts), _labels(facts), _pet(facts), _cohort(facts), _synthesis(facts)):
         if text:

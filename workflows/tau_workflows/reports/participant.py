@@ -99,7 +99,7 @@ class Figure:
 
 @dataclass
 class Scan:
-    """What was made of one T1w or PET scan."""
+    """Outputs of one T1w or PET scan."""
 
     title: str
     kind: str
@@ -157,13 +157,13 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
 
 
 def _methods(output_dir: Path, label: str) -> list[tuple[str, list[str]]]:
-    """What ran for this participant; where no sidecar tells, what the run said that it would do."""
+    """Return the steps that ran for this participant; without sidecars, the steps that the run had planned."""
     facts = found(output_dir, label.removeprefix("sub-"))
     return pages.blocks_of(methods_text(facts)) if facts else pages.methods(output_dir)
 
 
 def find_scans(output_dir: Path, label: str) -> list[Scan]:
-    """Every T1w and PET scan of a participant of which there is a figure, a sidecar or a table, T1w first.
+    """Find every T1w and PET scan of a participant that has a figure, a sidecar or a table, T1w first.
 
     Files that cannot be read are named in ``problems`` of their scan; they never stop the page.
     """
@@ -197,7 +197,7 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
 
 
 def _kind_of(path: Path, suffix: str) -> str | None:
-    """Whether a file tells of a T1w or of a PET scan, or of neither."""
+    """Return whether a file belongs to a T1w or to a PET scan; None for neither."""
     if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
         return suffix
     if path.parent.name == "pet" and (_is_suvr_sidecar(path) or path.name.endswith(("_rois.tsv", "_agreement.tsv"))):
@@ -208,7 +208,7 @@ def _kind_of(path: Path, suffix: str) -> str | None:
 
 
 def _is_suvr_sidecar(path: Path) -> bool:
-    """Whether it is of an SUVR map: not of a standardised one, or of the uncertainty of a synthetic one."""
+    """Return whether it is of an SUVR map: not of a standardized one, or of the uncertainty of a synthetic one."""
     desc = name_parts(path)[0].get("desc", "")
     return path.name.endswith("_pet.json") and desc.startswith(("suvr", "synthSUVR")) and desc != "synthSUVRsd"
 
@@ -243,7 +243,7 @@ def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> No
 
 
 def _flags(sidecar: Mapping[str, Any]) -> list[str]:
-    """What makes a synthetic map doubtful, in sentences."""
+    """Return reasons to doubt a synthetic map, in sentences."""
     found = sentences(sidecar.get("Flags"))
     if sidecar.get("ParticipantInTrainingSet") is True:
         found.insert(
@@ -255,14 +255,14 @@ def _flags(sidecar: Mapping[str, Any]) -> list[str]:
 
 
 def _is_synthetic(scan: Scan) -> bool:
-    """Whether all that is known of a PET scan was made by a model."""
+    """Return whether all outputs of a PET scan were made by a model."""
     of_regions = [found.source == "synthetic" for found in scan.regions]
     of_maps = [bool(one["synthetic"]) for one in scan.maps]
     return bool(of_regions + of_maps) and all(of_regions + of_maps)
 
 
 def embed(path: Path, desc: str) -> Figure:
-    """A PNG figure as JPEG in a data URI: a third of the size, full colour resolution so that thin lines stay sharp."""
+    """Return a PNG figure as JPEG in a data URI: a third of the size, full color resolution keeps thin lines sharp."""
     from PIL import Image
 
     start = next((start for start in _FIGURES if desc.startswith(start)), "")
@@ -302,7 +302,7 @@ def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Facts of several maps in one table: a heading, and one value if all maps share it, else one for each map."""
+    """Return facts of several maps in one table: a heading, and one value if all maps share it, else one per map."""
     by_map = [dict(one["facts"]) for one in maps]
     order = ["Window after injection", *(heading for heading, _ in (*QUALITY.values(), *_SYNTHETIC.values()))]
     rows = []
@@ -333,7 +333,7 @@ def _text(value: Any) -> str:
 
 
 def own_error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
-    """Error records of a participant: those whose name holds the label as a whole (``sub-1`` is not in ``sub-10``)."""
+    """Return the error records of a participant: those whose name holds the whole label (``sub-1``, not ``sub-10``)."""
     own = re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
     return [record for record in pages.error_records(output_dir) if own.search(record["file"])]
 

@@ -62,7 +62,7 @@ class Comparison:
 
 
 def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
-    """A regional table as text, one for each reference region and source.
+    """Return a regional table as text, one for each reference region and source.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
-    """Measured beside synthetic SUVR for each reference region that has both, from the region tables of one scan."""
+    """Return measured beside synthetic SUVR for each reference region of a scan that has both."""
     import pandas as pd
 
     if not tables:
@@ -189,7 +189,7 @@ def _cell(value: Any, form: str = "", scale: float = 1.0) -> str:
 
 
 def agreement_rows(table: pd.DataFrame) -> list[dict[str, str]]:
-    """A table of agreement as text, with the columns of `AGREEMENT`."""
+    """Return a table of agreement as text, with the columns of `AGREEMENT`."""
     return [
         {name: _cell(row.get(name), form) for name, (_, form) in AGREEMENT.items()} for row in table.to_dict("records")
     ]

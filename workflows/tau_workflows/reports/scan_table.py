@@ -70,7 +70,7 @@ class Cell:
 
 
 def shown_columns(status: pd.DataFrame) -> list[Column]:
-    """The columns in which a scan has a value, without those that are said once."""
+    """Return the columns in which a scan has a value, without those that are stated once."""
     same = _same_for_all(status)
     return [column for column in COLUMNS if column.core or (status[column.name].notna().any() and column not in same)]
 
@@ -80,7 +80,7 @@ def _same_for_all(status: pd.DataFrame) -> list[Column]:
 
 
 def about_columns(status: pd.DataFrame) -> list[str]:
-    """What the table of scans does not repeat or does not have, in sentences."""
+    """Return sentences on what the table of scans omits or lacks."""
     same = [f"{column.heading.lower()} {status[column.name].dropna().iloc[0]}" for column in _same_for_all(status)]
     empty = [column.heading.lower() for column in COLUMNS if not column.core and status[column.name].isna().all()]
     found = [f"All scans: {', '.join(same)}."] if same else []
@@ -88,7 +88,7 @@ def about_columns(status: pd.DataFrame) -> list[str]:
 
 
 def rows_of(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
-    """The table of scans as text."""
+    """Return the table of scans as text."""
     columns = shown_columns(status)
     links = {name: _link(name, output_dir) for name in status["participant_id"].dropna().unique()}
     return [
@@ -128,7 +128,7 @@ def is_missing(value: Any) -> bool:
 
 
 def _link(participant: str, output_dir: Path) -> str:
-    """Where the page of a participant is, seen from the page of the cohort; empty if there is none."""
+    """Return the relative link from the cohort report to the report of a participant; empty if there is none."""
     page = page_path(output_dir, str(participant).removeprefix("sub-"))
     safe = "/" not in participant and page.is_file()
     return f"../{quote(page.name)}" if safe else ""
