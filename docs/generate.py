@@ -163,7 +163,7 @@ def command_line() -> str:
         "# Command line\n",
         NOTE,
         "```text\ntau-pipeline BIDS_DIR OUTPUT_DIR {" + ",".join(cli.LEVELS) + "} [options]\n```\n",
-        table(["level", "description"], [(code(name), level.about) for name, level in cli.LEVELS.items()]),
+        table(["level", "description"], [(code(name), about) for name, about in cli.LEVELS.items()]),
         "Hyphens and underscores in option names are equivalent. Options on the command line override those in the "
         "file given with `--config-file` (see [Settings](settings.md)).\n",
         table(

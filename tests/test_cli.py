@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tau_pipeline.settings.configuration import documentation, settings_of
+from tau_pipeline.settings.configuration import READ_BY, documentation, settings_of
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.cli import LEVELS, build_parser, main
+from tau_workflows.cli import _COMMON, _RUN, LEVELS, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.levels.call import NOTHING_TO_DO, WRONG_CALL
 
@@ -138,15 +142,50 @@ def test_an_option_of_another_level_is_refused_by_name(
     assert not (dataset.parent / "out").exists()
 
 
+def listed(help_text: str) -> set[str]:
+    """Return the names of the settings whose options stand in a help text."""
+    flags = set(re.findall(r"^  (--?[\w-]+)", help_text, re.MULTILINE))
+    return {doc.name for doc in documentation() if doc.flags[0] in flags}
+
+
 @pytest.mark.parametrize("level", list(LEVELS))
 def test_the_help_of_a_level_shows_what_the_level_reads(level: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["bids", "out", level, "--help"]) == 0
-    shown = capfd.readouterr().out
     read = settings_of("train --compare" if level == "train" else level)
-    for doc in documentation():
-        assert (f"  {doc.flags[0]} " in shown or f"  {doc.flags[0]}," in shown or f"{doc.flags[0]}\n" in shown) == (
-            doc.name in read
-        ), doc.name
+    assert main(["bids", "out", level, "--help-all"]) == 0
+    assert listed(capfd.readouterr().out) == read
+    assert main(["bids", "out", level, "--help"]) == 0
+    short = capfd.readouterr().out
+    assert listed(short) < read
+    assert len(short.splitlines()) < 60
+
+
+def test_common_options_are_options_that_the_level_reads() -> None:
+    for level, names in _COMMON.items():
+        assert set(names) <= settings_of("train --compare" if level == "train" else level)
+
+
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_the_help_takes_less_than_half_a_second_of_processor_time(level: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "tau_workflows", "bids", "out", level, "--help"], check=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_levels_are_what_the_settings_know() -> None:
+    assert set(_RUN) == set(READ_BY)
+    assert list(LEVELS) == [name for name in _RUN if "--" not in name]
+
+
+def test_options_may_stand_before_the_folders_and_a_folder_may_have_the_name_of_a_level(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(dataset.parent)
+    (dataset.parent / "group").symlink_to(dataset)
+    options = ["--tracer-label", "PIB", "--work-dir", "w", "--skip-bids-validation"]
+    assert main([*options, "group", "out", "participant"]) == NOTHING_TO_DO
+    assert main(["--epochs", "5", "group", "out", "participant"]) == WRONG_CALL
+    assert "--epochs is not an option of the level participant" in capfd.readouterr().err
 
 
 def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -357,7 +357,7 @@ def test_ages_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--participant-label", "01"], "--participant-label has no effect at the group level"),
+        (["--participant-label", "01"], "--participant-label is not an option of the level group"),
         (["--fit-participants", "77"], "no scan to fit"),
         (["--diagnosis-column", "stage"], "has a column 'stage'"),
         (["--standardization", "/nowhere.tsv"], "no table /nowhere.tsv"),
@@ -372,6 +372,19 @@ def test_a_wrong_call_is_one_sentence(
     err = capfd.readouterr().err
     assert sentence in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("participant_label", ["01"]), ("bids_filter_file", "f.json"), ("derivatives", ["a=/b"])]
+)
+def test_a_selection_in_the_settings_file_is_refused_and_not_ignored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    bids, out = write_cohort(tmp_path, n=9, images=False)
+    (tmp_path / "settings.toml").write_text(f"[selection]\n{name} = {json.dumps(value)}\n")
+    assert run(bids, out, "--config-file", str(tmp_path / "settings.toml")) == 2
+    assert f"[selection] sets {name}, which the group level does not read" in capfd.readouterr().err
+    assert not (out / "group").exists()
 
 
 def test_an_output_without_results_says_what_to_run_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

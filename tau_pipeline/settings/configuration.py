@@ -77,9 +77,12 @@ SECTIONS: dict[str, type] = {
 #: Which sections, and which single settings, each level of the command line reads.
 READ_BY: dict[str, tuple[str, ...]] = {
     "participant": ("settings", "execution", "selection"),
-    "group": ("execution", "selection", "group"),
+    "group": ("execution", "group"),
     "train": ("settings", "execution", "selection", "group", "training"),
-    "train --compare": ("settings", "execution", "selection", "group", "training", "synthesis", "comparison"),
+    "train --compare": (
+        *("settings", "execution", "selection", "group", "training", "comparison"),
+        *("suvr_range", "hot_suvr", "lesion_volume"),
+    ),
     "synthesize": ("settings", "execution", "selection", "group", "synthesis", "device"),
 }
 

@@ -11,11 +11,10 @@ import difflib
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from tau_pipeline import __version__
 from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.settings.configuration import (
     READ_BY,
+    SECTIONS,
     Configuration,
     FieldDoc,
     configuration,
@@ -37,20 +37,6 @@ _CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 
 
-@dataclass(frozen=True)
-class Level:
-    """One level of the program: what it does, and the function that does it, loaded only when it is asked for."""
-
-    about: str
-    module: str
-    function: str
-
-    def run(self, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-        """Do it; returns the exit code."""
-        with _caches_in(config.execution.work_dir.absolute()):
-            return int(getattr(import_module(self.module), self.function)(bids_dir, output_dir, config))
-
-
 @contextmanager
 def _caches_in(work_dir: Path) -> Iterator[None]:
     """Nothing is written outside of the output and work folders, unless the user has named places for `_CACHES`."""
@@ -63,27 +49,72 @@ def _caches_in(work_dir: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def _participant(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.participant import run_participants
+
+    return run_participants(bids_dir, output_dir, config)
+
+
+def _group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.group import run_group
+
+    return run_group(bids_dir, output_dir, config)
+
+
+def _train(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.train import run_training
+
+    return run_training(bids_dir, output_dir, config)
+
+
+def _compare(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.compare import run_comparison
+
+    return run_comparison(bids_dir, output_dir, config)
+
+
+def _synthesize(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.synthesize import run_synthesis
+
+    return run_synthesis(bids_dir, output_dir, config)
+
+
+#: What runs, by the names in `READ_BY`. A level is loaded only when it runs, so that the help is fast.
+_RUN = {
+    "participant": _participant,
+    "group": _group,
+    "train": _train,
+    "train --compare": _compare,
+    "synthesize": _synthesize,
+}
+#: The levels and what each of them does.
 LEVELS = {
-    "participant": Level(
-        "from raw BIDS to SUVR maps and region tables, each participant by itself",
-        "tau_workflows.levels.participant",
-        "run_participants",
+    "participant": "from raw BIDS to SUVR maps and region tables, each participant by itself",
+    "group": "standardize SUVR by manufacturer; group tables and group report",
+    "train": "a T1w to tau PET model, from the derivatives of paired scans",
+    "synthesize": "synthetic tau PET from T1w derivatives and a trained model",
+}
+_EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "participant_label", "session_label")
+#: Settings that ``--help`` shows, by level; ``--help-all`` shows all that the level reads.
+_COMMON: dict[str, tuple[str, ...]] = {
+    "participant": (
+        *("skull_strip_t1w", "suvr_window", "ref_region", "smooth_fwhm", "target_fwhm", "tracer_label"),
+        *("derivatives", "worker", "worker_args", "skip_bids_validation", "stop_on_first_crash", "reports_only"),
+        *_EVERYWHERE,
     ),
-    "group": Level(
-        "standardize SUVR by manufacturer; group tables and group report", "tau_workflows.levels.group", "run_group"
+    "group": (
+        *("min_participants", "unknown_manufacturer", "fit_participants", "standardization", "diagnosis_column"),
+        *("harmonize", "nprocs", "dry_run", "reports_only"),
     ),
-    "train": Level(
-        "a T1w to tau PET model, from the derivatives of paired scans", "tau_workflows.levels.train", "run_training"
+    "train": (
+        *("network", "network_preset", "loss", "epochs", "batch_size", "normalisation", "folds", "fold"),
+        *("model_name", "device", "tracer_label", "systems", "losses", "normalisations", *_EVERYWHERE),
     ),
-    "synthesize": Level(
-        "synthetic tau PET from T1w derivatives and a trained model", "tau_workflows.levels.synthesize", "run_synthesis"
+    "synthesize": (
+        *("model", "synthesize", "as_manufacturer", "unlike_training", "prediction_memory", "unknown_manufacturer"),
+        *("device", *_EVERYWHERE),
     ),
 }
-
-#: What the level train does with ``--compare``.
-_COMPARISON = Level(
-    "systems, losses and normalisations beside each other", "tau_workflows.levels.compare", "run_comparison"
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,49 +123,82 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with code 2."""
         wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        close = difflib.get_close_matches(wrong, list(self._option_string_actions), n=1)
+        known = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        close = difflib.get_close_matches(wrong, known, n=1)
         hint = f"; did you mean {close[0]}?" if message.startswith("unrecognized") and close else ""
-        self.exit(WRONG_CALL, f"{self.prog}: {message}{hint} ({self.prog} --help lists all options)\n")
+        self.exit(WRONG_CALL, f"{self.prog}: {message}{hint} ({self.prog} --help-all lists all options)\n")
 
 
-def build_parser(level: str | None = None) -> argparse.ArgumentParser:
-    """Make the parser, with the options of one level or of all; every option but a few is a documented field."""
+def build_parser(level: str | None = None, common_only: bool = False) -> argparse.ArgumentParser:
+    """Make the parser of a level; every option but a few is a documented setting.
+
+    Parameters
+    ----------
+    level
+        Options that this level does not read are accepted, so that they can be refused by name, but not shown in its
+        help. Without a level, the options of all levels are shown.
+    common_only
+        Show only the options that are used most, each with one sentence.
+    """
     parser = _Parser(
         prog="tau-pipeline",
         usage=f"tau-pipeline BIDS_DIR OUTPUT_DIR {level or '{' + ','.join(LEVELS) + '}'} [options]",
-        description=(
-            LEVELS[level].about[0].upper() + LEVELS[level].about[1:] + "."
-            if level
-            else "Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables. "
-            "Name a level before --help for its options alone."
-        ),
-        epilog="Hyphens and underscores in option names mean the same.",
+        description=_description(level),
+        epilog="Hyphens and underscores in option names mean the same."
+        + " Only the most common options are listed; --help-all lists all of them." * common_only,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
         allow_abbrev=False,
+        add_help=False,
     )
+    about = "; ".join(f"{name}: {text}" for name, text in LEVELS.items()) if level is None else argparse.SUPPRESS
     parser.add_argument("bids_dir", type=Path, help="the raw BIDS dataset")
-    parser.add_argument("output_dir", type=Path, help="folder for the derivatives; made where it does not exist")
-    parser.add_argument("level", choices=list(LEVELS), help="; ".join(f"{k}: {v.about}" for k, v in LEVELS.items()))
+    parser.add_argument("output_dir", type=Path, help="folder for the derivatives; created if it does not exist")
+    parser.add_argument("level", choices=list(LEVELS), help=about)
+    parser.add_argument("-h", "--help", action="store_true", help="show the most common options of a level and exit")
+    parser.add_argument("--help-all", action="store_true", help="show all options of a level and exit")
+    parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
     parser.add_argument(
         "--config-file", "--config", type=Path, metavar="FILE", help="TOML file of settings; options win over it"
     )
-    if level in (None, "train"):
-        parser.add_argument(
-            "--compare",
-            type=Path,
-            metavar="FILE",
-            help="at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations "
-            "to train fold by fold and to compare (section comparison); options win over it",
-        )
-    parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
-    # The help of the level train shows what a comparison reads too.
-    read = settings_of("train --compare" if level == "train" else level) if level else None
-    groups: dict[str, argparse._ArgumentGroup] = {}
+    about_compare = (
+        "at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations to train "
+        "fold by fold and to compare (section comparison); options win over it"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help=about_compare if level in (None, "train") else argparse.SUPPRESS
+    )
+    groups = {section: parser.add_argument_group(section) for section in SECTIONS}
+    shown = _shown(level, common_only)
     for doc in documentation():
-        if read is None or doc.name in read:
-            if doc.section not in groups:
-                groups[doc.section] = parser.add_argument_group(doc.section)
-            groups[doc.section].add_argument(*doc.flags, **_argument(doc))
+        groups[doc.section].add_argument(*doc.flags, **_argument(doc, _help_of(doc, common_only, doc.name in shown)))
     return parser
+
+
+def _description(level: str | None) -> str:
+    if level:
+        return f"{LEVELS[level][0].upper()}{LEVELS[level][1:]}."
+    return (
+        "Tau PET quantification: from T1w MRI and tau PET in BIDS to Desikan-Killiany SUVR tables. "
+        "Name a level before --help for its options alone."
+    )
+
+
+def _shown(level: str | None, common_only: bool) -> frozenset[str]:
+    """Return the names of the settings that the help of a level lists."""
+    if level is None:
+        return frozenset() if common_only else frozenset(doc.name for doc in documentation())
+    # The help of the level train shows what a comparison reads too.
+    read = settings_of("train --compare" if level == "train" else level)
+    return frozenset(read.intersection(_COMMON[level]) if common_only else read)
+
+
+def _help_of(doc: FieldDoc, short: bool, shown: bool) -> str:
+    if not shown:
+        return argparse.SUPPRESS
+    unit = f" ({doc.unit})" if doc.unit else ""
+    default = "" if doc.default in (None, (), False) else f" Default: {_in_words(doc.default)}."
+    text = re.split(r"\. |[:;] ", doc.help)[0].rstrip(".") + unit if short else f"{doc.help}{unit}{default}"
+    return text.replace("%", "%%")
 
 
 def _check_options(level: str, given: Collection[str]) -> None:
@@ -154,15 +218,9 @@ def _check_options(level: str, given: Collection[str]) -> None:
             )
 
 
-def _argument(doc: FieldDoc) -> dict[str, Any]:
-    """Arguments of ``add_argument`` for one field; None always means "not given", so that a TOML value can stand."""
-    unit = f" ({doc.unit})" if doc.unit else ""
-    default = "" if doc.default in (None, (), False) else f" Default: {_in_words(doc.default)}."
-    common: dict[str, Any] = {
-        "dest": doc.name,
-        "default": None,
-        "help": f"{doc.help}{unit}{default}".replace("%", "%%"),
-    }
+def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
+    """Make the arguments of ``add_argument``; None always means "not given", so that a TOML value can stand."""
+    common: dict[str, Any] = {"dest": doc.name, "default": None, "help": help_text}
     if doc.name == "verbose":
         return {**common, "action": "count"}
     if doc.kind is bool:
@@ -211,16 +269,22 @@ def _check_names(names: Sequence[str]) -> None:
             raise SettingError(f"the name {found} is not in UTF-8; rename that file or folder, or give another")
 
 
+def _level_in(arguments: Sequence[str]) -> str | None:
+    """Find the level without parsing: the third argument, or the only argument that names one."""
+    if len(arguments) > 2 and arguments[2] in LEVELS:
+        return arguments[2]
+    named = [name for name in LEVELS if name in arguments]
+    return named[0] if len(named) == 1 else None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    named = [name for name in LEVELS if name in arguments]
-    if len(named) == 1 and {"-h", "--help"} & set(arguments):
-        build_parser(named[0]).print_help()
+    level = _level_in(arguments)
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        build_parser(level, common_only="--help-all" not in arguments).print_help()
         return DONE
-    options = vars(build_parser().parse_args(arguments))
-    bids_dir, output_dir, config_file = (options.pop(name) for name in ("bids_dir", "output_dir", "config_file"))
-    level, recipe = options.pop("level"), options.pop("compare")
+    options = vars(build_parser(level).parse_args(arguments))
     # Both ask the network for a newer version at import; a run must not depend on it.
     os.environ.setdefault("NO_ET", "1")
     os.environ.setdefault("NIPYPE_NO_ET", "1")
@@ -228,13 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
     try:
         _check_names([*arguments, str(Path.cwd())])
-        if recipe is not None:
-            _check_compare(level, config_file)
-        given = {name for name, value in options.items() if value is not None}
-        _check_options(level if recipe is None else "train --compare", given)
-        if recipe is not None:
-            return _COMPARISON.run(bids_dir, output_dir, configuration(recipe, options))
-        return LEVELS[level].run(bids_dir, output_dir, configuration(config_file, options))
+        return _run(options)
     except TauPipelineError as exc:
         print(f"tau-pipeline: {exc}", file=sys.stderr)
         return WRONG_CALL
@@ -246,6 +304,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tau-pipeline: interrupted; rerun the same command to continue", file=sys.stderr)
         return SOME_FAILED
+
+
+def _run(options: dict[str, Any]) -> int:
+    """Run the level that the parsed options name; returns the exit code."""
+    bids_dir, output_dir, config_file, level, recipe = (
+        options.pop(name) for name in ("bids_dir", "output_dir", "config_file", "level", "compare")
+    )
+    if recipe is not None:
+        _check_compare(level, config_file)
+    what = level if recipe is None else "train --compare"
+    settings = {name: value for name, value in options.items() if name not in ("help", "help_all")}
+    _check_options(what, {name for name, value in settings.items() if value is not None})
+    config = configuration(config_file if recipe is None else recipe, settings)
+    with _caches_in(config.execution.work_dir.absolute()):
+        return _RUN[what](bids_dir, output_dir, config)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from tau_pipeline.lock import only_run
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection
 from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
@@ -56,7 +58,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     check_call(bids_dir, output_dir)
-    _refuse_selection(config)
+    _refuse_selection(config.selection)
     with nullcontext() if config.execution.dry_run else only_run(output_dir, "group", "give another folder"):
         return _run(bids_dir, output_dir, config, started)
 
@@ -96,15 +98,20 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE
 
 
-def _refuse_selection(config: Configuration) -> None:
-    """Refuse labels: the tables of this level hold all scans."""
-    chosen = config.selection
-    for name in ("participant_label", "session_label", "tracer_label", "rec_label", "run_label"):
-        if getattr(chosen, name):
-            raise SettingError(
-                f"--{name.replace('_', '-')} has no effect at the group level, whose tables contain all scans; "
-                "--fit-participants selects the participants for the fit"
-            )
+def _refuse_selection(selection: Selection) -> None:
+    """Refuse a selection, which only a settings file can give here: the tables of this level contain all scans.
+
+    Raises
+    ------
+    SettingError
+        A setting of the section is not its default.
+    """
+    given = [item.name for item in fields(selection) if getattr(selection, item.name) != item.default]
+    if given:
+        raise SettingError(
+            f"[selection] sets {', '.join(given)}, which the group level does not read, since its tables contain all "
+            "scans; remove the section for this level. fit_participants in [group] selects the participants for the fit"
+        )
 
 
 def _fits(scans: Sequence[FoundScan], group: Group) -> list[Standardization]:
