@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import largest_object
 from tau_pipeline.imaging.resample import Mask
 from tau_pipeline.imaging.volume import (
     Volume,
@@ -31,10 +32,7 @@ def _foreground(t1w: Volume) -> Mask:
     positive = data[data > 0]
     if not positive.size:
         return np.zeros(data.shape, dtype=bool)
-    labels, n = ndimage.label(data > 0.02 * np.percentile(positive, 99))
-    if n == 0:
-        return np.zeros(data.shape, dtype=bool)
-    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    largest = largest_object(data, 0.02 * np.percentile(positive, 99))
     reach = np.maximum(1, np.round(3.0 / voxel_size_mm(t1w))).astype(int)
     padded = np.pad(largest, [(r, r) for r in reach])
     for axis, r in enumerate(reach):

@@ -142,7 +142,9 @@ def summarise(issues: Iterable[Mapping[str, Any]]) -> ValidationReport:
     )
     warnings += _about_keys("JSON files lack recommended keys", recommended)
     for (severity, label, code, key), group in sorted(groups.items()):
-        (warnings if severity == "warning" else errors.setdefault(label, [])).append(_sentence(code, key, group))
+        words = _IN_WORDS.get(code, f"{code} {{key}}".strip()).format(key=key).strip()
+        about = warnings if severity == "warning" else errors.setdefault(label, [])
+        about.append(f"{words} ({_where(group)})")
     of_dataset = tuple(errors.pop("", []))
     return ValidationReport(of_dataset, tuple(warnings), {label: tuple(found) for label, found in errors.items()})
 
@@ -158,11 +160,6 @@ def _about_keys(start: str, issues: list[Mapping[str, Any]]) -> list[str]:
     keys = sorted({str(issue.get("subCode", "")) for issue in issues})
     further = f" and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
     return [f"{start}: {', '.join(keys[:_SHOWN_KEYS])}{further} ({_where(issues)})"]
-
-
-def _sentence(code: str, key: str, group: list[Mapping[str, Any]]) -> str:
-    words = _IN_WORDS.get(code, f"{code} {{key}}".strip()).format(key=key).strip()
-    return f"{words} ({_where(group)})"
 
 
 def _where(issues: list[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Background of the epochs of each plane: light tints that are distinct for color-blind readers.
 PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
+_TINTS_IN_WORDS = {"axial": "blue", "coronal": "yellow", "sagittal": "green"}
 #: Images of a scan, from left to right, and what stands above them.
 SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
 #: Room above the pictures of a scan, and height of the plots of curves, in inches.
@@ -60,13 +61,14 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         raise ImageError("the log has no epoch yet, so there is nothing to draw")
     panels = {
         "loss": ["train_loss", "validation_loss"],
-        "parts of the training loss": [name for name in rows[0] if _is_part(name)],
+        "parts of the training loss": [name for name in rows[0] if name.startswith("train_") and name != "train_loss"],
         "SSIM": ["validation_ssim"],
         "PSNR (dB)": ["validation_psnr"],
         "error (SUVR)": ["validation_mae", "validation_regional_error"],
         "learning rate": ["learning_rate"],
     }
-    planes = ", ".join(f"{plane}: {color}" for plane, color in _tints_in_words(rows).items())
+    drawn = {row.get("plane") for row in rows}
+    planes = ", ".join(f"{plane}: {color}" for plane, color in _TINTS_IN_WORDS.items() if plane in drawn)
     sheet = Sheet(_CURVES_IN, "Learning curves", aside=f"background: plane of the loss; {planes}" if planes else "")
     epochs = np.array([float(row["epoch"]) for row in rows])
     for axes, (title, names) in zip(sheet.plots(2, 3).flat, panels.items(), strict=True):
@@ -82,10 +84,6 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return sheet.figure
 
 
-def _is_part(name: str) -> bool:
-    return name.startswith("train_") and name != "train_loss"
-
-
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
@@ -98,11 +96,6 @@ def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray)
         tint = PLANE_TINTS.get(str(planes[start]))
         if tint:
             axes.axvspan(epochs[start] - 0.5, epochs[end - 1] + 0.5, color=tint, linewidth=0)
-
-
-def _tints_in_words(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    words = {"axial": "blue", "coronal": "yellow", "sagittal": "green"}
-    return {plane: words[plane] for plane in words if any(row.get("plane") == plane for row in rows)}
 
 
 def samples_figure(samples: Sequence[Sample]) -> Figure:

@@ -14,7 +14,6 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
-from numpy.typing import NDArray
 
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError
 from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
@@ -70,7 +69,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
             raw = np.asanyarray(img.dataobj)
     except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
-    data = _drop_trailing_axes(raw)
+    data = raw.reshape(_without_trailing_axes(raw.shape))
     if ndim == 3 and data.ndim == 4:
         raise ImageError(f"{path} has shape {data.shape}; a 3-D image is needed")
     if ndim == 4 and data.ndim == 3:
@@ -143,10 +142,6 @@ def _damaged(path: Path, exc: BaseException) -> DamagedFileError:
         return exc
     why = " ".join(str(exc).replace(str(path), path.name).split())[:200] or type(exc).__name__
     return DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again")
-
-
-def _drop_trailing_axes(data: NDArray) -> NDArray:
-    return data.reshape(_without_trailing_axes(data.shape))
 
 
 def _without_trailing_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import largest_object
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.rigid import register_rigid
 from tau_pipeline.imaging.smooth import smooth
@@ -80,7 +81,8 @@ def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True, se
     still = np.eye(4)
     if len(plan.indices) == 1 or not enabled:
         return Motion((still,) * len(plan.indices), plan.indices[at], (0.0,) * len(plan.indices), ())
-    frames = [smooth(image_like(finite(f.get_fdata()), f), _MOTION_FWHM_MM) for f in _frames(pet_img, plan)]
+    measured = (frame_of(pet_img, index) for index in plan.indices)
+    frames = [smooth(image_like(finite(frame.get_fdata()), frame), _MOTION_FWHM_MM) for frame in measured]
     head = _head(frames[at])
     points = np.argwhere(np.asanyarray(head.dataobj) > 0)[::50] @ head.affine[:3, :3].T + head.affine[:3, 3]
     moves, notes = [], []
@@ -103,19 +105,13 @@ def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True, se
     return Motion(tuple(moves), plan.indices[at], tuple(distances), tuple(notes))
 
 
-def _frames(pet_img: Volume, plan: FramePlan) -> list[Volume]:
-    return [frame_of(pet_img, index) for index in plan.indices]
-
-
 def _head(frame: Volume) -> Volume:
     """Mask of a smoothed PET frame: above a third of its bright part, the largest piece."""
     data = np.asanyarray(frame.dataobj)
-    bright = data > np.percentile(data, 99) / 3
-    pieces, count = ndimage.label(bright)
-    if count == 0:
+    head = largest_object(data, np.percentile(data, 99) / 3)
+    if not head.any():
         raise ImageError("a PET frame is empty; look at the image")
-    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    return image_like(ndimage.binary_fill_holes(pieces == largest).astype(np.uint8), frame)
+    return image_like(ndimage.binary_fill_holes(head).astype(np.uint8), frame)
 
 
 def static_image(pet_img: Volume, plan: FramePlan, motion: Motion) -> Volume:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -204,8 +203,9 @@ def find_reference(
     labels = label_array(dseg)
     whole = labels_mask(labels, region.labels)
     if not whole.any():
+        numbers = " or ".join(map(str, region.labels))
         raise ReferenceRegionError(
-            f"reference region {region.name} is empty: no voxel has label {_or(region.labels)}; check the parcellation"
+            f"reference region {region.name} is empty: no voxel has label {numbers}; check the parcellation"
         )
     box = _box(whole, voxel_size_mm(dseg), margin_mm=_FURTHEST_LOBULE_MM)
     inside, size = whole[box], voxel_size_mm(dseg)
@@ -368,7 +368,3 @@ def _box(mask: NDArray[np.bool_], size: NDArray, margin_mm: float) -> tuple[slic
         extra = int(np.ceil(margin_mm / edge))
         found.append(slice(max(0, where[0] - extra), where[-1] + 1 + extra))
     return tuple(found)
-
-
-def _or(numbers: Iterable[int]) -> str:
-    return " or ".join(map(str, numbers))

@@ -162,14 +162,17 @@ def panels_figure(scan: DrawnScan, systems: Sequence[str], losses: Sequence[str]
     ImageError
         The mask is empty.
     """
-    require_same_grid(t1w=scan.t1w, mask=scan.mask, measured=scan.measured, **_numbered(scan.synthetic))
+    synthetic = {f"{system} {loss}": img for (system, loss), img in scan.synthetic.items()}
+    require_same_grid(t1w=scan.t1w, mask=scan.mask, measured=scan.measured, **synthetic)
     view = _view_of_most_uptake(scan)
     rows, columns = max(len(systems), 2), 1 + 2 * len(losses)
     # T1w and measured are the first column; then come the names of the systems, and a pair of columns for each loss.
     boxes, height = in_rows([[size_of(view)] * columns] * rows, bar=True, left_in=_SYSTEM_IN, top_in=_LOSSES_IN)
     note = f"{what}. Axial slice at z = {view.position_mm:.0f} mm. Left is left of the head (neurological)."
     sheet = Sheet(height, scan.title, note=note, bar=True)
-    inputs = [_picture(sheet, _first_column(boxes[k][0]), name) for k, name in enumerate(("T1w", "measured"))]
+    # The first column has no name at its left, and moves to the edge of the sheet.
+    first_column = [(left - _SYSTEM_IN + 0.08, top, width, up) for (left, top, width, up), *_ in boxes]
+    inputs = [_picture(sheet, box, name) for box, name in zip(first_column, ("T1w", "measured"), strict=False)]
     show_gray(inputs[0], scan.t1w, view, gray_window(scan.t1w, scan.mask))
     show_uptake(inputs[1], scan.measured, view, SUVR_SCALE)
     for row, system in enumerate(systems):
@@ -184,11 +187,6 @@ def panels_figure(scan: DrawnScan, systems: Sequence[str], losses: Sequence[str]
     sheet.color_bar(SUVR_SCALE, "SUVR", part=(0, 2))
     sheet.color_bar(_ERROR_SCALE, "Synthetic minus measured SUVR", part=(1, 2), colors=DIFFERENCE_MAP)
     return sheet.figure
-
-
-def _first_column(box: Box) -> Box:
-    """Return a place of the first column, moved to the edge of the sheet."""
-    return (box[0] - _SYSTEM_IN + 0.08, *box[1:])
 
 
 def _picture(sheet: Sheet, box: Box, caption: str = "") -> Axes:
@@ -219,10 +217,6 @@ def _name_loss(sheet: Sheet, boxes: Sequence[Box], name: str) -> None:
     sheet.text(boxes[1][0], 0.0, name, ha="center", fontsize=11.5)
     for (left, _, width, _), what in zip(boxes, ("synthetic", "error"), strict=True):
         sheet.text(left + width / 2, _LOSSES_IN - CAPTION_IN, what, ha="center", fontsize=9, color=NOTE_COLOR)
-
-
-def _numbered(images: Mapping[tuple[str, str], Volume]) -> dict[str, Volume]:
-    return {f"{system} {loss}": img for (system, loss), img in images.items()}
 
 
 def _view_of_most_uptake(scan: DrawnScan) -> View:

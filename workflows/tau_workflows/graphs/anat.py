@@ -88,11 +88,12 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         wf.connect(brain, "mask_file", labels, "mask_file")
         wf.connect(tissue, "tissue_file", labels, "tissue_file")
         wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
+        outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
         labels = masked = _freesurfer_node(freesurfer, settings)
         wf.connect(inputnode, "t1w_file", labels, "t1w_file")
         wf.connect(brain, "mask_file", labels, "brain_mask_file")
-    outputnode.inputs.labels_source = _labels_source(freesurfer)
+        outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
     for node in (bias, tissue, template):
         wf.connect(masked, "mask_file", node, "mask_file")
     for node in (tissue, template, regions):
@@ -129,9 +130,3 @@ def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node
     node.inputs.brain_file = str(freesurfer.brain_file)
     node.inputs.freesurfer_mask_file = str(freesurfer.mask_file)
     return node
-
-
-def _labels_source(freesurfer: FreeSurferFiles | None) -> str:
-    if freesurfer is None:
-        return "tau-pipeline: labels of the template on this head's gray matter"
-    return f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"

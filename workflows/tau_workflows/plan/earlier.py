@@ -61,15 +61,19 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
         if value is not None:
             setattr(saved.inputs, name, value)
     steps: list[tuple[str, BaseInterface]] = [
-        (f"{pet_wf}/motion", CorrectMotion(pet_file=str(scan.pet_file), frames=plan, **_motion_settings(job))),
+        (
+            f"{pet_wf}/motion",
+            CorrectMotion(
+                pet_file=str(scan.pet_file),
+                frames=plan,
+                motion_correction=job.settings.motion_correction,
+                random_seed=job.settings.random_seed,
+            ),
+        ),
         (f"{pet_wf}/on_t1w", PetOnT1w(pet_metadata=dict(scan.pet_metadata), smooth_fwhm=job.settings.smooth_fwhm)),
         (save, saved),
     ]
     return all(_is_same(folder / step, interface) for step, interface in steps)
-
-
-def _motion_settings(job: ParticipantJob) -> dict[str, Any]:
-    return {"motion_correction": job.settings.motion_correction, "random_seed": job.settings.random_seed}
 
 
 def _folder(job: ParticipantJob, t1w_job: T1wJob) -> Path:
