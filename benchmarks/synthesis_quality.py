@@ -20,6 +20,7 @@ import torch
 from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
 from tau_pipeline.synthesis.evaluation.scores import (
@@ -30,9 +31,9 @@ from tau_pipeline.synthesis.evaluation.scores import (
     evaluate,
     score_scan,
 )
-from tau_pipeline.synthesis.model.baselines import Yardsticks, fit_yardsticks, regional_values
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, fit_training_statistics, regional_values
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
-from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.results import is_finished
@@ -86,7 +87,7 @@ def main() -> None:
     pairs = find_pairs(options.derivatives, diagnoses=diagnoses)
     settings = settings_of(options)
     if not is_finished(options.model_dir, settings, pairs, options.seed):
-        train(settings, pairs, options.model_dir, seed=options.seed)
+        train(settings, pairs, options.model_dir, random_seed=options.seed)
     report(options, pairs)
 
 
@@ -95,18 +96,20 @@ def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
     started = time.monotonic()
     ensemble = load_ensemble([options.model_dir])
     model = ensemble.first
-    yardsticks = Yardsticks.load(options.model_dir) or fit_yardsticks(model, pairs, options.cache)
+    training_statistics = TrainingStatistics.load(options.model_dir) or fit_training_statistics(
+        model, pairs, options.cache
+    )
     split_of = dict(zip(model.splits["participant_id"], model.splits["split"], strict=True))
     held_out = [pair for pair in pairs if split_of[pair.participant_id] == "test"]
     scores = []
     for pair in held_out:
         t1w, mask = load_volume(pair.t1w_file, ndim=3), load_volume(pair.mask_file, ndim=3)
-        predicted = predict(ensemble, t1w, mask, pair.manufacturer, Inference(flips=False, device=options.device))
+        predicted = predict(ensemble, t1w, mask, pair.manufacturer, Synthesis(test_time_flips=False), options.device)
         maps = {MODEL: on_t1w_grid(predicted.mean, predicted.brain, predicted.placement, mask)}
-        maps |= baseline_maps(yardsticks, model, mask, pair.manufacturer, pair.diagnosis)
+        maps |= baseline_maps(training_statistics, model, mask, pair.manufacturer, pair.diagnosis)
         scores.append(score_scan(pair, maps))
     measured = pd.concat([regional_values(pair) for pair in held_out], ignore_index=True)
-    found = evaluate(scores, measured, split_of, yardsticks.positivity)
+    found = evaluate(scores, measured, split_of, training_statistics.positivity)
     write_tsv(found.summary, options.model_dir / "evaluation_summary.tsv")
     write_tsv(found.regions, options.model_dir / "evaluation_regions.tsv")
     write_tsv(found.scans, options.model_dir / "evaluation_scans.tsv")

@@ -15,6 +15,7 @@ from tau_pipeline.errors import GridMismatchError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like
 from tau_pipeline.measures import images as metrics
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.evaluation.scores import (
     DIAGNOSIS_MEAN,
@@ -22,14 +23,13 @@ from tau_pipeline.synthesis.evaluation.scores import (
     MEASURES,
     MODEL,
     TRAINING_MEAN,
-    Evaluation,
     ScanScores,
     baseline_maps,
     canonical,
     evaluate,
     score_scan,
 )
-from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
 
 LEVELS = {"01": 0.9, "02": 1.0, "03": 1.15, "04": 1.3, "05": 1.4, "06": 1.2}
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RAS", "LIA", "RAS")
@@ -37,7 +37,7 @@ PEOPLE = tuple(
     Person(label, codes, "GE", level, (22, 24, 20))
     for (label, level), codes in zip(LEVELS.items(), ORIENTATIONS, strict=True)
 )
-HOW = Evaluation(n_resamples=100, lesion_ml=0.02)
+HOW = Synthesis(lesion_volume=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_a_map_on_another_grid_is_refused(pairs):
 @pytest.mark.parametrize("diagnosis", ["CN", "AD"])
 def test_a_baseline_has_the_training_mean_on_the_scale_of_the_manufacturer(pairs, diagnosis):
     mean = np.full(GRID.shape, 0.5, np.float32)
-    yardsticks = Yardsticks({}, mean, {"CN": 2 * mean})
+    training_statistics = TrainingStatistics({}, mean, {"CN": 2 * mean})
     mask = load_volume(pairs[1].mask_file)
-    found = baseline_maps(yardsticks, toy_model(lambda t1w: t1w), mask, "GE", diagnosis)
+    found = baseline_maps(training_statistics, toy_model(lambda t1w: t1w), mask, "GE", diagnosis)
     assert set(found) == ({TRAINING_MEAN, DIAGNOSIS_MEAN} if diagnosis == "CN" else {TRAINING_MEAN})
     inside = np.asarray(mask.dataobj) > 0
     centre, width = SCALES["GE"]
@@ -128,7 +128,7 @@ def report(pairs):
         for n, pair in enumerate(pairs)
     ]
     measured = pd.concat([regional_values(pair) for pair in pairs])
-    return evaluate(scores, measured, SPLITS, {"ctx-lh-entorhinal|left": CUT}, HOW), measured
+    return evaluate(scores, measured, SPLITS, {"ctx-lh-entorhinal|left": CUT}, HOW, n_resamples=100), measured
 
 
 def test_each_scan_has_a_row_a_predictor_with_its_split(report):
@@ -166,7 +166,7 @@ def test_regions_agree_as_scipy_and_scikit_learn_say(pairs):
         score_scan(pair, {MODEL: measured_map(pair, times=f)}, HOW) for pair, f in zip(pairs, factors, strict=True)
     ]
     measured = pd.concat([regional_values(pair) for pair in pairs])
-    found = evaluate(scores, measured, {}, {"ctx-lh-entorhinal|left": CUT}, HOW).regions
+    found = evaluate(scores, measured, {}, {"ctx-lh-entorhinal|left": CUT}, HOW, n_resamples=100).regions
     row = found[found["region"] == "ctx-lh-entorhinal"].iloc[0]
     truth = measured[measured["region"] == "ctx-lh-entorhinal"]["suvr_mean"].to_numpy(float)
     predicted = truth * factors
@@ -183,7 +183,7 @@ def test_regions_agree_as_scipy_and_scikit_learn_say(pairs):
 def test_braak_stages_need_thresholds_of_all_three_composites(pairs):
     scores = [score_scan(pair, {MODEL: measured_map(pair)}, HOW) for pair in pairs]
     measured = pd.concat([regional_values(pair) for pair in pairs])
-    without = evaluate(scores, measured, {}, {}, HOW)
+    without = evaluate(scores, measured, {}, {}, HOW, n_resamples=100)
     assert without.scans["braak_measured"].isna().all()
     kappa = without.summary.query("measure == 'braak_kappa'").iloc[0]
     assert (kappa["n_participants"], math.isnan(kappa["estimate"])) == (0, True)
@@ -206,7 +206,14 @@ def test_braak_stages_are_compared_as_scikit_learn_does():
         [{"participant_id": f"sub-{n}", "scan": f"sub-{n}", "a": 0, "b": 0, **columns} for n in range(12)]
     )
     scores = ScanScores(scans.assign(predictor=MODEL), pd.DataFrame(), synthetic.assign(predictor=MODEL))
-    found = evaluate([scores], measured, {}, {f"{name}|both": cut for name, cut in zip(names, cuts, strict=True)}, HOW)
+    found = evaluate(
+        [scores],
+        measured,
+        {},
+        {f"{name}|both": cut for name, cut in zip(names, cuts, strict=True)},
+        HOW,
+        n_resamples=100,
+    )
     stages = []
     for source in (synthetic, measured):
         wide = source.pivot_table(index="participant_id", columns="region", values="suvr_mean")

@@ -22,6 +22,7 @@ from tau_pipeline.errors import (
     UnknownNameError,
 )
 from tau_pipeline.imaging.volume import image_like, image_on
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.scaling import MinMax
@@ -29,10 +30,10 @@ from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.folder import save_model
-from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, peak_bytes, predict
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, peak_bytes, predict
 from tau_pipeline.synthesis.networks.systems import build_system
 
-WHOLE = Inference(flips=False, memory="whole", device="cpu")
+WHOLE = Synthesis(test_time_flips=False, prediction_memory="whole")
 ORIENTATIONS = ("RAS", "LAS", "LPS", "SAR", "oblique")
 
 
@@ -82,7 +83,7 @@ def test_a_manufacturer_that_the_model_does_not_know_is_refused_with_those_it_kn
 
 
 def test_min_max_models_need_no_manufacturer():
-    ensemble = toy_ensemble(toy_model(constant(0.5), normalisation=MinMax(0.0, 4.0)))
+    ensemble = toy_ensemble(toy_model(constant(0.5), target_scaling=MinMax(0.0, 4.0)))
     assert require_manufacturer(ensemble, None) is None
     t1w, mask, _ = images()
     found = map_of(predict(ensemble, t1w, mask, None, WHOLE), mask)
@@ -97,7 +98,7 @@ def test_region_means_are_those_of_the_prediction_resampled_by_nibabel_to_half_a
     t1w, mask, dseg = images(orientation)
     # Smooth, different in every direction, and not what the T1w's own grid would give.
     pattern = toy_model(lambda t1w: t1w + ramp(0)(t1w) + 2 * ramp(1)(t1w) ** 2 - ramp(2)(t1w))
-    prediction = predict(toy_ensemble(pattern), t1w, mask, "GE", WHOLE)
+    prediction = predict(toy_ensemble(pattern), t1w, mask, "GE", WHOLE, "cpu")
     found = map_of(prediction, mask)
     on_grid = image_on(prediction.mean, prediction.placement.affine)
     independent = nibabel.processing.resample_from_to(on_grid, (t1w.shape, t1w.affine), order=1).get_fdata()
@@ -117,7 +118,7 @@ def test_the_same_head_stored_otherwise_has_the_same_region_means(orientation):
     for each in ("RAS", orientation):
         shape = (26, 28, 24) if each != "SAR" else (24, 28, 26)
         t1w, mask, dseg = images(each, (32, 34, 32) if each == "oblique" else shape)
-        found = map_of(predict(model, t1w, mask, "GE", WHOLE), mask)
+        found = map_of(predict(model, t1w, mask, "GE", WHOLE, "cpu"), mask)
         labels = np.asarray(dseg.dataobj)
         means.append([found[labels == label].mean() for label in (1006, 1015, 2006, 2015)])
     # Voxels of an oblique grid sample the same regions at other places.
@@ -126,7 +127,7 @@ def test_the_same_head_stored_otherwise_has_the_same_region_means(orientation):
 
 def test_a_network_that_returns_the_t1w_gives_back_the_scaled_t1w_in_place():
     t1w, mask, _ = images("LAS")
-    prediction = predict(toy_ensemble(toy_model(lambda t1w: t1w)), t1w, mask, "GE", WHOLE)
+    prediction = predict(toy_ensemble(toy_model(lambda t1w: t1w)), t1w, mask, "GE", WHOLE, "cpu")
     assert prediction.placement.exact
     inside, values = np.asarray(mask.dataobj) > 0, np.asarray(t1w.dataobj, np.float64)
     low, high = np.percentile(values[inside], (0.5, 99.5))
@@ -137,7 +138,7 @@ def test_a_network_that_returns_the_t1w_gives_back_the_scaled_t1w_in_place():
 def test_a_brain_larger_than_the_grid_has_no_value_where_the_grid_does_not_reach_and_says_so():
     model = toy_model(constant(0.0), grid=Grid((12, 32, 32), (2, 2, 2)))
     t1w, mask, _ = images()
-    prediction = predict(toy_ensemble(model), t1w, mask, "GE", WHOLE)
+    prediction = predict(toy_ensemble(model), t1w, mask, "GE", WHOLE, "cpu")
     found = map_of(prediction, mask)
     assert np.isnan(found).any()
     assert not np.isnan(found[np.asarray(mask.dataobj) == 0]).any()
@@ -150,11 +151,11 @@ def test_a_brain_larger_than_the_grid_has_no_value_where_the_grid_does_not_reach
 def test_members_are_averaged_as_suvr_and_their_spread_is_the_raw_uncertainty():
     t1w, mask, _ = images()
     models = [toy_model(constant(value)) for value in (0.0, 1.0, 5.0)]
-    prediction = predict(toy_ensemble(*models), t1w, mask, "GE", WHOLE)
+    prediction = predict(toy_ensemble(*models), t1w, mask, "GE", WHOLE, "cpu")
     assert prediction.members.shape == (3, *GRID.shape)
     np.testing.assert_allclose(prediction.mean[prediction.brain], 1.0 + 0.5 * 2.0, rtol=1e-6)
     np.testing.assert_allclose(prediction.sd[prediction.brain], 0.5 * np.std([0, 1, 5], ddof=1), rtol=1e-4)
-    only = predict(toy_ensemble(*models), t1w, mask, "GE", WHOLE, only=(2,))
+    only = predict(toy_ensemble(models[2]), t1w, mask, "GE", WHOLE, "cpu")
     np.testing.assert_allclose(only.mean[only.brain], 3.5, rtol=1e-6)
     assert np.isnan(only.sd).all()
 
@@ -162,7 +163,7 @@ def test_members_are_averaged_as_suvr_and_their_spread_is_the_raw_uncertainty():
 def test_a_flipped_member_is_the_prediction_of_the_mirrored_t1w_turned_back():
     t1w, mask, _ = images()
     model = toy_ensemble(toy_model(lambda t1w: t1w * (1 + ramp(0)(t1w))))
-    prediction = predict(model, t1w, mask, "GE", Inference(memory="whole", device="cpu"))
+    prediction = predict(model, t1w, mask, "GE", Synthesis(prediction_memory="whole"), "cpu")
     weight = np.linspace(-1, 1, GRID.shape[0])[:, None, None]
     for member, sign in zip(prediction.members, (1, -1), strict=True):
         expected = 1.0 + 0.5 * prediction.t1w * (1 + sign * weight)
@@ -184,9 +185,11 @@ def test_models_together_must_have_one_grid(tmp_path):
 
 def test_windows_give_what_the_whole_gives_where_the_network_looks_at_single_voxels():
     t1w, mask, _ = images()
-    model = toy_ensemble(toy_model(lambda t1w: t1w**2))
-    whole = predict(model, t1w, mask, "GE", WHOLE)
-    windows = predict(model, t1w, mask, "GE", Inference(flips=False, memory="windows", window=16, device="cpu"))
+    model = toy_ensemble(toy_model(lambda t1w: t1w**2, grid=Grid((48, 48, 48), (2, 2, 2))))
+    whole = predict(model, t1w, mask, "GE", WHOLE, "cpu")
+    windows = predict(
+        model, t1w, mask, "GE", Synthesis(test_time_flips=False, prediction_memory="windows", window_side=32), "cpu"
+    )
     np.testing.assert_allclose(windows.mean, whole.mean, atol=1e-5)
     assert any("windows" in remark for remark in windows.remarks)
     assert not whole.remarks
@@ -208,12 +211,12 @@ class Wide(torch.nn.Module):
 def test_windows_are_used_where_the_whole_would_not_fit():
     t1w, mask, _ = images()
     shapes = []
-    for available_mb in (1, 1000):
-        model = replace(toy_model(constant(0.0)), system=Wide())
-        how = Inference(flips=False, window=16, device="cpu", available_mb=available_mb)
-        predict(toy_ensemble(model), t1w, mask, "GE", how)
+    for mem_mb in (1, 1000):
+        model = replace(toy_model(constant(0.0), grid=Grid((48, 48, 48), (2, 2, 2))), system=Wide())
+        settings = Synthesis(test_time_flips=False, window_side=32)
+        predict(toy_ensemble(model), t1w, mask, "GE", settings, "cpu", mem_mb)
         shapes.append(set(model.system.seen))
-    assert shapes == [{(16, 16, 16)}, {GRID.shape}]
+    assert shapes == [{(32, 32, 32)}, {(48, 48, 48)}]
 
 
 def test_the_memory_of_a_pass_grows_with_its_largest_layer():
@@ -227,14 +230,14 @@ def test_a_network_of_one_size_refuses_windows():
     model = toy_model(constant(0.0))
     object.__setattr__(model.card, "network", "unetr")
     with pytest.raises(SettingError, match="whole"):
-        predict(toy_ensemble(model), t1w, mask, "GE", Inference(memory="windows", device="cpu"))
+        predict(toy_ensemble(model), t1w, mask, "GE", Synthesis(prediction_memory="windows"), "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_said():
     t1w, mask, _ = images()
     with pytest.raises(SettingError, match="no GPU"):
-        predict(toy_ensemble(toy_model(constant(0.0))), t1w, mask, "GE", Inference(device="cuda"))
+        predict(toy_ensemble(toy_model(constant(0.0))), t1w, mask, "GE", device="cuda")
 
 
 # --- what cannot be used ---
@@ -243,13 +246,13 @@ def test_a_gpu_that_is_not_there_is_said():
 def test_an_output_that_is_not_finite_is_refused():
     t1w, mask, _ = images()
     with pytest.raises(ImageError, match="not finite"):
-        predict(toy_ensemble(toy_model(constant(np.nan))), t1w, mask, "GE", WHOLE)
+        predict(toy_ensemble(toy_model(constant(np.nan))), t1w, mask, "GE", WHOLE, "cpu")
 
 
 def test_inputs_are_left_as_they_are():
     t1w, mask, _ = images()
     before = np.array(t1w.dataobj), np.array(mask.dataobj)
-    predict(toy_ensemble(toy_model(lambda t1w: t1w.mul_(2))), t1w, mask, "GE", WHOLE)
+    predict(toy_ensemble(toy_model(lambda t1w: t1w.mul_(2))), t1w, mask, "GE", WHOLE, "cpu")
     np.testing.assert_array_equal(t1w.dataobj, before[0])
     np.testing.assert_array_equal(mask.dataobj, before[1])
 
@@ -316,12 +319,15 @@ def test_the_split_of_a_participant_is_the_one_that_counts_most_against_an_ensem
         toy_model(constant(0.0), {"sub-01": "test", "sub-02": "test", "sub-03": "test"}),
     )
     assert [ensemble.split_of(f"sub-0{n}") for n in (1, 2, 3, 4)] == ["train", "validation", "test", "none"]
-    assert [ensemble.strangers_to(f"sub-0{n}") for n in (1, 2)] == [(1,), (0, 1)]
+    assert [ensemble.models_not_trained_on(f"sub-0{n}").models for n in (1, 2)] == [
+        ensemble.models[1:],
+        ensemble.models,
+    ]
 
 
 def test_maps_come_back_on_the_grid_of_the_mask():
     t1w, mask, _ = images("oblique", (32, 34, 32))
-    prediction = predict(toy_ensemble(toy_model(constant(1.0))), t1w, mask, "GE", WHOLE)
+    prediction = predict(toy_ensemble(toy_model(constant(1.0))), t1w, mask, "GE", WHOLE, "cpu")
     found = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, mask)
     assert found.shape == mask.shape
     np.testing.assert_array_equal(found.affine, mask.affine)

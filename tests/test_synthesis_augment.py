@@ -5,10 +5,8 @@ import pytest
 import torch
 from monai.networks.layers import GaussianFilter
 
-from tau_pipeline.errors import SettingError
 from tau_pipeline.synthesis.data.augment import (
     AXES,
-    AugmentationSettings,
     apply_augmentation,
     displacement,
     draw_augmentation,
@@ -21,8 +19,8 @@ AFFINE = {"rotation_deg": [9.0, -12.0, 5.0], "scale": [1.08, 0.93, 1.02]}
 MOVED = {**NOTHING, "elastic": ELASTIC, "affine": AFFINE, "flip": ["left-right"]}
 
 
-def draw(seed, **changes):
-    return draw_augmentation(np.random.default_rng(seed), AugmentationSettings(**changes))
+def draw(seed, augmentation="paper"):
+    return draw_augmentation(np.random.default_rng(seed), augmentation)
 
 
 def images(background=0.0):
@@ -70,39 +68,14 @@ def test_the_parts_are_drawn_independently():
         assert abs(sum(bool(drawn[a]) and bool(drawn[b]) for drawn in many) - 150) < 54
 
 
-def test_switching_one_part_off_leaves_the_others_as_they_were():
-    for seed in range(20):
-        full, without = draw(seed), draw(seed, elastic_probability=0.0)
-        assert without == {**full, "elastic": None}
-        assert draw(seed, noise_probability=0.0) == {**full, "noise": None}
+def test_upright_draws_the_same_but_flips_left_and_right_only():
+    for seed in range(50):
+        paper, upright = draw(seed), draw(seed, "upright")
+        assert upright == {**paper, "flip": ["left-right"] if paper["flip"] else []}
 
 
-def test_a_flip_of_left_and_right_only_is_a_setting():
-    flips = {tuple(draw(seed, flip_axes=("left-right",))["flip"]) for seed in range(50)}
-    assert flips == {(), ("left-right",)}
-
-
-def test_axes_can_be_flipped_one_by_one():
-    flips = {tuple(draw(seed, flip_together=False)["flip"]) for seed in range(200)}
-    assert len(flips) == 8
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("elastic_probability", 1.5),
-        ("flip_probability", -0.1),
-        ("elastic_sigma", (7, 4)),
-        ("elastic_magnitude", (-1, 4)),
-        ("rotation_deg", 200),
-        ("scaling", 1.0),
-        ("noise_sd", -1),
-        ("flip_axes", ("leftright",)),
-    ],
-)
-def test_a_setting_out_of_its_range_is_refused_by_name(name, value):
-    with pytest.raises(SettingError, match=name):
-        AugmentationSettings(**{name: value})
+def test_off_draws_nothing():
+    assert draw(0, "off") is None
 
 
 # --- apply ---

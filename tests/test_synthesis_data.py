@@ -20,7 +20,6 @@ from tau_pipeline.errors import (
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.synthesis.data import prepare as preparation
-from tau_pipeline.synthesis.data.augment import AugmentationSettings
 from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
@@ -28,12 +27,12 @@ from tau_pipeline.synthesis.data.placement import from_grid
 from tau_pipeline.synthesis.data.prepare import (
     cache_key,
     check_pairs,
-    fit_normalisation,
+    fit_target_scaling,
     prepare,
     prepare_t1w,
     scale_t1w,
 )
-from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, load_normalisation
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, load_target_scaling
 
 GRID = Grid((16, 20, 16), (2, 2, 2))
 
@@ -50,7 +49,7 @@ def pairs(derivatives):
 
 @pytest.fixture(scope="module")
 def normalisation(pairs):
-    return fit_normalisation("manufacturer", pairs, GRID, min_participants=2)
+    return fit_target_scaling("by-manufacturer", pairs, GRID, min_participants=2)
 
 
 def changed(pair, change):
@@ -125,39 +124,39 @@ def test_the_standardisation_has_the_mean_and_sd_of_each_manufacturers_brains(pa
 
 
 def test_the_range_is_that_of_the_training_brains(pairs):
-    found = fit_normalisation("minmax", pairs[:3], GRID)
+    found = fit_target_scaling("min-max", pairs[:3], GRID)
     values = np.concatenate([brain_values(pair) for pair in pairs[:3]])
     assert (found.low, found.high) == (values.min(), values.max())
     assert found.participants == ("sub-01", "sub-02", "sub-03")
 
 
-@pytest.mark.parametrize("kind", ["manufacturer", "minmax"])
+@pytest.mark.parametrize("kind", ["by-manufacturer", "min-max"])
 def test_nothing_of_other_participants_leaks_into_the_fit(tmp_path, kind):
     people = (*PEOPLE, Person("05", "RAS", "GE", 1.4), Person("06", "LAS", "SIEMENS", 0.9))
     pairs = find_pairs(write_cohort(tmp_path, people))
-    before = fit_normalisation(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2)
+    before = fit_target_scaling(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2)
     for pair in pairs[4:]:
         changed(pair, lambda values: values.__imul__(50))
-    after = fit_normalisation(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2)
-    alone = fit_normalisation(kind, find_pairs(tmp_path)[:4], GRID, None, min_participants=2)
+    after = fit_target_scaling(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2)
+    alone = fit_target_scaling(kind, find_pairs(tmp_path)[:4], GRID, None, min_participants=2)
     assert before == after == alone
     changed(pairs[0], lambda values: values.__imul__(1.5))
-    assert fit_normalisation(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2) != before
+    assert fit_target_scaling(kind, pairs[:4], GRID, tmp_path / "cache", min_participants=2) != before
 
 
-@pytest.mark.parametrize("kind", ["manufacturer", "minmax"])
+@pytest.mark.parametrize("kind", ["by-manufacturer", "min-max"])
 def test_the_fit_depends_neither_on_the_order_nor_on_the_grid(pairs, kind):
     fits = [
-        fit_normalisation(kind, chosen, grid, min_participants=2)
+        fit_target_scaling(kind, chosen, grid, min_participants=2)
         for chosen, grid in ((pairs, GRID), (pairs[::-1], Grid((8, 12, 8), (4, 4, 4))))
     ]
     assert fits[0] == fits[1]
 
 
-@pytest.mark.parametrize("kind", ["manufacturer", "minmax"])
+@pytest.mark.parametrize("kind", ["by-manufacturer", "min-max"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_inverting_gives_the_suvr_back_and_keeps_the_precision(pairs, kind, dtype):
-    found = fit_normalisation(kind, pairs, GRID, min_participants=2)
+    found = fit_target_scaling(kind, pairs, GRID, min_participants=2)
     suvr = np.random.default_rng(0).uniform(-1, 5, (4, 5, 6)).astype(dtype)
     z = found.apply(suvr, "GE MEDICAL SYSTEMS")
     assert z.dtype == found.invert(z, "GE").dtype == dtype
@@ -173,17 +172,17 @@ def test_min_and_max_become_minus_one_and_one_and_nothing_is_clipped():
 def test_a_normalisation_comes_back_from_its_folder_to_the_last_bit(tmp_path, normalisation, found):
     found = found or normalisation
     assert found.save(tmp_path).parent == tmp_path
-    assert load_normalisation(tmp_path, found.kind) == found
+    assert load_target_scaling(tmp_path, found.kind) == found
 
 
 def test_what_becomes_of_unknown_manufacturers_comes_back_too(tmp_path, normalisation):
     normalisation.save(tmp_path)
-    pooled = load_normalisation(tmp_path, "manufacturer", "pooled")
+    pooled = load_target_scaling(tmp_path, "manufacturer", "pooled")
     assert isinstance(pooled, ByManufacturer)
     mean = pooled.standardization.pooled.mean
     assert pooled.invert(np.zeros(1), "Acme")[0] == pytest.approx(mean)
     with pytest.raises(UnknownNameError, match="GE, Siemens"):
-        load_normalisation(tmp_path, "manufacturer").invert(np.zeros(1), "Acme")
+        load_target_scaling(tmp_path, "manufacturer").invert(np.zeros(1), "Acme")
 
 
 def test_a_range_that_is_none_and_a_kind_that_is_unknown_are_refused(tmp_path, pairs):
@@ -191,11 +190,9 @@ def test_a_range_that_is_none_and_a_kind_that_is_unknown_are_refused(tmp_path, p
         with pytest.raises(SettingError, match="no range"):
             MinMax(low, high)
     with pytest.raises(SettingError, match="'z-score'"):
-        load_normalisation(tmp_path, "z-score")
-    with pytest.raises(SettingError, match="'z-score'"):
-        fit_normalisation("z-score", pairs, GRID)
+        load_target_scaling(tmp_path, "z-score")
     with pytest.raises(SettingError, match="no training pair"):
-        fit_normalisation("minmax", [], GRID)
+        fit_target_scaling("min-max", [], GRID)
 
 
 def test_a_damaged_or_missing_table_of_a_range_is_named(tmp_path):
@@ -365,9 +362,9 @@ def test_an_item_has_the_shapes_types_and_scales_that_a_network_takes(pairs, nor
         assert (item["pet"][~item["mask"]] == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["manufacturer", "minmax"])
+@pytest.mark.parametrize("kind", ["by-manufacturer", "min-max"])
 def test_inverting_an_items_pet_gives_the_suvr_on_the_grid(pairs, kind):
-    found = fit_normalisation(kind, pairs, GRID, min_participants=2)
+    found = fit_target_scaling(kind, pairs, GRID, min_participants=2)
     dataset = PairDataset(pairs, GRID, found)
     for n in range(len(pairs)):
         item, known = dataset[n], dataset.prepared(n).known
@@ -382,7 +379,7 @@ def test_the_standardised_pet_of_an_unseen_manufacturer_is_refused_with_the_know
 
 
 def test_a_batch_is_its_items_stacked(pairs, normalisation):
-    dataset = PairDataset(pairs, GRID, normalisation, augment=AugmentationSettings(), seed=3, labels=True)
+    dataset = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=3, labels=True)
     (batch,) = DataLoader(dataset, batch_size=4)
     for n in range(4):
         for name in ("t1w", "pet", "mask", "labels"):
@@ -396,8 +393,8 @@ def differ(a, b):
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index_alone(pairs, normalisation):
-    dataset, again = (PairDataset(pairs, GRID, normalisation, augment=AugmentationSettings(), seed=7) for _ in range(2))
-    other = PairDataset(pairs, GRID, normalisation, augment=AugmentationSettings(), seed=8)
+    dataset, again = (PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=7) for _ in range(2))
+    other = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=8)
     for each in (dataset, again, other):
         each.set_epoch(5)
     first = {n: dataset[n] for n in (0, 1, 2, 3)}
@@ -411,7 +408,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index_alone(pairs, normali
 
 
 def test_without_augmentation_the_epoch_makes_no_difference(pairs, normalisation):
-    dataset = PairDataset(pairs, GRID, normalisation, seed=7)
+    dataset = PairDataset(pairs, GRID, normalisation, random_seed=7)
     first = dataset[0]
     dataset.set_epoch(3)
     assert not differ(dataset[0], first)
@@ -419,8 +416,8 @@ def test_without_augmentation_the_epoch_makes_no_difference(pairs, normalisation
 
 
 def test_workers_that_share_a_cache_and_outlive_epochs_give_the_same_items(tmp_path, pairs, normalisation):
-    alone = PairDataset(pairs, GRID, normalisation, augment=AugmentationSettings(), seed=1)
-    shared = PairDataset(pairs * 2, GRID, normalisation, tmp_path, AugmentationSettings(), 1)
+    alone = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=1)
+    shared = PairDataset(pairs * 2, GRID, normalisation, tmp_path, "paper", 1)
     loader = DataLoader(shared, batch_size=1, num_workers=2, persistent_workers=True)
     for epoch in (0, 1):
         shared.set_epoch(epoch)

@@ -102,7 +102,7 @@ def test_card_normalisation_grid_and_splits_come_back(saved):
     folder, built = saved
     loaded = load_model(folder)
     assert loaded.grid == GRID
-    assert loaded.normalisation == STANDARDISATION
+    assert loaded.target_scaling == STANDARDISATION
     assert loaded.splits.equals(SPLITS.astype(loaded.splits.dtypes))
     found = loaded.card
     assert found == read_card(folder)
@@ -137,7 +137,7 @@ def test_the_card_repeats_that_random_features_were_used(tmp_path, random_featur
 def test_a_model_with_a_range_instead_of_a_standardisation_comes_back(tmp_path):
     found = MinMax(0.1 + 0.2, 2.7, TRAIN)
     save_model(tmp_path / "m", system(), card(), found, SPLITS)
-    assert load_model(tmp_path / "m").normalisation == found
+    assert load_model(tmp_path / "m").target_scaling == found
     assert not (tmp_path / "m" / "standardization.tsv").exists()
 
 
@@ -241,9 +241,9 @@ def test_whatever_step_of_writing_fails_no_card_stands_for_half_a_model(tmp_path
             steps["left"] = 1000
         if (folder / CARD).exists():
             # The old one or the new one, and whole.
-            assert load_model(folder).normalisation in (STANDARDISATION, MinMax(0, 2, TRAIN))
+            assert load_model(folder).target_scaling in (STANDARDISATION, MinMax(0, 2, TRAIN))
     assert failures >= 5
-    assert load_model(folder).normalisation == MinMax(0, 2, TRAIN)
+    assert load_model(folder).target_scaling == MinMax(0, 2, TRAIN)
 
 
 def test_what_a_killed_process_left_behind_is_cleared_away(tmp_path):
@@ -263,7 +263,7 @@ def test_a_long_odd_value_in_the_card_is_told_shortly(folder, name):
 
 def test_a_fit_or_a_training_on_somebody_outside_the_training_split_is_refused(tmp_path):
     test = SPLITS.loc[SPLITS["split"] == "test", "participant_id"].iloc[0]
-    with pytest.raises(SettingError, match=f"the normalisation saw {test}, not in the training split"):
+    with pytest.raises(SettingError, match=f"the target scaling saw {test}, not in the training split"):
         save_model(tmp_path / "m", system(), card(), MinMax(0, 2, (*TRAIN, test)), SPLITS)
     with pytest.raises(SettingError, match=f"the network saw {test}, not in the training split"):
         save_model(tmp_path / "m", system(), card(training_participants=(test,)), STANDARDISATION, SPLITS)

@@ -253,10 +253,10 @@ def test_warm_up_rises_to_the_highest_rate_and_cosine_once_ends_near_zero() -> N
 
 
 def test_every_scan_is_used_once_an_epoch_in_an_order_of_its_own() -> None:
-    orders = [[scan for batch in batches(7, 3, seed=5, epoch=epoch) for scan in batch] for epoch in range(6)]
+    orders = [[scan for batch in batches(7, 3, random_seed=5, epoch=epoch) for scan in batch] for epoch in range(6)]
     assert all(sorted(order) == list(range(7)) for order in orders)
     assert len({tuple(order) for order in orders}) > 1
-    assert batches(7, 3, seed=5, epoch=2) == batches(7, 3, seed=5, epoch=2)
+    assert batches(7, 3, random_seed=5, epoch=2) == batches(7, 3, random_seed=5, epoch=2)
     assert [len(batch) for batch in batches(7, 3, 0, 0)] == [3, 3, 1]
     assert in_pieces([4, 5, 6], 2) == [[4, 5], [6]]
     assert in_pieces([4, 5, 6], None) == [[4, 5, 6]]
@@ -392,13 +392,13 @@ def test_means_over_parts_weigh_by_their_scans() -> None:
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_participants(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError) as caught:
         toy_run(tmp_path, {"batch_size": 1, "loss": "mse_ssim"}, spoilt="03")
-    order = batches(5, 1, seed=1, epoch=0)
+    order = batches(5, 1, random_seed=1, epoch=0)
     assert f"at epoch 0, batch {order.index([2])}, of participants sub-03:" in str(caught.value)
     assert "learning_rate" in str(caught.value)
 
 
 def test_a_measured_image_with_nan_names_epoch_batch_and_participants_under_the_perceptual_loss(tmp_path: Path) -> None:
-    order = batches(5, 1, seed=1, epoch=0)
+    order = batches(5, 1, random_seed=1, epoch=0)
     with pytest.raises(
         ImageError, match=f"epoch 0, batch {order.index([2])}, of participants sub-03: the target holds"
     ):

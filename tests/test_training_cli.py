@@ -255,9 +255,9 @@ def test_splits_can_be_given_or_be_a_fold_and_nothing_of_the_test_split_is_fitte
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:
     pairs = find_pairs(cohort[1], diagnoses={person.label: diagnosis(n) for n, person in enumerate(PEOPLE)})
-    table = split_participants(pairs, (0.5, 0.2, 0.3), seed=9)
+    table = split_participants(pairs, (0.5, 0.2, 0.3), random_seed=9)
     save_splits(table, tmp_path / "mine.tsv")
-    fold = k_folds(pairs, 5, seed=0)[2]
+    fold = k_folds(pairs, 5, random_seed=0)[2]
     common = {"loss": "mse_ssim", "epochs": 1, "normalisation": "min-max"}
     for expected, options in ((table, {"split_file": tmp_path / "mine.tsv"}), (fold, {"folds": 5, "fold": 2})):
         made = config(tmp_path, **common, **options, model_dir=tmp_path / "-".join(options))
@@ -265,7 +265,7 @@ def test_splits_can_be_given_or_be_a_fold_and_nothing_of_the_test_split_is_fitte
         model = load_model(made.training.model_dir)  # type: ignore[arg-type]
         found = model.splits.set_index("participant_id")["split"].to_dict()
         assert found == expected.set_index("participant_id")["split"].to_dict()
-        assert set(model.normalisation.participants) == {who for who, split in found.items() if split == "train"}
+        assert set(model.target_scaling.participants) == {who for who, split in found.items() if split == "train"}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 
@@ -25,7 +26,11 @@ from tau_pipeline.settings.training import Training
         ({"ssim_window": 10}, "ssim_window is 10; expected: an odd number"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"grid_shape": [64, 80]}, "grid_shape is [64, 80]; expected: three whole numbers"),
-        ({"split_fractions": [0.7, 0.2, 0.2]}, "three shares that add up to 1"),
+        *[
+            ({"split_fractions": parts}, "three shares that add up to 1")
+            for parts in ([0.7, 0.2, 0.2], [0.5, 0.5], [0.0, 0.5, 0.5], [1.2, -0.1, -0.1])
+        ],
+        ({"split_fractions": [math.nan, 0.5, 0.5]}, "split_fractions is nan"),
         ({"folds": 2}, "folds is 2"),
         ({"folds": 5, "fold": 5}, "fold is 5; expected: a fold from 0 to 4"),
         ({"model_name": "../x"}, "without slashes"),

@@ -11,6 +11,7 @@ from toy_models import SCALES, toy_ensemble, toy_model, write_people
 
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.calibration import (
@@ -23,10 +24,10 @@ from tau_pipeline.synthesis.model.calibration import (
     region_means,
     region_sd,
 )
-from tau_pipeline.synthesis.model.predict import Inference, predict_placed
+from tau_pipeline.synthesis.model.predict import predict_placed
 
 RNG = np.random.default_rng(0)
-HOW = Inference(flips=False, memory="whole", device="cpu")
+HOW = Synthesis(test_time_flips=False, prediction_memory="whole")
 
 
 def normal_errors(who, voxel_scale, region_scale):
@@ -116,11 +117,11 @@ def constants(*values, splits=SPLITS):
 
 def test_the_interval_holds_nine_tenths_of_the_voxels_of_the_validation_scans(pairs):
     ensemble = constants(0.0, 1.0)
-    found = calibrate(ensemble, pairs, inference=HOW)
+    found = calibrate(ensemble, pairs, settings=HOW, device="cpu")
     inside = []
     for pair in pairs[2:4]:
         known = prepare(pair, ensemble.grid)
-        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW)
+        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW, "cpu")
         error = np.abs(prediction.mean - known.suvr)[known.known]
         inside.append(np.mean(error <= 1.6448536 * found.sd(prediction.sd)[known.known]))
     assert np.mean(inside) == pytest.approx(0.9, abs=0.01)
@@ -132,8 +133,8 @@ def test_a_model_never_predicts_whom_it_was_trained_on(pairs):
     everyone = dict.fromkeys(SPLITS, "train")
     wild = toy_model(lambda t1w: torch.full_like(t1w, 1e3), everyone)
     calm = [toy_model(lambda t1w, v=v: torch.full_like(t1w, v), SPLITS) for v in (0.0, 1.0)]
-    with_wild = calibrate(toy_ensemble(wild, *calm), pairs, inference=HOW)
-    without = calibrate(toy_ensemble(*calm), pairs, inference=HOW)
+    with_wild = calibrate(toy_ensemble(wild, *calm), pairs, settings=HOW, device="cpu")
+    without = calibrate(toy_ensemble(*calm), pairs, settings=HOW, device="cpu")
     assert with_wild.voxel_factor == pytest.approx(without.voxel_factor)
     assert with_wild.region_factor == pytest.approx(without.region_factor)
 
@@ -141,24 +142,24 @@ def test_a_model_never_predicts_whom_it_was_trained_on(pairs):
 def test_a_manufacturer_without_a_scale_of_its_own_is_calibrated_on_the_pooled_one(pairs):
     rare = [dataclasses.replace(pair, manufacturer="Canon") for pair in pairs]
     ensemble = constants(0.0, 1.0)
-    found = calibrate(ensemble, rare, inference=HOW)
+    found = calibrate(ensemble, rare, settings=HOW, device="cpu")
     ratios = []
     for pair in rare[2:4]:
         known = prepare(pair, ensemble.grid)
-        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "pooled", HOW)
+        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "pooled", HOW, "cpu")
         ratios.append(np.abs(prediction.mean - known.suvr)[known.known] / prediction.sd[known.known])
     assert found.voxel_factor == pytest.approx(np.quantile(np.concatenate(ratios), 0.9) / 1.6448536, rel=0.01)
 
 
 def test_there_is_no_calibration_without_validation_scans_or_with_a_single_member(pairs):
-    assert calibrate(constants(0.0, 1.0), pairs[:2], inference=HOW) is None
-    assert calibrate(constants(0.0), pairs, inference=HOW) is None
+    assert calibrate(constants(0.0, 1.0), pairs[:2], settings=HOW, device="cpu") is None
+    assert calibrate(constants(0.0), pairs, settings=HOW, device="cpu") is None
 
 
 def test_the_sd_of_regions_is_that_of_the_members_regional_means(pairs):
     ensemble = constants(0.0, 1.0)
     known = prepare(pairs[0], ensemble.grid)
-    prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW)
+    prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW, "cpu")
     found = region_sd(prediction, known.labels)
     # Two constants one standardised unit apart: every region has the same SD, their difference over root two.
     np.testing.assert_allclose(found[np.isfinite(found)], SCALES["GE"][1] / math.sqrt(2), rtol=1e-5)

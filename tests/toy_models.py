@@ -16,7 +16,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.synthesis.data.grid import Grid
-from tau_pipeline.synthesis.data.scaling import ByManufacturer, Normalisation
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, TargetScaling
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.ensemble import Ensemble
 from tau_pipeline.synthesis.model.folder import LoadedModel
@@ -51,7 +51,7 @@ class Toy(nn.Module):
 def toy_model(
     function: Callable[[Tensor], Tensor],
     splits: dict[str, str] | None = None,
-    normalisation: Normalisation = BY_MANUFACTURER,
+    target_scaling: TargetScaling = BY_MANUFACTURER,
     **changes: object,
 ) -> LoadedModel:
     """A loaded model around a function; ``splits`` by participant."""
@@ -60,7 +60,7 @@ def toy_model(
     trained = tuple(who for who, split in rows.items() if split == "train")
     values = {"tracer": "flortaucipir", "reference_region": "CerebellarGM", "training_participants": trained, **changes}
     grid = values.pop("grid", GRID)
-    return LoadedModel(Toy(function), ModelCard("unet", "laptop", grid, {}, 0, **values), normalisation, table)
+    return LoadedModel(Toy(function), ModelCard("unet", "laptop", grid, {}, 0, **values), target_scaling, table)
 
 
 def toy_ensemble(*models: LoadedModel) -> Ensemble:

@@ -15,7 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, UnknownNameError
 from tau_pipeline.files import read_tsv, write_tsv
+from tau_pipeline.settings.cohort import Group as GroupSettings
+from tau_pipeline.settings.cohort import UnknownManufacturer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Unknown = Literal["error", "pooled", "exclude"]
 Values = TypeVar("Values", float, NDArray)
 
 #: Value outside the brain after standardisation: the mean of the brain. A constant that stands out least, so that
@@ -35,8 +36,6 @@ Values = TypeVar("Values", float, NDArray)
 BACKGROUND = 0.0
 #: Name of the row of all manufacturers together.
 POOLED = "pooled"
-#: Fewer participants than this do not tell what a manufacturer's scanners have in common.
-MIN_PARTICIPANTS = 5
 
 COLUMNS = (
     *("tracer", "reference_region", "manufacturer", "n_participants", "mean", "sd"),
@@ -120,7 +119,7 @@ class Standardization:
 
     groups: dict[str, Group]
     pooled: Group
-    unknown: Unknown = "error"
+    unknown: UnknownManufacturer = "error"
     tracer: str = ""
     reference_region: str = ""
 
@@ -190,7 +189,7 @@ class Standardization:
         group = self.group_of(manufacturer)
         return _like(z, np.asarray(z, np.float64) * group.sd + group.mean)
 
-    def with_unknown(self, unknown: Unknown) -> Standardization:
+    def with_unknown(self, unknown: UnknownManufacturer) -> Standardization:
         """Return the same fit with another policy for manufacturers that it does not know."""
         return replace(self, unknown=unknown)
 
@@ -260,8 +259,8 @@ def fit_standardization(
     scans: Iterable[ScanMoments],
     participants: Collection[str] | None = None,
     *,
-    min_participants: int = MIN_PARTICIPANTS,
-    unknown: Unknown = "error",
+    min_participants: int = GroupSettings.min_participants,
+    unknown: UnknownManufacturer = "error",
 ) -> Standardization:
     """Fit mean and standard deviation of SUVR by manufacturer.
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
-from tau_pipeline.settings.training import LossKind, Network
-
-Normalisation = Literal["by-manufacturer", "min-max"]
+from tau_pipeline.settings.training import LossKind, Network, Normalisation
 
 _MOON = "Moon et al., arXiv 2406.12632"
 

@@ -18,6 +18,9 @@ from tau_pipeline.settings.fields import Checked, documented, require
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
 LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
+Normalisation = Literal["by-manufacturer", "min-max"]
+Augmentation = Literal["paper", "upright", "off"]
+Device = Literal["auto", "cpu", "cuda"]
 
 _MOON = "Moon et al., arXiv 2406.12632"
 _MOON_CODE = "the code of Moon et al., arXiv 2406.12632"
@@ -194,7 +197,7 @@ class Training(Checked):
         ),
     )
 
-    normalisation: Literal["by-manufacturer", "min-max"] = field(
+    normalisation: Normalisation = field(
         default="by-manufacturer",
         metadata=documented(
             "Scaling of SUVR for training: mean 0 and SD 1 within the brain by manufacturer, or min-max; fitted on the "
@@ -210,7 +213,7 @@ class Training(Checked):
             "that the network accepts and that covers 160 x 192 x 160 mm."
         ),
     )
-    augmentation: Literal["paper", "upright", "off"] = field(
+    augmentation: Augmentation = field(
         default="paper",
         metadata=documented(
             "Augmentation of the training split: elastic, affine, flip, and noise as in the paper, which flips all "
@@ -245,7 +248,7 @@ class Training(Checked):
         default=None,
         metadata=documented("Path of the model folder. Default: models/<model name> in the output folder."),
     )
-    device: Literal["auto", "cpu", "cuda"] = field(
+    device: Device = field(
         default="auto", metadata=documented("Device for training and prediction; auto uses a GPU if available.")
     )
     cache_dir: Path | None = field(

@@ -29,6 +29,8 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, save_volume, voxel_volume_mm3
 from tau_pipeline.measures.agreement import paired_regions
 from tau_pipeline.measures.quality import PERCENTILES, map_quality
+from tau_pipeline.settings.cohort import Group
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.comparison.runs import Run
 from tau_pipeline.synthesis.comparison.tables import measures_of
@@ -36,15 +38,13 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import (
     MODEL,
-    Evaluation,
     baseline_maps,
     reference_mask_file,
     score_scan,
 )
-from tau_pipeline.synthesis.model.baselines import Yardsticks, regional_values
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import Inference, on_t1w_grid, predict
-from tau_pipeline.synthesis.training.data import Strangers
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
 from tau_pipeline.synthesis.training.loop import train
 
 _ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
@@ -67,12 +67,12 @@ class ComparisonContext:
         Of the comparison.
     pairs
         All scans.
-    seed
+    random_seed
         Of every training.
-    strangers
-        What becomes of manufacturers that are unknown or rare.
-    evaluation
-        What the scores depend on.
+    cohort
+        Read here: ``min_participants`` and ``unknown_manufacturer``.
+    synthesis
+        Read here: ``suvr_range``, ``hot_suvr`` and ``lesion_volume``, on which the scores depend.
     drawn
         Scans whose synthetic maps are kept.
     device
@@ -81,9 +81,9 @@ class ComparisonContext:
 
     folder: Path
     pairs: tuple[Pair, ...]
-    seed: int
-    strangers: Strangers
-    evaluation: Evaluation
+    random_seed: int
+    cohort: Group
+    synthesis: Synthesis
     drawn: tuple[str, ...] = ()
     device: Any = "auto"
 
@@ -94,13 +94,16 @@ class ComparisonContext:
 
 def identity_of(run: Run, settings: Training, context: ComparisonContext) -> str:
     """Return twelve digits that are equal where a run would be the same."""
+    cohort, scoring = context.cohort, context.synthesis
+    suvr = {"data_range": scoring.suvr_range, "hot_suvr": scoring.hot_suvr, "lesion_ml": scoring.lesion_volume}
     content = {
         "run": dataclasses.asdict(run),
         "settings": {**settings.what_counts(), "epochs": settings.epochs},
-        "seed": context.seed,
+        "seed": context.random_seed,
         "scans": sorted(pair.scan for pair in context.pairs),
-        "strangers": dataclasses.asdict(context.strangers),
-        "evaluation": dataclasses.asdict(context.evaluation),
+        # Spelled as in the first comparisons, so that their runs still count as done.
+        "strangers": {"min_participants": cohort.min_participants, "unknown": cohort.unknown_manufacturer},
+        "evaluation": {**suvr, "min_overlap": 0.5, "seed": 0, "n_resamples": 2000},
         "drawn": list(context.drawn),
         "version": tau_pipeline.__version__,
     }
@@ -139,14 +142,16 @@ def do_run(run: Run, settings: Training, context: ComparisonContext) -> dict[str
         The training has diverged, or the data or settings cannot be used; there is no row.
     """
     folder, clock = context.run_dir(run), _Clock()
-    model_dir = train(settings, context.pairs, folder / MODEL_DIR, seed=context.seed, strangers=context.strangers)
+    model_dir = train(
+        settings, context.pairs, folder / MODEL_DIR, random_seed=context.random_seed, cohort=context.cohort
+    )
     training = clock.lap()
     ensemble = load_ensemble([model_dir])
-    inference = Inference(flips=False, device=context.device)
+    without_flips = Synthesis(test_time_flips=False)
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, context.strangers)
-        found = predict(ensemble, t1w, mask, maker, inference)
+        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, context.cohort)
+        found = predict(ensemble, t1w, mask, maker, without_flips, context.device)
         return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
 
     test = _test_pairs(ensemble, settings, context)
@@ -189,13 +194,14 @@ def do_baselines(run: Run, settings: Training, context: ComparisonContext, sourc
     TauPipelineError
         The folder or the data cannot be used.
     """
-    clock, ensemble, yardsticks = _Clock(), load_ensemble([source_model]), Yardsticks.load(source_model)
-    if yardsticks is None:
+    clock, ensemble = _Clock(), load_ensemble([source_model])
+    statistics = TrainingStatistics.load(source_model)
+    if statistics is None:
         raise MissingInputError(f"{source_model} holds no mean images; remove it and run the comparison again")
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        maker = _maker(ensemble, pair, context.strangers)
-        return baseline_maps(yardsticks, ensemble.first, mask, maker, pair.diagnosis)
+        maker = _maker(ensemble, pair, context.cohort)
+        return baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis)
 
     test = _test_pairs(ensemble, settings, context)
     scans, regions = _score(test, maps_of, context, None)
@@ -237,7 +243,7 @@ def _test_pairs(ensemble: Ensemble, settings: Training, context: ComparisonConte
     """Return the scans of the fold, without those whose manufacturer is left out."""
     assert settings.split_file is not None
     test = pairs_of_split(context.pairs, load_splits(settings.split_file), "test")
-    return [pair for pair in test if context.strangers.unknown != "exclude" or _is_known(ensemble, pair)]
+    return [pair for pair in test if context.cohort.unknown_manufacturer != "exclude" or _is_known(ensemble, pair)]
 
 
 def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
@@ -248,9 +254,9 @@ def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
     return True
 
 
-def _maker(ensemble: Ensemble, pair: Pair, strangers: Strangers) -> str | None:
+def _maker(ensemble: Ensemble, pair: Pair, cohort: Group) -> str | None:
     """Return the manufacturer whose scale a scan gets: for an unknown one that of all together, if so set."""
-    if strangers.unknown == "pooled" and not _is_known(ensemble, pair):
+    if cohort.unknown_manufacturer == "pooled" and not _is_known(ensemble, pair):
         return POOLED
     return require_manufacturer(ensemble, pair.manufacturer)
 
@@ -264,7 +270,7 @@ def _score(
         maps = maps_of(pair, load_volume(pair.mask_file, ndim=3))
         if keep is not None and pair.scan in context.drawn:
             save_volume(maps[MODEL], keep / f"{pair.scan}.nii.gz")
-        scores, measured = score_scan(pair, maps, context.evaluation), regional_values(pair)
+        scores, measured = score_scan(pair, maps, context.synthesis), regional_values(pair)
         percentiles = _percentiles(pair, maps)
         for name, own in scores.regions.groupby("predictor", sort=False):
             joined = paired_regions(own.drop(columns="predictor"), measured)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.grid import FIELD_MM, covering_sides
 from tau_pipeline.synthesis.data.pairs import Pair
@@ -17,7 +18,6 @@ from tau_pipeline.synthesis.evaluation.scores import reference_mask_file
 from tau_pipeline.synthesis.losses.features import find_vgg16_features, load_resnet3d_features, load_vgg16_features
 from tau_pipeline.synthesis.model.baselines import regional_values
 from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
-from tau_pipeline.synthesis.training.data import Strangers
 from tau_pipeline.synthesis.training.optimization import grid_of
 
 
@@ -43,15 +43,15 @@ def fitted(settings: Training) -> Training:
     return settings
 
 
-def fold_splits(pairs: Sequence[Pair], folds: int, seed: int, validation_fold: bool) -> list[pd.DataFrame]:
+def fold_splits(pairs: Sequence[Pair], folds: int, random_seed: int, validation_fold: bool) -> list[pd.DataFrame]:
     """Return the splits of each fold; without a validation fold those participants are trained on too."""
-    tables = k_folds(pairs, folds, seed)
+    tables = k_folds(pairs, folds, random_seed)
     if validation_fold:
         return tables
     return [table.assign(split=table["split"].replace("validation", "train")) for table in tables]
 
 
-def check_folds(tables: Sequence[pd.DataFrame], strangers: Strangers) -> None:
+def check_folds(tables: Sequence[pd.DataFrame], cohort: Group) -> None:
     """Refuse folds that leave a manufacturer with too few participants for training, where that is an error.
 
     Raises
@@ -59,15 +59,15 @@ def check_folds(tables: Sequence[pd.DataFrame], strangers: Strangers) -> None:
     SettingError
         The message says which, in which fold, and what can be done.
     """
-    if strangers.unknown != "error":
+    if cohort.unknown_manufacturer != "error":
         return
     for number, table in enumerate(tables):
         counts = table.loc[table["split"] == "train", "manufacturer"].value_counts()
         for maker in sorted(table["manufacturer"].unique()):
-            if counts.get(maker, 0) < strangers.min_participants:
+            if counts.get(maker, 0) < cohort.min_participants:
                 raise SettingError(
                     f"fold {number} has {counts.get(maker, 0)} participants of {maker} for training, and a "
-                    f"standardization by manufacturer needs {strangers.min_participants}; lower min_participants, take "
+                    f"standardization by manufacturer needs {cohort.min_participants}; lower min_participants, take "
                     "fewer folds, or set unknown_manufacturer to pooled or exclude"
                 )
 

@@ -4,14 +4,13 @@ All randomness is in `draw_augmentation`, whose result is a small dictionary tha
 `apply_augmentation` does with it is always the same. T1w, PET, mask and labels share one geometry and are interpolated
 once: elastic field, affine and flips are composed before anything is sampled.
 
-The defaults are those of Moon et al. (arXiv 2406.12632): elastic and affine deformation and a flip of all three axes,
+The ranges are those of Moon et al. (arXiv 2406.12632): elastic and affine deformation and a flip of all three axes,
 each with probability one half, and noise on the T1w.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,110 +20,59 @@ from monai.transforms.utils import create_grid
 from monai.utils import convert_to_tensor
 from scipy import ndimage
 
-from tau_pipeline.errors import SettingError
+from tau_pipeline.settings.training import Augmentation
 
 #: Names of the axes I, J, K.
 AXES = ("left-right", "posterior-anterior", "inferior-superior")
 
 
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """Ranges of the random augmentation. The defaults are the paper's.
-
-    Parameters
-    ----------
-    elastic_probability
-        Of an elastic deformation: white noise, uniform from -1 to 1 in each voxel and direction, smoothed by a Gaussian
-        and multiplied by a magnitude.
-    elastic_sigma, elastic_magnitude
-        Ranges, in voxels, from which the Gaussian's standard deviation and the magnitude are drawn. The smoothing takes
-        most of the magnitude away: sigma 5.5 and magnitude 75 move a voxel by about half a voxel.
-    affine_probability
-        Of a rotation and scaling about the middle.
-    rotation_deg
-        Largest angle about each axis.
-    scaling
-        Largest relative change along each axis.
-    flip_probability, flip_axes, flip_together
-        Of a flip along ``flip_axes``: of all of them at once, or drawn for each axis. A flip of all three axes turns
-        the brain upside down; ``flip_axes=("left-right",)`` gives only heads that could exist.
-    noise_probability, noise_sd
-        Of Gaussian noise on the T1w, and its largest standard deviation on the scale of -1 to 1; drawn uniformly from
-        0. The noise stays inside the brain mask.
-
-    Raises
-    ------
-    SettingError
-        A value is out of its range.
-    """
-
-    elastic_probability: float = 0.5
-    elastic_sigma: tuple[float, float] = (4.0, 7.0)
-    elastic_magnitude: tuple[float, float] = (50.0, 100.0)
-    affine_probability: float = 0.5
-    rotation_deg: float = 15.0
-    scaling: float = 0.10
-    flip_probability: float = 0.5
-    flip_axes: tuple[str, ...] = AXES
-    flip_together: bool = True
-    noise_probability: float = 1.0
-    noise_sd: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("elastic_probability", "affine_probability", "flip_probability", "noise_probability"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability from 0 to 1")
-        for name in ("elastic_sigma", "elastic_magnitude"):
-            low, high = getattr(self, name)
-            _require(0 <= low <= high, name, [low, high], "two numbers, 0 <= low <= high")
-        _require(0 <= self.rotation_deg <= 180, "rotation_deg", self.rotation_deg, "an angle from 0 to 180")
-        _require(0 <= self.scaling < 1, "scaling", self.scaling, "a part from 0 to below 1")
-        _require(self.noise_sd >= 0, "noise_sd", self.noise_sd, "0 or more")
-        unknown = [name for name in self.flip_axes if name not in AXES]
-        _require(not unknown, "flip_axes", unknown, f"some of {', '.join(AXES)}")
+#: Probabilities of an elastic deformation, an affine one, and a flip (Moon et al.); noise is always added.
+_PROBABILITY = 0.5
+#: Ranges of the elastic deformation in voxels: of the SD of the Gaussian that smooths white noise (uniform from -1 to 1
+#: in each voxel and direction), and of the magnitude that it is then multiplied by. The smoothing takes most of the
+#: magnitude away: SD 5.5 and magnitude 75 displace a voxel by about half a voxel.
+_ELASTIC_SIGMA, _ELASTIC_MAGNITUDE = (4.0, 7.0), (50.0, 100.0)
+#: Largest rotation about each axis in degrees, and largest relative change of size along each axis.
+_ROTATION_DEG, _SCALING = 15.0, 0.10
+#: Largest SD of the noise on the T1w, on the scale of -1 to 1. It stays inside the brain mask.
+_NOISE_SD = 0.1
 
 
-def _require(fine: bool, name: str, value: object, wanted: str) -> None:
-    if not fine:
-        raise SettingError(f"{name} is {value!r}; {wanted} is needed")
-
-
-def draw_augmentation(rng: np.random.Generator, settings: AugmentationSettings) -> dict[str, Any]:
+def draw_augmentation(rng: np.random.Generator, augmentation: Augmentation) -> dict[str, Any] | None:
     """Draw everything that is random.
 
     Parameters
     ----------
     rng
         The only source of randomness.
-    settings
-        How much.
+    augmentation
+        ``paper`` flips all three axes together, which turns the brain upside down; ``upright`` flips left-right only,
+        which gives heads that could exist; ``off`` draws nothing.
 
     Returns
     -------
-    dict
+    dict or None
         Plain numbers, fit for JSON: ``elastic`` (seed of the field, sigma and magnitude in voxels) or None; ``affine``
         (rotation in degrees and scale factor, three each) or None; ``flip``, the names of axes; ``noise`` (seed and
-        SD) or None. The stream of random numbers is used up alike whatever is drawn, so that to switch one part off
-        leaves the others as they were.
+        SD). The stream of random numbers is used up alike whatever is drawn.
     """
+    if augmentation == "off":
+        return None
     chance = rng.uniform(size=6)
     seeds = rng.integers(2**31, size=2)
-    sigma = rng.uniform(*settings.elastic_sigma)
-    magnitude = rng.uniform(*settings.elastic_magnitude)
-    rotation = rng.uniform(-1, 1, 3) * settings.rotation_deg
-    scale = 1 + rng.uniform(-1, 1, 3) * settings.scaling
-    noise_sd = rng.uniform() * settings.noise_sd
-    flip_chance = [chance[2]] * 3 if settings.flip_together else chance[2:5]
+    sigma = rng.uniform(*_ELASTIC_SIGMA)
+    magnitude = rng.uniform(*_ELASTIC_MAGNITUDE)
+    rotation = rng.uniform(-1, 1, 3) * _ROTATION_DEG
+    scale = 1 + rng.uniform(-1, 1, 3) * _SCALING
+    noise_sd = rng.uniform() * _NOISE_SD
+    flipped = AXES if augmentation == "paper" else AXES[:1]
     elastic = {"seed": int(seeds[0]), "sigma": float(sigma), "magnitude": float(magnitude)}
     affine = {"rotation_deg": rotation.tolist(), "scale": scale.tolist()}
     return {
-        "elastic": elastic if chance[0] < settings.elastic_probability else None,
-        "affine": affine if chance[1] < settings.affine_probability else None,
-        "flip": [
-            axis
-            for axis, drawn in zip(AXES, flip_chance, strict=True)
-            if axis in settings.flip_axes and drawn < settings.flip_probability
-        ],
-        "noise": {"seed": int(seeds[1]), "sd": float(noise_sd)} if chance[5] < settings.noise_probability else None,
+        "elastic": elastic if chance[0] < _PROBABILITY else None,
+        "affine": affine if chance[1] < _PROBABILITY else None,
+        "flip": list(flipped) if chance[2] < _PROBABILITY else [],
+        "noise": {"seed": int(seeds[1]), "sd": float(noise_sd)},
     }
 
 

@@ -1,7 +1,7 @@
 """From pairs to tensors: one grid, one scale of the T1w, PET standardised, a cache, a dataset.
 
 What a model sees of a T1w is fixed by three things that its card repeats: the common grid, the percentiles that become
--1 and 1, and the background. What it learns of SUVR is a `Normalisation` that was fitted on training participants only.
+-1 and 1, and the background. What it learns of SUVR is a `TargetScaling` that was fitted on training participants only.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tau_pipeline.synthesis.data.augment import AugmentationSettings, apply_augmentation, draw_augmentation
+from tau_pipeline.settings.training import Augmentation
+from tau_pipeline.synthesis.data.augment import apply_augmentation, draw_augmentation
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, Prepared, prepare
-from tau_pipeline.synthesis.data.scaling import Normalisation
+from tau_pipeline.synthesis.data.scaling import TargetScaling
 
 
 class PairDataset(Dataset):
     """Pairs as tensors, for a `torch.utils.data.DataLoader` with or without workers.
 
     An item is a dictionary: ``t1w`` ``(1, I, J, K)`` float32 from -1 to 1; ``pet`` ``(1, I, J, K)`` float32,
-    normalised, the normalisation's background outside the mask; ``mask`` ``(1, I, J, K)`` boolean, where the PET is
+    scaled, with the target scaling's background outside the mask; ``mask`` ``(1, I, J, K)`` boolean, where the PET is
     known in the brain; ``labels`` ``(1, I, J, K)`` int32 if they were asked for; ``index``, ``participant``, ``scan``
     and ``manufacturer``.
 
@@ -35,13 +36,13 @@ class PairDataset(Dataset):
         In the order of the items.
     grid
         The common grid.
-    normalisation
+    target_scaling
         Fitted on the training split.
     cache_dir
         As in `prepare`.
-    augment
-        None for none: validation and test.
-    seed
+    augmentation
+        Of the training split; ``off`` for validation and test.
+    random_seed
         With the epoch and the index it fixes the augmentation of an item: neither workers nor the order of the items
         make a difference, and a run that is resumed draws what it would have drawn.
     labels
@@ -52,18 +53,18 @@ class PairDataset(Dataset):
         self,
         pairs: Sequence[Pair],
         grid: Grid,
-        normalisation: Normalisation,
+        target_scaling: TargetScaling,
         cache_dir: Path | None = None,
-        augment: AugmentationSettings | None = None,
-        seed: int = 0,
+        augmentation: Augmentation = "off",
+        random_seed: int = 0,
         labels: bool = False,
     ) -> None:
         self.pairs = tuple(pairs)
         self.grid = grid
-        self.normalisation = normalisation
+        self.target_scaling = target_scaling
         self.cache_dir = cache_dir
-        self.augment = augment
-        self.seed = seed
+        self.augmentation = augmentation
+        self.random_seed = random_seed
         self.labels = labels
         # Shared memory: workers that outlive an epoch see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -81,14 +82,12 @@ class PairDataset(Dataset):
 
     def drawn(self, index: int) -> dict[str, Any] | None:
         """Return the augmentation drawn for an item in the present epoch; None without augmentation."""
-        if self.augment is None:
-            return None
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
-        return draw_augmentation(rng, self.augment)
+        rng = np.random.default_rng([self.random_seed, int(self._epoch), index])
+        return draw_augmentation(rng, self.augmentation)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         pair, found = self.pairs[index], self.prepared(index)
-        z = self.normalisation.apply(found.suvr, pair.manufacturer, found.known)
+        z = self.target_scaling.apply(found.suvr, pair.manufacturer, found.known)
         t1w, pet, mask, brain, labels = (
             torch.from_numpy(array)[None]
             for array in (found.t1w, z.astype(np.float32), found.known, found.brain, found.labels.astype(np.int32))
@@ -101,7 +100,7 @@ class PairDataset(Dataset):
                 mask,
                 labels if self.labels else None,
                 brain,
-                (T1W_BACKGROUND, self.normalisation.background),
+                (T1W_BACKGROUND, self.target_scaling.background),
             )
             labels = labels if moved is None else moved
         item = {"t1w": t1w, "pet": pet, "mask": mask}

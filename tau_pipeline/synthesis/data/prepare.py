@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.cohort.standardize import (
-    MIN_PARTICIPANTS,
     ScanMoments,
-    Unknown,
     fit_standardization,
     scan_moments,
 )
-from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, TauPipelineError, shown
+from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, TauPipelineError
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, finite, require_same_grid
+from tau_pipeline.settings.cohort import Group, UnknownManufacturer
+from tau_pipeline.settings.training import Normalisation
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.data.placement import Placement, place, to_grid
-from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, Normalisation, NormalisationKind
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, TargetScaling
 
 #: Percentiles of the T1w inside the brain mask that become -1 and 1; what lies beyond is clipped. The paper scales to
 #: [-1, 1] and does not say from where; a single bright voxel (a vessel) must not squeeze the contrast of all others.
@@ -45,7 +45,7 @@ CACHE_VERSION = 1
 
 @dataclass(frozen=True)
 class Prepared:
-    """One pair on the common grid, before normalisation.
+    """One pair on the common grid, before SUVR is scaled.
 
     Arrays are ``(I, J, K)`` of the common grid.
 
@@ -287,44 +287,42 @@ def check_pairs(pairs: Iterable[Pair], grid: Grid, cache_dir: Path | None = None
     return list(dict.fromkeys(sentence for sentence in said if sentence))
 
 
-def fit_normalisation(
-    kind: NormalisationKind,
+def fit_target_scaling(
+    normalisation: Normalisation,
     pairs: Sequence[Pair],
     grid: Grid,
     cache_dir: Path | None = None,
     *,
-    min_participants: int = MIN_PARTICIPANTS,
-    unknown: Unknown = "error",
-) -> Normalisation:
-    """Fit a normalisation on training pairs: give only those, and nothing of the others can leak.
+    min_participants: int = Group.min_participants,
+    unknown_manufacturer: UnknownManufacturer = "error",
+) -> TargetScaling:
+    """Fit the scaling of SUVR on training pairs: give only those, and nothing of the others can leak.
 
     Parameters
     ----------
-    kind
-        ``manufacturer`` or ``minmax``.
+    normalisation
+        ``by-manufacturer`` or ``min-max``.
     pairs
         Of the training split.
     grid, cache_dir
         As in `prepare`. What is fitted comes from voxels of the T1w's own grid, so that the grid makes no difference;
         with a cache each image is read only once for this and for training.
-    min_participants, unknown
-        As in `tau_pipeline.cohort.standardize.fit_standardization`, for ``manufacturer``.
+    min_participants, unknown_manufacturer
+        As in `tau_pipeline.cohort.standardize.fit_standardization`, for ``by-manufacturer``.
 
     Raises
     ------
     SettingError
-        There is no pair, or the kind is unknown.
+        There is no pair.
     UnknownNameError
-        A manufacturer is unknown or has too few participants, and ``unknown`` is ``error``.
+        A manufacturer is unknown or has too few participants, and ``unknown_manufacturer`` is ``error``.
     """
     found = [prepare(pair, grid, cache_dir) for pair in pairs]
     if not found:
-        raise SettingError("there is no training pair to fit the normalisation on")
-    if kind == "manufacturer":
-        moments = [each.moments for each in found]
-        return ByManufacturer(fit_standardization(moments, min_participants=min_participants, unknown=unknown))
-    if kind == "minmax":
+        raise SettingError("there is no training pair to fit the scaling of SUVR on")
+    if normalisation == "min-max":
         low = min(each.suvr_range[0] for each in found)
         high = max(each.suvr_range[1] for each in found)
         return MinMax(low, high, tuple(sorted({pair.participant_id for pair in pairs})))
-    raise SettingError(f"there is no normalisation {shown(kind)}; manufacturer and minmax are known")
+    moments = [each.moments for each in found]
+    return ByManufacturer(fit_standardization(moments, min_participants=min_participants, unknown=unknown_manufacturer))

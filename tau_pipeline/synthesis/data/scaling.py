@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from tau_pipeline.cohort.standardize import (
     BACKGROUND,
     Standardization,
-    Unknown,
     participants_hash,
 )
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import read_tsv, write_tsv
-
-NormalisationKind = Literal["manufacturer", "minmax"]
+from tau_pipeline.settings.cohort import UnknownManufacturer
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class ByManufacturer:
     """SUVR standardised to mean 0 and SD 1 by manufacturer (`tau_pipeline.cohort.standardize`); the paper's choice."""
 
     standardization: Standardization
-    kind: NormalisationKind = "manufacturer"
-
+    #: Names the class in model cards.
+    kind: ClassVar[str] = "manufacturer"
     FILE = "standardization.tsv"
 
     @property
@@ -55,9 +53,9 @@ class ByManufacturer:
         return Path(folder) / self.FILE
 
     @classmethod
-    def load(cls, folder: Path, unknown: Unknown = "error") -> ByManufacturer:
-        """Read ``standardization.tsv``; ``unknown`` is what becomes of manufacturers that were not fitted."""
-        return cls(Standardization.load(Path(folder) / cls.FILE).with_unknown(unknown))
+    def load(cls, folder: Path, unknown_manufacturer: UnknownManufacturer = "error") -> ByManufacturer:
+        """Read ``standardization.tsv``; ``unknown_manufacturer`` says what is done with others than the fitted ones."""
+        return cls(Standardization.load(Path(folder) / cls.FILE).with_unknown(unknown_manufacturer))
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ class MinMax:
     low: float
     high: float
     participants: tuple[str, ...] = ()
-    kind: NormalisationKind = "minmax"
-
+    #: Names the class in model cards.
+    kind: ClassVar[str] = "minmax"
     FILE = "minmax.tsv"
 
     def __post_init__(self) -> None:
@@ -133,11 +131,11 @@ class MinMax:
 
 #: Between SUVR and what a network predicts; both have ``kind``, ``background``, ``participants``, ``apply(suvr,
 #: manufacturer, mask)``, ``invert(z, manufacturer)``, ``save(folder)`` and ``load(folder)``.
-Normalisation = ByManufacturer | MinMax
+TargetScaling = ByManufacturer | MinMax
 
 
-def load_normalisation(folder: Path, kind: str, unknown: Unknown = "error") -> Normalisation:
-    """Read the normalisation of a model folder, by its kind.
+def load_target_scaling(folder: Path, kind: str, unknown_manufacturer: UnknownManufacturer = "error") -> TargetScaling:
+    """Read the target scaling of a model folder, by the kind that its card names.
 
     Raises
     ------
@@ -145,7 +143,7 @@ def load_normalisation(folder: Path, kind: str, unknown: Unknown = "error") -> N
         The kind is not known.
     """
     if kind == "manufacturer":
-        return ByManufacturer.load(folder, unknown)
+        return ByManufacturer.load(folder, unknown_manufacturer)
     if kind == "minmax":
         return MinMax.load(folder)
     raise SettingError(f"there is no normalisation {shown(kind)}; manufacturer and minmax are known")

@@ -18,14 +18,13 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import AnyPath, read_tsv, write_tsv
+from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 
 #: Names of the splits, in the order of the fractions.
 SPLITS = ("train", "validation", "test")
 #: Columns of a table of splits, in order.
 COLUMNS = ("participant_id", "split", "manufacturer", "diagnosis")
-#: 360, 78 and 78 of 516 pairs, as in the paper.
-_FRACTIONS = (0.70, 0.15, 0.15)
 #: What a stratum is made of, the most important first.
 _STRATIFY = ("manufacturer", "diagnosis")
 #: Splits that are drawn, of which the most even one is taken. Among thirty participants every stratum of manufacturer
@@ -35,8 +34,8 @@ _DRAWS = 30
 
 def split_participants(
     pairs: Iterable[Pair],
-    fractions: Sequence[float] = _FRACTIONS,
-    seed: int = 0,
+    split_fractions: Sequence[float] = Training.split_fractions,
+    random_seed: int = 0,
     stratify: Sequence[str] = _STRATIFY,
 ) -> pd.DataFrame:
     """Split participants into training, validation and test.
@@ -45,9 +44,9 @@ def split_participants(
     ----------
     pairs
         All scans, in any order.
-    fractions
+    split_fractions
         Parts for training, validation and test; they add up to 1. A part of 0 stays empty.
-    seed
+    random_seed
         The same seed and participants give the same splits.
     stratify
         Columns whose values are spread over the splits evenly; ``()`` for none. Strata that are too small to be seen
@@ -63,29 +62,28 @@ def split_participants(
     Raises
     ------
     SettingError
-        The fractions are not three parts of 1, or there are fewer participants than splits.
+        There are fewer participants than splits.
     """
-    parts = _checked_fractions(fractions)
     table = _participants(pairs)
-    sizes = _sizes(len(table), parts)
-    smallest = math.ceil(1 / min(part for part in parts if part > 0) - 1e-9)
+    sizes = _sizes(len(table), split_fractions)
+    smallest = math.ceil(1 / min(part for part in split_fractions if part > 0) - 1e-9)
     strata, remarks = merged_strata(table, stratify, smallest)
-    splits = (_one_draw(table.index, sizes, strata, state) for state in _states(seed))
+    splits = (_one_draw(table.index, sizes, strata, state) for state in _states(random_seed))
     return _as_table(table, min(splits, key=lambda split: _unevenness(table, split, stratify)), remarks)
 
 
 def k_folds(
-    pairs: Iterable[Pair], k: int = 5, seed: int = 0, stratify: Sequence[str] = _STRATIFY
+    pairs: Iterable[Pair], folds: int = 5, random_seed: int = 0, stratify: Sequence[str] = _STRATIFY
 ) -> list[pd.DataFrame]:
-    """Return k tables of splits for cross-validation; each participant is in the test split of exactly one.
+    """Return tables of splits for cross-validation; each participant is in the test split of exactly one.
 
     Fold i is the test split of table i and the validation split of the table before it; the others are for training.
 
     Parameters
     ----------
-    pairs, seed, stratify
+    pairs, random_seed, stratify
         As in `split_participants`.
-    k
+    folds
         Number of folds, 3 or more.
 
     Raises
@@ -94,17 +92,17 @@ def k_folds(
         Fewer than three folds, or more folds than participants.
     """
     table = _participants(pairs)
-    if not 3 <= k <= len(table):
+    if not 3 <= folds <= len(table):
         raise SettingError(
-            f"{k} folds of {len(table)} participants are not possible; give from 3 to as many folds as participants"
+            f"{folds} folds of {len(table)} participants are not possible; give from 3 to as many folds as participants"
         )
-    strata, remarks = merged_strata(table, stratify, k)
-    draws = (_one_draw_of_folds(table, k, strata, state) for state in _states(seed))
+    strata, remarks = merged_strata(table, stratify, folds)
+    draws = (_one_draw_of_folds(table, folds, strata, state) for state in _states(random_seed))
     fold = min(draws, key=lambda fold: _unevenness(table, fold, stratify))
     tables = []
-    for number in range(k):
+    for number in range(folds):
         split = pd.Series("train", index=table.index)
-        split[fold == (number + 1) % k] = "validation"
+        split[fold == (number + 1) % folds] = "validation"
         split[fold == number] = "test"
         tables.append(_as_table(table, split, remarks))
     return tables
@@ -169,18 +167,7 @@ def _mergers(before: list[tuple[str, ...]], after: list[tuple[str, ...]], smalle
     return tuple(said)
 
 
-def _checked_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
-    parts = tuple(float(part) for part in fractions)
-    usable = len(parts) == 3 and all(math.isfinite(part) and part >= 0 for part in parts)
-    if not usable or abs(sum(parts) - 1) > 1e-6 or parts[0] == 0:
-        raise SettingError(
-            f"fractions of {list(fractions)} are not possible; three parts (train, validation, test) that add up to "
-            "1 are needed, that of training above 0"
-        )
-    return parts[0], parts[1], parts[2]
-
-
-def _sizes(n: int, parts: tuple[float, float, float]) -> tuple[int, int, int]:
+def _sizes(n: int, parts: Sequence[float]) -> tuple[int, int, int]:
     """Participants of each split: rounded, at least one where the part is above 0; training takes the rest."""
     validation, test = (max(1, round(n * part)) if part > 0 else 0 for part in parts[1:])
     train = n - validation - test
@@ -192,9 +179,9 @@ def _sizes(n: int, parts: tuple[float, float, float]) -> tuple[int, int, int]:
     return train, validation, test
 
 
-def _states(seed: int) -> list[int]:
+def _states(random_seed: int) -> list[int]:
     """Seeds of the single draws."""
-    return np.random.default_rng(seed).integers(2**31, size=_DRAWS).tolist()
+    return np.random.default_rng(random_seed).integers(2**31, size=_DRAWS).tolist()
 
 
 def _unevenness(table: pd.DataFrame, split: pd.Series, columns: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tau_pipeline.atlas import label_array
-from tau_pipeline.cohort.standardize import POOLED, Unknown
+from tau_pipeline.cohort.standardize import POOLED
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, agreement_columns
 from tau_pipeline.derivatives.names import sidecar_path
@@ -23,21 +23,24 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, image_on, require_same_grid, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.measures.quality import map_quality
-from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.cohort import UnknownManufacturer
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.targets import Target
-from tau_pipeline.synthesis.evaluation.scores import MODEL, Evaluation, ScanScores, baseline_maps, score_scan
-from tau_pipeline.synthesis.model.baselines import Yardsticks, t1w_figures, unlike_training
+from tau_pipeline.synthesis.evaluation.scores import MODEL, ScanScores, baseline_maps, score_scan
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_figures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import Inference, Prediction, on_t1w_grid, predict
+from tau_pipeline.synthesis.model.predict import Prediction, on_t1w_grid, predict
 
 _NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
     "was at hand."
 )
-_NO_YARDSTICKS = "Whether the T1w is like the training images was not looked at: the model folder does not say."
+_NO_TRAINING_STATISTICS = (
+    "Whether the T1w is like the training images was not looked at: the model folder does not say."
+)
 
 
 @dataclass(frozen=True)
@@ -52,28 +55,25 @@ class Recipe:
         Root of the derivatives.
     settings_hash
         For the sidecars.
-    as_manufacturer
-        Whose scale the SUVR gets; None for that of the participant's own PET.
-    unknown
+    synthesis
+        Whose scale the SUVR gets, how the network is run, and how its maps are judged.
+    unknown_manufacturer
         ``pooled`` gives manufacturers that a model does not know the scale of all together; else they are an error.
-    refuse_unlike
-        Whether a T1w unlike the training images is an error.
-    inference, evaluation
-        How the network is run, and its maps are judged.
-    calibration, yardsticks
+    device, mem_mb
+        As `tau_pipeline.synthesis.model.predict.predict` takes them.
+    calibration, training_statistics
         None where there are none.
     """
 
     ensemble: Ensemble
     output_dir: Path
     settings_hash: str
-    as_manufacturer: str | None = None
-    unknown: Unknown = "error"
-    refuse_unlike: bool = False
-    inference: Inference = field(default_factory=Inference)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    synthesis: Synthesis = field(default_factory=Synthesis)
+    unknown_manufacturer: UnknownManufacturer = "error"
+    device: str = "auto"
+    mem_mb: int | None = None
     calibration: Calibration | None = None
-    yardsticks: Yardsticks | None = None
+    training_statistics: TrainingStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -86,45 +86,6 @@ class _Images:
     reference: Volume
 
 
-def recipe_of(config: Configuration, ensemble: Ensemble, output_dir: Path) -> Recipe:
-    """Return the recipe of a configuration, without calibration and yardsticks.
-
-    Parameters
-    ----------
-    config
-        Read here: ``synthesis``; ``device`` of ``training``; ``unknown_manufacturer``, ``random_seed``, ``mem_mb``.
-    ensemble
-        The models.
-    output_dir
-        Root of the derivatives.
-    """
-    given = config.synthesis
-    inference = Inference(
-        flips=given.test_time_flips,
-        memory=given.prediction_memory,
-        window=given.window_side,
-        overlap=given.window_overlap,
-        device=config.training.device,
-        available_mb=config.execution.mem_mb,
-    )
-    evaluation = Evaluation(
-        data_range=given.suvr_range,
-        hot_suvr=given.hot_suvr,
-        lesion_ml=given.lesion_volume,
-        seed=config.settings.random_seed,
-    )
-    return Recipe(
-        ensemble=ensemble,
-        output_dir=output_dir,
-        settings_hash=config.settings.hash(),
-        as_manufacturer=given.as_manufacturer,
-        unknown=config.group.unknown_manufacturer,
-        refuse_unlike=given.unlike_training == "refuse",
-        inference=inference,
-        evaluation=evaluation,
-    )
-
-
 def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
     """Return the manufacturer whose scale a synthetic scan gets.
 
@@ -133,11 +94,11 @@ def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
     UnknownNameError
         None is known, or the models do not know it; the message lists what can be given.
     """
-    given = recipe.as_manufacturer or target.manufacturer
+    given = recipe.synthesis.as_manufacturer or target.manufacturer
     try:
         return require_manufacturer(recipe.ensemble, given)
     except UnknownNameError:
-        if recipe.unknown != "pooled" or recipe.as_manufacturer is not None:
+        if recipe.unknown_manufacturer != "pooled" or recipe.synthesis.as_manufacturer is not None:
             raise
         return require_manufacturer(recipe.ensemble, POOLED)
 
@@ -166,7 +127,9 @@ def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
     region = reference_region(target, recipe.ensemble)
     images = _load(target, region)
     maker = manufacturer_of(target, recipe)
-    prediction = predict(recipe.ensemble, images.t1w, images.mask, maker, recipe.inference)
+    prediction = predict(
+        recipe.ensemble, images.t1w, images.mask, maker, recipe.synthesis, recipe.device, recipe.mem_mb
+    )
     flags = _flags(prediction, recipe)
     suvr = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask)
     scores = [_compared(target, n, suvr, images.mask, maker, recipe) for n in range(len(target.measured))]
@@ -204,20 +167,20 @@ def _load(target: Target, region: str) -> _Images:
 
 def _flags(prediction: Prediction, recipe: Recipe) -> tuple[str, ...]:
     """Sentences on how the T1w is unlike the training images."""
-    if recipe.yardsticks is None:
+    if recipe.training_statistics is None:
         return ()
     figures = t1w_figures(prediction.t1w, prediction.brain, prediction.placement)
-    flags = tuple(unlike_training(figures, recipe.yardsticks.t1w_range))
-    if flags and recipe.refuse_unlike:
+    flags = tuple(unlike_training(figures, recipe.training_statistics.t1w_range))
+    if flags and recipe.synthesis.unlike_training == "refuse":
         raise ImageError(f"{flags[0]} It is refused, as --unlike-training asks; flag would make the scan all the same")
     return flags
 
 
 def _compared(target: Target, number: int, suvr: Volume, mask: Volume, maker: str | None, recipe: Recipe) -> ScanScores:
     pair, maps = target.measured[number], {MODEL: suvr}
-    if recipe.yardsticks is not None:
-        maps |= baseline_maps(recipe.yardsticks, recipe.ensemble.first, mask, maker, target.diagnosis)
-    return score_scan(pair, maps, recipe.evaluation)
+    if recipe.training_statistics is not None:
+        maps |= baseline_maps(recipe.training_statistics, recipe.ensemble.first, mask, maker, target.diagnosis)
+    return score_scan(pair, maps, recipe.synthesis)
 
 
 def _sidecar(
@@ -230,8 +193,12 @@ def _sidecar(
     region, maker = kind
     ensemble, root = recipe.ensemble, recipe.output_dir
     t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
-    assumptions = [*_about(target.anat.t1w), *prediction.remarks, *([] if recipe.yardsticks else [_NO_YARDSTICKS])]
-    if recipe.as_manufacturer is None and maker == POOLED:
+    assumptions = [
+        *_about(target.anat.t1w),
+        *prediction.remarks,
+        *([] if recipe.training_statistics else [_NO_TRAINING_STATISTICS]),
+    ]
+    if recipe.synthesis.as_manufacturer is None and maker == POOLED:
         assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
     return SyntheticSidecar(
         sources=(t1w, mask, dseg),

@@ -33,9 +33,10 @@ from tau_pipeline.measures.agreement import (
 )
 from tau_pipeline.measures.images import hot_spots, image_agreement, slice_agreement
 from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import place, to_grid
-from tau_pipeline.synthesis.model.baselines import Yardsticks
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.ensemble import to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
 from tau_pipeline.synthesis.model.predict import on_t1w_grid
@@ -46,32 +47,6 @@ MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN = "model", "training mean", "diagnosis mean
 MASK = "brain mask where the PET has a value"
 #: Measures of a scan that are averaged over participants, without those of hot spots.
 MEASURES = ("ssim", "psnr", "mae", "rmse", "ssim_axial", "psnr_axial", "mae_axial", "regional_mae", "regional_bias")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Settings of the measures; all of them are in the tables.
-
-    Attributes
-    ----------
-    data_range
-        Of SUVR, for SSIM and PSNR.
-    hot_suvr
-        Thresholds above which a voxel is hot.
-    lesion_ml
-        Volume of the smallest lesion that counts.
-    min_overlap
-        Part of a lesion that must be hot in the other image.
-    seed, n_resamples
-        Of the bootstrap.
-    """
-
-    data_range: float = 3.0
-    hot_suvr: tuple[float, ...] = (1.3, 1.5, 2.0)
-    lesion_ml: float = 0.25
-    min_overlap: float = 0.5
-    seed: int = 0
-    n_resamples: int = 2000
 
 
 @dataclass(frozen=True)
@@ -94,16 +69,20 @@ class ScanScores:
 
 
 def baseline_maps(
-    yardsticks: Yardsticks, model: LoadedModel, mask_img: Volume, manufacturer: str | None, diagnosis: str
+    training_statistics: TrainingStatistics,
+    model: LoadedModel,
+    mask_img: Volume,
+    manufacturer: str | None,
+    diagnosis: str,
 ) -> dict[str, Volume]:
     """Return predictions that ignore the T1w: mean images of the training split, as SUVR.
 
     Parameters
     ----------
-    yardsticks
-        Mean images on the model's grid, normalised.
+    training_statistics
+        Mean images on the model's grid, scaled.
     model
-        Whose grid and normalisation they have.
+        Whose grid and target scaling they have.
     mask_img
         The participant's brain mask, on the T1w's grid.
     manufacturer
@@ -118,7 +97,10 @@ def baseline_maps(
     """
     placement = place(mask_img, model.grid)
     brain = to_grid(mask_img, placement, labels=True) > 0
-    images = {TRAINING_MEAN: yardsticks.mean_image, DIAGNOSIS_MEAN: yardsticks.diagnosis_images.get(diagnosis)}
+    images = {
+        TRAINING_MEAN: training_statistics.mean_image,
+        DIAGNOSIS_MEAN: training_statistics.diagnosis_images.get(diagnosis),
+    }
     return {
         name: on_t1w_grid(to_suvr(model, image, manufacturer), brain, placement, mask_img)
         for name, image in images.items()
@@ -126,7 +108,7 @@ def baseline_maps(
     }
 
 
-def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluation | None = None) -> ScanScores:
+def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis | None = None) -> ScanScores:
     """Compare predicted SUVR maps with a measured one.
 
     Parameters
@@ -135,8 +117,8 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluati
         The measured scan.
     predicted
         Maps on the T1w's grid, by predictor; 0 outside the brain, NaN where nothing was predicted.
-    evaluation
-        What the figures depend on.
+    settings
+        Read here: ``suvr_range``, ``hot_suvr`` and ``lesion_volume``.
 
     Raises
     ------
@@ -145,7 +127,7 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluati
     TauPipelineError
         A file of the pair cannot be used.
     """
-    evaluation = evaluation or Evaluation()
+    settings = settings or Synthesis()
     measured_img, mask_img, dseg = (load_volume(p, ndim=3) for p in (pair.suvr_file, pair.mask_file, pair.dseg_file))
     reference = load_volume(reference_mask_file(pair), ndim=3)
     measured = canonical(measured_img)
@@ -156,7 +138,7 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluati
         require_same_grid(measured=measured_img, predicted=img)
         who = {**_identity(pair), "predictor": name}
         synthetic = canonical(img)
-        by_slice = slice_agreement(synthetic, measured, mask, evaluation.data_range)
+        by_slice = slice_agreement(synthetic, measured, mask, settings.suvr_range)
         slices.append(by_slice.assign(**who, mask=MASK))
         regions.append(
             regional_table(img, dseg, reference, pair.reference_region, {**_identity(pair), "source": "synthetic"})
@@ -164,7 +146,7 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], evaluation: Evaluati
             .astype({"suvr_mean": float})
         )
         voxel_ml = voxel_volume_mm3(img) / 1000
-        scans.append({**who, **_image_row(synthetic, measured, mask, voxel_ml, evaluation), **_slice_means(by_slice)})
+        scans.append({**who, **_image_row(synthetic, measured, mask, voxel_ml, settings), **_slice_means(by_slice)})
     return ScanScores(pd.DataFrame(scans), pd.concat(slices), pd.concat(regions))
 
 
@@ -193,14 +175,14 @@ def _identity(pair: Pair) -> dict[str, Any]:
 
 
 def _image_row(
-    synthetic: NDArray, measured: NDArray, mask: NDArray, voxel_ml: float, evaluation: Evaluation
+    synthetic: NDArray, measured: NDArray, mask: NDArray, voxel_ml: float, settings: Synthesis
 ) -> dict[str, Any]:
-    whole = image_agreement(synthetic, measured, mask, evaluation.data_range, MASK)
+    whole = image_agreement(synthetic, measured, mask, settings.suvr_range, MASK)
     row: dict[str, Any] = {name: getattr(whole, name) for name in ("ssim", "psnr", "mae", "rmse", "n_voxels")}
     row |= {"data_range": whole.data_range, "mask": whole.mask}
-    least = max(1, round(evaluation.lesion_ml / voxel_ml))
-    for threshold in evaluation.hot_suvr:
-        found = hot_spots(synthetic, measured, mask, threshold, least, evaluation.min_overlap)
+    least = max(1, round(settings.lesion_volume / voxel_ml))
+    for threshold in settings.hot_suvr:
+        found = hot_spots(synthetic, measured, mask, threshold, least)
         row |= {
             f"dice_{threshold:g}": found.dice,
             f"lesion_sensitivity_{threshold:g}": found.sensitivity,
@@ -247,7 +229,9 @@ def evaluate(
     measured: pd.DataFrame,
     splits: Mapping[str, str],
     positivity: Mapping[str, float] | None = None,
-    evaluation: Evaluation | None = None,
+    settings: Synthesis | None = None,
+    random_seed: int = 0,
+    n_resamples: int = 2000,
 ) -> Report:
     """Put the scores of scans together.
 
@@ -259,13 +243,15 @@ def evaluate(
         Measured regional tables, stacked, with a column ``scan``.
     splits
         Split of each participant (``train``, ``validation``, ``test``, ``none``), by ``participant_id``. Figures of
-        different splits are never mixed: those of the training split say nothing about strangers.
+        different splits are never mixed: those of the training split say nothing about other participants.
     positivity
         SUVR thresholds by ``region|hemisphere`` (`tau_pipeline.synthesis.model.baselines.positivity_thresholds`).
-    evaluation
-        What the figures depend on.
+    settings
+        Read here: ``suvr_range``, which stands in the summary.
+    random_seed, n_resamples
+        Of the bootstrap.
     """
-    evaluation, positivity = evaluation or Evaluation(), positivity or {}
+    settings, positivity = settings or Synthesis(), positivity or {}
     found = list(scores)
     scans = pd.concat([each.scans for each in found], ignore_index=True)
     regions = pd.concat([each.regions for each in found], ignore_index=True)
@@ -279,12 +265,16 @@ def evaluate(
     scans.insert(4, "split", [splits.get(who, "none") for who in scans["participant_id"]])
     of_regions = [
         _region_rows(
-            own[own["participant_id"].map(lambda who: splits.get(who, "none")) == split], positivity, evaluation
+            own[own["participant_id"].map(lambda who: splits.get(who, "none")) == split],
+            positivity,
+            random_seed,
+            n_resamples,
         ).assign(predictor=name, split=split)
         for name, own in pairs.items()
         for split in scans["split"].unique()
     ]
-    summary = _summary(scans, evaluation)
+    summary = _summary(scans, random_seed, n_resamples)
+    summary = summary.assign(data_range=settings.suvr_range, mask=MASK, n_resamples=n_resamples)
     return Report(scans, slices, pd.concat(of_regions, ignore_index=True), summary)
 
 
@@ -319,11 +309,13 @@ def _stage(own: pd.DataFrame, column: str, positivity: Mapping[str, float]) -> f
     return float(braak_stage(values[0], values[1], values[2], BraakThresholds(*cuts)))
 
 
-def _region_rows(pairs: pd.DataFrame, positivity: Mapping[str, float], evaluation: Evaluation) -> pd.DataFrame:
+def _region_rows(
+    pairs: pd.DataFrame, positivity: Mapping[str, float], random_seed: int, n_resamples: int
+) -> pd.DataFrame:
     """Agreement across participants of each region, with the area under the ROC curve for tau positivity."""
     if pairs.empty:
         return pd.DataFrame()
-    table = regional_agreement(pairs, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+    table = regional_agreement(pairs, seed=random_seed, n_resamples=n_resamples)
     cuts, areas, counts = [], [], []
     for row in table.itertuples():
         cut = positivity.get(f"{row.region}|{row.hemisphere}", np.nan)
@@ -332,7 +324,7 @@ def _region_rows(pairs: pd.DataFrame, positivity: Mapping[str, float], evaluatio
         positive = means["measured"].to_numpy() >= cut
         cuts.append(cut)
         counts.append(int(positive.sum()) if np.isfinite(cut) else None)
-        areas.append(_area(means["synthetic"].to_numpy(), positive, cut, evaluation))
+        areas.append(_area(means["synthetic"].to_numpy(), positive, cut, random_seed, n_resamples))
     return table.assign(
         positive_suvr=cuts,
         n_positive=pd.array(counts, dtype="Int64"),
@@ -342,32 +334,33 @@ def _region_rows(pairs: pd.DataFrame, positivity: Mapping[str, float], evaluatio
     )
 
 
-def _area(scores: NDArray, positive: NDArray[np.bool_], cut: float, evaluation: Evaluation) -> Interval:
+def _area(scores: NDArray, positive: NDArray[np.bool_], cut: float, random_seed: int, n_resamples: int) -> Interval:
     if not np.isfinite(cut):
         return Interval(np.nan, np.nan, np.nan, len(scores), 0.95)
-    return bootstrap_interval(roc_auc, scores, positive, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+    return bootstrap_interval(roc_auc, scores, positive, seed=random_seed, n_resamples=n_resamples)
 
 
-def _summary(scans: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
+def _summary(scans: pd.DataFrame, random_seed: int, n_resamples: int) -> pd.DataFrame:
     """Means over participants (several scans of one count as their mean), and agreement in Braak stage."""
     hot = [name for name in scans if name.startswith(("dice_", "lesion_"))]
     rows = []
     for (split, predictor), own in scans.groupby(["split", "predictor"], sort=False):
         for measure in (*MEASURES, *hot):
             means = own.groupby("participant_id")[measure].mean()
-            found = mean_interval(means, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+            found = mean_interval(means, seed=random_seed, n_resamples=n_resamples)
             rows.append(_summary_row(split, predictor, measure, found))
-        rows.append(_summary_row(split, predictor, "braak_kappa", _kappa(own, weighted_kappa, evaluation)))
-        rows.append(_summary_row(split, predictor, "braak_same", _kappa(own, _same, evaluation)))
-    table = pd.DataFrame(rows)
-    return table.assign(data_range=evaluation.data_range, mask=MASK, n_resamples=evaluation.n_resamples)
+        rows.append(
+            _summary_row(split, predictor, "braak_kappa", _kappa(own, weighted_kappa, random_seed, n_resamples))
+        )
+        rows.append(_summary_row(split, predictor, "braak_same", _kappa(own, _same, random_seed, n_resamples)))
+    return pd.DataFrame(rows)
 
 
-def _kappa(own: pd.DataFrame, statistic: Callable[..., Any], evaluation: Evaluation) -> Interval:
+def _kappa(own: pd.DataFrame, statistic: Callable[..., Any], random_seed: int, n_resamples: int) -> Interval:
     """Agreement in stage over the participants' first scans that have one on both sides."""
     staged = own.dropna(subset=["braak_measured", "braak_predicted"]).groupby("participant_id").first()
     samples: Sequence[NDArray] = [staged[f"braak_{name}"].to_numpy(float) for name in ("predicted", "measured")]
-    return bootstrap_interval(statistic, *samples, seed=evaluation.seed, n_resamples=evaluation.n_resamples)
+    return bootstrap_interval(statistic, *samples, seed=random_seed, n_resamples=n_resamples)
 
 
 def _same(a: NDArray, b: NDArray) -> NDArray:

@@ -53,7 +53,7 @@ _FIGURES = {
 
 
 @dataclass(frozen=True)
-class Yardsticks:
+class TrainingStatistics:
     """Baselines of a training split.
 
     Attributes
@@ -90,7 +90,7 @@ class Yardsticks:
         return Path(folder) / FILE
 
     @classmethod
-    def load(cls, folder: Path) -> Yardsticks | None:
+    def load(cls, folder: Path) -> TrainingStatistics | None:
         """Read `FILE`; None where there is none.
 
         Raises
@@ -146,15 +146,17 @@ def unlike_training(figures: Mapping[str, float], known: Mapping[str, tuple[floa
     return said
 
 
-def fit_yardsticks(model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | None = None) -> Yardsticks:
-    """Find the yardsticks on those pairs whose participants the model was trained on.
+def fit_training_statistics(
+    model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | None = None
+) -> TrainingStatistics:
+    """Find the training statistics on those pairs whose participants the model was trained on.
 
     Every participant weighs the same in the mean images, whatever the number of scans.
 
     Parameters
     ----------
     model
-        Its card says who was trained on; its normalisation is applied before images are averaged.
+        Its card says who was trained on; its target scaling is applied before images are averaged.
     pairs
         Any pairs.
     cache_dir
@@ -176,7 +178,7 @@ def fit_yardsticks(model: LoadedModel, pairs: Iterable[Pair], cache_dir: Path | 
         figures.append(t1w_figures(known.t1w, known.brain, known.placement))
         sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
     table = pd.DataFrame(figures)
-    return Yardsticks(
+    return TrainingStatistics(
         t1w_range={str(name): (float(table[name].min()), float(table[name].max())) for name in table},
         mean_image=sums.mean(""),
         diagnosis_images={name: sums.mean(name) for name in sums.names if name},
@@ -197,7 +199,7 @@ class _Sums:
         return sorted(self._sums)
 
     def add(self, pair: Pair, suvr: NDArray, known: NDArray, weight: float) -> None:
-        z = self.model.normalisation.apply(suvr, pair.manufacturer, known).astype(np.float64)
+        z = self.model.target_scaling.apply(suvr, pair.manufacturer, known).astype(np.float64)
         for name in {"", *([pair.diagnosis] if pair.diagnosis != UNKNOWN else [])}:
             empty = np.zeros(self.model.grid.shape), np.zeros(self.model.grid.shape)
             total, weights = self._sums.setdefault(name, empty)
@@ -206,7 +208,7 @@ class _Sums:
 
     def mean(self, name: str) -> NDArray[np.float32]:
         total, weights = self._sums[name]
-        background = self.model.normalisation.background
+        background = self.model.target_scaling.background
         return np.where(weights > 0, total / np.maximum(weights, 1e-12), background).astype(np.float32)
 
 

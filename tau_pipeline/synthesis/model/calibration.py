@@ -22,10 +22,12 @@ from tau_pipeline.atlas import composites
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.measures.regions import values_by_label
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.data.prepare import Prepared, prepare
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled
-from tau_pipeline.synthesis.model.predict import Inference, Prediction, predict_placed
+from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.predict import Prediction, predict_placed
 
 Floats = NDArray[np.float64]
 
@@ -138,7 +140,9 @@ def calibrate(
     ensemble: Ensemble,
     pairs: Iterable[Pair],
     cache_dir: Path | None = None,
-    inference: Inference | None = None,
+    settings: Synthesis | None = None,
+    device: str = "auto",
+    mem_mb: int | None = None,
 ) -> Calibration | None:
     """Calibrate the uncertainty of an ensemble on measured scans.
 
@@ -151,8 +155,8 @@ def calibrate(
         split), each predicted by the models that were not trained on the participant.
     cache_dir
         As in `tau_pipeline.synthesis.data.prepare.prepare`.
-    inference
-        As it will be used.
+    settings, device, mem_mb
+        As `tau_pipeline.synthesis.model.predict.predict` will get them.
 
     Returns
     -------
@@ -161,29 +165,28 @@ def calibrate(
     """
     by_split: dict[str, list[Errors]] = {"validation": [], "test": []}
     for pair in sorted(pairs, key=lambda pair: pair.scan):
-        models = ensemble.strangers_to(pair.participant_id)
-        splits = {_split(ensemble, n, pair.participant_id) for n in models}
+        strict = ensemble.models_not_trained_on(pair.participant_id)
+        splits = {_split(model, pair.participant_id) for model in strict.models}
         split = next((name for name in by_split if name in splits), None)
         if split is not None:
-            found = _errors(ensemble, pair, models, cache_dir, inference)
+            # A manufacturer that is too rare for a scale of its own was trained on with the pooled one.
+            maker = known_or_pooled(ensemble, pair.manufacturer)
+            known = prepare(pair, ensemble.grid, cache_dir)
+            placed = (known.t1w, known.brain, known.placement)
+            prediction = predict_placed(strict, placed, maker, settings, device, mem_mb)
+            found = _errors(prediction, known, pair.participant_id)
             by_split[split] += [] if found is None else [found]
     return fit_calibration(by_split["validation"], by_split["test"], ensemble.hash)
 
 
-def _split(ensemble: Ensemble, number: int, participant_id: str) -> str:
-    table = ensemble.models[number].splits
+def _split(model: LoadedModel, participant_id: str) -> str:
+    table = model.splits
     found = table.loc[table["participant_id"] == participant_id, "split"]
     return str(found.iloc[0]) if len(found) else "none"
 
 
-def _errors(
-    ensemble: Ensemble, pair: Pair, models: Sequence[int], cache_dir: Path | None, inference: Inference | None
-) -> Errors | None:
-    known = prepare(pair, ensemble.grid, cache_dir)
-    placed = (known.t1w, known.brain, known.placement)
-    # Scans of a manufacturer that is too rare for a scale of its own were trained on with the pooled one.
-    maker = known_or_pooled(ensemble, pair.manufacturer)
-    prediction = predict_placed(ensemble, placed, maker, inference, models)
+def _errors(prediction: Prediction, known: Prepared, participant_id: str) -> Errors | None:
+    """Return the errors of a prediction in units of its members' SD; None for a single member."""
     if len(prediction.members) < 2:
         return None
     measured, sd = known.suvr[known.known], np.maximum(prediction.sd[known.known], _LEAST_SD)
@@ -194,7 +197,7 @@ def _errors(
     truth = region_means(known.suvr, labels)
     members = np.stack([region_means(member, labels) for member in prediction.members])
     apart = np.abs(members.mean(axis=0) - truth) / np.maximum(moderated_sd(members), _LEAST_SD)
-    return Errors(pair.participant_id, ratio[drawn], apart[np.isfinite(apart)])
+    return Errors(participant_id, ratio[drawn], apart[np.isfinite(apart)])
 
 
 def region_means(suvr: NDArray, labels: NDArray) -> Floats:

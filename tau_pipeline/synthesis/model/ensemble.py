@@ -47,9 +47,14 @@ class Ensemble:
         splits = {split for model in self.models for split in _splits_of(model, participant_id)}
         return next((split for split in ("train", "validation", "test") if split in splits), "none")
 
-    def strangers_to(self, participant_id: str) -> tuple[int, ...]:
-        """Return the models, by number, that were not trained on the participant."""
-        return tuple(n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id))
+    def models_not_trained_on(self, participant_id: str) -> Ensemble:
+        """Return the ensemble of those models that were not trained on the participant; it may be empty."""
+        kept = [n for n, model in enumerate(self.models) if "train" not in _splits_of(model, participant_id)]
+        return Ensemble(
+            tuple(self.models[n] for n in kept),
+            tuple(self.folders[n] for n in kept),
+            tuple(self.hashes[n] for n in kept),
+        )
 
 
 def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
@@ -121,7 +126,7 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
         name = given if given in (None, POOLED) else canonical_manufacturer(given)
     except UnknownNameError:
         name = given
-    fits = [m.normalisation.standardization for m in ensemble.models if isinstance(m.normalisation, ByManufacturer)]
+    fits = [m.target_scaling.standardization for m in ensemble.models if isinstance(m.target_scaling, ByManufacturer)]
     if name == POOLED or all(name in fit.known for fit in fits):
         return name
     common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
@@ -143,17 +148,17 @@ def known_or_pooled(ensemble: Ensemble, manufacturer: str | None) -> str | None:
 
 
 def to_suvr(model: LoadedModel, z: NDArray, manufacturer: str | None) -> NDArray:
-    """Invert the model's normalisation.
+    """Invert the model's target scaling.
 
     Parameters
     ----------
     model
         Whose.
     z
-        Normalised values, of any shape.
+        Scaled values, of any shape.
     manufacturer
         As `require_manufacturer` returns it.
     """
-    if isinstance(model.normalisation, ByManufacturer) and manufacturer == POOLED:
-        return model.normalisation.standardization.with_unknown("pooled").invert(z, None)
-    return model.normalisation.invert(z, manufacturer)
+    if isinstance(model.target_scaling, ByManufacturer) and manufacturer == POOLED:
+        return model.target_scaling.standardization.with_unknown("pooled").invert(z, None)
+    return model.target_scaling.invert(z, manufacturer)

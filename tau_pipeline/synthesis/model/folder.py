@@ -46,7 +46,7 @@ from tau_pipeline.errors import (
 )
 from tau_pipeline.files import write_json
 from tau_pipeline.synthesis.data.grid import Grid
-from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, Normalisation, load_normalisation
+from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, TargetScaling, load_target_scaling
 from tau_pipeline.synthesis.data.splits import load_splits, save_splits
 from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
 from tau_pipeline.synthesis.networks.networks import SIDE_MULTIPLE
@@ -66,7 +66,7 @@ class LoadedModel:
 
     system: System
     card: ModelCard
-    normalisation: Normalisation
+    target_scaling: TargetScaling
     splits: pd.DataFrame
 
     @property
@@ -79,7 +79,7 @@ def save_model(
     folder: Path,
     system: System,
     card: ModelCard,
-    normalisation: Normalisation,
+    target_scaling: TargetScaling,
     splits: pd.DataFrame,
     average: Mapping[str, Tensor] | None = None,
 ) -> Path:
@@ -93,7 +93,7 @@ def save_model(
         All networks.
     card
         What the caller knows; what can be seen from the other arguments is filled in.
-    normalisation
+    target_scaling
         As it was fitted.
     splits
         Table of `tau_pipeline.synthesis.data.splits`.
@@ -108,13 +108,13 @@ def save_model(
     Raises
     ------
     SettingError
-        Normalisation or network saw someone who is not in the training split, or the card names another network than
+        Target scaling or network saw someone who is not in the training split, or the card names another network than
         the system.
     OutputError
         The folder cannot be written to.
     """
     folder = Path(folder)
-    _check_matches(system, card, normalisation, splits)
+    _check_matches(system, card, target_scaling, splits)
     with _card_last(folder) as partial:
         needed = [_save_weights(system.state_dict(), partial / WEIGHTS)]
         probes = {WEIGHTS: probe(system.generator, card)}
@@ -122,31 +122,31 @@ def save_model(
             own = _of_generator(system, average)
             needed.append(_save_weights(own, partial / AVERAGE))
             probes[AVERAGE] = probe(system.generator, card, own)
-        needed += [normalisation.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
+        needed += [target_scaling.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
         card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
-        write_json(_completed(card, system, normalisation, splits).as_dict(), partial / CARD)
+        write_json(_completed(card, system, target_scaling, splits).as_dict(), partial / CARD)
     return folder
 
 
-def _check_matches(system: System, card: ModelCard, normalisation: Normalisation, splits: pd.DataFrame) -> None:
+def _check_matches(system: System, card: ModelCard, target_scaling: TargetScaling, splits: pd.DataFrame) -> None:
     if (system.name, system.preset) != (card.network, card.preset):
         raise SettingError(
             f"the card says {card.network} ({card.preset}), and the system is {system.name} ({system.preset})"
         )
     train = set(splits.loc[splits["split"] == "train", "participant_id"])
-    for what, used in (("normalisation", normalisation.participants), ("network", card.training_participants)):
+    for what, used in (("target scaling", target_scaling.participants), ("network", card.training_participants)):
         if leaked := sorted(set(used) - train):
             raise SettingError(
                 f"the {what} saw {', '.join(leaked)}, not in the training split; fit it on training participants only"
             )
 
 
-def _completed(card: ModelCard, system: System, normalisation: Normalisation, splits: pd.DataFrame) -> ModelCard:
+def _completed(card: ModelCard, system: System, target_scaling: TargetScaling, splits: pd.DataFrame) -> ModelCard:
     split = splits.loc[splits["split"] == "train", "participant_id"]
     train = tuple(sorted(card.training_participants or split))
-    seen: dict[str, Any] = {"normalisation": normalisation.kind}
-    if isinstance(normalisation, ByManufacturer):
-        fit = normalisation.standardization
+    seen: dict[str, Any] = {"normalisation": target_scaling.kind}
+    if isinstance(target_scaling, ByManufacturer):
+        fit = target_scaling.standardization
         seen["manufacturers"] = fit.known
         seen["unknown_manufacturer"] = fit.unknown
         seen["tracer"] = card.tracer or fit.tracer
@@ -320,8 +320,8 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         _load_weights(system.generator, folder / AVERAGE, card)
         used = AVERAGE
     _check_probe(system.generator, card, used)
-    normalisation = load_normalisation(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
-    return LoadedModel(system.eval(), card, normalisation, load_splits(folder / _SPLITS_TABLE))
+    target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
+    return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE))
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -1,7 +1,7 @@
 """From a T1w derivative to synthetic SUVR on its own grid, by one model or several together.
 
 The T1w goes to the model's grid as in training; each member of the ensemble (a model, with or without a test-time flip)
-predicts; its normalisation is inverted, so that members are averaged as SUVR; the mean comes back to the T1w in one
+predicts; its target scaling is inverted, so that members are averaged as SUVR; the mean comes back to the T1w in one
 interpolation. How far the members differ is the raw uncertainty, which `tau_pipeline.synthesis.model.calibration`
 calibrates.
 """
@@ -9,10 +9,10 @@ calibrates.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from tau_pipeline.errors import ImageError, SettingError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.placement import Placement, from_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
-
-Memory = Literal["auto", "whole", "windows"]
 
 #: Networks whose positional embedding fixes the size of their input.
 _WHOLE_ONLY = ("unetr",)
@@ -41,34 +40,6 @@ _LEFT_RIGHT = 2
 _LARGEST_LAYERS = 8.0
 #: Two members say little about a voxel's variance; their variance is averaged over this distance (Gaussian FWHM).
 _VARIANCE_FWHM_MM = 8.0
-
-
-@dataclass(frozen=True)
-class Inference:
-    """Settings of inference.
-
-    Attributes
-    ----------
-    flips
-        Predict the T1w flipped left-right too.
-    memory
-        ``whole`` volume at once, overlapping ``windows``, or ``auto``: windows where the whole would not fit.
-    window
-        Side of a window in voxels of the model's grid; shorter sides of the grid are taken whole.
-    overlap
-        Of neighbouring windows, as a part of their side.
-    device
-        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
-    available_mb
-        Memory that ``auto`` reckons with. None asks the system.
-    """
-
-    flips: bool = True
-    memory: Memory = "auto"
-    window: int = 96
-    overlap: float = 0.5
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    available_mb: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +90,9 @@ def predict(
     t1w_img: Volume,
     mask_img: Volume,
     manufacturer: str | None,
-    inference: Inference | None = None,
-    only: Collection[int] | None = None,
+    settings: Synthesis | None = None,
+    device: str = "auto",
+    mem_mb: int | None = None,
 ) -> Prediction:
     """Predict SUVR for one T1w.
 
@@ -132,10 +104,12 @@ def predict(
         Bias-corrected T1w and brain mask on one grid.
     manufacturer
         Whose scale the SUVR gets (`require_manufacturer`).
-    inference
-        How the network is run.
-    only
-        Numbers of the models to use. None uses all.
+    settings
+        Read here: ``test_time_flips``, ``prediction_memory``, ``window_side`` and ``window_overlap``.
+    device
+        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+    mem_mb
+        Memory that ``prediction_memory`` ``auto`` allows for, in MB. None asks the system.
 
     Raises
     ------
@@ -149,15 +123,16 @@ def predict(
     """
     percentiles = ensemble.first.card.t1w_percentiles
     t1w, brain, placement = prepare_t1w(t1w_img, mask_img, ensemble.grid, "the participant", percentiles)
-    return predict_placed(ensemble, (t1w, brain, placement), manufacturer, inference, only)
+    return predict_placed(ensemble, (t1w, brain, placement), manufacturer, settings, device, mem_mb)
 
 
 def predict_placed(
     ensemble: Ensemble,
     placed: tuple[NDArray[np.float32], NDArray[np.bool_], Placement],
     manufacturer: str | None,
-    inference: Inference | None = None,
-    only: Collection[int] | None = None,
+    settings: Synthesis | None = None,
+    device: str = "auto",
+    mem_mb: int | None = None,
 ) -> Prediction:
     """Predict SUVR for a T1w that is on the model's grid already; see `predict`.
 
@@ -165,18 +140,17 @@ def predict_placed(
     ----------
     placed
         T1w ``(I, J, K)``, brain mask and placement, as `tau_pipeline.synthesis.data.prepare.prepare_t1w` gives them.
-    ensemble, manufacturer, inference, only
+    ensemble, manufacturer, settings, device, mem_mb
         As in `predict`, and so are the errors.
     """
-    inference = inference or Inference()
+    settings = settings or Synthesis()
     t1w, brain, placement = placed
     maker = require_manufacturer(ensemble, manufacturer)
     members, windowed = [], False
-    for number, model in enumerate(ensemble.models):
-        if only is None or number in only:
-            maps, in_windows = predict_on_grid(model, t1w, inference)
-            members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
-            windowed |= in_windows
+    for model in ensemble.models:
+        maps, in_windows = predict_on_grid(model, t1w, settings, device, mem_mb)
+        members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
+        windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)
     if not np.isfinite(stacked).all():
         raise ImageError("the network's output is not finite for this T1w; look at the T1w and at the model's training")
@@ -186,7 +160,11 @@ def predict_placed(
 
 
 def predict_on_grid(
-    model: LoadedModel, t1w: NDArray[np.float32], inference: Inference
+    model: LoadedModel,
+    t1w: NDArray[np.float32],
+    settings: Synthesis,
+    device: str = "auto",
+    mem_mb: int | None = None,
 ) -> tuple[list[NDArray[np.float32]], bool]:
     """Run one model on a T1w that is on its grid: normalised predictions, and whether windows were used.
 
@@ -196,24 +174,24 @@ def predict_on_grid(
         The model; it is moved to the device and back.
     t1w
         ``(I, J, K)`` from -1 to 1.
-    inference
-        How.
+    settings, device, mem_mb
+        As in `predict`.
     """
-    device = chosen_device(inference.device)
-    windows = _needs_windows(model, t1w.shape, inference, device)
-    volume = torch.from_numpy(np.ascontiguousarray(t1w))[None, None].to(device)  # (1, 1, I, J, K)
-    with _on_device(model.system, device) as system, torch.inference_mode():
-        found = [_run(system, volume, inference, windows)]
-        if inference.flips:
-            found.append(_run(system, volume.flip(_LEFT_RIGHT), inference, windows).flip(_LEFT_RIGHT))
+    processor = chosen_device(device)
+    windows = _needs_windows(model, t1w.shape, settings, mem_mb or _free_mb(processor))
+    volume = torch.from_numpy(np.ascontiguousarray(t1w))[None, None].to(processor)  # (1, 1, I, J, K)
+    with _on_device(model.system, processor) as system, torch.inference_mode():
+        found = [_run(system, volume, settings, windows)]
+        if settings.test_time_flips:
+            found.append(_run(system, volume.flip(_LEFT_RIGHT), settings, windows).flip(_LEFT_RIGHT))
     return [z[0, 0].float().cpu().numpy() for z in found], windows
 
 
-def _run(system: nn.Module, volume: Tensor, inference: Inference, windows: bool) -> Tensor:
+def _run(system: nn.Module, volume: Tensor, settings: Synthesis, windows: bool) -> Tensor:
     if not windows:
         return system(volume)
-    sides = [min(inference.window, n) for n in volume.shape[2:]]
-    found = sliding_window_inference(volume, sides, 1, system, overlap=inference.overlap, mode="gaussian")
+    sides = [min(settings.window_side, n) for n in volume.shape[2:]]
+    found = sliding_window_inference(volume, sides, 1, system, overlap=settings.window_overlap, mode="gaussian")
     return torch.as_tensor(found)
 
 
@@ -239,18 +217,21 @@ def _on_device(system: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         system.to(home)
 
 
-def _needs_windows(model: LoadedModel, shape: Sequence[int], inference: Inference, device: torch.device) -> bool:
+def _needs_windows(model: LoadedModel, shape: Sequence[int], settings: Synthesis, available_mb: float) -> bool:
     whole_only = model.card.network in _WHOLE_ONLY
-    if inference.memory == "windows" and whole_only:
-        raise SettingError(f"the network {model.card.network} takes only whole volumes; expected: memory whole or auto")
-    if inference.memory != "auto" or whole_only:
-        return inference.memory == "windows"
-    available = inference.available_mb * 2**20 if inference.available_mb else _free_bytes(device)
-    return peak_bytes(model.system, shape) > available
+    if settings.prediction_memory == "windows" and whole_only:
+        raise SettingError(
+            f"prediction_memory is 'windows', and the network {model.card.network} takes only whole volumes; expected: "
+            "whole or auto"
+        )
+    if settings.prediction_memory != "auto" or whole_only:
+        return settings.prediction_memory == "windows"
+    return peak_bytes(model.system, shape) > available_mb * 2**20
 
 
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+def _free_mb(device: torch.device) -> float:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return float(free / 2**20)
 
 
 def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:

@@ -1,4 +1,4 @@
-"""Data of a training: splits, scaling fitted on the training split, and the scans of each split."""
+"""Data of a training: splits, target scaling fitted on the training split, and the scans of each split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from tau_pipeline.cohort.standardize import MIN_PARTICIPANTS, Unknown
 from tau_pipeline.errors import SettingError, UnknownNameError
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.data.augment import AugmentationSettings
 from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.prepare import check_pairs, fit_normalisation
-from tau_pipeline.synthesis.data.scaling import Normalisation, NormalisationKind
+from tau_pipeline.synthesis.data.prepare import check_pairs, fit_target_scaling
+from tau_pipeline.synthesis.data.scaling import TargetScaling
 from tau_pipeline.synthesis.data.splits import (
     SPLITS,
     k_folds,
@@ -33,21 +32,7 @@ from tau_pipeline.synthesis.training.processes import Processes
 #: Table of the splits while training; the model folder gets its own when it is written.
 _SPLITS_FILE = "checkpoints/splits.tsv"
 
-_KINDS: dict[str, NormalisationKind] = {"by-manufacturer": "manufacturer", "min-max": "minmax"}
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Strangers:
-    """Treatment of manufacturers that are unknown or have few participants, as in `fit_standardization`."""
-
-    min_participants: int = MIN_PARTICIPANTS
-    unknown: Unknown = "error"
-
-
-#: They end the training before it begins, with a sentence.
-REFUSED = Strangers()
 
 
 @dataclass(frozen=True)
@@ -60,7 +45,7 @@ class TrainingData:
         Only the first is augmented; the others have labels.
     splits
         Table with the columns of `tau_pipeline.synthesis.data.splits.COLUMNS`.
-    normalisation
+    target_scaling
         Fitted on the training split.
     """
 
@@ -68,7 +53,7 @@ class TrainingData:
     validation: PairDataset
     test: PairDataset
     splits: pd.DataFrame
-    normalisation: Normalisation
+    target_scaling: TargetScaling
 
     def loader(self, split: str, pieces: Sequence[list[int]], epoch: int = 0, workers: int = 0) -> Iterator[Any]:
         """Give the scans of one split by lists of indices; each list as one batch.
@@ -90,9 +75,9 @@ class TrainingData:
 
 
 def training_data(
-    settings: Training, pairs: Sequence[Pair], folder: Path, seed: int, strangers: Strangers, group: Processes
+    settings: Training, pairs: Sequence[Pair], folder: Path, random_seed: int, cohort: Group, group: Processes
 ) -> TrainingData:
-    """Split the pairs, bring all of them onto the grid, and fit the normalisation on the training split.
+    """Split the pairs, bring all of them onto the grid, and fit the target scaling on the training split.
 
     Parameters
     ----------
@@ -102,10 +87,10 @@ def training_data(
         All pairs, of one tracer and reference region.
     folder
         Folder of the model. If an earlier start has stored its splits there, they are used; else they are stored.
-    seed
+    random_seed
         Of splits and augmentation.
-    strangers
-        What becomes of manufacturers that cannot be standardised.
+    cohort
+        Read here: ``min_participants`` and ``unknown_manufacturer``.
     group
         The processes share the reading.
 
@@ -115,45 +100,44 @@ def training_data(
         There are too few participants, an image cannot be used, or a manufacturer cannot be standardised.
     """
     grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
-    splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, seed, group)
+    splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, random_seed, group)
     for sentence in check_pairs(group.share(pairs), grid, cache_dir):
         _log.warning(sentence)
     group.wait()
-    normalisation = fit_normalisation(
-        _KINDS[settings.normalisation],
+    target_scaling = fit_target_scaling(
+        settings.normalisation,
         pairs_of_split(pairs, splits, "train"),
         grid,
         cache_dir,
-        min_participants=strangers.min_participants,
-        unknown=strangers.unknown,
+        min_participants=cohort.min_participants,
+        unknown_manufacturer=cohort.unknown_manufacturer,
     )
-    own = [pair for pair in pairs if _can_be_used(pair, normalisation, strangers)]
-    augment = {"paper": AugmentationSettings(), "upright": AugmentationSettings(flip_axes=("left-right",)), "off": None}
+    own = [pair for pair in pairs if _can_be_used(pair, target_scaling, cohort)]
     train, validation, test = (
         PairDataset(
             pairs_of_split(own, splits, split),
             grid,
-            normalisation,
+            target_scaling,
             cache_dir,
-            augment=augment[settings.augmentation] if split == "train" else None,
-            seed=seed,
+            augmentation=settings.augmentation if split == "train" else "off",
+            random_seed=random_seed,
             labels=split != "train",
         )
         for split in SPLITS
     )
-    return TrainingData(train, validation, test, splits, normalisation)
+    return TrainingData(train, validation, test, splits, target_scaling)
 
 
-def _splits(settings: Training, pairs: Sequence[Pair], path: Path, seed: int, group: Processes) -> pd.DataFrame:
+def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: int, group: Processes) -> pd.DataFrame:
     """The splits of an earlier start, those of a file, or newly drawn ones."""
     if path.is_file():
         return load_splits(path)
     if settings.split_file is not None:
         table = load_splits(settings.split_file)
     elif settings.folds:
-        table = k_folds(pairs, settings.folds, seed)[settings.fold]
+        table = k_folds(pairs, settings.folds, random_seed)[settings.fold]
     else:
-        table = split_participants(pairs, settings.split_fractions, seed)
+        table = split_participants(pairs, settings.split_fractions, random_seed)
     for sentence in table.attrs.get("remarks", ()):
         _log.info(sentence)
     group.wait()
@@ -163,12 +147,12 @@ def _splits(settings: Training, pairs: Sequence[Pair], path: Path, seed: int, gr
     return table
 
 
-def _can_be_used(pair: Pair, normalisation: Normalisation, strangers: Strangers) -> bool:
+def _can_be_used(pair: Pair, target_scaling: TargetScaling, cohort: Group) -> bool:
     """Return whether the scan's manufacturer was fitted; otherwise the scan is left out if the settings say so."""
     try:
-        normalisation.invert(0.0, pair.manufacturer)  # type: ignore[arg-type]
+        target_scaling.invert(0.0, pair.manufacturer)  # type: ignore[arg-type]
     except UnknownNameError:
-        if strangers.unknown != "exclude":
+        if cohort.unknown_manufacturer != "exclude":
             raise
         _log.warning("%s is excluded: no standardization for its manufacturer %s", pair.scan, pair.manufacturer)
         return False

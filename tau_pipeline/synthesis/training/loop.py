@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from tau_pipeline.errors import DivergenceError, ImageError
 from tau_pipeline.lock import only_run
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.networks.systems import build_system
-from tau_pipeline.synthesis.training.data import REFUSED, Strangers, require_validation, training_data
+from tau_pipeline.synthesis.training.data import require_validation, training_data
 from tau_pipeline.synthesis.training.interruption import interruption
 from tau_pipeline.synthesis.training.log import Cell, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
@@ -54,8 +55,8 @@ def train(
     pairs: Sequence[Pair],
     out_dir: Path,
     *,
-    seed: int = 0,
-    strangers: Strangers = REFUSED,
+    random_seed: int = 0,
+    cohort: Group | None = None,
 ) -> Path:
     """Train a model, test it, and write its folder; or go on where an earlier call with the same arguments ended.
 
@@ -67,10 +68,10 @@ def train(
         Of one tracer and reference region (`tau_pipeline.synthesis.data.pairs.find_pairs`).
     out_dir
         The model's folder.
-    seed
+    random_seed
         Of splits, weights, order, augmentation and dropout.
-    strangers
-        What becomes of scans from manufacturers that are unknown or rare.
+    cohort
+        Read here: ``min_participants`` and ``unknown_manufacturer``. None takes the defaults.
 
     Returns
     -------
@@ -93,15 +94,15 @@ def train(
         # First of all, so that weights that are missing are told before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
         with _only_training(out_dir, group):
-            claim_folder(out_dir, settings, pairs, seed, group)
-            data = training_data(settings, pairs, out_dir, seed, strangers, group)
+            claim_folder(out_dir, settings, pairs, random_seed, group)
+            data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)
             require_validation(settings, data)
-            seed_everything(seed)
+            seed_everything(random_seed)
             system = build_system(settings.network, settings.network_preset, data.train.grid.shape).to(group.device)
             group.same_as_first(system)
             if settings.activation_checkpointing:
                 checkpoint_activations(system.generator)
-            run = Run(TrainingState(system, settings, group.device), data, loss, settings, seed, out_dir, group)
+            run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()
@@ -143,7 +144,7 @@ def fit(run: Run) -> None:
             state.system.train()
             counted_until = time.monotonic()
             for scans, n_scans in _rest_of_epoch(run):
-                seed_everything(run.seed, progress.epoch, progress.step, group.rank)
+                seed_everything(run.random_seed, progress.epoch, progress.step, group.rank)
                 means = _optimiser_step(run, scans, n_scans)
                 progress.count_step(means, n_scans)
                 now = time.monotonic()
@@ -177,7 +178,7 @@ def fit(run: Run) -> None:
 def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
     """Return the rest of the epoch, by step: this process's scans, in pieces, and the number over all processes."""
     settings, progress = run.settings, run.state.progress
-    left = batches(len(run.data.train), settings.batch_size, run.seed, progress.epoch)[progress.step :]
+    left = batches(len(run.data.train), settings.batch_size, run.random_seed, progress.epoch)[progress.step :]
     own = [in_pieces(run.group.share(batch), settings.micro_batch_size) for batch in left]
     every = [piece for pieces in own for piece in pieces]
     loader = run.data.loader("train", every, progress.epoch, settings.loader_workers)
@@ -277,7 +278,7 @@ def validate(run: Run, split: str) -> list[ScanScores]:
             generator,
             scans,
             partial(_at_epoch, run.loss, epoch),
-            run.data.normalisation,
+            run.data.target_scaling,
             autocast(settings, group.device),
         )
     parts = group.gathered(list(zip(own, found, strict=True)))

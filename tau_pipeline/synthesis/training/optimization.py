@@ -70,12 +70,12 @@ def set_learning_rate(optimisers: Mapping[str, torch.optim.Optimizer], rate: flo
             group["lr"] = rate
 
 
-def batches(n_scans: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def batches(n_scans: int, batch_size: int, random_seed: int, epoch: int) -> list[list[int]]:
     """Return the scans of each optimizer step of an epoch: every scan once, in an order drawn for the epoch.
 
     The last batch has what is left.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(n_scans).tolist()
+    order = np.random.default_rng([random_seed, epoch]).permutation(n_scans).tolist()
     return [order[start : start + batch_size] for start in range(0, n_scans, batch_size)]
 
 

@@ -17,14 +17,13 @@ from tau_pipeline.figures.training import Sample, learning_curves_figure, sample
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
-from tau_pipeline.synthesis.model.baselines import FILE as YARDSTICKS
-from tau_pipeline.synthesis.model.baselines import fit_yardsticks
+from tau_pipeline.synthesis.model.baselines import FILE as TRAINING_STATISTICS
+from tau_pipeline.synthesis.model.baselines import fit_training_statistics
 from tau_pipeline.synthesis.model.calibration import FILE as UNCERTAINTY
 from tau_pipeline.synthesis.model.calibration import calibrate
 from tau_pipeline.synthesis.model.card import CARD, ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
-from tau_pipeline.synthesis.model.predict import Inference
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
@@ -44,7 +43,7 @@ _DRAWN = 3
 _log = logging.getLogger(__name__)
 
 
-def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int, group: Processes) -> None:
+def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], random_seed: int, group: Processes) -> None:
     """Make a folder this training's, or see that it is.
 
     Raises
@@ -52,7 +51,7 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
     SettingError
         It holds a training with other settings, another seed or other scans; the message names the first difference.
     """
-    ours = _identity(settings, pairs, seed)
+    ours = _identity(settings, pairs, random_seed)
     path = Path(folder) / _TRAINING_FILE
     if path.is_file():
         _require_same(read_json(path), ours, Path(folder))
@@ -63,10 +62,15 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], seed: 
     group.wait()
 
 
-def _identity(settings: Training, pairs: Sequence[Pair], seed: int) -> dict[str, Any]:
+def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> dict[str, Any]:
     """Return everything that distinguishes this training from others."""
     scans = sorted(pair.scan for pair in pairs)
-    return {"settings": settings.what_counts(), "seed": seed, "scans": scans, "version": tau_pipeline.__version__}
+    return {
+        "settings": settings.what_counts(),
+        "seed": random_seed,
+        "scans": scans,
+        "version": tau_pipeline.__version__,
+    }
 
 
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
@@ -90,7 +94,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: int) -> bool:
+def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], random_seed: int) -> bool:
     """Return whether the folder holds this training's model, with all its epochs.
 
     Raises
@@ -99,10 +103,10 @@ def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], seed: i
         The folder holds another training.
     """
     folder = Path(folder)
-    # The yardsticks come after the card: without them the end of the training was cut off, and is made again.
-    if not all((folder / name).is_file() for name in (CARD, _TRAINING_FILE, YARDSTICKS)):
+    # The training statistics come after the card: without them the end of the training was cut off, and is made again.
+    if not all((folder / name).is_file() for name in (CARD, _TRAINING_FILE, TRAINING_STATISTICS)):
         return False
-    _require_same(read_json(folder / _TRAINING_FILE), _identity(settings, pairs, seed), folder)
+    _require_same(read_json(folder / _TRAINING_FILE), _identity(settings, pairs, random_seed), folder)
     figures = read_json(folder / CARD).get("figures", {})
     return bool(figures.get("stopped_early")) or figures.get("epochs", 0) >= settings.epochs
 
@@ -131,26 +135,26 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         preset=settings.network_preset,
         grid=data.train.grid,
         settings={**settings.what_counts(), "epochs": settings.epochs},
-        seed=run.seed,
+        seed=run.random_seed,
         random_features=settings.perceptual_features == "random" and settings.needs_features,
         figures=_figures(run, scores),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )
     weights = average.weights if average is not None else None
-    save_model(run.folder, state.system, card, data.normalisation, data.splits, average=weights)
+    save_model(run.folder, state.system, card, data.target_scaling, data.splits, average=weights)
     _save_measures(run)
 
 
 def _save_measures(run: Run) -> None:
-    """Save the measures used wherever the model is applied: the calibration of its spread, and its yardsticks."""
+    """Save the calibration of the spread and the training statistics, which are used wherever the model is applied."""
     data, ensemble = run.data, load_ensemble([run.folder])
     (run.folder / UNCERTAINTY).unlink(missing_ok=True)
     held_out = [*data.validation.pairs, *data.test.pairs]
-    found = calibrate(ensemble, held_out, data.train.cache_dir, Inference(device=run.settings.device))
+    found = calibrate(ensemble, held_out, data.train.cache_dir, device=run.settings.device)
     if found is not None:
         found.save(run.folder)
-    fit_yardsticks(ensemble.first, data.train.pairs, data.train.cache_dir).save(run.folder)
+    fit_training_statistics(ensemble.first, data.train.pairs, data.train.cache_dir).save(run.folder)
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def _samples(run: Run, scores: Sequence[ScanScores]) -> list[Sample]:
             z = generator(item["t1w"][None].to(run.group.device))[0, 0].float().cpu().numpy()
         mask, maker = item["mask"][0].numpy(), item["manufacturer"]
         synthetic, measured = (
-            np.where(mask, run.data.normalisation.invert(array, maker), 0.0) for array in (z, item["pet"][0].numpy())
+            np.where(mask, run.data.target_scaling.invert(array, maker), 0.0) for array in (z, item["pet"][0].numpy())
         )
         title = f"sub-{score.participant} ({maker}): SSIM {score.ssim:.3f}, PSNR {score.psnr:.1f} dB"
         found.append(Sample(item["t1w"][0].numpy(), measured, synthetic, title))

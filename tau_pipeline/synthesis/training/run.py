@@ -34,7 +34,7 @@ class Run:
         Scans of the three splits.
     loss
         Of prediction and target ``(B, 1, I, J, K)`` at an epoch.
-    settings, seed
+    settings, random_seed
         What decides everything else.
     folder
         Takes ``checkpoints``, ``log.tsv`` and ``tensorboard``.
@@ -46,6 +46,6 @@ class Run:
     data: TrainingData
     loss: Loss
     settings: Training
-    seed: int
+    random_seed: int
     folder: Path
     group: Processes

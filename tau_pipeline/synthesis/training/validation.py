@@ -1,6 +1,6 @@
 """Validation during training: loss, SSIM, PSNR, and regional SUVR of held-out scans.
 
-All figures but the loss are of SUVR, after the normalisation was inverted, within the brain where the PET is known,
+All figures but the loss are of SUVR, after the target scaling was inverted, within the brain where the PET is known,
 on the model's grid. `tau_pipeline.synthesis.evaluation.scores` says more about a finished model.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tau_pipeline.atlas import region_numbers
 from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.measures.images import mae, psnr, ssim
-from tau_pipeline.synthesis.data.scaling import Normalisation
+from tau_pipeline.synthesis.data.scaling import TargetScaling
 
 #: SUVR is taken to lie between 0 and 3 for SSIM and PSNR; both change with this number.
 SUVR_RANGE = 3.0
@@ -65,7 +65,7 @@ def regional_means(suvr: NDArray, labels: NDArray, mask: NDArray) -> tuple[float
 
 
 def score_scans(
-    network: nn.Module, scans: Iterable[dict], loss: ScanLoss, normalisation: Normalisation, autocast: torch.autocast
+    network: nn.Module, scans: Iterable[dict], loss: ScanLoss, target_scaling: TargetScaling, autocast: torch.autocast
 ) -> list[ScanScores]:
     """Predict scans and compare them with what was measured.
 
@@ -77,7 +77,7 @@ def score_scans(
         Batches of one item of a `PairDataset` with labels.
     loss
         Of prediction and target.
-    normalisation
+    target_scaling
         Of the model.
     autocast
         Mixed precision as in training.
@@ -92,16 +92,16 @@ def score_scans(
             # Outside of the mask both have the same background, here and in training.
             prediction = torch.where(mask, network(t1w).float(), pet)
             value, _ = loss(prediction, pet)
-        found.append(_scores(scan, prediction, float(value), normalisation))
+        found.append(_scores(scan, prediction, float(value), target_scaling))
     network.train(was_training)
     return found
 
 
-def _scores(scan: dict, prediction: Tensor, loss: float, normalisation: Normalisation) -> ScanScores:
+def _scores(scan: dict, prediction: Tensor, loss: float, target_scaling: TargetScaling) -> ScanScores:
     (manufacturer,), (participant,), (name,) = (scan[key] for key in ("manufacturer", "participant", "scan"))
     mask, labels = scan["mask"][0, 0].numpy(), scan["labels"][0, 0].numpy()
     synthetic, measured = (
-        np.where(mask, normalisation.invert(z[0, 0].cpu().numpy(), manufacturer), 0.0)
+        np.where(mask, target_scaling.invert(z[0, 0].cpu().numpy(), manufacturer), 0.0)
         for z in (prediction, scan["pet"])
     )
     return ScanScores(

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 from nipype.pipeline import engine as pe
 from nipype.utils.gpu_count import gpu_count
 
-from tau_pipeline.settings.configuration import Configuration
-from tau_pipeline.settings.training import Training
 from tau_workflows.graphs.training_memory import APPLYING_GB
 from tau_workflows.interfaces.synthesis import SynthesizeScan
 
 if TYPE_CHECKING:
     from tau_pipeline.synthesis.data.targets import Target
+    from tau_pipeline.synthesis.evaluation.outputs import Recipe
 
 
 def init_synthetic_scans_wf(
-    targets: Sequence[Target], output_dir: Path, measures_dir: Path, config: Configuration
+    targets: Sequence[Target], recipe: Recipe, measures_dir: Path, n_procs: int = 1
 ) -> pe.Workflow:
     """Build one graph per participant, with one node per synthetic scan: T1w derivatives to map, table and figure.
 
@@ -28,12 +27,12 @@ def init_synthetic_scans_wf(
     ----------
     targets
         The scans to be made.
-    output_dir
-        Root of the derivatives, which hold the T1w, and take the results.
+    recipe
+        What is the same for all of them. Nodes get its settings, and read the models and measures from their folders.
     measures_dir
         Folder with ``uncertainty.json`` and ``yardsticks.npz``, as far as there are any.
-    config
-        Read by the nodes: ``synthesis``, whose ``model`` names the folders, and what it is run with.
+    n_procs
+        Processors that a node takes.
 
     Returns
     -------
@@ -45,18 +44,26 @@ def init_synthetic_scans_wf(
     for target in targets:
         label = target.names.entities["sub"]
         node = pe.Node(
-            SynthesizeScan(target=target, configuration=config, use_gpu=_takes_gpu(config.training)),
+            SynthesizeScan(target=target, synthesis=recipe.synthesis, use_gpu=_takes_gpu(recipe.device)),
             name="synthesize_" + re.sub(r"\W", "_", target.names.key.split("_", 1)[1]),
             # Of the models' presets nothing is known before they are read.
             mem_gb=max(APPLYING_GB.values()),
-            n_procs=config.execution.omp_nthreads or config.execution.nprocs or 1,
+            n_procs=n_procs,
         )
-        node.inputs.trait_set(output_dir=str(output_dir), measures_dir=str(measures_dir))
+        node.inputs.trait_set(
+            settings_hash=recipe.settings_hash,
+            unknown_manufacturer=recipe.unknown_manufacturer,
+            device=recipe.device,
+            output_dir=str(recipe.output_dir),
+            measures_dir=str(measures_dir),
+        )
+        if recipe.mem_mb is not None:
+            node.inputs.mem_mb = recipe.mem_mb
         own.setdefault(label, pe.Workflow(name=re.sub(r"\W", "_", f"sub_{label}_wf"))).add_nodes([node])
     wf.add_nodes(list(own.values()))
     return wf
 
 
-def _takes_gpu(settings: Training) -> bool:
+def _takes_gpu(device: str) -> bool:
     """Return whether nodes take one of Nipype's GPU slots: where a GPU is requested, or is available."""
-    return settings.device == "cuda" or (settings.device == "auto" and gpu_count() > 0)
+    return device == "cuda" or (device == "auto" and gpu_count() > 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,21 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from tau_workflows.interfaces.base import LibraryInterface
 
 if TYPE_CHECKING:
-    from tau_pipeline.settings.configuration import Configuration
-    from tau_pipeline.synthesis.evaluation.outputs import Recipe
     from tau_pipeline.synthesis.model.ensemble import Ensemble
 
 
 class _SynthesizeIn(BaseInterfaceInputSpec):
     # Not in the node's hash, which knows no dataclasses: the node always runs, for its results are the derivatives.
     target = traits.Any(mandatory=True, nohash=True, desc="a Target: which T1w, whose, and what to compare it with")
-    configuration = traits.Any(mandatory=True, nohash=True, desc="a Configuration")
+    synthesis = traits.Any(mandatory=True, nohash=True, desc="a Synthesis: the models, and how they are applied")
+    settings_hash = traits.Str(mandatory=True, desc="hash of the settings that change results, for the sidecars")
+    unknown_manufacturer = traits.Str("error", usedefault=True, desc="error, pooled or exclude")
+    device = traits.Str("auto", usedefault=True, desc="auto, cpu or cuda")
+    mem_mb = traits.Int(desc="memory for prediction, MB; that of the system where this is not set")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
-    measures_dir = traits.Str(mandatory=True, desc="folder with the calibration and the yardsticks, as far as known")
+    measures_dir = traits.Str(
+        mandatory=True, desc="folder with the calibration and the training statistics, as far as known"
+    )
     use_gpu = traits.Bool(False, usedefault=True, desc="take a GPU slot")
 
 
@@ -40,34 +43,36 @@ class SynthesizeScan(LibraryInterface):
     output_spec = _SynthesizeOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        from tau_pipeline.synthesis.evaluation.outputs import make_synthetic
+        from tau_pipeline.synthesis.evaluation.outputs import Recipe, make_synthetic
+        from tau_pipeline.synthesis.model.baselines import TrainingStatistics
+        from tau_pipeline.synthesis.model.calibration import Calibration
 
         given = self.inputs
-        recipe = _recipe(given.configuration, Path(given.output_dir), Path(given.measures_dir))
+        recipe = Recipe(
+            ensemble=_ensemble(given.synthesis.model),
+            output_dir=Path(given.output_dir),
+            settings_hash=given.settings_hash,
+            synthesis=given.synthesis,
+            unknown_manufacturer=given.unknown_manufacturer,
+            device=given.device,
+            mem_mb=self.optional("mem_mb"),
+            calibration=Calibration.load(Path(given.measures_dir)),
+            training_statistics=TrainingStatistics.load(Path(given.measures_dir)),
+        )
         scores = make_synthetic(given.target, recipe)
         names = given.target.names
         return {"synthetic_file": str(names.suvr), "rois_file": str(names.rois), "scores": scores}
 
 
-def _recipe(config: Configuration, output_dir: Path, measures_dir: Path) -> Recipe:
-    """The recipe of a run, with the models, which a process loads once."""
-    from tau_pipeline.synthesis.evaluation.outputs import recipe_of
-    from tau_pipeline.synthesis.model.baselines import Yardsticks
-    from tau_pipeline.synthesis.model.calibration import Calibration
+def _ensemble(folders: tuple[Path, ...]) -> Ensemble:
+    """Load the models of some folders, once per process while their cards stay the same."""
     from tau_pipeline.synthesis.model.card import CARD
 
-    folders = tuple(Path(folder) for folder in config.synthesis.model)
-    ensemble = _ensemble(folders, tuple((folder / CARD).read_bytes() for folder in folders))
-    return replace(
-        recipe_of(config, ensemble, output_dir),
-        calibration=Calibration.load(measures_dir),
-        yardsticks=Yardsticks.load(measures_dir),
-    )
+    return _loaded(folders, tuple((folder / CARD).read_bytes() for folder in folders))
 
 
 @lru_cache(maxsize=1)
-def _ensemble(folders: tuple[Path, ...], _cards: tuple[bytes, ...]) -> Ensemble:
-    """The models of some folders; other cards are other models."""
+def _loaded(folders: tuple[Path, ...], _cards: tuple[bytes, ...]) -> Ensemble:
     from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
     return load_ensemble(folders)

@@ -106,16 +106,14 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     from tau_pipeline.synthesis.comparison import preparation
     from tau_pipeline.synthesis.comparison.one_run import ComparisonContext
     from tau_pipeline.synthesis.model.predict import chosen_device
-    from tau_pipeline.synthesis.training.data import Strangers
     from tau_pipeline.synthesis.training.optimization import autocast
 
-    chosen, training, seed = config.comparison, config.training, config.settings.random_seed
+    chosen, training, random_seed = config.comparison, config.training, config.settings.random_seed
     autocast(training, chosen_device(training.device))
     preparation.check_tables(pairs)
-    splits = preparation.fold_splits(pairs, training.folds, seed, chosen.validation_fold)
-    strangers = Strangers(config.group.min_participants, config.group.unknown_manufacturer)
+    splits = preparation.fold_splits(pairs, training.folds, random_seed, chosen.validation_fold)
     if "by-manufacturer" in chosen.normalisations:
-        preparation.check_folds(splits, strangers)
+        preparation.check_folds(splits, config.group)
     if training.cache_dir is None:
         training = replace(training, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
     settings = {
@@ -126,28 +124,21 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     context = ComparisonContext(
         folder=folder,
         pairs=tuple(pairs),
-        seed=seed,
-        strangers=strangers,
-        evaluation=_evaluation(config),
+        random_seed=random_seed,
+        cohort=config.group,
+        synthesis=config.synthesis,
         drawn=_drawn(pairs, splits[0], chosen.drawn_scans),
         device=training.device,
     )
     return Plan(context, settings, baselines_of(chosen, training.folds), config), splits
 
 
-def _evaluation(config: Configuration) -> Any:
-    from tau_pipeline.synthesis.evaluation.scores import Evaluation
-
-    given = config.synthesis
-    return Evaluation(data_range=given.suvr_range, hot_suvr=given.hot_suvr, lesion_ml=given.lesion_volume)
-
-
-def _drawn(pairs: Sequence[Pair], first_fold: pd.DataFrame, count: int) -> tuple[str, ...]:
+def _drawn(pairs: Sequence[Pair], first_fold: pd.DataFrame, drawn_scans: int) -> tuple[str, ...]:
     from tau_pipeline.synthesis.comparison.preparation import most_tau_first
     from tau_pipeline.synthesis.data.splits import pairs_of_split
 
     tested = most_tau_first(pairs_of_split(pairs, first_fold, "test"))
-    return evenly_spread([pair.scan for pair in tested], count)
+    return evenly_spread([pair.scan for pair in tested], drawn_scans)
 
 
 def _tell_plan(plan: Plan) -> None:

@@ -78,7 +78,7 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
     first = plan.context.pairs[0]
     return {
         "name": config.comparison.comparison_name,
-        "seed": plan.context.seed,
+        "seed": plan.context.random_seed,
         "folds": len(splits),
         "validation_fold": config.comparison.validation_fold,
         "systems": list(config.comparison.systems),
@@ -91,7 +91,7 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
         "reference_region": first.reference_region,
         "n_participants": len({pair.participant for pair in plan.context.pairs}),
         "n_scans": len(plan.context.pairs),
-        "data_range": plan.context.evaluation.data_range,
+        "data_range": plan.context.synthesis.suvr_range,
         "simulated": _is_simulated(bids_dir),
         "scans": [pair.scan for pair in plan.context.pairs],
         "drawn": scans,

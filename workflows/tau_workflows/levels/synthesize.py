@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from tau_pipeline.synthesis.data.targets import Target
     from tau_pipeline.synthesis.evaluation.outputs import Recipe
     from tau_pipeline.synthesis.evaluation.scores import Report, ScanScores
-    from tau_pipeline.synthesis.model.baselines import Yardsticks
+    from tau_pipeline.synthesis.model.baselines import TrainingStatistics
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.ensemble import Ensemble
-    from tau_pipeline.synthesis.model.predict import Inference
 
 
 def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -73,7 +72,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     import torch
 
     from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
-    from tau_pipeline.synthesis.evaluation.outputs import recipe_of
+    from tau_pipeline.synthesis.evaluation.outputs import Recipe
     from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
@@ -92,7 +91,15 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     if not targets:
         say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
         return NOTHING_TO_DO
-    recipe = recipe_of(config, ensemble, output_dir)
+    recipe = Recipe(
+        ensemble=ensemble,
+        output_dir=output_dir,
+        settings_hash=config.settings.hash(),
+        synthesis=config.synthesis,
+        unknown_manufacturer=config.group.unknown_manufacturer,
+        device=config.training.device,
+        mem_mb=config.execution.mem_mb,
+    )
     _check_manufacturers(targets, recipe)
     if config.execution.dry_run:
         for target in targets:
@@ -125,38 +132,39 @@ def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
 
 
 def _with_measures(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Recipe:
-    """Add calibration and yardsticks: of the model folder, or found on the measured scans of these derivatives."""
-    calibration = _calibration(recipe.ensemble, pairs, cache_dir, recipe.inference)
+    """Add calibration and training statistics: of the model folder, or found on the measured scans."""
+    calibration = _calibration(recipe, pairs, cache_dir)
     if calibration is None:
         say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
         say(calibration.in_words())
-    return replace(recipe, calibration=calibration, yardsticks=_yardsticks(recipe.ensemble, pairs, cache_dir))
+    return replace(
+        recipe, calibration=calibration, training_statistics=_training_statistics(recipe.ensemble, pairs, cache_dir)
+    )
 
 
-def _calibration(
-    ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path, inference: Inference
-) -> Calibration | None:
+def _calibration(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Calibration | None:
     from tau_pipeline.synthesis.model.calibration import Calibration, calibrate
 
-    if len(ensemble.folders) == 1 and inference.flips:
+    ensemble = recipe.ensemble
+    if len(ensemble.folders) == 1 and recipe.synthesis.test_time_flips:
         stored = Calibration.load(ensemble.folders[0])
         if stored is not None and stored.models == ensemble.hash:
             return stored
-    return calibrate(ensemble, pairs, cache_dir, inference)
+    return calibrate(ensemble, pairs, cache_dir, recipe.synthesis, recipe.device, recipe.mem_mb)
 
 
-def _yardsticks(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> Yardsticks | None:
-    from tau_pipeline.synthesis.model.baselines import Yardsticks, fit_yardsticks
+def _training_statistics(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> TrainingStatistics | None:
+    from tau_pipeline.synthesis.model.baselines import TrainingStatistics, fit_training_statistics
 
-    stored = Yardsticks.load(ensemble.folders[0])
+    stored = TrainingStatistics.load(ensemble.folders[0])
     if stored is not None:
         return stored
     train = set(ensemble.first.card.training_participants)
     if not any(pair.participant_id in train for pair in pairs):
         say("no baselines: neither the model folder nor these derivatives hold the model's training images")
         return None
-    return fit_yardsticks(ensemble.first, pairs, cache_dir)
+    return fit_training_statistics(ensemble.first, pairs, cache_dir)
 
 
 @dataclass
@@ -181,7 +189,7 @@ def _key(node: pe.Node) -> str:
 def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, started: float) -> int:
     output_dir = recipe.output_dir
     _before(targets, output_dir)
-    nodes = _executed(targets, recipe, config)
+    nodes = _executed(targets, recipe, config.execution)
     failed = {
         _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
         for node in nodes.failed.values()
@@ -192,7 +200,8 @@ def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, start
         score for target in done for score in nodes.done[target.names.key].result.outputs.scores
     ]
     if scores:
-        _write_report(_evaluated(scores, [pair for target in done for pair in target.measured], recipe), recipe)
+        measured = [pair for target in done for pair in target.measured]
+        _write_report(_evaluated(scores, measured, recipe, config.settings.random_seed), recipe)
     failed |= _write_pages(targets, output_dir)
     write_methods(output_dir)
     say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
@@ -233,16 +242,15 @@ def _tell_states(targets: Sequence[Target], nodes: _Nodes, failed: Mapping[str, 
     update_status(output_dir, found)
 
 
-def _executed(targets: Sequence[Target], recipe: Recipe, config: Configuration) -> _Nodes:
+def _executed(targets: Sequence[Target], recipe: Recipe, execution: Execution) -> _Nodes:
     """Run the participants' graphs; whatever fails in one scan, the others are made."""
     from tqdm import tqdm
 
     from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
 
-    execution = config.execution
     measures_dir = execution.work_dir.absolute() / f"synthesis_{recipe.ensemble.hash}"
     _save_measures(recipe, measures_dir)
-    wf = init_synthetic_scans_wf(targets, recipe.output_dir, measures_dir, config)
+    wf = init_synthetic_scans_wf(targets, recipe, measures_dir, execution.omp_nthreads or execution.nprocs or 1)
     engine.set_verbosity(execution.verbose)
     engine.configure(wf, execution.work_dir, execution.stop_on_first_crash)
     with tqdm(total=len(targets), desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()) as bar:
@@ -252,13 +260,13 @@ def _executed(targets: Sequence[Target], recipe: Recipe, config: Configuration) 
 
 
 def _save_measures(recipe: Recipe, folder: Path) -> None:
-    """Put calibration and yardsticks where the nodes find them."""
-    from tau_pipeline.synthesis.model import baselines as yardsticks
+    """Put calibration and training statistics where the nodes find them."""
+    from tau_pipeline.synthesis.model import baselines
     from tau_pipeline.synthesis.model import calibration as uncertainty
 
-    for name in (uncertainty.FILE, yardsticks.FILE):
+    for name in (uncertainty.FILE, baselines.FILE):
         (folder / name).unlink(missing_ok=True)
-    for measure in (recipe.calibration, recipe.yardsticks):
+    for measure in (recipe.calibration, recipe.training_statistics):
         if measure is not None:
             measure.save(folder)
 
@@ -300,7 +308,7 @@ def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
     return failed
 
 
-def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: Recipe) -> Report:
+def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: Recipe, random_seed: int) -> Report:
     import pandas as pd
 
     from tau_pipeline.synthesis.evaluation.scores import evaluate
@@ -308,8 +316,8 @@ def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: R
 
     tables = [regional_values(pair) for pair in measured if pair.rois_file is not None]
     splits = {pair.participant_id: recipe.ensemble.split_of(pair.participant_id) for pair in measured}
-    positivity: Mapping[str, float] = recipe.yardsticks.positivity if recipe.yardsticks else {}
-    return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, recipe.evaluation)
+    positivity: Mapping[str, float] = recipe.training_statistics.positivity if recipe.training_statistics else {}
+    return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, recipe.synthesis, random_seed)
 
 
 def _write_report(report: Report, recipe: Recipe) -> None:

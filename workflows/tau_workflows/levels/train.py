@@ -59,7 +59,6 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
-    from tau_pipeline.synthesis.training.data import Strangers
     from tau_pipeline.synthesis.training.loop import train
     from tau_pipeline.synthesis.training.results import is_finished
 
@@ -69,9 +68,8 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
-    strangers = Strangers(config.group.min_participants, config.group.unknown_manufacturer)
     try:
-        train(settings, pairs, model_dir, seed=config.settings.random_seed, strangers=strangers)
+        train(settings, pairs, model_dir, random_seed=config.settings.random_seed, cohort=config.group)
     except DivergenceError as exc:
         say(str(exc))
         return SOME_FAILED

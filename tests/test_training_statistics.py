@@ -11,8 +11,8 @@ from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.baselines import (
     FILE,
-    Yardsticks,
-    fit_yardsticks,
+    TrainingStatistics,
+    fit_training_statistics,
     positivity_thresholds,
     regional_values,
     t1w_figures,
@@ -41,7 +41,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(pairs, model):
-    return fit_yardsticks(model, pairs)
+    return fit_training_statistics(model, pairs)
 
 
 def slow_mean(pairs, chosen):
@@ -67,8 +67,8 @@ def test_the_mean_of_a_diagnosis_is_that_of_its_training_participants(pairs, fou
     np.testing.assert_allclose(found.diagnosis_images["AD"], slow_mean(pairs, {"07"}), atol=1e-4)
 
 
-def test_nothing_of_the_test_split_changes_the_yardsticks(pairs, model, found):
-    without = fit_yardsticks(model, [pair for pair in pairs if pair.participant != "08"])
+def test_nothing_of_the_test_split_changes_the_statistics(pairs, model, found):
+    without = fit_training_statistics(model, [pair for pair in pairs if pair.participant != "08"])
     np.testing.assert_array_equal(without.mean_image, found.mean_image)
     assert (without.t1w_range, without.positivity) == (found.t1w_range, found.positivity)
 
@@ -111,22 +111,22 @@ def test_the_figures_of_a_t1w_are_its_own(pairs):
     assert figures["t1w_p50"] == pytest.approx(np.median(known.t1w[known.brain]))
 
 
-def test_yardsticks_come_back_from_their_file_and_a_damaged_one_is_refused(tmp_path, found):
-    assert Yardsticks.load(tmp_path) is None
+def test_statistics_come_back_from_their_file_and_a_damaged_one_is_refused(tmp_path, found):
+    assert TrainingStatistics.load(tmp_path) is None
     found.save(tmp_path)
-    again = Yardsticks.load(tmp_path)
+    again = TrainingStatistics.load(tmp_path)
     np.testing.assert_array_equal(again.mean_image, found.mean_image)
     np.testing.assert_array_equal(again.diagnosis_images["CN"], found.diagnosis_images["CN"])
     assert (again.t1w_range, again.positivity) == (found.t1w_range, found.positivity)
     assert again.participants == found.participants
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-200])
     with pytest.raises(DamagedFileError, match="damaged"):
-        Yardsticks.load(tmp_path)
+        TrainingStatistics.load(tmp_path)
 
 
-def test_scans_of_strangers_give_no_yardsticks(pairs, model):
+def test_scans_that_no_model_was_trained_on_give_no_statistics(pairs, model):
     with pytest.raises(SettingError, match="training split"):
-        fit_yardsticks(model, [pair for pair in pairs if pair.participant == "08"])
+        fit_training_statistics(model, [pair for pair in pairs if pair.participant == "08"])
 
 
 def test_measured_values_carry_their_scan_and_the_tracers_common_name(pairs):
