@@ -136,3 +136,15 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
         )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc
+
+
+def name_parts(path: Path) -> tuple[dict[str, str], str]:
+    """Split a BIDS file name into its entities, in their order, and its suffix.
+
+    Examples
+    --------
+    >>> name_parts(Path("sub-01_ses-a_trc-AV1451_pet.nii.gz"))
+    ({'sub': '01', 'ses': 'a', 'trc': 'AV1451'}, 'pet')
+    """
+    *pairs, suffix = path.name.split(".", 1)[0].split("_")
+    return dict(pair.split("-", 1) for pair in pairs if "-" in pair), suffix

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from tau_pipeline.atlas import composites, label_table
+from tau_pipeline.derivatives.columns import column_name
 from tau_pipeline.derivatives.names import AnatNames, PetNames, error_path, sidecar_path
-from tau_pipeline.derivatives.read import column_name
 from tau_pipeline.files import write_json, write_text, write_tsv
 from tau_pipeline.imaging.volume import image_like, image_on
 from tau_pipeline.measures.regions import regional_table

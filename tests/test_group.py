@@ -18,10 +18,12 @@ from scipy import stats
 
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.cohort.scans import moments_of
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
-from tau_pipeline.cohort.tables import LONG_COLUMNS, STATUS_COLUMNS, find_scans, wide_table
+from tau_pipeline.cohort.tables import LONG_COLUMNS, STATUS_COLUMNS, wide_table
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import read_json, read_tsv, write_tsv
@@ -404,7 +406,7 @@ def test_a_damaged_table_and_an_old_sidecar_are_named(tmp_path: Path) -> None:
         find_scans(out)
     write_scan(out, "00", "GE", 0, changes={"BrainMean": None})
     with pytest.raises(DamagedFileError, match="run the participant level again for sub-00"):
-        find_scans(out)[0].moments()
+        moments_of(find_scans(out)[0])
 
 
 def test_a_scan_whose_results_have_gone_is_a_failed_one(tmp_path: Path) -> None:
@@ -542,5 +544,5 @@ def test_moments_that_have_no_square_are_refused_with_what_was_found(tmp_path: P
     write_scan(tmp_path, "00", "GE", 0, images=False, changes={"BrainMean": value})
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DamagedFileError, match=r"sub-00_trc-AV1451.*expected: three numbers") as caught:
-        scan.moments()
+        moments_of(scan)
     assert shown(value) in str(caught.value)

@@ -9,7 +9,8 @@ import pytest
 from participant_results import write_cohort, write_scan
 
 from tau_pipeline.cohort.standardize import save_standardizations
-from tau_pipeline.cohort.tables import find_scans, fit_cohort
+from tau_pipeline.cohort.tables import fit_cohort
+from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.participant import Settings

@@ -7,12 +7,12 @@ from tau_pipeline.bids.sidecars import (
     SidecarIndex,
     bool_value,
     mended_pet_metadata,
-    name_parts,
     number_list,
     number_value,
     text_value,
 )
 from tau_pipeline.errors import DamagedFileError, MetadataError
+from tau_pipeline.files import name_parts
 
 
 def put(path: Path, **content) -> Path:

@@ -15,9 +15,10 @@ from synthesis_cohort import Person
 from toy_models import BY_MANUFACTURER, write_people
 
 import tau_pipeline
-from tau_pipeline.cohort.tables import find_scans
+from tau_pipeline.cohort.scans import kind_of, moments_of
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.dataset import BIDSIGNORE, write_dataset_files
+from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, all_statuses
 from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError, UnknownNameError
@@ -190,8 +191,8 @@ def test_the_group_level_finds_the_synthetic_scans(everybody):
     root, _ = everybody
     found = [scan for scan in find_scans(root / "out") if scan.source == "synthetic"]
     assert len(found) == len(PEOPLE)
-    assert {scan.kind for scan in found} == {("flortaucipir", "CerebellarGM")}
-    assert all(np.isfinite(scan.moments().mean) for scan in found)
+    assert {kind_of(scan) for scan in found} == {("flortaucipir", "CerebellarGM")}
+    assert all(np.isfinite(moments_of(scan).mean) for scan in found)
 
 
 def test_the_sidecar_says_that_it_is_synthetic_by_which_model_and_whether_it_knew_the_participant(everybody):

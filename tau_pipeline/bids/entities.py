@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tau_pipeline.bids.sidecars import name_parts
 from tau_pipeline.errors import (
     MetadataError,
 )
+from tau_pipeline.files import name_parts
 
 if TYPE_CHECKING:
     pass

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from tau_pipeline.bids.sidecars import name_parts
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import read_tsv
+from tau_pipeline.files import name_parts, read_tsv
 
 #: Entities that make a T1w a lesser choice, the worst first: contrast agent, parts and echoes of an image, derived
 #: reconstructions, special acquisitions.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.bids.entities import entities_of, folder_labels, stem
 from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, timeline
-from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, mended_pet_metadata, name_parts, text_value
+from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, mended_pet_metadata, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
@@ -27,7 +27,7 @@ from tau_pipeline.errors import (
     SettingError,
     TauPipelineError,
 )
-from tau_pipeline.files import read_json
+from tau_pipeline.files import name_parts, read_json
 from tau_pipeline.imaging.load import read_shape
 from tau_pipeline.settings.participant import Selection
 

@@ -13,23 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tau_pipeline.errors import MetadataError, shown
-from tau_pipeline.files import read_json
+from tau_pipeline.files import name_parts, read_json
 
 #: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
 LONGEST_S = 24 * 3600.0
 _SHORTEST_DYNAMIC_S = 60.0
-
-
-def name_parts(path: Path) -> tuple[dict[str, str], str]:
-    """Split a BIDS file name into its entities, in order (``{"sub": "01", "trc": "AV1451"}``), and its suffix.
-
-    Examples
-    --------
-    >>> name_parts(Path("sub-01_ses-a_trc-AV1451_pet.nii.gz"))
-    ({'sub': '01', 'ses': 'a', 'trc': 'AV1451'}, 'pet')
-    """
-    *pairs, suffix = path.name.split(".", 1)[0].split("_")
-    return dict(pair.split("-", 1) for pair in pairs if "-" in pair), suffix
 
 
 class SidecarIndex:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
-from tau_pipeline.cohort.tables import FoundScan, fit_of
+from tau_pipeline.cohort.tables import fit_of
+from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.sidecars import bids_uri
-from tau_pipeline.errors import DamagedFileError, TauPipelineError
+from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, require_same_grid, save_volume
@@ -31,22 +32,14 @@ KEPT = (
 class MapPlan:
     """A map to write: from which SUVR, in which brain, by which fit."""
 
-    scan: FoundScan
+    scan: DoneScan
     mask_file: Path
     target: Path
     sidecar: dict[str, Any]
     fit: Standardization
 
 
-def map_path(scan: FoundScan) -> Path:
-    """Return the path of a standardized map: ``desc-std``; for a further reference region ``desc-std<Region>``."""
-    name = scan.suvr_file.name
-    for desc, standard in (("_desc-suvr", "_desc-std"), ("_desc-synthSUVR", "_desc-synthStd")):
-        name = name.replace(desc, standard, 1)
-    return scan.suvr_file.with_name(name)
-
-
-def plan_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization], output_dir: Path) -> list[MapPlan]:
+def plan_maps(scans: Iterable[DoneScan], fits: Sequence[Standardization], output_dir: Path) -> list[MapPlan]:
     """Return the maps that are missing or out of date. Scans without a fit or an SUVR map have none.
 
     A map is up to date if it was made after its SUVR map, with the same mean, standard deviation and participants.
@@ -62,15 +55,16 @@ def plan_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization], outpu
     return plans
 
 
-def stale_maps(scans: Iterable[FoundScan], fits: Sequence[Standardization]) -> list[Path]:
+def stale_maps(scans: Iterable[DoneScan], fits: Sequence[Standardization]) -> list[Path]:
     """Return maps of an earlier fit whose scans no longer have a fit."""
-    return [map_path(scan) for scan in scans if fit_of(fits, scan) is None and map_path(scan).is_file()]
+    paths = [scan.standardized_file for scan in scans if fit_of(fits, scan) is None]
+    return [path for path in paths if path.is_file()]
 
 
-def _plan(scan: FoundScan, fit: Standardization, output_dir: Path) -> MapPlan:
-    group = fit.group_of(scan.manufacturer)
+def _plan(scan: DoneScan, fit: Standardization, output_dir: Path) -> MapPlan:
+    group = fit.group_of(scan.stated("Manufacturer"))
     kept = {name: scan.sidecar[name] for name in KEPT if name in scan.sidecar}
-    mask_file = _mask_of(scan, output_dir)
+    mask_file = scan.anat.mask
     sidecar = {
         **kept,
         "Description": f"SUVR of {scan.source} PET standardized by manufacturer: mean 0 and standard deviation 1 over "
@@ -84,21 +78,7 @@ def _plan(scan: FoundScan, fit: Standardization, output_dir: Path) -> MapPlan:
         "StandardizationParticipants": len(group.participants),
         "StandardizationHash": fit.hash,
     }
-    return MapPlan(scan, mask_file, map_path(scan), sidecar, fit)
-
-
-def _mask_of(scan: FoundScan, output_dir: Path) -> Path:
-    """The brain mask of the T1w on whose grid the map is; the sidecar names the T1w.
-
-    Raises
-    ------
-    DamagedFileError
-        It does not.
-    """
-    uri = str(scan.sidecar.get("SpatialReference", ""))
-    if not uri.startswith("bids::") or "_desc-preproc_T1w" not in uri:
-        raise DamagedFileError(f"the sidecar of {scan.suvr_file} does not name its T1w (SpatialReference: {uri!r})")
-    return output_dir / uri.removeprefix("bids::").replace("_desc-preproc_T1w", "_desc-brain_mask")
+    return MapPlan(scan, mask_file, scan.standardized_file, sidecar, fit)
 
 
 def _up_to_date(plan: MapPlan) -> bool:
@@ -133,10 +113,10 @@ def write_maps(
         try:
             write_map(plan)
         except TauPipelineError as exc:
-            return plan.scan.scan, exc
+            return plan.scan.stem, exc
         finally:
             tell()
-        return plan.scan.scan, None
+        return plan.scan.stem, None
 
     # Threads: nearly all of the time goes into gzip, which lets others run.
     with ThreadPoolExecutor(processes) as pool:
@@ -155,7 +135,7 @@ def write_map(plan: MapPlan) -> Path:
     require_same_grid(suvr=suvr, brain_mask=mask)
     values = np.asanyarray(suvr.dataobj).astype(np.float32)
     inside = (np.asanyarray(mask.dataobj) > 0) & np.isfinite(values)
-    z = plan.fit.apply(values, plan.scan.manufacturer, inside)
+    z = plan.fit.apply(values, plan.scan.stated("Manufacturer"), inside)
     save_volume(image_like(z, suvr), plan.target)
     # After the image: if the run ends in between, the old sidecar tells that the map is to be made again.
     write_json(plan.sidecar, sidecar_path(plan.target))

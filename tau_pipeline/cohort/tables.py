@@ -5,11 +5,7 @@ Everything is read from the tables and sidecars that the participant and synthes
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +15,17 @@ from numpy.typing import NDArray
 from tau_pipeline.bids.manufacturers import common_name
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
+from tau_pipeline.cohort.scans import kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
-from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS, column_name
+from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
-from tau_pipeline.derivatives.read import column_name, read_regions, read_suvr_sidecar
 from tau_pipeline.derivatives.status import ScanStatus
-from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, UnknownNameError, shown
+from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCES = {"suvr": "measured", "synthSUVR": "synthetic"}
 #: Figures of a scan in which it is compared with the cohort, and the columns that say how far off it is.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 STATUS_COLUMNS = (
@@ -50,109 +46,8 @@ WIDE_KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class FoundScan:
-    """One SUVR map's table and sidecar: a scan, measured or synthetic, by one reference region.
-
-    ``scan`` is the stem of its names; ``rank`` 0 for the first reference region of the scan.
-    """
-
-    scan: str
-    source: str
-    reference_region: str
-    rank: int
-    rows: pd.DataFrame
-    sidecar: Mapping[str, Any]
-    suvr_file: Path
-
-    @property
-    def participant_id(self) -> str:
-        """With ``sub-``."""
-        return self.scan.split("_", 1)[0]
-
-    @property
-    def key(self) -> str:
-        """Name of the scan in the cohort's tables."""
-        return f"{self.scan}_pet"
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Tracer, by its common name, and reference region: SUVR of different kinds cannot be compared."""
-        stated = _stated(self.sidecar.get("TracerName")) or ""
-        return tracer_name(stated) or stated, self.reference_region
-
-    @property
-    def manufacturer(self) -> str | None:
-        """As the sidecar spells it."""
-        return _stated(self.sidecar.get("Manufacturer"))
-
-    def moments(self) -> ScanMoments:
-        """Return the first two moments of the scan over the brain.
-
-        Raises
-        ------
-        DamagedFileError
-            The sidecar does not have them, or not as numbers.
-        """
-        stated: list[Any] = [self.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
-        try:
-            mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])
-            mean_square = sd**2 + mean**2
-        except (TypeError, ValueError, OverflowError):
-            mean_square = math.nan
-        if not math.isfinite(mean_square):
-            raise DamagedFileError(
-                f"the sidecar of {self.suvr_file} has BrainMean, BrainStandardDeviation and BrainVoxels "
-                f"{', '.join(map(shown, stated))}; expected: three numbers; run the participant level again for "
-                f"{self.participant_id}"
-            )
-        tracer, region = self.kind
-        return ScanMoments(self.participant_id, self.manufacturer, mean, mean_square, n_voxels, tracer, region)
-
-
-def _stated(value: Any) -> Any:
-    return None if value in (None, "", "n/a") else value
-
-
-def find_scans(output_dir: str | os.PathLike[str]) -> list[FoundScan]:
-    """Find every scan that has a region table, sorted by name, source and order of reference regions.
-
-    Raises
-    ------
-    DamagedFileError
-        A table or sidecar cannot be read, lacks a column, or holds what the cohort's tables cannot take.
-    MissingInputError
-        A table has no map's sidecar beside it.
-    """
-    tables = sorted(path for path in Path(output_dir).glob("sub-*/**/pet/*_rois.tsv") if not path.name.startswith("."))
-    found: list[FoundScan] = []
-    for path in tables:
-        match = re.fullmatch(r"(.+)_desc-(suvr|synthSUVR)_rois\.tsv", path.name)
-        if match is None:
-            continue
-        stem, desc = match.groups()
-        table = read_regions(path)
-        for rank, (region, rows) in enumerate(table.groupby("reference_region", sort=False)):
-            suvr_file = path.with_name(f"{stem}_space-T1w_desc-{desc}{region if rank else ''}_pet.nii.gz")
-            sidecar = read_suvr_sidecar(suvr_file.with_name(suvr_file.name.removesuffix(".nii.gz") + ".json"))
-            found.append(FoundScan(stem, SOURCES[desc], str(region), rank, rows, sidecar, suvr_file))
-    return found
-
-
-def done_scans(scans: Sequence[FoundScan], statuses: Mapping[str, ScanStatus]) -> list[FoundScan]:
-    """Leave out scans whose last run failed: their files are those of an earlier run, with other settings or models."""
-    failed = {(status.stem, status.source) for status in statuses.values() if status.state == "failed"}
-    return [scan for scan in scans if (scan.scan, scan.source) not in failed]
-
-
-# --- who the participants are -------------------------------------------------------------------------------------
-
-
-# --- standardisation ----------------------------------------------------------------------------------------------
-
-
 def fit_cohort(
-    scans: Iterable[FoundScan], participants: Sequence[str] | None, min_participants: int, unknown: Any
+    scans: Iterable[DoneScan], participants: Sequence[str] | None, min_participants: int, unknown: Any
 ) -> list[Standardization]:
     """Fit each tracer and reference region, on measured scans.
 
@@ -171,7 +66,7 @@ def fit_cohort(
     by_kind: dict[tuple[str, str], list[ScanMoments]] = {}
     for scan in scans:
         if scan.source == "measured":
-            by_kind.setdefault(scan.kind, []).append(scan.moments())
+            by_kind.setdefault(kind_of(scan), []).append(moments_of(scan))
     fits = []
     for (tracer, region), moments in sorted(by_kind.items()):
         chosen = None
@@ -186,12 +81,12 @@ def fit_cohort(
     return fits
 
 
-def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization | None:
+def fit_of(fits: Iterable[Standardization], scan: DoneScan) -> Standardization | None:
     """Return the fit for a scan's tracer and reference region that knows its manufacturer, or None."""
     for fit in fits:
-        if (fit.tracer, fit.reference_region) == scan.kind:
+        if (fit.tracer, fit.reference_region) == kind_of(scan):
             try:
-                fit.group_of(scan.manufacturer)
+                fit.group_of(scan.stated("Manufacturer"))
             except UnknownNameError:
                 return None
             return fit
@@ -201,7 +96,7 @@ def fit_of(fits: Iterable[Standardization], scan: FoundScan) -> Standardization 
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
+def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
     """Return all region tables stacked, one row per region: `LONG_COLUMNS`.
 
     Where synthetic scans are among them, `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS` follow, empty for
@@ -221,7 +116,7 @@ def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demo
         [
             {
                 "scan": scan.key,
-                "manufacturer": common_name(scan.manufacturer),
+                "manufacturer": common_name(scan.stated("Manufacturer")),
                 **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
             }
             for scan, ses in zip(scans, sessions, strict=True)
@@ -234,9 +129,9 @@ def long_table(scans: Sequence[FoundScan], fits: Sequence[Standardization], demo
     return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
 
 
-def _standardised(scan: FoundScan, fit: Standardization | None) -> NDArray[np.float64]:
+def _standardised(scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
     values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
-    return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.manufacturer)
+    return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.stated("Manufacturer"))
 
 
 def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -269,7 +164,7 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
 
 
 def status_table(
-    scans: Sequence[FoundScan],
+    scans: Sequence[DoneScan],
     statuses: Mapping[str, ScanStatus],
     fits: Sequence[Standardization],
     demographics: Demographics,
@@ -281,7 +176,7 @@ def status_table(
     """
     import pandas as pd
 
-    by_stem = {(scan.scan, scan.source): scan for scan in scans if scan.rank == 0}
+    by_stem = {(scan.stem, scan.source): scan for scan in scans if not scan.further_region}
     rows, told = [], set()
     for key, status in statuses.items():
         scan = by_stem.get((status.stem, status.source))
@@ -296,7 +191,7 @@ def status_table(
     return _with_outliers(table)
 
 
-def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Sequence[Standardization]) -> dict[str, Any]:
+def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequence[Standardization]) -> dict[str, Any]:
     said = {
         "participant_id": f"sub-{status.participant}",
         "session_id": f"ses-{status.session}" if status.session else None,
@@ -314,27 +209,27 @@ def _asked_row(key: str, status: ScanStatus, scan: FoundScan | None, fits: Seque
     return {**said, **own, "scan": name, "state": state, "reason": reason or None, "minutes": status.minutes}
 
 
-def _found_row(scan: FoundScan, fits: Sequence[Standardization]) -> dict[str, Any]:
-    side, fit = scan.sidecar, fit_of(fits, scan)
-    session = next((part for part in scan.scan.split("_") if part.startswith("ses-")), None)
+def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any]:
+    fit = fit_of(fits, scan)
+    session = next((part for part in scan.stem.split("_") if part.startswith("ses-")), None)
     row = {
         "scan": scan.key,
         "participant_id": scan.participant_id,
         "session_id": session,
-        "tracer": _stated(side.get("TracerName")),
-        "manufacturer": common_name(scan.manufacturer),
-        "model": _stated(side.get("ManufacturersModelName")),
+        "tracer": scan.stated("TracerName"),
+        "manufacturer": common_name(scan.stated("Manufacturer")),
+        "model": scan.stated("ManufacturersModelName"),
         "source": scan.source,
         "reference_region": scan.reference_region,
         "state": "done",
-        "n_assumptions": len(side.get("Assumptions") or ()),
+        "n_assumptions": len(scan.sidecar.get("Assumptions") or ()),
     }
     for measure in IN_TABLE:
-        value = row[measure.column] = measure.value(side)
+        value = row[measure.column] = measure.value(scan.sidecar)
         if measure.standardized:
             # Standardizing keeps the order of voxels, so the percentile of z is the z of the percentile.
             row[measure.z_column] = (
-                fit.apply(float(value), scan.manufacturer) if fit is not None and value is not None else None
+                fit.apply(float(value), scan.stated("Manufacturer")) if fit is not None and value is not None else None
             )
     return row
 
@@ -354,7 +249,7 @@ def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
 # --- tests --------------------------------------------------------------------------------------------------------
 
 
-def require_scans(scans: Sequence[FoundScan], output_dir: Path) -> None:
+def require_scans(scans: Sequence[DoneScan], output_dir: Path) -> None:
     """Refuse derivatives without a single region table.
 
     Raises

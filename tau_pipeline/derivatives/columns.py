@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -174,3 +175,18 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         },
         "reference_region": {"Description": "Reference region (mean SUVR of 1)."},
     }
+
+
+def column_name(region: str, hemisphere: str, kind: str) -> str:
+    """Return the name of a region's column in the wide table, the same in pandas and R.
+
+    Examples
+    --------
+    >>> column_name("ctx-lh-entorhinal", "left", "cortical"), column_name("braak34", "right", "composite")
+    ('ctx_lh_entorhinal', 'braak34_right')
+    """
+    name = re.sub(r"[^0-9A-Za-z]+", "_", region)
+    if kind == "composite" and hemisphere != "both":
+        return f"{name}_{hemisphere}"
+    # By what it is for, so that scans by several reference regions share the column.
+    return "reference" if kind == "reference" else name

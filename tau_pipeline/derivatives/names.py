@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
+
+from tau_pipeline.files import name_parts
 
 SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
@@ -18,6 +20,7 @@ _TEMPLATE = "MNI152NLin6Asym"
 _PARCELLATION = "DesikanKilliany"
 
 Datatype = Literal["anat", "pet", "figures"]
+Source = Literal["measured", "synthetic"]
 
 #: The order of entities in a name (BIDS 1.10, appendix "entities"); from, to and mode as in fMRIPrep.
 ENTITY_ORDER = (
@@ -26,11 +29,13 @@ ENTITY_ORDER = (
     *("seg", "scale", "res", "den", "label", "from", "to", "mode", "desc"),
 )
 
+#: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
+SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
 #: Entities of the raw names that BIDS allows in the derivatives' names too.
 _KEPT_ENTITIES = {
     "anat": ("sub", "ses", "task", "acq", "ce", "rec", "run", "echo", "part", "chunk"),
     "pet": ("sub", "ses", "task", "trc", "rec", "run"),
-    "figures": ("sub", "ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk"),
+    "figures": ("sub", *SCAN_ENTITIES),
 }
 
 
@@ -85,11 +90,23 @@ def sidecar_path(file: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class AnatNames:
-    """The names of everything that is written for one T1w."""
+class _Names:
+    """The names of everything that is written for one T1w or scan, with the entities of its raw name."""
 
     output_dir: Path
     entities: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the names that an output in ``anat`` or ``pet`` belongs to, from its path."""
+        entities, _ = name_parts(path)
+        own = {key: label for key, label in entities.items() if key in ("sub", *SCAN_ENTITIES)}
+        return cls(path.parents[3 if "ses" in own else 2], own)
+
+
+@dataclass(frozen=True)
+class AnatNames(_Names):
+    """The names of everything that is written for one T1w."""
 
     def _path(self, suffix: str, ending: str = ".nii.gz", **changes: str) -> Path:
         return derivative_path(self.output_dir, self.entities, "anat", suffix, ending, **changes)
@@ -132,27 +149,47 @@ class AnatNames:
 
 
 @dataclass(frozen=True)
-class PetNames:
-    """The names of everything that is written for one PET scan.
+class _ScanNames(_Names):
+    """What measured and synthetic scans share: SUVR map, standardized map, and table of regions.
 
-    The SUVR map of the first reference region has the plain name; those of further ones carry the region in ``desc``
+    The map of the first reference region has the plain name; those of further ones carry the region in ``desc``
     (``desc-suvrPons``), since BIDS has no label entity for PET. The table holds the rows of all of them.
     """
 
-    output_dir: Path
-    entities: Mapping[str, str]
+    #: Where the SUVR comes from, and ``desc`` of SUVR and standardized maps.
+    source: ClassVar[Source]
+    _desc: ClassVar[str]
+    _standardized_desc: ClassVar[str]
 
     def _path(self, suffix: str, ending: str = ".nii.gz", **changes: str) -> Path:
         return derivative_path(self.output_dir, self.entities, "pet", suffix, ending, **changes)
 
+    @property
+    def stem(self) -> str:
+        """What all names of the scan begin with: ``sub-01_ses-a_trc-AV1451``."""
+        return self.rois.name.removesuffix(f"_desc-{self._desc}_rois.tsv")
+
     def suvr(self, further_region: str = "") -> Path:
         """Return the SUVR map on the T1w grid; of a further reference region if one is named."""
-        return self._path("pet", space="T1w", desc=f"suvr{further_region}")
+        return self._path("pet", space="T1w", desc=f"{self._desc}{further_region}")
+
+    def standardized(self, further_region: str = "") -> Path:
+        """Return the map of `suvr`, standardized by manufacturer."""
+        return self._path("pet", space="T1w", desc=f"{self._standardized_desc}{further_region}")
 
     @property
     def rois(self) -> Path:
         """The table of regions."""
-        return self._path("rois", ".tsv", desc="suvr")
+        return self._path("rois", ".tsv", desc=self._desc)
+
+
+@dataclass(frozen=True)
+class PetNames(_ScanNames):
+    """The names of everything that is written for one PET scan."""
+
+    source = "measured"
+    _desc = "suvr"
+    _standardized_desc = "std"
 
     @property
     def to_t1w(self) -> Path:
@@ -175,14 +212,15 @@ def error_path(output_dir: Path, key: str) -> Path:
 
 
 @dataclass(frozen=True)
-class SyntheticNames:
+class SyntheticNames(_ScanNames):
     """The names of everything that is written for one synthetic scan.
 
     ``entities`` are those of the PET that the scan stands for: sub, ses, trc.
     """
 
-    output_dir: Path
-    entities: Mapping[str, str]
+    source = "synthetic"
+    _desc = "synthSUVR"
+    _standardized_desc = "synthStd"
 
     @property
     def key(self) -> str:
@@ -190,26 +228,16 @@ class SyntheticNames:
         return self.rois.name.removesuffix("_rois.tsv")
 
     @property
-    def suvr(self) -> Path:
-        """Synthetic SUVR on the T1w grid."""
-        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVR")
-
-    @property
     def uncertainty(self) -> Path:
         """Standard deviation of the synthetic SUVR, on the T1w grid."""
-        return derivative_path(self.output_dir, self.entities, "pet", "pet", space="T1w", desc="synthSUVRsd")
-
-    @property
-    def rois(self) -> Path:
-        """The table of regions."""
-        return derivative_path(self.output_dir, self.entities, "pet", "rois", ".tsv", desc="synthSUVR")
+        return self._path("pet", space="T1w", desc="synthSUVRsd")
 
     @property
     def agreement(self) -> Path:
         """Agreement with the measured PET, where there is one."""
-        return derivative_path(self.output_dir, self.entities, "pet", "agreement", ".tsv", desc="synthSUVR")
+        return self._path("agreement", ".tsv", desc=self._desc)
 
     @property
     def figure(self) -> Path:
         """T1w, measured, synthetic and error."""
-        return derivative_path(self.output_dir, self.entities, "figures", "pet", ".png", desc="synthSUVR")
+        return derivative_path(self.output_dir, self.entities, "figures", "pet", ".png", desc=self._desc)

@@ -1,7 +1,7 @@
-"""A scan's region table and sidecar, read back for the cohort's tables.
+"""Read and check the table of regions and the sidecar of a scan, for `tau_pipeline.derivatives.index`.
 
-Files of results are sometimes opened and saved again by other programs. So everything that the cohort's tables take
-from them is looked at here, and what does not fit is told with its file, before anything is computed.
+Results are sometimes opened and saved again by other programs. So everything that the tables of the cohort take from
+them is checked here, before anything is computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY, UNCERTAINTY_COLUMNS
+from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY, UNCERTAINTY_COLUMNS, column_name
 from tau_pipeline.derivatives.quality_measures import MEASURES
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import read_json, read_tsv
@@ -27,21 +27,6 @@ _COUNTS = ("index", "n_voxels")
 _NUMBERS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 #: No label, and no number of voxels of a head, is larger.
 _MOST = 2**31
-
-
-def column_name(region: str, hemisphere: str, kind: str) -> str:
-    """Name of a region's column in the wide table: letters, digits and underscores, the same in pandas and R.
-
-    Examples
-    --------
-    >>> column_name("ctx-lh-entorhinal", "left", "cortical"), column_name("braak34", "right", "composite")
-    ('ctx_lh_entorhinal', 'braak34_right')
-    """
-    name = re.sub(r"[^0-9A-Za-z]+", "_", region)
-    if kind == "composite" and hemisphere != "both":
-        return f"{name}_{hemisphere}"
-    # By what it is for, so that scans by several reference regions share the column.
-    return "reference" if kind == "reference" else name
 
 
 def read_regions(path: Path) -> pd.DataFrame:
@@ -85,7 +70,7 @@ def read_regions(path: Path) -> pd.DataFrame:
 
 
 def _numbers(values: pd.Series, path: Path, *, whole: bool) -> pd.Series:
-    """The values as float64; ``whole`` if they count something."""
+    """Return the values as float64; ``whole`` if they count something."""
     import pandas as pd
 
     # What is not read as numbers goes as text, since whole numbers of any length come as objects.
@@ -136,7 +121,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_suvr_sidecar(path: Path) -> dict[str, Any]:
-    """Read the sidecar of an SUVR map; every value that cohort tables use has its own type or is missing.
+    """Return the sidecar of an SUVR map, in which each value that the cohort's tables use has its type or is missing.
 
     Raises
     ------

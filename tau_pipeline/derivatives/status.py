@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tau_pipeline.derivatives.names import Source
 from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
 from tau_pipeline.files import read_json, write_json
 
 State = Literal["done", "failed", "skipped"]
-Source = Literal["measured", "synthetic"]
 NOT_FINISHED = "the run ended before this scan was finished; rerun the same command to continue"
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
+from tau_pipeline.derivatives.columns import column_name
 from tau_pipeline.derivatives.quality_measures import IN_FIGURE
-from tau_pipeline.derivatives.read import column_name
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import (
     COLORS,

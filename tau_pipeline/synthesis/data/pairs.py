@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
-from tau_pipeline.bids.sidecars import name_parts, text_value
+from tau_pipeline.bids.sidecars import text_value
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError, shown
-from tau_pipeline.files import read_json
+from tau_pipeline.files import name_parts, read_json
 from tau_pipeline.settings.configuration import unknown_name
 
 #: What stands where something is not known, as in BIDS tables.

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tau_pipeline.bids.sidecars import name_parts
 from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import MissingInputError, UnknownNameError
-from tau_pipeline.files import read_json
+from tau_pipeline.files import name_parts, read_json
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
 #: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.

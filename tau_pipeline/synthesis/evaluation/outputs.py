@@ -246,8 +246,8 @@ def _write_maps(
         sd_img = on_t1w_grid(sd, prediction.brain, prediction.placement, images.mask)
         write_json(sidecar.content("Standard deviation of synthetic SUVR"), sidecar_path(target.names.uncertainty))
         save_volume(sd_img, target.names.uncertainty)
-    write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(target.names.suvr))
-    save_volume(suvr, target.names.suvr)
+    write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(target.names.suvr()))
+    save_volume(suvr, target.names.suvr())
 
 
 def _region_table(

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tau_pipeline.bids.sidecars import name_parts
 from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.files import name_parts
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
 from tau_pipeline.measures.agreement import (

@@ -66,7 +66,7 @@ class ParticipantJob:
 
 
 def _status_of(scan: Scan, output_dir: Path) -> ScanStatus:
-    stem = PetNames(output_dir, scan.entities).rois.name.removesuffix("_desc-suvr_rois.tsv")
+    stem = PetNames(output_dir, scan.entities).stem
     return ScanStatus(
         f"{scan.key}_pet",
         stem=stem,

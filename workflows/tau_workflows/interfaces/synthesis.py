@@ -61,7 +61,7 @@ class SynthesizeScan(LibraryInterface):
         )
         scores = make_synthetic(given.target, recipe)
         names = given.target.names
-        return {"synthetic_file": str(names.suvr), "rois_file": str(names.rois), "scores": scores}
+        return {"synthetic_file": str(names.suvr()), "rois_file": str(names.rois), "scores": scores}
 
 
 def _ensemble(folders: tuple[Path, ...]) -> Ensemble:

@@ -16,12 +16,10 @@ from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
 from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
+from tau_pipeline.cohort.scans import without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import (
     WIDE_KEYS,
-    FoundScan,
-    done_scans,
-    find_scans,
     fit_cohort,
     long_table,
     require_scans,
@@ -29,6 +27,8 @@ from tau_pipeline.cohort.tables import (
     wide_table,
 )
 from tau_pipeline.derivatives.dataset import write_bidsignore
+from tau_pipeline.derivatives.index import DoneScan, find_scans
+from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import all_statuses
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import write_changed
@@ -71,7 +71,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(f"page: {write_group_report(output_dir)}")
         return DONE
     statuses = all_statuses(output_dir)
-    scans = done_scans(find_scans(output_dir), statuses)
+    scans = without_failed(find_scans(output_dir), statuses)
     require_scans(scans, output_dir)
     demographics = read_demographics(bids_dir, config.group.diagnosis_column)
     fits = _fits(scans, config.group)
@@ -114,7 +114,7 @@ def _refuse_selection(selection: Selection) -> None:
         )
 
 
-def _fits(scans: Sequence[FoundScan], group: Group) -> list[Standardization]:
+def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     if group.standardization is not None:
         fits = load_standardizations(group.standardization)
     else:
@@ -135,13 +135,13 @@ def _harmonised(wide: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_maps(
-    scans: Sequence[FoundScan], fits: Sequence[Standardization], output_dir: Path, execution: Execution
+    scans: Sequence[DoneScan], fits: Sequence[Standardization], output_dir: Path, execution: Execution
 ) -> Mapping[str, Exception]:
     from tqdm import tqdm
 
     plans = plan_maps(scans, fits, output_dir)
     for path in stale_maps(scans, fits):
-        for old in (path, path.with_name(path.name.removesuffix(".nii.gz") + ".json")):
+        for old in (path, sidecar_path(path)):
             old.unlink(missing_ok=True)
     processes = execution.nprocs or psutil.cpu_count() or 1
     quiet = not plans or not sys.stderr.isatty()

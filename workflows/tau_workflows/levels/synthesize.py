@@ -103,7 +103,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     _check_manufacturers(targets, recipe)
     if config.execution.dry_run:
         for target in targets:
-            say(f"would create {target.names.suvr}")
+            say(f"would create {target.names.suvr()}")
         return DONE
     advice = "wait for it; one run makes any number of scans"
     with exclusive_run("synthesize", (output_dir, advice), (config.execution.work_dir.absolute(), advice)):

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.bids.sidecars import name_parts, sentences
+from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.names import page_path
 from tau_pipeline.derivatives.quality_measures import ON_PAGE
 from tau_pipeline.errors import MissingInputError, TauPipelineError
-from tau_pipeline.files import read_json, read_tsv, write_text
+from tau_pipeline.files import name_parts, read_json, read_tsv, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import voxel_volume_mm3
 from tau_workflows.reports import html as pages

@@ -1,0 +1,48 @@
+"""What the group level takes from a scan of the derivatives: its kind, its moments, and whether it is up to date."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.cohort.standardize import ScanMoments
+from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.status import ScanStatus
+from tau_pipeline.errors import DamagedFileError, shown
+
+
+def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]) -> list[DoneScan]:
+    """Leave out scans whose last run failed: their files are those of an earlier run, with other settings or models."""
+    failed = {(status.stem, status.source) for status in statuses.values() if status.state == "failed"}
+    return [scan for scan in scans if (scan.stem, scan.source) not in failed]
+
+
+def kind_of(scan: DoneScan) -> tuple[str, str]:
+    """Return tracer, by its common name, and reference region: SUVR of different kinds cannot be compared."""
+    stated = scan.stated("TracerName") or ""
+    return tracer_name(stated) or stated, scan.reference_region
+
+
+def moments_of(scan: DoneScan) -> ScanMoments:
+    """Return the first two moments of SUVR over the brain, from the sidecar.
+
+    Raises
+    ------
+    DamagedFileError
+        The sidecar does not have them, or not as numbers.
+    """
+    stated = [scan.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
+    try:
+        mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])  # type: ignore[arg-type]
+        mean_square = sd**2 + mean**2
+    except (TypeError, ValueError, OverflowError):
+        mean_square = math.nan
+    if not math.isfinite(mean_square):
+        raise DamagedFileError(
+            f"the sidecar of {scan.suvr_file} has BrainMean, BrainStandardDeviation and BrainVoxels "
+            f"{', '.join(map(shown, stated))}; expected: three numbers; run the participant level again for "
+            f"{scan.participant_id}"
+        )
+    tracer, region = kind_of(scan)
+    return ScanMoments(scan.participant_id, scan.stated("Manufacturer"), mean, mean_square, n_voxels, tracer, region)

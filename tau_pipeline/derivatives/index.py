@@ -1,0 +1,209 @@
+"""The only reader of our own outputs: which files an output folder holds, and what is in them.
+
+The patterns here are made from the names of `tau_pipeline.derivatives.names`, so a new entity of an output is stated
+there alone. The states of scans are read by `tau_pipeline.derivatives.status`. See docs/decisions/one-reader.md.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tau_pipeline.derivatives.names import AnatNames, PetNames, Source, SyntheticNames, sidecar_path
+from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
+from tau_pipeline.errors import DamagedFileError, shown
+from tau_pipeline.files import name_parts, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Output = Literal[
+    "t1w", "mask", "labels", "t1w_figure", "pet_figure",
+    "suvr", "further_suvr", "rois", "synthetic_suvr", "synthetic_rois", "agreement",
+]  # fmt: skip
+#: A label that stands for any label, and the names of a scan that has it.
+_ANY = "ANY"
+_ANAT = AnatNames(Path(), {"sub": _ANY})
+_PET = PetNames(Path(), {"sub": _ANY})
+_SYNTHETIC = SyntheticNames(Path(), {"sub": _ANY})
+#: The outputs that are read again.
+_PATHS: dict[Output, Path] = {
+    "t1w": _ANAT.t1w,
+    "mask": _ANAT.mask,
+    "labels": _ANAT.dseg,
+    "t1w_figure": _ANAT.figure(_ANY),
+    "pet_figure": _PET.figure(_ANY),
+    "suvr": _PET.suvr(),
+    "further_suvr": _PET.suvr(_ANY),
+    "rois": _PET.rois,
+    "synthetic_suvr": _SYNTHETIC.suvr(),
+    "synthetic_rois": _SYNTHETIC.rois,
+    "agreement": _SYNTHETIC.agreement,
+}
+_ENTITIES = re.compile(r"sub-[0-9A-Za-z+]+(_[a-z]+-[0-9A-Za-z+]+)*_[0-9A-Za-z]+")
+
+
+def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sidecars: bool = False) -> list[Path]:
+    """Return the files of one kind in an output folder, sorted.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    output
+        Which output. ``suvr`` is the map of a scan's first reference region; maps of the others are ``further_suvr``.
+    participant
+        Label without ``sub-``; all participants if empty.
+    sidecars
+        Whether to return JSON sidecars in place of the files; either may exist without the other.
+    """
+    path = sidecar_path(_PATHS[output]) if sidecars else _PATHS[output]
+    pattern = path.name.replace(_ANY, "?*")
+    folder = f"sub-{glob.escape(participant) or '*'}"
+    found = output_dir.glob(f"{folder}/**/{path.parent.name}/{pattern}")
+    return sorted(path for path in found if _is_name(path))
+
+
+def _is_name(path: Path) -> bool:
+    """Whether every label of a name is one that an output can have."""
+    return _ENTITIES.fullmatch(path.name.split(".", 1)[0]) is not None
+
+
+@dataclass(eq=False)
+class DoneScan:
+    """A scan by one reference region: its SUVR map, the sidecar, and its rows of the table; each is read when needed.
+
+    Attributes
+    ----------
+    names
+        Of all files of the scan.
+    further_region
+        The reference region, if it is not the first of the scan.
+    """
+
+    names: PetNames | SyntheticNames
+    further_region: str = ""
+
+    @property
+    def stem(self) -> str:
+        """What the names of its files begin with: ``sub-01_ses-a_trc-AV1451``."""
+        return self.names.stem
+
+    @property
+    def key(self) -> str:
+        """The name of the scan in the tables of the cohort."""
+        return f"{self.stem}_pet"
+
+    @property
+    def source(self) -> Source:
+        """Whether it was measured, or is synthetic."""
+        return self.names.source
+
+    @property
+    def participant_id(self) -> str:
+        """The label with ``sub-``."""
+        return f"sub-{self.names.entities['sub']}"
+
+    @property
+    def suvr_file(self) -> Path:
+        """The SUVR map."""
+        return self.names.suvr(self.further_region)
+
+    @property
+    def standardized_file(self) -> Path:
+        """The map standardized by manufacturer."""
+        return self.names.standardized(self.further_region)
+
+    @cached_property
+    def sidecar(self) -> dict[str, Any]:
+        """The sidecar of the SUVR map, as it is; `find_scans` has it checked.
+
+        Raises
+        ------
+        MissingInputError, DamagedFileError
+            It does not exist or is not a JSON object.
+        """
+        return read_json(sidecar_path(self.suvr_file))
+
+    def stated(self, key: str) -> Any:
+        """Return a value of the sidecar; None for ``n/a``, an empty text, and a key that is not there."""
+        value = self.sidecar.get(key)
+        return None if value in (None, "", "n/a") else value
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The table of regions of the scan, with the rows of all reference regions (`read_regions`)."""
+        return read_regions(self.names.rois)
+
+    @property
+    def reference_region(self) -> str:
+        """The reference region by its name in the table."""
+        return self.further_region or str(self.table["reference_region"].iloc[0])
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The rows of the table that are by its reference region."""
+        return self.table[self.table["reference_region"] == self.reference_region]
+
+    @property
+    def anat(self) -> AnatNames:
+        """The names of the T1w on whose grid the map is, which the sidecar states; it may be of another session.
+
+        Raises
+        ------
+        DamagedFileError
+            The sidecar does not state a T1w of this participant in these derivatives.
+        """
+        stated, root = str(self.sidecar.get("SpatialReference")), self.names.output_dir
+        path = root / stated.removeprefix("bids::")
+        if _is_name(path):
+            anat = AnatNames(root, name_parts(path)[0])
+            if path == anat.t1w and stated.startswith("bids::") and anat.entities["sub"] == self.names.entities["sub"]:
+                return anat
+        raise DamagedFileError(
+            f"SpatialReference in {sidecar_path(self.suvr_file)} is {shown(self.sidecar.get('SpatialReference'))}; "
+            f"expected: the T1w of these derivatives, bids::{self.participant_id}/…_desc-preproc_T1w.nii.gz; run the "
+            "participant level again"
+        )
+
+
+def find_maps(output_dir: Path) -> list[DoneScan]:
+    """Return every measured SUVR map, sorted by name; nothing is read."""
+    found = []
+    for path in sorted(find_outputs(output_dir, "suvr") + find_outputs(output_dir, "further_suvr")):
+        scan = DoneScan(PetNames.of(path), name_parts(path)[0]["desc"].removeprefix("suvr"))
+        if scan.suvr_file == path:
+            found.append(scan)
+    return found
+
+
+def find_scans(output_dir: Path) -> list[DoneScan]:
+    """Return every scan that has a table of regions, by each reference region of it, sorted by name and source.
+
+    Tables and sidecars are read, and what the tables of the cohort take from them is checked.
+
+    Raises
+    ------
+    DamagedFileError
+        A table or sidecar cannot be read, lacks a column, or holds what the tables of the cohort cannot take.
+    MissingInputError
+        A table has no sidecar of its map beside it.
+    """
+    names_of: dict[Path, PetNames | SyntheticNames] = {
+        **{path: PetNames.of(path) for path in find_outputs(output_dir, "rois")},
+        **{path: SyntheticNames.of(path) for path in find_outputs(output_dir, "synthetic_rois")},
+    }
+    found = []
+    for path, names in sorted(names_of.items()):
+        if names.rois != path:
+            continue
+        table = read_regions(path)
+        for rank, region in enumerate(table["reference_region"].unique()):
+            scan = DoneScan(names, str(region) if rank else "")
+            scan.table, scan.sidecar = table, read_suvr_sidecar(sidecar_path(scan.suvr_file))
+            found.append(scan)
+    return found
