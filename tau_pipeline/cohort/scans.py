@@ -1,4 +1,4 @@
-"""What the group level takes from a scan of the derivatives: its kind, its moments, and whether it is up to date."""
+"""Select scans of the derivatives for the group level, and read their kind and their moments."""
 
 from __future__ import annotations
 

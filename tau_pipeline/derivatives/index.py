@@ -69,7 +69,7 @@ def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sid
 
 
 def _is_name(path: Path) -> bool:
-    """Whether every label of a name is one that an output can have."""
+    """Return whether every label of a name is one that an output can have."""
     return _ENTITIES.fullmatch(path.name.split(".", 1)[0]) is not None
 
 
@@ -90,7 +90,7 @@ class DoneScan:
 
     @property
     def stem(self) -> str:
-        """What the names of its files begin with: ``sub-01_ses-a_trc-AV1451``."""
+        """Start of the names of its files: ``sub-01_ses-a_trc-AV1451``."""
         return self.names.stem
 
     @property
@@ -100,7 +100,7 @@ class DoneScan:
 
     @property
     def source(self) -> Source:
-        """Whether it was measured, or is synthetic."""
+        """Source of the SUVR: measured or synthetic."""
         return self.names.source
 
     @property

@@ -150,7 +150,7 @@ class AnatNames(_Names):
 
 @dataclass(frozen=True)
 class _ScanNames(_Names):
-    """What measured and synthetic scans share: SUVR map, standardized map, and table of regions.
+    """The names that measured and synthetic scans share: SUVR map, standardized map, and table of regions.
 
     The map of the first reference region has the plain name; those of further ones carry the region in ``desc``
     (``desc-suvrPons``), since BIDS has no label entity for PET. The table holds the rows of all of them.
@@ -166,7 +166,7 @@ class _ScanNames(_Names):
 
     @property
     def stem(self) -> str:
-        """What all names of the scan begin with: ``sub-01_ses-a_trc-AV1451``."""
+        """Start of all names of the scan: ``sub-01_ses-a_trc-AV1451``."""
         return self.rois.name.removesuffix(f"_desc-{self._desc}_rois.tsv")
 
     def suvr(self, further_region: str = "") -> Path:
