@@ -1,6 +1,6 @@
-"""The section ``[comparison]``: which systems, losses and normalisations are trained, fold by fold, and compared.
+"""The section ``[comparison]``: the systems, losses, and SUVR scalings that are trained, fold by fold, and compared.
 
-Everything else about each training stands in ``[training]``. Knows no torch, so that the command line's help stays
+All other settings of each training are in ``[training]``. Knows no torch, so that the command line's help stays
 fast.
 """
 
@@ -28,7 +28,7 @@ class Comparison(Checked):
 
     comparison_name: str = field(
         default="comparison",
-        metadata=documented("Name of the comparison's folder under comparisons, in the output folder."),
+        metadata=documented("Name of the folder of the comparison, within comparisons in the output folder."),
     )
     systems: tuple[Network, ...] = field(
         default=("unet", "unetr", "swinunetr", "pix2pix", "cyclegan"),
@@ -37,42 +37,45 @@ class Comparison(Checked):
     losses: tuple[LossKind, ...] = field(
         default=("mse_ssim", "2.5d", "3d", "cyclic2.5d"),
         metadata=documented(
-            "Losses to compare; each is tested against the cyclic one where that is among them.", source=_MOON
+            "Losses to compare; each is tested against the cyclic loss, if that is included.", source=_MOON
         ),
     )
     normalisations: tuple[Normalisation, ...] = field(
         default=("by-manufacturer", "min-max"),
-        metadata=documented("Scales of SUVR in training to compare.", source=_MOON),
+        metadata=documented("SUVR scalings to compare.", source=_MOON),
     )
     volume_features: Literal["pretrained", "random"] = field(
         default="pretrained",
         metadata=documented(
-            "Feature network of the loss 3d: a pretrained 3-D ResNet, or random weights, which the model cards and the "
-            "page then state. Those of the other perceptual losses are perceptual_features."
+            "Feature network of the loss 3d: a pretrained 3-D ResNet, or random weights, which is stated in the "
+            "model cards and in the report. The other perceptual losses use perceptual_features."
         ),
     )
     volume_weights_file: Path | None = field(
         default=None,
-        metadata=documented("Weights of that 3-D ResNet (MedicalNet's), a torch state dict. There is no default."),
+        metadata=documented("Weights of the 3-D ResNet of MedicalNet (PyTorch state dict). There is no default."),
     )
     validation_fold: bool = field(
         default=True,
         metadata=documented(
-            "Keep one fold of the training participants for validation, as a training with folds does. Without it all "
-            "but the tested fold are trained on, which needs tested_weights last and early_stopping_patience 0."
+            "Use one fold of the training participants for validation, as in a single training. Otherwise, all "
+            "folds except the tested one are used for training, which requires tested_weights last and "
+            "early_stopping_patience 0."
         ),
     )
     runs_per_process: int = field(
         default=1,
         metadata=documented(
-            "Trainings that one process does in turn. More than 1 saves the start of Python, some seconds each.",
+            "Number of trainings that one process runs in turn. More than 1 saves the startup time of Python, a "
+            "few seconds each.",
             at_least=1,
         ),
     )
     drawn_scans: int = field(
         default=2,
         metadata=documented(
-            "Scans whose synthetic maps are kept and drawn: of the first fold, from the most tau in cortex to least.",
+            "Number of scans whose synthetic maps are kept and shown in the report, from the first fold, from "
+            "highest to lowest cortical SUVR.",
             at_least=0,
         ),
     )

@@ -1,4 +1,4 @@
-"""The section ``[synthesis]``: which model makes synthetic SUVR, for whom, and how it is run and judged.
+"""The section ``[synthesis]``: models, images to predict, inference, and evaluation.
 
 Knows no torch, so that the command line's help stays fast.
 """
@@ -25,48 +25,52 @@ class Synthesis(Checked):
     model: tuple[Path, ...] = field(
         default=(),
         metadata=documented(
-            "Folder of the model that makes synthetic SUVR, as the level train wrote it. Several (folds, say) predict "
-            "together, and how far they differ tells the uncertainty."
+            "Model folders written by the train level. The predictions of several models, such as one per fold, "
+            "are averaged, and their spread determines the uncertainty."
         ),
     )
     synthesize: Literal["missing", "all"] = field(
         default="missing",
         metadata=documented(
-            "Who gets synthetic SUVR: T1w images without a tau PET (missing), or all, so that synthetic and measured "
-            "SUVR can be compared."
+            "Images to predict: T1w images without tau PET (missing), or all, for example to compare synthetic "
+            "with measured SUVR."
         ),
     )
     as_manufacturer: str | None = field(
         default=None,
         metadata=documented(
-            "PET manufacturer whose scale synthetic SUVR gets; pooled for all of the training together. Default: that "
-            "of the participant's own PET, which participants without PET do not have."
+            "PET manufacturer whose scale synthetic SUVR gets; pooled is the scale of all training participants "
+            "together. Default: the manufacturer of the participant's own PET; required for participants "
+            "without PET."
         ),
     )
     unlike_training: Literal["flag", "refuse"] = field(
         default="flag",
         metadata=documented(
-            "A T1w whose voxel size, histogram or brain volume is outside of what the model was trained on: flag says "
-            "so in the sidecar, refuse counts the scan as failed."
+            "T1w images whose voxel size, histogram, or brain volume is outside the range of the training data: "
+            "flag records this in the sidecar, refuse counts the scan as failed."
         ),
     )
     test_time_flips: bool = field(
         default=True,
-        metadata=documented("Predict each T1w flipped left-right too, and take the mean of both predictions."),
+        metadata=documented(
+            "Also predict the T1w flipped left-right, and average both predictions (test-time augmentation)."
+        ),
     )
     prediction_memory: Literal["auto", "whole", "windows"] = field(
         default="auto",
         metadata=documented(
-            "Predict the whole volume at once, in overlapping windows, which needs less memory and gives slightly "
-            "other values, or in windows only where the whole would not fit (auto)."
+            "Prediction of the whole volume at once (whole), or in overlapping windows (windows), which needs "
+            "less memory and changes values slightly; auto uses windows only if the whole volume does not fit "
+            "into memory."
         ),
     )
     window_side: int = field(
-        default=96, metadata=documented("Side of these windows on the model's grid.", unit="voxels", at_least=32)
+        default=96, metadata=documented("Side of the windows on the model's grid.", unit="voxels", at_least=32)
     )
     window_overlap: float = field(
         default=0.5,
-        metadata=documented("Overlap of neighboring windows, as a part of their side.", at_least=0, below=1),
+        metadata=documented("Overlap of neighboring windows, as a fraction of their side.", at_least=0, below=1),
     )
     suvr_range: float = field(
         default=3.0,
@@ -74,10 +78,14 @@ class Synthesis(Checked):
     )
     hot_suvr: tuple[float, ...] = field(
         default=(1.3, 1.5, 2.0),
-        metadata=documented("Voxels above these SUVR are hot spots, which the evaluation compares."),
+        metadata=documented(
+            "SUVR thresholds; the voxels and clusters above each of them are compared between synthetic and "
+            "measured SUVR."
+        ),
     )
     lesion_volume: float = field(
-        default=0.25, metadata=documented("Smallest connected hot spot that counts as a lesion.", unit="mL", at_least=0)
+        default=0.25,
+        metadata=documented("Minimum volume of a connected cluster above a threshold.", unit="mL", at_least=0),
     )
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The command line: options made from the documentation of the settings, and exit codes.
 
-Exit codes: 0 everything asked for is done; 1 at least one scan failed, the others are complete; 2 the call or the
+Exit codes: 0 all requested scans are done; 1 at least one scan failed, the others are complete; 2 the call or the
 input is wrong and nothing was computed; 3 there was nothing to do.
 """
 
@@ -89,10 +89,10 @@ _RUN = {
 }
 #: The levels and what each of them does.
 LEVELS = {
-    "participant": "from raw BIDS to SUVR maps and region tables, each participant by itself",
+    "participant": "compute SUVR maps and regional tables of each participant, from raw BIDS",
     "group": "standardize SUVR by manufacturer; group tables and group report",
-    "train": "a T1w to tau PET model, from the derivatives of paired scans",
-    "synthesize": "synthetic tau PET from T1w derivatives and a trained model",
+    "train": "train a model that predicts tau PET from T1w, on the derivatives of participants with both",
+    "synthesize": "apply a trained model to T1w derivatives to get synthetic tau PET",
 }
 _EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "participant_label", "session_label")
 #: Settings that ``--help`` shows, by level; ``--help-all`` shows all that the level reads.
@@ -158,11 +158,15 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
     parser.add_argument("--help-all", action="store_true", help="show all options of a level and exit")
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
     parser.add_argument(
-        "--config-file", "--config", type=Path, metavar="FILE", help="TOML file of settings; options win over it"
+        "--config-file",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of settings; options on the command line override it",
     )
     about_compare = (
-        "at the level train: TOML file, in the form of --config-file, of systems, losses and normalisations to train "
-        "fold by fold and to compare (section comparison); options win over it"
+        "at the level train: settings file with a section [comparison]: systems, losses, SUVR scalings to compare "
+        "in cross-validation; options on the command line override it"
     )
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help=about_compare if level in (None, "train") else argparse.SUPPRESS
@@ -288,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Both ask the network for a newer version at import; a run must not depend on it.
     os.environ.setdefault("NO_ET", "1")
     os.environ.setdefault("NIPYPE_NO_ET", "1")
-    # What nibabel puts right in a header it tells without the file's name; what cannot be put right, we tell.
+    # nibabel logs what it corrects in a header without the file's name; what cannot be corrected, we report ourselves.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
     try:
         _check_names([*arguments, str(Path.cwd())])

@@ -14,23 +14,23 @@ from tau_pipeline.errors import TauPipelineError
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``tau-simulate``."""
-    about = "Write a BIDS dataset of simulated heads and tau PET, with the truth under truth/."
+    about = "Write a BIDS dataset of simulated heads and tau PET, with the ground truth in truth/."
     p = argparse.ArgumentParser(prog="tau-simulate", description=about)
-    p.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="folder to write; must be empty or not exist")
-    p.add_argument("--participants", type=int, default=4, metavar="N", help="how many participants (default 4)")
-    p.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default 0)")
+    p.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="output folder; must be empty or not exist")
+    p.add_argument("--participants", type=int, default=4, metavar="N", help="number of participants (default 4)")
+    p.add_argument("--seed", type=int, default=0, help="random seed; the same seed gives identical files (default 0)")
     p.add_argument(
         "--voxel-size", "--voxel_size", type=float, default=1.0, metavar="MM",
         help="voxel size of the T1w images, 0.8 to 4 mm (default 1); 2.5 makes 30 heads in about a minute",
     )  # fmt: skip
     p.add_argument(
         "--pet", choices=("static", "dynamic", "mixed"), default="mixed",
-        help="one image, four frames of 5 minutes, or some of each (default mixed); participant 4 never has PET",
+        help="static image, four frames of 5 minutes, or both kinds (default mixed); participant 4 never has PET",
     )  # fmt: skip
     p.add_argument("--sessions", action="store_true", help="give every third participant a second session")
     p.add_argument(
         "--scanner-bias", "--scanner_bias", type=float, default=0.0, metavar="SHARE",
-        help="error of the scanners in the posterior fossa, for cohorts whose SUVR differs by manufacturer (default 0)",
+        help="bias of the scanners in the posterior fossa, so that SUVR differs by manufacturer (default 0)",
     )  # fmt: skip
     p.add_argument("--version", action="version", version=f"tau-simulate {__version__}")
     return p
