@@ -2,13 +2,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from tau_pipeline.bids import validator as bids_validation
-from tau_pipeline.bids.validator import ValidatorError, summarise, validate, validator_program
+from tau_pipeline.bids.validator import ValidationReport, ValidatorError, summarise, validate, validator_program
 from tau_pipeline.errors import MissingInputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -43,66 +44,101 @@ WHOLE = {
 }
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+#: One participant for each damage: the file, what is in it, and the words about it.
+DAMAGES = {
+    "02": ("anat/sub-02_T1w.nii.gz", b"", "a file is empty (sub-02/anat/sub-02_T1w.nii.gz)"),
+    "03": ("anat/sub-03_T1w.nii.gz", b"\x1f\x8b\x08 broken", "the header of an image cannot be read"),
+    "04": ("pet/sub-04_trc-AV1451_pet.json", b"{oops", "a file is not valid JSON"),
+    "05": ("anat/notes.txt", b"x", "has a name that BIDS does not know (sub-05/anat/notes.txt)"),
+    "06": (
+        "pet/sub-06_trc-AV1451_pet.json",
+        json.dumps(WHOLE | {"FrameTimesStart": "4800"}).encode(),
+        "the value of FrameTimesStart",
+    ),
+}
+
+
+def write_dataset(root: Path, *participants: str) -> Path:
     image = nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4))
     image.header.set_xyzt_units("mm", "sec")
-    for name in ("anat/sub-01_T1w", "pet/sub-01_trc-AV1451_pet"):
-        path = tmp_path / "sub-01" / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True)
-        image.to_filename(path)
-    (tmp_path / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json").write_text(json.dumps(WHOLE))
-    (tmp_path / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
-    (tmp_path / "README").write_text("A dataset for a test.\n" * 10)
-    return tmp_path
+    for label in participants:
+        for name in (f"anat/sub-{label}_T1w", f"pet/sub-{label}_trc-AV1451_pet"):
+            path = root / f"sub-{label}" / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True)
+            image.to_filename(path)
+        (root / f"sub-{label}" / "pet" / f"sub-{label}_trc-AV1451_pet.json").write_text(json.dumps(WHOLE))
+    (root / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
+    (root / "README").write_text("A dataset for a test.\n" * 10)
+    return root
 
 
-def change(dataset: Path, **changes: object) -> None:
-    content = {key: value for key, value in (WHOLE | changes).items() if value is not None}
-    (dataset / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json").write_text(json.dumps(content))
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path, "01")
 
 
-def test_a_valid_dataset_has_no_errors(dataset):
-    report = validate(dataset)
+@pytest.fixture(scope="module")
+def of_valid(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, list[list[str]]]:
+    """What is found in a valid dataset, and the arguments of each call of the validator."""
+    calls: list[list[str]] = []
+    original = subprocess.run
+
+    def spy(command: list[str], **options: Any) -> Any:
+        calls.append(command[1:])
+        return original(command, **options)
+
+    folder = write_dataset(tmp_path_factory.mktemp("valid"), "01")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", spy)
+        report = validate(folder)
+    assert [arguments.pop(0) for arguments in calls] == [str(folder)]
+    return report, calls
+
+
+@pytest.fixture(scope="module")
+def of_damaged(tmp_path_factory: pytest.TempPathFactory) -> ValidationReport:
+    """What is found in a dataset of one whole participant and one for each of `DAMAGES`."""
+    folder = write_dataset(tmp_path_factory.mktemp("damaged"), "01", *DAMAGES)
+    for label, (name, content, _) in DAMAGES.items():
+        (folder / f"sub-{label}" / name).write_bytes(content)
+    return validate(folder)
+
+
+def test_a_valid_dataset_has_no_errors(of_valid):
+    report, _ = of_valid
     assert report.valid
     assert (report.errors, report.participant_errors) == ((), {})
 
 
-def test_missing_recommended_keys_are_one_warning(dataset):
-    about = [sentence for sentence in validate(dataset).warnings if "recommended keys" in sentence]
+def test_missing_recommended_keys_are_one_warning(of_valid):
+    about = [sentence for sentence in of_valid[0].warnings if "recommended keys" in sentence]
     assert len(about) == 1
     assert " more (" in about[0]
 
 
+def test_the_validator_is_asked_for_json_once(of_valid):
+    assert of_valid[1] == [["--format", "json"]]
+
+
 def test_missing_pet_keys_that_the_job_does_not_need_are_one_warning(dataset):
-    change(dataset, AttenuationCorrection=None, TimeZero=None, FrameTimesStart=None)
+    lacking = {key: value for key, value in WHOLE.items() if key not in ("AttenuationCorrection", "TimeZero")}
+    del lacking["FrameTimesStart"]
+    (dataset / "sub-01" / "pet" / "sub-01_trc-AV1451_pet.json").write_text(json.dumps(lacking))
     report = validate(dataset)
     assert report.valid
     (about,) = [sentence for sentence in report.warnings if "required keys" in sentence]
     assert "AttenuationCorrection, FrameTimesStart, TimeZero" in about
 
 
-def test_an_error_of_a_participant_is_kept_apart_from_errors_of_the_dataset(dataset):
-    change(dataset, FrameTimesStart="4800")
-    report = validate(dataset)
-    assert report.errors == ()
-    assert list(report.participant_errors) == ["01"]
-    assert any("the value of FrameTimesStart" in sentence for sentence in report.participant_errors["01"])
-    assert not report.valid
+def test_an_error_of_a_participant_is_kept_apart_from_errors_of_the_dataset(of_damaged):
+    assert of_damaged.errors == ()
+    assert sorted(of_damaged.participant_errors) == [*DAMAGES]
+    assert not of_damaged.valid
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("sub-01/anat/sub-01_T1w.nii.gz", b"", "a file is empty (sub-01/anat/sub-01_T1w.nii.gz)"),
-        ("sub-01/anat/sub-01_T1w.nii.gz", b"\x1f\x8b\x08 broken", "the header of an image cannot be read"),
-        ("sub-01/pet/sub-01_trc-AV1451_pet.json", b"{oops", "a file is not valid JSON"),
-        ("sub-01/anat/notes.txt", b"x", "has a name that BIDS does not know (sub-01/anat/notes.txt)"),
-    ],
-)
-def test_damage_is_put_into_words_with_an_example(dataset, name, content, words):
-    (dataset / name).write_bytes(content)
-    assert words in " ".join(validate(dataset).participant_errors["01"])
+@pytest.mark.parametrize("label", DAMAGES)
+def test_damage_is_put_into_words_with_an_example(of_damaged, label):
+    assert DAMAGES[label][2] in " ".join(of_damaged.participant_errors[label])
 
 
 def test_damage_of_the_dataset_as_a_whole_is_an_error_of_its_own(dataset):
@@ -165,19 +201,6 @@ def test_a_validator_that_hangs_or_breaks_is_one_sentence(dataset, tmp_path_fact
     monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
     with pytest.raises(ValidatorError, match=words):
         validate(dataset, timeout_s=0.5)
-
-
-def test_the_validator_is_asked_for_json_once(dataset, monkeypatch):
-    calls = []
-    original = subprocess.run
-
-    def spy(command, **options):
-        calls.append(command)
-        return original(command, **options)
-
-    monkeypatch.setattr(subprocess, "run", spy)
-    validate(dataset)
-    assert [command[1:] for command in calls] == [[str(dataset), "--format", "json"]]
 
 
 @pytest.mark.skipif(not (SHARED / "ds-simtau").is_dir(), reason="needs ../shared/data/ds-simtau")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,11 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def study(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A BIDS folder, derivatives, and a recipe."""
-    bids, out, recipe = tmp_path / "bids", tmp_path / "out", tmp_path / "recipe.toml"
+    return write_study(tmp_path)
+
+
+def write_study(root: Path) -> tuple[Path, Path, Path]:
+    bids, out, recipe = root / "bids", root / "out", root / "recipe.toml"
     bids.mkdir()
     rows = [f"sub-{person.label}\t{'AD' if n < 3 else 'CN'}" for n, person in enumerate(PEOPLE)]
     (bids / "participants.tsv").write_text("participant_id\tdiagnosis\n" + "\n".join(rows) + "\n")
@@ -91,6 +96,10 @@ def configured(study: tuple[Path, Path, Path], **changes: Any) -> tuple[Path, Pa
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Works are done here, without the start of a process each; gives the names of the works that were done."""
+    return work_here(monkeypatch)
+
+
+def work_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def spread(works: Sequence[Any], *_: Any) -> None:
@@ -212,18 +221,76 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(study, capsys: pytest.Captur
     assert not (study[1] / "comparisons").exists()
 
 
+@dataclass(frozen=True)
+class Interrupted:
+    """What became of one comparison that was killed, and whose next call had a run that failed."""
+
+    study: tuple[Path, Path, Path]
+    killed: dict[str, float]
+    bad: str
+    trained: list[str]
+    exit_code: int
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the comparison."""
+        return self.study[1] / "comparisons" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """A comparison whose program is killed after two runs or more, then goes on and has one run that diverges."""
+    root = tmp_path_factory.mktemp("interrupted")
+    study = write_study(root)
+    killed = rows_after_kill(study, root / "log.txt")
+    call = configured(study)
+    bad = [run.name for run in runs_of(call[2].comparison, 3) if run.name not in killed][-1]
+    with pytest.MonkeyPatch.context() as patch:
+        work_here(patch)
+        names = trained(patch, lambda out_dir: out_dir.parent.name == bad)
+        exit_code = run_comparison(*call)
+    return Interrupted(study, killed, bad, names, exit_code)
+
+
+def rows_after_kill(study: tuple[Path, Path, Path], log_file: Path) -> dict[str, float]:
+    """Kill the program of a comparison after two runs; the rows that it leaves."""
+    bids, out, recipe = study
+    command = [sys.executable, "-m", "tau_workflows.cli", str(bids), str(out), "train", "--compare", str(recipe)]
+    command += ["--work-dir", str(out.parent / "work"), "--nprocs", "1"]
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={**os.environ}
+        )
+        try:
+            until = time.monotonic() + 240
+            while len(rows_of(out)) < 2 and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.1)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=30)
+    # Works end with the program that spread them.
+    time.sleep(2.5)
+    rows = rows_of(out)
+    assert 2 <= len(rows) < 12, log_file.read_text()[-2000:]
+    return rows
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_goes_on_where_it_was_and_trains_nothing_twice(interrupted: Interrupted) -> None:
+    runs = [run.name for run in runs_of(configured(interrupted.study)[2].comparison, 3)]
+    assert sorted([*interrupted.trained, *interrupted.killed]) == sorted(runs)
+    after = rows_of(interrupted.study[1])
+    assert {name: after[name] for name in interrupted.killed} == interrupted.killed
+
+
 @pytest.mark.slow
 def test_a_failed_run_has_a_row_with_the_reason_and_the_same_command_makes_it_good(
-    study, in_this_process: list[str], monkeypatch: pytest.MonkeyPatch
+    interrupted: Interrupted, in_this_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = "unet_cyclic2.5d_min-max_fold1"
-    with monkeypatch.context() as patch:
-        names = trained(patch, lambda out_dir: out_dir.parent.name == bad)
-        assert run_comparison(*configured(study)) == 1
-        assert len(names) == 12
-    folder = study[1] / "comparisons" / "tiny"
+    study, bad, folder = interrupted.study, interrupted.bad, interrupted.folder
+    assert interrupted.exit_code == 1
     runs = read_tsv(folder / "runs.tsv").set_index("run")
-    assert len(runs) == 12 + 6, "a row a run, and one for the trivial predictors of each fold and scale"
+    assert len(runs) == 12 + 6, "one row per run, and one for the trivial predictors of each fold and scale"
     assert runs.loc[bad, "state"] == "failed"
     assert "diverged" in runs.loc[bad, "reason"]
     assert (runs.drop(bad)["state"] == "done").all()
@@ -265,35 +332,6 @@ def check_tables(folder: Path) -> None:
     assert "random weights" in page
     assert page.count("data:image/webp;base64,") >= 1 + 4 + 2 + 2
     assert str(folder) not in page, "no place of this machine"
-
-
-@pytest.mark.slow
-def test_a_comparison_that_is_killed_goes_on_where_it_was_and_trains_nothing_twice(
-    study, in_this_process: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    bids, out, recipe = study
-    command = [sys.executable, "-m", "tau_workflows.cli", str(bids), str(out), "train", "--compare", str(recipe)]
-    command += ["--work-dir", str(tmp_path / "work"), "--nprocs", "1", "--normalisations", "min-max"]
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={**os.environ}
-        )
-        try:
-            until = time.monotonic() + 240
-            while len(rows_of(out)) < 2 and process.poll() is None and time.monotonic() < until:
-                time.sleep(0.1)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
-    # Works end with the program that spread them.
-    time.sleep(2.5)
-    before = rows_of(out)
-    assert 2 <= len(before) < 6, (tmp_path / "log.txt").read_text()[-2000:]
-    names, call = trained(monkeypatch), configured(study, normalisations=["min-max"])
-    assert run_comparison(*call) == 0
-    assert sorted([*names, *before]) == sorted(run.name for run in runs_of(call[2].comparison, 3))
-    assert {name: rows_of(out)[name] for name in before} == before
-    assert (read_tsv(out / "comparisons" / "tiny" / "runs.tsv")["state"] == "done").all()
 
 
 def test_a_run_says_what_it_is():

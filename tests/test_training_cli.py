@@ -372,11 +372,12 @@ LOSSES = ("mse_ssim", "2.5d", "3d", "cyclic2.5d")
 SHAPES = {"unetr": (16, 32, 16), "swinunetr": (32, 64, 32)}
 
 
-#: tests/test_systems.py trains the adversarial systems with every loss, on tensors; the transformers only here.
+#: A system receives its loss as a function of two images and knows nothing else of it; a loss knows no system. So every
+#: loss is trained with one system, and every system with one loss; tests/test_systems.py crosses them on tensors.
 PAIRS = (
     *(("unet", loss) for loss in LOSSES),
     *(("pix2pix", "cyclic2.5d"), ("cyclegan", "cyclic2.5d")),
-    *(pytest.param(name, loss, marks=needs_einops) for name in ("unetr", "swinunetr") for loss in LOSSES),
+    *(pytest.param(name, "cyclic2.5d", marks=needs_einops) for name in ("unetr", "swinunetr")),
 )
 
 
