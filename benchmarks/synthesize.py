@@ -45,7 +45,7 @@ def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, i
     """Write an untrained model folder."""
     import torch
 
-    from tau_pipeline.cohort.standardize import Group, Standardization
+    from tau_pipeline.cohort.standardize import ManufacturerFit, Standardization
     from tau_pipeline.synthesis.data.grid import Grid
     from tau_pipeline.synthesis.data.scaling import ByManufacturer
     from tau_pipeline.synthesis.model.card import ModelCard
@@ -54,7 +54,7 @@ def write_model(folder: Path, network: str, preset: str, side: tuple[int, int, i
 
     torch.manual_seed(0)
     grid = Grid(side, (1.0, 1.0, 1.0))
-    group = Group(1.1, 0.3, ("sub-someone",))
+    group = ManufacturerFit(1.1, 0.3, ("sub-someone",))
     fit = ByManufacturer(Standardization({"GE": group}, group, "error", "flortaucipir", "CerebellarGM"))
     row = {"participant_id": "sub-someone", "split": "train", "manufacturer": "GE", "diagnosis": "CN"}
     system = build_system(network, preset, image_size=grid.shape)

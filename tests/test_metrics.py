@@ -166,15 +166,15 @@ def test_lesions_found_are_those_of_a_flood_fill(min_voxels, min_overlap):
     target = rng.random((14, 12, 13))
     prediction = np.where(rng.random(target.shape) < 0.5, target, rng.random(target.shape))
     mask = rng.random(target.shape) < 0.9
-    found = metrics.hot_spots(prediction, target, mask, 0.93, min_voxels, min_overlap)
+    found = metrics.suprathreshold_agreement(prediction, target, mask, 0.93, min_voxels, min_overlap)
     hot, predicted = (target > 0.93) & mask, (prediction > 0.93) & mask
     lesions = [lesion for lesion in lesions_by_flood_fill(hot) if len(lesion) >= min_voxels]
     hits = [x for x in lesions if sum(bool(predicted[v]) for v in x) >= min_overlap * len(x)]
-    assert found.n_lesions == len(lesions) > 5
+    assert found.n_clusters == len(lesions) > 5
     assert found.sensitivity == pytest.approx(len(hits) / len(lesions))
     sets = [set(map(tuple, np.argwhere(x))) for x in (hot, predicted)]
     assert found.dice == pytest.approx(2 * len(sets[0] & sets[1]) / (len(sets[0]) + len(sets[1])))
-    swapped = metrics.hot_spots(target, prediction, mask, 0.93, min_voxels, min_overlap)
+    swapped = metrics.suprathreshold_agreement(target, prediction, mask, 0.93, min_voxels, min_overlap)
     assert (swapped.sensitivity, swapped.precision) == (found.precision, found.sensitivity)
 
 
@@ -183,18 +183,21 @@ def test_one_of_two_lesions_found_and_one_made_up():
     mask[1:] = 1
     target[2:4, 2:4, 2:4] = target[10:12, 10:12, 10:12] = 2.0
     prediction[2:4, 2:4, 2:4] = prediction[15:17, 15:17, 15:17] = prediction[7, 7, 7] = 2.0
-    found = metrics.hot_spots(prediction, target, mask, 1.5, min_voxels=4)
-    assert (found.n_lesions, found.n_predicted, found.sensitivity, found.precision) == (2, 2, 0.5, 0.5)
+    found = metrics.suprathreshold_agreement(prediction, target, mask, 1.5, min_voxels=4)
+    assert (found.n_clusters, found.n_predicted, found.sensitivity, found.precision) == (2, 2, 0.5, 0.5)
     assert found.dice == pytest.approx(2 * 8 / (16 + 17))
 
 
 def test_where_nothing_is_hot_there_is_nothing_to_find():
     cold = np.ones((12, 12, 12))
-    nothing = metrics.hot_spots(cold, cold, cold, 1.5)
+    nothing = metrics.suprathreshold_agreement(cold, cold, cold, 1.5)
     assert all(math.isnan(v) for v in (nothing.dice, nothing.sensitivity, nothing.precision))
     hot = cold.copy()
     hot[3:5] = 2.0
-    missed, made_up = metrics.hot_spots(cold, hot, cold, 1.5), metrics.hot_spots(hot, cold, cold, 1.5)
+    missed, made_up = (
+        metrics.suprathreshold_agreement(cold, hot, cold, 1.5),
+        metrics.suprathreshold_agreement(hot, cold, cold, 1.5),
+    )
     assert (missed.dice, missed.sensitivity, made_up.dice, made_up.precision) == (0.0, 0.0, 0.0, 0.0)
     assert math.isnan(missed.precision)
     assert math.isnan(made_up.sensitivity)

@@ -243,7 +243,7 @@ def test_nan_and_outside_the_field_of_view_are_zero_and_negative_values_are_kept
 
 def test_a_wrong_number_of_moves_is_refused():
     affine, shape = grid()
-    with pytest.raises(ImageError, match="2 frame moves were given for 1 frames"):
+    with pytest.raises(ImageError, match="2 frame transforms were given for 1 frames"):
         pet_on_t1w(pet_on_grid(affine, shape), plan_frames(shape, STATIC), [np.eye(4)] * 2, np.eye(4), t1w_grid())
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tau_pipeline
-from tau_pipeline.cohort.standardize import Group, Standardization
+from tau_pipeline.cohort.standardize import ManufacturerFit, Standardization
 from tau_pipeline.errors import (
     DamagedFileError,
     MissingInputError,
@@ -34,7 +34,11 @@ SPLITS = split_participants([Pair(f"{n:02d}", None, f"sub-{n:02d}", "GE", "CN", 
 TRAIN = tuple(SPLITS.loc[SPLITS["split"] == "train", "participant_id"])
 STANDARDISATION = ByManufacturer(
     Standardization(
-        {"GE": Group(1 / 3, 0.1, TRAIN[:4])}, Group(1.1, 0.2, TRAIN), "pooled", "flortaucipir", "CerebellarGM"
+        {"GE": ManufacturerFit(1 / 3, 0.1, TRAIN[:4])},
+        ManufacturerFit(1.1, 0.2, TRAIN),
+        "pooled",
+        "flortaucipir",
+        "CerebellarGM",
     )
 )
 needs_einops = pytest.mark.skipif(importlib.util.find_spec("einops") is None, reason="einops is not installed")
@@ -121,7 +125,7 @@ def test_card_normalisation_grid_and_splits_come_back(saved):
 def test_the_card_says_that_maps_are_synthetic_and_what_they_are_not_for(saved):
     content = json.loads((saved[0] / CARD).read_text(encoding="utf-8"))
     assert "Not for diagnosis" in content["intended_use"]
-    assert any("must be called synthetic" in limit for limit in content["limits"])
+    assert any("labeled as synthetic" in limit for limit in content["limits"])
     assert content["training_participants_hash"].startswith("sha256:")
     assert content["format"] == 1
 

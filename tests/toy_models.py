@@ -10,7 +10,7 @@ import pandas as pd
 from synthesis_cohort import Person, write_person
 from torch import Tensor, nn
 
-from tau_pipeline.cohort.standardize import Group, Standardization
+from tau_pipeline.cohort.standardize import ManufacturerFit, Standardization
 from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
@@ -28,8 +28,8 @@ SCALES = {"GE": (1.0, 0.5), "Siemens": (2.0, 0.25)}
 POOLED = (1.5, 1.0)
 BY_MANUFACTURER = ByManufacturer(
     Standardization(
-        {name: Group(*scale, TRAIN) for name, scale in SCALES.items()},
-        Group(*POOLED, TRAIN),
+        {name: ManufacturerFit(*scale, TRAIN) for name, scale in SCALES.items()},
+        ManufacturerFit(*POOLED, TRAIN),
         "error",
         "flortaucipir",
         "CerebellarGM",

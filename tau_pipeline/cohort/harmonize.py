@@ -49,18 +49,18 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     """
     from neuroCombat import neuroCombat
 
-    makers = [_maker(row.manufacturer, row.participant_id) for row in wide.itertuples()]
-    counts = {name: makers.count(name) for name in sorted(set(makers))}
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    manufacturers = [_manufacturer(row.manufacturer, row.participant_id) for row in wide.itertuples()]
+    counts = {name: manufacturers.count(name) for name in sorted(set(manufacturers))}
+    counted = ", ".join(f"{name} {count}" for name, count in counts.items())
     if len(counts) < 2 or min(counts.values()) < 2:
-        raise SettingError(f"ComBat requires at least two manufacturers with two or more scans each; found: {told}")
+        raise SettingError(f"ComBat requires at least two manufacturers with two or more scans each; found: {counted}")
     covariates = _covariates(wide)
     usable = [name for name in regions if wide[name].notna().all() and wide[name].nunique() > 1]
-    # neuroCombat tells on standard output what it is doing.
+    # neuroCombat prints its progress to standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         found = neuroCombat(
             dat=wide[usable].to_numpy(float).T,
-            covars=covariates.assign(batch=makers),
+            covars=covariates.assign(batch=manufacturers),
             batch_col="batch",
             categorical_cols=[name for name in covariates.columns if name != "age"],
             continuous_cols=[name for name in covariates.columns if name == "age"],
@@ -70,7 +70,7 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     return harmonised
 
 
-def _maker(manufacturer: str | None, participant: str) -> str:
+def _manufacturer(manufacturer: str | None, participant: str) -> str:
     try:
         return canonical_manufacturer(manufacturer if isinstance(manufacturer, str) else None)
     except UnknownNameError as exc:

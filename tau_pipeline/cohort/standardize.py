@@ -1,8 +1,8 @@
 """Standardisation by scanner manufacturer: mean 0 and standard deviation 1 over the brain voxels of its participants.
 
-Scanners of different makers show the same brain differently. Standardising SUVR by manufacturer, as Moon et al. do
-before they train (arXiv 2406.12632), takes out what a whole group of participants has in common: fit on a group of
-participants (a training split, say), then apply to anybody, and invert exactly.
+SUVR of the same brain differs between manufacturers. Standardizing SUVR by manufacturer, as Moon et al. do before
+training (arXiv 2406.12632), removes what all participants of a manufacturer have in common: fit on a set of
+participants (such as a training split), then apply to any scan, and invert exactly.
 
 Every participant weighs the same, whatever the size of the brain or the number of scans. What was fitted, and on whom,
 is a table that people can read.
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, UnknownNameError
 from tau_pipeline.files import read_tsv, write_tsv
-from tau_pipeline.settings.cohort import Group as GroupSettings
-from tau_pipeline.settings.cohort import UnknownManufacturer
+from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +92,7 @@ def scan_moments(
 
 
 @dataclass(frozen=True)
-class Group:
+class ManufacturerFit:
     """Mean and standard deviation of SUVR over the brain voxels of one manufacturer's participants."""
 
     mean: float
@@ -117,8 +116,8 @@ class Standardization:
         Of the SUVR that was fitted; empty if that was not said.
     """
 
-    groups: dict[str, Group]
-    pooled: Group
+    groups: dict[str, ManufacturerFit]
+    pooled: ManufacturerFit
     unknown: UnknownManufacturer = "error"
     tracer: str = ""
     reference_region: str = ""
@@ -139,7 +138,7 @@ class Standardization:
         lines = self.table().to_csv(sep="\t", index=False, float_format="%.17g")
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
-    def group_of(self, manufacturer: str | None) -> Group:
+    def group_of(self, manufacturer: str | None) -> ManufacturerFit:
         """Return mean and standard deviation for a manufacturer, in any spelling.
 
         Raises
@@ -259,7 +258,7 @@ def fit_standardization(
     scans: Iterable[ScanMoments],
     participants: Collection[str] | None = None,
     *,
-    min_participants: int = GroupSettings.min_participants,
+    min_participants: int = Group.min_participants,
     unknown: UnknownManufacturer = "error",
 ) -> Standardization:
     """Fit mean and standard deviation of SUVR by manufacturer.
@@ -285,16 +284,16 @@ def fit_standardization(
         No scan is left, one of the participants has none, or the scans are of several tracers or reference regions.
     """
     used = _chosen(scans, participants)
-    by_maker: dict[str, list[ScanMoments]] = defaultdict(list)
+    by_manufacturer: dict[str, list[ScanMoments]] = defaultdict(list)
     problems: list[str] = []
     for scan in used:
         try:
-            by_maker[canonical_manufacturer(scan.manufacturer)].append(scan)
+            by_manufacturer[canonical_manufacturer(scan.manufacturer)].append(scan)
         except UnknownNameError as exc:
             problems.append(f"{scan.participant}: {exc}")
     groups = {}
-    for name in sorted(by_maker):
-        group = _fitted(by_maker[name])
+    for name in sorted(by_manufacturer):
+        group = _fitted(by_manufacturer[name])
         if len(group.participants) >= min_participants:
             groups[name] = group
         else:
@@ -308,7 +307,7 @@ def fit_standardization(
             f"cannot standardize by manufacturer: {'; '.join(problems)}. With enough participants: {fitted}. Pool such "
             "manufacturers (--unknown-manufacturer pooled), exclude them (exclude), or lower --min-participants"
         )
-    known = [scan for name in groups for scan in by_maker[name]]
+    known = [scan for name in groups for scan in by_manufacturer[name]]
     everybody = used if unknown == "pooled" else known
     if not everybody:
         raise SettingError(f"no manufacturer has {min_participants} participants, so nothing can be fitted")
@@ -333,7 +332,7 @@ def _chosen(scans: Iterable[ScanMoments], participants: Collection[str] | None) 
     return used
 
 
-def _fitted(scans: Iterable[ScanMoments]) -> Group:
+def _fitted(scans: Iterable[ScanMoments]) -> ManufacturerFit:
     """Moments averaged within each participant, then over participants."""
     by_participant: dict[str, list[ScanMoments]] = defaultdict(list)
     for scan in scans:
@@ -347,7 +346,7 @@ def _fitted(scans: Iterable[ScanMoments]) -> Group:
     participants = tuple(sorted(by_participant))
     if not variance > 0:
         raise ImageError(f"the SUVR of {', '.join(participants)} is the same everywhere, so it cannot be standardized")
-    return Group(float(mean), float(np.sqrt(variance)), participants)
+    return ManufacturerFit(float(mean), float(np.sqrt(variance)), participants)
 
 
 def save_standardizations(fits: Iterable[Standardization], path: str | os.PathLike[str]) -> None:
@@ -370,7 +369,7 @@ def load_standardizations(path: str | os.PathLike[str]) -> list[Standardization]
     table[texts] = table[texts].astype("string").fillna("")
     fits = []
     for (tracer, region), rows in table.groupby(["tracer", "reference_region"], sort=False):
-        groups = {str(row.manufacturer): _group(row, path) for row in rows.itertuples()}
+        groups = {str(row.manufacturer): _fit_of_row(row, path) for row in rows.itertuples()}
         if POOLED not in groups:
             raise DamagedFileError(f"{path} has no row {POOLED!r}; a table of a standardization is needed")
         pooled = groups.pop(POOLED)
@@ -378,8 +377,8 @@ def load_standardizations(path: str | os.PathLike[str]) -> list[Standardization]
     return fits
 
 
-def _group(row: object, path: str | os.PathLike[str]) -> Group:
-    maker = row.manufacturer  # type: ignore[attr-defined]
+def _fit_of_row(row: object, path: str | os.PathLike[str]) -> ManufacturerFit:
+    manufacturer = row.manufacturer  # type: ignore[attr-defined]
     participants = tuple(str(row.participants).split())  # type: ignore[attr-defined]
     try:
         mean, sd = float(row.mean), float(row.sd)  # type: ignore[attr-defined]
@@ -387,8 +386,10 @@ def _group(row: object, path: str | os.PathLike[str]) -> Group:
         mean, sd = np.nan, np.nan
     if not (np.isfinite(mean) and sd > 0):
         raise DamagedFileError(
-            f"{path}: mean and sd of {maker} are not a number and a number above 0; correct the table"
+            f"{path}: mean and sd of {manufacturer} are not a number and a number above 0; correct the table"
         )
     if participants_hash(participants) != str(row.participants_hash):  # type: ignore[attr-defined]
-        raise DamagedFileError(f"{path}: the participants of {maker} do not match their hash; the table was modified")
-    return Group(mean, sd, participants)
+        raise DamagedFileError(
+            f"{path}: the participants of {manufacturer} do not match their hash; the table was modified"
+        )
+    return ManufacturerFit(mean, sd, participants)

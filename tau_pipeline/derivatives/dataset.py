@@ -87,8 +87,8 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
         found = read_json(output_dir / "dataset_description.json")
     except TauPipelineError as exc:
         raise OutputError(f"the output folder is in use: {exc}") from exc
-    makers = found.get("GeneratedBy")
-    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
+    generators = found.get("GeneratedBy")
+    names = [each.get("Name") for each in generators if isinstance(each, dict)] if isinstance(generators, list) else []
     if SOFTWARE not in names:
         made_by = f"made by {', '.join(map(str, names))}" if names else "not made by this program"
         raise OutputError(f"the output folder {output_dir} holds a dataset {made_by}; give another folder")

@@ -1,10 +1,10 @@
 """Image agreement: how close a predicted volume comes to the measured one, inside a mask.
 
-SSIM, PSNR, MAE and RMSE on the volume and by axial slice, and how well hot spots are found. The same error gives a PSNR
-of 24 or 31 dB depending on range and mask, so both are arguments without default, and stand in the results. Agreement
-across participants is in `tau_pipeline.measures.agreement`.
+SSIM, PSNR, MAE and RMSE on the volume and by axial slice, and detection of suprathreshold clusters. The same error
+gives a PSNR of 24 or 31 dB depending on range and mask, so both are arguments without default, and are part of the
+results. Agreement across participants is in `tau_pipeline.measures.agreement`.
 
-What cannot be computed is NaN (``n/a`` in tables), never an exception: an empty mask, hot spots where there are none.
+What cannot be computed is NaN (``n/a`` in tables), never an exception: an empty mask, or no cluster to detect.
 Wrong calls (shapes that differ, a data range of 0) raise.
 """
 
@@ -216,49 +216,49 @@ def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 
 @dataclass(frozen=True)
-class HotSpots:
-    """Detection of voxels above an SUVR threshold.
+class SuprathresholdAgreement:
+    """Agreement of voxels and clusters above an SUVR threshold.
 
-    ``dice`` is of the two sets of voxels, NaN where both are empty. ``sensitivity`` is the part of the target's
-    lesions that the prediction finds, ``precision`` the part of the prediction's lesions that the target has; NaN
-    where there are no lesions to find.
+    ``dice`` is that of the two sets of voxels, NaN if both are empty. ``sensitivity`` is the fraction of the target's
+    clusters that the prediction detects, ``precision`` the fraction of the prediction's clusters that the target has;
+    NaN without clusters.
     """
 
     dice: float
     sensitivity: float
     precision: float
-    n_lesions: int
+    n_clusters: int
     n_predicted: int
     threshold: float
     min_voxels: int
     min_overlap: float
 
 
-def hot_spots(
+def suprathreshold_agreement(
     prediction: NDArray,
     target: NDArray,
     mask: NDArray,
     threshold: float,
     min_voxels: int = 1,
     min_overlap: float = 0.5,
-) -> HotSpots:
-    """Return Dice and lesion-wise detection of suprathreshold voxels.
+) -> SuprathresholdAgreement:
+    """Compare voxels and clusters above an SUVR threshold.
 
-    A lesion is a connected component (26 neighbours) of the voxels above the threshold, of ``min_voxels`` or more. It
-    is found when at least the part ``min_overlap`` of its voxels is above the threshold in the other image.
+    A cluster is a connected component (26 neighbors) of ``min_voxels`` or more voxels above the threshold. It is
+    detected if at least the fraction ``min_overlap`` of its voxels is above the threshold in the other image.
 
     Parameters
     ----------
     prediction, target
         Arrays ``(I, J, K)`` of SUVR.
     mask
-        ``(I, J, K)``, above 0 where hot spots are looked for.
+        ``(I, J, K)``, above 0 where voxels are compared.
     threshold
-        SUVR above which a voxel is hot.
+        SUVR that suprathreshold voxels exceed.
     min_voxels
-        Smallest lesion that counts, so that noise does not.
+        Minimum size of a cluster, to exclude noise.
     min_overlap
-        Part of a lesion, above 0 and up to 1.
+        Fraction of a cluster, above 0 and up to 1.
 
     Raises
     ------
@@ -267,13 +267,13 @@ def hot_spots(
     """
     a, b, inside = _aligned(prediction, target, mask, 3)
     found, true = (a > threshold) & inside, (b > threshold) & inside
-    n_lesions, n_found = _lesions_found(true, found, min_voxels, min_overlap)
-    n_predicted, n_right = _lesions_found(found, true, min_voxels, min_overlap)
-    return HotSpots(
+    n_clusters, n_found = _clusters_detected(true, found, min_voxels, min_overlap)
+    n_predicted, n_right = _clusters_detected(found, true, min_voxels, min_overlap)
+    return SuprathresholdAgreement(
         dice=_ratio(2 * int((found & true).sum()), int(found.sum() + true.sum())),
-        sensitivity=_ratio(n_found, n_lesions),
+        sensitivity=_ratio(n_found, n_clusters),
         precision=_ratio(n_right, n_predicted),
-        n_lesions=n_lesions,
+        n_clusters=n_clusters,
         n_predicted=n_predicted,
         threshold=float(threshold),
         min_voxels=min_voxels,
@@ -281,11 +281,11 @@ def hot_spots(
     )
 
 
-def _lesions_found(
-    lesions: NDArray[np.bool_], other: NDArray[np.bool_], min_voxels: int, min_overlap: float
+def _clusters_detected(
+    suprathreshold: NDArray[np.bool_], other: NDArray[np.bool_], min_voxels: int, min_overlap: float
 ) -> tuple[int, int]:
-    """Return the number of lesions, and how many of them ``other`` finds."""
-    labels, _ = ndimage.label(lesions, structure=np.ones((3, 3, 3)))
+    """Return the number of clusters, and how many of them ``other`` contains."""
+    labels, _ = ndimage.label(suprathreshold, structure=np.ones((3, 3, 3)))
     size = np.bincount(labels.ravel())[1:]
     shared = np.bincount(labels[other], minlength=size.size + 1)[1:]
     counted = size >= min_voxels

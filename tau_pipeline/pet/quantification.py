@@ -1,8 +1,8 @@
 """PET: frames to a static image, motion, coregistration with the T1w, one interpolation, SUVR.
 
-The order of work: `plan_frames` says which frames count; `correct_motion` finds the rigid move of each onto one of
-them; `static_image` averages them for `coregister` only; `pet_on_t1w` then goes back to the raw frames and brings each
-to the T1w grid in one interpolation through the joined moves; `suvr` divides.
+Order of processing: `plan_frames` selects the frames; `correct_motion` finds the rigid transform of each to one of
+them; `static_image` averages them for `coregister` only; `pet_on_t1w` then resamples each raw frame to the T1w grid in
+one interpolation through the composed transforms; `suvr` divides.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def pet_on_t1w(
 ) -> Volume:
     """Return mean activity in the window on the T1w grid; each frame is interpolated once, from its own grid.
 
-    Smoothing is done before, on the PET grid: a Gaussian and a rigid move commute, the grid is a tenth of the size, and
-    a smooth image loses less in the interpolation.
+    Smoothing is done before, on the PET grid: a Gaussian and a rigid transform commute, the grid is a tenth of the
+    size, and a smooth image loses less in the interpolation.
 
     Parameters
     ----------
     pet_img
-        ``(I, J, K[, T])``, raw. NaN and infinities count as 0, or as their neighbours when smoothing; negative values
-        are kept, since cutting them would bias means.
+        ``(I, J, K[, T])``, raw. NaN and infinities count as 0, or are excluded when smoothing; negative values are
+        kept, since clipping them would bias means.
     plan
         Frames and weights.
     frame_xfms
@@ -62,11 +62,14 @@ def pet_on_t1w(
         float32 on the T1w grid, in the unit of ``pet_img``; 0 outside the PET's field of view.
     """
     if len(frame_xfms) != len(plan.indices):
-        raise ImageError(f"{len(frame_xfms)} frame moves were given for {len(plan.indices)} frames; one each is needed")
+        raise ImageError(
+            f"{len(frame_xfms)} frame transforms were given for {len(plan.indices)} frames; expected: one per frame"
+        )
     total = np.zeros(t1w.shape[:3], np.float32)
-    for index, weight, move in zip(plan.indices, plan.weights, frame_xfms, strict=True):
+    for index, weight, frame_xfm in zip(plan.indices, plan.weights, frame_xfms, strict=True):
         frame = smooth(frame_of(pet_img, index), fwhm_mm) if fwhm_mm else frame_of(pet_img, index)
-        total += np.float32(weight) * np.asanyarray(resample(frame, t1w, pet2t1w_xfm @ move, interpolation).dataobj)
+        on_t1w = resample(frame, t1w, pet2t1w_xfm @ frame_xfm, interpolation)
+        total += np.float32(weight) * np.asanyarray(on_t1w.dataobj)
     return image_like(total, t1w)
 
 

@@ -212,8 +212,8 @@ def simulate_dataset(
             scans += [scan] if scan else []
             regions += rows
         what = {0: "no PET", 1: "static PET"}.get(plan.frames, f"PET of {plan.frames} frames")
-        maker = SCANNERS[plan.scanner].manufacturer if plan.frames else "no scanner"
-        progress(f"{plan.label}: {number} of {len(plans)}, {plan.group}, {what}, {maker}")
+        manufacturer = SCANNERS[plan.scanner].manufacturer if plan.frames else "no scanner"
+        progress(f"{plan.label}: {number} of {len(plans)}, {plan.group}, {what}, {manufacturer}")
     write_truth_tables(out, scans, regions)
     return out
 

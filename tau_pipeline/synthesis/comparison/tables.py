@@ -35,11 +35,11 @@ MEASURES = {
     "rmse": ("Root mean squared error", "SUVR", False),
     "regional_mae": ("Regional mean absolute error", "SUVR", False),
 }
-#: Measures of hot spots have an SUVR in their name.
+#: Measures of suprathreshold voxels and clusters have an SUVR in their name.
 _HOT_MEASURES = {
     "dice_": "Dice of voxels above SUVR {}",
-    "lesion_sensitivity_": "Part of the hot spots above SUVR {} that is found",
-    "lesion_precision_": "Part of the synthetic hot spots above SUVR {} that is right",
+    "lesion_sensitivity_": "Fraction of clusters above SUVR {} that are detected",
+    "lesion_precision_": "Fraction of synthetic clusters above SUVR {} that are correct",
 }
 #: Measures over participants, one value a region.
 _REGIONAL_R, _REGIONAL_R_WITHIN = "regional_r", "regional_r_within"

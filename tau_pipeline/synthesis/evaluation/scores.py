@@ -1,8 +1,8 @@
 """Synthetic against measured tau PET, with trivial baselines beside the model.
 
-Everything is SUVR, after the standardisation was inverted, on the T1w's own grid, inside the brain mask where the PET
-has a value. Good figures of images can go with hot spots that are missed and with regional values that do not follow
-the participants, so all of them are reported, each with an interval from a bootstrap over participants.
+Everything is SUVR, after the standardization has been inverted, on the grid of the T1w, inside the brain mask where the
+PET has a value. Images with good metrics can miss suprathreshold clusters and differences between participants, so all
+of these are reported, each with an interval from a bootstrap over participants.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tau_pipeline.measures.agreement import (
     roc_auc,
     weighted_kappa,
 )
-from tau_pipeline.measures.images import hot_spots, image_agreement, slice_agreement
+from tau_pipeline.measures.images import image_agreement, slice_agreement, suprathreshold_agreement
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import Pair
@@ -45,7 +45,7 @@ from tau_pipeline.synthesis.model.predict import on_t1w_grid
 MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN = "model", "training mean", "diagnosis mean"
 #: The mask in words, for the tables.
 MASK = "brain mask where the PET has a value"
-#: Measures of a scan that are averaged over participants, without those of hot spots.
+#: Measures of a scan that are averaged over participants, without those of suprathreshold clusters.
 MEASURES = ("ssim", "psnr", "mae", "rmse", "ssim_axial", "psnr_axial", "mae_axial", "regional_mae", "regional_bias")
 
 
@@ -182,12 +182,12 @@ def _image_row(
     row |= {"data_range": whole.data_range, "mask": whole.mask}
     least = max(1, round(settings.lesion_volume / voxel_ml))
     for threshold in settings.hot_suvr:
-        found = hot_spots(synthetic, measured, mask, threshold, least)
+        found = suprathreshold_agreement(synthetic, measured, mask, threshold, least)
         row |= {
             f"dice_{threshold:g}": found.dice,
             f"lesion_sensitivity_{threshold:g}": found.sensitivity,
             f"lesion_precision_{threshold:g}": found.precision,
-            f"n_lesions_{threshold:g}": found.n_lesions,
+            f"n_lesions_{threshold:g}": found.n_clusters,
         }
     return row
 

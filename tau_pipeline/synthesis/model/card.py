@@ -30,21 +30,22 @@ _CARD_FORMAT = 1
 
 
 _INTENDED_USE = (
-    "Research on synthetic tau PET: studying what a T1w MRI tells about the distribution of tau in groups of people. "
-    "Not for diagnosis, prognosis or choice of treatment."
+    "Research on synthetic tau PET: how well T1w MRI predicts the distribution of tau in groups of people. Not for "
+    "diagnosis, prognosis, or choice of treatment."
 )
 
 
 _LIMITS = (
-    "The maps are synthetic: they are a network's guess from structure, not a measurement of tau, and must be called "
-    "synthetic wherever they are shown.",
-    "A good SSIM or PSNR does not mean that hot spots are right: look at the regional figures and upper percentiles.",
-    "Valid for T1w images, scanners, tracer, reference region and ages like those of the training participants.",
+    "The maps are synthetic: they are predicted from structure by a network, do not measure tau, and must be labeled "
+    "as synthetic wherever they are shown.",
+    "A good SSIM or PSNR does not mean that regions with high SUVR are correct: check regional values and upper "
+    "percentiles.",
+    "Valid for T1w images, scanners, tracer, reference region, and ages similar to those of the training participants.",
 )
 
 
 RANDOM_FEATURES_LIMIT = (
-    "The perceptual loss used a feature network with random weights, as the settings asked: not the paper's method."
+    "The perceptual loss used a feature network with random weights, as set by the user: not the method of the paper."
 )
 
 
