@@ -76,9 +76,17 @@ def test_a_missing_or_damaged_sidecar_leaves_out_only_its_scan(tmp_path):
     ("uri", "said"),
     [
         (None, "is None"),
-        ("bids:raw:sub-02/anat/sub-02_T1w.nii.gz", "of these derivatives"),
-        ("bids::sub-02/../../sub-02_T1w.nii.gz", "of these derivatives"),
-        ("bids::sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", "another participant"),
+        (7, "is 7"),
+        *(
+            (uri, f"is {uri!r}; expected: the T1w of these derivatives, bids::sub-02/")
+            for uri in (
+                "bids:raw:sub-02/anat/sub-02_T1w.nii.gz",
+                "bids::sub-02/../../sub-02_T1w.nii.gz",
+                "bids::sub-02/anat/sub-02_rec-a.b_desc-preproc_T1w.nii.gz",
+                "bids::sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+                "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz",
+            )
+        ),
         ("bids::sub-02/ses-z/anat/sub-02_ses-z_desc-preproc_T1w.nii.gz", "is not there"),
     ],
 )

@@ -13,7 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tau_pipeline.derivatives.names import AnatNames, PetNames, Source, SyntheticNames, sidecar_path
+from tau_pipeline.derivatives.names import (
+    AnatNames,
+    PetNames,
+    Source,
+    SyntheticNames,
+    derivative_folder,
+    scan_entities,
+    sidecar_path,
+)
 from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import name_parts, read_json
@@ -44,7 +52,8 @@ _PATHS: dict[Output, Path] = {
     "synthetic_rois": _SYNTHETIC.rois,
     "agreement": _SYNTHETIC.agreement,
 }
-_ENTITIES = re.compile(r"sub-[0-9A-Za-z+]+(_[a-z]+-[0-9A-Za-z+]+)*_[0-9A-Za-z]+")
+#: A name of which every label is one that an output can have, without its ending.
+_NAME = re.compile(r"sub-[0-9A-Za-z+]+(_[a-z]+-[0-9A-Za-z+]+)*_[0-9A-Za-z]+")
 
 
 def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sidecars: bool = False) -> list[Path]:
@@ -63,14 +72,19 @@ def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sid
     """
     path = sidecar_path(_PATHS[output]) if sidecars else _PATHS[output]
     pattern = path.name.replace(_ANY, "?*")
+    datatype, made = path.parent.name, name_parts(path)[0].keys() - scan_entities(path).keys()
+
+    def is_output(found: Path) -> bool:
+        """Return whether a file is where it belongs, and has no further entity, such as another ``space``."""
+        if not _NAME.fullmatch(found.name.split(".", 1)[0]):
+            return False
+        own = scan_entities(found)
+        return name_parts(found)[0].keys() - own.keys() == made and found.parent == derivative_folder(
+            output_dir, own, datatype
+        )
+
     folder = f"sub-{glob.escape(participant) or '*'}"
-    found = output_dir.glob(f"{folder}/**/{path.parent.name}/{pattern}")
-    return sorted(path for path in found if _is_name(path))
-
-
-def _is_name(path: Path) -> bool:
-    """Return whether every label of a name is one that an output can have."""
-    return _ENTITIES.fullmatch(path.name.split(".", 1)[0]) is not None
+    return sorted(filter(is_output, Path(output_dir).glob(f"{folder}/**/{datatype}/{pattern}")))
 
 
 @dataclass(eq=False)
@@ -160,9 +174,9 @@ class DoneScan:
         """
         stated, root = str(self.sidecar.get("SpatialReference")), self.names.output_dir
         path = root / stated.removeprefix("bids::")
-        if _is_name(path):
-            anat = AnatNames(root, name_parts(path)[0])
-            if path == anat.t1w and stated.startswith("bids::") and anat.entities["sub"] == self.names.entities["sub"]:
+        if stated.startswith(f"bids::{self.participant_id}/") and _NAME.fullmatch(path.name.split(".", 1)[0]):
+            anat = AnatNames(root, scan_entities(path))
+            if anat.t1w == path:
                 return anat
         raise DamagedFileError(
             f"SpatialReference in {sidecar_path(self.suvr_file)} is {shown(self.sidecar.get('SpatialReference'))}; "

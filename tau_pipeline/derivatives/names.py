@@ -78,10 +78,26 @@ def derivative_path(
         if key not in ENTITY_ORDER or not re.fullmatch(r"[0-9A-Za-z+]+", label):
             raise ValueError(f"{key}-{label} is not a BIDS entity with a label of letters and digits")
     name = "_".join(f"{key}-{parts[key]}" for key in ENTITY_ORDER if key in parts)
-    folder = Path(output_dir) / f"sub-{parts['sub']}"
-    if "ses" in parts and datatype != "figures":
-        folder /= f"ses-{parts['ses']}"
-    return folder / datatype / f"{name}_{suffix}{ending}"
+    return derivative_folder(output_dir, parts, datatype) / f"{name}_{suffix}{ending}"
+
+
+def derivative_folder(output_dir: Path, entities: Mapping[str, str], datatype: str) -> Path:
+    """Return the folder of an output; figures have one folder for all sessions of a participant."""
+    folder = Path(output_dir) / f"sub-{entities['sub']}"
+    if "ses" in entities and datatype != "figures":
+        folder /= f"ses-{entities['ses']}"
+    return folder / datatype
+
+
+def scan_entities(path: Path) -> dict[str, str]:
+    """Return those entities of an output's name that tell its scan; the others say what was made of it.
+
+    Examples
+    --------
+    >>> scan_entities(Path("sub-01_trc-AV1451_space-T1w_desc-suvr_pet.nii.gz"))
+    {'sub': '01', 'trc': 'AV1451'}
+    """
+    return {key: label for key, label in name_parts(path)[0].items() if key in ("sub", *SCAN_ENTITIES)}
 
 
 def sidecar_path(file: Path) -> Path:
@@ -99,8 +115,7 @@ class _Names:
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the names that an output in ``anat`` or ``pet`` belongs to, from its path."""
-        entities, _ = name_parts(path)
-        own = {key: label for key, label in entities.items() if key in ("sub", *SCAN_ENTITIES)}
+        own = scan_entities(path)
         return cls(path.parents[3 if "ses" in own else 2], own)
 
 

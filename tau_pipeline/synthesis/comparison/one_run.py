@@ -39,7 +39,6 @@ from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import (
     MODEL,
     baseline_maps,
-    reference_mask_file,
     score_scan,
 )
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
@@ -286,8 +285,7 @@ def _score(
 def _percentiles(pair: Pair, maps: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
     """Return percentiles of cortical SUVR, measured and of each predictor, by the names of their columns."""
     measured, mask, dseg, reference = (
-        load_volume(path, ndim=3)
-        for path in (pair.suvr_file, pair.mask_file, pair.dseg_file, reference_mask_file(pair))
+        load_volume(path, ndim=3) for path in (pair.suvr_file, pair.mask_file, pair.dseg_file, pair.reference_mask_file)
     )
     brain, regions, inside = np.asanyarray(mask.dataobj), label_array(dseg), np.asanyarray(reference.dataobj)
     found = {}

@@ -14,7 +14,6 @@ from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.grid import FIELD_MM, covering_sides
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import k_folds
-from tau_pipeline.synthesis.evaluation.scores import reference_mask_file
 from tau_pipeline.synthesis.losses.features import find_vgg16_features, load_resnet3d_features, load_vgg16_features
 from tau_pipeline.synthesis.model.baselines import regional_values
 from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
@@ -97,7 +96,7 @@ def check_tables(pairs: Sequence[Pair]) -> None:
         The message names the first.
     """
     for pair in pairs:
-        if pair.rois_file is None or not reference_mask_file(pair).is_file():
+        if pair.rois_file is None or not pair.reference_mask_file.is_file():
             raise MissingInputError(
                 f"{pair.scan} has no region table or no mask of its reference region {pair.reference_region}, which "
                 "its scores need; run the participant level again"

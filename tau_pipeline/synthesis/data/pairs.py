@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.bids.sidecars import text_value
 from tau_pipeline.bids.tracers import tracer_name
-from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
-from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError, shown
-from tau_pipeline.files import name_parts, read_json
+from tau_pipeline.derivatives.index import DoneScan, find_maps, find_outputs
+from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
 from tau_pipeline.settings.configuration import unknown_name
 
 #: What stands where something is not known, as in BIDS tables.
@@ -69,6 +68,11 @@ class Pair:
         """The label with its prefix, as tables have it."""
         return f"sub-{self.participant}"
 
+    @property
+    def reference_mask_file(self) -> Path:
+        """The mask of its reference region, beside its T1w."""
+        return AnatNames.of(self.t1w_file).reference_mask(self.reference_region)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -78,26 +82,13 @@ class Survey:
     unpaired: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Map:
-    """An SUVR map with its sidecar."""
+def _tracer(found: DoneScan) -> str:
+    named = text_value(found.sidecar, "TracerName") or found.names.entities.get("trc")
+    return tracer_name(named) or named or UNKNOWN
 
-    path: Path
-    metadata: Mapping[str, Any]
 
-    @property
-    def scan(self) -> str:
-        entities, _ = name_parts(self.path)
-        return "_".join(f"{key}-{label}" for key, label in entities.items() if key not in ("space", "desc"))
-
-    @property
-    def tracer(self) -> str:
-        named = text_value(self.metadata, "TracerName") or name_parts(self.path)[0].get("trc")
-        return tracer_name(named) or named or UNKNOWN
-
-    @property
-    def region(self) -> str:
-        return text_value(self.metadata, "ReferenceRegion") or UNKNOWN
+def _region(found: DoneScan) -> str:
+    return text_value(found.sidecar, "ReferenceRegion") or UNKNOWN
 
 
 def find_pairs(
@@ -154,22 +145,24 @@ def survey(
     pairs = []
     for found in chosen:
         try:
-            pairs.append(_pair(root, found, by_participant))
+            pairs.append(_pair(found, by_participant))
         except TauPipelineError as exc:
-            unpaired.append(f"{found.scan} is left out: {exc}.")
-    unpaired += _lonely_t1ws(root, pairs, {found.path.name.split("_")[0] for found in maps})
+            unpaired.append(f"{found.stem} is left out: {exc}.")
+    unpaired += _lonely_t1ws(root, pairs, {found.participant_id for found in maps})
     return Survey(tuple(sorted(pairs, key=lambda pair: pair.scan)), tuple(unpaired))
 
 
-def _read_maps(root: Path) -> tuple[list[_Map], list[str]]:
+def _read_maps(root: Path) -> tuple[list[DoneScan], list[str]]:
     if not root.is_dir():
         raise MissingInputError(f"there is no folder {root}; give the output folder of the participant level")
     maps, unreadable = [], []
-    for path in sorted(root.glob("sub-*/**/pet/*_space-T1w_desc-suvr*_pet.nii.gz")):
+    for found in find_maps(root):
         try:
-            maps.append(_Map(path, read_json(sidecar_path(path))))
+            # Read here, so that a damaged sidecar costs only its own scan.
+            _ = found.sidecar
+            maps.append(found)
         except TauPipelineError as exc:
-            unreadable.append(f"{path.name} is left out: {exc}.")
+            unreadable.append(f"{found.suvr_file.name} is left out: {exc}.")
     if not maps and not unreadable:
         raise MissingInputError(
             f"{root} holds no SUVR map (sub-*/pet/*_space-T1w_desc-suvr_pet.nii.gz); run the participant level first"
@@ -177,8 +170,8 @@ def _read_maps(root: Path) -> tuple[list[_Map], list[str]]:
     return maps, unreadable
 
 
-def _of_tracer(maps: Collection[_Map], tracer: str | None) -> list[_Map]:
-    known = sorted({found.tracer for found in maps})
+def _of_tracer(maps: Collection[DoneScan], tracer: str | None) -> list[DoneScan]:
+    known = sorted({_tracer(found) for found in maps})
     if tracer is None:
         if len(known) > 1:
             raise SettingError(
@@ -186,22 +179,22 @@ def _of_tracer(maps: Collection[_Map], tracer: str | None) -> list[_Map]:
             )
         return list(maps)
     wanted = _plain(tracer_name(tracer) or tracer)
-    chosen = [found for found in maps if _plain(found.tracer) == wanted]
+    chosen = [found for found in maps if _plain(_tracer(found)) == wanted]
     if maps and not chosen:
         raise UnknownNameError(unknown_name("scan of tracer", tracer, known))
     return chosen
 
 
-def _of_region(maps: Collection[_Map], region: str | None) -> list[_Map]:
+def _of_region(maps: Collection[DoneScan], region: str | None) -> list[DoneScan]:
     """One map of each scan: that of the region, or of the scan's first one."""
-    known = sorted({found.region for found in maps})
+    known = sorted({_region(found) for found in maps})
     if region is not None:
-        chosen = [found for found in maps if _plain(found.region) == _plain(region)]
+        chosen = [found for found in maps if _plain(_region(found)) == _plain(region)]
         if maps and not chosen:
             raise UnknownNameError(unknown_name("SUVR by reference region", region, known))
         return _one_each(chosen)
-    first = [found for found in maps if name_parts(found.path)[0]["desc"] == "suvr"]
-    regions = sorted({found.region for found in first})
+    first = [found for found in maps if not found.further_region]
+    regions = sorted({_region(found) for found in first})
     if len(regions) > 1:
         raise SettingError(
             f"the SUVR maps are by several reference regions ({', '.join(regions)}), which must not be mixed; name one"
@@ -209,39 +202,36 @@ def _of_region(maps: Collection[_Map], region: str | None) -> list[_Map]:
     return first
 
 
-def _one_each(maps: Collection[_Map]) -> list[_Map]:
-    by_scan: dict[str, list[_Map]] = defaultdict(list)
+def _one_each(maps: Collection[DoneScan]) -> list[DoneScan]:
+    by_scan: dict[str, list[DoneScan]] = defaultdict(list)
     for found in maps:
-        by_scan[found.scan].append(found)
-    return [min(several, key=lambda found: found.path.name) for several in by_scan.values()]
+        by_scan[found.stem].append(found)
+    return [min(several, key=lambda found: found.suvr_file.name) for several in by_scan.values()]
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _pair(root: Path, found: _Map, diagnoses: Mapping[str, str]) -> Pair:
-    entities, _ = name_parts(found.path)
-    t1w_file = _t1w_of(root, found)
-    anat = AnatNames(root, name_parts(t1w_file)[0])
-    for needed in (t1w_file, anat.mask, anat.dseg):
+def _pair(found: DoneScan, diagnoses: Mapping[str, str]) -> Pair:
+    anat, names = found.anat, found.names
+    for needed in (anat.t1w, anat.mask, anat.dseg):
         if not needed.is_file():
             raise MissingInputError(f"its T1w's file {needed} is not there; run the participant level again")
-    rois = PetNames(root, entities).rois
-    named = text_value(found.metadata, "Manufacturer")
+    named = text_value(found.sidecar, "Manufacturer")
     return Pair(
-        participant=entities["sub"],
-        session=entities.get("ses"),
-        scan=found.scan,
+        participant=names.entities["sub"],
+        session=names.entities.get("ses"),
+        scan=found.stem,
         manufacturer=_manufacturer(named),
-        diagnosis=diagnoses.get(f"sub-{entities['sub']}", UNKNOWN) or UNKNOWN,
-        t1w_file=t1w_file,
+        diagnosis=diagnoses.get(found.participant_id, UNKNOWN) or UNKNOWN,
+        t1w_file=anat.t1w,
         mask_file=anat.mask,
         dseg_file=anat.dseg,
-        suvr_file=found.path,
-        rois_file=rois if rois.is_file() else None,
-        tracer=found.tracer,
-        reference_region=found.region,
+        suvr_file=found.suvr_file,
+        rois_file=names.rois if names.rois.is_file() else None,
+        tracer=_tracer(found),
+        reference_region=_region(found),
     )
 
 
@@ -253,25 +243,10 @@ def _manufacturer(named: str | None) -> str:
         return named or UNKNOWN
 
 
-def _t1w_of(root: Path, found: _Map) -> Path:
-    """The T1w that the sidecar names: ``bids::sub-01/anat/…`` is inside the derivatives."""
-    uri = text_value(found.metadata, "SpatialReference")
-    inside = re.fullmatch(r"bids::(sub-[^:]+_T1w\.nii(\.gz)?)", uri or "")
-    if inside is None or ".." in Path(inside[1]).parts:
-        raise MissingInputError(
-            f"SpatialReference of {sidecar_path(found.path).name} is {shown(uri)}, and the BIDS URI of a T1w of these "
-            "derivatives (bids::sub-…_T1w.nii.gz) is needed"
-        )
-    t1w_file = root / inside[1]
-    if t1w_file.name.split("_")[0] != found.path.name.split("_")[0]:
-        raise SettingError(f"SpatialReference of {sidecar_path(found.path).name} is another participant's T1w, {uri}")
-    return t1w_file
-
-
 def _lonely_t1ws(root: Path, pairs: Collection[Pair], with_pet: Collection[str]) -> list[str]:
     used = {pair.t1w_file for pair in pairs}
     said = []
-    for path in sorted(root.glob("sub-*/**/anat/*_desc-preproc_T1w.nii.gz")):
+    for path in find_outputs(root, "t1w"):
         if path not in used:
             others = "no pair was made with it" if path.name.split("_")[0] in with_pet else "there is none"
             said.append(f"{path.name} has no SUVR map to go with: {others}.")

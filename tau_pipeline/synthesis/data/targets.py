@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
+from tau_pipeline.derivatives.index import find_outputs
+from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import MissingInputError, UnknownNameError
-from tau_pipeline.files import name_parts, read_json
+from tau_pipeline.files import read_json
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
 #: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.
@@ -104,7 +105,7 @@ def find_targets(
         There is no folder, or no T1w derivative in it.
     """
     root = Path(output_dir)
-    t1ws = sorted(root.glob("sub-*/**/anat/*_desc-preproc_T1w.nii.gz"))
+    t1ws = find_outputs(root, "t1w")
     if not t1ws:
         raise MissingInputError(
             f"{root} holds no T1w derivative (sub-*/anat/*_desc-preproc_T1w.nii.gz); run the participant level first"
@@ -112,7 +113,7 @@ def find_targets(
     tracer = _spelling(pairs, wanted)
     found: dict[str, Target] = {}
     for pair in pairs if which == "all" else ():
-        target = _with_pet(root, pair)
+        target = _with_pet(pair)
         before = found.get(target.names.key)
         earlier = before.measured if before else ()
         found[target.names.key] = target if before is None else _joined(before, (*earlier, pair))
@@ -120,9 +121,9 @@ def find_targets(
     used = {pair.t1w_file for pair in pairs}
     sessions = {(pair.participant, pair.session) for pair in pairs}
     for path in t1ws:
-        entities, _ = name_parts(path)
-        if path not in used and (entities["sub"], entities.get("ses")) not in sessions:
-            target = _without_pet(root, entities, tracer, by_id)
+        anat = AnatNames.of(path)
+        if path not in used and (anat.entities["sub"], anat.entities.get("ses")) not in sessions:
+            target = _without_pet(anat, tracer, by_id)
             # Of several T1w images of one session the first by name stands for the session.
             found.setdefault(target.names.key, target)
     return [found[key] for key in sorted(found)]
@@ -136,13 +137,13 @@ def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
     return wanted.tracer or UNKNOWN
 
 
-def _with_pet(root: Path, pair: Pair) -> Target:
-    entities, _ = name_parts(pair.suvr_file)
-    own = {key: entities[key] for key in _ENTITIES if key in entities}
-    name = read_json(pair.suvr_file.with_name(pair.suvr_file.name.replace(".nii.gz", ".json"))).get("TracerName")
+def _with_pet(pair: Pair) -> Target:
+    pet = PetNames.of(pair.suvr_file)
+    own = {key: pet.entities[key] for key in _ENTITIES if key in pet.entities}
+    name = read_json(sidecar_path(pair.suvr_file)).get("TracerName")
     return Target(
-        names=SyntheticNames(root, own),
-        anat=AnatNames(root, name_parts(pair.t1w_file)[0]),
+        names=SyntheticNames(pet.output_dir, own),
+        anat=AnatNames.of(pair.t1w_file),
         session=pair.session,
         tracer=str(name or pair.tracer),
         manufacturer=None if pair.manufacturer == UNKNOWN else pair.manufacturer,
@@ -155,12 +156,13 @@ def _joined(target: Target, measured: tuple[Pair, ...]) -> Target:
     return Target(**{**vars(target), "measured": measured})
 
 
-def _without_pet(root: Path, entities: Mapping[str, str], tracer: str, diagnoses: Mapping[str, str]) -> Target:
+def _without_pet(anat: AnatNames, tracer: str, diagnoses: Mapping[str, str]) -> Target:
     label = re.sub(r"[^0-9A-Za-z]", "", "" if tracer == UNKNOWN else tracer)
+    entities = anat.entities
     own = {key: entities[key] for key in _ENTITIES if key in entities} | ({"trc": label} if label else {})
     return Target(
-        names=SyntheticNames(root, own),
-        anat=AnatNames(root, dict(entities)),
+        names=SyntheticNames(anat.output_dir, own),
+        anat=anat,
         session=entities.get("ses"),
         tracer=tracer,
         manufacturer=None,

@@ -16,8 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tau_pipeline.derivatives.names import AnatNames
-from tau_pipeline.files import name_parts
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
 from tau_pipeline.measures.agreement import (
@@ -129,7 +127,7 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis 
     """
     settings = settings or Synthesis()
     measured_img, mask_img, dseg = (load_volume(p, ndim=3) for p in (pair.suvr_file, pair.mask_file, pair.dseg_file))
-    reference = load_volume(reference_mask_file(pair), ndim=3)
+    reference = load_volume(pair.reference_mask_file, ndim=3)
     measured = canonical(measured_img)
     # The participant level writes 0 where the PET's field of view ends.
     mask = (canonical(mask_img) > 0) & (measured != 0)
@@ -153,13 +151,6 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis 
 def canonical(img: Volume) -> NDArray:
     """Return the array with its axes nearest to right, anterior, superior; axial slices lie along the last one."""
     return np.asanyarray(nib.as_closest_canonical(img).dataobj)
-
-
-def reference_mask_file(pair: Pair) -> Any:
-    """Return the mask of the pair's reference region, beside its T1w."""
-    entities, _ = name_parts(pair.t1w_file)
-    own = {key: label for key, label in entities.items() if key != "desc"}
-    return pair.t1w_file.with_name(AnatNames(pair.t1w_file.parent, own).reference_mask(pair.reference_region).name)
 
 
 def _identity(pair: Pair) -> dict[str, Any]:
