@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
+from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
@@ -335,10 +337,8 @@ def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list
 def _assumptions(output_dir: Path) -> list[tuple[str, int]]:
     """Each sentence in the ``Assumptions`` of SUVR and T1w sidecars, and of how many files it stands in."""
     counted: Counter[str] = Counter()
-    endings = ("_desc-preproc_T1w.json", "SUVR_pet.json", "suvr_pet.json")
-    for path in sorted(output_dir.glob("sub-*/**/*.json")):
-        if not path.name.endswith(endings):
-            continue
+    outputs: tuple[Output, ...] = ("t1w", "suvr", "synthetic_suvr")
+    for path in chain.from_iterable(find_outputs(output_dir, output, sidecars=True) for output in outputs):
         try:
             said = sentences(read_json(path).get("Assumptions"))
         except TauPipelineError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import tau_pipeline
 from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
@@ -97,16 +99,16 @@ def planned(settings: Settings) -> Facts:
     )
 
 
-def found(output_dir: Path, participant: str = "*") -> Facts | None:
+def found(output_dir: Path, participant: str = "") -> Facts | None:
     """Return the facts that the sidecars of one participant, or of all, state; None if there are none.
 
     Sidecars that cannot be read are passed over: whatever uses them says so.
     """
-    folder = f"sub-{participant}/**"
-    t1ws = list(_sidecars(output_dir.glob(f"{folder}/anat/*_desc-preproc_T1w.json")))
-    labels = list(_sidecars(output_dir.glob(f"{folder}/anat/*_dseg.json")))
-    maps = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-suvr*_pet.json")))
-    synthetic = list(_sidecars(output_dir.glob(f"{folder}/pet/*_desc-synthSUVR_pet.json")))
+    t1ws = _sidecars(output_dir, "t1w", participant)
+    labels = _sidecars(output_dir, "labels", participant)
+    # A scan is described by the map of its first reference region, which comes last here.
+    maps = [*_sidecars(output_dir, "further_suvr", participant), *_sidecars(output_dir, "suvr", participant)]
+    synthetic = _sidecars(output_dir, "synthetic_suvr", participant)
     if not t1ws:
         return None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
@@ -134,12 +136,13 @@ def found(output_dir: Path, participant: str = "*") -> Facts | None:
     )
 
 
-def _sidecars(paths: Iterable[Path]) -> Iterable[dict[str, Any]]:
-    for path in sorted(paths):
-        try:
-            yield read_json(path)
-        except TauPipelineError:
-            continue
+def _sidecars(output_dir: Path, output: Output, participant: str) -> list[dict[str, Any]]:
+    """Return the sidecars of one kind of output that can be read."""
+    found = []
+    for path in find_outputs(output_dir, output, participant, sidecars=True):
+        with suppress(TauPipelineError):
+            found.append(read_json(path))
+    return found
 
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tau_pipeline.bids.sidecars import sentences
-from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.derivatives.index import Output, find_outputs
+from tau_pipeline.derivatives.names import SCAN_ENTITIES, page_path
 from tau_pipeline.derivatives.quality_measures import ON_PAGE
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import name_parts, read_json, read_tsv, write_text
@@ -38,8 +39,14 @@ from tau_workflows.reports.regions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
-_SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
+#: The outputs that a page shows, and whether by the file or by its sidecar.
+_SHOWN: dict[str, dict[Output, Literal["file", "sidecar"]]] = {
+    "T1w": {"t1w": "sidecar", "mask": "file", "labels": "sidecar", "t1w_figure": "file"},
+    "pet": {
+        **dict.fromkeys(("suvr", "further_suvr", "synthetic_suvr"), "sidecar"),
+        **dict.fromkeys(("rois", "synthetic_rois", "agreement", "pet_figure"), "file"),
+    },
+}
 
 #: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
 _FIGURES = {
@@ -169,13 +176,9 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
     """
     scans: dict[tuple[str, ...], Scan] = {}
     tables: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    files = sorted(path for path in (output_dir / label).rglob("*") if not path.name.startswith("."))
-    for path in files:
+    for path, kind in _files(output_dir, label.removeprefix("sub-")):
         entities, suffix = name_parts(path)
-        kind = _kind_of(path, suffix)
-        if kind is None:
-            continue
-        key = (kind, *(entities.get(name, "") for name in _SCAN_ENTITIES))
+        key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
         scan = scans.setdefault(key, _new_scan(kind, entities))
         try:
             if suffix == "rois":
@@ -196,28 +199,21 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
     return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
 
 
-def _kind_of(path: Path, suffix: str) -> str | None:
-    """Return whether a file belongs to a T1w or to a PET scan; None for neither."""
-    if path.suffix == ".png" and path.parent.name == "figures" and suffix in ("T1w", "pet"):
-        return suffix
-    if path.parent.name == "pet" and (_is_suvr_sidecar(path) or path.name.endswith(("_rois.tsv", "_agreement.tsv"))):
-        return "pet"
-    if path.parent.name == "anat" and path.name.endswith(("_T1w.json", "_desc-brain_mask.nii.gz", "_dseg.json")):
-        return "T1w"
-    return None
-
-
-def _is_suvr_sidecar(path: Path) -> bool:
-    """Return whether it is of an SUVR map: not of a standardized one, or of the uncertainty of a synthetic one."""
-    desc = name_parts(path)[0].get("desc", "")
-    return path.name.endswith("_pet.json") and desc.startswith(("suvr", "synthSUVR")) and desc != "synthSUVRsd"
+def _files(output_dir: Path, participant: str) -> list[tuple[Path, str]]:
+    """Return the files that the page of a participant shows, sorted, and whether each is of a T1w or a PET scan."""
+    return sorted(
+        (path, kind)
+        for kind, outputs in _SHOWN.items()
+        for output, shown in outputs.items()
+        for path in find_outputs(output_dir, output, participant, sidecars=shown == "sidecar")
+    )
 
 
 def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
     words = {"ses": "session", "trc": "tracer", "rec": "reconstruction", "acq": "acquisition"}
-    parts = [f"{words.get(name, name)} {entities[name]}" for name in _SCAN_ENTITIES if name in entities]
+    parts = [f"{words.get(name, name)} {entities[name]}" for name in SCAN_ENTITIES if name in entities]
     title = "PET" if kind == "pet" else "T1w"
-    anchor = "-".join([kind, *(entities[name] for name in _SCAN_ENTITIES if name in entities)])
+    anchor = "-".join([kind, *(entities[name] for name in SCAN_ENTITIES if name in entities)])
     return Scan(title=", ".join([title, *parts]), kind=kind, anchor=re.sub(r"[^A-Za-z0-9-]", "", anchor))
 
 
