@@ -13,6 +13,7 @@ from tau_pipeline.cohort.tables import fit_cohort
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.files import read_json, write_json
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.reports.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
 
@@ -87,7 +88,7 @@ def test_the_group_levels_steps_are_told_once_they_have_run(tmp_path: Path) -> N
     assert "standardized by scanner" not in text_of(out)
     folder = out / "group"
     folder.mkdir()
-    save_standardizations(fit_cohort(find_scans(out), None, 1, "error"), folder / "standardization.tsv")
+    save_standardizations(fit_cohort(find_scans(out), Group(min_participants=1)), folder / "standardization.tsv")
     assert "(participants: GE 1, Philips 1, Siemens 1)" in text_of(out)
     assert PAPERS["standardization by manufacturer"] in text_of(out)
     (folder / "suvr_rois_combat_wide.csv").write_text("")

@@ -300,7 +300,7 @@ def test_the_same_numbers_give_the_same_random_stream_and_others_do_not() -> Non
 
 def test_the_average_of_the_weights_is_the_slow_sum() -> None:
     network = nn.Linear(1, 1, bias=False)
-    average = WeightAverage(network, decay=0.5)
+    average = WeightAverage(network, ema_decay=0.5)
     expected = float(network.weight.detach())
     for step in range(1, 6):
         with torch.no_grad():

@@ -51,7 +51,7 @@ class FreeSurferFiles:
     assumptions: tuple[str, ...] = ()
 
 
-def parse_derivatives(texts: Iterable[str]) -> dict[str, Path]:
+def parse_derivatives(derivatives: Iterable[str]) -> dict[str, Path]:
     """Return the folders of ``-d NAME=PATH``, by name.
 
     Raises
@@ -62,7 +62,7 @@ def parse_derivatives(texts: Iterable[str]) -> dict[str, Path]:
         The path is not a folder.
     """
     found: dict[str, Path] = {}
-    for text in texts:
+    for text in derivatives:
         name, equals, folder = text.partition("=")
         if not equals or not folder:
             raise SettingError(f"derivatives is {text!r}; expected: NAME=PATH, for example freesurfer=/data/freesurfer")

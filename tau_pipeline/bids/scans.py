@@ -185,7 +185,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
             t1w_files.get(label, []),
             _selected(pet_files.get(label, []), selection),
             sidecars,
-            selected_sessions=selection.session_label,
+            session_label=selection.session_label,
             only_needed=narrowed,
         )
         for label in wanted
@@ -269,7 +269,7 @@ def _participant(
     pet_files: Sequence[Path],
     sidecars: SidecarIndex,
     *,
-    selected_sessions: tuple[str, ...],
+    session_label: tuple[str, ...],
     only_needed: bool,
 ) -> Participant:
     """Pair the PET images of a participant with T1w images.
@@ -282,14 +282,14 @@ def _participant(
         Its images that the selection leaves.
     sidecars
         Metadata of all files.
-    selected_sessions
+    session_label
         Sessions whose T1w is processed even if no PET needs it; empty for all.
     only_needed
         Whether a T1w is processed only if a PET needs it.
     """
 
     def is_asked_for(session: _Session) -> bool:
-        return not only_needed and (not selected_sessions or session.label in (None, *selected_sessions))
+        return not only_needed and (not session_label or session.label in (None, *session_label))
 
     sessions = _sessions(t1w_files, sidecars)
     problems = [each.t1w for each in sessions if isinstance(each.t1w, Problem) and is_asked_for(each)]

@@ -22,6 +22,7 @@ from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
+from tau_pipeline.settings.cohort import Group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,17 +47,16 @@ WIDE_KEYS = (
 )
 
 
-def fit_cohort(
-    scans: Iterable[DoneScan], participants: Sequence[str] | None, min_participants: int, unknown: Any
-) -> list[Standardization]:
+def fit_cohort(scans: Iterable[DoneScan], group: Group) -> list[Standardization]:
     """Fit each tracer and reference region, on measured scans.
 
     Parameters
     ----------
     scans
         All scans; synthetic ones are passed over.
-    participants, min_participants, unknown
-        As in `tau_pipeline.cohort.standardize.fit_standardization`. Participants need not have a scan of every kind.
+    group
+        Read here: ``fit_participants``, who need not have a scan of every kind, ``min_participants`` and
+        ``unknown_manufacturer``.
 
     Raises
     ------
@@ -70,12 +70,19 @@ def fit_cohort(
     fits = []
     for (tracer, region), moments in sorted(by_kind.items()):
         chosen = None
-        if participants is not None:
+        if group.fit_participants:
             here = {scan.participant.removeprefix("sub-") for scan in moments}
-            chosen = [label for label in participants if label.removeprefix("sub-") in here]
+            chosen = [label for label in group.fit_participants if label.removeprefix("sub-") in here]
         what = f"tracer {tracer or 'not stated'}, reference region {region}"
         try:
-            fits.append(fit_standardization(moments, chosen, min_participants=min_participants, unknown=unknown))
+            fits.append(
+                fit_standardization(
+                    moments,
+                    chosen,
+                    min_participants=group.min_participants,
+                    unknown=group.unknown_manufacturer,
+                )
+            )
         except (UnknownNameError, SettingError) as exc:
             raise type(exc)(f"{what}: {exc}") from exc
     return fits

@@ -109,7 +109,7 @@ def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple
 
 
 def plan_frames(
-    pet_shape: Sequence[int], metadata: Mapping[str, Any], requested_min: tuple[float, float] | None = None
+    pet_shape: Sequence[int], metadata: Mapping[str, Any], suvr_window: tuple[float, float] | None = None
 ) -> FramePlan:
     """Decide which frames of a scan make the static image.
 
@@ -120,7 +120,7 @@ def plan_frames(
     metadata
         BIDS sidecar: ``FrameTimesStart`` and ``FrameDuration`` (s after ``TimeZero``), ``InjectionStart`` (s after
         ``TimeZero``), ``TracerName``, ``Units``.
-    requested_min
+    suvr_window
         Window in minutes after injection; None takes the tracer's.
 
     Raises
@@ -133,9 +133,9 @@ def plan_frames(
     """
     frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
     tracer = text_value(metadata, "TracerName")
-    window = Window(*requested_min, "asked for") if requested_min else default_window(tracer)
+    window = Window(*suvr_window, "asked for") if suvr_window else default_window(tracer)
     notes = _units_note(metadata)
-    if not requested_min and not tracer_name(tracer):
+    if not suvr_window and not tracer_name(tracer):
         notes.append(f"Window: {window.source}.")
     starts = _numbers(metadata, "FrameTimesStart", frames)
     durations = _numbers(metadata, "FrameDuration", frames)

@@ -11,6 +11,8 @@ from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
 
+Synthesize = Literal["missing", "all"]
+
 
 @dataclass(frozen=True)
 class Synthesis(Checked):
@@ -29,7 +31,7 @@ class Synthesis(Checked):
             "are averaged, and their spread determines the uncertainty."
         ),
     )
-    synthesize: Literal["missing", "all"] = field(
+    synthesize: Synthesize = field(
         default="missing",
         metadata=documented(
             "Images to predict: T1w images without tau PET (missing), or all, for example to compare synthetic "

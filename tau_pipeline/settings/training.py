@@ -17,7 +17,10 @@ from typing import Any, Literal
 from tau_pipeline.settings.fields import Checked, documented, require
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
+NetworkPreset = Literal["laptop", "paper"]
 LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
+EmptySlices = Literal["skip", "paper"]
+PerceptualScaling = Literal["item", "batch"]
 Normalisation = Literal["by-manufacturer", "min-max"]
 Augmentation = Literal["paper", "upright", "off"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -47,7 +50,7 @@ class Training(Checked):
             source=_MOON,
         ),
     )
-    network_preset: Literal["laptop", "paper"] = field(
+    network_preset: NetworkPreset = field(
         default="laptop", metadata=documented("Size of the network: small enough for a laptop, or that of the paper.")
     )
     loss: LossKind = field(
@@ -98,14 +101,14 @@ class Training(Checked):
             "Number of slices that are processed together. Default: depends on the available memory.", at_least=1
         ),
     )
-    empty_slices: Literal["skip", "paper"] = field(
+    empty_slices: EmptySlices = field(
         default="skip",
         metadata=documented(
             "Slices without contrast in the measured PET: skip excludes them from the perceptual term, paper includes "
             "them."
         ),
     )
-    perceptual_scaling: Literal["item", "batch"] = field(
+    perceptual_scaling: PerceptualScaling = field(
         default="item",
         metadata=documented(
             "Minimum and maximum that the perceptual term scales slices with: of each scan, or of the whole batch as "

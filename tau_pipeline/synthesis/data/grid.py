@@ -111,11 +111,9 @@ def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None =
     Raises
     ------
     SettingError
-        A side of the shape does not divide, or shape or voxel size is not possible.
+        A side of the shape does not divide.
     """
     edges = np.broadcast_to(np.asarray(voxel_mm, dtype=np.float64), (3,))
-    if not (np.isfinite(edges).all() and (edges > 0).all()):
-        raise SettingError(f"a voxel size of {voxel_mm} mm is not possible; give a number above 0")
     sides = covering_sides(FIELD_MM, edges.tolist(), side_multiple) if shape is None else shape
     grid = Grid(tuple(sides), tuple(edges.tolist()))  # type: ignore[arg-type]
     require_side_multiple(grid, side_multiple)

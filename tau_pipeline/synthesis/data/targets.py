@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tau_pipeline.derivatives.index import find_outputs
 from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import MissingInputError, UnknownNameError
 from tau_pipeline.files import read_json
+from tau_pipeline.settings.synthesis import Synthesize
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
 #: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.
@@ -81,7 +81,7 @@ def find_targets(
     output_dir: Path,
     pairs: Sequence[Pair],
     wanted: Wanted,
-    which: Literal["missing", "all"] = "missing",
+    synthesize: Synthesize = "missing",
     diagnoses: Mapping[str, str] | None = None,
 ) -> list[Target]:
     """Find every synthetic scan to be made, sorted by name.
@@ -94,7 +94,7 @@ def find_targets(
         The measured scans of the model's kind (`measured_pairs`).
     wanted
         Tracer and reference region of the model.
-    which
+    synthesize
         ``missing``: T1w images whose session has no such PET; ``all``: those with PET too.
     diagnoses
         By participant, with or without ``sub-``.
@@ -112,7 +112,7 @@ def find_targets(
         )
     tracer = _spelling(pairs, wanted)
     found: dict[str, Target] = {}
-    for pair in pairs if which == "all" else ():
+    for pair in pairs if synthesize == "all" else ():
         target = _with_pet(pair)
         before = found.get(target.names.key)
         earlier = before.measured if before else ()

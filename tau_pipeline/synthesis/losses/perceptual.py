@@ -14,21 +14,20 @@ slice; those are learned from MSE and SSIM.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.settings.fields import require
+from tau_pipeline.settings.training import EmptySlices, PerceptualScaling, Training
 from tau_pipeline.synthesis.losses.chunks import SliceBudget
 from tau_pipeline.synthesis.losses.features import frozen, grey_input
 from tau_pipeline.synthesis.losses.schedule import PLANES, Plane, plane_at
 from tau_pipeline.synthesis.losses.threads import in_threads
 from tau_pipeline.synthesis.losses.winograd import responses_to_both, with_winograd
 
-EmptySlices = Literal["skip", "paper"]
-Scaling = Literal["item", "batch"]
 #: Axis of the volume along which the slices of a plane are counted.
 _SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
 #: Added to the range of a slice before it divides (Moon et al.).
@@ -88,9 +87,9 @@ class PlanePerceptualLoss(nn.Module):
         self,
         features: nn.Module,
         chunk: int | None = None,
-        empty_slices: EmptySlices = "skip",
+        empty_slices: EmptySlices = Training.empty_slices,
         empty_fraction: float = EMPTY_FRACTION,
-        scaling: Scaling = "item",
+        scaling: PerceptualScaling = Training.perceptual_scaling,
     ) -> None:
         super().__init__()
         require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
@@ -301,12 +300,12 @@ class CyclicPerceptualLoss(nn.Module):
     def __init__(
         self,
         features: nn.Module,
-        first_cycle: int = 120,
-        factor: float = 2 / 3,
+        first_cycle: int = Training.first_cycle,
+        factor: float = Training.cycle_factor,
         chunk: int | None = None,
-        empty_slices: EmptySlices = "skip",
+        empty_slices: EmptySlices = Training.empty_slices,
         empty_fraction: float = EMPTY_FRACTION,
-        scaling: Scaling = "item",
+        scaling: PerceptualScaling = Training.perceptual_scaling,
     ) -> None:
         super().__init__()
         plane_at(0, first_cycle, factor)  # refuses a schedule that cannot be

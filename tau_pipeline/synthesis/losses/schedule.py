@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tau_pipeline.errors import SettingError
+from tau_pipeline.settings.training import Training
 
 Plane = Literal["axial", "coronal", "sagittal"]
 #: The order in which the planes take turns.
@@ -18,7 +19,7 @@ PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 _FIRST_STOPPING_ROUND = 2
 
 
-def plane_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> Plane:
+def plane_at(epoch: int, first_cycle: int = Training.first_cycle, factor: float = Training.cycle_factor) -> Plane:
     """Return the plane of the slices that the loss compares in an epoch.
 
     Parameters
@@ -41,7 +42,7 @@ def plane_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> Plane
     return _position(epoch, first_cycle, factor)[1]
 
 
-def round_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> int:
+def round_at(epoch: int, first_cycle: int = Training.first_cycle, factor: float = Training.cycle_factor) -> int:
     """Return the number, from 0, of the round of three planes of an epoch. Parameters and errors as `plane_at`.
 
     >>> [round_at(epoch) for epoch in (0, 359, 360, 600)]
@@ -50,7 +51,7 @@ def round_at(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> int:
     return _position(epoch, first_cycle, factor)[0]
 
 
-def may_stop(epoch: int, first_cycle: int = 120, factor: float = 2 / 3) -> bool:
+def may_stop(epoch: int, first_cycle: int = Training.first_cycle, factor: float = Training.cycle_factor) -> bool:
     """Return whether early stopping counts this epoch: from the third round on. Otherwise as `plane_at`.
 
     >>> may_stop(599), may_stop(600)

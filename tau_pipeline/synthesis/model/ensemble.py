@@ -71,10 +71,8 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
     MissingInputError, DamagedFileError, UnknownNameError
         A folder is no model, or is damaged (`tau_pipeline.synthesis.model.folder.load_model`).
     SettingError
-        No folder was given, or the models differ in grid, tracer or reference region.
+        The models differ in grid, tracer or reference region.
     """
-    if not folders:
-        raise SettingError("no model folder was given; name one that the level train wrote, with --model")
     models = tuple(load_model(Path(folder)) for folder in folders)
     first = models[0].card
     for folder, model in zip(folders, models, strict=True):

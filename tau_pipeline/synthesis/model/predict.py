@@ -195,7 +195,7 @@ def _run(system: nn.Module, volume: Tensor, settings: Synthesis, windows: bool) 
     return torch.as_tensor(found)
 
 
-def chosen_device(name: str) -> torch.device:
+def chosen_device(device: str) -> torch.device:
     """Return the device of a setting.
 
     Raises
@@ -203,9 +203,9 @@ def chosen_device(name: str) -> torch.device:
     SettingError
         A GPU was asked for, and there is none that torch can use.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise SettingError("device is 'cuda', and torch finds no GPU; expected: cpu or auto here")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from monai.networks.nets import UNETR, PatchDiscriminator, SwinUNETR, UNet
 from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
+from tau_pipeline.settings.training import NetworkPreset as Preset
+from tau_pipeline.settings.training import Training
 
-Preset = Literal["laptop", "paper"]
 ImageSize = tuple[int, int, int]
 
 #: Volumes for which UNETR is built where no size is given: it learns one vector for each place.
@@ -85,7 +86,9 @@ NETWORKS: dict[str, Network] = {
 SIDE_MULTIPLE: dict[str, int] = {name: max(network.side_multiple.values()) for name, network in NETWORKS.items()}
 
 
-def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> nn.Module:
+def build_network(
+    name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+) -> nn.Module:
     """Build the network that predicts PET from T1w; of the two adversarial systems, the generator.
 
     Parameters
@@ -109,7 +112,10 @@ def build_network(name: str, preset: Preset = "laptop", image_size: ImageSize | 
     >>> sum(p.numel() for p in build_network("unet", "paper").parameters())
     31636937
     """
-    check_names(name, preset)
+    if name not in NETWORKS:
+        raise UnknownNameError(f"there is no network {shown(name)}; known: {', '.join(NETWORKS)}")
+    if preset not in get_args(Preset):
+        raise SettingError(f"preset is {shown(preset)}; expected: one of {', '.join(get_args(Preset))}")
     image_size = DEFAULT_SIZE[preset] if image_size is None else image_size
     check_sides(name, preset, image_size)
     return NETWORKS[name].build(preset, image_size)
@@ -138,20 +144,6 @@ class Discriminator(nn.Module):
         """Return one number per patch, ``(B, 1, i, j, k)``, from ``(B, in_channels, I, J, K)``."""
         judged: Tensor = self.patches(volumes)[-1]
         return judged
-
-
-def check_names(name: str, preset: str) -> None:
-    """Refuse a network or a preset that does not exist.
-
-    Raises
-    ------
-    UnknownNameError, SettingError
-        There is none of this name; the message lists the known ones.
-    """
-    if name not in NETWORKS:
-        raise UnknownNameError(f"there is no network {shown(name)}; known: {', '.join(NETWORKS)}")
-    if preset not in get_args(Preset):
-        raise SettingError(f"preset is {shown(preset)}; expected: one of {', '.join(get_args(Preset))}")
 
 
 def check_sides(name: str, preset: Preset, image_size: tuple[int, ...]) -> None:

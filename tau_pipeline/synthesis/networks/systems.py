@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError
+from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.networks.networks import (
     DEFAULT_SIZE,
     Discriminator,
     ImageSize,
     Preset,
     build_network,
-    check_names,
     check_sides,
 )
 
@@ -56,12 +56,14 @@ class System(nn.Module):
 
     phases: tuple[str, ...] = ("generator",)
 
-    def __init__(self, name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> None:
+    def __init__(
+        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+    ) -> None:
         super().__init__()
         self.name = name
         self.preset: Preset = preset
+        self.generator = build_network(name, preset, image_size)
         self.image_size: ImageSize = DEFAULT_SIZE[preset] if image_size is None else image_size
-        self.generator = build_network(name, preset, self.image_size)
 
     def forward(self, t1w: Tensor) -> Tensor:
         """Return predicted PET ``(B, 1, I, J, K)`` from T1w of the same shape.
@@ -144,7 +146,9 @@ class Pix2Pix(System):
 
     phases = ("generator", "discriminator")
 
-    def __init__(self, name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> None:
+    def __init__(
+        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+    ) -> None:
         super().__init__(name, preset, image_size)
         self.discriminator = Discriminator(preset, in_channels=2)
 
@@ -181,7 +185,9 @@ class CycleGan(System):
 
     phases = ("generator", "discriminator")
 
-    def __init__(self, name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> None:
+    def __init__(
+        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+    ) -> None:
         super().__init__(name, preset, image_size)
         self.back_generator = build_network(name, preset, self.image_size)
         self.pet_discriminator = Discriminator(preset, in_channels=1)
@@ -218,7 +224,7 @@ class CycleGan(System):
 SYSTEMS: dict[str, type[System]] = {"pix2pix": Pix2Pix, "cyclegan": CycleGan}
 
 
-def build_system(name: str, preset: Preset = "laptop", image_size: ImageSize | None = None) -> System:
+def build_system(name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None) -> System:
     """Build the system of a name, with freshly drawn parameters.
 
     Parameters
@@ -239,7 +245,6 @@ def build_system(name: str, preset: Preset = "laptop", image_size: ImageSize | N
     ImageError
         A side of the volumes does not divide as the network needs.
     """
-    check_names(name, preset)
     return SYSTEMS.get(name, System)(name, preset, image_size)
 
 

@@ -55,7 +55,7 @@ class TrainingData:
     splits: pd.DataFrame
     target_scaling: TargetScaling
 
-    def loader(self, split: str, pieces: Sequence[list[int]], epoch: int = 0, workers: int = 0) -> Iterator[Any]:
+    def loader(self, split: str, pieces: Sequence[list[int]], epoch: int = 0, loader_workers: int = 0) -> Iterator[Any]:
         """Give the scans of one split by lists of indices; each list as one batch.
 
         Parameters
@@ -66,12 +66,12 @@ class TrainingData:
             Which scans go together.
         epoch
             Decides the augmentation.
-        workers
+        loader_workers
             Processes that read and augment; 0 for this one.
         """
         dataset: PairDataset = getattr(self, split)
         dataset.set_epoch(epoch)
-        return iter(DataLoader(dataset, batch_sampler=list(pieces), num_workers=workers))
+        return iter(DataLoader(dataset, batch_sampler=list(pieces), num_workers=loader_workers))
 
 
 def training_data(

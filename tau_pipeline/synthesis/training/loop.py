@@ -134,28 +134,26 @@ def fit(run: Run) -> None:
         Somebody asked to stop; the step was finished and a checkpoint of it written.
     """
     state, settings, group, progress = run.state, run.settings, run.group, run.state.progress
-    folder = run.folder / CHECKPOINTS
+    checkpoints = run.folder / CHECKPOINTS
     sound = sound_gradients(state.system, settings, group.device)
     with interruption() as asked, _log(run) as log, _progress_bar(run) as bar, sound:
-        saved_at = time.monotonic()
+        checkpoint_timer = _Timer()
         while progress.epoch < settings.epochs and not progress.stopped:
             plane = plane_of(progress.epoch, settings)
             set_learning_rate(state.optimisers, learning_rate_at(progress.epoch, settings))
             state.system.train()
-            counted_until = time.monotonic()
+            epoch_timer = _Timer()
             for scans, n_scans in _rest_of_epoch(run):
                 seed_everything(run.random_seed, progress.epoch, progress.step, group.rank)
                 means = _optimiser_step(run, scans, n_scans)
                 progress.count_step(means, n_scans)
-                now = time.monotonic()
-                progress.seconds += now - counted_until
-                counted_until = now
+                progress.seconds += epoch_timer.lap()
                 bar.set_postfix_str(_losses_in_words(progress.epoch, plane, progress.losses), refresh=False)
                 bar.update()
                 stop = any(group.gathered(asked.is_set()))
-                if group.writes and (stop or now - saved_at >= 60 * settings.checkpoint_minutes):
-                    state.save(folder)
-                    saved_at = time.monotonic()
+                if group.writes and (stop or checkpoint_timer.seconds >= 60 * settings.checkpoint_minutes):
+                    state.save(checkpoints)
+                    checkpoint_timer.lap()
                 if stop:
                     raise KeyboardInterrupt
 
@@ -165,14 +163,31 @@ def fit(run: Run) -> None:
             better = bool(scores) and progress.take_validation(scores["loss"], plane, settings)
             if better:
                 state.keep_best()
-            progress.seconds += time.monotonic() - counted_until
+            progress.seconds += epoch_timer.lap()
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
             bar.set_description_str(_validation_in_words(scores))
             if log is not None:
                 log.add(row)
-                state.save(folder)
-                saved_at = time.monotonic()
+                state.save(checkpoints)
+                checkpoint_timer.lap()
+
+
+class _Timer:
+    """Measure wall time in seconds, lap by lap."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the lap began."""
+        return time.monotonic() - self._start
+
+    def lap(self) -> float:
+        """Return the time since the lap began, and begin the next one."""
+        began, self._start = self._start, time.monotonic()
+        return self._start - began
 
 
 def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:

@@ -79,9 +79,9 @@ def batches(n_scans: int, batch_size: int, random_seed: int, epoch: int) -> list
     return [order[start : start + batch_size] for start in range(0, n_scans, batch_size)]
 
 
-def in_pieces(scans: Sequence[int], size: int | None) -> list[list[int]]:
+def in_pieces(scans: Sequence[int], micro_batch_size: int | None) -> list[list[int]]:
     """Split a batch into the pieces that are in memory together."""
-    size = size or max(len(scans), 1)
+    size = micro_batch_size or max(len(scans), 1)
     return [list(scans[start : start + size]) for start in range(0, len(scans), size)]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from tau_pipeline.errors import SettingError
+from tau_pipeline.synthesis.model.predict import chosen_device
 
 
 class Processes:
@@ -90,7 +90,9 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         ``cuda`` is asked for and there is no GPU.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = chosen_device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if size == 1:
         yield Processes(0, 1, place)
         return
@@ -101,12 +103,3 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         yield Processes(rank, size, place)
     finally:
         distributed.destroy_process_group()
-
-
-def _device(wanted: str, local_rank: int) -> torch.device:
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise SettingError("device is 'cuda', and torch finds no GPU; expected: cpu or auto on this machine")
-    if wanted == "cpu" or not there:
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -1,12 +1,18 @@
-"""Exponential moving average of a network's weights."""
+"""Exponential moving average of a network's weights, by torch's `torch.optim.swa_utils.AveragedModel`.
+
+See docs/decisions/weight-average.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage:
@@ -19,36 +25,37 @@ class WeightAverage:
     ----------
     network
         The network that is trained.
-    decay
+    ema_decay
         Between 0 and 1.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in network.state_dict().items()}
+    def __init__(self, network: nn.Module, ema_decay: float) -> None:
+        def average(averaged: Tensors, weights: Tensors, step: Tensor | int) -> None:
+            decay = min(ema_decay, (1 + int(step)) / (10 + int(step)))
+            for old, new in zip(averaged, weights, strict=True):
+                old.lerp_(new, 1 - decay)
 
-    @torch.no_grad()
+        self._averaged = AveragedModel(network, multi_avg_fn=average)
+        # Counted from 1, since torch's first update would discard the weights before the first step.
+        self._averaged.n_averaged.fill_(1)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Return the averaged weights, as a state dict of the network."""
+        return dict(self._averaged.module.state_dict())
+
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after an optimiser step."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        trained = {name for name, _ in network.named_parameters()}
-        for name, value in network.state_dict().items():
-            if name in trained and value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - decay)
-            else:
-                self.weights[name].copy_(value)
+        """Average the weights after an optimizer step into the others."""
+        self._averaged.update_parameters(network)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return everything that `load_state_dict` needs."""
-        return {"steps": self.steps, "weights": self.weights}
+        return {"steps": int(self._averaged.n_averaged) - 1, "weights": self.weights}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self.steps = int(state["steps"])  # type: ignore[call-overload]
-        for name, value in state["weights"].items():  # type: ignore[attr-defined]
-            self.weights[name].copy_(value)
+        self._averaged.n_averaged.fill_(state["steps"] + 1)
+        self._averaged.module.load_state_dict(state["weights"])
 
 
 @contextmanager

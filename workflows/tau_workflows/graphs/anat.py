@@ -72,7 +72,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     inputnode.inputs.t1w_file = str(t1w.path)
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
 
-    brain = pe.Node(ExtractBrain(skull_strip=settings.skull_strip_t1w), name="brain", mem_gb=1.3)
+    brain = pe.Node(ExtractBrain(skull_strip_t1w=settings.skull_strip_t1w), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)

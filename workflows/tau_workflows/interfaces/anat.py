@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
@@ -15,12 +15,13 @@ from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.settings.participant import SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface
 
 
 class _ExtractBrainIn(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
-    skull_strip = traits.Enum("auto", "skip", "force", usedefault=True, desc="whether to look for the brain")
+    skull_strip_t1w = traits.Enum(*get_args(SkullStrip), usedefault=True, desc="whether to look for the brain")
     known_stripped = traits.Bool(False, usedefault=True, desc="the sidecar says SkullStripped")
 
 
@@ -38,7 +39,7 @@ class ExtractBrain(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         t1w = load_volume(self.inputs.t1w_file, ndim=3)
-        mode, known = self.inputs.skull_strip, self.inputs.known_stripped
+        mode, known = self.inputs.skull_strip_t1w, self.inputs.known_stripped
         stripped = mode == "skip" or (mode == "auto" and (known or brain_mask.is_skull_stripped(t1w)))
         assumptions = []
         if stripped and not known:

@@ -118,8 +118,7 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     if group.standardization is not None:
         fits = load_standardizations(group.standardization)
     else:
-        chosen = group.fit_participants or None
-        fits = fit_cohort(scans, chosen, group.min_participants, group.unknown_manufacturer)
+        fits = fit_cohort(scans, group)
     return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
 
 

@@ -32,7 +32,7 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
             "anat_wf/brain",
             ExtractBrain(
                 t1w_file=str(t1w.path),
-                skull_strip=job.settings.skull_strip_t1w,
+                skull_strip_t1w=job.settings.skull_strip_t1w,
                 known_stripped=bool(t1w.skull_stripped),
             ),
         ),
