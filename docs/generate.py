@@ -27,6 +27,7 @@ from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS  # noqa: E402
+from tau_pipeline.derivatives.quality_measures import MEASURES  # noqa: E402
 from tau_pipeline.derivatives.sidecars import (  # noqa: E402
     SuvrSidecar,
     SyntheticSidecar,
@@ -59,18 +60,11 @@ METHODS: dict[str, tuple[str, ...]] = {"Standardization": ("apply", "invert", "s
 SIDECAR_KEYS: dict[str, str] = {
     "Assumptions": "Sentences: every value that was missing from the input and had to be assumed.",
     "Background": "Value outside the brain mask.",
-    "BrainMean": "Mean SUVR over the voxels of the brain mask that have a value.",
-    "BrainStandardDeviation": "Standard deviation of SUVR over the same voxels (ddof 0).",
-    "BrainVolume": "Volume of the brain mask, mm³.",
-    "BrainVoxels": "Voxels of the brain mask that have a value.",
-    "CorticalPercentiles": "Percentiles of SUVR over the 68 cortical regions, by percent.",
     "Description": "Description of the map.",
-    "EffectiveFWHM": "Resolution of the map, FWHM in mm.",
     "EnsembleMembers": "Number of predictions that were averaged.",
     "Flags": "Sentences: how the T1w differs from the training data of the model.",
     "FrameDuration": "Duration of the map, s: from the start of the first frame used to the end of the last.",
     "FrameIndices": "Frames of the raw PET that were used, counted from 0.",
-    "FrameMotion": "Mean displacement of the brain in each of these frames, mm.",
     "FrameTimesStart": "Start of the map, s after injection.",
     "InjectionStart": "0: times are relative to the injection.",
     "Labels": "Software that made the parcellation.",
@@ -81,18 +75,13 @@ SIDECAR_KEYS: dict[str, str] = {
     "ManufacturersModelName": "Model of the PET scanner.",
     "ModelHash": "Combined hash of all models.",
     "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
-    "Noise": "Standard deviation of SUVR in the reference region, whose mean is 1.",
     "OutsideBrain": "Value outside the brain mask.",
     "ParticipantInTrainingSet": "Whether one of the models was trained with this participant.",
     "ReferenceRegion": "Reference region (mean SUVR of 1).",
     "ReferenceRegionDescription": "Description of the reference region and its limits on spill-in.",
     "ReferenceRegionIndices": "FreeSurfer label numbers of the reference region.",
-    "ReferenceRegionVolume": "Volume of the reference region after limiting spill-in, mm³.",
-    "ReferenceValue": "Mean activity in the reference region, in the units of the raw PET.",
-    "RegistrationMetric": "Normalized mutual information of PET and T1w after coregistration.",
     "SettingsHash": "Hash (twelve digits) of all settings that affect results.",
     "SkullStripped": "Whether the image is skull-stripped.",
-    "SmoothingFWHM": "FWHM of the smoothing kernel, mm.",
     "SoftwareName": "Name of the software: tau-pipeline.",
     "SoftwareVersion": "Version of the software.",
     "Sources": "BIDS URIs of the direct inputs.",
@@ -109,6 +98,7 @@ SIDECAR_KEYS: dict[str, str] = {
     "Type": "Kind of mask: Brain, or ROI for a reference region.",
     "Uncertainty": "Calibration of the standard deviation, or the reason why there is none.",
     "Units": "unitless for SUVR, arbitrary for standardized SUVR.",
+    **{one.key: one.key_description for one in reversed(MEASURES)},
 }
 
 

@@ -1,6 +1,7 @@
 """One table of quality measures: every place that shows or reads them has each of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tau_pipeline.figures import cohort as figures
 from tau_pipeline.measures.quality import PERCENTILES, map_quality
 from tau_workflows.reports import participant, scan_table
 
+ROOT = Path(__file__).resolve().parents[1]
 VALUE = {"number": 2.5, "numbers": [0.5, 2.5], "percentiles": {"75": 2.5, "90": 2.5, "99": 2.5}, "text": 2.5}
 
 
@@ -69,6 +71,14 @@ def test_what_is_computed_of_a_map_is_in_the_table():
     computed = map_quality(ones, ones, np.full(ones.shape, 1006), ones, 1.0)
     assert set(computed) <= {measure.key for measure in MEASURES}
     assert {one.percent for one in MEASURES if one.kind == "percentiles"} == set(PERCENTILES)
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=ids)
+def test_the_reference_of_sidecars_takes_the_meaning_of_a_key_from_its_first_row(measure):
+    first = next(one for one in MEASURES if one.key == measure.key)
+    row = f"| `{measure.key}` | {first.key_description} |"
+    assert row in (ROOT / "docs/reference/sidecars.md").read_text(encoding="utf-8")
+    assert first.key_description.endswith("worse.") == (first.worse in ("high", "low"))
 
 
 def test_names_and_columns_are_unique():

@@ -2,7 +2,7 @@
 
 A new measure needs a row here, and its value under `Measure.key` where it is computed
 (`tau_pipeline.measures.quality.map_quality`). The status table, its data dictionary, the check of sidecars, both
-reports and the cohort figure follow. See docs/decisions/quality-measures.md.
+reports, the cohort figure, and the reference of sidecars follow. See docs/decisions/quality-measures.md.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class Measure:
         percentile; ``text`` for what is shown as it is and not checked.
     percent
         Which percentile.
+    key_text
+        Meaning of the key in the reference of sidecars, where that of the column does not hold for it.
     worse
-        The direction in which a value is doubtful; ``neither`` for what describes the scan.
+        The direction in which a value is doubtful, for the reference too; ``neither`` for what describes the scan.
     column, description, unit
         In ``group/status.tsv`` and its data dictionary.
     factor
@@ -46,6 +48,7 @@ class Measure:
     key: str
     kind: Literal["number", "numbers", "percentiles", "text"] = "number"
     percent: int = 0
+    key_text: str = ""
     worse: Literal["high", "low", "both", "neither"] = "neither"
     column: str = ""
     description: str = ""
@@ -82,6 +85,17 @@ class Measure:
         return None if stated in (None, "", "n/a") else stated
 
     @property
+    def key_description(self) -> str:
+        """Meaning of the key of the sidecar, and which values are doubtful.
+
+        Examples
+        --------
+        >>> next(one for one in MEASURES if one.key == "Noise").key_description
+        'Standard deviation over the mean in the reference region. Higher is worse.'
+        """
+        return f"{self.key_text or self.description} {_DOUBTFUL[self.worse]}".strip()
+
+    @property
     def outlier_description(self) -> str:
         """Description of the column `outlier`."""
         return f"z-score of {self.column} among processed scans with the same tracer, reference region, and source."
@@ -92,10 +106,17 @@ class Measure:
         return f"{self.column}_z" if self.standardized else ""
 
 
+_DOUBTFUL = {
+    "high": "Higher is worse.",
+    "low": "Lower is worse.",
+    "both": "Values far from those of other scans are doubtful.",
+    "neither": "",
+}
 #: In the order of the columns of ``group/status.tsv``.
 MEASURES = (
     Measure(
         key="BrainVolume",
+        key_text="Volume of the brain mask, in mm³.",
         worse="both",
         column="mask_volume_ml",
         description="Volume of the brain mask.",
@@ -128,6 +149,7 @@ MEASURES = (
     ),
     Measure(
         key="FrameMotion",
+        key_text="Mean displacement of the brain in each of the frames that were used, in mm.",
         kind="numbers",
         worse="high",
         column="motion_mm",
@@ -155,6 +177,7 @@ MEASURES = (
     ),
     Measure(
         key="ReferenceRegionVolume",
+        key_text="Volume of the reference region after limiting spill-in, in mm³.",
         worse="low",
         column="reference_volume_ml",
         description="Volume of the reference region.",
@@ -184,9 +207,17 @@ MEASURES = (
         plot_axis="SD (SUVR)",
         plot_place=3,
     ),
-    Measure(key="SmoothingFWHM", kind="text", page_heading="Smoothing applied, FWHM", page_unit="mm", page_place=8),
+    Measure(
+        key="SmoothingFWHM",
+        key_text="FWHM of the smoothing kernel, in mm.",
+        kind="text",
+        page_heading="Smoothing applied, FWHM",
+        page_unit="mm",
+        page_place=8,
+    ),
     Measure(
         key="EffectiveFWHM",
+        key_text="Effective resolution of the SUVR map, FWHM in mm.",
         worse="high",
         column="effective_fwhm_mm",
         description="Effective resolution of the SUVR map.",
@@ -200,6 +231,7 @@ MEASURES = (
     ),
     Measure(
         key="BrainMean",
+        key_text="Mean SUVR over the voxels of the brain mask that have a value.",
         column="brain_mean",
         description="Mean SUVR over the brain mask.",
         unit="1",
@@ -208,15 +240,17 @@ MEASURES = (
     ),
     Measure(
         key="BrainStandardDeviation",
+        key_text="Standard deviation of SUVR over the same voxels (ddof 0).",
         column="brain_sd",
         description="Standard deviation of SUVR over the voxels of the brain mask.",
         unit="1",
         page_heading="Standard deviation of SUVR over the brain",
         page_place=5,
     ),
-    Measure(key="BrainVoxels"),
+    Measure(key="BrainVoxels", key_text="Number of voxels of the brain mask that have a value."),
     Measure(
         key="CorticalPercentiles",
+        key_text="Percentiles of SUVR over the 68 cortical regions, by percent.",
         kind="percentiles",
         percent=75,
         column="cortex_p75",
