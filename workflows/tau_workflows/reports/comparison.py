@@ -89,7 +89,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
         measures={name: heading for name, heading in measures_of(scans).items() if name in ON_PAGE} | REGIONAL,
         rows=_table_rows(tables["settings"], tables["tests"]),
         alpha=_ALPHA,
-        figures=_figures(folder, output_dir, record, tables, (scans, regions)),
+        figures=_figures(folder, output_dir, record, tables, scans=scans, regions=regions),
         runs=[{key: _text(value) for key, value in row.items()} for row in runs.to_dict("records")],
         failed=[row for row in runs.to_dict("records") if row["state"] != "done"],
         settings=sorted((name, _plain(value)) for name, value in record["training"].items()),
@@ -210,15 +210,16 @@ def _figures(
     output_dir: Path,
     record: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
-    stacked: tuple[pd.DataFrame, pd.DataFrame],
+    *,
+    scans: pd.DataFrame,
+    regions: pd.DataFrame,
 ) -> list[dict[str, str]]:
     """Draw all figures of the page, in order."""
-    scans, regions = stacked
     loss = CYCLIC if CYCLIC in record["losses"] else record["losses"][0]
     found = [_figure("Scores", _SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
     for normalisation in record["normalisations"]:
         for scan in record["drawn"]:
-            found.append(_panels(folder, output_dir, record, scans, (scan, normalisation)))
+            found.append(_panels(folder, output_dir, record, scans, scan=scan, normalisation=normalisation))
     present = {key[1:] for key in settings_in(scans)}
     for normalisation in record["normalisations"]:
         if (loss, normalisation) not in present:
@@ -273,10 +274,15 @@ def _webp_uri(figure: Any) -> str:
 
 
 def _panels(
-    folder: Path, output_dir: Path, record: Mapping[str, Any], scans: pd.DataFrame, which: tuple[str, str]
+    folder: Path,
+    output_dir: Path,
+    record: Mapping[str, Any],
+    scans: pd.DataFrame,
+    *,
+    scan: str,
+    normalisation: str,
 ) -> dict[str, str]:
     """Draw T1w, measured and synthetic of one scan; say so where an image is missing."""
-    scan, normalisation = which
     about = record["drawn"][scan]
     title = f"{scan} ({about['diagnosis']}, {about['manufacturer']}), {normalisation}"
     own = scans[(scans["scan"] == scan) & (scans["normalisation"] == normalisation) & (scans["loss"] != NO_LOSS)]
