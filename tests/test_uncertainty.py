@@ -121,7 +121,7 @@ def test_the_interval_holds_nine_tenths_of_the_voxels_of_the_validation_scans(pa
     inside = []
     for pair in pairs[2:4]:
         known = prepare(pair, ensemble.grid)
-        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW, "cpu")
+        prediction = predict_placed(ensemble, known.placed_t1w, "GE", HOW, "cpu")
         error = np.abs(prediction.mean - known.suvr)[known.known]
         inside.append(np.mean(error <= 1.6448536 * found.sd(prediction.sd)[known.known]))
     assert np.mean(inside) == pytest.approx(0.9, abs=0.01)
@@ -146,7 +146,7 @@ def test_a_manufacturer_without_a_scale_of_its_own_is_calibrated_on_the_pooled_o
     ratios = []
     for pair in rare[2:4]:
         known = prepare(pair, ensemble.grid)
-        prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "pooled", HOW, "cpu")
+        prediction = predict_placed(ensemble, known.placed_t1w, "pooled", HOW, "cpu")
         ratios.append(np.abs(prediction.mean - known.suvr)[known.known] / prediction.sd[known.known])
     assert found.voxel_factor == pytest.approx(np.quantile(np.concatenate(ratios), 0.9) / 1.6448536, rel=0.01)
 
@@ -159,7 +159,7 @@ def test_there_is_no_calibration_without_validation_scans_or_with_a_single_membe
 def test_the_sd_of_regions_is_that_of_the_members_regional_means(pairs):
     ensemble = constants(0.0, 1.0)
     known = prepare(pairs[0], ensemble.grid)
-    prediction = predict_placed(ensemble, (known.t1w, known.brain, known.placement), "GE", HOW, "cpu")
+    prediction = predict_placed(ensemble, known.placed_t1w, "GE", HOW, "cpu")
     found = region_sd(prediction, known.labels)
     # Two constants one standardised unit apart: every region has the same SD, their difference over root two.
     np.testing.assert_allclose(found[np.isfinite(found)], SCALES["GE"][1] / math.sqrt(2), rtol=1e-5)

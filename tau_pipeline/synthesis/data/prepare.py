@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,18 @@ T1W_BACKGROUND = -1.0
 
 #: Goes up whenever `prepare` gives other arrays for the same files, so that no old cache is read.
 CACHE_VERSION = 1
+
+
+class PlacedT1w(NamedTuple):
+    """A T1w as network input on the common grid.
+
+    ``t1w`` ``(I, J, K)`` from -1 to 1, with -1 outside the brain; ``brain``, the mask; ``placement``, where the common
+    grid lies on the T1w's.
+    """
+
+    t1w: NDArray[np.float32]
+    brain: NDArray[np.bool_]
+    placement: Placement
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,11 @@ class Prepared:
     moments: ScanMoments
     suvr_range: tuple[float, float]
 
+    @property
+    def placed_t1w(self) -> PlacedT1w:
+        """Return the T1w as `prepare_t1w` gives it."""
+        return PlacedT1w(self.t1w, self.brain, self.placement)
+
 
 def scale_t1w(
     t1w: NDArray, brain: NDArray, name: str, percentiles: tuple[float, float] = T1W_PERCENTILES
@@ -112,7 +130,7 @@ def prepare_t1w(
     grid: Grid,
     name: str,
     percentiles: tuple[float, float] = T1W_PERCENTILES,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], Placement]:
+) -> PlacedT1w:
     """Prepare a T1w as network input; training and synthesis both use this.
 
     Parameters
@@ -126,11 +144,6 @@ def prepare_t1w(
     percentiles
         As in `scale_t1w`, which works on the T1w's own grid, so that the scale does not depend on the common grid.
 
-    Returns
-    -------
-    t1w, brain, placement
-        T1w ``(I, J, K)`` from -1 to 1 with -1 outside the brain; the mask; where it came from.
-
     Raises
     ------
     GridMismatchError, ImageError
@@ -141,7 +154,7 @@ def prepare_t1w(
     scaled = scale_t1w(np.asanyarray(t1w_img.dataobj), np.asanyarray(mask_img.dataobj), name, percentiles)
     brain = to_grid(mask_img, placement, labels=True) > 0
     t1w = to_grid(Volume(scaled, t1w_img.affine), placement, fill=T1W_BACKGROUND)
-    return np.where(brain, t1w, np.float32(T1W_BACKGROUND)), brain, placement
+    return PlacedT1w(np.where(brain, t1w, np.float32(T1W_BACKGROUND)), brain, placement)
 
 
 def prepare(pair: Pair, grid: Grid, cache_dir: Path | None = None) -> Prepared:

@@ -25,6 +25,7 @@ from tau_pipeline.measures import regions as roi
 from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.settings.cohort import UnknownManufacturer
 from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import MODEL, ScanScores, baseline_maps, score_scan
@@ -124,22 +125,12 @@ def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
         A derivative is missing or cannot be used, the manufacturer is not known, or the T1w is refused. No map of this
         scan has been written.
     """
-    region = reference_region(target, recipe.ensemble)
-    images = _load(target, region)
-    maker = manufacturer_of(target, recipe)
-    prediction = predict(
-        recipe.ensemble, images.t1w, images.mask, maker, recipe.synthesis, recipe.device, recipe.mem_mb
-    )
-    flags = _flags(prediction, recipe)
-    suvr = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask)
-    scores = [_compared(target, n, suvr, images.mask, maker, recipe) for n in range(len(target.measured))]
-    sidecar = _sidecar(target, recipe, prediction, (region, maker), flags)
-    _write_maps(target, recipe, prediction, images, (suvr, sidecar))
-    table = _region_table(target, recipe, prediction, images, (suvr, region, maker))
-    write_json({**columns.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
-    write_tsv(table, target.names.rois)
-    _write_agreement(target, recipe, scores)
-    _draw(target, images, suvr, (region, scores))
+    scan = _predicted(target, recipe)
+    scores = [scan.compared_with(pair) for pair in target.measured]
+    scan.write_maps()
+    scan.write_region_table()
+    scan.write_agreement(scores)
+    scan.draw(scores)
     return scores
 
 
@@ -165,8 +156,28 @@ def _load(target: Target, region: str) -> _Images:
     return _Images(**images)
 
 
+def _predicted(target: Target, recipe: Recipe) -> _SyntheticScan:
+    """Predict the SUVR of a target, and refuse its T1w if it is unlike the training images and that is an error."""
+    region = reference_region(target, recipe.ensemble)
+    images = _load(target, region)
+    manufacturer = manufacturer_of(target, recipe)
+    prediction = predict(
+        recipe.ensemble, images.t1w, images.mask, manufacturer, recipe.synthesis, recipe.device, recipe.mem_mb
+    )
+    return _SyntheticScan(
+        target=target,
+        recipe=recipe,
+        reference_region=region,
+        manufacturer=manufacturer,
+        images=images,
+        prediction=prediction,
+        flags=_flags(prediction, recipe),
+        suvr=on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask),
+    )
+
+
 def _flags(prediction: Prediction, recipe: Recipe) -> tuple[str, ...]:
-    """Sentences on how the T1w is unlike the training images."""
+    """Return sentences on how the T1w is unlike the training images."""
     if recipe.training_statistics is None:
         return ()
     figures = t1w_figures(prediction.t1w, prediction.brain, prediction.placement)
@@ -176,48 +187,144 @@ def _flags(prediction: Prediction, recipe: Recipe) -> tuple[str, ...]:
     return flags
 
 
-def _compared(target: Target, number: int, suvr: Volume, mask: Volume, maker: str | None, recipe: Recipe) -> ScanScores:
-    pair, maps = target.measured[number], {MODEL: suvr}
-    if recipe.training_statistics is not None:
-        maps |= baseline_maps(recipe.training_statistics, recipe.ensemble.first, mask, maker, target.diagnosis)
-    return score_scan(pair, maps, recipe.synthesis)
+@dataclass(frozen=True)
+class _SyntheticScan:
+    """A synthetic scan, and what it was made from.
 
+    Attributes
+    ----------
+    target, recipe
+        Which scan, and how it was made.
+    reference_region, manufacturer
+        Of the SUVR.
+    images
+        The T1w and its parcellation.
+    prediction
+        On the model's grid.
+    flags
+        Sentences on how the T1w is unlike the training images.
+    suvr
+        The map on the T1w grid.
+    """
 
-def _sidecar(
-    target: Target,
-    recipe: Recipe,
-    prediction: Prediction,
-    kind: tuple[str, str | None],
-    flags: Sequence[str],
-) -> SyntheticSidecar:
-    region, maker = kind
-    ensemble, root = recipe.ensemble, recipe.output_dir
-    t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
-    assumptions = [
-        *_about(target.anat.t1w),
-        *prediction.remarks,
-        *([] if recipe.training_statistics else [_NO_TRAINING_STATISTICS]),
-    ]
-    if recipe.synthesis.as_manufacturer is None and maker == POOLED:
-        assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
-    return SyntheticSidecar(
-        sources=(t1w, mask, dseg),
-        reference_image=t1w,
-        settings_hash=recipe.settings_hash,
-        reference_region=region,
-        tracer=target.tracer,
-        manufacturer=maker,
-        models=tuple(
+    target: Target
+    recipe: Recipe
+    reference_region: str
+    manufacturer: str | None
+    images: _Images
+    prediction: Prediction
+    flags: tuple[str, ...]
+    suvr: Volume
+
+    def compared_with(self, pair: Pair) -> ScanScores:
+        """Score the map, and the trivial predictors where there are any, against a measured scan."""
+        maps, recipe = {MODEL: self.suvr}, self.recipe
+        if recipe.training_statistics is not None:
+            maps |= baseline_maps(
+                recipe.training_statistics,
+                recipe.ensemble.first,
+                self.images.mask,
+                self.manufacturer,
+                self.target.diagnosis,
+            )
+        return score_scan(pair, maps, recipe.synthesis)
+
+    def sidecar(self) -> SyntheticSidecar:
+        """Return the sidecar that the maps share."""
+        target, recipe, ensemble, root = self.target, self.recipe, self.recipe.ensemble, self.recipe.output_dir
+        t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
+        assumptions = [*_about(target.anat.t1w), *self.prediction.remarks]
+        if not recipe.training_statistics:
+            assumptions.append(_NO_TRAINING_STATISTICS)
+        if recipe.synthesis.as_manufacturer is None and self.manufacturer == POOLED:
+            assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
+        models = [
             {"Folder": folder.name, "Card": _place(folder / CARD, root), "Hash": digest, "Network": model.card.network}
             for folder, digest, model in zip(ensemble.folders, ensemble.hashes, ensemble.models, strict=True)
-        ),
-        model_hash=ensemble.hash,
-        training_split=ensemble.split_of(target.participant_id),
-        members=len(prediction.members),
-        flags=tuple(flags),
-        uncertainty=_NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
-        assumptions=tuple(assumptions),
-    )
+        ]
+        return SyntheticSidecar(
+            sources=(t1w, mask, dseg),
+            reference_image=t1w,
+            settings_hash=recipe.settings_hash,
+            reference_region=self.reference_region,
+            tracer=target.tracer,
+            manufacturer=self.manufacturer,
+            models=tuple(models),
+            model_hash=ensemble.hash,
+            training_split=ensemble.split_of(target.participant_id),
+            members=len(self.prediction.members),
+            flags=self.flags,
+            uncertainty=_NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
+            assumptions=tuple(assumptions),
+        )
+
+    def write_maps(self) -> None:
+        """Write the uncertainty first, and the map itself last, each after its sidecar."""
+        names, images, sidecar, calibration = self.target.names, self.images, self.sidecar(), self.recipe.calibration
+        quality = map_quality(
+            np.asanyarray(self.suvr.dataobj),
+            np.asanyarray(images.mask.dataobj),
+            label_array(images.dseg),
+            np.asanyarray(images.reference.dataobj),
+            voxel_volume_mm3(self.suvr),
+        )
+        if len(self.prediction.members) > 1:
+            sd = self.prediction.sd if calibration is None else calibration.sd(self.prediction.sd)
+            sd_img = on_t1w_grid(sd, self.prediction.brain, self.prediction.placement, images.mask)
+            write_json(sidecar.content("Standard deviation of synthetic SUVR"), sidecar_path(names.uncertainty))
+            save_volume(sd_img, names.uncertainty)
+        write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(names.suvr()))
+        save_volume(self.suvr, names.suvr())
+
+    def write_region_table(self) -> None:
+        """Write the region table with the uncertainty; n/a for the reference region, where it is not estimated."""
+        target, dseg, calibration = self.target, self.images.dseg, self.recipe.calibration
+        identity = {
+            "participant_id": target.participant_id,
+            "session_id": f"ses-{target.session}" if target.session else None,
+            "tracer": target.tracer,
+            "manufacturer": self.manufacturer,
+            "source": "synthetic",
+        }
+        table = roi.regional_table(self.suvr, dseg, self.images.reference, self.reference_region, identity)
+        labels_img = image_on(label_array(dseg).astype(np.int32), dseg.affine)
+        raw = region_sd(self.prediction, to_grid(labels_img, self.prediction.placement, labels=True))
+        sd = pd.Series(np.nan, index=table.index)
+        sd[(table["kind"] != "reference").to_numpy()] = raw
+        reach = pd.Series(np.nan, index=table.index)
+        if calibration is not None:
+            sd = pd.Series(calibration.sd(sd.to_numpy(), "region"), index=table.index)
+            reach = NORMAL_QUANTILE * sd
+        mean = table["suvr_mean"].astype(float)
+        sd = sd.where(mean.notna())
+        table = table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
+        write_json({**columns.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
+        write_tsv(table, target.names.rois)
+
+    def write_agreement(self, scores: Sequence[ScanScores]) -> None:
+        """Write the agreement with measured scans; remove that of an earlier run if there are none."""
+        file = self.target.names.agreement
+        for old in (file, sidecar_path(file)):
+            old.unlink(missing_ok=True)
+        if not scores:
+            return
+        table = pd.concat([each.scans for each in scores], ignore_index=True)
+        table.insert(4, "split", self.recipe.ensemble.split_of(self.target.participant_id))
+        write_json(agreement_columns(map(str, table.columns)), sidecar_path(file))
+        write_tsv(table, file)
+
+    def draw(self, scores: Sequence[ScanScores]) -> None:
+        """Draw the map, beside the first measured scan if there is one."""
+        measured, merit = None, ""
+        if scores:
+            measured = load_volume(self.target.measured[0].suvr_file, ndim=3)
+            row = scores[0].scans.iloc[0]
+            merit = figures_of_merit(float(row["ssim"]), float(row["psnr"]), float(row["data_range"]))
+        images = self.images
+        figure = synthetic_figure(
+            self.suvr, images.t1w, images.mask, measured=measured, reference=self.reference_region, aside=merit
+        )
+        save_figure(figure, self.target.names.figure)
 
 
 def _about(t1w: Path) -> list[str]:
@@ -230,73 +337,3 @@ def _about(t1w: Path) -> list[str]:
 def _place(card: Path, root: Path) -> str:
     """Return where a card lies: a path within these derivatives, else on this machine."""
     return bids_uri(card, root, "") if card.is_relative_to(root) else str(card)
-
-
-def _write_maps(
-    target: Target, recipe: Recipe, prediction: Prediction, images: _Images, made: tuple[Volume, SyntheticSidecar]
-) -> None:
-    """Uncertainty first, the map itself last, each after its sidecar."""
-    suvr, sidecar = made
-    brain, values = np.asanyarray(images.mask.dataobj), np.asanyarray(suvr.dataobj)
-    quality = map_quality(
-        values, brain, label_array(images.dseg), np.asanyarray(images.reference.dataobj), voxel_volume_mm3(suvr)
-    )
-    if len(prediction.members) > 1:
-        sd = prediction.sd if recipe.calibration is None else recipe.calibration.sd(prediction.sd)
-        sd_img = on_t1w_grid(sd, prediction.brain, prediction.placement, images.mask)
-        write_json(sidecar.content("Standard deviation of synthetic SUVR"), sidecar_path(target.names.uncertainty))
-        save_volume(sd_img, target.names.uncertainty)
-    write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(target.names.suvr()))
-    save_volume(suvr, target.names.suvr())
-
-
-def _region_table(
-    target: Target,
-    recipe: Recipe,
-    prediction: Prediction,
-    images: _Images,
-    made: tuple[Volume, str, str | None],
-) -> pd.DataFrame:
-    """The region table with the columns of the uncertainty; n/a for the reference region, where it is not estimated."""
-    suvr, region, maker = made
-    identity = {
-        "participant_id": target.participant_id,
-        "session_id": f"ses-{target.session}" if target.session else None,
-        "tracer": target.tracer,
-        "manufacturer": maker,
-        "source": "synthetic",
-    }
-    table = roi.regional_table(suvr, images.dseg, images.reference, region, identity)
-    labels_img = image_on(label_array(images.dseg).astype(np.int32), images.dseg.affine)
-    raw = region_sd(prediction, to_grid(labels_img, prediction.placement, labels=True))
-    sd = pd.Series(np.nan, index=table.index)
-    sd[(table["kind"] != "reference").to_numpy()] = raw
-    reach = pd.Series(np.nan, index=table.index)
-    if recipe.calibration is not None:
-        sd = pd.Series(recipe.calibration.sd(sd.to_numpy(), "region"), index=table.index)
-        reach = NORMAL_QUANTILE * sd
-    mean = table["suvr_mean"].astype(float)
-    sd = sd.where(mean.notna())
-    return table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
-
-
-def _write_agreement(target: Target, recipe: Recipe, scores: Sequence[ScanScores]) -> None:
-    for old in (target.names.agreement, sidecar_path(target.names.agreement)):
-        old.unlink(missing_ok=True)
-    if not scores:
-        return
-    table = pd.concat([each.scans for each in scores], ignore_index=True)
-    table.insert(4, "split", recipe.ensemble.split_of(target.participant_id))
-    write_json(agreement_columns(map(str, table.columns)), sidecar_path(target.names.agreement))
-    write_tsv(table, target.names.agreement)
-
-
-def _draw(target: Target, images: _Images, suvr: Volume, about: tuple[str, Sequence[ScanScores]]) -> None:
-    region, scores = about
-    measured, said = None, ""
-    if scores:
-        measured = load_volume(target.measured[0].suvr_file, ndim=3)
-        row = scores[0].scans.iloc[0]
-        said = figures_of_merit(float(row["ssim"]), float(row["psnr"]), float(row["data_range"]))
-    figure = synthetic_figure(suvr, images.t1w, images.mask, measured=measured, reference=region, aside=said)
-    save_figure(figure, target.names.figure)

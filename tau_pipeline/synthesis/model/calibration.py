@@ -172,8 +172,7 @@ def calibrate(
             # A manufacturer that is too rare for a scale of its own was trained on with the pooled one.
             maker = known_or_pooled(ensemble, pair.manufacturer)
             known = prepare(pair, ensemble.grid, cache_dir)
-            placed = (known.t1w, known.brain, known.placement)
-            prediction = predict_placed(strict, placed, maker, settings, device, mem_mb)
+            prediction = predict_placed(strict, known.placed_t1w, maker, settings, device, mem_mb)
             found = _errors(prediction, known, pair.participant_id)
             by_split[split] += [] if found is None else [found]
     return fit_calibration(by_split["validation"], by_split["test"], ensemble.hash)

@@ -27,7 +27,7 @@ from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.placement import Placement, from_grid
-from tau_pipeline.synthesis.data.prepare import prepare_t1w
+from tau_pipeline.synthesis.data.prepare import PlacedT1w, prepare_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
 
@@ -122,13 +122,13 @@ def predict(
         The manufacturer is not known to a model.
     """
     percentiles = ensemble.first.card.t1w_percentiles
-    t1w, brain, placement = prepare_t1w(t1w_img, mask_img, ensemble.grid, "the participant", percentiles)
-    return predict_placed(ensemble, (t1w, brain, placement), manufacturer, settings, device, mem_mb)
+    placed = prepare_t1w(t1w_img, mask_img, ensemble.grid, "the participant", percentiles)
+    return predict_placed(ensemble, placed, manufacturer, settings, device, mem_mb)
 
 
 def predict_placed(
     ensemble: Ensemble,
-    placed: tuple[NDArray[np.float32], NDArray[np.bool_], Placement],
+    placed: PlacedT1w,
     manufacturer: str | None,
     settings: Synthesis | None = None,
     device: str = "auto",
@@ -139,7 +139,7 @@ def predict_placed(
     Parameters
     ----------
     placed
-        T1w ``(I, J, K)``, brain mask and placement, as `tau_pipeline.synthesis.data.prepare.prepare_t1w` gives them.
+        From `tau_pipeline.synthesis.data.prepare.prepare_t1w`.
     ensemble, manufacturer, settings, device, mem_mb
         As in `predict`, and so are the errors.
     """
