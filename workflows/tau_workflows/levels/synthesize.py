@@ -221,7 +221,7 @@ def _before(targets: Sequence[Target], output_dir: Path) -> None:
 def _status_of(target: Target) -> ScanStatus:
     return ScanStatus(
         target.names.key,
-        stem=target.names.key.removesuffix("_desc-synthSUVR"),
+        stem=target.names.stem,
         session=target.session,
         tracer=target.tracer,
         manufacturer=target.manufacturer,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.index import Output, find_outputs
-from tau_pipeline.derivatives.names import SCAN_ENTITIES, page_path
+from tau_pipeline.derivatives.names import SCAN_ENTITIES, page_path, scan_entities
 from tau_pipeline.derivatives.quality_measures import ON_PAGE
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import name_parts, read_json, read_tsv, write_text
@@ -39,13 +39,19 @@ from tau_workflows.reports.regions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The outputs that a page shows, and whether by the file or by its sidecar.
-_SHOWN: dict[str, dict[Output, Literal["file", "sidecar"]]] = {
-    "T1w": {"t1w": "sidecar", "mask": "file", "labels": "sidecar", "t1w_figure": "file"},
-    "pet": {
-        **dict.fromkeys(("suvr", "further_suvr", "synthetic_suvr"), "sidecar"),
-        **dict.fromkeys(("rois", "synthetic_rois", "agreement", "pet_figure"), "file"),
-    },
+#: The outputs that a page shows: of which kind of scan, and whether by the file or by its sidecar.
+_SHOWN: dict[Output, tuple[Literal["T1w", "pet"], Literal["file", "sidecar"]]] = {
+    "t1w": ("T1w", "sidecar"),
+    "mask": ("T1w", "file"),
+    "labels": ("T1w", "sidecar"),
+    "t1w_figure": ("T1w", "file"),
+    "suvr": ("pet", "sidecar"),
+    "further_suvr": ("pet", "sidecar"),
+    "synthetic_suvr": ("pet", "sidecar"),
+    "rois": ("pet", "file"),
+    "synthetic_rois": ("pet", "file"),
+    "agreement": ("pet", "file"),
+    "pet_figure": ("pet", "file"),
 }
 
 #: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
@@ -176,35 +182,34 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
     """
     scans: dict[tuple[str, ...], Scan] = {}
     tables: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    for path, kind in _files(output_dir, label.removeprefix("sub-")):
-        entities, suffix = name_parts(path)
+    for path, output in _files(output_dir, label.removeprefix("sub-")):
+        kind, entities = _SHOWN[output][0], scan_entities(path)
         key = (kind, *(entities.get(name, "") for name in SCAN_ENTITIES))
         scan = scans.setdefault(key, _new_scan(kind, entities))
         try:
-            if suffix == "rois":
+            if output in ("rois", "synthetic_rois"):
                 table = read_tsv(path)
                 scan.regions.extend(region_tables(table, path.name))
                 tables.setdefault(key, []).append(table)
             else:
-                _add(scan, path, entities, suffix)
+                _add(scan, path, output)
         except TauPipelineError as exc:
             scan.problems.append(str(exc))
     for key, scan in scans.items():
         scan.comparisons = comparisons(tables.get(key, []))
         if _is_synthetic(scan):
             scan.title = f"Synthetic {scan.title}"
-        scan.maps.sort(key=lambda one: (one["synthetic"], not one["file"].endswith("_desc-suvr_pet.json"), one["file"]))
+        scan.maps.sort(key=lambda one: (one["synthetic"], not one["first"], one["file"]))
         scan.figures.sort(key=lambda figure: _rank(figure.name))
         scan.assumptions = list(dict.fromkeys(scan.assumptions))
     return [scans[key] for key in sorted(scans, key=lambda key: (key[0] != "T1w", key))]
 
 
-def _files(output_dir: Path, participant: str) -> list[tuple[Path, str]]:
-    """Return the files that the page of a participant shows, sorted, and whether each is of a T1w or a PET scan."""
+def _files(output_dir: Path, participant: str) -> list[tuple[Path, Output]]:
+    """Return the files that the page of a participant shows, sorted, and which outputs they are."""
     return sorted(
-        (path, kind)
-        for kind, outputs in _SHOWN.items()
-        for output, shown in outputs.items()
+        (path, output)
+        for output, (_, shown) in _SHOWN.items()
         for path in find_outputs(output_dir, output, participant, sidecars=shown == "sidecar")
     )
 
@@ -217,25 +222,29 @@ def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
     return Scan(title=", ".join([title, *parts]), kind=kind, anchor=re.sub(r"[^A-Za-z0-9-]", "", anchor))
 
 
-def _add(scan: Scan, path: Path, entities: Mapping[str, str], suffix: str) -> None:
+def _add(scan: Scan, path: Path, output: Output) -> None:
     """Put what one file tells into its scan."""
-    if path.suffix == ".png":
-        figure = embed(path, entities.get("desc", ""))
-        (scan.blend if entities.get("desc") in _BLEND else scan.figures).append(figure)
-    elif suffix == "agreement":
+    if output in ("t1w_figure", "pet_figure"):
+        desc = _desc(path)
+        (scan.blend if desc in _BLEND else scan.figures).append(embed(path, desc))
+    elif output == "agreement":
         scan.agreement.extend(agreement_rows(read_tsv(path)))
-    elif suffix == "mask":
+    elif output == "mask":
         scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
     else:
         sidecar = read_json(path)
         scan.assumptions.extend(sentences(sidecar.get("Assumptions")))
-        if suffix == "pet":
-            synthetic = entities.get("desc", "").startswith("synth")
+        if _SHOWN[output][0] == "pet":
             scan.flags.extend(_flags(sidecar))
-            known = {"file": path.name, "facts": _quality(sidecar), "sidecar": sidecar, "synthetic": synthetic}
-            scan.maps.append(known | {"description": _text(sidecar.get("Description", ""))})
-        elif suffix == "dseg" and "Labels" in sidecar:
+            which = {"file": path.name, "synthetic": output == "synthetic_suvr", "first": output == "suvr"}
+            about = {"facts": _quality(sidecar), "description": _text(sidecar.get("Description", ""))}
+            scan.maps.append({**which, **about, "sidecar": sidecar})
+        elif output == "labels" and "Labels" in sidecar:
             scan.facts.append(("Labels", _text(sidecar["Labels"])))
+
+
+def _desc(path: Path) -> str:
+    return name_parts(path)[0].get("desc", "")
 
 
 def _flags(sidecar: Mapping[str, Any]) -> list[str]:
@@ -275,7 +284,7 @@ def embed(path: Path, desc: str) -> Figure:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    desc = name_parts(Path(name))[0].get("desc", "")
+    desc = _desc(Path(name))
     order = [k for k, start in enumerate(_FIGURES) if desc.startswith(start)]
     return (order[0] if order else len(_FIGURES), name)
 
