@@ -2,7 +2,7 @@
 
     python benchmarks/coregistration_offsets.py SHARED_DATA [--offsets 20] [--scans sub-01 template] [--json FILE]
 
-SHARED_DATA holds ds-simtau and real_pet. An offset shifts by up to 40 mm and turns by up to 25 degrees about the centre
+SHARED_DATA holds ds-simtau and real_pet. An offset shifts by up to 40 mm and turns by up to 25 degrees about the center
 of the brain; the first ten are at that limit, the others anywhere below it. The error is the mean distance, over points
 of the brain, between where the found and the true move put them. The bar is 1 mm, and 2 mm for the template.
 """

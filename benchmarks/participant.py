@@ -5,7 +5,7 @@
 Each of the two runs in a new process with new folders, so that nothing is cached. Memory is the largest sum, over the
 processes of a run, of what each holds alone plus its share of what it shares (PSS), looked at five times a second. The
 obvious script does the same job as one would write it first: deepbet, N4, Atropos, SyN at full resolution, nearest
-cortical label for each grey-matter voxel, rigid registration, mean of the cerebellar cortex; no figures, pages,
+cortical label for each gray-matter voxel, rigid registration, mean of the cerebellar cortex; no figures, pages,
 sidecars or checks.
 """
 

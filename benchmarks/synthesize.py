@@ -25,7 +25,7 @@ from tau_pipeline.imaging.volume import image_on, save_volume
 
 
 def to_one_mm(source: Path, target: Path) -> None:
-    """Copy the T1w derivatives of a participant, resampled to 1 mm; labels by nearest neighbour."""
+    """Copy the T1w derivatives of a participant, resampled to 1 mm; labels by nearest neighbor."""
     from scipy import ndimage
 
     for path in sorted(source.glob("anat/*.nii.gz")):

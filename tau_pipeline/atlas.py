@@ -1,4 +1,4 @@
-"""Label tables and volumes: names, numbers and colours of regions, composites, and the atlases that are installed.
+"""Label tables and volumes: names, numbers and colors of regions, composites, and the atlases that are installed.
 
 Numbers and names are FreeSurfer's. The tables are plain text in ``atlases/``, which says where each comes from.
 """
@@ -223,7 +223,7 @@ def template_regions(files: AtlasFiles | None = None) -> Volume:
     Volume
         int16 on the grid of the Desikan-Killiany atlas (1 mm, MNI152): AAL numbers 9001 to 9170 in the cerebellum,
         `PONS` where the atlas has brainstem between the heights `PONS_Z_MM`. The names are in
-        ``atlases/template_regions.tsv``. Bring it to a head by nearest neighbour or generic label, never linearly.
+        ``atlases/template_regions.tsv``. Bring it to a head by nearest neighbor or generic label, never linearly.
 
     Notes
     -----

@@ -66,7 +66,7 @@ def parcellate(
     mask
         Brain mask on the same grid.
     tissue
-        Fractions of CSF, grey and white matter, ``(I, J, K, 3)``, on the same grid.
+        Fractions of CSF, gray and white matter, ``(I, J, K, 3)``, on the same grid.
     labels_path
         aparc+aseg of the template.
     t1w_from_template
@@ -100,7 +100,7 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
       and white matter by the tissue.
     - Cortex is gray matter that white matter reaches within the thickness of cortex; dura, sinuses and what lies
       behind fluid are not reached. Its label is that with most votes of the atlas nearby.
-    - White matter is what remains of it, and grey spots that the atlas has in white matter; its side is the nearest.
+    - White matter is what remains of it, and gray spots that the atlas has in white matter; its side is the nearest.
     """
     from scipy import ndimage
 
@@ -125,7 +125,7 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
 def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
     """Return the gray voxels that can be reached from white matter through gray matter in a number of steps.
 
-    Steps go to 6 and 18 neighbours in turn, so that their reach is nearly the same in all directions. Pieces of
+    Steps go to 6 and 18 neighbors in turn, so that their reach is nearly the same in all directions. Pieces of
     white matter below 2000 voxels do not count: bright spots of fat and vessels.
     """
     from scipy import ndimage

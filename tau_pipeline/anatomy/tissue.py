@@ -1,4 +1,4 @@
-"""Tissue of a head: fractions of CSF, grey and white matter from the intensities that are typical for this head."""
+"""Tissue of a head: fractions of CSF, gray and white matter from the intensities that are typical for this head."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tau_pipeline.imaging.resample import Floats, Mask, resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 #: FreeSurfer numbers of the two tissues in cerebrum and cerebellum, where their intensities are measured. Thalamus,
-#: pallidum and brainstem lie between grey and white and are left out.
+#: pallidum and brainstem lie between gray and white and are left out.
 _CEREBRUM = {"grey": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
 _CEREBELLUM = {"grey": (8, 47), "white": (7, 46)}
 _VENTRICLES = (4, 43, 14, 15)
-#: Where between the intensities of grey (0) and white matter (1) the white surface of the cerebral cortex lies. The
-#: deep layers are myelinated, and so the surface lies a little on the grey side of the middle.
+#: Where between the intensities of gray (0) and white matter (1) the white surface of the cerebral cortex lies. The
+#: deep layers are myelinated, and so the surface lies a little on the gray side of the middle.
 _WHITE_SURFACE = 0.45
 #: How far from the atlas's gray matter an intensity still counts when the typical ones are measured, mm.
 _NEAR_GREY_MM = 4.0
@@ -34,7 +34,7 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
     bright fat, vessels or dura in the mask do not count; cerebellum and cerebrum have their own. The fluid is that in
     the sulci, not the darker one in the ventricles. Noise is taken out by Wiener's filter in 3 x 3 x 3 voxels (Lim,
     1990), which leaves an image without noise unchanged. Between two typical intensities the fractions change
-    linearly, as they do when two tissues share a voxel; `_WHITE_SURFACE` is where grey and white are equal.
+    linearly, as they do when two tissues share a voxel; `_WHITE_SURFACE` is where gray and white are equal.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
     GridMismatchError
         Mask and T1w have different grids.
     ImageError
-        The image has no contrast between grey and white matter.
+        The image has no contrast between gray and white matter.
     """
     require_same_grid(t1w=t1w, mask=mask)
     grid = working_grid(mask)
@@ -78,7 +78,7 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
     Raises
     ------
     ImageError
-        The image has no contrast between grey and white matter.
+        The image has no contrast between gray and white matter.
     """
     from scipy import ndimage
 
@@ -112,9 +112,9 @@ def _without_noise(intensity: Floats, white_core: Mask) -> Floats:
 
 
 def _typical(intensity: Floats, near: Mask, grey: Mask, white: Mask) -> tuple[float, float, float]:
-    """Typical intensity of sulcal fluid, grey and white matter.
+    """Typical intensity of sulcal fluid, gray and white matter.
 
-    Starts from the medians where the atlas expects grey and white matter, and alternates between boundaries half way
+    Starts from the medians where the atlas expects gray and white matter, and alternates between boundaries half way
     and medians between boundaries, as k-medians does, each median in the place where its tissue is expected.
     """
     if not (grey.any() and white.any()):

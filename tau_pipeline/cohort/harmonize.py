@@ -1,4 +1,4 @@
-"""Regional SUVR harmonised between manufacturers by ComBat, with what is known of the participants kept.
+"""Regional SUVR harmonized between manufacturers by ComBat, with what is known of the participants kept.
 
 ComBat (Johnson, Li & Rabinovic 2007, Biostatistics 8:118; for imaging Fortin et al. 2018, NeuroImage 167:104) takes out
 an additive and a multiplicative effect of the manufacturer from each region, both shrunk towards what the regions have
@@ -31,13 +31,13 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     wide
         One row a scan: ``manufacturer``, ``age``, ``sex``, ``diagnosis``, and a column for each region.
     regions
-        The columns to harmonise. One with a missing value, or the same value everywhere, is left as it is: ComBat
+        The columns to harmonize. One with a missing value, or the same value everywhere, is left as it is: ComBat
         needs every region of every scan, and nothing is filled in.
 
     Returns
     -------
     DataFrame
-        A copy with harmonised columns. Scans of one participant are taken as independent, which ComBat assumes.
+        A copy with harmonized columns. Scans of one participant are taken as independent, which ComBat assumes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""SUVR maps standardised by manufacturer: images beside the SUVR maps, made only where something has changed."""
+"""SUVR maps standardized by manufacturer: images beside the SUVR maps, made only where something has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tau_pipeline.files import read_json, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, require_same_grid, save_volume
 
-#: Keys of the SUVR map's sidecar that hold for the standardised map too.
+#: Keys of the SUVR map's sidecar that hold for the standardized map too.
 KEPT = (
     *("SpatialReference", "ReferenceRegion", "InjectionStart", "FrameTimesStart", "FrameDuration", "TracerName"),
     *("TracerRadionuclide", "Manufacturer", "ManufacturersModelName", "EffectiveFWHM", "SoftwareName"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Values = TypeVar("Values", float, NDArray)
 
-#: Value outside the brain after standardisation: the mean of the brain. A constant that stands out least, so that
+#: Value outside the brain after standardization: the mean of the brain. A constant that stands out least, so that
 #: filters and interpolation across the border of the brain change least, and that padding of arrays brings too.
 BACKGROUND = 0.0
 #: Name of the row of all manufacturers together.
@@ -274,7 +274,7 @@ def fit_standardization(
         A manufacturer with fewer is not fitted.
     unknown
         What becomes of manufacturers that are not known or have too few participants: ``error``; ``pooled``, they
-        are standardised with all participants together; ``exclude``, they are left out.
+        are standardized with all participants together; ``exclude``, they are left out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Tables of a cohort: region tables stacked, joined with who the participants are, standardised by manufacturer.
+"""Tables of a cohort: region tables stacked, joined with who the participants are, standardized by manufacturer.
 
 Everything is read from the tables and sidecars that the participant and synthesis levels wrote; no image is opened.
 """

@@ -143,7 +143,7 @@ class AnatNames(_Names):
 
     @property
     def dseg_table(self) -> Path:
-        """Numbers, names and colours of the parcellation."""
+        """Numbers, names and colors of the parcellation."""
         return self._path("dseg", ".tsv", seg=_PARCELLATION)
 
     def reference_mask(self, region: str) -> Path:

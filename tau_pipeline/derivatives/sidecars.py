@@ -74,7 +74,7 @@ class SuvrSidecar:
     smoothing_fwhm_mm, effective_fwhm_mm
         The filter that was applied, and the resolution of the result.
     registration_metric
-        Normalised mutual information after coregistration.
+        Normalized mutual information after coregistration.
     labels
         Whose parcellation was used.
     assumptions

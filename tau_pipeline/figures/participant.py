@@ -225,7 +225,7 @@ def reference_region_figure(image: Volume, mask: Volume, name: str, *, suvr: Vol
     name
         Name of the region, for the title.
     suvr
-        3-D SUVR map on the same grid; shows spill-in from neighbours at the border of the region. Scale 0 to 2:
+        3-D SUVR map on the same grid; shows spill-in from neighbors at the border of the region. Scale 0 to 2:
         a reference region lies at 1.
 
     Raises

@@ -1,7 +1,7 @@
 """Slices on planes of the world, whatever the grid of the image.
 
 A view is a rectangle on an axial, coronal or sagittal plane of the world (RAS+, mm). Sampling an image on a view gives
-the same picture for every order, direction and obliqueness of the image's axes, and a millimetre is as long in every
+the same picture for every order, direction and obliqueness of the image's axes, and a millimeter is as long in every
 direction, thick slices included. Only the pixels of the view are computed; the image is neither copied nor reordered.
 """
 

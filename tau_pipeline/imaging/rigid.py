@@ -3,9 +3,9 @@
 A rigid move is a 4x4 matrix that takes moving-world points to fixed-world points (RAS+, mm): it *moves the image*.
 ITK files hold the opposite, the map that resampling needs: fixed points to moving points, in LPS+ mm.
 
-The optimiser is ANTs' (Mattes mutual information; Avants et al. 2011, NeuroImage 54:2033). What is ours is where it
+The optimizer is ANTs' (Mattes mutual information; Avants et al. 2011, NeuroImage 54:2033). What is ours is where it
 starts: a coarse scan of normalized mutual information (Studholme, Hill & Hawkes 1999, Pattern Recognit. 32:71) over
-rotations and shifts, so that the optimiser begins inside its range of capture; and the check of where it ended.
+rotations and shifts, so that the optimizer begins inside its range of capture; and the check of where it ended.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Rigid:
     matrix
         ``(4, 4)``, moving world to fixed world, RAS+ mm.
     metric
-        Normalised mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a 2 mm grid over the fixed
+        Normalized mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a 2 mm grid over the fixed
         mask and a rim of 10 mm: 1 when the images know nothing of each other, 2 when each is a function of the other.
     starts
         Number of starting poses that were tried.
@@ -133,7 +133,7 @@ def register_rigid(
     GridMismatchError
         The mask is not on the grid of ``fixed``.
     RegistrationError
-        The optimiser itself failed. A bad fit is no error here but ``plausible=False`` with a reason.
+        The optimizer itself failed. A bad fit is no error here but ``plausible=False`` with a reason.
     """
     mask = _mask_or_threshold(fixed, fixed_mask)
     pair = _Pair(*_fixed_for_search(fixed, mask), _moving_for_search(moving))
@@ -260,7 +260,7 @@ def _entropy(probability: NDArray[np.float64]) -> float:
 
 
 def _poses(moving: Volume, coarse: _Sampled) -> list[Affine]:
-    """Starting poses: as the headers say, and rotations about the brain with the moving image's centre put near it."""
+    """Starting poses: as the headers say, and rotations about the brain with the moving image's center put near it."""
     data = np.asanyarray(moving.dataobj)
     bright = data > 0.4 * np.percentile(data, 99)
     centre_moving = (moving.affine @ [*ndimage.center_of_mass(bright), 1.0])[:3]
@@ -289,7 +289,7 @@ def _apart(poses: list[Affine], points: Points, count: int, least_mm: float = 8.
 
 
 _Stage = Literal["rough", "near", "fine"]
-#: Settings of ANTs' optimiser: shrink factors and smoothing of the 2 mm grid, iterations, share of voxels sampled.
+#: Settings of ANTs' optimizer: shrink factors and smoothing of the 2 mm grid, iterations, share of voxels sampled.
 #: The figures that chose them are in docs/decisions/coregistration.md.
 _STAGES: dict[_Stage, dict[str, Any]] = {
     "rough": {
@@ -308,7 +308,7 @@ _STAGES: dict[_Stage, dict[str, Any]] = {
 
 
 def _optimise(pair: _Pair, start: Affine, seed: int, stage: _Stage) -> Affine:
-    """One run of ANTs' rigid optimiser from ``start``; returns moving world to fixed world."""
+    """One run of ANTs' rigid optimizer from ``start``; returns moving world to fixed world."""
     import ants
 
     with _seeded(seed), tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 def smooth(img: Volume, fwhm_mm: float) -> Volume:
     """Smooth by a Gaussian of ``fwhm_mm`` in mm along the axes of a 3-D or 4-D image; time is left alone.
 
-    NaN and infinities are left out and stay NaN: their neighbours take the weighted mean of what is known. Outside of
+    NaN and infinities are left out and stay NaN: their neighbors take the weighted mean of what is known. Outside of
     the grid the edge value is repeated, so that a constant image stays constant. ``fwhm_mm`` 0 returns a copy.
 
     Raises

@@ -33,7 +33,7 @@ _UNNAMED_CORTEX = (3, 42, 1000, 2000)
 _OUTSIDE_TISSUE = (30, 62, 31, 63)
 #: Resolution (FWHM, mm) that the guard assumes: that of a clinical scanner's late tau image.
 _GUARD_FWHM_MM = 6.0
-#: Probability of CSF above which a labelled voxel is not the region. Not 0.5: that would take the folia's partial
+#: Probability of CSF above which a labeled voxel is not the region. Not 0.5: that would take the folia's partial
 #: volume away and leave a region that is too much white matter.
 _SURELY_CSF = 0.9
 #: A cerebellar voxel further than this from every warped lobule is not taken to be in one.
@@ -181,10 +181,10 @@ def find_reference(
     dseg
         Labels ``(I, J, K)``, FreeSurfer numbers.
     template_regions
-        What `tau_pipeline.atlas.template_regions` gives, warped to the grid of ``dseg`` by nearest neighbour; needed
+        What `tau_pipeline.atlas.template_regions` gives, warped to the grid of ``dseg`` by nearest neighbor; needed
         by the regions in `NEED_TEMPLATE`.
     tissue
-        Probabilities ``(I, J, K, 3)`` of CSF, grey and white matter; where given, voxels that are CSF with a
+        Probabilities ``(I, J, K, 3)`` of CSF, gray and white matter; where given, voxels that are CSF with a
         probability over 0.9 are left out.
 
     Raises

@@ -93,7 +93,7 @@ class PetDraw:
     ref_bqml
         Activity at SUVR 1, Bq/mL.
     offset_mm, turn_rad
-        Position of the head in the scanner: shift and rotation from PET to T1w, about the centre of the brain.
+        Position of the head in the scanner: shift and rotation from PET to T1w, about the center of the brain.
     jitter_mm
         Shift of the field of view.
     motion

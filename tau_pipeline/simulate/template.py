@@ -47,7 +47,7 @@ CSF = 24
 CEREBELLAR_CORTEX = (8, 47)
 #: The atlas is an average of 35 people and its ribbon is thin: the surface of the tissue moves out by this many mm.
 _RIBBON_MM = 0.7
-#: First and last voxel centre of the template grid, mm, RAS+; below the person's, so that a tilted neck goes on.
+#: First and last voxel center of the template grid, mm, RAS+; below the person's, so that a tilted neck goes on.
 _TEMPLATE_BOX = ((-94.0, -126.0, -130.0), (95.0, 113.0, 106.0))
 #: The same of a person's grid. The neck is cut as in most T1w images.
 PERSON_BOX = ((-92.0, -124.0, -106.0), (93.0, 113.0, 100.0))
@@ -196,7 +196,7 @@ def brain_box(mask: Array, margin: int = 8) -> tuple[slice, ...]:
 def _extend(labels: NDArray[np.int16]) -> tuple[Array, NDArray[np.int16]]:
     """The brain mask (sulci closed, with a rim of fluid), and the labels spread over it by the nearest one.
 
-    Vessels, lesions, the optic chiasm and cortex without a name give their place to their neighbours.
+    Vessels, lesions, the optic chiasm and cortex without a name give their place to their neighbors.
     """
     from scipy import ndimage
 

@@ -288,7 +288,7 @@ def regions_figure(
     Parameters
     ----------
     regions
-        Rows of one loss and normalisation: ``system``, ``participant_id``, ``kind``, ``measured``, ``synthetic``,
+        Rows of one loss and normalization: ``system``, ``participant_id``, ``kind``, ``measured``, ``synthetic``,
         ``diagnosis``.
     agreement
         Of the same settings, from `tau_pipeline.synthesis.comparison.tables.region_table`.

@@ -180,13 +180,13 @@ def do_baselines(run: Run, settings: Training, context: ComparisonContext, sourc
     Parameters
     ----------
     run
-        Whose fold and normalisation.
+        Whose fold and normalization.
     settings
         Of the training of the source model, whose splits are those of the fold.
     context
         What is the same for all.
     source_model
-        Model folder of any training of the fold and normalisation: it holds the mean images.
+        Model folder of any training of the fold and normalization: it holds the mean images.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.fields import require
 from tau_pipeline.settings.training import Training
 
-#: The loss that the others are tested against, and the normalisation.
+#: The loss that the others are tested against, and the normalization.
 CYCLIC, BY_MANUFACTURER = "cyclic2.5d", "by-manufacturer"
 #: Trivial predictors that stand in the tables beside the systems; they have no loss.
 TRAINING_MEAN, DIAGNOSIS_MEAN = "training mean", "diagnosis mean"
@@ -64,7 +64,7 @@ def runs_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
 
 
 def baselines_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
-    """List the trivial predictors of each fold and normalisation."""
+    """List the trivial predictors of each fold and normalization."""
     return tuple(
         Run(_BASELINES, NO_LOSS, normalisation, fold)
         for fold in range(folds)

@@ -1,6 +1,6 @@
 """Tables of a comparison: means and SD over held-out participants, paired tests, and agreement of regions.
 
-Every participant is held out in exactly one fold, so that each setting (system, loss, normalisation) has one value a
+Every participant is held out in exactly one fold, so that each setting (system, loss, normalization) has one value a
 participant and measure, and two settings are compared on the same participants. docs/decisions/comparison.md says what
 the tests can and cannot tell.
 """
@@ -194,9 +194,9 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per test: ``contrast`` (``loss``: against the cyclic loss, of one system and normalisation;
+        One row per test: ``contrast`` (``loss``: against the cyclic loss, of one system and normalization;
         ``normalisation``: min-max against by-manufacturer, of one system and loss; ``baseline``: against the mean of
-        the training images, of one normalisation), ``measure``, `KEYS`, the same with ``reference_`` in front,
+        the training images, of one normalization), ``measure``, `KEYS`, the same with ``reference_`` in front,
         ``n_participants``, ``mean_difference`` and ``sd_difference`` (setting minus reference), ``statistic``, ``p``,
         ``p_holm`` (corrected over all tests of one contrast and measure).
     """

@@ -94,7 +94,7 @@ def apply_augmentation(
     t1w, pet
         ``(1, I, J, K)`` float; linear interpolation.
     mask, labels
-        ``(1, I, J, K)`` boolean and integers; nearest neighbour, so that no value appears that was not there.
+        ``(1, I, J, K)`` boolean and integers; nearest neighbor, so that no value appears that was not there.
     brain
         Boolean like ``mask``: the whole brain, where ``mask`` is less because the PET does not cover it.
     backgrounds

@@ -1,4 +1,4 @@
-"""From pairs to tensors: one grid, one scale of the T1w, PET standardised, a cache, a dataset.
+"""From pairs to tensors: one grid, one scale of the T1w, PET standardized, a cache, a dataset.
 
 What a model sees of a T1w is fixed by three things that its card repeats: the common grid, the percentiles that become
 -1 and 1, and the background. What it learns of SUVR is a `TargetScaling` that was fitted on training participants only.

@@ -239,7 +239,7 @@ def _manufacturer(named: str | None) -> str:
     try:
         return canonical_manufacturer(named)
     except UnknownNameError:
-        # Whether such a scan may be used is for the standardisation to say; here it only keeps its own name.
+        # Whether such a scan may be used is for the standardization to say; here it only keeps its own name.
         return named or UNKNOWN
 
 

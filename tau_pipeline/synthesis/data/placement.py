@@ -201,7 +201,7 @@ def to_grid(img: Volume, placement: Placement, *, labels: bool = False, fill: fl
     placement
         From `place`.
     labels
-        The values are labels or a mask: nearest neighbour, the type is kept. Otherwise linear interpolation, after a
+        The values are labels or a mask: nearest neighbor, the type is kept. Otherwise linear interpolation, after a
         Gaussian that makes voxels of the image as wide as those of the common grid where these are larger, so that
         nothing aliases (Cardoso et al. 2015, MICCAI, "Scale factor point spread function matching").
     fill
@@ -235,7 +235,7 @@ def from_grid(array: NDArray, placement: Placement, *, labels: bool = False, fil
     placement
         From `place`.
     labels
-        Nearest neighbour instead of linear interpolation.
+        Nearest neighbor instead of linear interpolation.
     fill
         The value outside of the common grid. Give the background constant.
 

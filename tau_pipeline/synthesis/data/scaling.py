@@ -22,7 +22,7 @@ from tau_pipeline.settings.cohort import UnknownManufacturer
 
 @dataclass(frozen=True)
 class ByManufacturer:
-    """SUVR standardised to mean 0 and SD 1 by manufacturer (`tau_pipeline.cohort.standardize`); the paper's choice."""
+    """SUVR standardized to mean 0 and SD 1 by manufacturer (`tau_pipeline.cohort.standardize`); the paper's choice."""
 
     standardization: Standardization
     #: Names the class in model cards.
@@ -63,7 +63,7 @@ class MinMax:
     """SUVR scaled so that ``low`` becomes -1 and ``high`` 1, for all manufacturers; nothing is clipped.
 
     ``low`` and ``high`` are the least and the largest SUVR in the brains of the training participants. The background
-    is -1. The paper compares it with standardisation by manufacturer, and finds it worse.
+    is -1. The paper compares it with standardization by manufacturer, and finds it worse.
 
     Raises
     ------

@@ -64,7 +64,7 @@ class PlanePerceptualLoss(nn.Module):
     Parameters
     ----------
     features
-        Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Grey images
+        Network from ``(N, 3, H, W)`` or ``(N, 1, H, W)`` to responses ``(N, C, h, w)``; it is frozen here. Gray images
         are given to it as three equal channels, which for a first convolution amounts to one with summed weights.
     chunk
         Slices that are in memory together. None: see `tau_pipeline.synthesis.losses.chunks.SliceBudget`.

@@ -61,7 +61,7 @@ class TrainingStatistics:
     t1w_range
         Least and largest value of each figure of `t1w_figures` over the training images.
     mean_image
-        ``(I, J, K)`` mean of the normalised training images on the model's grid; the background where there is none.
+        ``(I, J, K)`` mean of the normalized training images on the model's grid; the background where there is none.
     diagnosis_images
         The same of each diagnosis.
     positivity
@@ -188,7 +188,7 @@ def fit_training_statistics(
 
 
 class _Sums:
-    """Sums of normalised images and of their weights, of all participants (``""``) and by diagnosis."""
+    """Sums of normalized images and of their weights, of all participants (``""``) and by diagnosis."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model

@@ -56,7 +56,7 @@ WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
 _SPLITS_TABLE = "splits.tsv"
 
-#: How many values of the output are kept to recognise a network.
+#: How many values of the output are kept to recognize a network.
 _PROBED = 16
 
 
@@ -207,7 +207,7 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
         They are not finite.
     """
     multiple = SIDE_MULTIPLE.get(card.network)
-    # Two voxels at the narrowest place: instance normalisation of one is not possible.
+    # Two voxels at the narrowest place: instance normalization of one is not possible.
     shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple, multiple, multiple)
     # On the processor and in full precision whatever trained it: devices differ by more than versions may.
     own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
@@ -234,7 +234,7 @@ def _check_probe(generator: nn.Module, card: ModelCard, name: str) -> None:
     except (KeyError, TypeError, ValueError) as exc:
         raise DamagedFileError(f"{CARD} has no probe of {name} in numbers; copy the model folder again") from exc
     found = torch.tensor(probe(generator, card))
-    # Far more than rounding on other devices makes, far less than another stride, activation or normalisation.
+    # Far more than rounding on other devices makes, far less than another stride, activation or normalization.
     tolerance = 0.01 * float(wanted.abs().max()) + 1e-6
     if wanted.shape != found.shape or not float((wanted - found).abs().max()) <= tolerance:
         raise DamagedFileError(

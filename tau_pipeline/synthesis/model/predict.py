@@ -166,7 +166,7 @@ def predict_on_grid(
     device: str = "auto",
     mem_mb: int | None = None,
 ) -> tuple[list[NDArray[np.float32]], bool]:
-    """Run one model on a T1w that is on its grid: normalised predictions, and whether windows were used.
+    """Run one model on a T1w that is on its grid: normalized predictions, and whether windows were used.
 
     Parameters
     ----------

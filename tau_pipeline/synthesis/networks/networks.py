@@ -1,6 +1,6 @@
 """The networks that turn a T1w volume into a PET volume, and the discriminators of the adversarial systems.
 
-All take and give tensors ``(B, 1, I, J, K)`` and end in a linear layer, since standardised SUVR has no bounds. Each
+All take and give tensors ``(B, 1, I, J, K)`` and end in a linear layer, since standardized SUVR has no bounds. Each
 comes in two sizes: "paper" as published (where it was published; see docs/decisions/networks.md), and "laptop", which
 trains on a processor with two cores.
 """
@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
     def __init__(self, preset: Preset, in_channels: int) -> None:
         super().__init__()
         channels, n_layers = {"laptop": (16, 2), "paper": (64, 3)}[preset]
-        # Instance normalisation, since with one volume a batch the statistics of a batch are the same but for drift.
+        # Instance normalization, since with one volume a batch the statistics of a batch are the same but for drift.
         self.patches = PatchDiscriminator(
             spatial_dims=3, channels=channels, in_channels=in_channels, num_layers_d=n_layers, norm="INSTANCE"
         )
@@ -155,7 +155,7 @@ def check_sides(name: str, preset: Preset, image_size: tuple[int, ...]) -> None:
         A side does not divide by the network's number, or only one voxel would be left; the message says the number.
     """
     multiple = NETWORKS[name].side_multiple[preset]
-    # One voxel has no variance, and instance normalisation divides by it.
+    # One voxel has no variance, and instance normalization divides by it.
     fits = len(image_size) == 3 and all(side > 0 and side % multiple == 0 for side in image_size)
     if not fits or math.prod(image_size) == multiple**3:
         found = " x ".join(str(side) for side in image_size)

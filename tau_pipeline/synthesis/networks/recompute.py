@@ -23,7 +23,7 @@ _BLOCKS = (Convolution, ResidualUnit, TransformerBlock, UnetBasicBlock, UnetResB
 def checkpoint_activations(network: nn.Module) -> int:
     """Let the outermost blocks of a network compute their activations again instead of keeping them.
 
-    A block with batch normalisation is left alone: its running statistics would be updated twice. Dropout draws the
+    A block with batch normalization is left alone: its running statistics would be updated twice. Dropout draws the
     same again. The state dict stays as it is.
 
     Returns

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: complete or not there, recognised when torn, the last two kept.
+"""Checkpoints of a training: complete or not there, recognized when torn, the last two kept.
 
 A file holds a line that says what it is, the SHA-256 of the rest, and the rest: what `torch.save` makes of tensors,
 numbers, texts, lists and dicts, read with ``weights_only=True``, so that nothing in a checkpoint is ever executed.
@@ -42,7 +42,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int)
     state
         Tensors, numbers, texts, None, and lists and dicts of them.
     epoch, step
-        Where training will go on: ``step`` optimiser steps of ``epoch`` are done. They make the file's name.
+        Where training will go on: ``step`` optimizer steps of ``epoch`` are done. They make the file's name.
 
     Raises
     ------

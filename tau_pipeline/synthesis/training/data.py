@@ -97,7 +97,7 @@ def training_data(
     Raises
     ------
     TauPipelineError
-        There are too few participants, an image cannot be used, or a manufacturer cannot be standardised.
+        There are too few participants, an image cannot be used, or a manufacturer cannot be standardized.
     """
     grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
     splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, random_seed, group)

@@ -253,7 +253,7 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
     progress = run.state.progress
     # Half precision overflows now and then; its scaler then leaves the step out and scales less.
     fine_norm = math.isfinite(norm) or run.state.scaler.is_enabled()
-    # On standardised SUVR a loss is about 1; one that began far below may well rise to that.
+    # On standardized SUVR a loss is about 1; one that began far below may well rise to that.
     limit = _DIVERGED * max(progress.first_losses.setdefault(phase, value), 1.0)
     if fine_norm and math.isfinite(value) and value <= limit:
         return

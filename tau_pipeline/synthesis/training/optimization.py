@@ -64,7 +64,7 @@ def learning_rate_at(epoch: int, settings: Training) -> float:
 
 
 def set_learning_rate(optimisers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
-    """Give all parameters of all optimisers one learning rate."""
+    """Give all parameters of all optimizers one learning rate."""
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = rate

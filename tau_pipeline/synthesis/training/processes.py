@@ -2,7 +2,7 @@
 
 Each process computes the gradients of its share of a batch. Every term of the loss is a mean over scans, so the
 gradient of the whole batch is the sum of the shares' gradients, each weighted by its part of the scans: with any
-number of processes the optimiser sees the same gradient, to rounding. (Batch normalisation, in the discriminators,
+number of processes the optimizer sees the same gradient, to rounding. (Batch normalization, in the discriminators,
 looks at one process's scans together, and dropout draws differently: there the results are equally good, not equal.)
 Process 0 alone writes files.
 """

@@ -29,7 +29,7 @@ class Run:
     Parameters
     ----------
     state
-        System, optimisers and progress: all that changes.
+        System, optimizers and progress: all that changes.
     data
         Scans of the three splits.
     loss

@@ -44,7 +44,7 @@ def weighted_mean(means: Sequence[Means]) -> dict[str, float]:
 class Progress:
     """Position of a training: epoch, step and counters.
 
-    ``step`` optimiser steps of ``epoch`` are done, over ``scans`` scans, with the mean losses ``losses``, in
+    ``step`` optimizer steps of ``epoch`` are done, over ``scans`` scans, with the mean losses ``losses``, in
     ``seconds``. ``best_loss`` is the lowest validation loss of ``best_plane`` since that plane's turn began, and
     ``waited`` the epochs since then that count for early stopping. ``first_losses`` are those of the first step, by
     phase.
@@ -62,7 +62,7 @@ class Progress:
     stopped: bool = False
 
     def count_step(self, means: Sequence[Means], n_scans: int) -> None:
-        """Take in the losses of one optimiser step over ``n_scans`` scans."""
+        """Take in the losses of one optimizer step over ``n_scans`` scans."""
         step_means = weighted_mean(means)
         self.losses = weighted_mean([(self.losses, self.scans), (step_means, n_scans)]) if self.scans else step_means
         self.scans += n_scans
@@ -88,7 +88,7 @@ class Progress:
 
 
 class TrainingState:
-    """Weights, optimisers, scaling, average of the weights, best weights and progress.
+    """Weights, optimizers, scaling, average of the weights, best weights and progress.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ def score_scans(
     Parameters
     ----------
     network
-        From T1w ``(1, 1, I, J, K)`` to normalised SUVR; is in evaluation mode meanwhile.
+        From T1w ``(1, 1, I, J, K)`` to normalized SUVR; is in evaluation mode meanwhile.
     scans
         Batches of one item of a `PairDataset` with labels.
     loss

@@ -104,7 +104,7 @@ def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worke
     if execution.worker == "slurm":
         memory_mb = max(work.memory_mb for work in works)
         processes = max(work.processes for work in works)
-        # A job that is cancelled or out of time has failed; Pydra would put it into the queue again for ever.
+        # A job that is canceled or out of time has failed; Pydra would put it into the queue again for ever.
         asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
         return slurm.Worker(sbatch_args=asked.strip())
     # Pydra 1.0a12 cannot read the result files of an array job; the end of the array tells as much.

@@ -93,7 +93,7 @@ class _RegisterOut(TraitedSpec):
 
 
 class RegisterToTemplate(LibraryInterface):
-    """Spatial normalisation: affine, then SyN, to MNI152NLin6Asym."""
+    """Spatial normalization: affine, then SyN, to MNI152NLin6Asym."""
 
     input_spec = _RegisterIn
     output_spec = _RegisterOut

@@ -1,4 +1,4 @@
-"""The train level with ``--compare``: systems, losses and normalisations, fold by fold, and what comes of them.
+"""The train level with ``--compare``: systems, losses and normalizations, fold by fold, and what comes of them.
 
 Every run is one training and the test of its model, has a folder and a row, and is spread over processes or a cluster.
 The same command again does only what is missing.

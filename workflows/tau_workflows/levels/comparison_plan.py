@@ -99,7 +99,7 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
 
 
 def check_folder(folder: Path, record: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds another comparison; more or fewer systems, losses and normalisations are the same one.
+    """Refuse a folder that holds another comparison; more or fewer systems, losses and normalizations are the same one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The group level: standardisation by manufacturer, tables of the cohort, and its page."""
+"""The group level: standardization by manufacturer, tables of the cohort, and its page."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 
 def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-    """Make the cohort's tables, standardised maps and page; returns the exit code.
+    """Make the cohort's tables, standardized maps and page; returns the exit code.
 
     Only files whose content changes are written.
 
     Raises
     ------
     TauPipelineError
-        The call is wrong, or the cohort cannot be standardised as asked for; nothing was written.
+        The call is wrong, or the cohort cannot be standardized as asked for; nothing was written.
     """
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "n/a"
-#: Ends of the colour scale of SUVR, as in `tau_pipeline.figures.participant.suvr_figure`, and of differences of SUVR.
+#: Ends of the color scale of SUVR, as in `tau_pipeline.figures.participant.suvr_figure`, and of differences of SUVR.
 SUVR_SCALE, _DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
 
 COMPOSITES = {
