@@ -1,4 +1,4 @@
-"""Measure one thing in a process of its own: its time, and the memory that it adds to what was there before."""
+"""Measure one function in a separate process: its time, and the memory that it adds."""
 
 from __future__ import annotations
 

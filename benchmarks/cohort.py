@@ -119,7 +119,7 @@ def scaling(bids: Path, nprocs: int, counts: list[int]) -> None:
 
 
 def main() -> int:
-    """Measure what is asked for."""
+    """Run the measurements named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "scaling"])
     parser.add_argument("bids", type=Path, nargs="?")

@@ -2,7 +2,7 @@
 
     python benchmarks/perceptual_loss.py VGG16_FILE [--size 96 112 96] [--threads 2] [--repeats 3] [--json FILE]
 
-Each contender runs in a process of its own, on the same volumes, batch 1, axial plane; the time is the shortest of the
+Each contender runs in a separate process, on the same volumes, batch 1, axial plane; the time is the shortest of the
 repeats. Extra memory is the peak of a call minus what the process held just before it. Weights and volumes are there
 already, and so is what libraries keep for themselves (code, buffers of threads): a twin of each contender has been
 called once before, on a volume of 16 x 16 x 16. The twin is thrown away and the contender built anew, so that what it
@@ -97,7 +97,7 @@ def monai_loss(features: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor],
         import torchvision  # noqa: F401
     except ImportError as exc:
         perceptual.LPIPS = lambda **_: LpipsStandIn(features)
-        note = f"its network 'vgg' cannot be built ({exc}); LPIPS's first four layers from the same weights stand in"
+        note = f"its network 'vgg' cannot be built ({exc}); replaced by LPIPS's first four layers from the same weights"
     else:
         # Their weights would be downloaded; random ones cost the same.
         note = "with lpips and torchvision, random weights"

@@ -4,7 +4,7 @@
     python benchmarks/training_step.py VGG16_FILE --paper   # only the paper's U-Net at 160 x 192 x 160, batch 1
     python benchmarks/training_step.py VGG16_FILE --memory  # what tau_workflows/training_memory.py has of each system
 
-A step is forward, loss, backward and Adam of every phase, in float32, batch 1. Each case runs in a process of its own;
+A step is forward, loss, backward and Adam of every phase, in float32, batch 1. Each case runs in a separate process;
 the time is that of the second step (the first one makes Adam's moments), the memory is the peak of the whole process
 over both, with Python, torch and the weights. The 3-D perceptual loss uses the ResNet with 10 layers and random
 weights: its cost does not depend on them.
@@ -113,7 +113,7 @@ def print_memory(args: argparse.Namespace) -> None:
 
 
 def measure(case: tuple[str, str, str], size: tuple[int, int, int], args: argparse.Namespace) -> dict:
-    """Run one case in a process of its own."""
+    """Run one case in a separate process."""
     arguments = [str(args.vgg16), "--size", *map(str, size), "--threads", str(args.threads), "--child", *case]
     return run_child(__file__, arguments, args.threads)
 

@@ -44,7 +44,7 @@ class Stage:
 
     def run(self, command: list[str], *, user: str | None = None, network: bool = True) -> None:
         """Run a command inside; raises CalledProcessError if it fails."""
-        # A process tree and mounts of its own, as in an engine: /proc is there, and nothing stays mounted.
+        # A separate process tree and separate mounts, as in an engine: /proc exists, and nothing stays mounted.
         spaces = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self.root}/proc"]
         for path in self.binds:
             place = self.root / str(path).lstrip("/")

@@ -400,7 +400,7 @@ def _documented(name: str, thing: Any) -> str:
 
 
 def _signature(thing: Any) -> str:
-    """The signature as it stands in the source; a long one with one parameter a line."""
+    """Return the signature as in the source; a long one with one parameter per line."""
     signature = inspect.signature(thing)
     parts, keywords_only = [], False
     for parameter in signature.parameters.values():
@@ -423,7 +423,7 @@ def _hint(annotation: Any) -> str:
 
 
 def _first_sentence(thing: Any) -> str:
-    """The first paragraph of a docstring, on one line."""
+    """Return the first paragraph of a docstring, on one line."""
     return re.sub(r"\s+", " ", (inspect.getdoc(thing) or "").split("\n\n", 1)[0]).replace("``", "`")
 
 

@@ -41,7 +41,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tau_pipeline.anatomy import brain_mask
-from tau_pipeline.bids.sidecars import mended_pet_metadata
+from tau_pipeline.bids.sidecars import corrected_pet_metadata
 from tau_pipeline.imaging.load import load_volume, read_shape
 from tau_pipeline.pet import motion, resolution
 from tau_pipeline.pet.frames import plan_frames
@@ -70,9 +70,9 @@ def spoilt_sidecar(draw: st.DrawFn, folder: Path) -> str:
     window = draw(st.sampled_from([None, None, (80.0, 100.0), (0.0, 1.0)]))
 
     def read() -> None:
-        mended, _ = mended_pet_metadata(metadata, {"sub": "01", "trc": "AV1451"})
-        plan_frames(shape, mended, window)
-        resolution.image_resolution(mended, img)
+        corrected, _ = corrected_pet_metadata(metadata, {"sub": "01", "trc": "AV1451"})
+        plan_frames(shape, corrected, window)
+        resolution.image_resolution(corrected, img)
 
     return answer_of_function(read)
 

@@ -6,7 +6,7 @@ import pytest
 from tau_pipeline.bids.sidecars import (
     SidecarIndex,
     bool_value,
-    mended_pet_metadata,
+    corrected_pet_metadata,
     number_list,
     number_value,
     text_value,
@@ -79,19 +79,19 @@ TIMES = {"FrameTimesStart": [4800, 5100], "FrameDuration": [300, 300], "Injectio
 def test_whole_metadata_come_back_as_they_were_without_a_word():
     for metadata in ({}, TIMES, TIMES | {"ScanStart": 4800}, {"FrameTimesStart": [0], "FrameDuration": [1200]}):
         given = json.loads(json.dumps(metadata))
-        assert mended_pet_metadata(given, {"sub": "01"}) == (metadata, ())
+        assert corrected_pet_metadata(given, {"sub": "01"}) == (metadata, ())
         assert given == metadata, "the input is unchanged"
 
 
 def test_the_file_name_tells_the_tracer_where_the_sidecar_does_not():
-    mended, said = mended_pet_metadata({"TracerName": "n/a"}, {"trc": "MK6240"})
+    mended, said = corrected_pet_metadata({"TracerName": "n/a"}, {"trc": "MK6240"})
     assert mended["TracerName"] == "MK6240"
     assert "TracerName" in said[0]
-    assert mended_pet_metadata(TIMES, {"trc": "MK6240"}) == (TIMES, ())
+    assert corrected_pet_metadata(TIMES, {"trc": "MK6240"}) == (TIMES, ())
 
 
 def test_frame_times_that_begin_before_the_scan_are_counted_from_the_scan():
-    mended, said = mended_pet_metadata(TIMES | {"FrameTimesStart": [0, 300], "ScanStart": 4800}, {})
+    mended, said = corrected_pet_metadata(TIMES | {"FrameTimesStart": [0, 300], "ScanStart": 4800}, {})
     assert mended["FrameTimesStart"] == [4800, 5100]
     assert len(said) == 1
     assert "ScanStart" in said[0]
@@ -99,7 +99,7 @@ def test_frame_times_that_begin_before_the_scan_are_counted_from_the_scan():
 
 def test_end_times_written_as_durations_are_recognised_and_said():
     ends = {"FrameTimesStart": [0, 10, 30, 60], "FrameDuration": [10, 30, 60, 90]}
-    mended, said = mended_pet_metadata(ends, {})
+    mended, said = corrected_pet_metadata(ends, {})
     assert mended["FrameDuration"] == [10, 20, 30, 30]
     assert len(said) == 1
     assert "end times" in said[0]
@@ -111,7 +111,7 @@ def test_end_times_written_as_durations_are_recognised_and_said():
 )
 def test_real_durations_are_left_alone(starts, durations):
     metadata = {"FrameTimesStart": starts, "FrameDuration": durations}
-    assert mended_pet_metadata(metadata, {}) == (metadata, ())
+    assert corrected_pet_metadata(metadata, {}) == (metadata, ())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_real_durations_are_left_alone(starts, durations):
 )
 def test_times_in_another_unit_or_type_are_refused(starts, durations, message):
     with pytest.raises(MetadataError) as caught:
-        mended_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations}, {})
+        corrected_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations}, {})
     assert message in str(caught.value)
 
 
@@ -135,7 +135,7 @@ def test_times_in_another_unit_or_type_are_refused(starts, durations, message):
 )
 def test_a_wrong_type_in_any_value_that_is_used_is_refused(wrong):
     with pytest.raises(MetadataError, match=next(iter(wrong))):
-        mended_pet_metadata(TIMES | wrong, {})
+        corrected_pet_metadata(TIMES | wrong, {})
 
 
 def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():

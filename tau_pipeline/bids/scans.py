@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.bids.entities import entities_of, folder_labels, stem
 from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, timeline
-from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, mended_pet_metadata, text_value
+from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, corrected_pet_metadata, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
@@ -71,9 +71,9 @@ class T1w:
 class Scan:
     """One PET image, its inherited metadata, and the T1w it goes with.
 
-    ``pet_metadata`` are the inherited values with known slips put right
-    (`tau_pipeline.bids.sidecars.mended_pet_metadata`). ``tracer``, ``manufacturer``, ``model`` and ``radionuclide`` are
-    taken out of them as they are spelt there, or None. ``n_frames`` counts the frames in the image. ``assumptions`` are
+    ``pet_metadata`` are the inherited values with known errors corrected
+    (`tau_pipeline.bids.sidecars.corrected_pet_metadata`). ``tracer``, ``manufacturer``, ``model`` and ``radionuclide``
+    are taken from them as spelled there, or None. ``n_frames`` counts the frames in the image. ``assumptions`` are
     sentences.
     """
 
@@ -114,7 +114,7 @@ class Participant:
     """Images and problems of one participant.
 
     ``t1ws`` are the T1w images to process: one for each chosen session, and those that a scan of another session
-    needs. Where only certain tracers, reconstructions or runs were asked for, only those that the scans need.
+    needs. If only certain tracers, reconstructions or runs are selected, only those that the scans need.
     """
 
     label: str
@@ -164,7 +164,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     InvalidDatasetError
         The name of a file or folder is not in UTF-8.
     SettingError
-        A participant that was asked for does not exist, or the filter file cannot be used.
+        A selected participant does not exist, or the filter file cannot be used.
     """
     bids_dir, selection = Path(bids_dir).absolute(), selection or Selection()
     known = participant_labels(bids_dir)
@@ -360,7 +360,7 @@ def _scan(pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], sidecars: Sideca
     entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
     n_frames = math.prod(read_shape(pet_file)[3:])
-    metadata, mended = mended_pet_metadata(sidecars.metadata(pet_file), entities)
+    metadata, corrections = corrected_pet_metadata(sidecars.metadata(pet_file), entities)
     return Scan(
         participant=entities["sub"],
         session=entities.get("ses"),
@@ -375,5 +375,5 @@ def _scan(pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], sidecars: Sideca
         manufacturer=text_value(metadata, "Manufacturer"),
         model=text_value(metadata, "ManufacturersModelName"),
         radionuclide=text_value(metadata, "TracerRadionuclide"),
-        assumptions=(*_if_simulated(metadata, "PET"), *about_t1w, *t1w.assumptions, *mended),
+        assumptions=(*_if_simulated(metadata, "PET"), *about_t1w, *t1w.assumptions, *corrections),
     )

@@ -144,7 +144,7 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
     return tuple(float(item) for item in value)
 
 
-def mended_pet_metadata(
+def corrected_pet_metadata(
     metadata: Mapping[str, Any], entities: Mapping[str, str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Correct known errors in the metadata of a PET, and return it with a sentence for each correction.
@@ -166,29 +166,29 @@ def mended_pet_metadata(
     MetadataError
         A value that the job uses has the wrong type, or the times are in milliseconds or minutes.
     """
-    mended, said = dict(metadata), []
+    corrected, notes = dict(metadata), []
     if text_value(metadata, "TracerName") is None and "trc" in entities:
-        mended["TracerName"] = entities["trc"]
-        said.append(f"The sidecar has no TracerName; {entities['trc']} was taken from the file name.")
+        corrected["TracerName"] = entities["trc"]
+        notes.append(f"The sidecar has no TracerName; {entities['trc']} was taken from the file name.")
     for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
         text_value(metadata, key)
     for key in ("ScanStart", "InjectionStart"):
         number_value(metadata, key)
     starts, durations = number_list(metadata, "FrameTimesStart"), number_list(metadata, "FrameDuration")
     if starts is None or durations is None:
-        return mended, tuple(said)
+        return corrected, tuple(notes)
     if _are_end_times(starts, durations):
         durations = tuple(end - start for start, end in zip(starts, durations, strict=True))
-        mended["FrameDuration"] = list(durations)
-        said.append("FrameDuration holds the frames' end times; the durations were taken as end minus start.")
+        corrected["FrameDuration"] = list(durations)
+        notes.append("FrameDuration holds the frames' end times; the durations were taken as end minus start.")
     scan_start = number_value(metadata, "ScanStart") or 0.0
     if scan_start > 0 and starts[0] == 0:
-        mended["FrameTimesStart"] = [start + scan_start for start in starts]
-        said.append(
+        corrected["FrameTimesStart"] = [start + scan_start for start in starts]
+        notes.append(
             f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
         )
     _check_unit(starts, durations)
-    return mended, tuple(said)
+    return corrected, tuple(notes)
 
 
 def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:

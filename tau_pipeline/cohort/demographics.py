@@ -26,7 +26,7 @@ _DEMOGRAPHICS = {
 
 @dataclass(frozen=True)
 class Demographics:
-    """Age, sex and diagnosis (the names in `_DEMOGRAPHICS`) as far as the dataset's tables tell.
+    """Age, sex and diagnosis (the names in `_DEMOGRAPHICS`) as far as the dataset's tables state them.
 
     ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
     not there.

@@ -95,7 +95,7 @@ def _up_to_date(plan: MapPlan) -> bool:
 
 
 def write_maps(
-    plans: Sequence[MapPlan], processes: int, tell: Callable[[], Any] = lambda: None
+    plans: Sequence[MapPlan], processes: int, done: Callable[[], Any] = lambda: None
 ) -> dict[str, TauPipelineError]:
     """Write the maps, several at a time; returns why scans failed, by the stem of their name.
 
@@ -105,7 +105,7 @@ def write_maps(
         As `plan_maps` gives them.
     processes
         How many at a time.
-    tell
+    done
         Called after each.
     """
 
@@ -115,7 +115,7 @@ def write_maps(
         except TauPipelineError as exc:
             return plan.scan.stem, exc
         finally:
-            tell()
+            done()
         return plan.scan.stem, None
 
     # Threads: nearly all of the time goes into gzip, which lets others run.
@@ -137,6 +137,6 @@ def write_map(plan: MapPlan) -> Path:
     inside = (np.asanyarray(mask.dataobj) > 0) & np.isfinite(values)
     z = plan.fit.apply(values, plan.scan.stated("Manufacturer"), inside)
     save_volume(image_like(z, suvr), plan.target)
-    # After the image: if the run ends in between, the old sidecar tells that the map is to be made again.
+    # After the image: if the run ends in between, the old sidecar shows that the map must be made again.
     write_json(plan.sidecar, sidecar_path(plan.target))
     return plan.target

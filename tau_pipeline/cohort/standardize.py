@@ -107,13 +107,13 @@ class Standardization:
     Attributes
     ----------
     groups
-        By the one name of the manufacturer; only those with enough participants.
+        By the canonical name of the manufacturer; only those with enough participants.
     pooled
         All participants together.
     unknown
         What to do with a manufacturer that is not in ``groups``: an error, or take ``pooled``.
     tracer, reference_region
-        Of the SUVR that was fitted; empty if that was not said.
+        Of the SUVR that was fitted; empty if unknown.
     """
 
     groups: dict[str, ManufacturerFit]
@@ -124,17 +124,17 @@ class Standardization:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """Manufacturers with a mean and standard deviation of their own."""
+        """Manufacturers with a separate mean and standard deviation."""
         return tuple(self.groups)
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """Everybody who was used, sorted."""
+        """Participants of the fit, sorted."""
         return self.pooled.participants
 
     @property
     def hash(self) -> str:
-        """Twelve digits that tell one fit from another: who was used, and what was found."""
+        """Twelve digits that identify a fit: its participants and parameters."""
         lines = self.table().to_csv(sep="\t", index=False, float_format="%.17g")
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 

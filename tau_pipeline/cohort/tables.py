@@ -27,7 +27,7 @@ from tau_pipeline.settings.cohort import Group
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Figures of a scan in which it is compared with the cohort, and the columns that say how far off it is.
+#: Measures by which a scan is compared with the cohort, and the columns of their z-scores.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 STATUS_COLUMNS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
@@ -178,18 +178,18 @@ def status_table(
 ) -> pd.DataFrame:
     """Return one row per requested or existing scan: `STATUS_COLUMNS`.
 
-    Figures are those of the scan's first reference region. ``…_outlier`` columns are z-scores among the done scans of
+    Measures are those of the scan's first reference region. ``…_outlier`` columns are z-scores among the done scans of
     the same tracer, reference region and source; missing for fewer than three.
     """
     import pandas as pd
 
     by_stem = {(scan.stem, scan.source): scan for scan in scans if not scan.further_region}
-    rows, told = [], set()
+    rows, listed = [], set()
     for key, status in statuses.items():
         scan = by_stem.get((status.stem, status.source))
-        told.add((status.stem, status.source))
+        listed.add((status.stem, status.source))
         rows.append(_asked_row(key, status, scan, fits))
-    rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in told]
+    rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in listed]
     rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
     table = pd.DataFrame(rows, columns=list(STATUS_COLUMNS)).sort_values(["scan", "source"], ignore_index=True)
     table[list(_TEXTS)] = table[list(_TEXTS)].astype("string")
@@ -211,7 +211,7 @@ def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequen
     state = "failed" if gone else status.state
     reason = "its table is not there any more; run the participant level again" if gone else status.reason
     own = _found_row(scan, fits) if scan is not None and state == "done" else {}
-    # Both kinds of scan of one session have one name in the cohort's tables; the source tells them apart.
+    # Both kinds of scan of one session have one name in the cohort's tables; the source distinguishes them.
     name = key if status.source == "measured" else f"{status.stem}_pet"
     return {**said, **own, "scan": name, "state": state, "reason": reason or None, "minutes": status.minutes}
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Opacity of the inside of labels: enough to tell gray-matter regions apart, little over white matter and CSF.
+#: Opacity of the inside of labels: enough to distinguish gray matter regions, little over white matter and CSF.
 _FILL_MEASURED, _FILL_OTHER = 0.45, 0.1
 #: Red, green, blue, and opacity of a label that has no color in its table.
 _OTHER_LABEL = (0.5, 0.5, 0.5, _FILL_OTHER)

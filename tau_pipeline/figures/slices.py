@@ -104,7 +104,7 @@ def size_of(view: View) -> tuple[float, float]:
 
 
 def _panel(sheet: Sheet, box: Box, view: View, letters: bool) -> Axes:
-    """Add empty black axes in mm, with the caption above and, if asked for, letters for the ends of the two axes."""
+    """Add empty black axes in mm, with the caption above and, if requested, letters for the ends of the two axes."""
     from matplotlib.patheffects import withStroke
 
     axes = sheet.axes(box, facecolor="black", label=f"{view.plane} {view.caption}")

@@ -1,4 +1,4 @@
-"""Figures that tell whether an SUVR map can be trusted, and what the group level needs of it, without its voxels."""
+"""Quality measures of an SUVR map, and the values that the group level needs, without reading its voxels again."""
 
 from __future__ import annotations
 

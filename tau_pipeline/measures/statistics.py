@@ -28,8 +28,8 @@ def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
     table
         One row per scan.
     column, by
-        The figure, and the column that names the groups. Rows without either do not count, groups of one neither.
-        Where the figure does not vary within any group there is nothing to compare with: NaN.
+        The measure, and the column that names the groups. Rows without either do not count, groups of one neither.
+        Where the measure does not vary within any group there is nothing to compare with: NaN.
     """
     from scipy import stats
 

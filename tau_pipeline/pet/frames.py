@@ -51,8 +51,8 @@ class FramePlan:
 
 
 _FLORTAUCIPIR = Window(80, 100, "flortaucipir, 80-100 min: Shcherbinin et al. 2016, J Nucl Med 57:1535")
-#: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 stand in the abstracts named;
-#: those of PI-2620 and RO-948 are the field's habit, and the papers are where to look, not yet checked word by word.
+#: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 are given in the abstracts
+#: named; those of PI-2620 and RO-948 are in common use; the papers named have not been checked word by word.
 WINDOWS: dict[str, Window] = {
     "flortaucipir": _FLORTAUCIPIR,
     "MK-6240": Window(90, 110, "MK-6240, 90-110 min: Fu et al. 2023, J Cereb Blood Flow Metab 43:581"),
@@ -88,7 +88,7 @@ def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple
     Raises
     ------
     MetadataError
-        No frame overlaps the window; the message tells what the frames cover.
+        No frame overlaps the window; the message states the range of the frames.
     SettingError
         The window ends before it starts.
 

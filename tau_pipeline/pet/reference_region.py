@@ -3,7 +3,7 @@
 A PET voxel sees some 6 mm around itself. Cerebellar voxels beside occipital and temporal cortex see tau there, those
 at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So the labels are blurred
 as a scanner blurs, which gives each voxel's share of signal from cerebral gray matter and from outside, and a voxel
-is left out where one of them is above the limit that stands in `REGIONS`.
+is left out where one of them is above the limit in `REGIONS`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def parse_reference(text: str) -> str:
     Returns
     -------
     str
-        A name that can stand in a BIDS file name: ``CerebellarGM``, or ``Labels8x47`` for numbers.
+        A name that is valid in a BIDS file name: ``CerebellarGM``, or ``Labels8x47`` for numbers.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def _within_template_region(
     parts = label_array(template_regions)[box]
     if region.name == "Pons":
         return inside & (parts == PONS)
-    # Growing the lobules to the cortex's voxels mends the gaps that a warped 2 mm atlas leaves.
+    # Growing the lobules to the cortex's voxels closes the gaps that a warped 2 mm atlas leaves.
     lobules = labels_mask(parts, lobule_numbers("inferior") + lobule_numbers("superior"))
     if not lobules.any():
         return np.zeros_like(inside)

@@ -38,7 +38,7 @@ class Scanner:
     transverse_mm, axial_mm
         FWHM of a point source within 1 cm of the axis.
     source
-        Where the figures were published. Unless it says otherwise: filtered back projection after NEMA NU 2, so the
+        Where the values were published. Unless it says otherwise: filtered back projection after NEMA NU 2, so the
         filter of the reconstruction comes on top.
     """
 
@@ -92,7 +92,7 @@ SCANNERS: tuple[Scanner, ...] = (
 
 @dataclass(frozen=True)
 class Resolution:
-    """Effective resolution of an image, and in words where the figure comes from."""
+    """Effective resolution of an image, and in words where the value comes from."""
 
     fwhm_mm: float
     source: str

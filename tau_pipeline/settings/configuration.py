@@ -1,6 +1,6 @@
 """Every setting: its name, default, meaning, unit and source, in one place.
 
-Frozen dataclasses. `Settings` holds what changes results, and its hash stands in every sidecar; `Execution` what
+Frozen dataclasses. `Settings` contains what changes results, and its hash is in every sidecar; `Execution` what
 only changes how the work is run; `Selection` which files go in; `Group` what is done with the scans of a cohort;
 `Training` how a model is trained; `Comparison` which trainings are compared. A field's metadata is the only text about
 it: the command line's help and the reference page are generated from `documentation`.

@@ -2,7 +2,7 @@
 
 `simulate_dataset` plans each participant from the seed and the participant's number alone, so that a participant is
 the same in a cohort of any size; draws a person and a scan for each visit; and writes them as a scanner would.
-Cortex thins and ventricles widen with tau, so that a T1w image tells something of the PET.
+Cortex thins and ventricles widen with tau, so that a T1w image predicts the PET in part.
 """
 
 from __future__ import annotations

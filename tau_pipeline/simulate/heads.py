@@ -167,7 +167,7 @@ def template_coordinates(draw: HeadDraw, template: Template, affine: Affine, sha
 
 
 def make_head(draw: HeadDraw, template: Template, voxel_mm: float = 1.0) -> Head:
-    """Apply a draw: labels, T1w image and surroundings of one person on a grid of their own, RAS+.
+    """Apply a draw: labels, T1w image and surroundings of one person on an individual grid, RAS+.
 
     Cortex ends where the depth below the tissue surface is less than its thinning; the lateral ventricles end
     ``ventricles_mm`` outside the template's. Mixed voxels get the mean of their tissues by the distance to the border.

@@ -33,8 +33,8 @@ OUTPUTS = [
 def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflow:
     """Build the graph of everything that is computed from one PET scan and its anatomy.
 
-    The activity is interpolated once: `correct_motion` and `coregister` only find rigid moves, and `pet_on_t1w` takes
-    the raw frames through the joined ones to the T1w grid.
+    The activity is interpolated once: `correct_motion` and `coregister` only find rigid transforms, and `pet_on_t1w`
+    resamples the raw frames to the T1w grid with the composed transforms.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     Outputs
     -------
     pet2t1w_xfm, registration_metric, motion_mm
-        The rigid moves, and how good they are.
+        The rigid transforms, and how good they are.
     activity_file, smoothing_fwhm, effective_fwhm
         Activity on the T1w grid, and its resolution.
     suvr_file, reference_value
         One for each reference region, as lists.
     rois_file, quality
-        The region table; figures of each SUVR map.
+        The region table; quality measures of each SUVR map.
     assumptions
         Sentences of all steps.
     """

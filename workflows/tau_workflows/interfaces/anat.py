@@ -43,8 +43,10 @@ class ExtractBrain(LibraryInterface):
         stripped = mode == "skip" or (mode == "auto" and (known or brain_mask.is_skull_stripped(t1w)))
         assumptions = []
         if stripped and not known:
-            why = "as asked for" if mode == "skip" else "because nearly everything around the brain is zero"
-            assumptions.append(f"The T1w was taken as already skull-stripped, {why}.")
+            why = (
+                "as set by --skull-strip-t1w skip" if mode == "skip" else "because there is no signal around the brain"
+            )
+            assumptions.append(f"The T1w was assumed to be skull-stripped, {why}.")
         mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w)
         mask_file = save_volume(mask, folder / "mask.nii")
         return {"mask_file": str(mask_file), "skull_stripped": stripped, "assumptions": assumptions}

@@ -133,7 +133,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
     reference_value = traits.List(traits.Float(), mandatory=True, desc="mean activity in each reference region")
     rois_file = File(exists=True, mandatory=True, desc="region table")
-    quality = traits.List(traits.Dict(), mandatory=True, desc="figures of each SUVR map")
+    quality = traits.List(traits.Dict(), mandatory=True, desc="quality measures of each SUVR map")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
 

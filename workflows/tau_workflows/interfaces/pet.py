@@ -119,7 +119,7 @@ class _ResampleOut(TraitedSpec):
 
 
 class PetOnT1w(LibraryInterface):
-    """Smooth as asked for, then bring each frame to the T1w grid in one interpolation."""
+    """Smooth if requested, then resample each frame to the T1w grid in one interpolation."""
 
     input_spec = _ResampleIn
     output_spec = _ResampleOut
@@ -158,7 +158,7 @@ class _QuantifyOut(TraitedSpec):
     suvr_file = traits.List(File(), desc="an SUVR map for each reference region")
     reference_value = traits.List(traits.Float(), desc="mean activity in each reference region")
     rois_file = File(desc="the region table: the rows of all reference regions")
-    quality = traits.List(traits.Dict(), desc="figures of each SUVR map, as they stand in its sidecar")
+    quality = traits.List(traits.Dict(), desc="quality measures of each SUVR map, as in its sidecar")
     assumptions = traits.List(traits.Str(), desc="what looks odd about the reference regions")
 
 
@@ -174,7 +174,7 @@ class Quantify(LibraryInterface):
         activity = load_volume(self.inputs.activity_file, ndim=3)
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
-        suvr_files, values, tables, figures = [], [], [], []
+        suvr_files, values, tables, measures = [], [], [], []
         assumptions: list[str] = []
         for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
@@ -185,13 +185,13 @@ class Quantify(LibraryInterface):
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
-            figures.append(quality.map_quality(*found, voxel_volume_mm3(suvr)))
+            measures.append(quality.map_quality(*found, voxel_volume_mm3(suvr)))
             tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
         return {
             "suvr_file": suvr_files,
             "reference_value": values,
             "rois_file": str(rois_file),
-            "quality": figures,
+            "quality": measures,
             "assumptions": assumptions,
         }

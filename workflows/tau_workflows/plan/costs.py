@@ -1,6 +1,6 @@
 """Minutes, memory and disk that a run is expected to take, from what was measured.
 
-The figures are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Where earlier runs
+The values are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Where earlier runs
 of the same participants left their times in the work folder, the minutes are scaled by what those took on this
 machine.
 """
@@ -18,7 +18,7 @@ from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 #: Voxels of the head that was measured: Colin27, 181 x 217 x 181 at 1 mm.
 _MEASURED_VOXELS = 7_109_137
-#: Seconds of the steps that work on a grid of their own: brain mask, bias, SyN; and of those that go by the voxels:
+#: Seconds of the steps with a fixed grid: brain mask, bias, SyN; and of those that go by the voxels:
 #: tissue, labels, reference, figures and outputs.
 _ANATOMY_S, _ANATOMY_S_BY_VOXELS = 5.9 + 8.3 + 61.3, 5.4 + 6.2 + 0.8 + 7.0 / 2 + 2.2 / 2
 #: Coregistration; table, figures and outputs; each frame after the first that is registered to the others (four frames

@@ -282,7 +282,7 @@ def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:
 
 
 def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame | None:
-    """Rows of the wide table of one source, tracer and reference region; a column that is absent does not tell."""
+    """Rows of the wide table of one source, tracer and reference region; an absent column does not distinguish rows."""
     if wide is None:
         return None
     for name, value in kind.items():
@@ -323,7 +323,7 @@ def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict
 
 
 def _record_name(row: Mapping[Hashable, Any]) -> str:
-    """Return the name of a scan's error record: the two kinds of scan of one session have records of their own."""
+    """Return the name of a scan's error record: the two kinds of scan of one session have separate records."""
     scan = str(row["scan"])
     return f"{scan.removesuffix('_pet')}_desc-synthSUVR" if row["source"] == "synthetic" else scan
 
@@ -335,7 +335,7 @@ def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list
 
 
 def _assumptions(output_dir: Path) -> list[tuple[str, int]]:
-    """Each sentence in the ``Assumptions`` of SUVR and T1w sidecars, and of how many files it stands in."""
+    """Return each sentence in the ``Assumptions`` of SUVR and T1w sidecars, with its number of files."""
     counted: Counter[str] = Counter()
     outputs: tuple[Output, ...] = ("t1w", "suvr", "synthetic_suvr")
     for path in chain.from_iterable(find_outputs(output_dir, output, sidecars=True) for output in outputs):
