@@ -133,7 +133,7 @@ def plan_frames(
     """
     frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
     tracer = text_value(metadata, "TracerName")
-    window = Window(*suvr_window, "asked for") if suvr_window else default_window(tracer)
+    window = Window(*suvr_window, "as requested") if suvr_window else default_window(tracer)
     notes = _units_note(metadata)
     if not suvr_window and not tracer_name(tracer):
         notes.append(f"Window: {window.source}.")
