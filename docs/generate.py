@@ -186,13 +186,13 @@ def command_line() -> str:
 
 
 def _flags(doc: FieldDoc) -> str:
-    """Spellings on the command line; a flag that is on by default has a second one that turns it off."""
+    """Return the spellings on the command line; a flag that is on by default has a second one that turns it off."""
     off = ["--no-" + doc.flags[0].removeprefix("--")] if doc.kind is bool and doc.default else []
     return ", ".join(map(code, [*doc.flags, *off]))
 
 
 def _exit_codes() -> list[tuple[str, str]]:
-    """From the module's docstring, which is what the constants mean."""
+    """Read the exit codes from the module's docstring, which explains the constants."""
     text = re.sub(r"\s+", " ", cli.__doc__ or "").split("Exit codes: ", 1)[1].strip(" .")
     found = [tuple(part.strip().split(" ", 1)) for part in text.split(";")]
     known = {str(value) for value in (call.DONE, call.SOME_FAILED, call.WRONG_CALL, call.NOTHING_TO_DO)}
@@ -395,7 +395,7 @@ def python_names() -> str:
 
 
 def _documented(name: str, thing: Any) -> str:
-    """Heading, signature, and the docstring as it stands."""
+    """Return heading, signature, and docstring."""
     return f"### `{name}`\n\n```text\n{name}{_signature(thing)}\n\n{inspect.getdoc(thing) or ''}\n```\n"
 
 

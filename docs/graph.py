@@ -95,7 +95,7 @@ def short_name(node: pe.Node) -> str:
 
 
 def _lane(node: pe.Node) -> int:
-    """0 for the anatomy, 1 for the PET."""
+    """Return 0 for the anatomy, 1 for the PET."""
     return int("pet" in node.fullname.split(".")[2] or "_sub_" in node.name)
 
 

@@ -170,7 +170,7 @@ def _read(handle: int) -> Holder | None:
 
 
 def _age_s(handle: int, folder: Path) -> float:
-    """Seconds since the file was touched, by the clock of the file system, which all machines share."""
+    """Return the seconds since the file was touched, by the clock of the file system, which all machines share."""
     with tempfile.NamedTemporaryFile(prefix=".partial-", dir=folder) as now:
         return os.fstat(now.fileno()).st_mtime - os.fstat(handle).st_mtime
 

@@ -22,7 +22,7 @@ _BRAIN_ML = (500.0, 2300.0)
 
 
 def _foreground(t1w: Volume) -> Mask:
-    """Largest connected object of an image with its holes filled, ``(I, J, K)``.
+    """Return the largest connected object of an image with its holes filled, ``(I, J, K)``.
 
     Above 2 % of the 99th percentile of what is positive, gaps of up to 6 mm closed.
     """

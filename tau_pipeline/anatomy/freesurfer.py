@@ -192,7 +192,7 @@ def _is_still(rigid: Rigid) -> bool:
 
 
 def _brain_from_labels(labels: Volume) -> Volume:
-    """Crude T1w from FreeSurfer numbers: white matter bright, gray matter darker, ventricles dark."""
+    """Make a crude T1w from FreeSurfer numbers: white matter bright, gray matter darker, ventricles dark."""
     numbers = np.asanyarray(labels.dataobj)
     image = np.where(numbers > 0, 70, 0).astype(np.uint8)
     image[np.isin(numbers, (2, 41, 7, 46, 16, 77, 85, 28, 60)) | ((numbers >= 251) & (numbers <= 255))] = 110

@@ -169,7 +169,7 @@ def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
 
 
 def _split_cerebellum(found: Labels, atlas: Labels, grey: Mask, white: Mask) -> None:
-    """Cerebellar cortex and white matter by tissue, in place; fluid in the fissures stays with the cortex."""
+    """Split cerebellar cortex and white matter by tissue, in place; fluid in the fissures stays with the cortex."""
     from scipy import ndimage
 
     cerebellum = np.isin(atlas, CEREBELLAR_CORTEX + _CEREBELLAR_WHITE)

@@ -110,7 +110,7 @@ def register_to_template(
 
 
 def _normalised_brain(t1w: Volume, mask: Volume) -> Volume:
-    """Brain on the working grid, 0 outside; white matter near 100 and what is brighter cut off."""
+    """Return the brain on the working grid, 0 outside; white matter is near 100, brighter voxels are clipped."""
     require_same_grid(t1w=t1w, mask=mask)
     grid = working_grid(mask)
     data = resample_onto_data(t1w, grid)

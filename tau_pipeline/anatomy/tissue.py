@@ -98,7 +98,7 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
 
 
 def _without_noise(intensity: Floats, white_core: Mask) -> Floats:
-    """Wiener's filter in 3 x 3 x 3 voxels; the noise is measured in white matter, where there is little else."""
+    """Apply Wiener's filter in 3 x 3 x 3 voxels; the noise is measured in white matter, where there is little else."""
     from scipy import ndimage
 
     mean = ndimage.uniform_filter(intensity, 3)
@@ -112,7 +112,7 @@ def _without_noise(intensity: Floats, white_core: Mask) -> Floats:
 
 
 def _typical(intensity: Floats, near: Mask, grey: Mask, white: Mask) -> tuple[float, float, float]:
-    """Typical intensity of sulcal fluid, gray and white matter.
+    """Return the typical intensity of sulcal fluid, gray and white matter.
 
     Starts from the medians where the atlas expects gray and white matter, and alternates between boundaries half way
     and medians between boundaries, as k-medians does, each median in the place where its tissue is expected.

@@ -193,7 +193,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
 
 
 def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
-    """A pybids layout of the anat and pet folders alone; metadata are read later, file by file.
+    """Return a pybids layout of the anat and pet folders only; metadata are read later, file by file.
 
     Reading them here would create one damaged JSON file stop the whole dataset.
     """
@@ -229,7 +229,7 @@ def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filt
 
 
 def _by_participant(files: list[str]) -> dict[str, list[Path]]:
-    """Image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
+    """Return image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
     found: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
         label = folder_labels(path).get("sub")
@@ -338,7 +338,7 @@ def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1
 
 
 def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
-    """A sentence on an image whose sidecar calls it simulated, so that every result of it says so too."""
+    """Return a sentence if the image's sidecar calls it simulated, so that every result says so too."""
     if metadata.get("Simulated") is not True:
         return ()
     return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)

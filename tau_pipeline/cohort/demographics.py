@@ -90,7 +90,7 @@ def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
 
 
 def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
-    """For each row its values of `_DEMOGRAPHICS`, by the first spelling that the table has; missing ones left out."""
+    """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling in the table; missing ones are omitted."""
     import pandas as pd
 
     by_name = {str(name).lower(): name for name in table.columns}

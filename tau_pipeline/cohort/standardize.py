@@ -242,7 +242,7 @@ class Standardization:
 
 
 def _like(given: Values, found: NDArray) -> Values:
-    """``found`` in the precision of ``given``; a plain float for a number."""
+    """Return ``found`` in the precision of ``given``; a plain float for a number."""
     if np.ndim(given) == 0:
         return float(found)  # type: ignore[return-value]
     dtype = np.asarray(given).dtype
@@ -315,7 +315,7 @@ def fit_standardization(
 
 
 def _chosen(scans: Iterable[ScanMoments], participants: Collection[str] | None) -> list[ScanMoments]:
-    """The scans that are used, in an order that does not depend on that of the input."""
+    """Return the scans that are used, in an order that does not depend on that of the input."""
     used = sorted(scans, key=lambda scan: (scan.participant, scan.mean, scan.mean_square))
     if participants is not None:
         wanted = {f"sub-{label.removeprefix('sub-')}" for label in participants}
@@ -333,7 +333,7 @@ def _chosen(scans: Iterable[ScanMoments], participants: Collection[str] | None) 
 
 
 def _fitted(scans: Iterable[ScanMoments]) -> ManufacturerFit:
-    """Moments averaged within each participant, then over participants."""
+    """Average moments within each participant, then over participants."""
     by_participant: dict[str, list[ScanMoments]] = defaultdict(list)
     for scan in scans:
         by_participant[scan.participant].append(scan)

@@ -87,7 +87,7 @@ def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[st
 
 
 def _status(scan: str, fields: Mapping[str, Any]) -> ScanStatus:
-    """A state as it was read; TypeError, naming the field and what it holds, if it is none."""
+    """Convert a state that was read; TypeError, naming the field and its value, if it is none."""
     status = ScanStatus(scan=scan, **fields)
     for name in ("reason", "stem"):
         if not isinstance(getattr(status, name), str):

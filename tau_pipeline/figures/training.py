@@ -89,7 +89,7 @@ def _number(value: Any) -> float:
 
 
 def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray) -> None:
-    """Color the background by plane, one stretch of epochs at a time."""
+    """Tint the background by plane, one stretch of epochs at a time."""
     planes = [row.get("plane") for row in rows]
     starts = [i for i, plane in enumerate(planes) if i == 0 or plane != planes[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(planes)], strict=True):

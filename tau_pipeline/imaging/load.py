@@ -100,7 +100,7 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def _opened(path: Path) -> Any:
-    """A nibabel image whose header has been read and can be used."""
+    """Open a nibabel image whose header has been read and can be used."""
     _check_there(path)
     if not path.name.lower().endswith(_ENDINGS):
         raise DamagedFileError(f"{path} is not named as an image is; {', '.join(_ENDINGS)} are known")

@@ -166,7 +166,7 @@ def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
 
 
 def _fixed_for_search(fixed: Volume, mask: Volume) -> tuple[Volume, Volume, Volume]:
-    """Fixed image, mask and mask with its rim, cut to the rim and brought to an axis-aligned 2 mm grid."""
+    """Return fixed image, mask and mask with rim, cropped to the rim and on an axis-aligned 2 mm grid."""
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
     points = voxels @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
     low = points.min(axis=0) - _RIM_MM - 2 * _FINE_MM
@@ -187,7 +187,7 @@ def _fixed_for_search(fixed: Volume, mask: Volume) -> tuple[Volume, Volume, Volu
 
 
 def _moving_for_search(moving: Volume) -> Volume:
-    """Moving image with NaN and negative values as 0 and its highest 0.1 % clipped, not finer than about 2 mm."""
+    """Return the moving image, NaN and negative values 0, highest 0.1 % clipped, not finer than about 2 mm."""
     if len(moving.shape) != 3:
         raise ImageError(f"the moving image has shape {moving.shape}; a 3-D image is needed")
     data = np.maximum(finite(np.asanyarray(moving.dataobj)), 0)
@@ -206,7 +206,7 @@ def _moving_for_search(moving: Volume) -> Volume:
 
 
 def _sample(pair: _Pair, step_mm: float) -> _Sampled:
-    """Fixed points ``step_mm`` apart within the rim, with both images smoothed to match that step."""
+    """Return fixed points ``step_mm`` apart within the rim, with both images smoothed to match that step."""
     fixed, moving = pair.fixed, pair.moving
     stride = round(step_mm / _FINE_MM)
     grid = tuple(slice(stride // 2, None, stride) for _ in range(3))
@@ -229,14 +229,14 @@ def _sample(pair: _Pair, step_mm: float) -> _Sampled:
 
 
 def _look_up(sampled: _Sampled, matrix: Affine) -> NDArray[np.float64]:
-    """Moving values at the fixed points; NaN outside the moving grid."""
+    """Return moving values at the fixed points; NaN outside the moving grid."""
     to_voxel = sampled.world_to_voxel @ np.linalg.inv(matrix)
     at = to_voxel[:3, :3] @ sampled.points.T + to_voxel[:3, 3:]
     return ndimage.map_coordinates(sampled.moving, at, np.float64, order=1, cval=np.nan)
 
 
 def _nmi(sampled: _Sampled, matrix: Affine) -> float:
-    """Normalised mutual information over the fixed points; 1 when fewer than half of them lie in the moving image.
+    """Return normalized mutual information over the fixed points; 1 if fewer than half lie in the moving image.
 
     The moving value is shared between its two nearest bins, so that the measure is smooth in the pose.
     """
@@ -260,7 +260,7 @@ def _entropy(probability: NDArray[np.float64]) -> float:
 
 
 def _poses(moving: Volume, coarse: _Sampled) -> list[Affine]:
-    """Starting poses: as the headers say, and rotations about the brain with the moving image's center put near it."""
+    """Return starting poses: as the headers say, and rotations with the moving image's center near the brain."""
     data = np.asanyarray(moving.dataobj)
     bright = data > 0.4 * np.percentile(data, 99)
     centre_moving = (moving.affine @ [*ndimage.center_of_mass(bright), 1.0])[:3]
@@ -277,7 +277,7 @@ def _poses(moving: Volume, coarse: _Sampled) -> list[Affine]:
 
 
 def _apart(poses: list[Affine], points: Points, count: int, least_mm: float = 8.0) -> list[Affine]:
-    """The first ``count`` poses of a ranked list of which no two are alike."""
+    """Return the first ``count`` poses of a ranked list of which no two are alike."""
     some = points[:: max(1, len(points) // 200)]
     chosen: list[Affine] = []
     for pose in poses:
@@ -308,7 +308,7 @@ _STAGES: dict[_Stage, dict[str, Any]] = {
 
 
 def _optimise(pair: _Pair, start: Affine, seed: int, stage: _Stage) -> Affine:
-    """One run of ANTs' rigid optimizer from ``start``; returns moving world to fixed world."""
+    """Run ANTs' rigid optimizer once from ``start``; returns moving world to fixed world."""
     import ants
 
     with _seeded(seed), tempfile.TemporaryDirectory() as folder:
@@ -345,7 +345,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _why_implausible(fine: _Sampled, matrix: Affine, metric: float) -> str:
-    """Reason not to trust a fit, or an empty string."""
+    """Return the reason not to trust a fit, or an empty string."""
     looked_up = _look_up(fine, matrix)
     seen = np.isfinite(looked_up)
     covered = float(seen[fine.inside].mean())

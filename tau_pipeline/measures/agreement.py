@@ -262,7 +262,7 @@ def paired_regions(synthetic: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFr
 
 
 def _keyed(table: pd.DataFrame, keys: list[str], source: str) -> pd.DataFrame:
-    """Keys, in types that join whatever file they come from, with ``n_voxels`` and the mean under the source's name."""
+    """Return keys in types that join for any source file, with ``n_voxels`` and the mean under the source's name."""
     texts = {key: "string" for key in keys if key != "index"}
     found = table[[*keys, "n_voxels", "suvr_mean"]].astype({**texts, "index": "Int64", "suvr_mean": "float64"})
     twice = found.duplicated(keys)

@@ -193,7 +193,7 @@ def _difference(prediction: NDArray, target: NDArray, mask: NDArray) -> Floats:
 def _aligned(
     prediction: NDArray, target: NDArray, mask: NDArray, ndim: int | None = None
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Both images as float64, and the voxels of the mask where both are finite."""
+    """Return both images as float64, and the voxels of the mask where both are finite."""
     a, b, inside = np.asarray(prediction, np.float64), np.asarray(target, np.float64), np.asarray(mask) > 0
     if not a.shape == b.shape == inside.shape:
         raise GridMismatchError(
@@ -210,7 +210,7 @@ def _require_range(data_range: float) -> None:
 
 
 def _box(inside: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The mask's bounding box and a window around it; no window of a voxel in the mask reaches further."""
+    """Return the mask's bounding box with a window around it; no window of a voxel in the mask reaches further."""
     (found,) = ndimage.find_objects(inside.astype(np.uint8))
     return tuple(slice(max(0, s.start - _SSIM_WINDOW), s.stop + _SSIM_WINDOW) for s in found)
 

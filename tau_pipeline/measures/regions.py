@@ -110,7 +110,7 @@ def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, N
 
 
 def _single_regions() -> pd.DataFrame:
-    """Rows of the label table that become rows of a regional table: the cortex first."""
+    """Return the rows of the label table that become rows of a regional table: the cortex first."""
     table = label_table()
     return table[table["kind"].isin(["cortical", "subcortical"])].sort_values(["kind", "index"])
 
@@ -118,7 +118,7 @@ def _single_regions() -> pd.DataFrame:
 def _regions(
     by_label: Mapping[int, NDArray], in_reference: NDArray, reference_name: str
 ) -> Iterator[tuple[dict[str, Any], NDArray]]:
-    """Each row's place (region, index, hemisphere, kind) and its values, in the order of the table."""
+    """Yield each row's place (region, index, hemisphere, kind) and its values, in the order of the table."""
     for row in _single_regions().itertuples():
         number = int(row.index)
         yield _place(row.region, number, row.hemisphere, row.kind), by_label[number]

@@ -172,7 +172,7 @@ def _static_of_unknown_time(
 
 
 def _coverage_note(starts: NDArray, durations: NDArray, window: Window) -> list[str]:
-    """Sentences when the frames do not cover the window, or reach beyond it."""
+    """Return sentences if the frames do not cover the window, or reach beyond it."""
     low, high = 60.0 * window.start_min, 60.0 * window.end_min
     ends = starts + durations
     inside = float((np.minimum(ends, high) - np.maximum(starts, low)).sum())
@@ -203,7 +203,7 @@ def _check_times(starts: NDArray, durations: NDArray) -> None:
 
 
 def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.float64] | None:
-    """A list of numbers from the sidecar, one a frame; None when it is absent, ``n/a`` or empty."""
+    """Return a list of numbers from the sidecar, one per frame; None if it is absent, ``n/a`` or empty."""
     values = number_list(metadata, key)
     if values is None:
         return None
@@ -215,7 +215,7 @@ def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.f
 
 
 def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
-    """Seconds from time zero to the injection; 0 is assumed, and noted, when the sidecar does not say."""
+    """Return the seconds from time zero to the injection; if absent, 0 is assumed and noted."""
     value = number_value(metadata, "InjectionStart")
     if value is None:
         notes.append("The sidecar has no InjectionStart; the injection was taken to be at time zero.")
@@ -228,7 +228,7 @@ _UNITS = re.compile(r"([kmg]?bq|[munp]?ci)/(ml|cc|cm3|cm\^3|l)|g/ml|suv(bw|bsa|l
 
 
 def _units_note(metadata: Mapping[str, Any]) -> list[str]:
-    """Sentences on the unit of activity; SUVR is a ratio, so that a constant factor does not matter."""
+    """Return sentences on the unit of activity; SUVR is a ratio, so a constant factor does not matter."""
     units = text_value(metadata, "Units")
     if units is None:
         return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]

@@ -360,7 +360,7 @@ def _blurred(tissue: NDArray[np.bool_], size: NDArray) -> NDArray[np.float32]:
 
 
 def _box(mask: NDArray[np.bool_], size: NDArray, margin_mm: float) -> tuple[slice, ...]:
-    """The smallest box around a mask, wider by a margin: distances are needed nowhere else."""
+    """Return the smallest box around a mask, wider by a margin: distances are needed nowhere else."""
     found = []
     for axis, edge in enumerate(size):
         others = tuple(other for other in range(3) if other != axis)

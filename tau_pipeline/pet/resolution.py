@@ -216,7 +216,7 @@ def estimate_fwhm(pet_img: Volume) -> float:
 
 
 def _radial_power(data: NDArray[np.float32], voxel_mm: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Mean power in shells of spatial frequency (per mm), up to the lowest Nyquist frequency of the three axes."""
+    """Return the mean power in shells of spatial frequency (per mm), up to the lowest Nyquist frequency of the axes."""
     power = np.abs(fft.rfftn(data)) ** 2
     axes = [fft.fftfreq(n, d) ** 2 for n, d in zip(data.shape[:2], voxel_mm[:2], strict=True)]
     axes.append(fft.rfftfreq(data.shape[2], voxel_mm[2]) ** 2)

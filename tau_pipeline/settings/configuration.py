@@ -180,7 +180,7 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
 
 @functools.cache
 def _hints(section: str) -> dict[str, Any]:
-    """The types of a section's fields; finding them takes longer than all else that makes the command line."""
+    """Return the types of a section's fields, cached because this is the slowest part of the command line."""
     return get_type_hints(SECTIONS[section])
 
 

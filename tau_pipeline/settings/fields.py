@@ -107,7 +107,7 @@ def _within(value: float, bounds: Bounds) -> bool:
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
-    """The value as the type that the field declares, where TOML or the command line spell it otherwise."""
+    """Convert a value to the declared type of the field, where TOML or the command line spell it otherwise."""
     inner, optional = without_none(hint)
     if value is None:
         require(optional, name, None, _type_in_words(inner))

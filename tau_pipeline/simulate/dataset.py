@@ -159,7 +159,7 @@ def draw_visits(number: int, plan: Plan, seed: int) -> list[Visit]:
 
 
 def _in_scanner(person: HeadDraw, rng: np.random.Generator, count: int) -> HeadDraw:
-    """The same person in the MRI at a later visit: another position, other noise."""
+    """Place the same person in the MRI at a later visit: another position, other noise."""
     position = rigid_about(np.zeros(3), rng.normal(0, 3, 3).clip(-6, 6), np.deg2rad(rng.normal(0, 3, 3).clip(-6, 6)))
     noise_seed = int(rng.integers(2**31))
     if count == 0:

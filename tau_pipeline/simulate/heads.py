@@ -109,7 +109,7 @@ def spline_field(knots: Array, shape: tuple[int, int, int]) -> Floats:
 
 
 def _spline_basis(n_knots: int, size: int) -> Floats:
-    """Weights ``(size, n_knots)`` of uniform cubic B-splines; the outermost knots lie outside the grid."""
+    """Return weights ``(size, n_knots)`` of uniform cubic B-splines; the outermost knots lie outside the grid."""
     position = 1 + np.arange(size) / max(size - 1, 1) * (n_knots - 3)
     away = np.abs(position[:, None] - np.arange(n_knots))
     near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6
@@ -198,14 +198,14 @@ def make_head(draw: HeadDraw, template: Template, voxel_mm: float = 1.0) -> Head
 
 
 def _label(codes: Array, depth: Array, wet: Array) -> Array:
-    """FreeSurfer numbers after thinning and ventricular growth."""
+    """Return FreeSurfer numbers after thinning and ventricular growth."""
     right = np.isin(codes, (41, 53, 54, 43, 44))
     out = np.where(depth > 0, codes, CSF)
     return np.where(wet & ~np.isin(codes, VENTRICLE_FLUID), np.where(right, 43, 4), out)
 
 
 def _painted(draw: HeadDraw, template: Template, voxel_mm: float) -> Floats:
-    """Tissue intensities on the template grid, blurred to the width of a voxel."""
+    """Paint tissue intensities on the template grid, blurred to the width of a voxel."""
     from scipy import ndimage
 
     cortex = {code: _T1W_INTENSITY[1000] for code in draw.contrast if 1000 < code < 2036}
@@ -214,7 +214,7 @@ def _painted(draw: HeadDraw, template: Template, voxel_mm: float) -> Floats:
 
 
 def _scanned(tissue: Floats, draw: HeadDraw) -> Floats:
-    """The magnitude image: coil gain, and noise in two channels (Gudbjartsson and Patz, MRM 34, 1995)."""
+    """Return the magnitude image: coil gain, and noise in two channels (Gudbjartsson and Patz, MRM 34, 1995)."""
     rng = np.random.default_rng(draw.noise_seed)
     i, j, k = tissue.shape
     signal = tissue * np.exp(spline_field(draw.bias, (i, j, k)))

@@ -252,7 +252,7 @@ def fossa_gain(head: Head, gain: float) -> Floats:
 
 
 def _pet_grid(scanner: Scanner, centre: Array, voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:
-    """The scanner's LAS grid around a point; voxels are enlarged where the head's are over 2 mm."""
+    """Return the scanner's LAS grid around a point; voxels are enlarged where the head's are over 2 mm."""
     coarser = max(1.0, voxel_mm / 2)
     voxel = np.array(scanner.voxel_mm) * coarser
     i, j, k = np.ceil(np.array(scanner.shape) / coarser).astype(int).tolist()
@@ -262,7 +262,7 @@ def _pet_grid(scanner: Scanner, centre: Array, voxel_mm: float) -> tuple[Affine,
 
 
 def _counted(suvr: Floats, draw: PetDraw, voxel_mm: float) -> Floats:
-    """Noise ``(I, J, K, F)`` that grows with the root of the activity and has the grain of the reconstruction."""
+    """Draw noise ``(I, J, K, F)`` that grows with the root of the activity and has the grain of the reconstruction."""
     from scipy import ndimage
 
     rng = np.random.default_rng(draw.noise_seed)

@@ -194,7 +194,7 @@ def brain_box(mask: Array, margin: int = 8) -> tuple[slice, ...]:
 
 
 def _extend(labels: NDArray[np.int16]) -> tuple[Array, NDArray[np.int16]]:
-    """The brain mask (sulci closed, with a rim of fluid), and the labels spread over it by the nearest one.
+    """Extend the brain mask (sulci closed, with a rim of fluid), and spread the labels over it by the nearest one.
 
     Vessels, lesions, the optic chiasm and cortex without a name give their place to their neighbors.
     """
@@ -219,13 +219,13 @@ def _texture(t1w: Floats, labels: Array) -> Floats:
 
 
 def _ellipsoid(points: tuple[Array, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> Floats:
-    """Distance (mm, nearly) to the surface of an ellipsoid, positive inside."""
+    """Return the distance (mm, nearly) to the surface of an ellipsoid, positive inside."""
     terms = [((p - c) / r) ** 2 for p, c, r in zip(points, centre, radii, strict=True)]
     return ((1 - np.sqrt(terms[0] + terms[1] + terms[2])) * min(radii)).astype(np.float32)
 
 
 def _join(a: Floats, b: Floats, blend_mm: float) -> Floats:
-    """Union of two shapes with a rounded seam."""
+    """Unite two shapes with a rounded seam."""
     h = np.clip(0.5 + 0.5 * (a - b) / blend_mm, 0, 1)
     return b + h * (a - b) + blend_mm * h * (1 - h)
 
@@ -276,7 +276,7 @@ def _depths(brain: Array, affine: Affine) -> dict[str, Floats]:
 
 
 def _vault(brain: Array) -> Floats:
-    """Signed distance (mm, positive inside) to the inner table of the skull: a smooth hull of the brain."""
+    """Return the signed distance (mm, positive inside) to the inner table of the skull: a smooth hull of the brain."""
     from scipy import ndimage
 
     coarse = signed_distance(brain[::2, ::2, ::2]) * 2
@@ -287,7 +287,7 @@ def _vault(brain: Array) -> Floats:
 
 
 def _linear(data: Floats, positions: list[Array]) -> Floats:
-    """Separable linear interpolation of ``data`` at positions along each axis."""
+    """Interpolate ``data`` linearly at positions along each axis, separably."""
     for axis, position in enumerate(positions):
         low = np.clip(np.floor(position).astype(int), 0, data.shape[axis] - 2)
         weight = np.clip(position - low, 0, 1).astype(np.float32)
@@ -297,7 +297,7 @@ def _linear(data: Floats, positions: list[Array]) -> Floats:
 
 
 def _waves(points: tuple[Array, ...]) -> Floats:
-    """A fixed smooth field between -1 and 1, so that no layer of the head has one thickness."""
+    """Return a fixed smooth field between -1 and 1, so that no layer of the head has one thickness."""
     x, y, z = points
     waves = np.sin(x / 17 + y / 31) + np.sin(y / 19 - z / 23 + 1) + np.sin(z / 15 + x / 29 + 2)
     return (waves / 3).astype(np.float32)

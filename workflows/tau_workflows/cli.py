@@ -39,7 +39,7 @@ _WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 
 @contextmanager
 def _caches_in(work_dir: Path) -> Iterator[None]:
-    """Nothing is written outside of the output and work folders, unless the user has named places for `_CACHES`."""
+    """Keep caches inside the output and work folders, unless the user has named places for `_CACHES`."""
     own = {name: str(work_dir / folder) for name, folder in _CACHES.items() if name not in os.environ}
     os.environ.update(own)
     try:
@@ -245,7 +245,7 @@ def _in_words(default: Any) -> str:
 
 
 def _hyphenated(argument: str) -> str:
-    """``--participant_label=01`` as ``--participant-label=01``; values are left alone."""
+    """Return ``--participant_label=01`` as ``--participant-label=01``; values are left alone."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

@@ -263,7 +263,7 @@ def _maker(ensemble: Ensemble, pair: Pair, cohort: Group) -> str | None:
 def _score(
     test: Sequence[Pair], maps_of: Callable[[Pair, Volume], Maps], context: ComparisonContext, keep: Path | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of each scan and predictor, and its regions."""
+    """Return the scores of each scan and predictor, and its regions."""
     scans, regions = [], []
     for pair in test:
         maps = maps_of(pair, load_volume(pair.mask_file, ndim=3))

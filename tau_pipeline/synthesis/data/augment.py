@@ -137,7 +137,7 @@ def _sampling_grid(drawn: Mapping[str, Any], shape: torch.Size) -> torch.Tensor 
 
 
 def _plain(tensor: Any) -> torch.Tensor:
-    """A tensor without MONAI's record of what was done to it, which the collation of batches would carry along."""
+    """Return a tensor without MONAI's record of its history, which the collation of batches would carry along."""
     return convert_to_tensor(tensor, track_meta=False)
 
 

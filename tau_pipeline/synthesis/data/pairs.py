@@ -186,7 +186,7 @@ def _of_tracer(maps: Collection[DoneScan], tracer: str | None) -> list[DoneScan]
 
 
 def _of_region(maps: Collection[DoneScan], region: str | None) -> list[DoneScan]:
-    """One map of each scan: that of the region, or of the scan's first one."""
+    """Return one map of each scan: that of the region, or of the scan's first one."""
     known = sorted({_region(found) for found in maps})
     if region is not None:
         chosen = [found for found in maps if _plain(_region(found)) == _plain(region)]

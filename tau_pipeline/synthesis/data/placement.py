@@ -162,7 +162,7 @@ def place(mask_img: Volume, grid: Grid, name: str = "the participant", most_cut_
 
 
 def _world_box(inside: NDArray[np.bool_], affine: Affine) -> tuple[NDArray, NDArray]:
-    """The box around the mask's voxels along the world's axes, in mm; voxels count to their faces."""
+    """Return the box around the mask's voxels along the world's axes, in mm; voxels count to their faces."""
     # Corners lie on the outermost voxels of each line along K, so that two voxels a line are enough.
     lines = inside.any(axis=2)
     i, j = np.nonzero(lines)
@@ -175,7 +175,7 @@ def _world_box(inside: NDArray[np.bool_], affine: Affine) -> tuple[NDArray, NDAr
 
 
 def _grid_to_source(affine: Affine, grid: Grid, centre_mm: NDArray) -> tuple[NDArray[np.float64], bool]:
-    """Voxels of the common grid, with its middle at ``centre_mm``, to those of the image; and whether exactly."""
+    """Return the map from grid voxels, centered at ``centre_mm``, to those of the image, and if it is exact."""
     linear = np.linalg.inv(affine[:3, :3]) @ np.diag(grid.voxel_mm)
     centre = np.linalg.inv(affine) @ [*centre_mm, 1.0]
     whole = np.round(linear)
@@ -267,7 +267,7 @@ def _require_source_grid(img: Volume, placement: Placement) -> None:
 
 
 def _orientation(placement: Placement) -> tuple[list[int], list[int], NDArray[np.intp]]:
-    """Of an exact placement: the image's axis along each of the grid's, which of them turn round, the first voxel."""
+    """Return, for an exact placement, the image's axis along each of the grid's, the flipped ones, the first voxel."""
     matrix = np.array(placement.to_source).round().astype(int)
     order = [int(np.flatnonzero(matrix[:3, axis])[0]) for axis in range(3)]
     turned = [axis for axis in range(3) if matrix[order[axis], axis] < 0]
@@ -278,7 +278,7 @@ def _orientation(placement: Placement) -> tuple[list[int], list[int], NDArray[np
 
 
 def _windows(start: NDArray[np.intp], grid_shape: Sequence[int], shape: Sequence[int]) -> tuple[Any, Any]:
-    """The part that both have, as slices of the grid and of the turned image."""
+    """Return the part that both have, as slices of the grid and of the reoriented image."""
     of_grid, of_image = [], []
     for first, n_grid, n_image in zip(start.tolist(), grid_shape, shape, strict=True):
         low, high = max(first, 0), min(first + n_grid, n_image)
@@ -317,7 +317,7 @@ def _resampled_to_grid(values: NDArray, placement: Placement, labels: bool, fill
 
 
 def _resampled(values: NDArray, matrix: NDArray, shape: Sequence[int], labels: bool, fill: float) -> NDArray:
-    """Values at ``matrix @ voxel`` for every voxel of ``shape``, in the type of ``values``."""
+    """Return values at ``matrix @ voxel`` for every voxel of ``shape``, in the type of ``values``."""
     order = 0 if labels else 1
     # Booleans have no interpolation in scipy; one byte has the same values.
     typed = values.astype(np.uint8) if values.dtype == bool else values

@@ -168,7 +168,7 @@ def _mergers(before: list[tuple[str, ...]], after: list[tuple[str, ...]], smalle
 
 
 def _sizes(n: int, parts: Sequence[float]) -> tuple[int, int, int]:
-    """Participants of each split: rounded, at least one where the part is above 0; training takes the rest."""
+    """Return the participants of each split: rounded, at least one for a part above 0; training takes the rest."""
     validation, test = (max(1, round(n * part)) if part > 0 else 0 for part in parts[1:])
     train = n - validation - test
     if train < 1:
@@ -180,12 +180,12 @@ def _sizes(n: int, parts: Sequence[float]) -> tuple[int, int, int]:
 
 
 def _states(random_seed: int) -> list[int]:
-    """Seeds of the single draws."""
+    """Return seeds of the single draws."""
     return np.random.default_rng(random_seed).integers(2**31, size=_DRAWS).tolist()
 
 
 def _unevenness(table: pd.DataFrame, split: pd.Series, columns: Sequence[str]) -> float:
-    """Chi-square of each column's values against the splits, added up; 0 where all splits have the same mix."""
+    """Return the chi-square of each column's values against the splits, summed; 0 if all splits have the same mix."""
     of_split, names = pd.factorize(split)
     total = 0.0
     for column in columns:
@@ -198,7 +198,7 @@ def _unevenness(table: pd.DataFrame, split: pd.Series, columns: Sequence[str]) -
 
 
 def _one_draw(everybody: pd.Index, sizes: tuple[int, int, int], strata: pd.Series, state: int) -> pd.Series:
-    """The split of each participant: training against the rest, then the rest in two."""
+    """Draw the split of each participant: training against the rest, then the rest in two."""
     split = pd.Series("train", index=everybody)
     rest = _drawn(everybody, sizes[1] + sizes[2], strata, state)
     split[rest] = "validation"
@@ -207,7 +207,7 @@ def _one_draw(everybody: pd.Index, sizes: tuple[int, int, int], strata: pd.Serie
 
 
 def _one_draw_of_folds(table: pd.DataFrame, k: int, strata: pd.Series, state: int) -> pd.Series:
-    """The number of each participant's fold."""
+    """Draw the number of each participant's fold."""
     fold = pd.Series(0, index=table.index)
     # One stratum smaller than k can only be that of everybody, and k is at most their number.
     draw = StratifiedKFold(k, shuffle=True, random_state=state)
@@ -217,7 +217,7 @@ def _one_draw_of_folds(table: pd.DataFrame, k: int, strata: pd.Series, state: in
 
 
 def _drawn(members: pd.Index, n: int, strata: pd.Series, seed: int) -> pd.Index:
-    """``n`` of the members, spread over the strata."""
+    """Draw ``n`` of the members, spread over the strata."""
     if n in (0, len(members)):
         return members[:n]
     own = strata[members]

@@ -130,7 +130,7 @@ def find_targets(
 
 
 def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
-    """The tracer as the measured scans' tables spell it, or as the model's card does."""
+    """Return the tracer as the measured scans' tables spell it, or as the model's card does."""
     for pair in pairs:
         if pair.rois_file is not None and len(spelt := read_regions(pair.rois_file)["tracer"].dropna()):
             return str(spelt.iloc[0])

@@ -328,7 +328,7 @@ class _SyntheticScan:
 
 
 def _about(t1w: Path) -> list[str]:
-    """The sentences of a T1w's own sidecar: what was assumed of it, and whether it is simulated."""
+    """Return the sentences of a T1w's own sidecar: its assumptions, and whether it is simulated."""
     sidecar = sidecar_path(t1w)
     said = read_json(sidecar).get("Assumptions") if sidecar.is_file() else None
     return [str(sentence) for sentence in said] if isinstance(said, list) else []

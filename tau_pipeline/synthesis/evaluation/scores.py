@@ -184,7 +184,7 @@ def _image_row(
 
 
 def _slice_means(by_slice: pd.DataFrame) -> dict[str, float]:
-    """Means over axial slices, each weighing by its voxels in the mask; a slice without any error has no PSNR."""
+    """Average over axial slices, weighted by voxels in the mask; a slice without any error has no PSNR."""
     means = {}
     for name in ("ssim", "psnr", "mae"):
         known = by_slice[np.isfinite(by_slice[name])]
@@ -290,7 +290,7 @@ def _regional_rows(pairs: Mapping[str, pd.DataFrame], positivity: Mapping[str, f
 
 
 def _stage(own: pd.DataFrame, column: str, positivity: Mapping[str, float]) -> float:
-    """Braak stage from the composites of both hemispheres; NaN where a composite or its threshold is missing."""
+    """Return the Braak stage from composites of both hemispheres; NaN if a composite or its threshold is missing."""
     names = ("braak1", "braak34", "braak56")
     cuts = [positivity.get(f"{name}|both", np.nan) for name in names]
     both = own[own["hemisphere"] == "both"].set_index("region")[column]
@@ -303,7 +303,7 @@ def _stage(own: pd.DataFrame, column: str, positivity: Mapping[str, float]) -> f
 def _region_rows(
     pairs: pd.DataFrame, positivity: Mapping[str, float], random_seed: int, n_resamples: int
 ) -> pd.DataFrame:
-    """Agreement across participants of each region, with the area under the ROC curve for tau positivity."""
+    """Return agreement across participants of each region, with the area under the ROC curve for tau positivity."""
     if pairs.empty:
         return pd.DataFrame()
     table = regional_agreement(pairs, seed=random_seed, n_resamples=n_resamples)
@@ -332,7 +332,7 @@ def _area(scores: NDArray, positive: NDArray[np.bool_], cut: float, random_seed:
 
 
 def _summary(scans: pd.DataFrame, random_seed: int, n_resamples: int) -> pd.DataFrame:
-    """Means over participants (several scans of one count as their mean), and agreement in Braak stage."""
+    """Return means over participants (several scans of one count as their mean), and agreement in Braak stage."""
     hot = [name for name in scans if name.startswith(("dice_", "lesion_"))]
     rows = []
     for (split, predictor), own in scans.groupby(["split", "predictor"], sort=False):
@@ -348,7 +348,7 @@ def _summary(scans: pd.DataFrame, random_seed: int, n_resamples: int) -> pd.Data
 
 
 def _kappa(own: pd.DataFrame, statistic: Callable[..., Any], random_seed: int, n_resamples: int) -> Interval:
-    """Agreement in stage over the participants' first scans that have one on both sides."""
+    """Return agreement in stage over the participants' first scans that have one on both sides."""
     staged = own.dropna(subset=["braak_measured", "braak_predicted"]).groupby("participant_id").first()
     samples: Sequence[NDArray] = [staged[f"braak_{name}"].to_numpy(float) for name in ("predicted", "measured")]
     return bootstrap_interval(statistic, *samples, seed=random_seed, n_resamples=n_resamples)

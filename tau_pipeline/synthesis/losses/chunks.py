@@ -53,7 +53,7 @@ class SliceBudget:
 
 @torch.no_grad()
 def _bytes_of_responses(features: nn.Module, image: Tensor) -> int:
-    """Memory that all layers' responses to one image take, and their gradients for a time: twice their sum."""
+    """Return the memory of all layers' responses to one image and of their gradients: twice their sum."""
     sizes: list[int] = []
 
     def note(_module: nn.Module, _inputs: Any, output: Any) -> None:

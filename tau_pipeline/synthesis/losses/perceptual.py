@@ -45,12 +45,12 @@ class _Slices(NamedTuple):
     high: Tensor
 
     def at(self, indices: Tensor) -> _Slices:
-        """Copies of some of them, counted item by item, as a batch ``(n, 1, H, W)``."""
+        """Return copies of some of them, counted item by item, as a batch ``(n, 1, H, W)``."""
         return _Slices(*(part[_place(indices, part)][:, None] for part in self))
 
 
 def _place(indices: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
-    """Item and number within the item of slices that are counted item by item."""
+    """Return item and number within the item of slices that are counted item by item."""
     return indices // slices.shape[1], indices % slices.shape[1]
 
 
@@ -197,7 +197,7 @@ class PlanePerceptualLoss(nn.Module):
         return value, gradient.to(prediction.dtype)
 
     def _slices(self, volumes: Tensor, plane: Plane) -> _Slices:
-        """All slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with what to scale them by."""
+        """Return all slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with their scaling."""
         # A view: a copy of both volumes would take more memory than the responses to a slice.
         slices = volumes[:, 0].movedim(_SLICE_AXIS[plane] - 1, 1)
         over = (0, 2, 3) if self.scaling == "batch" else (2, 3)
@@ -219,7 +219,7 @@ class PlanePerceptualLoss(nn.Module):
     def _over_chunks(
         self, slices: _Slices, targets: _Slices, weights: Tensor, wanted: bool
     ) -> tuple[Tensor, _Slices | None]:
-        """Weighted sum of the distances of all slices, and its gradient if wanted."""
+        """Return the weighted sum of the distances of all slices, and its gradient if wanted."""
         value = weights.new_zeros(())
         gradient = _Slices(*(torch.zeros_like(part) for part in slices)) if wanted else None
         counted = weights.nonzero().squeeze(1)

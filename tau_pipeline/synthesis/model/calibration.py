@@ -276,14 +276,14 @@ def fit_calibration(validation: Sequence[Errors], test: Sequence[Errors] = (), m
 
 
 def _factors(scans: Sequence[Errors]) -> tuple[float, float]:
-    """For voxels and for regions: the quantile of the errors over that of the normal distribution."""
+    """Return, for voxels and for regions, the quantile of the errors over that of the normal distribution."""
     voxels, regions = (np.concatenate([getattr(each, name) for each in scans]) for name in ("voxels", "regions"))
     at_voxels, at_regions = (float(np.quantile(x, _CONFIDENCE)) / NORMAL_QUANTILE for x in (voxels, regions))
     return max(at_voxels, 1e-6), max(at_regions, 1e-6)
 
 
 def _coverage(scans: Sequence[Errors], factors: tuple[float, float]) -> tuple[float, float]:
-    """Part of the errors inside the interval, the mean over scans."""
+    """Return the part of the errors inside the interval, the mean over scans."""
     ends = [NORMAL_QUANTILE * factor for factor in factors]
     voxels = float(np.mean([(each.voxels <= ends[0]).mean() for each in scans]))
     return voxels, float(np.mean([(each.regions <= ends[1]).mean() for each in scans]))

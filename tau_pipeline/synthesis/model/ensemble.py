@@ -95,7 +95,7 @@ def _in_words(value: Any) -> str:
 
 
 def _digest(content: bytes) -> str:
-    """Twelve digits; of a card they stand for the model, since the card holds the hash of each of its files."""
+    """Return twelve digits; those of a card identify the model, since the card holds the hash of each of its files."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 

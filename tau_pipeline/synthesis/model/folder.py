@@ -164,7 +164,7 @@ def _completed(card: ModelCard, system: System, target_scaling: TargetScaling, s
 
 
 def _of_generator(system: System, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Averaged weights by their names in the generator; they may come with their names in the system."""
+    """Return averaged weights by their names in the generator; they may come with their names in the system."""
     wanted = set(system.generator.state_dict())
     own = dict(average)
     if set(own) == set(system.state_dict()):

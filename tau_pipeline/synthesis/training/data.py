@@ -129,7 +129,7 @@ def training_data(
 
 
 def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: int, group: Processes) -> pd.DataFrame:
-    """The splits of an earlier start, those of a file, or newly drawn ones."""
+    """Return the splits of an earlier start, those of a file, or newly drawn ones."""
     if path.is_file():
         return load_splits(path)
     if settings.split_file is not None:

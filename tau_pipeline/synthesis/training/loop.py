@@ -202,7 +202,7 @@ def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
 
 
 def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
-    """One step of each phase (generator; discriminator) on ``n_scans`` scans; their losses over all processes."""
+    """Run one step of each phase (generator; discriminator) on ``n_scans`` scans; returns losses over all processes."""
     state, settings, group = run.state, run.settings, run.group
     found: list[Means] = []
     for phase in state.system.phases:
@@ -244,7 +244,7 @@ def _naming(run: Run, piece: Piece) -> Iterator[None]:
 def _masked_loss(
     loss: Loss, mask: Tensor, epoch: int, prediction: Tensor, target: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a prediction that has the target's background outside of the mask, so that nothing there is learned."""
+    """Return the loss with the target's background outside the mask, so that nothing is learned there."""
     return loss(torch.where(mask, prediction, target.to(prediction.dtype)), target, epoch)
 
 
@@ -328,7 +328,7 @@ def _log_row(run: Run, plane: str, scores: Mapping[str, float], better: bool) ->
 
 @contextmanager
 def _log(run: Run) -> Iterator[TrainLog | None]:
-    """The log, in the process that writes; None in others."""
+    """Open the log, in the process that writes; None in others."""
     if not run.group.writes:
         yield None
         return
@@ -340,7 +340,7 @@ def _log(run: Run) -> Iterator[TrainLog | None]:
 
 
 def _progress_bar(run: Run) -> tqdm:
-    """A bar over all steps of all epochs, from where training is; with the time left."""
+    """Open a bar over all steps of all epochs, from where training is; with the time left."""
     a_epoch = math.ceil(len(run.data.train) / run.settings.batch_size)
     done = run.state.progress.epoch * a_epoch + run.state.progress.step
     return tqdm(total=run.settings.epochs * a_epoch, initial=done, unit="step", disable=not run.group.writes)

@@ -158,7 +158,7 @@ def _save_measures(run: Run) -> None:
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
-    """Figures of merit for the card: means over the scans of the test split."""
+    """Return metrics for the card: means over the scans of the test split."""
     progress = run.state.progress
     correlation = regional_correlation(scores)
     return {
@@ -175,7 +175,7 @@ def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
 
 
 def _samples(run: Run, scores: Sequence[ScanScores]) -> list[Sample]:
-    """The first scans of the test split as arrays."""
+    """Return the first scans of the test split as arrays."""
     found = []
     generator = run.state.system.generator.eval()
     for index, score in enumerate(scores):

@@ -96,7 +96,7 @@ def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[
 
 
 def _stopped_by(parts: set[str], job: ParticipantJob) -> tuple[str, ...]:
-    """Keys of the scans that a failed node stops: its own scan, all scans of its T1w, or all of the participant."""
+    """Return keys of the scans that a failed node stops: its own scan, all of its T1w, or all of the participant."""
     for t1w_job in job.t1ws:
         own = tuple(f"{scan.scan.key}_pet" for scan in t1w_job.scans if parts & set(scan_steps(scan.scan)))
         if own or t1w_step(t1w_job.t1w) in parts:
@@ -105,7 +105,7 @@ def _stopped_by(parts: set[str], job: ParticipantJob) -> tuple[str, ...]:
 
 
 def _step(fullname: str) -> str:
-    """A node's name for people: without the participant's and the T1w's workflow."""
+    """Return a node's readable name: without the participant's and the T1w's workflow."""
     return " ".join(fullname.split(".")[2:]).replace("_wf", "") or fullname
 
 
@@ -120,7 +120,7 @@ def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -
 
 
 def _ended(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, ScanStatus]:
-    """The state of each scan at the end. A T1w without PET is done as far as it goes, and no scan of the cohort."""
+    """Return the state of each scan at the end. A T1w without PET is done, and no scan of the cohort."""
     minutes = None
     if _times_path(job).is_file():
         minutes = round(float(read_json(_times_path(job))["total_s"]) / 60, 2)

@@ -208,7 +208,7 @@ class FindReference(LibraryInterface):
 
 
 def _described(region: reference.ReferenceRegion) -> dict[str, Any]:
-    """Fields of a sidecar that say what a reference region is."""
+    """Return fields of a sidecar that describe a reference region."""
     return {
         "ReferenceRegion": region.name,
         "ReferenceRegionIndices": list(region.labels),

@@ -123,7 +123,7 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
 
 
 def _harmonised(wide: pd.DataFrame) -> pd.DataFrame:
-    """ComBat on the measured scans of each tracer and reference region, without the ``_z`` columns."""
+    """Apply ComBat to the measured scans of each tracer and reference region, without the ``_z`` columns."""
     import pandas as pd
 
     table = wide[[name for name in wide.columns if not name.endswith("_z")]]

@@ -109,13 +109,13 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
 
 
 def _asked(plan: Plan) -> dict[str, ScanStatus]:
-    """Every scan that was asked for, before the work: not finished, or why it cannot be done."""
+    """Return every requested scan before processing: not finished, or why it cannot be done."""
     found = {key: status for job in plan.jobs for key, status in job.statuses().items()}
     return found | {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
 
 
 def _known_plugin(file: Path) -> Path:
-    """The file, once what it says is known to be a plugin of Nipype."""
+    """Return the file, once its content is known to be a plugin of Nipype."""
     from tau_workflows.execution.nipype_engine import check_plugin
 
     check_plugin(file)
@@ -123,7 +123,7 @@ def _known_plugin(file: Path) -> Path:
 
 
 def _resolved(config: Configuration) -> Configuration:
-    """The same configuration with reference regions by their proper names and absolute paths of its own files."""
+    """Return the configuration with canonical reference regions and absolute paths of its own files."""
     regions = tuple(dict.fromkeys(parse_reference(name) for name in config.settings.ref_region))
     return replace(
         config,

@@ -167,7 +167,7 @@ def _time(minutes: float) -> str:
 
 
 def _printed(table: pd.DataFrame) -> list[str]:
-    """The table in columns, without the notes."""
+    """Format the table in columns, without the notes."""
     if table.empty:
         return []
     cells = table[list(_PRINTED)].astype(object).where(table[list(_PRINTED)].notna(), "n/a").astype(str)
@@ -177,7 +177,7 @@ def _printed(table: pd.DataFrame) -> list[str]:
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
-    """Each note once, with the scans that it is about."""
+    """List each note once, with the scans that it concerns."""
     about: dict[str, list[str]] = {}
     for scan, note in zip(table["scan"], table["notes"], strict=True):
         if note:

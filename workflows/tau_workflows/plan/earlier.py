@@ -81,7 +81,7 @@ def _folder(job: ParticipantJob, t1w_job: T1wJob) -> Path:
 
 
 def _record(folder: Path) -> Path | None:
-    """Nipype's record of a finished step; an unfinished one has another name."""
+    """Return Nipype's record of a finished step; an unfinished one has another name."""
     found = list(folder.glob("_0x*.json"))
     whole = len(found) == 1 and not found[0].name.endswith("_unfinished.json")
     return found[0] if whole else None

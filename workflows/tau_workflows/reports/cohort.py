@@ -124,7 +124,7 @@ def read_status(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    """A table of text, so that a label like 007 or 1e5 stays what it is; ``n/a``, ``NA`` and nothing are missing."""
+    """Read a table as text, so that a label like 007 or 1e5 is preserved; ``n/a``, ``NA`` and empty are missing."""
     import pandas as pd
 
     separator = "," if path.suffix == ".csv" else "\t"
@@ -137,7 +137,7 @@ def _read_text(path: Path) -> pd.DataFrame:
 
 
 def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.DataFrame | None:
-    """The first table that is there; None, with a sentence in ``problems`` if it is there and damaged."""
+    """Read the first table that exists; None, with a sentence in ``problems`` if it exists and is damaged."""
     path = next((group / name for name in names if (group / name).is_file()), None)
     if path is None:
         return None
@@ -213,19 +213,19 @@ def _state_counts(table: pd.DataFrame) -> dict[str, int]:
 
 
 def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
-    """Scans done, failed and skipped in each group, what is not stated last."""
+    """Count scans done, failed and skipped in each group; scans without a group come last."""
     groups = status[by].fillna("not stated")
     names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
     return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name])) for name in names]}
 
 
 def _options(column: pd.Series) -> list[str]:
-    """The different values of a column, sorted."""
+    """Return the different values of a column, sorted."""
     return sorted(map(str, column.dropna().unique()), key=str.casefold)
 
 
 def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """The figures of each kind of scan: source, tracer and reference region are never mixed."""
+    """Draw the figures of each kind of scan: source, tracer and reference region are never mixed."""
     done = status[status["state"] == "done"]
     kinds = ["source", "tracer", "reference_region"]
     found = []
@@ -266,7 +266,7 @@ def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
 
 
 def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:
-    """A test as text; what could not be tested is missing."""
+    """Return a test as text; a test that could not be computed is missing."""
     row = {
         "measure": measure,
         "by": by,
@@ -282,7 +282,7 @@ def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:
 
 
 def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame | None:
-    """Rows of the wide table of one source, tracer and reference region; an absent column does not distinguish rows."""
+    """Return rows of one source, tracer and reference region; an absent column does not distinguish rows."""
     if wide is None:
         return None
     for name, value in kind.items():
@@ -292,7 +292,7 @@ def _same_kind(wide: pd.DataFrame | None, kind: dict[str, Any]) -> pd.DataFrame 
 
 
 def _standardization_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
-    """Rows of ``standardization.tsv`` as text, without the lists of participants."""
+    """Return rows of ``standardization.tsv`` as text, without the lists of participants."""
     if table is None:
         return []
     names = ("tracer", "reference_region", "manufacturer", "n_participants", "mean", "sd", "participants_hash")
@@ -303,7 +303,7 @@ def _standardization_rows(table: pd.DataFrame | None) -> list[dict[str, str]]:
 
 
 def _short_number(text: str) -> str:
-    """A number with a decimal point gets four digits; everything else stays."""
+    """Format a number with a decimal point with four digits; everything else is unchanged."""
     try:
         return f"{float(text):.4g}" if "." in text else text
     except ValueError:
@@ -311,7 +311,7 @@ def _short_number(text: str) -> str:
 
 
 def _failures(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """Scans that are not done, failed ones first: state, reason, and the record of the error if there is one."""
+    """List scans that are not done, failed ones first: state, reason, and the error record if there is one."""
     by_key = {Path(record["file"]).stem: record for record in records}
     found = []
     for row in bad.sort_values(["state", "scan"], kind="stable").to_dict("records"):
@@ -329,7 +329,7 @@ def _record_name(row: Mapping[Hashable, Any]) -> str:
 
 
 def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """Error records of what is no failed scan of the table: a participant as a whole, a T1w, an earlier run."""
+    """List error records that belong to no failed scan of the table: of a participant, a T1w, or an earlier run."""
     shown = {_record_name(row) for row in bad.to_dict("records")}
     return [record for record in records if Path(record["file"]).stem not in shown]
 

@@ -24,7 +24,7 @@ def template(name: str) -> Any:
 
 @cache
 def _environment() -> Any:
-    """Kept, since reading a template takes longer than filling it."""
+    """Return the template environment, cached because reading a template takes longer than filling it."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")

@@ -216,7 +216,7 @@ def _anatomy(facts: Facts) -> tuple[str, list[str]]:
 
 
 def _of(count: int | None, what: str) -> str:
-    """``of the T1w images``, ``of 1 T1w image``, ``of 3 T1w images``."""
+    """Return ``of the T1w images``, ``of 1 T1w image``, ``of 3 T1w images``."""
     if count is None:
         return f"of the {what}s"
     return f"of {count} {what}{'s' * (count != 1)}"

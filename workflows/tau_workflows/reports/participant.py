@@ -295,7 +295,7 @@ def _mask_volume_ml(path: Path) -> float:
 
 
 def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The window in minutes, and the fields of `QUALITY` that the sidecar has, as text with units."""
+    """Return the window in minutes, and the fields of `QUALITY` in the sidecar, as text with units."""
     facts = [("Window after injection", window)] if (window := _window(sidecar)) else []
     for name, (heading, unit) in {**QUALITY, **_SYNTHETIC}.items():
         value = sidecar.get(name)
@@ -318,7 +318,7 @@ def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]
 
 
 def _window(sidecar: Mapping[str, Any]) -> str:
-    """From when to when the map stands for: ``80 to 100 min``; empty if the sidecar has no numbers for it."""
+    """Return the time window of the map: ``80 to 100 min``; empty if the sidecar has no numbers for it."""
     starts, durations = sidecar.get("FrameTimesStart"), sidecar.get("FrameDuration")
     try:
         return f"{min(starts) / 60:g} to {(max(starts) + durations[-1]) / 60:g} min"  # type: ignore[arg-type, index]
@@ -327,7 +327,7 @@ def _window(sidecar: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A JSON value as a short text: numbers with four digits, lists and objects separated by commas."""
+    """Format a JSON value as a short text: numbers with four digits, lists and objects separated by commas."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_text(one)}" for name, one in value.items())
     if isinstance(value, bool) or not isinstance(value, float | int | list):

@@ -99,7 +99,7 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
 
 
 def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of numbers as numbers; what is no number is missing."""
+    """Return columns of numbers as numbers; other values are missing."""
     import pandas as pd
 
     known = [name for name in (*NUMBERS, *_MORE_NUMBERS) if name in table]
@@ -136,7 +136,7 @@ def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
 
 
 def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
-    """The region means on the average cortex as a data URI; empty if no cortical region has a value."""
+    """Draw region means on the average cortex as a data URI; empty if no cortical region has a value."""
     values = _cortical(rows, "suvr_mean")
     title = f"Mean regional {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
     if not values:
@@ -156,13 +156,13 @@ def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
 
 
 def _cortical(rows: pd.DataFrame, column: str) -> dict[int, float]:
-    """A column of the cortical regions by FreeSurfer number, without what is missing."""
+    """Return a column of the cortical regions by FreeSurfer number, without missing values."""
     cortical = rows[(rows["kind"] == "cortical") & rows["index"].notna() & rows[column].notna()]
     return {int(number): float(value) for number, value in zip(cortical["index"], cortical[column], strict=True)}
 
 
 def _by_hemisphere(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """One row per structure; its left, right and unpaired values side by side."""
+    """Return one row per structure; its left, right and unpaired values side by side."""
     import pandas as pd
 
     found: dict[str, dict[str, str]] = {}
@@ -180,7 +180,7 @@ def _by_hemisphere(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _cell(value: Any, form: str = "", scale: float = 1.0) -> str:
-    """A table cell as text; what is missing is ``n/a``."""
+    """Format a table cell as text; a missing value is ``n/a``."""
     import pandas as pd
 
     if pd.isna(value):

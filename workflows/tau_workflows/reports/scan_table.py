@@ -117,7 +117,7 @@ def _cell(column: Column, record: dict[str, Any], links: dict[str, str]) -> Cell
 
 
 def _signed(z: float) -> str:
-    """A z-score with its sign, and no sign if it rounds to nothing."""
+    """Format a z-score with its sign, and no sign if it rounds to nothing."""
     number = f"{z:+.1f}".replace("-", "\N{MINUS SIGN}")
     return "z\N{NO-BREAK SPACE}" + (number if number[1:] != "0.0" else "0.0")
 
