@@ -90,7 +90,7 @@ def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
 
 
 def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
-    """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling in the table; missing ones are omitted."""
+    """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling found; missing ones are left out."""
     import pandas as pd
 
     by_name = {str(name).lower(): name for name in table.columns}
