@@ -118,21 +118,16 @@ def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, Scan
         except TauPipelineError:
             known = {}
         merged = {**known, **{key: _with_minutes(status, known.get(key)) for key, status in own.items()}}
-        write_json(
-            {"scans": {key: _fields(merged[key]) for key in sorted(merged)}}, status_path(output_dir, participant)
-        )
+        fields = {key: asdict(merged[key]) for key in sorted(merged)}
+        for one in fields.values():
+            one.pop("scan")
+        write_json({"scans": fields}, status_path(output_dir, participant))
 
 
 def _with_minutes(status: ScanStatus, before: ScanStatus | None) -> ScanStatus:
     if before is None or before.minutes is None:
         return status
     return replace(status, minutes=max(before.minutes, status.minutes or 0.0))
-
-
-def _fields(status: ScanStatus) -> dict[str, Any]:
-    fields = asdict(status)
-    fields.pop("scan")
-    return fields
 
 
 def all_statuses(output_dir: str | os.PathLike[str]) -> dict[str, ScanStatus]:

@@ -74,7 +74,7 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, (title, names) in zip(sheet.plots(2, 3).flat, panels.items(), strict=True):
         _tint_planes(axes, rows, epochs)
         for name in names:
-            values = np.array([_number(row.get(name)) for row in rows])
+            values = np.array([v if isinstance(v := row.get(name), int | float) else np.nan for row in rows], float)
             if np.isfinite(values).any():
                 label = name.removeprefix("train_").removeprefix("validation_") if len(names) > 2 else name
                 axes.plot(epochs, values, label=label.replace("_", " "), linewidth=1.4)
@@ -82,10 +82,6 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", frameon=False)
     return sheet.figure
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tau_pipeline.derivatives.index import find_outputs
@@ -115,8 +115,7 @@ def find_targets(
     for pair in pairs if synthesize == "all" else ():
         target = _with_pet(pair)
         before = found.get(target.names.key)
-        earlier = before.measured if before else ()
-        found[target.names.key] = target if before is None else _joined(before, (*earlier, pair))
+        found[target.names.key] = target if before is None else replace(before, measured=(*before.measured, pair))
     by_id = {f"sub-{who.removeprefix('sub-')}": label for who, label in (diagnoses or {}).items()}
     used = {pair.t1w_file for pair in pairs}
     sessions = {(pair.participant, pair.session) for pair in pairs}
@@ -150,10 +149,6 @@ def _with_pet(pair: Pair) -> Target:
         diagnosis=pair.diagnosis,
         measured=(pair,),
     )
-
-
-def _joined(target: Target, measured: tuple[Pair, ...]) -> Target:
-    return Target(**{**vars(target), "measured": measured})
 
 
 def _without_pet(anat: AnatNames, tracer: str, diagnoses: Mapping[str, str]) -> Target:

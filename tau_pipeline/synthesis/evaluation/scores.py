@@ -343,7 +343,11 @@ def _summary(scans: pd.DataFrame, random_seed: int, n_resamples: int) -> pd.Data
         rows.append(
             _summary_row(split, predictor, "braak_kappa", _kappa(own, weighted_kappa, random_seed, n_resamples))
         )
-        rows.append(_summary_row(split, predictor, "braak_same", _kappa(own, _same, random_seed, n_resamples)))
+        rows.append(
+            _summary_row(
+                split, predictor, "braak_same", _kappa(own, lambda a, b: (a == b).mean(-1), random_seed, n_resamples)
+            )
+        )
     return pd.DataFrame(rows)
 
 
@@ -352,10 +356,6 @@ def _kappa(own: pd.DataFrame, statistic: Callable[..., Any], random_seed: int, n
     staged = own.dropna(subset=["braak_measured", "braak_predicted"]).groupby("participant_id").first()
     samples: Sequence[NDArray] = [staged[f"braak_{name}"].to_numpy(float) for name in ("predicted", "measured")]
     return bootstrap_interval(statistic, *samples, seed=random_seed, n_resamples=n_resamples)
-
-
-def _same(a: NDArray, b: NDArray) -> NDArray:
-    return (a == b).mean(-1)
 
 
 def _summary_row(split: Any, predictor: Any, measure: str, found: Interval) -> dict[str, Any]:

@@ -218,7 +218,11 @@ def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
     By ``region|hemisphere``; empty with fewer than `_LEAST_CONTROLS` controls. The number
     depends on the controls, and so stands in the tables that use it.
     """
-    controls = [pair for pair in pairs if _plain(pair.diagnosis) in _CONTROLS and pair.rois_file is not None]
+    controls = [
+        pair
+        for pair in pairs
+        if "".join(filter(str.isalnum, str(pair.diagnosis).lower())) in _CONTROLS and pair.rois_file is not None
+    ]
     if len({pair.participant_id for pair in controls}) < _LEAST_CONTROLS:
         return {}
     tables = [regional_values(pair) for pair in controls]
@@ -237,7 +241,3 @@ def regional_values(pair: Pair) -> pd.DataFrame:
         raise SettingError(f"{pair.scan} has no table of regions; run the participant level again")
     table = read_regions(pair.rois_file)
     return table[table["reference_region"] == pair.reference_region].assign(scan=pair.scan, tracer=pair.tracer)
-
-
-def _plain(name: Any) -> str:
-    return "".join(letter for letter in str(name).lower() if letter.isalnum())

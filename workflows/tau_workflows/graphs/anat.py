@@ -90,7 +90,13 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
         outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
-        labels = masked = _freesurfer_node(freesurfer, settings)
+        given = FreeSurferLabels(
+            random_seed=settings.random_seed,
+            labels_file=str(freesurfer.labels_file),
+            brain_file=str(freesurfer.brain_file),
+            freesurfer_mask_file=str(freesurfer.mask_file),
+        )
+        labels = masked = pe.Node(given, name="labels", mem_gb=1.4)
         wf.connect(inputnode, "t1w_file", labels, "t1w_file")
         wf.connect(brain, "mask_file", labels, "brain_mask_file")
         outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
@@ -122,11 +128,3 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     wf.connect(reference, "assumptions", assumptions, "in2")
     wf.connect(assumptions, "out", outputnode, "assumptions")
     return wf
-
-
-def _freesurfer_node(freesurfer: FreeSurferFiles, settings: Settings) -> pe.Node:
-    node = pe.Node(FreeSurferLabels(random_seed=settings.random_seed), name="labels", mem_gb=1.4)
-    node.inputs.labels_file = str(freesurfer.labels_file)
-    node.inputs.brain_file = str(freesurfer.brain_file)
-    node.inputs.freesurfer_mask_file = str(freesurfer.mask_file)
-    return node

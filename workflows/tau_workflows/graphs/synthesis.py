@@ -40,11 +40,13 @@ def init_synthetic_scans_wf(
         ``synthesize_wf`` with a workflow ``sub_<label>_wf`` each; it has no open inputs.
     """
     wf = pe.Workflow(name="synthesize_wf")
+    # One of Nipype's GPU slots is taken where a GPU is requested, or is available.
+    use_gpu = recipe.device == "cuda" or (recipe.device == "auto" and gpu_count() > 0)
     own: dict[str, pe.Workflow] = {}
     for target in targets:
         label = target.names.entities["sub"]
         node = pe.Node(
-            SynthesizeScan(target=target, synthesis=recipe.synthesis, use_gpu=_takes_gpu(recipe.device)),
+            SynthesizeScan(target=target, synthesis=recipe.synthesis, use_gpu=use_gpu),
             name="synthesize_" + re.sub(r"\W", "_", target.names.key.split("_", 1)[1]),
             # Of the models' presets nothing is known before they are read.
             mem_gb=max(APPLYING_GB.values()),
@@ -62,8 +64,3 @@ def init_synthetic_scans_wf(
         own.setdefault(label, pe.Workflow(name=re.sub(r"\W", "_", f"sub_{label}_wf"))).add_nodes([node])
     wf.add_nodes(list(own.values()))
     return wf
-
-
-def _takes_gpu(device: str) -> bool:
-    """Return whether nodes take one of Nipype's GPU slots: where a GPU is requested, or is available."""
-    return device == "cuda" or (device == "auto" and gpu_count() > 0)
