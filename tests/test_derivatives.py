@@ -13,7 +13,7 @@ from tau_pipeline.derivatives.names import (
     PetNames,
     derivative_path,
     error_path,
-    page_path,
+    report_path,
     sidecar_path,
 )
 from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
@@ -74,7 +74,7 @@ def suvr_sidecar(**changes: object) -> SuvrSidecar:
         (PetNames(OUT, PET).to_t1w, "sub-01/pet/sub-01_trc-AV1451_from-pet_to-T1w_mode-image_xfm.txt"),
         (PetNames(OUT, PET_IN_SESSION).figure("suvr"), "sub-01/figures/sub-01_ses-X_trc-AV1451_desc-suvr_pet.png"),
         (AnatNames(OUT, PLAIN).figure("brainMask"), "sub-01/figures/sub-01_desc-brainMask_T1w.png"),
-        (page_path(OUT, "01"), "sub-01.html"),
+        (report_path(OUT, "01"), "sub-01.html"),
         (error_path(OUT, "sub-01_trc-AV1451_pet"), "logs/errors/sub-01_trc-AV1451_pet.json"),
         (sidecar_path(PetNames(OUT, PET).suvr()), "sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-suvr_pet.json"),
     ],
@@ -152,7 +152,7 @@ def whole_output(out: Path) -> None:
             anat.to_template(),
             anat.from_template(".mat"),
             anat.figure("brainMask"),
-            page_path(out, parts["sub"]),
+            report_path(out, parts["sub"]),
         ):
             write_text("x", path)
     for parts in (PET, {"sub": "02", "ses": "X", "trc": "MK6240", "rec": "acdyn", "run": "1"}):

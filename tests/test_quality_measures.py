@@ -32,11 +32,11 @@ def test_the_status_table_and_its_data_dictionary_have_each_measure(measure):
     assert measure.value({}) is None
 
 
-@pytest.mark.parametrize("measure", [one for one in MEASURES if one.page_heading], ids=ids)
+@pytest.mark.parametrize("measure", [one for one in MEASURES if one.report_heading], ids=ids)
 def test_the_participant_report_shows_each_measure_with_its_unit(measure):
     shown = dict(participant._quality({measure.key: VALUE[measure.kind]}))
-    assert list(shown) == [measure.page_heading]
-    assert shown[measure.page_heading].endswith(measure.page_unit)
+    assert list(shown) == [measure.report_heading]
+    assert shown[measure.report_heading].endswith(measure.report_unit)
 
 
 @pytest.mark.parametrize("measure", [one for one in MEASURES if one.short_heading], ids=ids)

@@ -22,7 +22,7 @@ Regional SUVR of tau PET, made by {software} {version}
 
 sub-*/.../anat   T1w with its bias corrected, brain mask, Desikan-Killiany parcellation, reference regions, transforms
 sub-*/.../pet    SUVR map on the grid of the T1w, table of regions, transform from PET to T1w
-sub-*.html       one page of figures and figures of merit for each participant
+sub-*.html       one report per participant, with figures and quality measures
 group            tables of all participants
 models           trained models, one folder each
 logs             records of failed scans, citations

@@ -1,6 +1,6 @@
 """Names of the outputs, and contents of their sidecars.
 
-The names are BIDS derivatives' as far as BIDS has them; what it does not have yet (transforms, region tables, pages)
+The names are BIDS derivatives' as far as BIDS has them; what it does not have yet (transforms, region tables, reports)
 is listed in ``.bidsignore``.
 """
 
@@ -216,7 +216,7 @@ class PetNames(_ScanNames):
         return derivative_path(self.output_dir, self.entities, "figures", suffix, ending, desc=desc)
 
 
-def page_path(output_dir: Path, participant: str) -> Path:
+def report_path(output_dir: Path, participant: str) -> Path:
     """Return the HTML report of a participant."""
     return Path(output_dir) / f"sub-{participant}.html"
 

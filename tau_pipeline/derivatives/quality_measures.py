@@ -37,7 +37,7 @@ class Measure:
         Whether a column with the suffix ``_z`` has the value standardized by manufacturer.
     outlier
         Column of the z-score within the cohort.
-    page_heading, page_unit, page_place
+    report_heading, report_unit, report_place
         In the participant report; rows are sorted by place, then in the order of the table.
     short_heading, short_unit, digits, core
         In the table of scans of the cohort report: ``digits`` is a format, and a core column is shown without values.
@@ -56,9 +56,9 @@ class Measure:
     factor: float | None = None
     standardized: bool = False
     outlier: str = ""
-    page_heading: str = ""
-    page_unit: str = ""
-    page_place: int = 99
+    report_heading: str = ""
+    report_unit: str = ""
+    report_place: int = 99
     short_heading: str = ""
     short_unit: str = ""
     digits: str = ""
@@ -137,8 +137,8 @@ MEASURES = (
         column="registration_nmi",
         description="Normalized mutual information of PET and T1w after coregistration.",
         outlier="registration_outlier",
-        page_heading="Fit of PET to T1w (normalized mutual information)",
-        page_place=3,
+        report_heading="Fit of PET to T1w (normalized mutual information)",
+        report_place=3,
         short_heading="Registra\N{SOFT HYPHEN}tion",
         short_unit="NMI",
         digits=".3f",
@@ -165,8 +165,8 @@ MEASURES = (
         column="reference_value",
         description="Mean activity of the reference region, in the units of the PET.",
         outlier="reference_value_outlier",
-        page_heading="Mean of the reference region, in the unit of the PET",
-        page_place=1,
+        report_heading="Mean of the reference region, in the unit of the PET",
+        report_place=1,
         short_heading="Ref. value",
         short_unit="PET unit",
         digits=".4g",
@@ -183,9 +183,9 @@ MEASURES = (
         description="Volume of the reference region.",
         unit="mL",
         factor=1e-3,
-        page_heading="Volume of the reference region",
-        page_unit="mm³",
-        page_place=2,
+        report_heading="Volume of the reference region",
+        report_unit="mm³",
+        report_place=2,
         short_heading="Ref. volume",
         short_unit="mL",
         digits=".0f",
@@ -197,8 +197,8 @@ MEASURES = (
         description="Standard deviation over the mean in the reference region.",
         unit="1",
         outlier="noise_outlier",
-        page_heading="Noise (SD), SUVR",
-        page_place=7,
+        report_heading="Noise (SD), SUVR",
+        report_place=7,
         short_heading="Noise",
         short_unit="SUVR",
         digits=".3f",
@@ -211,9 +211,9 @@ MEASURES = (
         key="SmoothingFWHM",
         key_text="FWHM of the smoothing kernel, in mm.",
         kind="text",
-        page_heading="Smoothing applied, FWHM",
-        page_unit="mm",
-        page_place=8,
+        report_heading="Smoothing applied, FWHM",
+        report_unit="mm",
+        report_place=8,
     ),
     Measure(
         key="EffectiveFWHM",
@@ -222,9 +222,9 @@ MEASURES = (
         column="effective_fwhm_mm",
         description="Effective resolution of the SUVR map.",
         unit="mm",
-        page_heading="Effective resolution, FWHM",
-        page_unit="mm",
-        page_place=9,
+        report_heading="Effective resolution, FWHM",
+        report_unit="mm",
+        report_place=9,
         short_heading="FWHM",
         short_unit="mm",
         digits=".1f",
@@ -235,8 +235,8 @@ MEASURES = (
         column="brain_mean",
         description="Mean SUVR over the brain mask.",
         unit="1",
-        page_heading="Mean SUVR of the brain",
-        page_place=4,
+        report_heading="Mean SUVR of the brain",
+        report_place=4,
     ),
     Measure(
         key="BrainStandardDeviation",
@@ -244,8 +244,8 @@ MEASURES = (
         column="brain_sd",
         description="Standard deviation of SUVR over the voxels of the brain mask.",
         unit="1",
-        page_heading="Standard deviation of SUVR over the brain",
-        page_place=5,
+        report_heading="Standard deviation of SUVR over the brain",
+        report_place=5,
     ),
     Measure(key="BrainVoxels", key_text="Number of voxels of the brain mask that have a value."),
     Measure(
@@ -257,8 +257,8 @@ MEASURES = (
         description="75th percentile of SUVR over cortical voxels.",
         unit="1",
         standardized=True,
-        page_heading="SUVR of cortex at percentiles",
-        page_place=6,
+        report_heading="SUVR of cortex at percentiles",
+        report_place=6,
         short_heading="Cortex p75",
         short_unit="SUVR",
         digits=".2f",
@@ -292,5 +292,5 @@ MEASURES = (
 #: Measures that have a column in ``group/status.tsv``.
 IN_TABLE = tuple(one for one in MEASURES if one.column)
 #: Rows of the participant report, and panels of the cohort figure, in their order.
-ON_PAGE = tuple(sorted((one for one in MEASURES if one.page_heading), key=lambda one: one.page_place))
+IN_REPORT = tuple(sorted((one for one in MEASURES if one.report_heading), key=lambda one: one.report_place))
 IN_FIGURE = tuple(sorted((one for one in MEASURES if one.plot_title), key=lambda one: one.plot_place))

@@ -40,7 +40,7 @@ PRELOADED = (
 
 
 def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:
-    """Run the graph of one participant and write its page; returns a record of each scan that failed, by its key.
+    """Run the graph of one participant and write its report; returns a record of each scan that failed, by its key.
 
     How far it is, it tells beside ``job_file``.
 
@@ -61,11 +61,11 @@ def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict
     engine.execute(wf, job.execution, times)
     failures = _failures(job, times.failed)
     _write_times(job, times.seconds, time.monotonic() - started)
-    _write_records(job, failures)  # the page shows them
+    _write_records(job, failures)  # the report shows them
     try:
         write_participant_report(job.output_dir, job.participant)
     except TauPipelineError as exc:
-        failures[_page_key(job)] = {"step": "page", "error": type(exc).__name__, "message": str(exc)}
+        failures[_page_key(job)] = {"step": "report", "error": type(exc).__name__, "message": str(exc)}
     return failures
 
 
@@ -158,7 +158,7 @@ def preload() -> None:
 
 
 def main(job_file: str) -> int:
-    """Read a job, run it, write the page; 0 when all its scans are done, else 1."""
+    """Read a job, run it, write the report; 0 when all its scans are done, else 1."""
     job: ParticipantJob = pickle.loads(Path(job_file).read_bytes())
     preload()
     try:

@@ -49,7 +49,7 @@ FOLDER = "comparisons"
 
 
 def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-    """Do all runs of a comparison that are not done, then its tables and page; returns the exit code.
+    """Do all runs of a comparison that are not done, then its tables and report; returns the exit code.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
     check_comparison(config.comparison, config.training)
     folder = output_dir / FOLDER / config.comparison.comparison_name
     if config.execution.reports_only:
-        say(f"page: {write_comparison_report(folder, output_dir)}")
+        say(f"report: {write_comparison_report(folder, output_dir)}")
         return DONE
     plan, splits = _plan(bids_dir, output_dir, config, folder)
     record = record_of(plan, splits, bids_dir, output_dir)
@@ -92,10 +92,10 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
         waiting = [run for run in plan.settings if plan.row(run) is None]
         failures = _do_all(plan, waiting)
         write_tsv(_row_table(plan, failures), folder / "runs.tsv")
-        page = write_comparison_report(folder, output_dir)
+        report = write_comparison_report(folder, output_dir)
     _summarise(plan, failures, len(waiting), time.monotonic() - started)
     say(f"tables: {folder}/summary.csv, tests.csv, runs.csv")
-    say(f"page: {page}")
+    say(f"report: {report}")
     return SOME_FAILED if failures else DONE if waiting else NOTHING_TO_DO
 
 

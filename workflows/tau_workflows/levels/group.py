@@ -1,4 +1,4 @@
-"""The group level: standardization by manufacturer, tables of the cohort, and its page."""
+"""The group level: standardization by manufacturer, tables of the cohort, and the group report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-    """Make the cohort's tables, standardized maps and page; returns the exit code.
+    """Make the cohort's tables, standardized maps and report; returns the exit code.
 
     Only files whose content changes are written.
 
@@ -68,7 +68,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(f"methods: {write_methods(output_dir)}")
         return DONE
     if config.execution.reports_only:
-        say(f"page: {write_group_report(output_dir)}")
+        say(f"report: {write_group_report(output_dir)}")
         return DONE
     statuses = all_statuses(output_dir)
     scans = without_failed(find_scans(output_dir), statuses)
@@ -88,11 +88,11 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     failed = _write_maps(scans, fits, output_dir, config.execution)
     _write_tables(tables, fits, output_dir / "group")
     write_methods(output_dir)
-    page = write_group_report(output_dir)
+    report = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
-    say(f"page: {page}")
+    say(f"report: {report}")
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE

@@ -15,7 +15,7 @@ from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, pa
 from tau_pipeline.bids.scans import Participant, T1w, find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
-from tau_pipeline.derivatives.names import error_path, page_path
+from tau_pipeline.derivatives.names import error_path, report_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
@@ -227,10 +227,10 @@ def plan_participants(
 
 
 def _write_pages_again(plan: Plan, output_dir: Path) -> int:
-    """Make the page of each participant that has results."""
+    """Write the report of each participant that has results."""
     made = [job.participant for job in plan.jobs if (output_dir / f"sub-{job.participant}").is_dir()]
     for participant in made:
-        say(f"page: {write_participant_report(output_dir, participant)}")
+        say(f"report: {write_participant_report(output_dir, participant)}")
     return DONE if made else NOTHING_TO_DO
 
 
@@ -320,5 +320,5 @@ def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, second
         say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
     say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
     for job in plan.jobs:
-        if page_path(output_dir, job.participant).is_file():
-            say(f"page: {page_path(output_dir, job.participant)}")
+        if report_path(output_dir, job.participant).is_file():
+            say(f"report: {report_path(output_dir, job.participant)}")

@@ -296,7 +296,7 @@ def _record(output_dir: Path, key: str, record: Mapping[str, Any]) -> str:
 
 
 def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
-    """Write the participants' pages again; returns what went wrong, by the key of its record."""
+    """Write the participant reports again; returns what went wrong, by the key of its record."""
     failed = {}
     for label in dict.fromkeys(target.names.entities["sub"] for target in targets):
         key = f"sub-{label}_page"
@@ -304,7 +304,7 @@ def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
         try:
             write_participant_report(output_dir, label)
         except TauPipelineError as exc:
-            failed[key] = _record(output_dir, key, {"step": "page", "error": type(exc).__name__, "message": str(exc)})
+            failed[key] = _record(output_dir, key, {"step": "report", "error": type(exc).__name__, "message": str(exc)})
     return failed
 
 

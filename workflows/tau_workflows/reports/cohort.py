@@ -1,6 +1,6 @@
 """Write the group report: one self-contained HTML file with outliers and the effects of scanner and disease on SUVR.
 
-Like the page of a participant it is a query over files: the tables that the group level wrote, error records and
+Like the report of a participant it is a query over files: the tables that the group level wrote, error records and
 sidecars. It computes nothing but figures and tests, and can be written again at any time.
 """
 
@@ -22,7 +22,7 @@ from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
-from tau_workflows.reports import html as pages
+from tau_workflows.reports import html
 from tau_workflows.reports.scan_table import (
     COLUMNS,
     FILTERS,
@@ -49,7 +49,7 @@ def write_group_report(output_dir: Path) -> Path:
     Parameters
     ----------
     output_dir
-        The derivatives dataset, with ``group/status.tsv``. What else the page shows is left out, and named, if its
+        The derivatives dataset, with ``group/status.tsv``. What else the report shows is left out, and named, if its
         file is not there or is damaged.
 
     Raises
@@ -59,7 +59,7 @@ def write_group_report(output_dir: Path) -> Path:
     DamagedFileError
         That table cannot be read, or does not say which scans there are.
     OutputError
-        The page cannot be written.
+        The report cannot be written.
     """
     output_dir = Path(output_dir)
     group = output_dir / "group"
@@ -69,9 +69,9 @@ def write_group_report(output_dir: Path) -> Path:
     problems: list[str] = []
     standardization = _optional(group, ("standardization.tsv",), problems)
     wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
-    records = pages.error_records(output_dir)
+    records = html.error_records(output_dir)
     bad = status[status["state"] != "done"]
-    page = pages.template("group.html.jinja").render(
+    report = html.template("group.html.jinja").render(
         counts=[
             _counts(status, by, heading)
             for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
@@ -90,11 +90,11 @@ def write_group_report(output_dir: Path) -> Path:
         standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),
         records=_other_records(bad, records),
-        methods=pages.methods(output_dir),
+        methods=html.methods(output_dir),
         missing=MISSING,
         version=tau_pipeline.__version__,
     )
-    return write_text(page, group / "report.html")
+    return write_text(report, group / "report.html")
 
 
 def read_status(path: Path) -> pd.DataFrame:
@@ -262,7 +262,7 @@ _CORTEX_HINT = "Mean over the scans of each diagnosis, not standardized. The col
 
 
 def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
-    return {"title": title, "what": what, "hint": hint, "source": pages.figure_uri(figure), "tests": []}
+    return {"title": title, "what": what, "hint": hint, "source": html.figure_uri(figure), "tests": []}
 
 
 def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tables and page of a comparison, from what its runs have left; can be made again at any time.
+"""Tables and report of a comparison, from what its runs have left; can be made again at any time.
 
 ``runs.tsv`` (written by the comparison), then ``summary``, ``tests``, ``regions`` and ``settings`` as TSV and CSV, and
 ``report.html``, one file with everything in it.
@@ -29,24 +29,24 @@ from tau_pipeline.synthesis.comparison.tables import (
     summary_table,
     wide_table,
 )
-from tau_workflows.reports import html as pages
+from tau_workflows.reports import html
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "n/a"
-#: Measures that the page's table has; the files have all.
-ON_PAGE = ("ssim", "psnr", "ssim_axial", "psnr_axial", "mae", "regional_mae")
-#: Digits of a measure on the page.
+#: Measures that the report's table has; the files have all.
+IN_REPORT = ("ssim", "psnr", "ssim_axial", "psnr_axial", "mae", "regional_mae")
+#: Digits of a measure on the report.
 _DIGITS = {"psnr": 1, "psnr_axial": 1}
-#: What is called significant on the page, after Holm's correction.
+#: What is called significant on the report, after Holm's correction.
 _ALPHA = 0.05
-#: Settings of the trainings that the page names first.
+#: Settings of the trainings that the report names first.
 _TOLD = ("network_preset", "grid_voxel", "epochs", "batch_size", "learning_rate", "first_cycle", "augmentation")
 
 
 def write_comparison_report(folder: Path, output_dir: Path) -> Path:
-    """Write the tables and the page of a comparison; returns the page's path.
+    """Write the tables and the report of a comparison; returns the report's path.
 
     Parameters
     ----------
@@ -82,11 +82,11 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
         for ending, separator, missing in (("tsv", "\t", MISSING), ("csv", ",", "")):
             text = table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
             write_changed(text, folder / f"{name}.{ending}")
-    page = pages.template("comparison.html.jinja").render(
+    report = html.template("comparison.html.jinja").render(
         record=record,
         facts=_facts(record, runs),
         warnings=_warnings(record, runs, scans),
-        measures={name: heading for name, heading in measures_of(scans).items() if name in ON_PAGE} | REGIONAL,
+        measures={name: heading for name, heading in measures_of(scans).items() if name in IN_REPORT} | REGIONAL,
         rows=_table_rows(tables["settings"], tables["tests"]),
         alpha=_ALPHA,
         figures=_figures(folder, output_dir, record, tables, scans=scans, regions=regions),
@@ -95,7 +95,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
         settings=sorted((name, _plain(value)) for name, value in record["training"].items()),
         version=tau_pipeline.__version__,
     )
-    return write_text(page, folder / "report.html")
+    return write_text(report, folder / "report.html")
 
 
 def _stacked(folder: Path, runs: Sequence[str], name: str) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _table_rows(settings: pd.DataFrame, tests: pd.DataFrame) -> list[dict[str, A
     for row in settings.to_dict("records"):
         key = tuple(row[name] for name in KEYS)
         cells: dict[str, dict[str, str]] = {}
-        for measure in (*ON_PAGE, *REGIONAL):
+        for measure in (*IN_REPORT, *REGIONAL):
             if f"{measure}_mean" not in row:
                 continue
             digits = _DIGITS.get(measure, 3)
@@ -214,7 +214,7 @@ def _figures(
     scans: pd.DataFrame,
     regions: pd.DataFrame,
 ) -> list[dict[str, str]]:
-    """Draw all figures of the page, in order."""
+    """Draw all figures of the report, in order."""
     loss = CYCLIC if CYCLIC in record["losses"] else record["losses"][0]
     found = [_figure("Scores", _SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
     for normalisation in record["normalisations"]:
@@ -267,7 +267,7 @@ def _webp_uri(figure: Any) -> str:
 
     from PIL import Image
 
-    png = base64.b64decode(pages.figure_uri(figure).partition(",")[2])
+    png = base64.b64decode(html.figure_uri(figure).partition(",")[2])
     with Image.open(io.BytesIO(png)) as full, io.BytesIO() as small:
         full.convert("RGB").save(small, "WEBP", lossless=True, quality=80, method=4)
         return "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode("ascii")

@@ -36,7 +36,7 @@ def _environment() -> Any:
 def figure_uri(figure: Figure) -> str:
     """Return a matplotlib figure as a data URI of PNG; the same figure gives the same text."""
     with io.BytesIO() as png, warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes; the tables of the page have it right.
+        # A name in a script that the font lacks shows as boxes; the tables of the report have it right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         content = base64.b64encode(png.getvalue()).decode("ascii")

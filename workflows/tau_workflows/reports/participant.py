@@ -1,8 +1,8 @@
-"""One self-contained HTML page per participant.
+"""One self-contained HTML report per participant.
 
-The page is a query over files: figures, sidecars, tables and error records are found by their BIDS names under the
-output folder, so that it can be written again at any time without computing anything. Images are embedded; the page
-needs no network and no other file. The same files give the same page.
+The report is a query over files: figures, sidecars, tables and error records are found by their BIDS names under the
+output folder, so that it can be written again at any time without computing anything. Images are embedded; the report
+needs no network and no other file. The same files give the same report.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.index import Output, find_outputs
-from tau_pipeline.derivatives.names import SCAN_ENTITIES, page_path, scan_entities
-from tau_pipeline.derivatives.quality_measures import ON_PAGE
+from tau_pipeline.derivatives.names import SCAN_ENTITIES, report_path, scan_entities
+from tau_pipeline.derivatives.quality_measures import IN_REPORT
 from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import name_parts, read_json, read_tsv, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import voxel_volume_mm3
-from tau_workflows.reports import html as pages
+from tau_workflows.reports import html
 from tau_workflows.reports.methods import found, methods_text
 from tau_workflows.reports.regions import (
     AGREEMENT,
@@ -39,7 +39,7 @@ from tau_workflows.reports.regions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The outputs that a page shows: of which kind of scan, and whether by the file or by its sidecar.
+#: The outputs that a report shows: of which kind of scan, and whether by the file or by its sidecar.
 _SHOWN: dict[Output, tuple[Literal["T1w", "pet"], Literal["file", "sidecar"]]] = {
     "t1w": ("T1w", "sidecar"),
     "mask": ("T1w", "file"),
@@ -54,7 +54,7 @@ _SHOWN: dict[Output, tuple[Literal["T1w", "pet"], Literal["file", "sidecar"]]] =
     "pet_figure": ("pet", "file"),
 }
 
-#: Figures in the order of the page, by the start of their ``desc``: heading, and what to look at.
+#: Figures in the order of the report, by the start of their ``desc``: heading, and what to look at.
 _FIGURES = {
     "brainMask": (
         "Brain mask",
@@ -78,7 +78,7 @@ _FIGURES = {
 #: The two figures that the slider blends.
 _BLEND = ("blendT1w", "blendPET")
 
-#: Fields of the SUVR sidecar that the page shows as numbers: heading and unit.
+#: Fields of the SUVR sidecar that the report shows as numbers: heading and unit.
 QUALITY = {
     "TracerName": ("Tracer", ""),
     "TracerRadionuclide": ("Radionuclide", ""),
@@ -86,7 +86,7 @@ QUALITY = {
     "ManufacturersModelName": ("Scanner", ""),
     "FrameIndices": ("Frames used, counted from 0", ""),
     "ReferenceRegion": ("Reference region", ""),
-    **{one.key: (one.page_heading, one.page_unit) for one in ON_PAGE},
+    **{one.key: (one.report_heading, one.report_unit) for one in IN_REPORT},
     "Labels": ("Labels", ""),
     "SettingsHash": ("Settings (hash)", ""),
 }
@@ -144,7 +144,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
     MissingInputError
         There is neither a folder nor an error record of that participant.
     OutputError
-        The page cannot be written.
+        The report cannot be written.
     """
     output_dir = Path(output_dir)
     label = "sub-" + participant.removeprefix("sub-")
@@ -154,7 +154,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
             f"{output_dir} contains neither a folder {label} nor an error record; run the participant level first"
         )
     scans = find_scans(output_dir, label)
-    page = pages.template("participant.html.jinja").render(
+    report = html.template("participant.html.jinja").render(
         label=label,
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
@@ -166,19 +166,19 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         side_by_side=side_by_side,
         missing=MISSING,
     )
-    return write_text(page, page_path(output_dir, label.removeprefix("sub-")))
+    return write_text(report, report_path(output_dir, label.removeprefix("sub-")))
 
 
 def _methods(output_dir: Path, label: str) -> list[tuple[str, list[str]]]:
     """Return the steps that ran for this participant; without sidecars, the steps that the run had planned."""
     facts = found(output_dir, label.removeprefix("sub-"))
-    return pages.blocks_of(methods_text(facts)) if facts else pages.methods(output_dir)
+    return html.blocks_of(methods_text(facts)) if facts else html.methods(output_dir)
 
 
 def find_scans(output_dir: Path, label: str) -> list[Scan]:
     """Find every T1w and PET scan of a participant that has a figure, a sidecar or a table, T1w first.
 
-    Files that cannot be read are named in ``problems`` of their scan; they never stop the page.
+    Files that cannot be read are named in ``problems`` of their scan; they never stop the report.
     """
     scans: dict[tuple[str, ...], Scan] = {}
     tables: dict[tuple[str, ...], list[pd.DataFrame]] = {}
@@ -206,7 +206,7 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
 
 
 def _files(output_dir: Path, participant: str) -> list[tuple[Path, Output]]:
-    """Return the files that the page of a participant shows, sorted, and which outputs they are."""
+    """Return the files that the report of a participant shows, sorted, and which outputs they are."""
     return sorted(
         (path, output)
         for output, (_, shown) in _SHOWN.items()
@@ -340,7 +340,7 @@ def _text(value: Any) -> str:
 def own_error_records(output_dir: Path, label: str) -> list[dict[str, str]]:
     """Return the error records of a participant: those whose name holds the whole label (``sub-1``, not ``sub-10``)."""
     own = re.compile(rf"(?<![A-Za-z0-9]){re.escape(label)}(?![A-Za-z0-9])")
-    return [record for record in pages.error_records(output_dir) if own.search(record["file"])]
+    return [record for record in html.error_records(output_dir) if own.search(record["file"])]
 
 
 def _software(scans: Iterable[Scan]) -> list[str]:

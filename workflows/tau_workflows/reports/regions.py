@@ -1,4 +1,4 @@
-"""Region tables on the page of a participant: as text, on the average cortex, and synthetic beside measured."""
+"""Region tables on the report of a participant: as text, on the average cortex, and synthetic beside measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import DIFFERENCE_MAP, UPTAKE_MAP
-from tau_workflows.reports import html as pages
+from tau_workflows.reports import html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
     Raises
     ------
     DamagedFileError
-        The table lacks a column that the page needs.
+        The table lacks a column that the report needs.
     """
     needed = {"reference_region", "source", "kind", "region", "hemisphere", *NUMBERS}
     if absent := sorted(needed - set(table.columns)):
@@ -141,9 +141,7 @@ def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
     title = f"Mean regional {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
     if not values:
         return ""
-    return pages.figure_uri(
-        cortex_figure({"": values}, title, SUVR_SCALE, f"SUVR (reference: {reference})", UPTAKE_MAP)
-    )
+    return html.figure_uri(cortex_figure({"": values}, title, SUVR_SCALE, f"SUVR (reference: {reference})", UPTAKE_MAP))
 
 
 def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
@@ -152,7 +150,7 @@ def _difference_brain(rows: pd.DataFrame, reference: str) -> str:
     if not values:
         return ""
     label = f"Difference of SUVR (reference: {reference})"
-    return pages.figure_uri(cortex_figure({"": values}, title, _DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
+    return html.figure_uri(cortex_figure({"": values}, title, _DIFFERENCE_SCALE, label, DIFFERENCE_MAP))
 
 
 def _cortical(rows: pd.DataFrame, column: str) -> dict[int, float]:

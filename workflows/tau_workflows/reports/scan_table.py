@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tau_pipeline.derivatives.names import page_path
+from tau_pipeline.derivatives.names import report_path
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.figures.cohort import OUTLIER_Z
 
@@ -129,6 +129,6 @@ def is_missing(value: Any) -> bool:
 
 def _link(participant: str, output_dir: Path) -> str:
     """Return the relative link from the cohort report to the report of a participant; empty if there is none."""
-    page = page_path(output_dir, str(participant).removeprefix("sub-"))
-    safe = "/" not in participant and page.is_file()
-    return f"../{quote(page.name)}" if safe else ""
+    report = report_path(output_dir, str(participant).removeprefix("sub-"))
+    safe = "/" not in participant and report.is_file()
+    return f"../{quote(report.name)}" if safe else ""
