@@ -13,6 +13,7 @@ from toy_models import toy_ensemble, toy_model
 
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
+from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.training import Network, Training
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.outputs import Recipe
@@ -99,6 +100,12 @@ def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_
             "synthesize_wf.sub_02_wf.synthesize_desc_synthSUVR",
         }
         assert {node.is_gpu_node() for node in nodes} == {wanted}
+
+
+def test_no_node_takes_the_whole_configuration(job: ParticipantJob) -> None:
+    for name, wf in workflows(job).items():
+        for node in wf._create_flat_graph().nodes():
+            assert not any(isinstance(value, Configuration) for value in node.inputs.get().values()), name
 
 
 def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:

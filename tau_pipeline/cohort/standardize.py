@@ -118,7 +118,7 @@ class Standardization:
 
     groups: dict[str, ManufacturerFit]
     pooled: ManufacturerFit
-    unknown: UnknownManufacturer = "error"
+    unknown: UnknownManufacturer = Group.unknown_manufacturer
     tracer: str = ""
     reference_region: str = ""
 
@@ -259,7 +259,7 @@ def fit_standardization(
     participants: Collection[str] | None = None,
     *,
     min_participants: int = Group.min_participants,
-    unknown: UnknownManufacturer = "error",
+    unknown: UnknownManufacturer = Group.unknown_manufacturer,
 ) -> Standardization:
     """Fit mean and standard deviation of SUVR by manufacturer.
 

@@ -31,7 +31,7 @@ from tau_pipeline.measures.agreement import paired_regions
 from tau_pipeline.measures.quality import PERCENTILES, map_quality
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesis
-from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.comparison.runs import Run
 from tau_pipeline.synthesis.comparison.tables import measures_of
 from tau_pipeline.synthesis.data.pairs import Pair
@@ -84,7 +84,7 @@ class ComparisonContext:
     cohort: Group
     synthesis: Synthesis
     drawn: tuple[str, ...] = ()
-    device: Any = "auto"
+    device: Device = Training.device
 
     def run_dir(self, run: Run) -> Path:
         """Return the folder of a run."""

@@ -307,7 +307,7 @@ def fit_target_scaling(
     cache_dir: Path | None = None,
     *,
     min_participants: int = Group.min_participants,
-    unknown_manufacturer: UnknownManufacturer = "error",
+    unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer,
 ) -> TargetScaling:
     """Fit the scaling of SUVR on training pairs: give only those, and nothing of the others can leak.
 

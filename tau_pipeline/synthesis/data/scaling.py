@@ -17,7 +17,7 @@ from tau_pipeline.cohort.standardize import (
 )
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.files import read_tsv, write_tsv
-from tau_pipeline.settings.cohort import UnknownManufacturer
+from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class ByManufacturer:
         return Path(folder) / self.FILE
 
     @classmethod
-    def load(cls, folder: Path, unknown_manufacturer: UnknownManufacturer = "error") -> ByManufacturer:
+    def load(
+        cls, folder: Path, unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer
+    ) -> ByManufacturer:
         """Read ``standardization.tsv``; ``unknown_manufacturer`` says what is done with others than the fitted ones."""
         return cls(Standardization.load(Path(folder) / cls.FILE).with_unknown(unknown_manufacturer))
 
@@ -134,7 +136,9 @@ class MinMax:
 TargetScaling = ByManufacturer | MinMax
 
 
-def load_target_scaling(folder: Path, kind: str, unknown_manufacturer: UnknownManufacturer = "error") -> TargetScaling:
+def load_target_scaling(
+    folder: Path, kind: str, unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer
+) -> TargetScaling:
     """Read the target scaling of a model folder, by the kind that its card names.
 
     Raises

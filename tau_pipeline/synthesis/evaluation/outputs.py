@@ -23,8 +23,9 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, image_on, require_same_grid, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.measures.quality import map_quality
-from tau_pipeline.settings.cohort import UnknownManufacturer
+from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.targets import Target
@@ -70,8 +71,8 @@ class Recipe:
     output_dir: Path
     settings_hash: str
     synthesis: Synthesis = field(default_factory=Synthesis)
-    unknown_manufacturer: UnknownManufacturer = "error"
-    device: str = "auto"
+    unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer
+    device: Device = Training.device
     mem_mb: int | None = None
     calibration: Calibration | None = None
     training_statistics: TrainingStatistics | None = None

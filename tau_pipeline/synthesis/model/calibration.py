@@ -23,6 +23,7 @@ from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.measures.regions import values_by_label
 from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.prepare import Prepared, prepare
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled
@@ -141,7 +142,7 @@ def calibrate(
     pairs: Iterable[Pair],
     cache_dir: Path | None = None,
     settings: Synthesis | None = None,
-    device: str = "auto",
+    device: Device = Training.device,
     mem_mb: int | None = None,
 ) -> Calibration | None:
     """Calibrate the uncertainty of an ensemble on measured scans.

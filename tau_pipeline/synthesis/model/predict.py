@@ -26,6 +26,7 @@ from tau_pipeline.errors import ImageError, SettingError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
 from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.placement import Placement, from_grid
 from tau_pipeline.synthesis.data.prepare import PlacedT1w, prepare_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
@@ -91,7 +92,7 @@ def predict(
     mask_img: Volume,
     manufacturer: str | None,
     settings: Synthesis | None = None,
-    device: str = "auto",
+    device: Device = Training.device,
     mem_mb: int | None = None,
 ) -> Prediction:
     """Predict SUVR for one T1w.
@@ -131,7 +132,7 @@ def predict_placed(
     placed: PlacedT1w,
     manufacturer: str | None,
     settings: Synthesis | None = None,
-    device: str = "auto",
+    device: Device = Training.device,
     mem_mb: int | None = None,
 ) -> Prediction:
     """Predict SUVR for a T1w that is on the model's grid already; see `predict`.
@@ -163,7 +164,7 @@ def predict_on_grid(
     model: LoadedModel,
     t1w: NDArray[np.float32],
     settings: Synthesis,
-    device: str = "auto",
+    device: Device = Training.device,
     mem_mb: int | None = None,
 ) -> tuple[list[NDArray[np.float32]], bool]:
     """Run one model on a T1w that is on its grid: normalized predictions, and whether windows were used.
@@ -195,7 +196,7 @@ def _run(system: nn.Module, volume: Tensor, settings: Synthesis, windows: bool) 
     return torch.as_tensor(found)
 
 
-def chosen_device(device: str) -> torch.device:
+def chosen_device(device: Device) -> torch.device:
     """Return the device of a setting.
 
     Raises

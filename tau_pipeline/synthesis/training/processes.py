@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.model.predict import chosen_device
 
 
@@ -76,7 +77,7 @@ class Processes:
 
 
 @contextmanager
-def processes(device: str = "auto") -> Iterator[Processes]:
+def processes(device: Device = Training.device) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started (its environment variables say so), or be alone.
 
     Parameters

@@ -15,7 +15,7 @@ from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pet import reference_region as reference
-from tau_pipeline.settings.participant import SkullStrip
+from tau_pipeline.settings.participant import Settings, SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface
 
 
@@ -86,7 +86,7 @@ class _TissueOut(TraitedSpec):
 class _RegisterIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
-    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _RegisterOut(TraitedSpec):
@@ -223,7 +223,7 @@ class _FreeSurferIn(BaseInterfaceInputSpec):
     labels_file = File(exists=True, mandatory=True, desc="aparc+aseg of FreeSurfer or FastSurfer")
     brain_file = File(exists=True, desc="T1w on the grid of the labels")
     freesurfer_mask_file = File(exists=True, desc="above 0 inside the brain, on the same grid")
-    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _FreeSurferOut(TraitedSpec):

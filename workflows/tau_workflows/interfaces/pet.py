@@ -19,6 +19,7 @@ from tau_pipeline.pet import coregister, motion, resolution
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.pet.frames import FramePlan, Window
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
 
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
@@ -34,8 +35,10 @@ def frame_plan(fields: dict[str, Any]) -> FramePlan:
 class _MotionIn(BaseInterfaceInputSpec):
     pet_file = File(exists=True, mandatory=True, desc="PET, 3-D or 4-D")
     frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
-    motion_correction = traits.Bool(True, usedefault=True, desc="register the frames to each other")
-    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+    motion_correction = traits.Bool(
+        Settings.motion_correction, usedefault=True, desc="register the frames to each other"
+    )
+    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _MotionOut(TraitedSpec):
@@ -67,7 +70,7 @@ class _CoregisterIn(BaseInterfaceInputSpec):
     static_file = File(exists=True, mandatory=True, desc="PET, 3-D")
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
-    random_seed = traits.Int(0, usedefault=True, desc="seed of the metric's random sampling")
+    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _CoregisterOut(TraitedSpec):
@@ -107,7 +110,7 @@ class _ResampleIn(BaseInterfaceInputSpec):
     frame_xfms = traits.List(mandatory=True, desc="a 4 x 4 matrix for each frame used")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     t1w_preproc_file = File(exists=True, mandatory=True, desc="gives the grid")
-    smooth_fwhm = traits.Float(0.0, usedefault=True, desc="FWHM of a Gaussian, mm")
+    smooth_fwhm = traits.Float(Settings.smooth_fwhm, usedefault=True, desc="FWHM of a Gaussian, mm")
     target_fwhm = traits.Float(desc="effective resolution to reach, mm; the image's own where this is not set")
 
 

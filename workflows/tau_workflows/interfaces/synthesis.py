@@ -19,8 +19,8 @@ class _SynthesizeIn(BaseInterfaceInputSpec):
     target = traits.Any(mandatory=True, nohash=True, desc="a Target: which T1w, whose, and what to compare it with")
     synthesis = traits.Any(mandatory=True, nohash=True, desc="a Synthesis: the models, and how they are applied")
     settings_hash = traits.Str(mandatory=True, desc="hash of the settings that change results, for the sidecars")
-    unknown_manufacturer = traits.Str("error", usedefault=True, desc="error, pooled or exclude")
-    device = traits.Str("auto", usedefault=True, desc="auto, cpu or cuda")
+    unknown_manufacturer = traits.Str(mandatory=True, desc="error, pooled or exclude")
+    device = traits.Str(mandatory=True, desc="auto, cpu or cuda")
     mem_mb = traits.Int(desc="memory for prediction, MB; that of the system where this is not set")
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     measures_dir = traits.Str(
