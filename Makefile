@@ -20,12 +20,14 @@ demo: $(VENV)/.installed  ## simulate a small BIDS dataset, run the main job on 
 	$(BIN)/tau-pipeline $(DEMO)/bids $(DEMO)/derivatives participant --work-dir $(DEMO)/work
 	$(BIN)/tau-pipeline $(DEMO)/bids $(DEMO)/derivatives group --unknown-manufacturer pooled
 
-# Most tests keep one core busy; the tests of a file share what it has made, so they stay together.
+# Most tests keep one core busy; the tests of a file share what it has made, so they stay together. tests/conftest.py puts
+# the longest files first.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed  ## every test, the slow ones too
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(VENV)/.installed  ## the quick tests, in about two and a half minutes
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 lint: $(VENV)/.installed  ## style, types, import contracts
 	$(BIN)/ruff check .

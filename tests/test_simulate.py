@@ -241,7 +241,7 @@ def test_tau_makes_cortex_smaller_and_ventricles_larger_in_the_same_person() -> 
 
 @pytest.mark.slow
 def test_regional_tau_and_cortical_volume_correlate_negatively_over_a_cohort(tmp_path: Path) -> None:
-    out = simulate_dataset(tmp_path / "cohort", Simulation(12, seed=5, voxel_mm=3))
+    out = simulate_dataset(tmp_path / "cohort", Simulation(12, seed=5, voxel_mm=COARSE))
     rows = pd.read_csv(out / "truth" / "regions.tsv", sep="\t")
     share = rows["volume_mm3"] / rows.groupby("participant_id")["volume_mm3"].transform("sum")
     rows["size"] = share / share.groupby(rows["index"]).transform("mean")

@@ -86,7 +86,10 @@ def with_fitting_hash(folder, name):
 
 @pytest.mark.parametrize(
     "network",
-    ["unet", "pix2pix", "cyclegan", *(pytest.param(name, marks=needs_einops) for name in ("unetr", "swinunetr"))],
+    [
+        *("unet", "pix2pix", "cyclegan", pytest.param("unetr", marks=needs_einops)),
+        pytest.param("swinunetr", marks=[needs_einops, pytest.mark.slow]),
+    ],
 )
 def test_every_system_comes_back_with_all_its_networks_and_the_same_output(tmp_path, network):
     built = system(network)

@@ -24,7 +24,9 @@ SIZES = {
     "cyclegan": (16, 16, 16),
 }
 TRANSFORMERS = ["unetr", "swinunetr"]
-SYSTEMS = [pytest.param(name, marks=[needs_einops] if name in TRANSFORMERS else []) for name in SIZES]
+#: A SwinUNETR takes seconds for each test; tests/test_networks.py has its quick ones.
+MARKS = {"unetr": [needs_einops], "swinunetr": [needs_einops, pytest.mark.slow]}
+SYSTEMS = [pytest.param(name, marks=MARKS.get(name, [])) for name in SIZES]
 ADVERSARIAL = ["pix2pix", "cyclegan"]
 
 
