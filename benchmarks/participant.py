@@ -117,8 +117,8 @@ def obvious_script(bids: Path, participant: str, folder: Path) -> None:
     on_t1w = ants.apply_transforms(brain, labels, found["fwdtransforms"], interpolator="nearestNeighbor").numpy()
     cortex = on_t1w > 1000
     _, nearest = ndimage.distance_transform_edt(~cortex, return_indices=True)
-    grey = (tissue.numpy() == 2) & ((on_t1w == 0) | cortex | np.isin(on_t1w, (2, 41)))
-    dseg = np.where(grey, on_t1w[tuple(nearest)], np.where(cortex, 0, on_t1w))
+    gray = (tissue.numpy() == 2) & ((on_t1w == 0) | cortex | np.isin(on_t1w, (2, 41)))
+    dseg = np.where(gray, on_t1w[tuple(nearest)], np.where(cortex, 0, on_t1w))
     done("SyN and labels")
     moved = ants.registration(t1w, pet, "Rigid")
     activity = ants.apply_transforms(t1w, pet, moved["fwdtransforms"]).numpy()

@@ -102,8 +102,8 @@ def label_table() -> pd.DataFrame:
 def dseg_table() -> pd.DataFrame:
     """Return the lookup table that BIDS wants beside a dseg: columns ``index``, ``name``, ``color`` (#RRGGBB)."""
     table = label_table()
-    colours = table[["red", "green", "blue"]].to_numpy()
-    table["color"] = [f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in colours]
+    colors = table[["red", "green", "blue"]].to_numpy()
+    table["color"] = [f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in colors]
     return table.rename(columns={"region": "name"})[["index", "name", "color"]]
 
 

@@ -145,13 +145,13 @@ def wide_table(status: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_group_files(folder: Path, status: pd.DataFrame, standardised: bool = True) -> None:
+def write_group_files(folder: Path, status: pd.DataFrame, standardized: bool = True) -> None:
     """The group level's tables, and what the runs left under ``logs``."""
     group = folder / "group"
     write_tsv(status, group / "status.tsv")
     wide = wide_table(status)
     write_text(wide.to_csv(index=False, na_rep="n/a"), group / "suvr_rois_wide.csv")
-    if standardised:
+    if standardized:
         done = status[status["state"] == "done"]
         rows = [
             [
@@ -193,8 +193,8 @@ def region_table(
     return regional_table(suvr, dseg, image_like((labels == 8).astype(np.uint8), dseg), "CerebellarGM", identity)
 
 
-def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 90)) -> Path:
+def picture(path: Path, color: tuple[int, int, int] = (200, 30, 90)) -> Path:
     """A small PNG of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), colour).save(path)
+    Image.new("RGB", (40, 30), color).save(path)
     return path

@@ -20,7 +20,7 @@ THICK = SHARED / "data" / "heads_thick_slices"
 needs_heads = pytest.mark.skipif(not SIMTAU.is_dir(), reason="needs ../shared/data/ds-simtau")
 needs_thick = pytest.mark.skipif(not THICK.is_dir(), reason="needs ../shared/data/heads_thick_slices")
 
-FLUID, GREY, WHITE = 30.0, 60.0, 100.0
+FLUID, GRAY, WHITE = 30.0, 60.0, 100.0
 
 
 def distance_from_centre(shape, voxel_mm):
@@ -36,7 +36,7 @@ def ball(radius_mm, voxel_mm=3.0, shape=(72, 72, 72), inside=100.0, outside=0.0)
 def layered_brain(shape=(60, 60, 60)):
     """White ball under 5 mm of grey under 4 mm of fluid, 1 mm voxels, and the atlas that fits it exactly."""
     r = distance_from_centre(shape, 1.0)
-    intensity = np.select([r < 16, r < 21, r < 25], [WHITE, GREY, FLUID], 0.0).astype(np.float32)
+    intensity = np.select([r < 16, r < 21, r < 25], [WHITE, GRAY, FLUID], 0.0).astype(np.float32)
     atlas = np.select([r < 16, r < 21], [2, 1024], 0).astype(np.int32)
     return intensity, r < 25, atlas
 
@@ -118,7 +118,7 @@ def test_resampling_onto_the_same_grid_changes_nothing_and_a_linear_image_stays_
 
 def test_a_bias_field_is_taken_out_and_the_head_around_the_brain_stays():
     r = distance_from_centre((46, 46, 46), 4.0)
-    tissue = np.select([r < 45, r < 65, r < 80], [WHITE, GREY, 80.0], 0.0)
+    tissue = np.select([r < 45, r < 65, r < 80], [WHITE, GRAY, 80.0], 0.0)
     mask = r < 65
     i = np.indices(r.shape)[0]
     field = np.exp(0.4 * np.sin(i / 46 * np.pi))
@@ -138,7 +138,7 @@ def test_a_mask_on_another_grid_is_refused():
 def test_a_brain_of_three_intensities_is_put_at_0_1_and_2():
     intensity, inside, atlas = layered_brain()
     scale = tissue.tissue_scale(intensity, inside, atlas)
-    for value, number in ((FLUID, 0), (GREY, 1), (WHITE, 2)):
+    for value, number in ((FLUID, 0), (GRAY, 1), (WHITE, 2)):
         np.testing.assert_allclose(scale[inside & (intensity == value)], number, atol=1e-5)
 
 
@@ -159,10 +159,10 @@ def test_bright_fat_and_vessels_in_the_mask_do_not_move_the_tissues():
     assert fat.sum() > 0.1 * inside.sum()
     clean = tissue.tissue_scale(noisy, inside, atlas)
     found = tissue.tissue_scale(bright, inside, atlas)
-    white, grey = r < 14, (r > 17.5) & (r < 19.5)
+    white, gray = r < 14, (r > 17.5) & (r < 19.5)
     assert (found[white] > 1.5).mean() > 0.95
-    assert (np.abs(found[grey] - 1) < 0.5).mean() > 0.9
-    assert abs(np.median(found[grey]) - np.median(clean[grey])) < 0.1
+    assert (np.abs(found[gray] - 1) < 0.5).mean() > 0.9
+    assert abs(np.median(found[gray]) - np.median(clean[gray])) < 0.1
 
 
 def test_cerebellum_is_scaled_by_its_own_intensities():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.bids import validator as bids_validation
-from tau_pipeline.bids.validator import ValidationReport, ValidatorError, summarise, validate, validator_program
+from tau_pipeline.bids.validator import ValidationReport, ValidatorError, summarize, validate, validator_program
 from tau_pipeline.errors import MissingInputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -152,11 +152,11 @@ def test_equal_findings_are_counted_and_order_does_not_matter():
     ]
     issues += [{"code": "NEW_CODE", "subCode": "Key", "severity": "error", "location": "/x.json"}]
     issues += [{"code": "X", "severity": "ignore", "location": "/y"}]
-    report = summarise(issues)
+    report = summarize(issues)
     assert report.participant_errors == {"01": ("a file is empty (3 files, for example sub-01/anat/a)",)}
     assert report.errors == ("NEW_CODE Key (x.json)",)
     assert report.warnings == ()
-    assert summarise(reversed(issues)).errors == report.errors
+    assert summarize(reversed(issues)).errors == report.errors
 
 
 def test_a_missing_folder_is_refused(tmp_path):

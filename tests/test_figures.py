@@ -62,7 +62,7 @@ def head(name: str) -> tuple[Volume, Volume]:
     return t1w, image_like((x / 60) ** 2 + (y / 80) ** 2 + (z / 55) ** 2 < 1, t1w)
 
 
-def colour_table() -> pd.DataFrame:
+def color_table() -> pd.DataFrame:
     """Colours of all labels of `labels_on` but 77."""
     rows = [(8, "subcortical", 255, 0, 0), (1001, "cortical", 0, 255, 0), (2035, "cortical", 0, 0, 255)]
     return pd.DataFrame(rows, columns=["index", "kind", "red", "green", "blue"])
@@ -81,7 +81,7 @@ def all_figures(t1w: Volume, mask: Volume) -> dict[str, object]:
     blend_t1w, blend_pet = figures.flicker_figures(t1w, t1w, mask)
     return {
         "mask": figures.brain_mask_figure(t1w, mask),
-        "parcellation": figures.parcellation_figure(t1w, labels_on(mask), colour_table()),
+        "parcellation": figures.parcellation_figure(t1w, labels_on(mask), color_table()),
         "coregistration": figures.coregistration_figure(t1w, t1w, mask),
         "suvr": figures.suvr_figure(suvr, t1w, mask=mask),
         "reference": figures.reference_region_figure(t1w, core, "CerebellarGM", suvr=suvr),
@@ -196,7 +196,7 @@ def test_sagittal_slices_face_right_and_name_their_side() -> None:
 def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, object]) -> None:
     t1w, mask = head("SAR")
     turned = {
-        "parcellation": figures.parcellation_figure(t1w, labels_on(mask), colour_table()),
+        "parcellation": figures.parcellation_figure(t1w, labels_on(mask), color_table()),
         "coregistration": figures.coregistration_figure(t1w, t1w, mask),
     }
     for what, figure in turned.items():
@@ -291,8 +291,8 @@ def test_missing_values_are_drawn_grey() -> None:
     holes = np.asanyarray(t1w.dataobj) / 100
     holes[20:26, 20:34, 10:34] = np.nan
     figure = figures.suvr_figure(image_like(holes, t1w), t1w, mask=mask)
-    grey = (pixels(figure) == 0x40).all(axis=2)
-    assert grey.sum() > 100
+    gray = (pixels(figure) == 0x40).all(axis=2)
+    assert gray.sum() > 100
 
 
 def test_images_that_are_integer_negative_or_constant_can_be_drawn() -> None:
@@ -306,7 +306,7 @@ def test_inputs_are_left_as_they_were() -> None:
     t1w, mask = head("oblique")
     before = [np.array(img.dataobj) for img in (t1w, mask)], [img.affine.copy() for img in (t1w, mask)]
     figures.coregistration_figure(t1w, t1w, mask)
-    figures.parcellation_figure(t1w, mask, colour_table())
+    figures.parcellation_figure(t1w, mask, color_table())
     for img, data, affine in zip((t1w, mask), *before, strict=True):
         np.testing.assert_array_equal(np.asanyarray(img.dataobj), data)
         np.testing.assert_array_equal(img.affine, affine)

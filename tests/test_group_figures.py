@@ -246,7 +246,7 @@ def test_the_table_is_left_as_it_was(scans: pd.DataFrame) -> None:
 def test_the_cortex_shows_the_mean_of_each_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def note(rows: dict, title: str, scale: tuple[float, float], label: str, colours: str) -> Figure:
+    def note(rows: dict, title: str, scale: tuple[float, float], label: str, colors: str) -> Figure:
         asked.update(rows=rows, scale=scale, label=label)
         return Figure()
 

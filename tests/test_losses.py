@@ -15,7 +15,7 @@ from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses import chunks
 from tau_pipeline.synthesis.losses.features import (
-    grey_input,
+    gray_input,
     load_vgg16_features,
     random_features,
     random_resnet3d_features,
@@ -398,10 +398,10 @@ def test_folding_the_three_equal_channels_into_one_gives_the_same_responses():
     first = nn.Conv2d(3, 5, 3, stride=2, padding=1, dilation=2, bias=False, padding_mode="reflect")
     images = torch.randn(2, 1, 12, 13)
     for features in (nn.Sequential(first, nn.ReLU()), nn.Sequential(nn.AvgPool2d(2), first), random_features(3)):
-        torch.testing.assert_close(grey_input(features)(images), features(images.repeat(1, 3, 1, 1)))
-    assert grey_input(nn.Sequential(first))[0].in_channels == 1
+        torch.testing.assert_close(gray_input(features)(images), features(images.repeat(1, 3, 1, 1)))
+    assert gray_input(nn.Sequential(first))[0].in_channels == 1
     one_channel = nn.Sequential(nn.Conv2d(1, 5, 3))
-    assert grey_input(one_channel) is one_channel
+    assert gray_input(one_channel) is one_channel
 
 
 @pytest.mark.parametrize(

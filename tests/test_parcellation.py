@@ -30,10 +30,10 @@ def no_change(tmp_path):
 def slab_head(shape=(40, 40, 40)):
     """From below: 12 mm of white matter, 4 of grey, 3 of fluid, 2 of something as bright as grey (dura)."""
     k = np.indices(shape)[2]
-    white, grey, dura = k < 12, (k >= 12) & (k < 16), (k >= 19) & (k < 21)
+    white, gray, dura = k < 12, (k >= 12) & (k < 16), (k >= 19) & (k < 21)
     left = np.indices(shape)[0] < 20
     atlas = np.where(k < 10, np.where(left, 2, 41), np.where(k < 16, np.where(left, 1024, 2024), 0)).astype(np.int32)
-    return atlas, grey | dura, white, dura
+    return atlas, gray | dura, white, dura
 
 
 def test_votes_are_the_sums_of_gaussian_weights():
@@ -64,9 +64,9 @@ def test_a_voxel_beyond_all_votes_gets_none():
 
 
 def test_cortex_is_reached_and_dura_behind_fluid_is_not():
-    _, grey, white, dura = slab_head()
-    reached = parcellation.reached_cortex(grey, white)
-    np.testing.assert_array_equal(reached, grey & ~dura)
+    _, gray, white, dura = slab_head()
+    reached = parcellation.reached_cortex(gray, white)
+    np.testing.assert_array_equal(reached, gray & ~dura)
 
 
 def test_cortex_ends_where_it_would_be_too_thick():
@@ -84,12 +84,12 @@ def test_bright_spots_carry_no_cortex():
 
 
 def test_labels_go_to_the_grey_matter_of_the_head_on_their_own_side():
-    atlas, grey, white, dura = slab_head()
+    atlas, gray, white, dura = slab_head()
     inside = np.ones(atlas.shape, bool)
     inside[:, :, 25:] = False
-    found = parcellation.label_tissue(atlas, grey, white, inside)
+    found = parcellation.label_tissue(atlas, gray, white, inside)
     left = np.indices(atlas.shape)[0] < 20
-    cortex = grey & ~dura
+    cortex = gray & ~dura
     np.testing.assert_array_equal(found[cortex], np.where(left, 1024, 2024)[cortex])
     np.testing.assert_array_equal(found[white], np.where(left, 2, 41)[white])
     assert not found[dura].any()
@@ -97,9 +97,9 @@ def test_labels_go_to_the_grey_matter_of_the_head_on_their_own_side():
 
 
 def test_deep_structures_stay_where_the_atlas_has_them():
-    atlas, grey, white, _ = slab_head()
+    atlas, gray, white, _ = slab_head()
     atlas[15:25, 15:25, 2:6] = 10
-    found = parcellation.label_tissue(atlas, grey, white, np.ones(atlas.shape, bool))
+    found = parcellation.label_tissue(atlas, gray, white, np.ones(atlas.shape, bool))
     np.testing.assert_array_equal(found == 10, atlas == 10)
 
 
@@ -107,8 +107,8 @@ def test_cerebellum_is_split_by_tissue_and_grows_into_grey_matter():
     shape = (40, 40, 40)
     i, _, k = np.indices(shape)
     atlas = np.where((k >= 10) & (k < 20), np.where(i < 20, 8, 47), 0).astype(np.int32)
-    white, grey = (k >= 10) & (k < 14), (k >= 14) & (k < 30)
-    found = parcellation.label_tissue(atlas, grey, white, np.ones(shape, bool))
+    white, gray = (k >= 10) & (k < 14), (k >= 14) & (k < 30)
+    found = parcellation.label_tissue(atlas, gray, white, np.ones(shape, bool))
     np.testing.assert_array_equal(np.isin(found, (7, 46)), white)
     np.testing.assert_array_equal(np.isin(found, (8, 47)), (k >= 14) & (k < 22))
     assert set(np.unique(found[:20])) == {0, 7, 8}
@@ -125,12 +125,12 @@ def test_labels_above_255_arrive_unchanged_on_the_grid_of_the_t1w(tmp_path, no_c
 
 
 def phantom_images():
-    atlas, grey, white, _ = slab_head()
+    atlas, gray, white, _ = slab_head()
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     inside = np.zeros(atlas.shape, bool)
     inside[2:-2, 2:-2, :24] = True
-    fluid = inside & ~grey & ~white
-    tissue = np.stack([fluid, grey & inside, white & inside], axis=-1).astype(np.float32)
+    fluid = inside & ~gray & ~white
+    tissue = np.stack([fluid, gray & inside, white & inside], axis=-1).astype(np.float32)
     return atlas, image_on(inside.astype(np.uint8), affine), tissue
 
 

@@ -135,7 +135,7 @@ def test_the_guard_is_a_blur_of_the_labels_with_two_limits(head):
     cortex = ndimage.gaussian_filter(np.isin(labels, (1011, 2011)).astype(float), sigma, mode="nearest")
     air = ndimage.gaussian_filter((labels == 0).astype(float), sigma, mode="nearest")
     wanted = reference.definition("CerebellarGM")
-    expected = np.isin(labels, (8, 47)) & (cortex <= wanted.grey_share) & (air <= wanted.outside_share)
+    expected = np.isin(labels, (8, 47)) & (cortex <= wanted.gray_share) & (air <= wanted.outside_share)
     differing = mask_of("CerebellarGM", head) ^ expected
     assert differing.sum() <= 0.001 * expected.sum()  # float32 at the limit
 
@@ -155,7 +155,7 @@ def test_no_voxel_gets_more_from_hot_cortex_or_cold_air_than_its_limits_allow(he
     activity = ndimage.gaussian_filter(activity, 6 / 2.354820045 / 2, mode="nearest")
     whole, guarded = activity[np.isin(labels, (8, 47))], activity[mask_of("CerebellarGM", head)]
     limits = reference.definition("CerebellarGM")
-    most, least = 1 + limits.grey_share * 1.5, 1 - limits.outside_share
+    most, least = 1 + limits.gray_share * 1.5, 1 - limits.outside_share
     assert whole.max() > most + 0.2
     assert whole.min() < least - 0.2
     assert guarded.max() <= most + 1e-4
@@ -221,7 +221,7 @@ def test_the_users_own_labels_get_the_cerebellar_guard(head):
 
 def test_the_users_own_cortical_labels_are_not_guarded_against_cortex(head):
     found = reference.find_reference("1011", head)
-    assert found.grey_share == 1
+    assert found.gray_share == 1
     assert found.name == "Labels1011"
     assert not found.relaxed
 

@@ -84,8 +84,8 @@ def quick_cortex(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """A blank picture in place of the cortex, except in tests that name it; the maps that were to be drawn."""
     asked: list[dict] = []
 
-    def blank(rows: dict, title: str, scale: tuple[float, float], label: str, colours: str) -> Figure:
-        asked.append({"rows": rows, "title": title, "scale": scale, "label": label, "colours": colours})
+    def blank(rows: dict, title: str, scale: tuple[float, float], label: str, colors: str) -> Figure:
+        asked.append({"rows": rows, "title": title, "scale": scale, "label": label, "colours": colors})
         return Figure((0.5, 0.25))
 
     if "real_picture" not in request.node.name:
@@ -93,9 +93,9 @@ def quick_cortex(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return asked
 
 
-def png(path: Path, colour: tuple[int, int, int] = (200, 30, 90)) -> Path:
+def png(path: Path, color: tuple[int, int, int] = (200, 30, 90)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), colour).save(path)
+    Image.new("RGB", (40, 30), color).save(path)
     return path
 
 

@@ -27,7 +27,7 @@ IDENTITY = {
     "source": "measured",
 }
 TABLE = label_table()
-GREY = TABLE[TABLE["kind"].isin(["cortical", "subcortical"])]
+GRAY = TABLE[TABLE["kind"].isin(["cortical", "subcortical"])]
 
 
 def random_scan(seed, shape=(12, 13, 14), affine=None, missing=()):
@@ -103,7 +103,7 @@ def test_rows_are_68_cortical_18_subcortical_one_reference_and_12_composite():
 
 def test_names_and_numbers_of_rows_belong_together():
     table = table_of(*random_scan(1)).dropna(subset="index").set_index("index")
-    for row in GREY.set_index("index").itertuples():
+    for row in GRAY.set_index("index").itertuples():
         assert table.loc[row.Index, "region"] == row.region
         assert table.loc[row.Index, "hemisphere"] == row.hemisphere
 

@@ -174,8 +174,8 @@ def test_the_t1w_image_and_the_truth_share_a_world_in_every_axis_order(dataset: 
             np.asarray(labels.dataobj), vox[:3, :3], vox[:3, 3], output_shape=img.shape, order=0
         )
         t1w = img.get_fdata()
-        white, grey, fluid = (np.median(t1w[m]) for m in (np.isin(on_t1w, (2, 41)), on_t1w > 1000, on_t1w == 24))
-        assert white > 1.15 * grey > 1.15 * 1.3 * fluid
+        white, gray, fluid = (np.median(t1w[m]) for m in (np.isin(on_t1w, (2, 41)), on_t1w > 1000, on_t1w == 24))
+        assert white > 1.15 * gray > 1.15 * 1.3 * fluid
     assert orders == {"RAS", "LAS", "PSR", "LIA"}
 
 

@@ -42,13 +42,13 @@ def drawn(view: tuple[str, str], values: dict[int, float]) -> np.ndarray:
     return pixels(figure)
 
 
-def is_of(picture: np.ndarray, colour: str | tuple[float, ...]) -> np.ndarray:
+def is_of(picture: np.ndarray, color: str | tuple[float, ...]) -> np.ndarray:
     """Return which pixels ``(V, H)`` have a color."""
-    return np.abs(picture - np.round(np.array(to_rgb(colour)) * 255)).max(axis=-1) <= 1
+    return np.abs(picture - np.round(np.array(to_rgb(color)) * 255)).max(axis=-1) <= 1
 
 
-def count(picture: np.ndarray, colour: str | tuple[float, ...]) -> int:
-    return int(is_of(picture, colour).sum())
+def count(picture: np.ndarray, color: str | tuple[float, ...]) -> int:
+    return int(is_of(picture, color).sum())
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -137,10 +137,10 @@ def test_the_front_of_the_brain_points_the_right_way(view: tuple[str, str]) -> N
 
 def test_missing_regions_are_grey_and_infinite_ones_too() -> None:
     number = 1000 + NUMBER["middletemporal"]
-    grey = drawn(("left", "lateral"), {})
-    assert count(grey, NO_VALUE) > 50 * count(grey, BORDER) > 0
-    np.testing.assert_array_equal(drawn(("left", "lateral"), {number: float("nan")}), grey)
-    np.testing.assert_array_equal(drawn(("left", "lateral"), {17: 1.0}), grey)
+    gray = drawn(("left", "lateral"), {})
+    assert count(gray, NO_VALUE) > 50 * count(gray, BORDER) > 0
+    np.testing.assert_array_equal(drawn(("left", "lateral"), {number: float("nan")}), gray)
+    np.testing.assert_array_equal(drawn(("left", "lateral"), {17: 1.0}), gray)
     assert count(drawn(("left", "medial"), {}), NO_CORTEX) > 1000
 
 

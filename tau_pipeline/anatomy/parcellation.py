@@ -83,16 +83,16 @@ def parcellate(
     fractions = np.asanyarray(tissue.dataobj)
     box = brain_box(mask)
     near = mask.slicer[box]
-    grey, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) > 0.5 for k in (1, 2))
+    gray, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) > 0.5 for k in (1, 2))
     atlas = warp_labels(labels_path, grid, t1w_from_template)
-    found = label_tissue(atlas, grey & inside, white & inside, inside)
+    found = label_tissue(atlas, gray & inside, white & inside, inside)
     dseg = np.zeros(mask.shape[:3], dtype=np.int16)
     dseg[box] = np.round(resample_onto_data(image_like(found, grid), near, order=0))
     dseg[np.asanyarray(mask.dataobj) == 0] = 0
     return image_like(dseg, t1w)
 
 
-def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels:
+def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels:
     """Put the labels of a warped atlas on a head's own tissue; all arrays ``(I, J, K)`` of 1 mm voxels.
 
     - Deep structures, ventricles and brainstem stay where the atlas has them.
@@ -112,17 +112,17 @@ def label_tissue(atlas: Labels, grey: Mask, white: Mask, inside: Mask) -> Labels
     distance, nearest = ndimage.distance_transform_edt(~is_cortex, return_indices=True)
     near = inside & ~fixed & (distance < _CORTEX_REACH_MM)
     ventricles = ndimage.binary_dilation(np.isin(atlas, _LATERAL_VENTRICLES), iterations=2)
-    cortex = near & reached_cortex(grey & inside, white & ~np.isin(atlas, _NOT_UNDER_CORTEX)) & ~ventricles
+    cortex = near & reached_cortex(gray & inside, white & ~np.isin(atlas, _NOT_UNDER_CORTEX)) & ~ventricles
     voted = vote(np.where(is_cortex, atlas, 0), near, _VOTE_SD_MM)
     found[cortex] = np.where(voted > 0, voted, atlas[tuple(nearest)])[cortex]
     _, nearest = ndimage.distance_transform_edt(~is_cerebral_white, return_indices=True)
-    rest = inside & (found == 0) & (white | (is_cerebral_white & grey))
+    rest = inside & (found == 0) & (white | (is_cerebral_white & gray))
     found[rest] = atlas[tuple(nearest)][rest]
-    _split_cerebellum(found, atlas, grey, white)
+    _split_cerebellum(found, atlas, gray, white)
     return np.where(inside, found, 0)
 
 
-def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
+def reached_cortex(gray: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
     """Return the gray voxels that can be reached from white matter through gray matter in a number of steps.
 
     Steps go to 6 and 18 neighbors in turn, so that their reach is nearly the same in all directions. Pieces of
@@ -136,9 +136,9 @@ def reached_cortex(grey: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
     large = (sizes >= min(2000, sizes.max(initial=0)))[pieces] & white
     reached = large
     for step in range(steps):
-        neighbours = ndimage.generate_binary_structure(3, 1 + step % 2)
-        reached = ndimage.binary_dilation(reached, neighbours, mask=grey | large)
-    return reached & grey
+        neighbors = ndimage.generate_binary_structure(3, 1 + step % 2)
+        reached = ndimage.binary_dilation(reached, neighbors, mask=gray | large)
+    return reached & gray
 
 
 def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
@@ -168,7 +168,7 @@ def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
     return winner
 
 
-def _split_cerebellum(found: Labels, atlas: Labels, grey: Mask, white: Mask) -> None:
+def _split_cerebellum(found: Labels, atlas: Labels, gray: Mask, white: Mask) -> None:
     """Split cerebellar cortex and white matter by tissue, in place; fluid in the fissures stays with the cortex."""
     from scipy import ndimage
 
@@ -178,7 +178,7 @@ def _split_cerebellum(found: Labels, atlas: Labels, grey: Mask, white: Mask) -> 
     distance, nearest = ndimage.distance_transform_edt(~cerebellum, return_indices=True)
     side = atlas[tuple(nearest)]
     left = np.isin(side, (_CEREBELLAR_WHITE[0], CEREBELLAR_CORTEX[0]))
-    outer = (atlas == 0) & (found == 0) & grey & (distance <= CEREBELLUM_REACH_MM)
+    outer = (atlas == 0) & (found == 0) & gray & (distance <= CEREBELLUM_REACH_MM)
     found[cerebellum | outer] = np.where(left, *CEREBELLAR_CORTEX)[cerebellum | outer]
     inner = cerebellum & white
     found[inner] = np.where(left, *_CEREBELLAR_WHITE)[inner]

@@ -16,14 +16,14 @@ from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 #: FreeSurfer numbers of the two tissues in cerebrum and cerebellum, where their intensities are measured. Thalamus,
 #: pallidum and brainstem lie between gray and white and are left out.
-_CEREBRUM = {"grey": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
-_CEREBELLUM = {"grey": (8, 47), "white": (7, 46)}
+_CEREBRUM = {"gray": (11, 50, 12, 51, 17, 53, 18, 54, 26, 58), "white": (2, 41, 251, 252, 253, 254, 255)}
+_CEREBELLUM = {"gray": (8, 47), "white": (7, 46)}
 _VENTRICLES = (4, 43, 14, 15)
 #: Where between the intensities of gray (0) and white matter (1) the white surface of the cerebral cortex lies. The
 #: deep layers are myelinated, and so the surface lies a little on the gray side of the middle.
 _WHITE_SURFACE = 0.45
 #: How far from the atlas's gray matter an intensity still counts when the typical ones are measured, mm.
-_NEAR_GREY_MM = 4.0
+_NEAR_GRAY_MM = 4.0
 CEREBELLUM_REACH_MM = 3.0
 
 
@@ -82,17 +82,17 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
     """
     from scipy import ndimage
 
-    in_cerebellum = np.isin(atlas, _CEREBELLUM["grey"] + _CEREBELLUM["white"])
+    in_cerebellum = np.isin(atlas, _CEREBELLUM["gray"] + _CEREBELLUM["white"])
     near_cerebellum = ndimage.distance_transform_edt(~in_cerebellum) < CEREBELLUM_REACH_MM
-    grey = ((atlas > 1000) | np.isin(atlas, _CEREBRUM["grey"])) & inside
+    gray = ((atlas > 1000) | np.isin(atlas, _CEREBRUM["gray"])) & inside
     white = np.isin(atlas, _CEREBRUM["white"]) & inside
     smooth = _without_noise(intensity, ndimage.binary_erosion(white, iterations=2))
-    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < _NEAR_GREY_MM) & inside
-    centres = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, grey, white)
+    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < _NEAR_GRAY_MM) & inside
+    centres = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, gray, white)
     scale = _piecewise(smooth, centres, _WHITE_SURFACE)
-    grey, white = (np.isin(atlas, _CEREBELLUM[name]) & inside for name in ("grey", "white"))
-    if min(grey.sum(), white.sum()) > 2000:
-        centres = _typical(smooth, near_cerebellum & inside, grey, white)
+    gray, white = (np.isin(atlas, _CEREBELLUM[name]) & inside for name in ("gray", "white"))
+    if min(gray.sum(), white.sum()) > 2000:
+        centres = _typical(smooth, near_cerebellum & inside, gray, white)
         scale[near_cerebellum] = _piecewise(smooth[near_cerebellum], centres, 0.5)
     return scale
 
@@ -111,15 +111,15 @@ def _without_noise(intensity: Floats, white_core: Mask) -> Floats:
     return mean + (intensity - mean) * np.clip(1 - noise / variance, 0, 1)
 
 
-def _typical(intensity: Floats, near: Mask, grey: Mask, white: Mask) -> tuple[float, float, float]:
+def _typical(intensity: Floats, near: Mask, gray: Mask, white: Mask) -> tuple[float, float, float]:
     """Return the typical intensity of sulcal fluid, gray and white matter.
 
     Starts from the medians where the atlas expects gray and white matter, and alternates between boundaries half way
     and medians between boundaries, as k-medians does, each median in the place where its tissue is expected.
     """
-    if not (grey.any() and white.any()):
+    if not (gray.any() and white.any()):
         raise ImageError("the atlas does not overlap the brain mask; the registration to the template has failed")
-    g, w = float(np.median(intensity[grey])), float(np.median(intensity[white]))
+    g, w = float(np.median(intensity[gray])), float(np.median(intensity[white]))
     f = 0.3 * w
     for _ in range(10):
         low, high = (f + g) / 2, (g + w) / 2
@@ -132,13 +132,13 @@ def _typical(intensity: Floats, near: Mask, grey: Mask, white: Mask) -> tuple[fl
         g, w = float(np.median(intensity[between])), float(np.median(intensity[above]))
     if not f < g < 0.97 * w:
         raise ImageError(
-            f"typical intensities of CSF, grey and white matter are {f:.3g}, {g:.3g} and {w:.3g}; "
+            f"typical intensities of CSF, gray and white matter are {f:.3g}, {g:.3g} and {w:.3g}; "
             "in a T1w image each must be brighter than the one before: check the image and its brain mask"
         )
     return f, g, w
 
 
 def _piecewise(intensity: Floats, centres: tuple[float, float, float], surface: float) -> Floats:
-    fluid, grey, white = centres
-    knots = [fluid, (fluid + grey) / 2, grey, grey + surface * (white - grey), white]
+    fluid, gray, white = centres
+    knots = [fluid, (fluid + gray) / 2, gray, gray + surface * (white - gray), white]
     return np.interp(intensity, knots, [0.0, 0.5, 1.0, 1.5, 2.0]).astype(np.float32)

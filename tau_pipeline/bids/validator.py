@@ -79,7 +79,7 @@ def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport
     dataset_dir = Path(dataset_dir)
     if not dataset_dir.is_dir():
         raise MissingInputError(f"{dataset_dir} is not a folder; give the root of a BIDS dataset")
-    return summarise(_run(validator_program(), dataset_dir, timeout_s))
+    return summarize(_run(validator_program(), dataset_dir, timeout_s))
 
 
 def validator_program() -> Path:
@@ -122,7 +122,7 @@ def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, A
     return list(issues)
 
 
-def summarise(issues: Iterable[Mapping[str, Any]]) -> ValidationReport:
+def summarize(issues: Iterable[Mapping[str, Any]]) -> ValidationReport:
     """Group the validator's issues: missing keys that nothing depends on into one sentence each, the rest by kind."""
     required: list[Mapping[str, Any]] = []
     recommended: list[Mapping[str, Any]] = []

@@ -65,9 +65,9 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
             categorical_cols=[name for name in covariates.columns if name != "age"],
             continuous_cols=[name for name in covariates.columns if name == "age"],
         )["data"]
-    harmonised = wide.copy()
-    harmonised[usable] = np.asarray(found).T
-    return harmonised
+    harmonized = wide.copy()
+    harmonized[usable] = np.asarray(found).T
+    return harmonized
 
 
 def _manufacturer(manufacturer: str | None, participant: str) -> str:

@@ -117,7 +117,7 @@ def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demog
         return pd.DataFrame(columns=list(LONG_COLUMNS))
     table = pd.concat([scan.rows for scan in scans], ignore_index=True)
     lengths = [len(scan.rows) for scan in scans]
-    table["suvr_z"] = np.concatenate([_standardised(scan, fit_of(fits, scan)) for scan in scans])
+    table["suvr_z"] = np.concatenate([_standardized(scan, fit_of(fits, scan)) for scan in scans])
     sessions = [scan.rows["session_id"].iloc[0] for scan in scans]
     who = pd.DataFrame(
         [
@@ -136,7 +136,7 @@ def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demog
     return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
 
 
-def _standardised(scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
+def _standardized(scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
     values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
     return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.stated("Manufacturer"))
 

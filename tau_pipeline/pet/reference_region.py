@@ -48,7 +48,7 @@ class Definition:
     labels: tuple[int, ...]
     """FreeSurfer numbers."""
     description: str
-    grey_share: float
+    gray_share: float
     """Most of a voxel's signal, as a share, that may come from cerebral gray matter."""
     outside_share: float
     """Most of a voxel's signal, as a share, that may come from CSF, vessels or what has no label."""
@@ -65,7 +65,7 @@ class ReferenceRegion:
     mask: Volume
     """uint8, on the grid of the dseg."""
     volume_mm3: float
-    grey_share: float
+    gray_share: float
     """Limit that was kept; above the definition's where the region would have become too small."""
     outside_share: float
     """Likewise."""
@@ -74,14 +74,14 @@ class ReferenceRegion:
     def relaxed(self) -> bool:
         """True if the guard was loosened to leave enough voxels; listed among the assumptions."""
         wanted = definition(self.name)
-        return self.grey_share > wanted.grey_share or self.outside_share > wanted.outside_share
+        return self.gray_share > wanted.gray_share or self.outside_share > wanted.outside_share
 
     @property
     def description(self) -> str:
         """Description of the region, for a sidecar or a report."""
         return (
             f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
-            f"{self.grey_share:.0%} of their signal from cerebral gray matter and {self.outside_share:.0%} from CSF "
+            f"{self.gray_share:.0%} of their signal from cerebral gray matter and {self.outside_share:.0%} from CSF "
             f"and background at {_GUARD_FWHM_MM:g} mm resolution, {self.volume_mm3 / 1000:.1f} cm³"
         )
 
@@ -164,9 +164,9 @@ def definition(name: str) -> Definition:
     if name in REGIONS:
         return REGIONS[name]
     labels = tuple(int(number) for number in re.findall(r"\d+", name))
-    own_grey = not set(labels).isdisjoint(_cerebral_grey())
+    own_gray = not set(labels).isdisjoint(_cerebral_gray())
     text = "labels given by the user"
-    return Definition(name, labels, text, grey_share=1.0 if own_grey else 0.1, outside_share=0.45, minimum_mm3=100.0)
+    return Definition(name, labels, text, gray_share=1.0 if own_gray else 0.1, outside_share=0.45, minimum_mm3=100.0)
 
 
 def find_reference(
@@ -218,7 +218,7 @@ def find_reference(
     mask[box] = kept
     volume = float(kept.sum() * voxel_volume_mm3(dseg))
     return ReferenceRegion(
-        region.name, region.labels, image_like(mask, dseg), volume, region.grey_share, region.outside_share
+        region.name, region.labels, image_like(mask, dseg), volume, region.gray_share, region.outside_share
     )
 
 
@@ -226,17 +226,17 @@ def _guard(
     region: Definition, inside: NDArray[np.bool_], labels: NDArray, size: NDArray, voxel_mm3: float
 ) -> tuple[NDArray[np.bool_], Definition]:
     """Keep the voxels that see little of gray matter and outside; allow more if the region gets too small."""
-    grey = labels_mask(labels, set(_cerebral_grey()) - set(region.labels))
+    gray = labels_mask(labels, set(_cerebral_gray()) - set(region.labels))
     outside = labels_mask(labels, {0, *region_numbers("csf"), *_OUTSIDE_TISSUE} - set(region.labels))
-    from_grey, from_outside = _blurred(grey, size), _blurred(outside, size)
-    for grey_share, outside_share in (
-        (region.grey_share, region.outside_share),
-        (min(1.0, 2 * region.grey_share), min(1.0, 2 * region.outside_share)),
+    from_gray, from_outside = _blurred(gray, size), _blurred(outside, size)
+    for gray_share, outside_share in (
+        (region.gray_share, region.outside_share),
+        (min(1.0, 2 * region.gray_share), min(1.0, 2 * region.outside_share)),
         (1.0, 1.0),
     ):
-        kept = inside & (from_grey <= grey_share) & (from_outside <= outside_share)
+        kept = inside & (from_gray <= gray_share) & (from_outside <= outside_share)
         if kept.sum() * voxel_mm3 >= region.minimum_mm3:
-            return kept, replace(region, grey_share=grey_share, outside_share=outside_share)
+            return kept, replace(region, gray_share=gray_share, outside_share=outside_share)
     raise ReferenceRegionError(
         f"reference region {region.name} has {inside.sum() * voxel_mm3 / 1000:.2f} cm³; at least "
         f"{region.minimum_mm3 / 1000:g} cm³ are expected; check the parcellation"
@@ -347,9 +347,9 @@ def _oddities(values: NDArray, lacking: float, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _cerebral_grey() -> tuple[int, ...]:
-    grey = set(region_numbers("cortical", "subcortical")) | set(_UNNAMED_CORTEX)
-    return tuple(sorted(grey - set(CEREBELLAR_CORTEX)))
+def _cerebral_gray() -> tuple[int, ...]:
+    gray = set(region_numbers("cortical", "subcortical")) | set(_UNNAMED_CORTEX)
+    return tuple(sorted(gray - set(CEREBELLAR_CORTEX)))
 
 
 def _blurred(tissue: NDArray[np.bool_], size: NDArray) -> NDArray[np.float32]:

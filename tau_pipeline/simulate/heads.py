@@ -133,9 +133,9 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
     cortex = [h + k for h in (1000, 2000) for k in range(1, 36) if k != 4]
     names = [*_T1W_INTENSITY, *cortex]
     contrast = dict(zip(names, rng.normal(1, 0.012, len(names)).tolist(), strict=True))
-    grey, fluid, fat = rng.normal(1, 0.03), rng.uniform(0.8, 1.3), rng.uniform(0.8, 1.15)
+    gray, fluid, fat = rng.normal(1, 0.03), rng.uniform(0.8, 1.3), rng.uniform(0.8, 1.15)
     for code in names:
-        contrast[code] *= {True: grey}.get(code in cortex or code in (8, 47, 17, 53, 18, 54), 1.0)
+        contrast[code] *= {True: gray}.get(code in cortex or code in (8, 47, 17, 53, 18, 54), 1.0)
     for code in (4, 43, 14, 15, 24, 3001):
         contrast[code] *= fluid
     contrast[3005] *= fat

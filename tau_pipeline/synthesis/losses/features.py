@@ -209,7 +209,7 @@ def frozen(network: _Network) -> _Network:
     return network
 
 
-def grey_input(features: nn.Module) -> nn.Module:
+def gray_input(features: nn.Module) -> nn.Module:
     """Return the same features for images of one channel, equal to the result for three equal channels.
 
     The first convolution is linear, so its weights for the three channels add up to those for one: the sum is the same

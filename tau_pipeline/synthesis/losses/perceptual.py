@@ -23,7 +23,7 @@ from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.settings.fields import require
 from tau_pipeline.settings.training import EmptySlices, PerceptualScaling, Training
 from tau_pipeline.synthesis.losses.chunks import SliceBudget
-from tau_pipeline.synthesis.losses.features import frozen, grey_input
+from tau_pipeline.synthesis.losses.features import frozen, gray_input
 from tau_pipeline.synthesis.losses.schedule import PLANES, Plane, plane_at
 from tau_pipeline.synthesis.losses.threads import in_threads
 
@@ -93,7 +93,7 @@ class PlanePerceptualLoss(nn.Module):
         super().__init__()
         require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
         check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
-        self.features = frozen(grey_input(features))
+        self.features = frozen(gray_input(features))
         self.chunk = chunk
         self.empty_slices = empty_slices
         self.empty_fraction = empty_fraction

@@ -93,7 +93,7 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
         failures = _do_all(plan, waiting)
         write_tsv(_row_table(plan, failures), folder / "runs.tsv")
         report = write_comparison_report(folder, output_dir)
-    _summarise(plan, failures, len(waiting), time.monotonic() - started)
+    _summarize(plan, failures, len(waiting), time.monotonic() - started)
     say(f"tables: {folder}/summary.csv, tests.csv, runs.csv")
     say(f"report: {report}")
     return SOME_FAILED if failures else DONE if waiting else NOTHING_TO_DO
@@ -289,7 +289,7 @@ def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["identity"], errors="ignore")
 
 
-def _summarise(plan: Plan, failures: Mapping[str, str], n_asked: int, seconds: float) -> None:
+def _summarize(plan: Plan, failures: Mapping[str, str], n_asked: int, seconds: float) -> None:
     done = sum(plan.row(run) is not None for run in plan.settings)
     say(f"{done} of {len(plan.settings)} runs are done, {n_asked} were to do, in {seconds / 60:.1f} minutes")
     for name, message in failures.items():

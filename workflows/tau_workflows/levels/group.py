@@ -80,7 +80,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     wide = wide_table(long)
     tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
     if config.group.harmonize == "combat":
-        tables["suvr_rois_combat_wide"] = _harmonised(wide)
+        tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if config.execution.dry_run:
         say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
@@ -122,7 +122,7 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
 
 
-def _harmonised(wide: pd.DataFrame) -> pd.DataFrame:
+def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:
     """Apply ComBat to the measured scans of each tracer and reference region, without the ``_z`` columns."""
     import pandas as pd
 

@@ -104,7 +104,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
     _say_validity(_validated(output_dir), "the output")
-    _summarise(plan, failures, output_dir, time.monotonic() - started)
+    _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
 
 
@@ -311,7 +311,7 @@ def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
     return {key: NOT_BEGUN for job in jobs for key in job.keys}
 
 
-def _summarise(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
+def _summarize(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
     asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
     done = sorted(asked - set(failures))
     say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")

@@ -73,7 +73,7 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     except DivergenceError as exc:
         say(str(exc))
         return SOME_FAILED
-    _summarise(model_dir, time.monotonic() - started)
+    _summarize(model_dir, time.monotonic() - started)
     return DONE
 
 
@@ -104,7 +104,7 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> lis
     return pairs
 
 
-def _summarise(model_dir: Path, seconds: float) -> None:
+def _summarize(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.model.calibration import Calibration
 
     figures = read_json(model_dir / "model.json")["figures"]
