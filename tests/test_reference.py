@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -91,6 +91,7 @@ def test_label_numbers_make_one_name(text):
     assert reference.definition(text).labels == (8, 47)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(min_value=1, max_value=20000), min_size=1, max_size=6))
 def test_any_label_numbers_go_into_a_bids_name_and_come_back(numbers):
     name = reference.parse_reference("+".join(map(str, numbers)))
@@ -313,6 +314,7 @@ def test_a_plausible_activity_has_nothing_to_report(scan):
     assert reference.check_reference(*scan, "CerebellarGM") == ()
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-6, max_value=1e6))
 def test_the_unit_of_activity_does_not_matter(factor):
     reference_mask = np.zeros((6, 6, 6), dtype=bool)
