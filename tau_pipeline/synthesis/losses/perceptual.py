@@ -32,7 +32,7 @@ _SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
 #: Added to the range of a slice before it divides (Moon et al.).
 _EPSILON = 1e-8
 #: Slices whose target spans less than this fraction of the target volume's own span count as empty.
-EMPTY_FRACTION = 0.01
+_EMPTY_FRACTION = 0.01
 #: Pixels that three poolings leave a response of, on each side.
 _SMALLEST_SIDE = 8
 
@@ -87,7 +87,7 @@ class PlanePerceptualLoss(nn.Module):
         features: nn.Module,
         chunk: int | None = None,
         empty_slices: EmptySlices = Training.empty_slices,
-        empty_fraction: float = EMPTY_FRACTION,
+        empty_fraction: float = _EMPTY_FRACTION,
         scaling: PerceptualScaling = Training.perceptual_scaling,
     ) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class CyclicPerceptualLoss(nn.Module):
         factor: float = Training.cycle_factor,
         chunk: int | None = None,
         empty_slices: EmptySlices = Training.empty_slices,
-        empty_fraction: float = EMPTY_FRACTION,
+        empty_fraction: float = _EMPTY_FRACTION,
         scaling: PerceptualScaling = Training.perceptual_scaling,
     ) -> None:
         super().__init__()

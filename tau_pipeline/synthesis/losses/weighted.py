@@ -21,7 +21,6 @@ from tau_pipeline.synthesis.losses.features import (
     random_resnet3d_features,
 )
 from tau_pipeline.synthesis.losses.perceptual import (
-    EMPTY_FRACTION,
     CyclicPerceptualLoss,
     PlanePerceptualLoss,
     ThreePlanePerceptualLoss,
@@ -161,7 +160,19 @@ def _perceptual(settings: Training, features: nn.Module | None) -> nn.Module:
         raise SettingError(f"the loss {settings.loss!r} needs a feature network; give one, or call build_loss")
     if settings.loss == "3d":
         return VolumePerceptualLoss(features)
-    slices = (settings.perceptual_chunk, settings.empty_slices, EMPTY_FRACTION, settings.perceptual_scaling)
     if settings.loss == "2.5d":
-        return ThreePlanePerceptualLoss(PlanePerceptualLoss(features, *slices))
-    return CyclicPerceptualLoss(features, settings.first_cycle, settings.cycle_factor, *slices)
+        loss = PlanePerceptualLoss(
+            features,
+            chunk=settings.perceptual_chunk,
+            empty_slices=settings.empty_slices,
+            scaling=settings.perceptual_scaling,
+        )
+        return ThreePlanePerceptualLoss(loss)
+    return CyclicPerceptualLoss(
+        features,
+        first_cycle=settings.first_cycle,
+        factor=settings.cycle_factor,
+        chunk=settings.perceptual_chunk,
+        empty_slices=settings.empty_slices,
+        scaling=settings.perceptual_scaling,
+    )
