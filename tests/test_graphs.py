@@ -16,7 +16,7 @@ from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.training import Network, Training
 from tau_pipeline.synthesis.data.targets import Target
-from tau_pipeline.synthesis.evaluation.outputs import Recipe
+from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.graphs.pet import init_pet_wf
@@ -36,7 +36,7 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "subject": init_subject_wf(job),
-        "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), recipe(folder), folder),
+        "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), context(folder), folder),
     }
 
 
@@ -49,9 +49,9 @@ def synthetic_scans(folder: Path) -> list[Target]:
     return found
 
 
-def recipe(folder: Path, device: str = "auto") -> Recipe:
+def context(folder: Path, device: str = "auto") -> SynthesisContext:
     """What all synthetic scans have in common, with a model that does nothing."""
-    return Recipe(toy_ensemble(toy_model(lambda t1w: t1w)), folder, "0" * 12, device=device)
+    return SynthesisContext(toy_ensemble(toy_model(lambda t1w: t1w)), folder, "0" * 12, device=device)
 
 
 def mistakes(wf: pe.Workflow, *, is_part: bool) -> list[str]:
@@ -92,7 +92,7 @@ def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_
 ) -> None:
     for device, wanted in (("cpu", False), ("cuda", True)):
         folder = job.bids_dir
-        wf = init_synthetic_scans_wf(synthetic_scans(folder), recipe(folder, device), folder)
+        wf = init_synthetic_scans_wf(synthetic_scans(folder), context(folder, device), folder)
         nodes = wf._create_flat_graph().nodes()
         assert {node.fullname for node in nodes} == {
             "synthesize_wf.sub_01_wf.synthesize_ses_a_desc_synthSUVR",

@@ -31,7 +31,7 @@ from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.splits import COLUMNS as SPLIT_COLUMNS
-from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
+from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_pairs
 from tau_pipeline.synthesis.evaluation import outputs
 from tau_pipeline.synthesis.model.calibration import Calibration
 from tau_pipeline.synthesis.model.card import ModelCard
@@ -285,23 +285,23 @@ def test_a_second_scan_of_a_t1w_shares_its_synthetic_scan_by_session(tmp_path):
         Person("02", shape=(22, 24, 20)),
     )
     write_people(tmp_path, people)
-    wanted = Wanted("flortaucipir", "CerebellarGM")
-    pairs = measured_pairs(tmp_path, wanted)
-    targets = find_targets(tmp_path, pairs, wanted, "all")
+    model_target = ModelTarget("flortaucipir", "CerebellarGM")
+    pairs = measured_pairs(tmp_path, model_target)
+    targets = find_targets(tmp_path, pairs, model_target, "all")
     assert [(target.names.entities["sub"], target.session) for target in targets] == [
         ("01", "a"),
         ("01", "b"),
         ("02", None),
     ]
     assert targets[0].anat.t1w == targets[1].anat.t1w
-    assert find_targets(tmp_path, pairs, wanted, "missing") == []
+    assert find_targets(tmp_path, pairs, model_target, "missing") == []
 
 
 def test_a_pet_of_another_tracer_does_not_count_as_pet(tmp_path):
     write_people(tmp_path, (Person("01", tracer="PI2620", shape=(22, 24, 20)),))
-    wanted = Wanted("flortaucipir", "CerebellarGM")
-    pairs = measured_pairs(tmp_path, wanted)
-    (target,) = find_targets(tmp_path, pairs, wanted, "missing")
+    model_target = ModelTarget("flortaucipir", "CerebellarGM")
+    pairs = measured_pairs(tmp_path, model_target)
+    (target,) = find_targets(tmp_path, pairs, model_target, "missing")
     assert (target.names.key, target.manufacturer) == ("sub-01_trc-flortaucipir_desc-synthSUVR", None)
 
 

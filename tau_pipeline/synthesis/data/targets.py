@@ -56,20 +56,22 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelTarget:
     """Tracer and reference region of a model; empty where its card does not say."""
 
     tracer: str
     reference_region: str
 
 
-def measured_pairs(output_dir: Path, wanted: Wanted, diagnoses: Mapping[str, str] | None = None) -> list[Pair]:
+def measured_pairs(
+    output_dir: Path, model_target: ModelTarget, diagnoses: Mapping[str, str] | None = None
+) -> list[Pair]:
     """Return the measured scans of the model's kind; finding none is no error."""
     try:
         found = survey(
             output_dir,
-            tracer=wanted.tracer or None,
-            reference_region=wanted.reference_region or None,
+            tracer=model_target.tracer or None,
+            reference_region=model_target.reference_region or None,
             diagnoses=diagnoses,
         )
     except (MissingInputError, UnknownNameError):
@@ -80,7 +82,7 @@ def measured_pairs(output_dir: Path, wanted: Wanted, diagnoses: Mapping[str, str
 def find_targets(
     output_dir: Path,
     pairs: Sequence[Pair],
-    wanted: Wanted,
+    model_target: ModelTarget,
     synthesize: Synthesize = "missing",
     diagnoses: Mapping[str, str] | None = None,
 ) -> list[Target]:
@@ -92,7 +94,7 @@ def find_targets(
         The derivatives.
     pairs
         The measured scans of the model's kind (`measured_pairs`).
-    wanted
+    model_target
         Tracer and reference region of the model.
     synthesize
         ``missing``: T1w images whose session has no such PET; ``all``: those with PET too.
@@ -110,7 +112,7 @@ def find_targets(
         raise MissingInputError(
             f"{root} holds no T1w derivative (sub-*/anat/*_desc-preproc_T1w.nii.gz); run the participant level first"
         )
-    tracer = _spelling(pairs, wanted)
+    tracer = _spelling(pairs, model_target)
     found: dict[str, Target] = {}
     for pair in pairs if synthesize == "all" else ():
         target = _with_pet(pair)
@@ -128,12 +130,12 @@ def find_targets(
     return [found[key] for key in sorted(found)]
 
 
-def _spelling(pairs: Sequence[Pair], wanted: Wanted) -> str:
+def _spelling(pairs: Sequence[Pair], model_target: ModelTarget) -> str:
     """Return the tracer as the measured scans' tables spell it, or as the model's card does."""
     for pair in pairs:
         if pair.rois_file is not None and len(spelt := read_regions(pair.rois_file)["tracer"].dropna()):
             return str(spelt.iloc[0])
-    return wanted.tracer or UNKNOWN
+    return model_target.tracer or UNKNOWN
 
 
 def _with_pet(pair: Pair) -> Target:

@@ -46,7 +46,7 @@ _NO_TRAINING_STATISTICS = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SynthesisContext:
     """Everything that all synthetic scans of a run share.
 
     Attributes
@@ -88,7 +88,7 @@ class _Images:
     reference: Volume
 
 
-def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
+def manufacturer_of(target: Target, context: SynthesisContext) -> str | None:
     """Return the manufacturer whose scale a synthetic scan gets.
 
     Raises
@@ -96,23 +96,23 @@ def manufacturer_of(target: Target, recipe: Recipe) -> str | None:
     UnknownNameError
         None is known, or the models do not know it; the message lists what can be given.
     """
-    given = recipe.synthesis.as_manufacturer or target.manufacturer
+    given = context.synthesis.as_manufacturer or target.manufacturer
     try:
-        return require_manufacturer(recipe.ensemble, given)
+        return require_manufacturer(context.ensemble, given)
     except UnknownNameError:
-        if recipe.unknown_manufacturer != "pooled" or recipe.synthesis.as_manufacturer is not None:
+        if context.unknown_manufacturer != "pooled" or context.synthesis.as_manufacturer is not None:
             raise
-        return require_manufacturer(recipe.ensemble, POOLED)
+        return require_manufacturer(context.ensemble, POOLED)
 
 
-def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
+def make_synthetic(target: Target, context: SynthesisContext) -> list[ScanScores]:
     """Make one synthetic scan, and compare it with the measured ones where there are any.
 
     Parameters
     ----------
     target
         Which.
-    recipe
+    context
         How.
 
     Returns
@@ -126,7 +126,7 @@ def make_synthetic(target: Target, recipe: Recipe) -> list[ScanScores]:
         A derivative is missing or cannot be used, the manufacturer is not known, or the T1w is refused. No map of this
         scan has been written.
     """
-    scan = _predicted(target, recipe)
+    scan = _predicted(target, context)
     scores = [scan.compared_with(pair) for pair in target.measured]
     scan.write_maps()
     scan.write_region_table()
@@ -157,33 +157,33 @@ def _load(target: Target, region: str) -> _Images:
     return _Images(**images)
 
 
-def _predicted(target: Target, recipe: Recipe) -> _SyntheticScan:
+def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
     """Predict the SUVR of a target, and refuse its T1w if it is unlike the training images and that is an error."""
-    region = reference_region(target, recipe.ensemble)
+    region = reference_region(target, context.ensemble)
     images = _load(target, region)
-    manufacturer = manufacturer_of(target, recipe)
+    manufacturer = manufacturer_of(target, context)
     prediction = predict(
-        recipe.ensemble, images.t1w, images.mask, manufacturer, recipe.synthesis, recipe.device, recipe.mem_mb
+        context.ensemble, images.t1w, images.mask, manufacturer, context.synthesis, context.device, context.mem_mb
     )
     return _SyntheticScan(
         target=target,
-        recipe=recipe,
+        context=context,
         reference_region=region,
         manufacturer=manufacturer,
         images=images,
         prediction=prediction,
-        flags=_flags(prediction, recipe),
+        flags=_flags(prediction, context),
         suvr=on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask),
     )
 
 
-def _flags(prediction: Prediction, recipe: Recipe) -> tuple[str, ...]:
+def _flags(prediction: Prediction, context: SynthesisContext) -> tuple[str, ...]:
     """Return sentences on how the T1w is unlike the training images."""
-    if recipe.training_statistics is None:
+    if context.training_statistics is None:
         return ()
     figures = t1w_figures(prediction.t1w, prediction.brain, prediction.placement)
-    flags = tuple(unlike_training(figures, recipe.training_statistics.t1w_range))
-    if flags and recipe.synthesis.unlike_training == "refuse":
+    flags = tuple(unlike_training(figures, context.training_statistics.t1w_range))
+    if flags and context.synthesis.unlike_training == "refuse":
         raise ImageError(f"{flags[0]} It is refused, as --unlike-training asks; flag would make the scan all the same")
     return flags
 
@@ -194,7 +194,7 @@ class _SyntheticScan:
 
     Attributes
     ----------
-    target, recipe
+    target, context
         Which scan, and how it was made.
     reference_region, manufacturer
         Of the SUVR.
@@ -209,7 +209,7 @@ class _SyntheticScan:
     """
 
     target: Target
-    recipe: Recipe
+    context: SynthesisContext
     reference_region: str
     manufacturer: str | None
     images: _Images
@@ -219,25 +219,25 @@ class _SyntheticScan:
 
     def compared_with(self, pair: Pair) -> ScanScores:
         """Score the map, and the trivial predictors where there are any, against a measured scan."""
-        maps, recipe = {MODEL: self.suvr}, self.recipe
-        if recipe.training_statistics is not None:
+        maps, context = {MODEL: self.suvr}, self.context
+        if context.training_statistics is not None:
             maps |= baseline_maps(
-                recipe.training_statistics,
-                recipe.ensemble.first,
+                context.training_statistics,
+                context.ensemble.first,
                 self.images.mask,
                 self.manufacturer,
                 self.target.diagnosis,
             )
-        return score_scan(pair, maps, recipe.synthesis)
+        return score_scan(pair, maps, context.synthesis)
 
     def sidecar(self) -> SyntheticSidecar:
         """Return the sidecar that the maps share."""
-        target, recipe, ensemble, root = self.target, self.recipe, self.recipe.ensemble, self.recipe.output_dir
+        target, context, ensemble, root = self.target, self.context, self.context.ensemble, self.context.output_dir
         t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
         assumptions = [*_about(target.anat.t1w), *self.prediction.remarks]
-        if not recipe.training_statistics:
+        if not context.training_statistics:
             assumptions.append(_NO_TRAINING_STATISTICS)
-        if recipe.synthesis.as_manufacturer is None and self.manufacturer == POOLED:
+        if context.synthesis.as_manufacturer is None and self.manufacturer == POOLED:
             assumptions.append("The manufacturer is not among those that the model knows; all pooled were taken.")
         models = [
             {"Folder": folder.name, "Card": _place(folder / CARD, root), "Hash": digest, "Network": model.card.network}
@@ -246,7 +246,7 @@ class _SyntheticScan:
         return SyntheticSidecar(
             sources=(t1w, mask, dseg),
             reference_image=t1w,
-            settings_hash=recipe.settings_hash,
+            settings_hash=context.settings_hash,
             reference_region=self.reference_region,
             tracer=target.tracer,
             manufacturer=self.manufacturer,
@@ -255,13 +255,13 @@ class _SyntheticScan:
             training_split=ensemble.split_of(target.participant_id),
             members=len(self.prediction.members),
             flags=self.flags,
-            uncertainty=_NOT_CALIBRATED if recipe.calibration is None else recipe.calibration.as_dict(),
+            uncertainty=_NOT_CALIBRATED if context.calibration is None else context.calibration.as_dict(),
             assumptions=tuple(assumptions),
         )
 
     def write_maps(self) -> None:
         """Write the uncertainty first, and the map itself last, each after its sidecar."""
-        names, images, sidecar, calibration = self.target.names, self.images, self.sidecar(), self.recipe.calibration
+        names, images, sidecar, calibration = self.target.names, self.images, self.sidecar(), self.context.calibration
         quality = map_quality(
             np.asanyarray(self.suvr.dataobj),
             np.asanyarray(images.mask.dataobj),
@@ -279,7 +279,7 @@ class _SyntheticScan:
 
     def write_region_table(self) -> None:
         """Write the region table with the uncertainty; n/a for the reference region, where it is not estimated."""
-        target, dseg, calibration = self.target, self.images.dseg, self.recipe.calibration
+        target, dseg, calibration = self.target, self.images.dseg, self.context.calibration
         identity = {
             "participant_id": target.participant_id,
             "session_id": f"ses-{target.session}" if target.session else None,
@@ -310,7 +310,7 @@ class _SyntheticScan:
         if not scores:
             return
         table = pd.concat([each.scans for each in scores], ignore_index=True)
-        table.insert(4, "split", self.recipe.ensemble.split_of(self.target.participant_id))
+        table.insert(4, "split", self.context.ensemble.split_of(self.target.participant_id))
         write_json(agreement_columns(map(str, table.columns)), sidecar_path(file))
         write_tsv(table, file)
 

@@ -15,11 +15,11 @@ from tau_workflows.interfaces.synthesis import SynthesizeScan
 
 if TYPE_CHECKING:
     from tau_pipeline.synthesis.data.targets import Target
-    from tau_pipeline.synthesis.evaluation.outputs import Recipe
+    from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
 
 
 def init_synthetic_scans_wf(
-    targets: Sequence[Target], recipe: Recipe, measures_dir: Path, n_procs: int = 1
+    targets: Sequence[Target], context: SynthesisContext, measures_dir: Path, n_procs: int = 1
 ) -> pe.Workflow:
     """Build one graph per participant, with one node per synthetic scan: T1w derivatives to map, table and figure.
 
@@ -27,7 +27,7 @@ def init_synthetic_scans_wf(
     ----------
     targets
         The scans to be made.
-    recipe
+    context
         What is the same for all of them. Nodes get its settings, and read the models and measures from their folders.
     measures_dir
         Folder with ``uncertainty.json`` and ``yardsticks.npz``, as far as there are any.
@@ -41,26 +41,26 @@ def init_synthetic_scans_wf(
     """
     wf = pe.Workflow(name="synthesize_wf")
     # One of Nipype's GPU slots is taken where a GPU is requested, or is available.
-    use_gpu = recipe.device == "cuda" or (recipe.device == "auto" and gpu_count() > 0)
+    use_gpu = context.device == "cuda" or (context.device == "auto" and gpu_count() > 0)
     own: dict[str, pe.Workflow] = {}
     for target in targets:
         label = target.names.entities["sub"]
         node = pe.Node(
-            SynthesizeScan(target=target, synthesis=recipe.synthesis, use_gpu=use_gpu),
+            SynthesizeScan(target=target, synthesis=context.synthesis, use_gpu=use_gpu),
             name="synthesize_" + re.sub(r"\W", "_", target.names.key.split("_", 1)[1]),
             # Of the models' presets nothing is known before they are read.
             mem_gb=max(APPLYING_GB.values()),
             n_procs=n_procs,
         )
         node.inputs.trait_set(
-            settings_hash=recipe.settings_hash,
-            unknown_manufacturer=recipe.unknown_manufacturer,
-            device=recipe.device,
-            output_dir=str(recipe.output_dir),
+            settings_hash=context.settings_hash,
+            unknown_manufacturer=context.unknown_manufacturer,
+            device=context.device,
+            output_dir=str(context.output_dir),
             measures_dir=str(measures_dir),
         )
-        if recipe.mem_mb is not None:
-            node.inputs.mem_mb = recipe.mem_mb
+        if context.mem_mb is not None:
+            node.inputs.mem_mb = context.mem_mb
         own.setdefault(label, pe.Workflow(name=re.sub(r"\W", "_", f"sub_{label}_wf"))).add_nodes([node])
     wf.add_nodes(list(own.values()))
     return wf

@@ -43,12 +43,12 @@ class SynthesizeScan(LibraryInterface):
     output_spec = _SynthesizeOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        from tau_pipeline.synthesis.evaluation.outputs import Recipe, make_synthetic
+        from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext, make_synthetic
         from tau_pipeline.synthesis.model.baselines import TrainingStatistics
         from tau_pipeline.synthesis.model.calibration import Calibration
 
         given = self.inputs
-        recipe = Recipe(
+        context = SynthesisContext(
             ensemble=_ensemble(given.synthesis.model),
             output_dir=Path(given.output_dir),
             settings_hash=given.settings_hash,
@@ -59,7 +59,7 @@ class SynthesizeScan(LibraryInterface):
             calibration=Calibration.load(Path(given.measures_dir)),
             training_statistics=TrainingStatistics.load(Path(given.measures_dir)),
         )
-        scores = make_synthetic(given.target, recipe)
+        scores = make_synthetic(given.target, context)
         names = given.target.names
         return {"synthetic_file": str(names.suvr()), "rois_file": str(names.rois), "scores": scores}
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from tau_pipeline.synthesis.data.pairs import Pair
     from tau_pipeline.synthesis.data.targets import Target
-    from tau_pipeline.synthesis.evaluation.outputs import Recipe
+    from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.evaluation.scores import Report, ScanScores
     from tau_pipeline.synthesis.model.baselines import TrainingStatistics
     from tau_pipeline.synthesis.model.calibration import Calibration
@@ -71,8 +71,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
-    from tau_pipeline.synthesis.data.targets import Wanted, find_targets, measured_pairs
-    from tau_pipeline.synthesis.evaluation.outputs import Recipe
+    from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_pairs
+    from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
@@ -81,17 +81,18 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     folders = tuple(Path(folder).absolute() for folder in config.synthesis.model)
     config = replace(config, synthesis=replace(config.synthesis, model=folders))
     ensemble = load_ensemble(folders)
-    wanted = Wanted(ensemble.first.card.tracer, ensemble.first.card.reference_region)
+    card = ensemble.first.card
+    model_target = ModelTarget(tracer=card.tracer, reference_region=card.reference_region)
     diagnoses = read_diagnoses(bids_dir, config)
-    pairs = measured_pairs(output_dir, wanted, diagnoses)
-    found = find_targets(output_dir, pairs, wanted, config.synthesis.synthesize, diagnoses)
+    pairs = measured_pairs(output_dir, model_target, diagnoses)
+    found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     targets = [
         target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)
     ]
     if not targets:
         say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
         return NOTHING_TO_DO
-    recipe = Recipe(
+    context = SynthesisContext(
         ensemble=ensemble,
         output_dir=output_dir,
         settings_hash=config.settings.hash(),
@@ -100,7 +101,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         device=config.training.device,
         mem_mb=config.execution.mem_mb,
     )
-    _check_manufacturers(targets, recipe)
+    _check_manufacturers(targets, context)
     if config.execution.dry_run:
         for target in targets:
             say(f"would create {target.names.suvr()}")
@@ -108,8 +109,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     advice = "wait for it; one run makes any number of scans"
     with exclusive_run("synthesize", (output_dir, advice), (config.execution.work_dir.absolute(), advice)):
         write_bidsignore(output_dir)
-        recipe = _with_measures(recipe, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
-        return _run(targets, recipe, config, started)
+        context = _with_measures(context, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
+        return _run(targets, context, config, started)
 
 
 def _require_model(config: Configuration) -> None:
@@ -117,41 +118,41 @@ def _require_model(config: Configuration) -> None:
         raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
 
 
-def _check_manufacturers(targets: Sequence[Target], recipe: Recipe) -> None:
+def _check_manufacturers(targets: Sequence[Target], context: SynthesisContext) -> None:
     """Refuse a call with which no scan at all can be made: no manufacturer, or one that the model does not know."""
     from tau_pipeline.synthesis.evaluation.outputs import manufacturer_of
 
     problems: list[TauPipelineError] = []
     for target in targets:
         try:
-            manufacturer_of(target, recipe)
+            manufacturer_of(target, context)
         except TauPipelineError as exc:
             problems.append(exc)
     if len(problems) == len(targets):
         raise problems[0]
 
 
-def _with_measures(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Recipe:
+def _with_measures(context: SynthesisContext, pairs: Sequence[Pair], cache_dir: Path) -> SynthesisContext:
     """Add calibration and training statistics: of the model folder, or found on the measured scans."""
-    calibration = _calibration(recipe, pairs, cache_dir)
+    calibration = _calibration(context, pairs, cache_dir)
     if calibration is None:
         say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
         say(calibration.in_words())
     return replace(
-        recipe, calibration=calibration, training_statistics=_training_statistics(recipe.ensemble, pairs, cache_dir)
+        context, calibration=calibration, training_statistics=_training_statistics(context.ensemble, pairs, cache_dir)
     )
 
 
-def _calibration(recipe: Recipe, pairs: Sequence[Pair], cache_dir: Path) -> Calibration | None:
+def _calibration(context: SynthesisContext, pairs: Sequence[Pair], cache_dir: Path) -> Calibration | None:
     from tau_pipeline.synthesis.model.calibration import Calibration, calibrate
 
-    ensemble = recipe.ensemble
-    if len(ensemble.folders) == 1 and recipe.synthesis.test_time_flips:
+    ensemble = context.ensemble
+    if len(ensemble.folders) == 1 and context.synthesis.test_time_flips:
         stored = Calibration.load(ensemble.folders[0])
         if stored is not None and stored.models == ensemble.hash:
             return stored
-    return calibrate(ensemble, pairs, cache_dir, recipe.synthesis, recipe.device, recipe.mem_mb)
+    return calibrate(ensemble, pairs, cache_dir, context.synthesis, context.device, context.mem_mb)
 
 
 def _training_statistics(ensemble: Ensemble, pairs: Sequence[Pair], cache_dir: Path) -> TrainingStatistics | None:
@@ -186,10 +187,10 @@ def _key(node: pe.Node) -> str:
     return str(node.inputs.target.names.key)
 
 
-def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, started: float) -> int:
-    output_dir = recipe.output_dir
+def _run(targets: Sequence[Target], context: SynthesisContext, config: Configuration, started: float) -> int:
+    output_dir = context.output_dir
     _before(targets, output_dir)
-    nodes = _executed(targets, recipe, config.execution)
+    nodes = _executed(targets, context, config.execution)
     failed = {
         _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
         for node in nodes.failed.values()
@@ -201,7 +202,7 @@ def _run(targets: Sequence[Target], recipe: Recipe, config: Configuration, start
     ]
     if scores:
         measured = [pair for target in done for pair in target.measured]
-        _write_report(_evaluated(scores, measured, recipe, config.settings.random_seed), recipe)
+        _write_report(_evaluated(scores, measured, context, config.settings.random_seed), context)
     failed |= _write_pages(targets, output_dir)
     write_methods(output_dir)
     say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
@@ -242,15 +243,15 @@ def _tell_states(targets: Sequence[Target], nodes: _Nodes, failed: Mapping[str, 
     update_status(output_dir, found)
 
 
-def _executed(targets: Sequence[Target], recipe: Recipe, execution: Execution) -> _Nodes:
+def _executed(targets: Sequence[Target], context: SynthesisContext, execution: Execution) -> _Nodes:
     """Run the participants' graphs; whatever fails in one scan, the others are made."""
     from tqdm import tqdm
 
     from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
 
-    measures_dir = execution.work_dir.absolute() / f"synthesis_{recipe.ensemble.hash}"
-    _save_measures(recipe, measures_dir)
-    wf = init_synthetic_scans_wf(targets, recipe, measures_dir, execution.omp_nthreads or execution.nprocs or 1)
+    measures_dir = execution.work_dir.absolute() / f"synthesis_{context.ensemble.hash}"
+    _save_measures(context, measures_dir)
+    wf = init_synthetic_scans_wf(targets, context, measures_dir, execution.omp_nthreads or execution.nprocs or 1)
     engine.set_verbosity(execution.verbose)
     engine.configure(wf, execution.work_dir, execution.stop_on_first_crash)
     with tqdm(total=len(targets), desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()) as bar:
@@ -259,14 +260,14 @@ def _executed(targets: Sequence[Target], recipe: Recipe, execution: Execution) -
     return nodes
 
 
-def _save_measures(recipe: Recipe, folder: Path) -> None:
+def _save_measures(context: SynthesisContext, folder: Path) -> None:
     """Put calibration and training statistics where the nodes find them."""
     from tau_pipeline.synthesis.model import baselines
     from tau_pipeline.synthesis.model import calibration as uncertainty
 
     for name in (uncertainty.FILE, baselines.FILE):
         (folder / name).unlink(missing_ok=True)
-    for measure in (recipe.calibration, recipe.training_statistics):
+    for measure in (context.calibration, context.training_statistics):
         if measure is not None:
             measure.save(folder)
 
@@ -308,26 +309,28 @@ def _write_pages(targets: Sequence[Target], output_dir: Path) -> dict[str, str]:
     return failed
 
 
-def _evaluated(scores: Sequence[ScanScores], measured: Sequence[Pair], recipe: Recipe, random_seed: int) -> Report:
+def _evaluated(
+    scores: Sequence[ScanScores], measured: Sequence[Pair], context: SynthesisContext, random_seed: int
+) -> Report:
     import pandas as pd
 
     from tau_pipeline.synthesis.evaluation.scores import evaluate
     from tau_pipeline.synthesis.model.baselines import regional_values
 
     tables = [regional_values(pair) for pair in measured if pair.rois_file is not None]
-    splits = {pair.participant_id: recipe.ensemble.split_of(pair.participant_id) for pair in measured}
-    positivity: Mapping[str, float] = recipe.training_statistics.positivity if recipe.training_statistics else {}
-    return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, recipe.synthesis, random_seed)
+    splits = {pair.participant_id: context.ensemble.split_of(pair.participant_id) for pair in measured}
+    positivity: Mapping[str, float] = context.training_statistics.positivity if context.training_statistics else {}
+    return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, context.synthesis, random_seed)
 
 
-def _write_report(report: Report, recipe: Recipe) -> None:
-    folder = recipe.output_dir / "group"
+def _write_report(report: Report, context: SynthesisContext) -> None:
+    folder = context.output_dir / "group"
     for name in ("scans", "slices", "regions", "summary"):
         table, path = getattr(report, name), folder / f"synthSUVR_{name}.tsv"
         write_json(agreement_columns(map(str, table.columns)), sidecar_path(path))
         write_tsv(table, path)
-    if recipe.calibration is not None:
-        write_json(recipe.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")
+    if context.calibration is not None:
+        write_json(context.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")
     summary = report.summary
     for row in summary[summary["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
         known = f"{row.low:.3f} to {row.high:.3f}, " if math.isfinite(row.low) else ""
