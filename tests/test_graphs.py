@@ -14,6 +14,7 @@ from toy_models import toy_ensemble, toy_model
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.derivatives.names import AnatNames, SyntheticNames
 from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Settings
 from tau_pipeline.settings.training import Network, Training
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
@@ -23,6 +24,8 @@ from tau_workflows.graphs.pet import init_pet_wf
 from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
 from tau_workflows.graphs.training_memory import training_gb
+from tau_workflows.interfaces.anat import FindReference
+from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
 
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
@@ -106,6 +109,15 @@ def test_no_node_takes_the_whole_configuration(job: ParticipantJob) -> None:
     for name, wf in workflows(job).items():
         for node in wf._create_flat_graph().nodes():
             assert not any(isinstance(value, Configuration) for value in node.inputs.get().values()), name
+
+
+def test_an_interface_takes_the_settings_that_its_inputs_are_named_after():
+    given = Settings(random_seed=7, motion_correction=False, ref_region=("Pons", "CerebellarGM"))
+    motion = CorrectMotion.with_settings(given, pet_file=str(Path(__file__)))
+    assert (motion.inputs.motion_correction, motion.inputs.pet_file) == (False, str(Path(__file__)))
+    assert FindReference.with_settings(given).inputs.ref_region == ["Pons", "CerebellarGM"]
+    assert not isdefined(PetOnT1w.with_settings(given).inputs.target_fwhm)
+    assert PetOnT1w.with_settings(Settings(target_fwhm=8.0)).inputs.target_fwhm == 8.0
 
 
 def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:

@@ -72,13 +72,13 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     inputnode.inputs.t1w_file = str(t1w.path)
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
 
-    brain = pe.Node(ExtractBrain(skull_strip_t1w=settings.skull_strip_t1w), name="brain", mem_gb=1.3)
+    brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
-    template = pe.Node(RegisterToTemplate(random_seed=settings.random_seed), name="template", mem_gb=1.2)
+    template = pe.Node(RegisterToTemplate.with_settings(settings), name="template", mem_gb=1.2)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
-    reference = pe.Node(FindReference(ref_region=list(settings.ref_region)), name="reference", mem_gb=0.8)
+    reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
 
     wf.connect(inputnode, "t1w_file", brain, "t1w_file")
     wf.connect(inputnode, "t1w_file", bias, "t1w_file")
@@ -90,8 +90,8 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
         outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
-        given = FreeSurferLabels(
-            random_seed=settings.random_seed,
+        given = FreeSurferLabels.with_settings(
+            settings,
             labels_file=str(freesurfer.labels_file),
             brain_file=str(freesurfer.brain_file),
             freesurfer_mask_file=str(freesurfer.mask_file),

@@ -71,15 +71,10 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
     plan = asdict(frames)
 
-    motion = pe.Node(CorrectMotion(frames=plan), name="motion", mem_gb=0.6)
-    motion.inputs.motion_correction = settings.motion_correction
-    coregister = pe.Node(Coregister(), name="coregister", mem_gb=1.8)
-    for node in (motion, coregister):
-        node.inputs.random_seed = settings.random_seed
-    on_t1w = pe.Node(PetOnT1w(frames=plan, pet_metadata=dict(scan.pet_metadata)), name="on_t1w", mem_gb=1.1)
-    on_t1w.inputs.smooth_fwhm = settings.smooth_fwhm
-    if settings.target_fwhm is not None:
-        on_t1w.inputs.target_fwhm = settings.target_fwhm
+    motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
+    coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.8)
+    resample = PetOnT1w.with_settings(settings, frames=plan, pet_metadata=dict(scan.pet_metadata))
+    on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify(identity=identity_of(scan)), name="quantify", mem_gb=1.4)
     assumptions = pe.Node(niu.Merge(5), name="assumptions", run_without_submitting=True)
     assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))

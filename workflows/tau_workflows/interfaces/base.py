@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nipype.interfaces.base import SimpleInterface, isdefined
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_json
+from tau_pipeline.settings.participant import Settings
 
+_SETTINGS = {field.name for field in fields(Settings)}
 #: Name of the record that a failed node leaves in its working folder.
 ERROR_RECORD = "error.json"
 
@@ -21,6 +24,16 @@ class LibraryInterface(SimpleInterface):
     the outputs by name. Errors of this package are written to ``error.json`` in that folder before they go on, since
     Nipype keeps only their traceback.
     """
+
+    @classmethod
+    def with_settings(cls, settings: Settings, **inputs: Any) -> Self:
+        """Return the interface with these inputs, and with each setting that one of its inputs is named after.
+
+        An optional setting that is None leaves its input unset.
+        """
+        own = {name: getattr(settings, name) for name in cls.input_spec().copyable_trait_names() if name in _SETTINGS}
+        chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+        return cls(**{name: value for name, value in chosen.items() if value is not None}, **inputs)
 
     def call(self, folder: Path) -> dict[str, Any]:
         """Load the inputs, call the library, save to ``folder``, return the outputs."""

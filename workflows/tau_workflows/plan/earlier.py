@@ -30,20 +30,16 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
     steps: list[tuple[str, BaseInterface]] = [
         (
             "anat_wf/brain",
-            ExtractBrain(
-                t1w_file=str(t1w.path),
-                skull_strip_t1w=job.settings.skull_strip_t1w,
-                known_stripped=bool(t1w.skull_stripped),
-            ),
+            ExtractBrain.with_settings(job.settings, t1w_file=str(t1w.path), known_stripped=bool(t1w.skull_stripped)),
         ),
-        ("anat_wf/template", RegisterToTemplate(random_seed=job.settings.random_seed)),
-        ("anat_wf/reference", FindReference(ref_region=list(job.settings.ref_region))),
+        ("anat_wf/template", RegisterToTemplate.with_settings(job.settings)),
+        ("anat_wf/reference", FindReference.with_settings(job.settings)),
     ]
     given = t1w_job.freesurfer
     if given is not None:
         files = {"labels_file": given.labels_file, "brain_file": given.brain_file}
         files["freesurfer_mask_file"] = given.mask_file
-        labels = FreeSurferLabels(random_seed=job.settings.random_seed, **{k: str(file) for k, file in files.items()})
+        labels = FreeSurferLabels.with_settings(job.settings, **{k: str(file) for k, file in files.items()})
         steps.append(("anat_wf/labels", labels))
     elif _has(folder / "anat_wf/labels", "labels_file"):
         return False
@@ -63,14 +59,9 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
     steps: list[tuple[str, BaseInterface]] = [
         (
             f"{pet_wf}/motion",
-            CorrectMotion(
-                pet_file=str(scan.pet_file),
-                frames=plan,
-                motion_correction=job.settings.motion_correction,
-                random_seed=job.settings.random_seed,
-            ),
+            CorrectMotion.with_settings(job.settings, pet_file=str(scan.pet_file), frames=plan),
         ),
-        (f"{pet_wf}/on_t1w", PetOnT1w(pet_metadata=dict(scan.pet_metadata), smooth_fwhm=job.settings.smooth_fwhm)),
+        (f"{pet_wf}/on_t1w", PetOnT1w.with_settings(job.settings, pet_metadata=dict(scan.pet_metadata))),
         (save, saved),
     ]
     return all(_is_same(folder / step, interface) for step, interface in steps)
