@@ -109,7 +109,7 @@ def found_error(case: Case, number: int) -> dict[str, float | bool]:
 
 
 def main() -> int:
-    """Print one line an offset and one a scan; 1 when an offset was not found."""
+    """Print one line per offset and one per scan; 1 when an offset was not found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--offsets", type=int, default=20)

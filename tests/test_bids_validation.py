@@ -79,7 +79,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def of_valid(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, list[list[str]]]:
-    """What is found in a valid dataset, and the arguments of each call of the validator."""
+    """Return the findings in a valid dataset, and the arguments of each call of the validator."""
     calls: list[list[str]] = []
     original = subprocess.run
 
@@ -97,7 +97,7 @@ def of_valid(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport
 
 @pytest.fixture(scope="module")
 def of_damaged(tmp_path_factory: pytest.TempPathFactory) -> ValidationReport:
-    """What is found in a dataset of one whole participant and one for each of `DAMAGES`."""
+    """Return the findings in a dataset of one whole participant and one for each of `DAMAGES`."""
     folder = write_dataset(tmp_path_factory.mktemp("damaged"), "01", *DAMAGES)
     for label, (name, content, _) in DAMAGES.items():
         (folder / f"sub-{label}" / name).write_bytes(content)

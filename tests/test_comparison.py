@@ -223,7 +223,7 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(study, capsys: pytest.Captur
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What became of one comparison that was killed, and whose next call had a run that failed."""
+    """Outcome of one comparison that was killed, and whose next call had a run that failed."""
 
     study: tuple[Path, Path, Path]
     killed: dict[str, float]

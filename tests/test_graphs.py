@@ -53,7 +53,7 @@ def synthetic_scans(folder: Path) -> list[Target]:
 
 
 def context(folder: Path, device: str = "auto") -> SynthesisContext:
-    """What all synthetic scans have in common, with a model that does nothing."""
+    """Return the shared settings of all synthetic scans, with a model that does nothing."""
     return SynthesisContext(toy_ensemble(toy_model(lambda t1w: t1w)), folder, "0" * 12, device=device)
 
 

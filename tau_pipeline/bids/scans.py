@@ -1,7 +1,7 @@
 """Find the scans of a raw BIDS dataset, with their metadata, and pair each PET with a T1w.
 
 A scan is one PET file; it goes through the pipeline with one T1w. What cannot be used becomes a `Problem` of its
-participant, so that one broken file never hides the others. What the input left open and was decided here stands in
+participant, so that one broken file never hides the others. Decisions about what the input left open are in
 words in ``assumptions``, and from there goes into the sidecars.
 """
 

@@ -29,7 +29,7 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     wide
-        One row a scan: ``manufacturer``, ``age``, ``sex``, ``diagnosis``, and a column for each region.
+        One row per scan: ``manufacturer``, ``age``, ``sex``, ``diagnosis``, and a column for each region.
     regions
         The columns to harmonize. One with a missing value, or the same value everywhere, is left as it is: ComBat
         needs every region of every scan, and nothing is filled in.

@@ -29,7 +29,7 @@ ENTITY_ORDER = (
     *("seg", "scale", "res", "den", "label", "from", "to", "mode", "desc"),
 )
 
-#: Entities that tell one T1w or PET scan of a participant from another; the others say what was made of it.
+#: Entities that identify a T1w or PET scan of a participant; the others identify outputs made from it.
 SCAN_ENTITIES = ("ses", "task", "acq", "ce", "trc", "rec", "run", "echo", "part", "chunk")
 #: Entities of the raw names that BIDS allows in the derivatives' names too.
 _KEPT_ENTITIES = {
@@ -90,7 +90,7 @@ def derivative_folder(output_dir: Path, entities: Mapping[str, str], datatype: s
 
 
 def scan_entities(path: Path) -> dict[str, str]:
-    """Return those entities of an output's name that tell its scan; the others say what was made of it.
+    """Return those entities of an output's name that identify its scan, without those of the output itself.
 
     Examples
     --------

@@ -52,7 +52,7 @@ def read_regions(path: Path) -> pd.DataFrame:
             f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run the "
             "participant level again"
         )
-    # It stands in the names of files.
+    # It is part of file names.
     if odd := [name for name in table["reference_region"].unique() if not re.fullmatch("[0-9A-Za-z]+", name)]:
         raise DamagedFileError(
             f"the table {path} has the reference region {shown(odd[0])}; expected: letters and digits; run the "

@@ -314,7 +314,7 @@ def _test(table: pd.DataFrame, column: str, by: str) -> OneWay:
 
 
 def _test_lines(table: pd.DataFrame, column: str) -> list[str]:
-    """Return what stands under a panel of percentiles."""
+    """Return the caption below a panel of percentiles."""
     words = {"manufacturer": "By manufacturer", "diagnosis": "By diagnosis"}
     return [sentence_of(words.get(by, by), test) for by, test in _tests_of(table, column)]
 

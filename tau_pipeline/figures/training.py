@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Background of the epochs of each plane: light tints that are distinct for color-blind readers.
 PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
 _TINTS_IN_WORDS = {"axial": "blue", "coronal": "yellow", "sagittal": "green"}
-#: Images of a scan, from left to right, and what stands above them.
+#: Images of a scan, from left to right, and their captions.
 SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
 #: Room above the pictures of a scan, and height of the plots of curves, in inches.
 HEADING_IN, _CURVES_IN = 0.45, 6.8

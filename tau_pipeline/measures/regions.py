@@ -1,4 +1,4 @@
-"""Regional statistics of an SUVR map: one row a region, always the same rows in the same order."""
+"""Regional statistics of an SUVR map: one row per region, always the same rows in the same order."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, N
         From FreeSurfer number to a 1-D array, empty where the label has no voxel.
     """
     numbers = _single_regions()["index"].to_numpy()
-    # A small code for each label makes the sort a radix sort over one byte a voxel.
+    # A small code for each label makes the sort a radix sort over one byte per voxel.
     codes = np.zeros(int(numbers.max()) + 1, dtype=np.uint8)
     codes[numbers] = np.arange(1, len(numbers) + 1)
     candidate = (labels > 0) & (labels < codes.size)

@@ -86,7 +86,7 @@ class ReferenceRegion:
         )
 
 
-#: The default comes first. How the limits were chosen stands in docs/decisions/reference-guard.md.
+#: The default comes first. The choice of the limits is explained in docs/decisions/reference-guard.md.
 REGIONS = {
     region.name: region
     for region in (

@@ -47,7 +47,7 @@ from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
 from tau_pipeline.synthesis.training.loop import train
 
 _ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
-#: Columns that tell the run, in the tables of its scans and regions.
+#: Columns that identify the run, in the tables of its scans and regions.
 _RUN_COLUMNS = ("system", "loss", "normalisation", "fold")
 #: Columns of the table of regions.
 _REGION_COLUMNS = ("participant_id", "session_id", "scan", "manufacturer", "diagnosis", "region", "index", "hemisphere")

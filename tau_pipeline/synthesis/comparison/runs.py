@@ -16,7 +16,7 @@ from tau_pipeline.settings.training import Training
 
 #: The loss that the others are tested against, and the normalization.
 CYCLIC, BY_MANUFACTURER = "cyclic2.5d", "by-manufacturer"
-#: Trivial predictors that stand in the tables beside the systems; they have no loss.
+#: Trivial predictors in the tables beside the systems; they have no loss.
 TRAINING_MEAN, DIAGNOSIS_MEAN = "training mean", "diagnosis mean"
 NO_LOSS = "n/a"
 #: Name of the run that scores both of them.

@@ -2,7 +2,7 @@
 
 Every participant is held out in exactly one fold, so that each setting (system, loss, normalization) has one value a
 participant and measure, and two settings are compared on the same participants. docs/decisions/comparison.md says what
-the tests can and cannot tell.
+the tests can and cannot show.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HOT_MEASURES = {
     "lesion_sensitivity_": "Fraction of clusters above SUVR {} that are detected",
     "lesion_precision_": "Fraction of synthetic clusters above SUVR {} that are correct",
 }
-#: Measures over participants, one value a region.
+#: Measures over participants, one value per region.
 _REGIONAL_R, _REGIONAL_R_WITHIN = "regional_r", "regional_r_within"
 REGIONAL = {
     _REGIONAL_R: "Correlation of regional SUVR over participants",
@@ -70,7 +70,7 @@ def paired_test(values: ArrayLike, reference: ArrayLike) -> PairedTest:
     Parameters
     ----------
     values, reference
-        One value a participant, in the same order; pairs of which one is not finite are left out.
+        One value per participant, in the same order; pairs of which one is not finite are left out.
 
     Notes
     -----

@@ -27,7 +27,7 @@ class PairDataset(Dataset):
 
     An item is a dictionary: ``t1w`` ``(1, I, J, K)`` float32 from -1 to 1; ``pet`` ``(1, I, J, K)`` float32,
     scaled, with the target scaling's background outside the mask; ``mask`` ``(1, I, J, K)`` boolean, where the PET is
-    known in the brain; ``labels`` ``(1, I, J, K)`` int32 if they were asked for; ``index``, ``participant``, ``scan``
+    known in the brain; ``labels`` ``(1, I, J, K)`` int32 if requested; ``index``, ``participant``, ``scan``
     and ``manufacturer``.
 
     Parameters

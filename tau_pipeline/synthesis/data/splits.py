@@ -2,7 +2,7 @@
 
 Two scans of one participant are nearly the same image, so that a network that was trained on one has seen the other.
 Splits are stratified by manufacturer and diagnosis, fixed by a seed, do not depend on the order of the input, and are
-kept as a table: what was run is what stands in the file, whatever a later version of scikit-learn would draw.
+kept as a table: the file states what was run, whatever a later version of scikit-learn would draw.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tau_pipeline.files import read_json
 from tau_pipeline.settings.synthesis import Synthesize
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
-#: Entities that tell synthetic scans apart; a second run or reconstruction of a PET has the same T1w.
+#: Entities that distinguish synthetic scans; a second run or reconstruction of a PET has the same T1w.
 _ENTITIES = ("sub", "ses", "trc")
 
 

@@ -238,7 +238,7 @@ def evaluate(
     positivity
         SUVR thresholds by ``region|hemisphere`` (`tau_pipeline.synthesis.model.baselines.positivity_thresholds`).
     settings
-        Read here: ``suvr_range``, which stands in the summary.
+        Read here: ``suvr_range``, which is a column of the summary.
     random_seed, n_resamples
         Of the bootstrap.
     """

@@ -130,7 +130,7 @@ class PlanePerceptualLoss(nn.Module):
         UnknownNameError
             There is no such plane.
         SettingError
-            In the backward pass: a second derivative was asked for (``create_graph=True``).
+            In the backward pass: a second derivative was requested (``create_graph=True``).
         """
         if plane not in _SLICE_AXIS:
             raise UnknownNameError(f"there is no plane {plane!r}; known: {', '.join(PLANES)}")
@@ -240,7 +240,7 @@ class PlanePerceptualLoss(nn.Module):
 
 
 class _ValueWithGradient(torch.autograd.Function):
-    """Computes the gradient together with the value, and keeps it until it is asked for."""
+    """Computes the gradient together with the value, and keeps it for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor, loss: PlanePerceptualLoss, plane: Plane) -> Tensor:

@@ -216,7 +216,7 @@ def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
     """Return the SUVR above which a region is tau-positive: mean plus `_POSITIVE_SD` SD of controls.
 
     By ``region|hemisphere``; empty with fewer than `_LEAST_CONTROLS` controls. The number
-    depends on the controls, and so stands in the tables that use it.
+    depends on the controls, and is therefore in the tables that use it.
     """
     controls = [
         pair

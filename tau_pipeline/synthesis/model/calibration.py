@@ -170,7 +170,7 @@ def calibrate(
         splits = {_split(model, pair.participant_id) for model in strict.models}
         split = next((name for name in by_split if name in splits), None)
         if split is not None:
-            # A manufacturer that is too rare for a scale of its own was trained on with the pooled one.
+            # A manufacturer that is too rare for a separate scale was trained on with the pooled one.
             maker = known_or_pooled(ensemble, pair.manufacturer)
             known = prepare(pair, ensemble.grid, cache_dir)
             prediction = predict_placed(strict, known.placed_t1w, maker, settings, device, mem_mb)

@@ -73,7 +73,7 @@ class ModelCard:
     intended_use, limits
         In words.
     tracer, reference_region, manufacturers
-        Of the SUVR that the model learned; manufacturers with a standardization of their own.
+        Of the SUVR that the model learned; manufacturers with a separate standardization.
     normalisation, unknown_manufacturer
         Kind of target scaling, and what becomes of manufacturers that it does not know.
     t1w_percentiles

@@ -299,7 +299,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
     DamagedFileError
         A file is not the one that was written, or does not fit the network that the card names.
     SettingError
-        The card is from a newer program, or averaged weights were asked for and there are none.
+        The card is from a newer program, or averaged weights were requested and there are none.
     UnknownNameError
         The card names a network that does not exist.
     """

@@ -202,7 +202,7 @@ def chosen_device(device: Device) -> torch.device:
     Raises
     ------
     SettingError
-        A GPU was asked for, and there is none that torch can use.
+        A GPU was requested, and there is none that torch can use.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingError("device is 'cuda', and torch finds no GPU; expected: cpu or auto here")

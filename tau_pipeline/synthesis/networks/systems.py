@@ -1,6 +1,6 @@
 """Systems that are trained together: a generator alone, or with discriminators and a second generator.
 
-A system is one module with everything in it. Its training step has phases, and each phase has parameters of its own, so
+A system is one module with everything in it. Its training step has phases, and each phase has its parameters, so
 that the loop gives each an optimizer and takes the phases in turn. The content loss (MSE, SSIM, perceptual) comes from
 outside, so that every system can be trained with every loss.
 """

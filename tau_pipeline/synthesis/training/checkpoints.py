@@ -1,9 +1,9 @@
 """Checkpoints of a training: complete or not there, recognized when torn, the last two kept.
 
 A file holds a line that says what it is, the SHA-256 of the rest, and the rest: what `torch.save` makes of tensors,
-numbers, texts, lists and dicts, read with ``weights_only=True``, so that nothing in a checkpoint is ever executed.
-A checkpoint gets its name only once it is on the disk. A disk that loses power can still tear it; the hash tells, and
-the one before is used.
+numbers, texts, lists and dicts, read with ``weights_only=True``, so that nothing in a checkpoint is ever executed. A
+checkpoint gets its name only once it is on the disk. A disk that loses power can still tear it; the hash shows this,
+and the one before is used.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tau_pipeline.files import read_tsv, write_json, write_tsv
 
 Cell = float | int | str
 
-#: What the columns mean; parts of the loss have columns of their own, named after them.
+#: What the columns mean; parts of the loss have separate columns, named after them.
 COLUMNS = {
     "epoch": "Epoch, counted from 0",
     "plane": "Plane of the perceptual term; n/a for losses without one",

@@ -91,7 +91,7 @@ def train(
     """
     out_dir = Path(out_dir)
     with processes(settings.device) as group:
-        # First of all, so that weights that are missing are told before hours of reading, and the folder stays free.
+        # First, so that missing weights are reported before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
         with _only_training(out_dir, group):
             claim_folder(out_dir, settings, pairs, random_seed, group)

@@ -1,4 +1,4 @@
-"""Data-parallel training: the processes that ``torchrun`` starts, and what they tell each other.
+"""Data-parallel training: the processes that ``torchrun`` starts, and what they exchange.
 
 Each process computes the gradients of its share of a batch. Every term of the loss is a mean over scans, so the
 gradient of the whole batch is the sum of the shares' gradients, each weighted by its part of the scans: with any
@@ -83,12 +83,12 @@ def processes(device: Device = Training.device) -> Iterator[Processes]:
     Parameters
     ----------
     device
-        ``cpu``, ``cuda`` or ``auto``, which takes a GPU where there is one. Each process takes a GPU of its own.
+        ``cpu``, ``cuda`` or ``auto``, which takes a GPU where there is one. Each process takes a separate GPU.
 
     Raises
     ------
     SettingError
-        ``cuda`` is asked for and there is no GPU.
+        ``cuda`` is requested and there is no GPU.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     place = chosen_device(device)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 MISSING = "n/a"
 #: Measures that the report's table has; the files have all.
 IN_REPORT = ("ssim", "psnr", "ssim_axial", "psnr_axial", "mae", "regional_mae")
-#: Digits of a measure on the report.
+#: Digits of a measure in the report.
 _DIGITS = {"psnr": 1, "psnr_axial": 1}
-#: What is called significant on the report, after Holm's correction.
+#: Significance level of the report, after Holm's correction.
 _ALPHA = 0.05
 #: Settings of the trainings that the report names first.
 _TOLD = ("network_preset", "grid_voxel", "epochs", "batch_size", "learning_rate", "first_cycle", "augmentation")

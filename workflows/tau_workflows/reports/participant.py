@@ -223,7 +223,7 @@ def _new_scan(kind: str, entities: Mapping[str, str]) -> Scan:
 
 
 def _add(scan: Scan, path: Path, output: Output) -> None:
-    """Put what one file tells into its scan."""
+    """Add the content of a file to its scan."""
     if output in ("t1w_figure", "pet_figure"):
         desc = _desc(path)
         (scan.blend if desc in _BLEND else scan.figures).append(embed(path, desc))

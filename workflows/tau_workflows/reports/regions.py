@@ -1,4 +1,4 @@
-"""Region tables on the report of a participant: as text, on the average cortex, and synthetic beside measured."""
+"""Region tables in the report of a participant: as text, on the average cortex, and synthetic beside measured."""
 
 from __future__ import annotations
 
