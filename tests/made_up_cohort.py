@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from phantom import identity, label_numbers
 from PIL import Image
 
 from tau_pipeline.atlas import composites, label_table
@@ -183,14 +184,13 @@ def region_table(
     label: str, manufacturer: str = "Siemens", level: float = 0.3, source: str = "measured"
 ) -> pd.DataFrame:
     """Region table of a box with a few voxels of each label."""
-    numbers = label_table().query("kind in ('cortical', 'subcortical')")["index"].to_numpy()
-    labels = np.resize(np.repeat(numbers, 6), (10, 10, 10)).astype(np.int16)
+    labels = np.resize(np.repeat(label_numbers(), 6), (10, 10, 10)).astype(np.int16)
     dseg = image_on(labels, np.eye(4))
     braak34 = np.isin(labels, composites()["braak34"]["both"])
     ramp = np.linspace(-0.1, 0.1, 1000, dtype=np.float32).reshape(labels.shape)
     suvr = image_like((1.1 + level * braak34 + ramp).astype(np.float32), dseg)
-    identity = {"participant_id": f"sub-{label}", "tracer": "AV1451", "manufacturer": manufacturer, "source": source}
-    return regional_table(suvr, dseg, image_like((labels == 8).astype(np.uint8), dseg), "CerebellarGM", identity)
+    whose = identity(label, manufacturer, source=source)
+    return regional_table(suvr, dseg, image_like((labels == 8).astype(np.uint8), dseg), "CerebellarGM", whose)
 
 
 def picture(path: Path, color: tuple[int, int, int] = (200, 30, 90)) -> Path:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from phantom import identity, label_numbers, record_done
 
-from tau_pipeline.atlas import label_table
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.derivatives.sidecars import bids_uri
-from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.imaging.volume import image_on, save_volume, voxel_volume_mm3
 from tau_pipeline.measures.quality import map_quality
@@ -27,7 +26,7 @@ SCALE = {"SIEMENS": 1.0, "GE MEDICAL SYSTEMS": 0.7, "Philips": 1.4}
 
 def labels() -> np.ndarray:
     """Every label of the table in a few voxels each, and a margin without any."""
-    numbers = label_table().query("kind in ('cortical', 'subcortical')")["index"].to_numpy()
+    numbers = label_numbers()
     dseg = np.zeros(SHAPE, np.int32)
     inner = dseg[1:-1, 1:-1, 1:-1]
     inner[:] = np.resize(numbers, inner.shape)
@@ -56,16 +55,10 @@ def write_scan(
     tables = []
     for rank, region in enumerate(regions):
         suvr = np.where(brain, base * rng.normal(1, 0.05, SHAPE) * (1 + 0.1 * rank), 0.1).astype(np.float32)
-        identity = {
-            "participant_id": f"sub-{participant}",
-            "session_id": f"ses-{session}" if session else None,
-            "tracer": "AV1451",
-            "manufacturer": manufacturer,
-            "source": "measured",
-        }
+        whose = identity(participant, manufacturer, session=session)
         suvr_img, dseg_img = image_on(suvr, AFFINE), image_on(dseg, AFFINE)
         reference = np.isin(dseg, (8, 47))
-        tables.append(regional_table(suvr_img, dseg_img, image_on(reference, AFFINE), region, identity))
+        tables.append(regional_table(suvr_img, dseg_img, image_on(reference, AFFINE), region, whose))
         target = pet.suvr(region if rank else "")
         sidecar = {
             "Units": "unitless",
@@ -89,10 +82,7 @@ def write_scan(
             save_volume(suvr_img, target)
             save_volume(image_on(brain, AFFINE), anat.mask)
     write_tsv(pd.concat(tables, ignore_index=True), pet.rois)
-    key = "_".join(f"{name}-{label}" for name, label in entities.items()) + "_pet"
-    stem = pet.rois.name.removesuffix("_desc-suvr_rois.tsv")
-    status = ScanStatus(key, "done", "", stem, session, "AV1451", manufacturer, None, 2.5)
-    update_status(out, {key: status})
+    record_done(out, pet, manufacturer, session=session, minutes=2.5)
     return pet
 
 

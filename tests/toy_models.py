@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from phantom import identity
 from synthesis_cohort import Person, write_person
 from torch import Tensor, nn
 
@@ -78,14 +79,8 @@ def write_reference(root: Path, person: Person) -> None:
     reference = np.zeros(mask.shape, np.uint8)
     reference[tuple(inside[height <= np.quantile(height, 1 / 3)].T)] = 1
     save_volume(image_like(reference, mask), anat.reference_mask("CerebellarGM"))
-    identity = {
-        "participant_id": f"sub-{person.label}",
-        "session_id": f"ses-{person.session}" if person.session else None,
-        "tracer": person.tracer,
-        "manufacturer": person.manufacturer,
-        "source": "measured",
-    }
-    table = regional_table(suvr, dseg, image_like(reference, mask), "CerebellarGM", identity)
+    whose = identity(person.label, person.manufacturer, session=person.session, tracer=person.tracer)
+    table = regional_table(suvr, dseg, image_like(reference, mask), "CerebellarGM", whose)
     write_tsv(table, pet.rois)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from phantom import identity, record_done
 
 from tau_pipeline.bids.scans import Scan, find_participants
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
-from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample_onto
@@ -54,22 +54,14 @@ def _write(bids: Path, out: Path, scan: Scan) -> None:
     for path, image in images.items():
         save_volume(image, path)
         write_json(image_sidecar([raw_t1w], "0" * 12, skull_stripped=False, assumptions=[SAID]), sidecar_path(path))
-    identity = {
-        "participant_id": f"sub-{scan.participant}",
-        "tracer": scan.tracer,
-        "manufacturer": scan.manufacturer,
-        "source": "measured",
-    }
-    write_tsv(regional_table(suvr, truth["labels"], reference, "CerebellarGM", identity), pet.rois)
+    whose = identity(scan.participant, scan.manufacturer, session=scan.session, tracer=scan.tracer)
+    write_tsv(regional_table(suvr, truth["labels"], reference, "CerebellarGM", whose), pet.rois)
     values = np.asanyarray(suvr.dataobj)
     inside, voxel = np.asanyarray(truth["mask"].dataobj), voxel_volume_mm3(suvr)
     quality = map_quality(values, inside, labels, np.asanyarray(reference.dataobj), voxel)
     write_json({**_sidecar(scan, raw_pet, bids_uri(anat.t1w, out, "")).content(), **quality}, sidecar_path(pet.suvr()))
     save_volume(suvr, pet.suvr())
-    key = f"{scan.key}_pet"
-    stem = pet.rois.name.removesuffix("_desc-suvr_rois.tsv")
-    status = ScanStatus(key, "done", "", stem, None, scan.tracer, scan.manufacturer, scan.model)
-    update_status(out, {key: status})
+    record_done(out, pet, scan.manufacturer, session=scan.session, tracer=scan.tracer, model=scan.model)
 
 
 def _sidecar(scan: Scan, raw: str, t1w: str) -> SuvrSidecar:

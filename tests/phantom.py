@@ -1,0 +1,57 @@
+"""What every made-up participant has in common, whichever images and tables are written for it.
+
+Made-up participants are of four kinds: tiny results of the participant level (`participant_results`), a head that is a
+smooth function of world coordinates (`synthesis_cohort`, with region tables in `toy_models`), the tables of a group
+without images (`made_up_cohort`), and results from the truth of a simulation (`truth_results`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tau_pipeline.atlas import label_table
+from tau_pipeline.derivatives.names import PetNames
+from tau_pipeline.derivatives.status import ScanStatus, update_status
+
+TRACER = "AV1451"
+
+
+def identity(
+    participant: str,
+    manufacturer: str | None,
+    *,
+    session: str | None = None,
+    tracer: str = TRACER,
+    source: str = "measured",
+) -> dict[str, str | None]:
+    """Return the columns of a region table that say whose it is."""
+    return {
+        "participant_id": f"sub-{participant}",
+        "session_id": f"ses-{session}" if session else None,
+        "tracer": tracer,
+        "manufacturer": manufacturer,
+        "source": source,
+    }
+
+
+def label_numbers() -> np.ndarray:
+    """Return the numbers of all cortical and subcortical labels."""
+    return label_table().query("kind in ('cortical', 'subcortical')")["index"].to_numpy()
+
+
+def record_done(
+    out: Path,
+    pet: PetNames,
+    manufacturer: str | None,
+    *,
+    session: str | None = None,
+    tracer: str = TRACER,
+    **more: object,
+) -> None:
+    """Record that a scan is done; ``more`` goes to `ScanStatus` (model, minutes)."""
+    stem = pet.rois.name.removesuffix("_desc-suvr_rois.tsv")
+    key = f"{stem}_pet"
+    status = ScanStatus(key, "done", "", stem, session, tracer, manufacturer, **more)  # type: ignore[arg-type]
+    update_status(out, {key: status})
