@@ -24,7 +24,8 @@ from pathlib import Path
 
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
-from tau_workflows.execution.spread import environment, spread
+from tau_workflows.execution.pool import environment
+from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import ProgressWriter, Work, outcome_path
 
 TRIVIAL = "import sys; from pathlib import Path; Path(sys.argv[1]).with_suffix('.json').write_text('{}')"

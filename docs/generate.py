@@ -195,7 +195,8 @@ def _exit_codes() -> list[tuple[str, str]]:
     """Read the exit codes from the module's docstring, which explains the constants."""
     text = re.sub(r"\s+", " ", cli.__doc__ or "").split("Exit codes: ", 1)[1].strip(" .")
     found = [tuple(part.strip().split(" ", 1)) for part in text.split(";")]
-    known = {str(value) for value in (call.DONE, call.SOME_FAILED, call.WRONG_CALL, call.NOTHING_TO_DO)}
+    codes = (call.DONE, call.SOME_FAILED, call.WRONG_CALL, call.NOTHING_TO_DO, call.INTERRUPTED, call.TERMINATED)
+    known = {str(value) for value in codes}
     if {number for number, _ in found} != known:
         raise ValueError(f"the docstring of tau_workflows.cli names exit codes {found}, and there are {sorted(known)}")
     return [(code(number), meaning) for number, meaning in found]

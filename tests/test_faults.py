@@ -28,6 +28,8 @@ from tau_workflows.execution.work import NOT_BEGUN
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
+#: Where the programs that are started find modules: beside this file, and where this process was told to look.
+SEARCHED = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
 KILLED, BROKEN = "sub-05", "sub-02"
 #: The command line, with coarse participants.
 PROGRAM = """
@@ -51,7 +53,7 @@ def start(root: Path, name: str, *options: str, env: dict[str, str] | None = Non
     with (root / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             command(root, name, *options),
-            env={**os.environ, "PYTHONPATH": str(HERE), **(env or {})},
+            env={**os.environ, "PYTHONPATH": SEARCHED, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -311,7 +313,7 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
         process_of("sub-01", program)
         other = subprocess.run(
             command(bids, "twice", "--participant-label", "03"),
-            env={**os.environ, "PYTHONPATH": str(HERE)},
+            env={**os.environ, "PYTHONPATH": SEARCHED},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -334,7 +336,7 @@ def test_a_run_with_another_plugin_writes_nothing_outside_of_its_folders(bids: P
     before = sorted(path for path in (bids / "bids").rglob("*"))
     keys = ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
     env = {key: value for key, value in os.environ.items() if key not in keys}
-    env |= {"PYTHONPATH": str(HERE), "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    env |= {"PYTHONPATH": SEARCHED, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
     options = ["--participant-label", "01", "--use-plugin", "linear.json"]
     done = subprocess.run(
         command(bids, "linear", *options),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -426,14 +427,18 @@ def test_what_the_validator_has_no_names_for_is_named_to_it_whoever_wrote_it_bef
     assert {"group", "models", "*_agreement.tsv"} <= set((out / ".bidsignore").read_text().split())
 
 
-def test_what_an_earlier_run_left_of_a_scan_that_failed_since_is_not_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["failed", "interrupted"])
+def test_what_an_earlier_run_left_of_a_scan_that_was_not_finished_since_is_not_counted(
+    tmp_path: Path, state: Literal["failed", "interrupted"]
+) -> None:
     bids, out = write_cohort(tmp_path, images=False)
     key = "sub-04_trc-AV1451_pet"
-    update_status(out, {key: ScanStatus(key, "failed", "the disk is full", key.removesuffix("_pet"))})
+    update_status(out, {key: ScanStatus(key, state, "the disk is full", key.removesuffix("_pet"))})
     assert run(bids, out) == 1
     assert "sub-04" not in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
     assert "sub-04" not in (out / "group/standardization.tsv").read_text()
-    assert read_tsv(out / "group/status.tsv").set_index("scan").loc[key, "reason"] == "the disk is full"
+    row = read_tsv(out / "group/status.tsv").set_index("scan").loc[key]
+    assert (row["state"], row["reason"]) == (state, "the disk is full")
 
 
 def test_a_failed_synthetic_scan_is_told_beside_the_measured_one_of_its_session(tmp_path: Path) -> None:

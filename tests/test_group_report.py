@@ -234,6 +234,14 @@ def test_a_cohort_of_hardly_any_scan_has_a_page(tmp_path: Path, count: int) -> N
     assert len(table_rows(page_of(tmp_path))) == count
 
 
+@pytest.mark.parametrize("state", ["done", "failed", "interrupted"])
+def test_interrupted_scans_have_a_column_of_counts_where_there_are_any(tmp_path: Path, state: str) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/status.tsv").write_text(f"scan\tstate\nsub-01_pet\t{state}\nsub-02_pet\tdone\n")
+    page = write_group_report(tmp_path).read_text()
+    assert ('<th class="n">Interrupted</th>' in page) == (state == "interrupted")
+
+
 def test_nothing_but_names_and_states_gives_a_page(tmp_path: Path) -> None:
     write_text("scan\tstate\nsub-01_pet\tdone\nsub-02_pet\tfailed\n", tmp_path / "group" / "status.tsv")
     reader = Reader(page_of(tmp_path))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tau_workflows.execution import progress
-from tau_workflows.execution.progress import Watch, duration, shown, time_left
+from tau_workflows.execution.progress import Overview, duration, shown, time_left
 from tau_workflows.execution.work import ProgressWriter, Work, outcome_path, progress_path, read_progress, tell_end
 
 
@@ -32,23 +32,24 @@ def works(tmp_path: Path) -> list[Work]:
 
 
 def test_the_state_is_what_the_files_say(works: list[Work]) -> None:
-    state, news = Watch(works).look()
-    assert (state.n_works, state.done, state.failed) == (4, 1, 1)
-    assert [(name, seen.running) for name, seen in state.running] == [("sub-03", ("template",))]
-    assert state.sentence().startswith("1 done, 1 running, 1 waiting, 1 failed, about ")
+    now = Overview(works)
+    news = now.look()
+    assert (len(now.works), now.done, now.failed) == (4, 1, 1)
+    assert {name: seen.running for name, seen in now.running.items()} == {"sub-03": ("template",)}
+    assert now.sentence().startswith("1 done, 1 running, 1 waiting, 1 failed, about ")
     assert len(news) == 9
 
 
 def test_news_are_told_once(works: list[Work]) -> None:
-    watch = Watch(works)
+    watch = Overview(works)
     watch.look()
-    assert watch.look()[1] == []
+    assert watch.look() == []
     with progress_path(works[2].job_file).open("a") as file:
         file.write('{"seconds": 3, "step": "template", "sta')
-    assert watch.look()[1] == []
+    assert watch.look() == []
     with progress_path(works[2].job_file).open("a") as file:
         file.write('te": "failed"}\n')
-    assert [(name, event.step, event.state) for name, event in watch.look()[1]] == [("sub-03", "template", "failed")]
+    assert [(name, event.step, event.state) for name, event in watch.look()] == [("sub-03", "template", "failed")]
 
 
 def test_plain_lines_where_there_is_no_terminal(works: list[Work]) -> None:

@@ -19,7 +19,8 @@ from slurm import Slurm, missing
 
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.fork_server import can_fork
-from tau_workflows.execution.spread import SignOfLife, spread
+from tau_workflows.execution.heartbeat import HeartbeatMonitor
+from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import NEVER_TOLD, Work, how_it_ended, outcome_path
 
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 def works_of(folder: Path, jobs: dict[str, dict[str, object]], **options: Any) -> list[Work]:
@@ -227,7 +228,7 @@ def test_a_work_on_another_machine_hears_that_its_program_is_gone(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     file = tmp_path / "alive.json"
     file.write_text('{"run": "one", "beat": 0}')
-    life = SignOfLife(file, "one")
+    life = HeartbeatMonitor(file, "one")
     assert not life.lost()
     now[0] = 299
     assert not life.lost()

@@ -11,6 +11,7 @@ from tau_pipeline.derivatives.status import (
     NOT_FINISHED,
     ScanStatus,
     all_statuses,
+    note_interrupted,
     read_status,
     status_path,
     update_status,
@@ -35,6 +36,18 @@ def test_what_is_not_run_again_keeps_its_state(tmp_path: Path) -> None:
     update_status(tmp_path, {"sub-01_run-2_pet": ScanStatus("sub-01_run-2_pet")})
     states = {key: status.state for key, status in all_statuses(tmp_path).items()}
     assert states == {"sub-01_run-1_pet": "done", "sub-01_run-2_pet": "failed"}
+
+
+def test_an_interruption_is_noted_for_what_the_run_has_not_finished(tmp_path: Path) -> None:
+    known = {
+        "sub-01_run-1_pet": ScanStatus("sub-01_run-1_pet", "done", ""),
+        "sub-01_run-2_pet": ScanStatus("sub-01_run-2_pet"),
+        "sub-01_run-3_pet": ScanStatus("sub-01_run-3_pet", reason="damaged"),
+        "sub-02_pet": ScanStatus("sub-02_pet"),
+    }
+    update_status(tmp_path, known)
+    note_interrupted(tmp_path, ["01", "09"])
+    assert [status.state for status in all_statuses(tmp_path).values()] == ["done", "interrupted", "failed", "failed"]
 
 
 def test_a_run_that_finds_everything_done_keeps_the_minutes_of_the_run_that_did_it(tmp_path: Path) -> None:

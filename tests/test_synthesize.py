@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -39,7 +40,9 @@ from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
 from tau_pipeline.synthesis.networks.systems import build_system
+from tau_workflows.interfaces.synthesis import SynthesizeScan
 from tau_workflows.levels import synthesize as level
+from tau_workflows.levels.interruption import interruptible
 from tau_workflows.levels.synthesize import run_synthesis
 from tau_workflows.reports.participant import write_participant_report
 
@@ -353,6 +356,24 @@ def test_after_a_first_failure_the_rest_is_left_where_that_was_asked_for(study, 
     statuses = all_statuses(root / "out")
     assert "sub-07_desc-brain_mask" in statuses["sub-07_trc-AV1451_desc-synthSUVR"].reason
     assert statuses["sub-08_trc-AV1451_desc-synthSUVR"].reason == NOT_FINISHED
+
+
+def test_an_interruption_leaves_what_is_done_and_calls_the_rest_interrupted(study, tmp_path, monkeypatch):
+    root = shutil.copytree(study, tmp_path / "study")
+    original, made = SynthesizeScan.call, []
+
+    def interrupted(self, folder):
+        if made:
+            signal.raise_signal(signal.SIGINT)
+        made.append(self.inputs.target.names.key)
+        return original(self, folder)
+
+    monkeypatch.setattr(SynthesizeScan, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        run(root, synthesize="all", as_manufacturer="GE")
+    states = {key: one.state for key, one in all_statuses(root / "out").items() if one.source == "synthetic"}
+    assert states.pop(made[0]) == "done"
+    assert set(states.values()) == {"interrupted"}
 
 
 def test_a_second_run_on_the_same_derivatives_is_refused_while_the_first_is_at_work(study):

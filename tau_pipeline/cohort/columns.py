@@ -29,7 +29,12 @@ STATUS_COLUMNS: dict[str, Any] = {
     "model": {"Description": "Model of the scanner."},
     "state": {
         "Description": "Processing status of the scan.",
-        "Levels": {"done": "complete", "failed": "see reason", "skipped": "nothing to do; see reason"},
+        "Levels": {
+            "done": "complete",
+            "failed": "see reason",
+            "skipped": "nothing to do; see reason",
+            "interrupted": "the run was interrupted before the scan was finished",
+        },
     },
     "reason": {"Description": "Reason why it is not done."},
     **{one.column: _described(one.description, one.unit) for one in IN_TABLE},

@@ -13,9 +13,13 @@ from tau_pipeline.errors import DamagedFileError, shown
 
 
 def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]) -> list[DoneScan]:
-    """Leave out scans whose last run failed: their files are those of an earlier run, with other settings or models."""
-    failed = {(status.stem, status.source) for status in statuses.values() if status.state == "failed"}
-    return [scan for scan in scans if (scan.stem, scan.source) not in failed]
+    """Leave out scans that the last run did not finish, since it failed or was interrupted.
+
+    Their files are those of an earlier run, with other settings or models.
+    """
+    unfinished = ("failed", "interrupted")
+    left_out = {(status.stem, status.source) for status in statuses.values() if status.state in unfinished}
+    return [scan for scan in scans if (scan.stem, scan.source) not in left_out]
 
 
 def kind_of(scan: DoneScan) -> tuple[str, str]:

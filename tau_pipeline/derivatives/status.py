@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,8 +18,9 @@ from tau_pipeline.derivatives.names import Source
 from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
 from tau_pipeline.files import read_json, write_json
 
-State = Literal["done", "failed", "skipped"]
+State = Literal["done", "failed", "skipped", "interrupted"]
 NOT_FINISHED = "the run ended before this scan was finished; rerun the same command to continue"
+INTERRUPTED = "the run was interrupted before this scan was finished; rerun the same command to continue"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ScanStatus:
         Stem of the raw file's name (``sub-01_ses-a_trc-AV1451_pet``), or ``sub-01`` where there is no file; of a
         synthetic scan the stem of its table's name (``sub-01_trc-AV1451_desc-synthSUVR``).
     state, reason
-        ``done``, ``failed`` or ``skipped``, and why it was not done; empty if it was.
+        ``done``, ``failed``, ``skipped`` or ``interrupted``, and why it was not done; empty if it was.
     stem
         What the names of its outputs begin with (``sub-01_ses-a_trc-AV1451``); empty if that is not known.
     session, tracer, manufacturer, model
@@ -122,6 +123,24 @@ def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, Scan
         for one in fields.values():
             one.pop("scan")
         write_json({"scans": fields}, status_path(output_dir, participant))
+
+
+def note_interrupted(output_dir: str | os.PathLike[str], participants: Iterable[str]) -> None:
+    """Set scans that the present run has not finished to interrupted.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    participants
+        Labels of the participants of the run.
+    """
+    for participant in participants:
+        known = read_status(output_dir, participant)
+        unfinished = {key: one for key, one in known.items() if (one.state, one.reason) == ("failed", NOT_FINISHED)}
+        if unfinished:
+            changed = {key: replace(one, state="interrupted", reason=INTERRUPTED) for key, one in unfinished.items()}
+            update_status(output_dir, changed)
 
 
 def _with_minutes(status: ScanStatus, before: ScanStatus | None) -> ScanStatus:

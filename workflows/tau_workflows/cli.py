@@ -1,7 +1,8 @@
 """The command line: options made from the documentation of the settings, and exit codes.
 
 Exit codes: 0 all requested scans are done; 1 at least one scan failed, the others are complete; 2 the call or the
-input is wrong and nothing was computed; 3 there was nothing to do.
+input is wrong and nothing was computed; 3 there was nothing to do; 130 interrupted by Ctrl-C (SIGINT); 143 ended by
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from tau_pipeline.settings.configuration import (
     documentation,
     settings_of,
 )
-from tau_workflows.levels.call import DONE, SOME_FAILED, WRONG_CALL
+from tau_workflows.levels.call import DONE, WRONG_CALL
+from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
 _CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
@@ -294,6 +296,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NIPYPE_NO_ET", "1")
     # nibabel logs what it corrects in a header without the file's name; what cannot be corrected, we report ourselves.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
+    with interruptible():
+        return _in_sentences(arguments, options)
+
+
+def _in_sentences(arguments: Sequence[str], options: dict[str, Any]) -> int:
+    """Run the level; what is wrong with the call and interruptions are told in one sentence."""
     try:
         _check_names([*arguments, str(Path.cwd())])
         return _run(options)
@@ -305,9 +313,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"tau-pipeline: {exc.filename} cannot be used ({exc.strerror}); give another path", file=sys.stderr)
         return WRONG_CALL
-    except KeyboardInterrupt:
-        print("tau-pipeline: interrupted; rerun the same command to continue", file=sys.stderr)
-        return SOME_FAILED
+    except KeyboardInterrupt as exc:
+        print(SENTENCE, file=sys.stderr)
+        return exit_code(exc)
 
 
 def _run(options: dict[str, Any]) -> int:

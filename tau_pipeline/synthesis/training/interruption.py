@@ -11,22 +11,33 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """Give an event that is set by the first Ctrl-C or SIGTERM; a second one acts at once, as usual.
+class Request(threading.Event):
+    """Set when a signal has asked for the end; ``number`` is that of the signal."""
 
-    Python lets only the main thread do this; in any other the event is never set and signals act as usual.
+    number: int = signal.SIGINT
+
+
+@contextmanager
+def interruption() -> Iterator[Request]:
+    """Give a request that the first Ctrl-C or SIGTERM sets; a second one acts at once, as usual.
+
+    Python lets only the main thread do this; in any other the request is never set and signals act as usual.
     """
-    asked = threading.Event()
+    asked = Request()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
+        usual = before[signal.Signals(number)]
+        if asked.is_set() and callable(usual):
+            usual(number, frame)
+        elif asked.is_set():
+            signal.signal(number, usual)
+            signal.raise_signal(number)
+        asked.number = number
         asked.set()
-        for each in _SIGNALS:
-            signal.signal(each, before[each])
 
     for number in _SIGNALS:
         signal.signal(number, ask)

@@ -155,7 +155,7 @@ def fit(run: Run) -> None:
                     state.save(checkpoints)
                     checkpoint_timer.lap()
                 if stop:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(asked.number)
 
             validated = validate(run, "validation")
             _require_finite(run, validated)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,9 @@ from importlib import import_module
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from tau_workflows.execution.launch import call_process, die_with_parent, run_module
+import psutil
+
+from tau_workflows.execution.launch import die_with_parent, in_work_call_process, in_work_run_module
 
 #: A module's name and a path are shorter than this together.
 _MESSAGE_BYTES = 65536
@@ -65,7 +66,7 @@ class ForkServer:
         with suppress(OSError):
             socket.send_fds(self._socket, [json.dumps([module, job_file]).encode()], [output, errors])
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Exit code of the work, or of the server where it has died, which its work does not outlive.
 
         Raises
@@ -77,10 +78,16 @@ class ForkServer:
         try:
             answer = self._socket.recv(_MESSAGE_BYTES)
         except TimeoutError as exc:
-            raise subprocess.TimeoutExpired(self.process.args, timeout) from exc
+            raise subprocess.TimeoutExpired(self.process.args, timeout or 0.0) from exc
         except OSError:
             answer = b""
         return int(answer) if answer else self.process.wait()
+
+    def terminate(self) -> None:
+        """Ask the work to end."""
+        with suppress(psutil.Error):
+            for work in psutil.Process(self.process.pid).children():
+                work.terminate()
 
     def kill(self) -> None:
         """End the server, and with it the work."""
@@ -92,14 +99,12 @@ class ForkServer:
         self.process.wait()
 
 
-def serve(parent: int, preload: Sequence[str]) -> None:
+def in_server_serve(parent: int, preload: Sequence[str]) -> None:
     """Load modules, then fork each work that is asked for through standard input, a socket, and answer how it ended.
 
     In the process of a work it ends with `SystemExit`.
     """
     die_with_parent(parent)
-    # An interrupt from the terminal is for the works; who asks for them ends this process.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in preload:
         # What cannot be loaded, the work meets as well, and tells it in its log.
         with suppress(Exception):
@@ -115,25 +120,33 @@ def serve(parent: int, preload: Sequence[str]) -> None:
         pid = os.fork()
         if pid == 0:
             die_with_parent(server)
-            signal.signal(signal.SIGINT, interrupt)
             asker.detach()
-            _redirect(*files)
             module, job_file = json.loads(request)
-            call_process(Path(job_file).stem)
-            run_module(module, job_file)
+            in_work_begin(module, job_file, files)
         for file in files:
             os.close(file)
         _, status = os.waitpid(pid, 0)
         asker.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _redirect(output: int, errors: int) -> None:
-    """Give this process nothing as its standard input, and open files as its standard output and error."""
+def in_work_begin(module: str, job_file: str, files: Sequence[int]) -> None:
+    """Do what ``python -m module job_file`` does, in this process, which was forked for it; ends with `SystemExit`.
+
+    Parameters
+    ----------
+    module, job_file
+        Of the work.
+    files
+        Open files that become its standard output and error; standard input is empty.
+    """
+    output, errors = files
     nothing = os.open(os.devnull, os.O_RDONLY)
     for file, place in ((nothing, 0), (output, 1), (errors, 2)):
         os.dup2(file, place)
         os.close(file)
+    in_work_call_process(Path(job_file).stem)
+    in_work_run_module(module, job_file)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2:])
+    in_server_serve(int(sys.argv[1]), sys.argv[2:])

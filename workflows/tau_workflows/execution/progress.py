@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -24,28 +23,6 @@ LOOK_S = 0.5
 
 #: Number of running works that are shown on a terminal, one line each.
 _MOST_LINES = 8
-
-
-@dataclass(frozen=True)
-class State:
-    """Counts of a run's tasks by state."""
-
-    n_works: int
-    done: int
-    failed: int
-    running: tuple[tuple[str, Progress], ...]
-    left_s: float | None
-
-    @property
-    def ended(self) -> int:
-        """Works that have ended, well or not."""
-        return self.done + self.failed
-
-    def sentence(self) -> str:
-        """Return counts and time left as a sentence."""
-        waiting = self.n_works - self.ended - len(self.running)
-        left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
-        return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
 
 
 def duration(seconds: float) -> str:
@@ -74,42 +51,66 @@ def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[flo
     return elapsed_s * (len(shares) - sum(shares)) / computed
 
 
-class Watch:
-    """Reads the files of the works, and remembers what it has seen."""
+class Overview:
+    """Counts of the works of a run, and their progress, read from their files.
+
+    Attributes
+    ----------
+    done, failed
+        How many works have ended well, and not.
+    running
+        Works that have begun and not ended, by name, with their progress.
+    left_s
+        Seconds that the run still takes, if they can be told.
+    """
 
     def __init__(self, works: Sequence[Work]) -> None:
         self.works, self.started = tuple(works), time.monotonic()
-        self._seen = dict.fromkeys((work.name for work in works), 0)
+        self.done = self.failed = 0
+        self.left_s: float | None = None
+        self.running: dict[str, Progress] = {}
         self._ended: dict[str, bool] = {}
-        self._last: dict[str, Progress] = {}
+        self._last = {work.name: Progress(0, ()) for work in works}
 
-    def look(self) -> tuple[State, list[tuple[str, Event]]]:
-        """Return the state of the tasks, and the events since the last look."""
+    @property
+    def ended(self) -> int:
+        """Works that have ended, well or not."""
+        return self.done + self.failed
+
+    def look(self) -> list[tuple[str, Event]]:
+        """Read the files of the works that have not ended; returns the events since the last look, by name."""
         news: list[tuple[str, Event]] = []
         for work in self.works:
             if work.name in self._ended:
                 continue
             well = ended_well(work)
-            progress = self._last[work.name] = read_progress(work.job_file)
-            news += [(work.name, event) for event in progress.events[self._seen[work.name] :]]
-            self._seen[work.name] = len(progress.events)
+            before, now = self._last[work.name], read_progress(work.job_file)
+            news += [(work.name, event) for event in now.events[len(before.events) :]]
+            self._last[work.name] = now
             if well is not None:
                 self._ended[work.name] = well
-        return self._state(), news
+        self._count()
+        return news
 
-    def _state(self) -> State:
-        shares, unchanged, running = [], [], []
-        for work in self.works:
-            progress = self._last.get(work.name, Progress(0, ()))
-            n_steps = max(progress.n_steps, 1)
-            ended = work.name in self._ended
-            shares.append(1.0 if ended else min(1.0, len(progress.steps("done", "failed", "unchanged")) / n_steps))
-            unchanged.append(min(shares[-1], len(progress.steps("unchanged")) / n_steps))
-            if not ended and progress_path(work.job_file).is_file():
-                running.append((work.name, progress))
-        done = sum(self._ended.values())
-        left = time_left(time.monotonic() - self.started, shares, unchanged)
-        return State(len(self.works), done, len(self._ended) - done, tuple(running), left)
+    def _count(self) -> None:
+        self.done = sum(self._ended.values())
+        self.failed = len(self._ended) - self.done
+        self.running = {
+            work.name: self._last[work.name]
+            for work in self.works
+            if work.name not in self._ended and progress_path(work.job_file).is_file()
+        }
+        shares = [
+            1.0 if name in self._ended else own.share("done", "failed", "unchanged") for name, own in self._last.items()
+        ]
+        unchanged = [min(share, own.share("unchanged")) for share, own in zip(shares, self._last.values(), strict=True)]
+        self.left_s = time_left(time.monotonic() - self.started, shares, unchanged)
+
+    def sentence(self) -> str:
+        """Return counts and time left, in words."""
+        waiting = len(self.works) - self.ended - len(self.running)
+        left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
+        return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
 
 
 def ended_well(work: Work) -> bool | None:
@@ -122,31 +123,21 @@ def ended_well(work: Work) -> bool | None:
     return False if ended_path(work.job_file).is_file() else None
 
 
-class Display(Protocol):
-    """Display of the state of a run."""
-
-    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
-        """Show a state, and what has happened since the last one."""
-
-    def close(self) -> None:
-        """Leave the screen as it is."""
-
-
 class Lines:
     """A line for each step that begins or fails, and one for each work that ends."""
 
     def __init__(self, stream: TextIO, what: str) -> None:
         self.stream, self.what, self.ended = stream, what, 0
 
-    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
-        """Show a state, and what has happened since the last one."""
+    def show(self, now: Overview, news: Sequence[tuple[str, Event]]) -> None:
+        """Show where the works stand, and what has happened since the last time."""
         for name, event in news:
             if event.state in ("running", "failed"):
                 ending = "FAILED" if event.state == "failed" else "..."
                 self.stream.write(f"{name} [{event.seconds:5.0f} s] {event.step} {ending}\n")
-        if state.ended > self.ended:
-            self.ended = state.ended
-            self.stream.write(f"tau-pipeline: {state.n_works} {self.what}: {state.sentence()}\n")
+        if now.ended > self.ended:
+            self.ended = now.ended
+            self.stream.write(f"tau-pipeline: {len(now.works)} {self.what}: {now.sentence()}\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -166,14 +157,14 @@ class Bars:
             for place in range(min(_MOST_LINES, n_works))
         ]
 
-    def show(self, state: State, news: Sequence[tuple[str, Event]]) -> None:
-        """Show a state, and what has happened since the last one."""
+    def show(self, now: Overview, news: Sequence[tuple[str, Event]]) -> None:
+        """Show where the works stand, and what has happened since the last time."""
         for name, event in news:
             if event.state == "failed":
                 self.bar.write(f"{name} [{event.seconds:5.0f} s] {event.step} FAILED", file=self.bar.fp)
-        self.bar.n = state.ended
-        self.bar.set_postfix_str(state.sentence())
-        running = list(state.running)
+        self.bar.n = now.ended
+        self.bar.set_postfix_str(now.sentence())
+        running = list(now.running.items())
         for place, line in enumerate(self.lines):
             line.set_description_str(_in_one_line(*running[place]) if place < len(running) else "")
 
@@ -196,22 +187,25 @@ def shown(works: Sequence[Work], what: str, stream: TextIO | None = None) -> Ite
     What an earlier run of them has said must have been cleared before.
     """
     stream = stream or sys.stderr
-    display: Display = Bars(stream, what, len(works)) if stream.isatty() else Lines(stream, what)
-    watch, done = Watch(works), threading.Event()
+    display = Bars(stream, what, len(works)) if stream.isatty() else Lines(stream, what)
+    now, done = Overview(works), threading.Event()
 
     def follow() -> None:
         while not done.wait(LOOK_S):
             # A display that fails must not take the run with it.
             with suppress(OSError, ValueError):
-                display.show(*watch.look())
+                display.show(now, now.look())
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
+        done.set()
+        thread.join()
+        with suppress(OSError, ValueError):
+            display.show(now, now.look())
     finally:
         done.set()
         thread.join()
         with suppress(OSError, ValueError):
-            display.show(*watch.look())
             display.close()

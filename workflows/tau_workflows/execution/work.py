@@ -150,6 +150,10 @@ class Progress:
         last = {event.step: event.state for event in self.events}
         return tuple(step for step, state in last.items() if state in states)
 
+    def share(self, *states: StepState) -> float:
+        """Return the part of its steps that are in one of the states now, 0 to 1."""
+        return min(1.0, len(self.steps(*states)) / max(self.n_steps, 1))
+
     @property
     def running(self) -> tuple[str, ...]:
         """Steps that have begun and not ended."""

@@ -16,6 +16,8 @@ from tau_pipeline.settings.participant import Selection
 
 #: Exit codes: all scans are done; at least one failed; the call or the input is wrong; nothing to do.
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
+#: Exit codes after SIGINT (Ctrl-C) and SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def say(text: str) -> None:

@@ -95,7 +95,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     say(f"report: {report}")
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
-    return SOME_FAILED if failed or (status["state"] == "failed").any() else DONE
+    return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
 
 
 def _refuse_selection(selection: Selection) -> None:

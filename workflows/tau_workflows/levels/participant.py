@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tau_pipeline.bids.scans import Participant, T1w, find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import error_path, report_path
-from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.frames import plan_frames
@@ -27,7 +27,7 @@ from tau_workflows.execution.machine import available_memory_mb, available_proce
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import NOT_BEGUN, Work, clear, how_it_ended, outcome_path, read_progress
+from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, exclusive_run, say
 from tau_workflows.plan.dry_run import tell_plan
@@ -100,6 +100,21 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         say(f"{key}: {message}")
+    with _interruptions_noted(plan, output_dir):
+        return _compute(plan, output_dir, config, started)
+
+
+@contextmanager
+def _interruptions_noted(plan: Plan, output_dir: Path) -> Iterator[None]:
+    """Note scans as interrupted that are not finished when the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note_interrupted(output_dir, [job.participant for job in plan.jobs])
+        raise
+
+
+def _compute(plan: Plan, output_dir: Path, config: Configuration, started: float) -> int:
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
@@ -265,12 +280,19 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
             partial.write_bytes(pickle.dumps(replace(job, execution=own)))
         works.append(work)
     clear(works)
-    with shown(works, "participants"):
-        spread(works, execution, together)
-    failures: dict[str, str] = {}
-    for job, work in zip(jobs, works, strict=True):
-        failures |= _failures(job, work.job_file)
-    return failures
+    try:
+        with shown(works, "participants"):
+            spread(works, execution, together)
+    except KeyboardInterrupt:
+        ended = {work.name for work in works if ended_path(work.job_file).is_file()}
+        _all_failures([(job, work) for job, work in zip(jobs, works, strict=True) if work.name in ended])
+        raise
+    return _all_failures(list(zip(jobs, works, strict=True)))
+
+
+def _all_failures(done: Sequence[tuple[ParticipantJob, Work]]) -> dict[str, str]:
+    """Say why scans failed, by their keys; participants whose processes died get their records."""
+    return {key: message for job, work in done for key, message in _failures(job, work.job_file).items()}
 
 
 def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.derivatives.columns import agreement_columns
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.names import error_path, sidecar_path
-from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
 from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.settings.configuration import Configuration
@@ -29,6 +29,7 @@ from tau_workflows.levels.call import (
     read_diagnoses,
     say,
 )
+from tau_workflows.levels.interruption import raise_again
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
 
@@ -176,6 +177,9 @@ class _Nodes(engine.NodeTimes):
     done: dict[str, pe.Node] = field(default_factory=dict)
 
     def __call__(self, node: pe.Node, status: str) -> None:
+        if status == "exception":
+            # Nipype takes an interruption for an error of the node.
+            raise_again()
         super().__call__(node, status)
         if status == "end":
             self.done[_key(node)] = node
@@ -189,12 +193,15 @@ def _key(node: pe.Node) -> str:
 
 def _run(targets: Sequence[Target], context: SynthesisContext, config: Configuration, started: float) -> int:
     output_dir = context.output_dir
-    _before(targets, output_dir)
-    nodes = _executed(targets, context, config.execution)
-    failed = {
-        _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
-        for node in nodes.failed.values()
-    }
+    nodes = _Nodes()
+    try:
+        _before(targets, output_dir)
+        _execute_all(targets, context, config.execution, nodes)
+    except KeyboardInterrupt:
+        _tell_states(targets, nodes, _failures(nodes, output_dir), output_dir)
+        note_interrupted(output_dir, {target.names.entities["sub"] for target in targets})
+        raise
+    failed = _failures(nodes, output_dir)
     _tell_states(targets, nodes, failed, output_dir)
     done = [target for target in targets if target.names.key in nodes.done]
     scores: list[ScanScores] = [
@@ -210,6 +217,14 @@ def _run(targets: Sequence[Target], context: SynthesisContext, config: Configura
         say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
     say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
     return SOME_FAILED if failed else DONE
+
+
+def _failures(nodes: _Nodes, output_dir: Path) -> dict[str, str]:
+    """Write the records of the nodes that failed; returns why they did, by the key of the scan."""
+    return {
+        _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
+        for node in nodes.failed.values()
+    }
 
 
 def _before(targets: Sequence[Target], output_dir: Path) -> None:
@@ -243,7 +258,7 @@ def _tell_states(targets: Sequence[Target], nodes: _Nodes, failed: Mapping[str, 
     update_status(output_dir, found)
 
 
-def _executed(targets: Sequence[Target], context: SynthesisContext, execution: Execution) -> _Nodes:
+def _execute_all(targets: Sequence[Target], context: SynthesisContext, execution: Execution, nodes: _Nodes) -> None:
     """Run the participants' graphs; whatever fails in one scan, the others are made."""
     from tqdm import tqdm
 
@@ -255,9 +270,8 @@ def _executed(targets: Sequence[Target], context: SynthesisContext, execution: E
     engine.set_verbosity(execution.verbose)
     engine.configure(wf, execution.work_dir, execution.stop_on_first_crash)
     with tqdm(total=len(targets), desc="synthetic scans", unit="scan", disable=not sys.stderr.isatty()) as bar:
-        nodes = _Nodes(bar=bar)
+        nodes.bar = bar
         _execute(wf, execution, nodes)
-    return nodes
 
 
 def _save_measures(context: SynthesisContext, folder: Path) -> None:

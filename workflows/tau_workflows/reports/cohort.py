@@ -76,7 +76,7 @@ def write_group_report(output_dir: Path) -> Path:
             _counts(status, by, heading)
             for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
         ],
-        total=_state_counts(status),
+        total=_state_counts(status, _states_of(status)),
         warnings=[*problems, *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir),
         most_assumptions=_MOST_ASSUMPTIONS,
@@ -207,16 +207,22 @@ def _confounded_warning(done: pd.DataFrame) -> str:
     )
 
 
-def _state_counts(table: pd.DataFrame) -> dict[str, int]:
+def _states_of(status: pd.DataFrame) -> tuple[str, ...]:
+    """Return the states that the page counts; interrupted only where a scan is."""
+    return (*_STATES, *(["interrupted"] if (status["state"] == "interrupted").any() else []))
+
+
+def _state_counts(table: pd.DataFrame, states: Sequence[str]) -> dict[str, int]:
     counts = table["state"].value_counts()
-    return {state: int(counts.get(state, 0)) for state in _STATES}
+    return {state: int(counts.get(state, 0)) for state in states}
 
 
 def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
     """Count scans done, failed and skipped in each group; scans without a group come last."""
     groups = status[by].fillna("not stated")
     names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
-    return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name])) for name in names]}
+    states = _states_of(status)
+    return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name], states)) for name in names]}
 
 
 def _options(column: pd.Series) -> list[str]:

@@ -1,0 +1,234 @@
+"""Ctrl-C and SIGTERM: the run ends within seconds in one sentence, leaves no process and no lock, and can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+from slurm import Slurm, missing
+
+from tau_pipeline.derivatives.status import all_statuses
+from tau_pipeline.lock import NAME, only_run
+from tau_workflows.cli import LEVELS
+from tau_workflows.levels.interruption import GRACE_S, SENTENCE
+
+HERE = Path(__file__).parent
+SEARCHED = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+#: The command line, with participants that wait.
+PROGRAM = """
+import sys
+from tau_workflows import cli
+from tau_workflows.levels import participant
+participant.MODULE, participant.PRELOADED = "slow_participant", ()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+#: The command line, with levels that wait.
+WAITING = """
+import sys, time
+from tau_workflows import cli
+def wait(*_):
+    print("begun", flush=True)
+    time.sleep(60)
+cli._RUN = dict.fromkeys(cli._RUN, wait)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+Send = Callable[[int, signal.Signals], None]
+TO = {"group": os.killpg, "program": os.kill}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: An interruption is over after this time, in seconds; a busy machine needs a while to end a process.
+END_S = GRACE_S + 3
+
+
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    """Five participants with tiny images."""
+    root = tmp_path / "bids"
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    sidecar = {"FrameTimesStart": [4800], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
+    for label in ("01", "02", "03", "04", "05"):
+        for folder, name in (("anat", "T1w"), ("pet", "trc-AV1451_pet")):
+            path = root / f"sub-{label}" / folder / f"sub-{label}_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(image, path)
+        (root / f"sub-{label}/pet/sub-{label}_trc-AV1451_pet.json").write_text(json.dumps(sidecar))
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
+    return root
+
+
+class Run:
+    """A run of the participant level in a session of its own."""
+
+    def __init__(self, bids: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.out, self.work, self.log = bids.parent / "out", bids.parent / "work", bids.parent / "log"
+        places = [str(bids), str(self.out), "participant", "--work-dir", str(self.work)]
+        with self.log.open("wb") as log:
+            self.program = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *places, "--skip-bids-validation", "--nprocs", "2", *options],
+                env={**os.environ, **(env or {}), "PYTHONPATH": SEARCHED},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.below: list[psutil.Process] = []
+
+    def begun(self) -> list[str]:
+        """Return the participants that have begun and wait."""
+        return sorted(path.stem for path in (self.work / "jobs").glob("*.starts") if path.read_text().endswith("\n"))
+
+    def wait_for(self, n_begun: int) -> None:
+        end = time.monotonic() + 120
+        while len(self.begun()) < n_begun:
+            assert time.monotonic() < end
+            assert self.program.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        self.below = psutil.Process(self.program.pid).children(recursive=True)
+
+    def ended(self, seconds: float = END_S) -> int:
+        """Return the exit code, once the program and all of its processes have ended."""
+        code = self.program.wait(seconds)
+        _, left = psutil.wait_procs(self.below, timeout=2)
+        assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+        return code
+
+    def states(self) -> dict[str, str]:
+        return {one.participant: one.state for one in all_statuses(self.out).values()}
+
+
+@pytest.fixture
+def started(bids: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def start(*options: str, env: Mapping[str, str] | None = None) -> Run:
+        runs.append(Run(bids, *options, env=env))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.program.kill()
+        run.program.wait()
+        for process in run.below:
+            if process.is_running():
+                process.kill()
+
+
+@pytest.mark.parametrize("to", list(TO))
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_signal_ends_a_run_of_several_participants(
+    started: Callable[..., Run], number: signal.Signals, to: str
+) -> None:
+    run = started()
+    run.wait_for(2)
+    TO[to](run.program.pid, number)
+    assert run.ended() == 128 + number
+    said = run.log.read_text()
+    assert said.count(SENTENCE) == 1
+    assert said.rstrip().endswith(SENTENCE)
+    assert "Traceback" not in said
+    assert "FAILED" not in said
+    assert run.begun() == ["sub-02", "sub-03"]
+    assert run.states() == {"01": "done", **dict.fromkeys(("02", "03", "04", "05"), "interrupted")}
+    assert not list((run.out / "logs/errors").glob("*"))
+    assert not [folder for folder in (run.out, run.work) if (folder / NAME).exists()]
+
+
+@pytest.mark.parametrize("to", list(TO))
+def test_one_signal_ends_a_run_of_one_participant(started: Callable[..., Run], to: str) -> None:
+    run = started("--participant-label", "02")
+    run.wait_for(1)
+    TO[to](run.program.pid, signal.SIGINT)
+    assert run.ended() == 130
+    assert "Traceback" not in run.log.read_text()
+    assert run.states() == {"02": "interrupted"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", list(TO))
+def test_a_second_signal_ends_the_run_at_once(started: Callable[..., Run], to: str) -> None:
+    run = started()
+    run.wait_for(2)
+    for process in run.below:
+        process.suspend()  # so that nothing ends by itself
+    TO[to](run.program.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert run.program.poll() is None
+    TO[to](run.program.pid, signal.SIGINT)
+    assert run.ended(1.5) == 130
+    assert "Traceback" not in run.log.read_text()
+    for folder in (run.out, run.work):
+        with only_run(folder, "test", ""):
+            pass
+
+
+@pytest.mark.slow
+def test_a_run_whose_end_hangs_is_ended(started: Callable[..., Run]) -> None:
+    run = started()
+    run.wait_for(2)
+    for process in run.below:
+        process.suspend()
+    os.kill(run.program.pid, signal.SIGTERM)
+    assert run.ended() == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.5, 1.0, 1.5, 2.0, 3.0])
+def test_a_signal_at_any_time_ends_the_run(started: Callable[..., Run], delay_s: float) -> None:
+    run = started()
+    end = time.monotonic() + 60
+    while not (run.work / NAME).exists():  # from here on it is this program, and no longer Python's start
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    run.below = psutil.Process(run.program.pid).children(recursive=True)
+    os.kill(run.program.pid, signal.SIGINT)
+    assert run.ended() == 130
+    assert "Traceback" not in run.log.read_text()
+    assert "failed" not in run.states().values()
+
+
+@pytest.mark.slow
+def test_one_signal_ends_the_jobs_on_a_cluster(started: Callable[..., Run], tmp_path: Path) -> None:
+    if missing():
+        pytest.skip(f"no SLURM: {missing()}")
+    cluster = Slurm(tmp_path / "slurm")
+    try:
+        cluster.start()
+        run = started("--worker", "slurm", "--worker-args=--time=5", env=cluster.env)
+        run.wait_for(1)  # the cluster has room for one at a time
+        run.below += [psutil.Process(int((run.work / f"jobs/{who}.starts").read_text())) for who in run.begun()]
+        os.kill(run.program.pid, signal.SIGINT)
+        assert run.ended() == 130
+        assert "Traceback" not in run.log.read_text()
+        assert run.states() == {"01": "done", **dict.fromkeys(("02", "03", "04", "05"), "interrupted")}
+        assert cluster.run("squeue", "-h", "-t", "PENDING,RUNNING").split() == []
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_every_level_ends_with_a_code_and_a_sentence(level: str) -> None:
+    for number in SIGNALS:
+        program = subprocess.Popen(
+            [sys.executable, "-c", WAITING, "bids", "out", level],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == "begun\n"
+        program.send_signal(number)
+        _, said = program.communicate(timeout=20)
+        assert program.returncode == 128 + number
+        assert said == f"{SENTENCE}\n"
