@@ -202,7 +202,8 @@ def _help_of(doc: FieldDoc, short: bool, shown: bool) -> str:
     if not shown:
         return argparse.SUPPRESS
     unit = f" ({doc.unit})" if doc.unit else ""
-    default = "" if doc.default in (None, (), False) else f" Default: {_in_words(doc.default)}."
+    stated = " ".join(map(str, doc.default)) if isinstance(doc.default, tuple) else doc.default
+    default = "" if doc.default in (None, (), False) else f" Default: {stated}."
     text = re.split(r"\. |[:;] ", doc.help)[0].rstrip(".") + unit if short else f"{doc.help}{unit}{default}"
     return text.replace("%", "%%")
 
@@ -240,10 +241,6 @@ def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
     if doc.name == "derivatives":
         return {**common, "nargs": "+", "action": "extend", "metavar": "NAME=PATH"}
     return {**common, "metavar": metavar, **({"nargs": "+"} if doc.many else {})}
-
-
-def _in_words(default: Any) -> str:
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _hyphenated(argument: str) -> str:

@@ -292,16 +292,12 @@ def validate(run: Run, split: str) -> list[ScanScores]:
         found = score_scans(
             generator,
             scans,
-            partial(_at_epoch, run.loss, epoch),
+            lambda prediction, target: run.loss(prediction, target, epoch),
             run.data.target_scaling,
             autocast(settings, group.device),
         )
     parts = group.gathered(list(zip(own, found, strict=True)))
     return [scores for _, scores in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
-
-
-def _at_epoch(loss: Loss, epoch: int, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
-    return loss(prediction, target, epoch)
 
 
 def plane_of(epoch: int, settings: Training) -> str:

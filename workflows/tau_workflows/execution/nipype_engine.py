@@ -147,7 +147,8 @@ def execute(workflow: pe.Workflow, execution: Execution, times: NodeTimes) -> No
 def _plugin(execution: Execution, times: NodeTimes) -> Any:
     """Make Nipype's plugin: this machine's processes, or what the file of ``--use-plugin`` names."""
     if execution.use_plugin is not None:
-        return _plugin_from(execution.use_plugin, times)
+        plugin, given = check_plugin(execution.use_plugin)
+        return plugin(plugin_args={**given, "status_callback": times})
     args: dict[str, Any] = {"n_procs": execution.nprocs or 1, "status_callback": times, "raise_insufficient": False}
     if execution.mem_mb:
         args["memory_gb"] = execution.mem_mb / 1024
@@ -173,11 +174,6 @@ def check_plugin(file: Path) -> tuple[type, dict[str, Any]]:
         known = ", ".join(sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin")))
         raise SettingError(f"{file} names the plugin {name!r}; known to Nipype are {known}")
     return found, dict(content.get("plugin_args", {}))
-
-
-def _plugin_from(file: Path, times: NodeTimes) -> Any:
-    plugin, args = check_plugin(file)
-    return plugin(plugin_args={**args, "status_callback": times})
 
 
 def error_of(node: pe.Node) -> dict[str, Any]:

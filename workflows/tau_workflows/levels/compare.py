@@ -40,7 +40,6 @@ from tau_workflows.levels.train import chosen_pairs
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tau_pipeline.synthesis.data.pairs import Pair
     from tau_workflows.execution.comparison_runs import Task
 
 
@@ -105,6 +104,7 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     # Only here, so that a wrong call is answered before torch is loaded.
     from tau_pipeline.synthesis.comparison import preparation
     from tau_pipeline.synthesis.comparison.one_run import ComparisonContext
+    from tau_pipeline.synthesis.data.splits import pairs_of_split
     from tau_pipeline.synthesis.model.predict import chosen_device
     from tau_pipeline.synthesis.training.optimization import autocast
 
@@ -121,24 +121,17 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
         for run in runs_of(chosen, training.folds)
     }
     preparation.check_features(list(settings.values()))
+    tested = preparation.most_tau_first(pairs_of_split(pairs, splits[0], "test"))
     context = ComparisonContext(
         folder=folder,
         pairs=tuple(pairs),
         random_seed=random_seed,
         cohort=config.group,
         synthesis=config.synthesis,
-        drawn=_drawn(pairs, splits[0], chosen.drawn_scans),
+        drawn=evenly_spread([pair.scan for pair in tested], chosen.drawn_scans),
         device=training.device,
     )
     return Plan(context, settings, baselines_of(chosen, training.folds), config), splits
-
-
-def _drawn(pairs: Sequence[Pair], first_fold: pd.DataFrame, drawn_scans: int) -> tuple[str, ...]:
-    from tau_pipeline.synthesis.comparison.preparation import most_tau_first
-    from tau_pipeline.synthesis.data.splits import pairs_of_split
-
-    tested = most_tau_first(pairs_of_split(pairs, first_fold, "test"))
-    return evenly_spread([pair.scan for pair in tested], drawn_scans)
 
 
 def _tell_plan(plan: Plan) -> None:

@@ -96,7 +96,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return DONE
     if config.execution.reports_only:
         return _write_pages_again(plan, output_dir)
-    update_status(output_dir, _asked(plan))
+    requested = {key: status for job in plan.jobs for key, status in job.statuses().items()}
+    requested |= {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
+    update_status(output_dir, requested)
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         say(f"{key}: {message}")
@@ -121,12 +123,6 @@ def _compute(plan: Plan, output_dir: Path, config: Configuration, started: float
     _say_validity(_validated(output_dir), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
-
-
-def _asked(plan: Plan) -> dict[str, ScanStatus]:
-    """Return every requested scan before processing: not finished, or why it cannot be done."""
-    found = {key: status for job in plan.jobs for key, status in job.statuses().items()}
-    return found | {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
 
 
 def _known_plugin(file: Path) -> Path:

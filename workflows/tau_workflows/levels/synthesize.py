@@ -68,7 +68,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     check_call(bids_dir, output_dir)
-    _require_model(config)
+    if not config.synthesis.model:
+        raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
@@ -112,11 +113,6 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         write_bidsignore(output_dir)
         context = _with_measures(context, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
         return _run(targets, context, config, started)
-
-
-def _require_model(config: Configuration) -> None:
-    if not config.synthesis.model:
-        raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
 
 
 def _check_manufacturers(targets: Sequence[Target], context: SynthesisContext) -> None:

@@ -41,7 +41,7 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
         files["freesurfer_mask_file"] = given.mask_file
         labels = FreeSurferLabels.with_settings(job.settings, **{k: str(file) for k, file in files.items()})
         steps.append(("anat_wf/labels", labels))
-    elif _has(folder / "anat_wf/labels", "labels_file"):
+    elif (record := _record(folder / "anat_wf/labels")) is not None and "labels_file" in _stored(record):
         return False
     # Outputs are put in their places at every run; a step before it that is missing would show here.
     return _record(folder / "save_anat") is not None and all(_is_same(folder / step, face) for step, face in steps)
@@ -83,11 +83,6 @@ def _stored(record: Path) -> Mapping[str, Any]:
         return dict(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _has(folder: Path, name: str) -> bool:
-    record = _record(folder)
-    return record is not None and name in _stored(record)
 
 
 def _is_same(folder: Path, interface: BaseInterface) -> bool:
