@@ -1,4 +1,4 @@
-"""What every made-up participant has in common, whichever images and tables are written for it.
+"""Parts that all made-up participants share, whichever images and tables are written for them.
 
 Made-up participants are of four kinds: tiny results of the participant level (`participant_results`), a head that is a
 smooth function of world coordinates (`synthesis_cohort`, with region tables in `toy_models`), the tables of a group
