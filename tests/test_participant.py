@@ -23,6 +23,9 @@ from tau_workflows.levels.call import DONE, SOME_FAILED
 pytestmark = pytest.mark.slow
 
 DESIKAN_KILLIANY = {h + k for h in (1000, 2000) for k in CORTICAL_NUMBERS}
+VOXEL_MM = 2.0
+#: Where the PET that is cut short is kept whole.
+WHOLE_PET = "whole_pet.nii.gz"
 #: Steps that only put results in their place; they run every time.
 SAVING = "save"
 
@@ -31,8 +34,9 @@ SAVING = "save"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three participants: a whole one, one whose PET is cut short, one without a T1w; the job has run once."""
     root = tmp_path_factory.mktemp("main_job")
-    bids = simulate_dataset(root / "bids", Simulation(3, seed=1, voxel_mm=2.0, pet="static"))
+    bids = simulate_dataset(root / "bids", Simulation(3, seed=1, voxel_mm=VOXEL_MM, pet="static"))
     pet = next((bids / "sub-02" / "pet").glob("*_pet.nii.gz"))
+    shutil.copyfile(pet, root / WHOLE_PET)
     pet.write_bytes(pet.read_bytes()[: pet.stat().st_size // 2])
     shutil.rmtree(bids / "sub-03" / "anat")
     assert run(root, "--ref-region", "CerebellarGM", "Pons") == SOME_FAILED
@@ -135,8 +139,7 @@ def test_a_deleted_output_comes_back_from_the_work_folder(place: Path) -> None:
 
 def test_a_mended_participant_completes_and_loses_its_record(place: Path) -> None:
     pet = next((place / "bids/sub-02/pet").glob("*_pet.nii.gz"))
-    simulate_dataset(place / "again", Simulation(3, seed=1, voxel_mm=2.0, pet="static"))
-    shutil.copyfile(place / "again" / pet.relative_to(place / "bids"), pet)
+    shutil.copyfile(place / WHOLE_PET, pet)
     assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "02") == DONE
     assert not list((place / "out/logs/errors").glob("sub-02*"))
     assert list((place / "out/sub-02/pet").glob("*_desc-suvr_pet.nii.gz"))
@@ -166,7 +169,7 @@ def test_the_group_level_takes_what_the_main_job_left(place: Path) -> None:
     mask = load_volume(next((place / "out/sub-01/anat").glob("*_desc-brain_mask.nii.gz")))
     inside = np.asanyarray(suvr.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
     assert status.loc["sub-01", "brain_mean"] == pytest.approx(inside.mean(), rel=1e-5)
-    assert status.loc["sub-01", "mask_volume_ml"] == pytest.approx(len(inside) * 8e-3, rel=1e-5)
+    assert status.loc["sub-01", "mask_volume_ml"] == pytest.approx(len(inside) * VOXEL_MM**3 / 1000, rel=1e-5)
     std = load_volume(next((place / "out/sub-01/pet").glob("*_desc-std_pet.nii.gz")))
     z = np.asanyarray(std.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
     assert (abs(z.mean()) < 1e-5, abs(z.std() - 1) < 1e-5) == (True, True)
