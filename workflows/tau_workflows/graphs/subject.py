@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from nipype.pipeline import engine as pe
 
+from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
+from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
 from tau_workflows.graphs.pet import identity_of, init_pet_wf
 from tau_workflows.interfaces.figures import AnatFigures, PetFigures
 from tau_workflows.interfaces.outputs import SaveAnat, SavePet
@@ -43,13 +46,8 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     _set_places(save, job)
     own = t1w_job.freesurfer.assumptions if t1w_job.freesurfer else ()
     save.inputs.known_assumptions = [*t1w.assumptions, *own]
-    for name in ("t1w_preproc_file", "mask_file", "dseg_file"):
-        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
-    for name in (
-        *("t1w_preproc_file", "mask_file", "dseg_file", "t1w_from_template", "template_from_t1w"),
-        *("reference_file", "reference", "skull_stripped", "assumptions", "labels_source"),
-    ):
-        wf.connect(anat_wf, f"outputnode.{name}", save, name)
+    for node in (draw, save):
+        _connect(wf, anat_wf, ANAT_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
     for scan_job in t1w_job.scans:
         _add_scan(wf, anat_wf, job, scan_job)
@@ -69,18 +67,20 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
             setattr(save.inputs, name, value)
     for name in ("t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(anat_wf, f"outputnode.{name}", pet_wf, f"inputnode.{name}")
-    for name in ("t1w_preproc_file", "mask_file", "reference_file", "reference"):
-        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
-    for name in ("activity_file", "suvr_file"):
-        wf.connect(pet_wf, f"outputnode.{name}", draw, name)
-    for name in ("reference", "labels_source"):
-        wf.connect(anat_wf, f"outputnode.{name}", save, name)
-    for name in (
-        *("assumptions", "registration_metric", "motion_mm", "smoothing_fwhm", "effective_fwhm"),
-        *("suvr_file", "reference_value", "rois_file", "quality", "pet2t1w_xfm"),
-    ):
-        wf.connect(pet_wf, f"outputnode.{name}", save, name)
+    # An output that both graphs have, such as the assumptions, is that of the scan.
+    of_anatomy_alone = [name for name in ANAT_OUTPUTS if name not in PET_OUTPUTS]
+    for node in (draw, save):
+        _connect(wf, anat_wf, of_anatomy_alone, node)
+        _connect(wf, pet_wf, PET_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
+
+
+def _connect(wf: pe.Workflow, graph: pe.Workflow, outputs: Iterable[str], node: pe.Node) -> None:
+    """Connect those outputs of a graph that an input of the node has the name of."""
+    inputs = node.inputs.copyable_trait_names()
+    for name in outputs:
+        if name in inputs:
+            wf.connect(graph, f"outputnode.{name}", node, name)
 
 
 def _set_places(save: pe.Node, job: ParticipantJob) -> None:
