@@ -273,7 +273,7 @@ def fit_standardization(
     min_participants
         A manufacturer with fewer is not fitted.
     unknown
-        What becomes of manufacturers that are not known or have too few participants: ``error``; ``pooled``, they
+        Treatment of manufacturers that are unknown or have too few participants: ``error``; ``pooled``, they
         are standardized with all participants together; ``exclude``, they are left out.
 
     Raises

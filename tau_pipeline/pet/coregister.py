@@ -24,7 +24,7 @@ def coregister(pet_static: Volume, t1w: Volume, mask: Volume | None, *, seed: in
     mask
         Brain mask on the T1w grid.
     seed
-        See `tau_pipeline.imaging.rigid.register_rigid`, which also tells what is raised.
+        See `tau_pipeline.imaging.rigid.register_rigid`, which also lists the exceptions.
     """
     return register_rigid(pet_static, t1w, mask, seed=seed)
 

@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_sentences(arguments: Sequence[str], options: dict[str, Any]) -> int:
-    """Run the level; what is wrong with the call and interruptions are told in one sentence."""
+    """Run the level; errors in the call and interruptions are reported in one sentence."""
     try:
         _check_names([*arguments, str(Path.cwd())])
         return _run(options)

@@ -19,7 +19,7 @@ class SliceBudget:
     """Number of slices whose responses fit into memory together.
 
     On a GPU up to 64. On a CPU one for each of torch's threads, or as many small ones as make up 96 x 112 pixels: each
-    thread takes slices of its own, which keeps all of them at work and gives the same values to the last bit for any
+    thread takes different slices, which keeps all of them at work and gives the same values to the last bit for any
     number of threads.
 
     Parameters

@@ -75,7 +75,7 @@ class ModelCard:
     tracer, reference_region, manufacturers
         Of the SUVR that the model learned; manufacturers with a separate standardization.
     normalisation, unknown_manufacturer
-        Kind of target scaling, and what becomes of manufacturers that it does not know.
+        Kind of target scaling, and treatment of unknown manufacturers.
     t1w_percentiles
         Percentiles of the T1w in the brain that become -1 and 1.
     training_participants, training_participants_hash

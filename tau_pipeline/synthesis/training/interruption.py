@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Request(threading.Event):
-    """Set when a signal has asked for the end; ``number`` is that of the signal."""
+    """Set when a signal has requested the end; ``number`` is that of the signal."""
 
     number: int = signal.SIGINT
 

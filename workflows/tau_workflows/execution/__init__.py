@@ -1,4 +1,4 @@
-"""Works in processes of their own, on this machine or a cluster.
+"""Works in separate processes, on this machine or a cluster.
 
 Who starts whom on this machine, and which modules run there:
 

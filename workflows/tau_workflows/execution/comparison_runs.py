@@ -51,8 +51,8 @@ class ComparisonJob:
     stop_on_first_crash: bool = False
 
 
-def do_tasks(job: ComparisonJob, told: Callable[[dict[str, str]], object]) -> dict[str, str]:
-    """Do every run of a job; returns why runs failed, by their names, and tells it after each of them."""
+def do_tasks(job: ComparisonJob, report: Callable[[dict[str, str]], object]) -> dict[str, str]:
+    """Do every run of a job; returns why runs failed, by their names, and reports it after each of them."""
     failures: dict[str, str] = {}
     for task in job.tasks:
         sys.stderr.write(f"{task.run.in_words}\n")
@@ -66,7 +66,7 @@ def do_tasks(job: ComparisonJob, told: Callable[[dict[str, str]], object]) -> di
             failures[task.run.name] = str(exc) or type(exc).__name__
             if not isinstance(exc, TauPipelineError):
                 traceback.print_exc()
-        told(failures)
+        report(failures)
         if failures and job.stop_on_first_crash:
             break
     return failures

@@ -1,6 +1,6 @@
 """A process that has loaded what works need, and forks each of them: what takes seconds to load is loaded once.
 
-Each work is still a process of its own, and nothing but loading happens before it begins: the server computes nothing,
+Each work is still a separate process, and nothing but loading happens before it begins: the server computes nothing,
 so that no thread of a library is lost in the fork. Linux only; elsewhere libraries are not safe to fork.
 """
 
@@ -62,7 +62,7 @@ class ForkServer:
 
     def start(self, module: str, job_file: str, output: int, errors: int) -> None:
         """Begin a work, whose standard output and error are these open files; the one before must have ended."""
-        # A server that has just died is told by `wait`.
+        # A server that has just died is reported by `wait`.
         with suppress(OSError):
             socket.send_fds(self._socket, [json.dumps([module, job_file]).encode()], [output, errors])
 
@@ -100,13 +100,13 @@ class ForkServer:
 
 
 def in_server_serve(parent: int, preload: Sequence[str]) -> None:
-    """Load modules, then fork each work that is asked for through standard input, a socket, and answer how it ended.
+    """Load modules, then fork each work that is requested through standard input, a socket, and answer how it ended.
 
     In the process of a work it ends with `SystemExit`.
     """
     die_with_parent(parent)
     for name in preload:
-        # What cannot be loaded, the work meets as well, and tells it in its log.
+        # A module that cannot be loaded fails in the work as well, which logs it.
         with suppress(Exception):
             import_module(name)
     # What is loaded never becomes garbage, and pages of memory that nobody writes to are shared.

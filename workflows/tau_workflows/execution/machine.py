@@ -7,7 +7,7 @@ from pathlib import Path
 import joblib
 import psutil
 
-#: Where Linux tells the limit of memory of a control group, in its two versions, and what it has used.
+#: Files with the memory limit of a Linux control group, in its two versions, and with its use.
 _CGROUP_MEMORY = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),

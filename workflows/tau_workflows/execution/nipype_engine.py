@@ -50,7 +50,7 @@ class ProcessPlugin(MultiProcPlugin):
         except BrokenProcessPool:
             self.pool = self._new_pool()
             taskid = super()._submit_job(node, updatehash)
-        # Nipype notes the task after it has asked to be called: a future that failed in between has told nobody.
+        # Nipype notes the task after it has asked to be called: a future that failed in between has notified nobody.
         future = self._task_obj[taskid]
         if future.done() and taskid not in self._taskresult:
             self._async_callback(future)
@@ -123,7 +123,7 @@ def own_work_dir(work_dir: Path) -> Path:
 
 
 def set_verbosity(verbose: int) -> None:
-    """Let Nipype tell nothing (its errors go into our records), or what it does (1), or everything (2 and more)."""
+    """Let Nipype log nothing (its errors go into our records), or its steps (1), or everything (2 and more)."""
     for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
         logging.getLogger(name).setLevel([logging.CRITICAL, logging.INFO, logging.DEBUG][min(verbose, 2)])
 

@@ -1,6 +1,6 @@
-"""Run one participant in a process of its own: ``python -m tau_workflows.execution.participant JOB``.
+"""Run one participant in a separate process: ``python -m tau_workflows.execution.participant JOB``.
 
-A process of its own, so that a crash, a kill or running out of memory takes down one participant and no other, and so
+A separate process, so that a crash, a kill or running out of memory takes down one participant and no other, and so
 that ITK's number of threads, which is fixed when ANTs is loaded, can be set for it.
 """
 
@@ -42,7 +42,7 @@ PRELOADED = (
 def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:
     """Run the graph of one participant and write its report; returns a record of each scan that failed, by its key.
 
-    How far it is, it tells beside ``job_file``.
+    Progress is recorded beside ``job_file``.
 
     The error records of earlier runs of its scans are removed first.
     """
@@ -74,7 +74,7 @@ def _page_key(job: ParticipantJob) -> str:
 
 
 def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
-    """Take the events of Nipype's nodes, and tell them as steps."""
+    """Record the events of Nipype's nodes as steps."""
     states: dict[str, StepState] = {"start": "running", "end": "done", "exception": "failed", "cached": "unchanged"}
 
     def listen(node: str, status: str) -> None:
@@ -84,7 +84,7 @@ def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
 
 
 def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the reason why each scan failed: a step of its own, or one of the anatomy that it needs."""
+    """Return the reason why each scan failed: its own step, or one of the anatomy that it needs."""
     from tau_workflows.execution import nipype_engine as engine
 
     failures: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""One work after another, each in a process of its own: what runs in a process of Pydra's pool or in a cluster job."""
+"""One work after another, each in a separate process: what runs in a process of Pydra's pool or in a cluster job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _servers: list[ForkServer] = []
 
 
 def in_pool_run_work(work: Work, program: Program) -> int:
-    """Run one work in a process of its own and write how that ended; returns its exit code.
+    """Run one work in a separate process and write how that ended; returns its exit code.
 
     If the program is gone or announces its end, the work is ended, and nothing is written about it.
     """

@@ -1,6 +1,6 @@
 """Progress of a run: one live display on a terminal, plain lines elsewhere.
 
-It is fed by the files in which works tell their steps, so that it sees those on other machines too.
+It reads the files in which works record their steps, so it includes those on other machines.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Overview:
     running
         Works that have begun and not ended, by name, with their progress.
     left_s
-        Seconds that the run still takes, if they can be told.
+        Seconds that the run still takes, if known.
     """
 
     def __init__(self, works: Sequence[Work]) -> None:

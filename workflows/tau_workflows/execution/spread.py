@@ -1,6 +1,6 @@
 """Spread works over the processors of this machine, or over a cluster: Pydra's part of the program.
 
-Each work is a process of its own, so that a crash, a kill or running out of memory takes down that work and no other.
+Each work is a separate process, so that a crash, a kill or running out of memory takes down that work and no other.
 The caller reads its outcome beside its job file (`tau_workflows.execution.work`).
 """
 
@@ -33,7 +33,7 @@ _END_S = 3.0
 
 
 def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
-    """Run each work in a process of its own, and wait for all of them.
+    """Run each work in a separate process, and wait for all of them.
 
     A work that fails is no error here. On this machine, works that were lost with a worker of the pool, without having
     ended themselves, are run once more. An exception, such as an interruption, ends all works.
@@ -76,7 +76,7 @@ def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worke
         # A job that is canceled or out of time has failed; Pydra would put it into the queue again for ever.
         asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
         return slurm.Worker(sbatch_args=asked.strip())
-    # Pydra 1.0a12 cannot read the result files of an array job; the end of the array tells as much.
+    # Pydra 1.0a12 cannot read the result files of an array job; the end of the array is enough.
     worker = sge.Worker(default_qsub_args=execution.worker_args, poll_for_result_file=False, collect_jobs_delay=2)
     # It counts threads in this, and begins with an empty dictionary, to which nothing can be added.
     worker.threads_used = 0
@@ -85,7 +85,7 @@ def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worke
 
 @python.define
 def RunWork(work: Work, program: Program) -> int:
-    """Run one work in a process of its own and write how that ended; returns its exit code."""
+    """Run one work in a separate process and write how that ended; returns its exit code."""
     return in_pool_run_work(work, program)
 
 
@@ -107,7 +107,7 @@ def _submit(works: Sequence[Work], program: Program, worker: Worker, heartbeat: 
 def _run_in_pydra(works: Sequence[Work], program: Program, worker: Worker, done: Future[None]) -> None:
     cache = program.alive_file.with_name("pydra")
     shutil.rmtree(cache, ignore_errors=True)
-    # Pydra tells every failed task with its traceback; each work tells its own story.
+    # Pydra logs every failed task with its traceback; each work has its own record.
     for name in ("pydra", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     task = RunWork(program=program).split("work", work=list(works))

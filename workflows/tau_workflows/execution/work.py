@@ -1,6 +1,6 @@
-"""One piece of work that runs in a process of its own, ``python -m MODULE JOB_FILE``, and the files that tell of it.
+"""One piece of work in a separate process, ``python -m MODULE JOB_FILE``, and the files that record it.
 
-All of them stand beside the job file, so that they are seen from every machine that shares the work folder:
+All of them are beside the job file, so that they are seen from every machine that shares the work folder:
 
 - ``<name>.json``, the outcome: written by the module when it has ended in good order, with what it likes to say;
 - ``<name>.ended.json``: how the process ended, written by the process that waited for it;
@@ -32,7 +32,7 @@ NOT_BEGUN = "not started: an earlier scan failed (--stop-on-first-crash)"
 
 @dataclass(frozen=True)
 class Work:
-    """Something that a process of its own does.
+    """Task of a separate process.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Work:
         The most memory (MB) and processors it uses; asked from a cluster. On this machine the caller limits how many
         works run together.
     threads
-        Threads of each of its processes: ITK, OpenMP and the linear algebra libraries are told.
+        Threads of each of its processes: ITK, OpenMP and the linear algebra libraries use them.
     preload
         Modules that it needs and that take long to load; where works share a machine, they are loaded once for many.
     """

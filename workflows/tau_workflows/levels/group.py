@@ -53,7 +53,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     Raises
     ------
     TauPipelineError
-        The call is wrong, or the cohort cannot be standardized as asked for; nothing was written.
+        The call is wrong, or the cohort cannot be standardized as requested; nothing was written.
     """
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()

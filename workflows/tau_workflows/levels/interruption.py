@@ -24,7 +24,7 @@ SENTENCE = "tau-pipeline: interrupted; rerun the same command to continue"
 GRACE_S = 4.5
 #: Not empty while the signals are handled here; processes forked meanwhile handle them differently.
 _handled: list[bool] = []
-#: The signal that has asked for the end, if one has.
+#: The signal that requested the end, if any.
 _asked: list[int] = []
 
 
@@ -73,7 +73,7 @@ def interruptible() -> Iterator[None]:
 
 
 def raise_again() -> None:
-    """Raise the interruption again after a library has taken it for an error of its own."""
+    """Raise the interruption again after a library has mistaken it for one of its errors."""
     if _asked:
         raise KeyboardInterrupt(_asked[0])
 

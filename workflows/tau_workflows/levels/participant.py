@@ -1,4 +1,4 @@
-"""The same work over many participants: plan all of it first, then run each in a process of its own."""
+"""The participant level: plan all jobs first, then run each participant in a separate process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Plan:
 
 
 def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-    """Do everything that was asked for; returns the exit code.
+    """Process all selected scans; returns the exit code.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     with ThreadPoolExecutor(1) as beside:
-        # The validator is a program of its own; on a thousand participants it takes as long as looking at them does.
+        # The validator is a separate program; on a thousand participants it takes as long as planning.
         found = None if config.execution.skip_bids_validation else beside.submit(_validated, bids_dir)
         participants = find_participants(bids_dir, config.selection)
     if found is not None:
@@ -254,7 +254,7 @@ def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles
 
 
 def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:
-    """Run each participant in a process of its own; returns why scans failed, by their keys."""
+    """Run each participant in a separate process; returns why scans failed, by their keys."""
     if not jobs:
         return {}
     together, processes, memory_mb = shares(len(jobs), execution)

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 
 def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
-    """Make synthetic SUVR for everybody who was asked for; returns the exit code.
+    """Make synthetic SUVR for all selected T1w; returns the exit code.
 
     Parameters
     ----------
     bids_dir
-        The raw dataset: ``participants.tsv`` tells the diagnosis, for the baseline of the same diagnosis.
+        The raw dataset: ``participants.tsv`` states the diagnosis, for the baseline of the same diagnosis.
     output_dir
         What the participant level wrote; the synthetic maps go there too.
     config

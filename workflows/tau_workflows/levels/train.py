@@ -25,7 +25,7 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     Parameters
     ----------
     bids_dir
-        The raw dataset: ``participants.tsv`` tells the diagnosis, by which the splits are stratified.
+        The raw dataset: ``participants.tsv`` states the diagnosis, by which the splits are stratified.
     output_dir
         What the participant level wrote. The model goes to ``models/<name>`` there, unless ``model_dir`` says where.
     config
