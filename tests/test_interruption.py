@@ -42,7 +42,15 @@ def wait(*_):
 cli._RUN = dict.fromkeys(cli._RUN, wait)
 sys.exit(cli.main(sys.argv[1:]))
 """
-Send = Callable[[int, signal.Signals], None]
+#: The command line, with another program in the place of the validator.
+VALIDATING = """
+import sys
+from pathlib import Path
+from tau_pipeline.bids import validator
+from tau_workflows import cli
+validator.validator_program = lambda: Path({stub!r})
+sys.exit(cli.main(sys.argv[1:]))
+"""
 TO = {"group": os.killpg, "program": os.kill}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: An interruption is over after this time, in seconds; a busy machine needs a while to end a process.
@@ -213,6 +221,29 @@ def test_one_signal_ends_the_jobs_on_a_cluster(started: Callable[..., Run], tmp_
         assert cluster.run("squeue", "-h", "-t", "PENDING,RUNNING").split() == []
     finally:
         cluster.stop()
+
+
+def test_a_signal_while_the_validator_runs_ends_it_too(bids: Path, tmp_path: Path) -> None:
+    stub = tmp_path / "validator"
+    stub.write_text(f"#!/bin/sh\necho > {tmp_path / 'begun'}\nexec sleep 60\n")
+    stub.chmod(0o755)
+    code = VALIDATING.format(stub=str(stub))
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, str(bids), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.5)
+    program.terminate()
+    _, said = program.communicate(timeout=END_S)
+    assert program.returncode == 143
+    assert said == f"{SENTENCE}\n"
 
 
 @pytest.mark.parametrize("level", list(LEVELS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -77,10 +77,10 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     with ThreadPoolExecutor(1) as beside:
         # The validator is a separate program; on a thousand participants it takes as long as planning.
-        found = None if config.execution.skip_bids_validation else beside.submit(_validated, bids_dir)
+        found = None if config.execution.skip_bids_validation else beside.submit(validate, bids_dir)
         participants = find_participants(bids_dir, config.selection)
     if found is not None:
-        _check_validity(bids_dir, found.result())
+        _check_validity(bids_dir, _validated(found.result))
     plan = plan_participants(participants, bids_dir, output_dir, config)
     if not plan.jobs and not plan.problems:
         say("nothing to do: no T1w or PET image matches the selection options")
@@ -120,7 +120,7 @@ def _compute(plan: Plan, output_dir: Path, config: Configuration, started: float
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
-    _say_validity(_validated(output_dir), "the output")
+    _say_validity(_validated(lambda: validate(output_dir)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
 
@@ -180,9 +180,10 @@ def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
     _say_validity(found, "the input")
 
 
-def _validated(dataset: Path) -> ValidationReport | None:
+def _validated(validation: Callable[[], ValidationReport]) -> ValidationReport | None:
+    """Return what a validation finds; if it cannot be done, report why."""
     try:
-        return validate(dataset)
+        return validation()
     except ValidatorError as exc:
         say(str(exc))
         return None
