@@ -10,7 +10,8 @@ makes in its first call and keeps for later ones does count. "Full" volumes have
 volumes the brain is as large as an adult's at 2 mm and the rest is air, which the default setting skips.
 
 The floor is what three passes (prediction, target, gradient) through all convolutions would take at the rate that torch
-reaches here on the best of them, if nothing else took time.
+reaches here on the best of them, if nothing else took time. Winograd's method needs fewer operations, so ours may lie
+below it.
 
 MONAI's ``PerceptualLoss`` needs the packages lpips and torchvision for its network "vgg". Where they are missing, its
 own code runs (all slices of the three planes, one batch a plane) with the network taken from VGG16_FILE: the first four

@@ -26,6 +26,7 @@ from tau_pipeline.synthesis.losses.chunks import SliceBudget
 from tau_pipeline.synthesis.losses.features import frozen, gray_input
 from tau_pipeline.synthesis.losses.schedule import PLANES, Plane, plane_at
 from tau_pipeline.synthesis.losses.threads import in_threads
+from tau_pipeline.synthesis.losses.winograd import responses_to_both, with_winograd
 
 #: Axis of the volume along which the slices of a plane are counted.
 _SLICE_AXIS: dict[Plane, int] = {"sagittal": 2, "coronal": 3, "axial": 4}
@@ -93,7 +94,7 @@ class PlanePerceptualLoss(nn.Module):
         super().__init__()
         require(isinstance(features, nn.Module), "features", features, "a torch module, see load_vgg16_features")
         check_slice_settings(chunk, empty_slices, empty_fraction, scaling)
-        self.features = frozen(gray_input(features))
+        self.features = frozen(with_winograd(gray_input(features)))
         self.chunk = chunk
         self.empty_slices = empty_slices
         self.empty_fraction = empty_fraction
@@ -141,25 +142,27 @@ class PlanePerceptualLoss(nn.Module):
         value: Tensor = _ValueWithGradient.apply(prediction, target, self, plane)
         return value
 
-    def _responses(self, slices: _Slices) -> Tensor:
-        """Return the responses ``(n, C, h, w)`` to slices scaled to [0, 1], in the slices' precision."""
+    def _responses(self, slices: _Slices, targets: _Slices) -> tuple[Tensor, Tensor]:
+        """Return responses ``(n, C, h, w)`` to slices and, without a gradient, to targets, in the slices' precision."""
+        both = responses_to_both(self.features, self._scaled(slices), self._scaled(targets))
+        return both[0].to(slices.images.dtype), both[1].to(slices.images.dtype)
+
+    def _scaled(self, slices: _Slices) -> Tensor:
+        """Return slices scaled to [0, 1], in the precision of the features."""
         images = (slices.images - slices.low) / (slices.high - slices.low + _EPSILON)
         if images.device.type == "cpu":
             # With the channels of a pixel side by side, oneDNN need not rearrange images before every convolution.
             images = images.to(memory_format=torch.channels_last)
-        responses: Tensor = self.features(images.to(next(self.features.parameters()).dtype))
-        return responses.to(slices.images.dtype)
+        return images.to(next(self.features.parameters()).dtype)
 
     def _distances(self, slices: _Slices, targets: _Slices, wanted: bool) -> tuple[Tensor, _Slices | None]:
         """Return ``((f(x) - f(y)) ** 2).mean()`` of each of a few slices ``(n,)``, and its gradient if wanted."""
-        # The targets go first, so that memory holds the responses of all layers to only one of the two.
-        with torch.no_grad():
-            expected = self._responses(targets)
         with torch.set_grad_enabled(wanted):
             for part in slices:
                 part.requires_grad_(wanted)
-            squares = (self._responses(slices) - expected).square().flatten(1)
+            responses, expected = self._responses(slices, targets)
             # Squares are summed, and divided only afterwards: in half precision a mean's gradient would vanish.
+            squares = (responses - expected).square().flatten(1)
             distances = squares.sum(dim=1)
         n_responses = squares.shape[1]
         if not wanted:
