@@ -53,7 +53,7 @@ def start(root: Path, name: str, *options: str, env: dict[str, str] | None = Non
     with (root / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             command(root, name, *options),
-            env={**os.environ, "PYTHONPATH": SEARCHED, **(env or {})},
+            env={**os.environ, **(env or {}), "PYTHONPATH": SEARCHED},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
