@@ -18,21 +18,13 @@ from tau_pipeline.anatomy import grid as anatomy_grid
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.figures import sheet
 from tau_pipeline.imaging import rigid as registration
+from tau_pipeline.imaging.greedy import Schedule
 from tau_pipeline.imaging.volume import Volume, image_like, voxel_size_mm
 from tau_workflows import cli
 from tau_workflows.execution import participant
 from tau_workflows.levels import participant as cohort
 
-_registration, _n4 = ants.registration, ants.n4_bias_field_correction
-
-
-def few_iterations(*images: Any, **options: Any) -> Any:
-    """ANTs' registration with what a coarse overlap takes."""
-    if "reg_iterations" in options:
-        options["reg_iterations"] = (4, 0, 0)
-    elif options.get("type_of_transform") == "Affine":
-        options["aff_iterations"] = (40, 0, 0, 0)
-    return _registration(*images, **options)
+_n4 = ants.n4_bias_field_correction
 
 
 def short_n4(*images: Any, **options: Any) -> Any:
@@ -48,10 +40,11 @@ def inner_head(t1w: Volume) -> Volume:
     return image_like((depth > 16).astype(np.uint8), t1w)
 
 
-ants.registration, ants.n4_bias_field_correction = few_iterations, short_n4
+ants.n4_bias_field_correction = short_n4
 brain_mask.extract_brain = inner_head
 anat.REGISTRATION_MM = 5.0
-anatomy_grid.working_grid.__defaults__ = (4.0,)
+anat._AFFINE, anat._DEFORMABLE = Schedule("NMI", (40,)), Schedule("NCC 2x2x2", (4,))
+anatomy_grid.working_grid.__defaults__ = (4.0, None)
 sheet.DPI = 20
 registration._FINE_MM, registration._COARSE_MM, registration._REFINED = 4.0, 8.0, 1
 

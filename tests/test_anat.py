@@ -225,7 +225,7 @@ def test_a_template_registered_to_itself_comes_back_and_the_result_repeats(tmp_p
 
     digests = set()
     for attempt in ("a", "b"):
-        found = anat.register_to_template(moved, mask, atlas_files().template_brain, tmp_path / attempt, seed=3)
+        found = anat.register_to_template(moved, mask, atlas_files().template_brain, tmp_path / attempt)
         labels = anat.warp_labels(atlas_files().desikan_killiany, moved, found.t1w_from_template)
         digests.add(hashlib.sha256(labels.tobytes()).hexdigest())
     assert len(digests) == 1

@@ -6,10 +6,15 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.foreground import largest_object
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import Mask
+from tau_pipeline.imaging.transforms import quarter_turns
 from tau_pipeline.imaging.volume import (
+    Affine,
     Volume,
     finite,
     image_like,
@@ -68,30 +73,60 @@ def is_skull_stripped(t1w: Volume) -> bool:
 
 
 def extract_brain(t1w: Volume) -> Volume:
-    """Return the brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
+    """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
-    The network sees the canonical orientation, and runs on the processor: its 6 s do not need an accelerator, and the
-    result is the same everywhere. Its weights come with the package.
+    The network needs a head that is upright. It sees the orientation that the header gives; where what it finds lies
+    another way than the template's brain, the header is wrong, and it sees the head turned so. It runs on the
+    processor: its 6 s do not need an accelerator, and the result is the same everywhere. Its weights come with the
+    package.
 
     Raises
     ------
     ImageError
-        The network finds no brain.
+        The network finds no brain, whichever way the head is turned.
     """
+    template = load_volume(atlas_files().template_brain, ndim=3)
+    failure: ImageError | None = None
+    try:
+        as_stated = _network_mask(t1w, np.eye(3))
+        lie = lie_of(t1w, as_stated, template)
+        if np.array_equal(lie.frame[:3, :3], np.eye(3)):
+            return as_stated
+        turns = [lie.frame[:3, :3]]
+    except ImageError as exc:
+        failure = exc
+        # one axis keeps its direction or is reversed
+        turns = [turn for turn in quarter_turns()[1:] if np.abs(np.diag(turn)).any()]
+    for turn in turns:
+        try:
+            mask = _network_mask(t1w, turn)
+        except ImageError:
+            continue
+        if np.array_equal(lie_of(t1w, mask, template).frame[:3, :3], turn):
+            return mask
+    if failure is not None:
+        raise failure
+    return as_stated
+
+
+def _network_mask(t1w: Volume, turn: Affine) -> Volume:
+    """Brain mask that the network finds in a head whose world is turned first by ``(3, 3)``."""
     from deepbet.bet import BrainExtraction
 
-    canonical = nib.as_closest_canonical(t1w)
+    turned = np.eye(4)
+    turned[:3, :3] = turn
+    seen = Volume(np.asanyarray(t1w.dataobj), turned @ t1w.affine)
     network = BrainExtraction(no_gpu=True)
     try:
-        probability = network.run_model(finite(np.asanyarray(canonical.dataobj)))
+        probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
         found = network.postprocess(probability > 0.5)
     except (AssertionError, ValueError, RuntimeError) as exc:
         raise ImageError(
             f"no brain found in the T1w ({exc}); check that it is one, or provide a skull-stripped T1w"
         ) from exc
-    mask = _to_orientation_of(t1w, np.asarray(found) > 0)
-    require_brain(image_like(mask, t1w))
-    return image_like(mask, t1w)
+    mask = image_like(_to_orientation_of(seen, np.asarray(found) > 0), t1w)
+    require_brain(mask)
+    return mask
 
 
 def stripped_mask(t1w: Volume) -> Volume:

@@ -133,7 +133,6 @@ def labels_from_freesurfer(
     t1w_mask: Volume | None = None,
     *,
     mask_file: str | os.PathLike[str] | None = None,
-    seed: int = 0,
 ) -> OnT1w:
     """Bring FreeSurfer's or FastSurfer's labels of a head onto the grid of its T1w.
 
@@ -153,8 +152,6 @@ def labels_from_freesurfer(
         Brain mask on the T1w grid, where there is one; the labels must overlap it.
     mask_file
         Above 0 inside the brain, on the grid of ``brain_file``: FastSurfer's ``mask.mgz``.
-    seed
-        See `tau_pipeline.imaging.rigid.register_rigid`.
 
     Raises
     ------
@@ -170,7 +167,7 @@ def labels_from_freesurfer(
     brain = load_volume(brain_file, 3) if brain_file is not None else _brain_from_labels(labels)
     if mask_file is not None:
         brain = _stripped(brain, load_volume(mask_file, 3))
-    rigid = _labels_to_t1w(brain, t1w, seed)
+    rigid = _labels_to_t1w(brain, t1w)
     if not rigid.plausible:
         raise RegistrationError(f"{labels_file} does not fit the T1w: {rigid.reason}; check the participant")
     as_int = image_on(np.rint(numbers).astype(np.int32), labels.affine)
@@ -200,15 +197,15 @@ def _brain_from_labels(labels: Volume) -> Volume:
     return image_on(image, labels.affine)
 
 
-def _labels_to_t1w(brain: Volume, t1w: Volume, seed: int) -> Rigid:
+def _labels_to_t1w(brain: Volume, t1w: Volume) -> Rigid:
     """Move from the labels' world to the T1w's; the identity where a registration finds nothing better."""
     mask = image_on((np.asanyarray(brain.dataobj) > 0).astype(np.uint8), brain.affine)
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)[::997]
     points = voxels @ brain.affine[:3, :3].T + brain.affine[:3, 3]
     # the stripped image is the fixed one: its mask is known, and the T1w may have a skull
-    found = register_rigid(t1w, brain, mask, seed=seed, search="near")
+    found = register_rigid(t1w, brain, mask, search="near")
     if not found.plausible or found.metric < _SAME_HEAD_NMI:
-        found = register_rigid(t1w, brain, mask, seed=seed)
+        found = register_rigid(t1w, brain, mask)
     matrix = np.linalg.inv(found.matrix).astype(np.float64)
     if displacement_mm(matrix, np.eye(4), points).mean() < 0.5 * float(voxel_size_mm(brain).min()):
         matrix = np.eye(4)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.volume import Volume, image_on, voxel_size_mm
+from tau_pipeline.imaging.volume import Affine, Volume, image_on, voxel_size_mm
 
 #: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
 _WORKING_MM = 1.0
@@ -32,21 +32,36 @@ def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
-def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM) -> Volume:
-    """Return an empty grid of cubes around a mask: canonical axes of the mask's image, `_MARGIN_MM` of room.
+def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM, upright: Affine | None = None) -> Volume:
+    """Return an empty grid of cubes around a mask, with `_MARGIN_MM` of room, in the world of the mask.
+
+    Its axes are those of the mask's image, in the order and direction nearest to left to right, posterior to anterior,
+    and inferior to superior. Its center is that of the mask's box, so that flipped axes give the same points.
+
+    Parameters
+    ----------
+    mask
+        Brain mask, ``(I, J, K)``.
+    voxel_mm
+        Edge of the cubes.
+    upright
+        ``(4, 4)``, quarter turns that bring the axes of the world to those of the head, where the header has them
+        wrong; see `tau_pipeline.anatomy.template.upright`.
 
     Raises
     ------
     ImageError
         The mask is empty.
     """
-    canonical = nib.as_closest_canonical(mask)
+    turn = np.eye(4) if upright is None else upright
+    canonical = nib.as_closest_canonical(Volume(np.asanyarray(mask.dataobj), turn @ mask.affine))
     box = brain_box(canonical)
     size = voxel_size_mm(canonical)
     low = np.array([s.start for s in box]) - np.ceil(_MARGIN_MM / size)
     high = np.array([s.stop - 1 for s in box]) + np.ceil(_MARGIN_MM / size)
+    shape = np.ceil(np.round((high - low) * size / voxel_mm, 6)).astype(int) + 1
+    first = (low + high) / 2 - (shape - 1) / 2 * voxel_mm / size
     affine = canonical.affine.copy()
     affine[:3, :3] *= voxel_mm / size
-    affine[:3, 3] += canonical.affine[:3, :3] @ low
-    shape = tuple(int(n) for n in np.ceil((high - low) * size / voxel_mm) + 1)
-    return image_on(np.zeros(shape, dtype=np.uint8), affine)
+    affine[:3, 3] += canonical.affine[:3, :3] @ first
+    return image_on(np.zeros(tuple(shape.tolist()), dtype=np.uint8), np.linalg.inv(turn) @ affine)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.anatomy.deep import refine_deep
 from tau_pipeline.anatomy.grid import brain_box, working_grid
-from tau_pipeline.anatomy.template import warp_labels
+from tau_pipeline.anatomy.template import upright, warp_labels
 from tau_pipeline.imaging.resample import resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
@@ -78,14 +79,15 @@ def parcellate(
         The images have different grids.
     """
     require_same_grid(t1w=t1w, mask=mask, tissue=tissue)
-    grid = working_grid(mask)
+    grid = working_grid(mask, upright=upright(t1w_from_template, mask))
     inside = resample_onto_data(mask, grid, order=0) > 0
     fractions = np.asanyarray(tissue.dataobj)
     box = brain_box(mask)
     near = mask.slicer[box]
-    gray, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) > 0.5 for k in (1, 2))
+    gray, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) for k in (1, 2))
     atlas = warp_labels(labels_path, grid, t1w_from_template)
-    found = label_tissue(atlas, gray & inside, white & inside, inside)
+    atlas = refine_deep(atlas, gray + 2 * white, inside)
+    found = label_tissue(atlas, (gray > 0.5) & inside, (white > 0.5) & inside, inside)
     dseg = np.zeros(mask.shape[:3], dtype=np.int16)
     dseg[box] = np.round(resample_onto_data(image_like(found, grid), near, order=0))
     dseg[np.asanyarray(mask.dataobj) == 0] = 0
@@ -95,7 +97,7 @@ def parcellate(
 def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels:
     """Put the labels of a warped atlas on a head's own tissue; all arrays ``(I, J, K)`` of 1 mm voxels.
 
-    - Deep structures, ventricles and brainstem stay where the atlas has them.
+    - Deep structures, ventricles and brainstem stay where ``atlas`` has them.
     - Cerebellum keeps its outline, grows by `CEREBELLUM_REACH_MM` where there is gray matter, and is split into cortex
       and white matter by the tissue.
     - Cortex is gray matter that white matter reaches within the thickness of cortex; dura, sinuses and what lies

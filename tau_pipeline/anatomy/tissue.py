@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.anatomy.grid import brain_box, working_grid
-from tau_pipeline.anatomy.template import warp_labels
+from tau_pipeline.anatomy.template import upright, warp_labels
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.resample import Floats, Mask, resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
@@ -55,7 +55,7 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
         The image has no contrast between gray and white matter.
     """
     require_same_grid(t1w=t1w, mask=mask)
-    grid = working_grid(mask)
+    grid = working_grid(mask, upright=upright(t1w_from_template, mask))
     intensity = resample_onto_data(t1w, grid)
     inside = resample_onto_data(mask, grid, order=0) > 0
     atlas = warp_labels(labels_path, grid, t1w_from_template)

@@ -1,31 +1,32 @@
-"""Rigid registration by mutual information, from many starts; ITK transform files; resampling.
+"""Rigid registration by mutual information, from many starts.
 
-A rigid move is a 4x4 matrix that takes moving-world points to fixed-world points (RAS+, mm): it *moves the image*.
-ITK files hold the opposite, the map that resampling needs: fixed points to moving points, in LPS+ mm.
+A rigid transform is a 4x4 matrix that takes moving-world points to fixed-world points (RAS+, mm): it *moves the image*.
 
-The optimizer is ANTs' (Mattes mutual information; Avants et al. 2011, NeuroImage 54:2033). What is ours is where it
-starts: a coarse scan of normalized mutual information (Studholme, Hill & Hawkes 1999, Pattern Recognit. 32:71) over
-rotations and shifts, so that the optimizer begins inside its range of capture; and the check of where it ended.
+The optimizer is greedy's (see `tau_pipeline.imaging.greedy`). What is ours is where it starts: a coarse scan of
+normalized mutual information (Studholme, Hill & Hawkes 1999, Pattern Recognit. 32:71) over rotations and shifts, so
+that the optimizer begins inside its range of capture; and the check of where it ended.
+
+Nothing here depends on where the origin of either world is, or on which way its axes point: grids and starting poses
+are laid about the centers of the brain and of the bright part of the moving image.
 """
 
 from __future__ import annotations
 
-import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.errors import ImageError, RegistrationError
+from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.greedy import Schedule, register_linear
 from tau_pipeline.imaging.resample import resample
-from tau_pipeline.imaging.transforms import Points, displacement_mm, load_itk, rotation_matrix, save_itk
+from tau_pipeline.imaging.transforms import Points, cube, displacement_mm, quarter_turns, tilts
 from tau_pipeline.imaging.volume import (
     Affine,
     Volume,
@@ -33,25 +34,24 @@ from tau_pipeline.imaging.volume import (
     image_like,
     image_on,
     require_same_grid,
-    to_ants,
     voxel_size_mm,
 )
 
-Array = NDArray[np.float32]
-
-#: Joint histograms have this many bins a side; 32 is the habit since Mattes et al. 2003, IEEE TMI 22:120.
+#: Joint histograms have this many bins per side; 32 is the habit since Mattes et al. 2003, IEEE TMI 22:120.
 _BINS = 32
 #: Grid of the last step and of the metric that is stored; PET resolves 4 mm at best, so finer adds time only.
 _FINE_MM = 2.0
-_COARSE_MM = 6.0
+_COARSE_MM = 8.0
 #: How far around the brain the metric looks: the edge of the brain against air and scalp holds much of the information.
 _RIM_MM = 10.0
-_ANGLES_DEG = (-22.0, 0.0, 22.0)
-_SHIFTS_MM = (-18.0, 0.0, 18.0)
+_ANGLES_DEG = (25.0, 45.0)
+_SHIFT_MM = 18.0
 #: PET and T1w of one head reach 1.08 or more in our trials, a PET turned by 90 or 180 degrees 1.02 to 1.037.
 _LEAST_NMI = 1.04
-#: Number of the best starts that are refined on the coarse grid, and of these again on the fine one.
-_REFINED = 6
+#: Below this, the axes of one of the headers may be wrong, and quarter turns are tried too.
+_SURE_NMI = 1.08
+#: Number of the best starts that are refined on coarse levels; the best of these is refined on all.
+_REFINED = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rigid:
         ``(4, 4)``, moving world to fixed world, RAS+ mm.
     metric
         Normalized mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a 2 mm grid over the fixed
-        mask and a rim of 10 mm: 1 when the images know nothing of each other, 2 when each is a function of the other.
+        mask and a rim of 10 mm: 1 for independent images, 2 when each is a function of the other.
     starts
         Number of starting poses that were tried.
     plausible
@@ -80,37 +80,17 @@ class Rigid:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Images as the search sees them: the fixed one on a 2 mm grid with its mask and the mask with a rim."""
-
-    fixed: Volume
-    mask: Volume
-    rim: Volume
-    moving: Volume
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """Fixed points with their values, and the moving image that is looked up there."""
-
-    points: Points
-    values: NDArray[np.int64]
-    inside: NDArray[np.bool_]
-    moving: Array
-    world_to_voxel: Affine
-    top: float
-
-
 def register_rigid(
     moving: Volume,
     fixed: Volume,
     fixed_mask: Volume | None = None,
     *,
-    seed: int = 0,
     search: Literal["wide", "near"] = "wide",
 ) -> Rigid:
-    """Find the rigid move that brings ``moving`` onto ``fixed``.
+    """Find the rigid transform that brings ``moving`` onto ``fixed``.
+
+    Equal calls give equal results, to the last bit. An image whose world is moved or turned by quarter turns gives the
+    same fit to some micrometers.
 
     Parameters
     ----------
@@ -120,11 +100,9 @@ def register_rigid(
         3-D image, e.g. T1w.
     fixed_mask
         Brain mask on the grid of ``fixed``. Without it, the voxels above the image's mean.
-    seed
-        Seed of the optimiser's sampling; the same seed and one ITK thread give the same result to the last bit.
     search
-        ``wide`` finds offsets of 40 mm and 25 degrees and more. ``near`` begins only where the headers put the
-        images: for frames of one scan.
+        ``wide`` finds offsets of 80 mm and 45 degrees and more, and quarter turns. ``near`` begins only where the
+        headers put the images: for frames of one scan.
 
     Raises
     ------
@@ -135,22 +113,18 @@ def register_rigid(
     RegistrationError
         The optimizer itself failed. A bad fit is no error here but ``plausible=False`` with a reason.
     """
-    mask = _mask_or_threshold(fixed, fixed_mask)
-    pair = _Pair(*_fixed_for_search(fixed, mask), _moving_for_search(moving))
-    fine = _sample(pair, _FINE_MM)
+    pair = _Pair.of(moving, fixed, _mask_or_threshold(fixed, fixed_mask))
+    fine = Similarity(pair, _FINE_MM)
     if search == "near":
-        starts = [np.eye(4)]
-        matrix = _optimise(pair, starts[0], seed, "near")
+        start, starts = np.eye(4), 1
+        iterations: tuple[int, ...] = (60, 40, 20)
     else:
-        coarse = _sample(pair, _COARSE_MM)
-        starts = _poses(pair.moving, coarse)
-        scores = np.array([_nmi(coarse, pose) for pose in starts])
-        best = _apart([starts[i] for i in np.argsort(-scores, kind="stable")], coarse.points, _REFINED)
-        roughly = [_optimise(pair, pose, seed, "rough") for pose in best]
-        matrix = _optimise(pair, max(roughly, key=lambda pose: _nmi(coarse, pose)), seed, "fine")
-    metric = _nmi(fine, matrix)
+        (start, starts), iterations = _best_start(pair), (40, 20)
+    # Images that have nothing in common lead the optimizer astray.
+    matrix = max(_refined(pair, start, iterations), start, key=fine)
+    metric = fine(matrix)
     reason = _why_implausible(fine, matrix, metric)
-    return Rigid(matrix, metric, len(starts), not reason, reason)
+    return Rigid(matrix, metric, starts, not reason, reason)
 
 
 def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
@@ -165,29 +139,52 @@ def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
     return fixed_mask
 
 
-def _fixed_for_search(fixed: Volume, mask: Volume) -> tuple[Volume, Volume, Volume]:
-    """Return fixed image, mask and mask with rim, cropped to the rim and on an axis-aligned 2 mm grid."""
+@dataclass(frozen=True)
+class _Pair:
+    """Images as the search sees them: the fixed one on a 2 mm grid with its mask and the mask with a rim."""
+
+    fixed: Volume
+    mask: Volume
+    rim: Volume
+    moving: Volume
+
+    @classmethod
+    def of(cls, moving: Volume, fixed: Volume, mask: Volume) -> _Pair:
+        """Prepare two images for the search."""
+        grid = grid_about(mask, _FINE_MM, _RIM_MM + 2 * _FINE_MM)
+        sharp = finite(np.asanyarray(fixed.dataobj))
+        # half of the target voxel, so that sampling at 2 mm does not alias a 0.7 mm image
+        sigma = np.maximum(0.0, 0.5 * _FINE_MM / voxel_size_mm(fixed) - 0.4)
+        blurred = image_like(ndimage.gaussian_filter(sharp, sigma, truncate=3.0), fixed)
+        inside = np.asanyarray(resample(mask, grid, np.eye(4), "nearest").dataobj) > 0
+        rim = ndimage.distance_transform_edt(~inside) * _FINE_MM <= _RIM_MM
+        on_grid = np.asanyarray(resample(blurred, grid, np.eye(4)).dataobj)
+        if on_grid[rim].std() == 0:
+            raise ImageError("the fixed image is constant inside its mask; there is nothing to register to")
+        return cls(image_like(on_grid * rim, grid), image_like(inside, grid), image_like(rim, grid), _ready(moving))
+
+
+def grid_about(mask: Volume, step_mm: float, room_mm: float) -> Volume:
+    """Return an empty grid of cubes along the axes of a mask's image, centered on the mask, ``room_mm`` around it.
+
+    A mask whose world is moved, or whose axes are flipped or permuted, gives the same points of the head.
+    """
+    canonical = nib.as_closest_canonical(mask)
+    left, _, right = np.linalg.svd(canonical.affine[:3, :3] / voxel_size_mm(canonical))
+    axes = left @ right
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
-    points = voxels @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
-    low = points.min(axis=0) - _RIM_MM - 2 * _FINE_MM
-    high = points.max(axis=0) + _RIM_MM + 2 * _FINE_MM
-    shape = np.ceil((high - low) / _FINE_MM).astype(int)
-    affine = np.diag([_FINE_MM] * 3 + [1.0])
-    affine[:3, 3] = low
-    like = image_on(np.zeros(shape, np.uint8), affine)
-    sharp = finite(np.asanyarray(fixed.dataobj))
-    # half of the target voxel, so that sampling at 2 mm does not alias a 0.7 mm image
-    blurred = ndimage.gaussian_filter(sharp, np.maximum(0.0, 0.5 * _FINE_MM / voxel_size_mm(fixed) - 0.4), truncate=3.0)
-    inside = np.asanyarray(resample(mask, like, np.eye(4), "nearest").dataobj) > 0
-    rim = ndimage.distance_transform_edt(~inside) * _FINE_MM <= _RIM_MM
-    on_grid = np.asanyarray(resample(image_like(blurred, fixed), like, np.eye(4)).dataobj)
-    if on_grid[rim].std() == 0:
-        raise ImageError("the fixed image is constant inside its mask; there is nothing to register to")
-    return image_like(on_grid * rim, like), image_like(inside, like), image_like(rim, like)
+    points = voxels @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+    center = points.mean(axis=0)
+    reach = np.abs((points - center) @ axes).max(axis=0) + room_mm
+    steps = np.ceil(reach / step_mm).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * step_mm
+    affine[:3, 3] = center - affine[:3, :3] @ steps
+    return image_on(np.zeros(tuple(2 * steps + 1), np.uint8), affine)
 
 
-def _moving_for_search(moving: Volume) -> Volume:
-    """Return the moving image, NaN and negative values 0, highest 0.1 % clipped, not finer than about 2 mm."""
+def _ready(moving: Volume) -> Volume:
+    """Return the moving image without NaN and negative values, its highest 0.1 % clipped, on about 2 mm voxels."""
     if len(moving.shape) != 3:
         raise ImageError(f"the moving image has shape {moving.shape}; a 3-D image is needed")
     data = np.maximum(finite(np.asanyarray(moving.dataobj)), 0)
@@ -199,59 +196,72 @@ def _moving_for_search(moving: Volume) -> Volume:
     if size.min() > 0.75 * _FINE_MM:
         return img
     step = np.maximum(1.0, _FINE_MM / size)
-    data = ndimage.gaussian_filter(data, 0.4 * (step - 1.0), truncate=3.0)
-    affine = moving.affine @ np.diag([*step, 1.0])
+    blurred = image_like(ndimage.gaussian_filter(data, 0.4 * (step - 1.0), truncate=3.0), moving)
     shape = np.maximum(1, np.floor((np.array(moving.shape) - 1) / step).astype(int) + 1)
-    return resample(image_like(data, moving), image_on(np.zeros(shape, np.uint8), affine), np.eye(4))
+    affine = moving.affine @ np.diag([*step, 1.0])
+    # the grid's middle is the image's middle, whichever way the axes run
+    affine[:3, 3] += moving.affine[:3, :3] @ (((np.array(moving.shape) - 1) - (shape - 1) * step) / 2)
+    return resample(blurred, image_on(np.zeros(shape, np.uint8), affine), np.eye(4))
 
 
-def _sample(pair: _Pair, step_mm: float) -> _Sampled:
-    """Return fixed points ``step_mm`` apart within the rim, with both images smoothed to match that step."""
-    fixed, moving = pair.fixed, pair.moving
-    stride = round(step_mm / _FINE_MM)
-    grid = tuple(slice(stride // 2, None, stride) for _ in range(3))
-    sigma_mm = 0.5 * step_mm
-    smooth_fixed = ndimage.gaussian_filter(np.asanyarray(fixed.dataobj), sigma_mm / _FINE_MM if stride > 1 else 0)
-    smooth_moving = ndimage.gaussian_filter(
-        np.asanyarray(moving.dataobj).astype(np.float32), sigma_mm / voxel_size_mm(moving)
-    )
-    rim_data = np.asanyarray(pair.rim.dataobj) > 0
-    keep = rim_data[grid]
-    voxels = np.stack(
-        np.meshgrid(*[np.arange(n)[g] for n, g in zip(fixed.shape, grid, strict=True)], indexing="ij"), -1
-    )
-    points = voxels[keep] @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
-    values = smooth_fixed[grid][keep]
-    low, high = np.percentile(values, [0.5, 99.5])
-    bins = np.clip((values - low) / max(high - low, 1e-12) * (_BINS - 1), 0, _BINS - 1).round().astype(np.int64)
-    inside = (np.asanyarray(pair.mask.dataobj) > 0)[grid][keep]
-    return _Sampled(points, bins, inside, smooth_moving, np.linalg.inv(moving.affine), float(smooth_moving.max()))
+class Similarity:
+    """Normalized mutual information of two images at any rigid transform between their worlds.
 
+    The measure is taken at points of the fixed image ``step_mm`` apart, within the brain and its rim; both images are
+    smoothed to match that step. It is 1 when fewer than half of the points lie in the moving image. The moving value is
+    shared between its two nearest bins, so that the measure is smooth in the pose.
 
-def _look_up(sampled: _Sampled, matrix: Affine) -> NDArray[np.float64]:
-    """Return moving values at the fixed points; NaN outside the moving grid."""
-    to_voxel = sampled.world_to_voxel @ np.linalg.inv(matrix)
-    at = to_voxel[:3, :3] @ sampled.points.T + to_voxel[:3, 3:]
-    return ndimage.map_coordinates(sampled.moving, at, np.float64, order=1, cval=np.nan)
-
-
-def _nmi(sampled: _Sampled, matrix: Affine) -> float:
-    """Return normalized mutual information over the fixed points; 1 if fewer than half lie in the moving image.
-
-    The moving value is shared between its two nearest bins, so that the measure is smooth in the pose.
+    Attributes
+    ----------
+    points
+        ``(N, 3)``, in the fixed world, mm.
+    inside
+        ``(N,)``, whether a point lies in the brain and not in its rim.
     """
-    looked_up = _look_up(sampled, matrix)
-    known = np.isfinite(looked_up)
-    if known.mean() < 0.5:
-        return 1.0
-    position = looked_up[known] * ((_BINS - 1) / sampled.top)
-    lower = np.minimum(position.astype(np.int64), _BINS - 2)
-    share = position - lower
-    cell = sampled.values[known] * _BINS + lower
-    joint = np.bincount(cell, 1 - share, _BINS * _BINS) + np.bincount(cell + 1, share, _BINS * _BINS)
-    joint = joint.reshape(_BINS, _BINS) / joint.sum()
-    together = _entropy(joint)
-    return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / together if together > 0 else 1.0
+
+    def __init__(self, pair: _Pair, step_mm: float) -> None:
+        fixed, moving = pair.fixed, pair.moving
+        stride = round(step_mm / _FINE_MM)
+        # counted from the center of the grid, which is that of the brain
+        grid = tuple(slice((n // 2) % stride, None, stride) for n in fixed.shape)
+        smooth = ndimage.gaussian_filter(np.asanyarray(fixed.dataobj), 0.5 * stride if stride > 1 else 0)
+        keep = np.asanyarray(pair.rim.dataobj)[grid] > 0
+        voxels = np.argwhere(keep) * stride + [one.start for one in grid]
+        self.points: Points = voxels @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
+        self.inside: NDArray[np.bool_] = np.asanyarray(pair.mask.dataobj)[grid][keep] > 0
+        values = smooth[grid][keep]
+        low, high = np.percentile(values, [0.5, 99.5])
+        scaled = (values - low) / max(high - low, 1e-12) * (_BINS - 1)
+        self._bins = np.clip(scaled, 0, _BINS - 1).round().astype(np.int64)
+        self._moving = ndimage.gaussian_filter(
+            np.asanyarray(moving.dataobj).astype(np.float32), 0.5 * step_mm / voxel_size_mm(moving)
+        )
+        self._to_voxel = np.linalg.inv(moving.affine)
+
+    def __call__(self, pose: Affine) -> float:
+        """Return the measure at a transform ``(4, 4)``, moving world to fixed world."""
+        found = self.values(pose)
+        known = np.isfinite(found)
+        if known.mean() < 0.5:
+            return 1.0
+        position = found[known] * ((_BINS - 1) / self._top)
+        lower = np.minimum(position.astype(np.int64), _BINS - 2)
+        share = position - lower
+        cell = self._bins[known] * _BINS + lower
+        joint = np.bincount(cell, 1 - share, _BINS * _BINS) + np.bincount(cell + 1, share, _BINS * _BINS)
+        joint = joint.reshape(_BINS, _BINS) / joint.sum()
+        together = _entropy(joint)
+        return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / together if together > 0 else 1.0
+
+    def values(self, pose: Affine) -> NDArray[np.float64]:
+        """Return the moving image's values at the points, NaN outside of its grid."""
+        to_voxel = self._to_voxel @ np.linalg.inv(pose)
+        at = to_voxel[:3, :3] @ self.points.T + to_voxel[:3, 3:]
+        return ndimage.map_coordinates(self._moving, at, np.float64, order=1, cval=np.nan)
+
+    @cached_property
+    def _top(self) -> float:
+        return float(self._moving.max())
 
 
 def _entropy(probability: NDArray[np.float64]) -> float:
@@ -259,96 +269,73 @@ def _entropy(probability: NDArray[np.float64]) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def _poses(moving: Volume, coarse: _Sampled) -> list[Affine]:
-    """Return starting poses: as the headers say, and rotations with the moving image's center near the brain."""
+def _best_start(pair: _Pair) -> tuple[Affine, int]:
+    """Return the best starting pose, refined on coarse levels, and the number of poses that were tried.
+
+    Where the best one is in doubt, the axes of one of the headers may be wrong: quarter turns are tried as well.
+    """
+    coarse = Similarity(pair, _COARSE_MM)
+    centers = coarse.points[coarse.inside].mean(axis=0), _bright_center(pair.moving)
+    near = [np.eye(4), *_poses(*centers, tilts(*_ANGLES_DEG), cube(_SHIFT_MM))]
+    found, measure = _refined_best(pair, coarse, near)
+    if measure >= _SURE_NMI:
+        return found, len(near)
+    turns = [tilt @ turn for turn in quarter_turns()[1:] for tilt in tilts(_ANGLES_DEG[0])]
+    turned = list(_poses(*centers, turns, cube(_SHIFT_MM)[::2]))
+    other, of_other = _refined_best(pair, coarse, turned)
+    return (other if of_other > measure else found), len(near) + len(turned)
+
+
+def _refined_best(pair: _Pair, coarse: Similarity, poses: Sequence[Affine]) -> tuple[Affine, float]:
+    measures = np.array([coarse(pose) for pose in poses])
+    ranked = [poses[i] for i in np.argsort(-measures, kind="stable")]
+    refined = [_refined(pair, pose, (60, 0, 0)) for pose in _apart(ranked, coarse.points, _REFINED)]
+    best = max(refined, key=coarse)
+    return best, coarse(best)
+
+
+def _poses(
+    center_fixed: Points, center_moving: Points, rotations: Sequence[Affine], shifts: Sequence[Points]
+) -> Iterator[Affine]:
+    """Yield a pose for each rotation about the moving image's center, with that center put near the fixed one."""
+    for rotation, shift in product(rotations, shifts):
+        pose = np.eye(4)
+        pose[:3, :3] = rotation
+        pose[:3, 3] = center_fixed + shift - rotation @ center_moving
+        yield pose
+
+
+def _bright_center(moving: Volume) -> Points:
     data = np.asanyarray(moving.dataobj)
     bright = data > 0.4 * np.percentile(data, 99)
-    centre_moving = (moving.affine @ [*ndimage.center_of_mass(bright), 1.0])[:3]
-    centre_fixed = coarse.points[coarse.inside].mean(axis=0)
-    poses = [np.eye(4)]
-    for angles in product(_ANGLES_DEG, repeat=3):
-        rotation = rotation_matrix(*angles)
-        for shift in product(_SHIFTS_MM, repeat=3):
-            pose = np.eye(4)
-            pose[:3, :3] = rotation
-            pose[:3, 3] = centre_fixed + np.array(shift) - rotation @ centre_moving
-            poses.append(pose)
-    return poses
+    center: Points = (moving.affine @ [*ndimage.center_of_mass(bright), 1.0])[:3]
+    return center
 
 
-def _apart(poses: list[Affine], points: Points, count: int, least_mm: float = 8.0) -> list[Affine]:
+def _apart(poses: Sequence[Affine], points: Points, count: int, least_mm: float = 8.0) -> list[Affine]:
     """Return the first ``count`` poses of a ranked list of which no two are alike."""
     some = points[:: max(1, len(points) // 200)]
-    chosen: list[Affine] = []
+    chosen: list[tuple[Affine, Affine]] = []
     for pose in poses:
-        if all(displacement_mm(pose, other, some).mean() > least_mm for other in chosen):
-            chosen.append(pose)
+        # Distances are of fixed points that go back to the moving image, so that a far origin does not count.
+        back: Affine = np.linalg.inv(pose).astype(np.float64)
+        if all(displacement_mm(back, other, some).mean() > least_mm for _, other in chosen):
+            chosen.append((pose, back))
         if len(chosen) == count:
             break
-    return chosen
+    return [pose for pose, _ in chosen]
 
 
-_Stage = Literal["rough", "near", "fine"]
-#: Settings of ANTs' optimizer: shrink factors and smoothing of the 2 mm grid, iterations, share of voxels sampled.
-#: The figures that chose them are in docs/decisions/coregistration.md.
-_STAGES: dict[_Stage, dict[str, Any]] = {
-    "rough": {
-        "aff_iterations": 60, "aff_shrink_factors": 4, "aff_smoothing_sigmas": 2, "aff_random_sampling_rate": 1.0
-    },
-    "near": {
-        "aff_iterations": 100, "aff_shrink_factors": 2, "aff_smoothing_sigmas": 1, "aff_random_sampling_rate": 0.5
-    },
-    "fine": {
-        "aff_iterations": (60, 15),
-        "aff_shrink_factors": (2, 1),
-        "aff_smoothing_sigmas": (1, 0),
-        "aff_random_sampling_rate": 0.25,
-    },
-}  # fmt: skip
+def _refined(pair: _Pair, start: Affine, iterations: Sequence[int]) -> Affine:
+    """Run greedy's rigid optimizer from a pose; the last of the iterations are on the 2 mm grid."""
+    return register_linear(
+        pair.moving, pair.fixed, pair.rim, start, degrees_of_freedom=6, schedule=Schedule("NMI", iterations)
+    )
 
 
-def _optimise(pair: _Pair, start: Affine, seed: int, stage: _Stage) -> Affine:
-    """Run ANTs' rigid optimizer once from ``start``; returns moving world to fixed world."""
-    import ants
-
-    with _seeded(seed), tempfile.TemporaryDirectory() as folder:
-        before = save_itk(start, Path(folder) / "start.mat")
-        try:
-            found = ants.registration(
-                to_ants(pair.fixed),
-                to_ants(pair.moving),
-                "Rigid",
-                initial_transform=str(before),
-                outprefix=f"{folder}/found",
-                mask=to_ants(pair.rim),
-                aff_sampling=_BINS,
-                **_STAGES[stage],
-            )
-            return load_itk(found["fwdtransforms"][0])
-        except (RuntimeError, IndexError) as exc:
-            raise RegistrationError(f"ANTs could not register the images ({exc}); look at both images") from exc
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed ANTs for one call; numpy's and Python's own generators, which ANTs' switch also seeds, are left as found."""
-    import ants
-
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    ants.config.set_ants_deterministic(True, seed + 1)  # 0 means "by the clock" to ITK
-    try:
-        yield
-    finally:
-        ants.config.set_ants_deterministic(False, None)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-
-
-def _why_implausible(fine: _Sampled, matrix: Affine, metric: float) -> str:
+def _why_implausible(fine: Similarity, matrix: Affine, metric: float) -> str:
     """Return the reason not to trust a fit, or an empty string."""
-    looked_up = _look_up(fine, matrix)
-    seen = np.isfinite(looked_up)
-    covered = float(seen[fine.inside].mean())
+    covered = float(np.isfinite(fine.values(matrix))[fine.inside].mean())
     if covered < 0.6:
         return f"only {covered:.0%} of the brain lies inside the moving image"
     if metric < _LEAST_NMI:

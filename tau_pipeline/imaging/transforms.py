@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.files import complete_file
@@ -37,6 +39,30 @@ def rotation_matrix(x_deg: float, y_deg: float, z_deg: float) -> NDArray[np.floa
     array([0., 1., 0.])
     """
     return rotation(np.radians([x_deg, y_deg, z_deg]))
+
+
+def cube(edge: float) -> list[Points]:
+    """Return the center, faces, edges, and corners of a cube about 0 as 27 points that a quarter turn only permutes."""
+    points = [np.array(point) for point in product((-edge, 0.0, edge), repeat=3)]
+    return sorted(points, key=lambda point: float(np.abs(point).sum()))
+
+
+def tilts(*angles_deg: float) -> list[Affine]:
+    """Return rotations ``(3, 3)``: none first, then by each angle about the 13 axes of a cube, both ways."""
+    directions = [axis / np.linalg.norm(axis) for axis in cube(1.0)[1:]]
+    turned = [Rotation.from_rotvec(np.radians(angle) * axis) for angle in angles_deg for axis in directions]
+    return [np.eye(3), *(rotation.as_matrix() for rotation in turned)]
+
+
+def quarter_turns() -> list[Affine]:
+    """Return the 24 rotations ``(3, 3)`` that take the axes of a cube onto each other, the identity first."""
+    found = []
+    for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        matrix = np.zeros((3, 3))
+        matrix[range(3), order] = signs
+        if np.linalg.det(matrix) > 0:
+            found.append(matrix)
+    return found
 
 
 def displacement_mm(a: Affine, b: Affine, points: Points) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from tau_pipeline.imaging.volume import (
 )
 
 
-def coregister(pet_static: Volume, t1w: Volume, mask: Volume | None, *, seed: int = 0) -> Rigid:
-    """Find the rigid move from PET world to T1w world.
+def coregister(pet_static: Volume, t1w: Volume, mask: Volume | None) -> Rigid:
+    """Find the rigid transform from PET world to T1w world.
 
     Parameters
     ----------
@@ -23,10 +23,8 @@ def coregister(pet_static: Volume, t1w: Volume, mask: Volume | None, *, seed: in
         3-D, full head or stripped.
     mask
         Brain mask on the T1w grid.
-    seed
-        See `tau_pipeline.imaging.rigid.register_rigid`, which also lists the exceptions.
     """
-    return register_rigid(pet_static, t1w, mask, seed=seed)
+    return register_rigid(pet_static, t1w, mask)
 
 
 def brain_outside_pet(pet_img: Volume, pet2t1w_xfm: Affine, mask: Volume) -> float:

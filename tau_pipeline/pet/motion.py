@@ -58,7 +58,7 @@ def frame_of(pet_img: Volume, index: int) -> Volume:
     return image_like(frame.astype(np.float32), pet_img)
 
 
-def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True, seed: int = 0) -> Motion:
+def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True) -> Motion:
     """Find the rigid motion between the frames that a plan uses.
 
     The reference is the frame that lasts longest, of equals the one nearest to the middle: it has most counts, and the
@@ -72,8 +72,6 @@ def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True, se
         From `plan_frames`.
     enabled
         False, or one frame: every move is the identity.
-    seed
-        See `tau_pipeline.imaging.rigid.register_rigid`.
     """
     middle = len(plan.indices) // 2
     weights = np.array(plan.weights)
@@ -89,7 +87,7 @@ def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True, se
     for i, frame in enumerate(frames):
         move = still
         if i != at:
-            found = register_rigid(frame, frames[at], head, seed=seed, search="near")
+            found = register_rigid(frame, frames[at], head, search="near")
             move = found.matrix if found.plausible else still
             if not found.plausible:
                 notes.append(

@@ -35,7 +35,9 @@ OUTPUTS = [
 ]
 
 
-def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None) -> pe.Workflow:
+def init_anat_wf(
+    t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None, *, threads: int = 1
+) -> pe.Workflow:
     """Build the graph of everything that is computed from the T1w alone.
 
     The brain mask comes first, since N4 estimates the bias field inside it. Where FreeSurfer's results are given, their
@@ -47,9 +49,11 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     t1w
         The image and its metadata.
     settings
-        Read here: ``skull_strip_t1w``, ``ref_region``, ``random_seed``.
+        Read here: ``skull_strip_t1w``, ``ref_region``.
     freesurfer
         Results of FreeSurfer or FastSurfer for the same head, or None.
+    threads
+        Threads of the registration to the template.
 
     Inputs
     ------
@@ -76,7 +80,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
-    template = pe.Node(RegisterToTemplate.with_settings(settings), name="template", mem_gb=1.2)
+    template = pe.Node(RegisterToTemplate(threads=threads), name="template", mem_gb=1.2, n_procs=threads)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
 
@@ -90,8 +94,7 @@ def init_anat_wf(t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | Non
         wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
         outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
-        given = FreeSurferLabels.with_settings(
-            settings,
+        given = FreeSurferLabels(
             labels_file=str(freesurfer.labels_file),
             brain_file=str(freesurfer.brain_file),
             freesurfer_mask_file=str(freesurfer.mask_file),

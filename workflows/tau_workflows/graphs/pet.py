@@ -43,7 +43,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``random_seed``.
+        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``.
 
     Inputs
     ------
@@ -72,7 +72,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     plan = asdict(frames)
 
     motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
-    coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.8)
+    coregister = pe.Node(Coregister(), name="coregister", mem_gb=1.8)
     resample = PetOnT1w.with_settings(settings, frames=plan, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify(identity=identity_of(scan)), name="quantify", mem_gb=1.4)

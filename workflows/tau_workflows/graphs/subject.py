@@ -40,7 +40,9 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     """Build the graph of one T1w and the PET scans that go with it, with their outputs."""
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
-    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer)
+    # One process stays free for the PET, which does not wait for the template.
+    threads = max(1, (job.execution.nprocs or 1) - bool(t1w_job.scans))
+    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=threads)
     draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
     save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.6)
     _set_places(save, job)

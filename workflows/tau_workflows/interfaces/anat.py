@@ -15,7 +15,7 @@ from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pet import reference_region as reference
-from tau_pipeline.settings.participant import Settings, SkullStrip
+from tau_pipeline.settings.participant import SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface
 
 
@@ -86,7 +86,7 @@ class _TissueOut(TraitedSpec):
 class _RegisterIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
-    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
+    threads = traits.Int(1, usedefault=True, nohash=True, desc="threads; the result does not depend on them")
 
 
 class _RegisterOut(TraitedSpec):
@@ -95,7 +95,7 @@ class _RegisterOut(TraitedSpec):
 
 
 class RegisterToTemplate(LibraryInterface):
-    """Spatial normalization: affine, then SyN, to MNI152NLin6Asym."""
+    """Spatial normalization: affine, then deformable, to MNI152NLin6Asym."""
 
     input_spec = _RegisterIn
     output_spec = _RegisterOut
@@ -106,7 +106,7 @@ class RegisterToTemplate(LibraryInterface):
             load_volume(self.inputs.mask_file, ndim=3),
             template_brain=atlas_files().template_brain,
             out_dir=folder,
-            seed=self.inputs.random_seed,
+            threads=self.inputs.threads,
         )
         (onto_t1w,), (onto_template,) = found.t1w_from_template, found.template_from_t1w
         return {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
@@ -223,7 +223,6 @@ class _FreeSurferIn(BaseInterfaceInputSpec):
     labels_file = File(exists=True, mandatory=True, desc="aparc+aseg of FreeSurfer or FastSurfer")
     brain_file = File(exists=True, desc="T1w on the grid of the labels")
     freesurfer_mask_file = File(exists=True, desc="above 0 inside the brain, on the same grid")
-    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _FreeSurferOut(TraitedSpec):
@@ -244,7 +243,6 @@ class FreeSurferLabels(LibraryInterface):
             load_volume(self.inputs.t1w_file, ndim=3),
             load_volume(self.inputs.brain_mask_file, ndim=3),
             mask_file=self.optional("freesurfer_mask_file"),
-            seed=self.inputs.random_seed,
         )
         return {
             "dseg_file": str(save_volume(found.dseg, folder / "dseg.nii")),

@@ -38,7 +38,6 @@ class _MotionIn(BaseInterfaceInputSpec):
     motion_correction = traits.Bool(
         Settings.motion_correction, usedefault=True, desc="register the frames to each other"
     )
-    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _MotionOut(TraitedSpec):
@@ -57,7 +56,7 @@ class CorrectMotion(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         plan = frame_plan(self.inputs.frames)
         img = load_volume(self.inputs.pet_file)
-        found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction, seed=self.inputs.random_seed)
+        found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
         return {
             "static_file": str(save_volume(motion.static_image(img, plan, found), folder / "static.nii")),
             "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
@@ -70,7 +69,6 @@ class _CoregisterIn(BaseInterfaceInputSpec):
     static_file = File(exists=True, mandatory=True, desc="PET, 3-D")
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
-    random_seed = traits.Int(Settings.random_seed, usedefault=True, desc="seed of the metric's random sampling")
 
 
 class _CoregisterOut(TraitedSpec):
@@ -88,7 +86,7 @@ class Coregister(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         static, mask = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
-        found = coregister.coregister(static, t1w, mask, seed=self.inputs.random_seed)
+        found = coregister.coregister(static, t1w, mask)
         warnings = []
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")

@@ -32,14 +32,14 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
             "anat_wf/brain",
             ExtractBrain.with_settings(job.settings, t1w_file=str(t1w.path), known_stripped=bool(t1w.skull_stripped)),
         ),
-        ("anat_wf/template", RegisterToTemplate.with_settings(job.settings)),
+        ("anat_wf/template", RegisterToTemplate()),
         ("anat_wf/reference", FindReference.with_settings(job.settings)),
     ]
     given = t1w_job.freesurfer
     if given is not None:
         files = {"labels_file": given.labels_file, "brain_file": given.brain_file}
         files["freesurfer_mask_file"] = given.mask_file
-        labels = FreeSurferLabels.with_settings(job.settings, **{k: str(file) for k, file in files.items()})
+        labels = FreeSurferLabels(**{k: str(file) for k, file in files.items()})
         steps.append(("anat_wf/labels", labels))
     elif (record := _record(folder / "anat_wf/labels")) is not None and "labels_file" in _stored(record):
         return False
