@@ -18,7 +18,7 @@ from scipy import ndimage
 from tau_pipeline.anatomy.orientation import lie_of
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
-from tau_pipeline.imaging.greedy import Schedule, register_deformable, register_linear
+from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import quarter_turns
@@ -168,10 +168,9 @@ def _linear(ras: Affine) -> ants.ANTsTransform:
 def _field(displacement: SimpleITK.Image, frame: Affine) -> ants.ANTsTransform:
     """Displacement field of the frame's world as one of the T1w's world: its grid moves and its vectors turn."""
     import ants
-    import SimpleITK
 
     back = RAS_LPS @ np.linalg.inv(frame) @ RAS_LPS
-    vectors = np.moveaxis(SimpleITK.GetArrayFromImage(displacement), (0, 1, 2), (2, 1, 0)) @ back[:3, :3].T
+    vectors = displacements(displacement) @ back[:3, :3].T
     direction = back[:3, :3] @ np.reshape(displacement.GetDirection(), (3, 3))
     origin = back @ [*displacement.GetOrigin(), 1.0]
     field = ants.from_numpy(

@@ -170,6 +170,14 @@ def to_sitk(img: Volume, frame: Affine | None = None) -> SimpleITK.Image:
     return result
 
 
+def displacements(field: SimpleITK.Image) -> NDArray[np.float32]:
+    """Return the vectors of a displacement field, ``(I, J, K, 3)``, in LPS+ mm."""
+    import SimpleITK
+
+    vectors: NDArray[np.float32] = np.moveaxis(SimpleITK.GetArrayFromImage(field), (0, 1, 2), (2, 1, 0))
+    return vectors
+
+
 def _center_of(mask: Volume) -> NDArray[np.float64]:
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
     center: NDArray[np.float64] = mask.affine[:3, :3] @ voxels.mean(axis=0) + mask.affine[:3, 3]

@@ -1,0 +1,53 @@
+"""Which way a head lies, and the grid that follows from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tau_pipeline.anatomy.grid import working_grid
+from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.imaging.resample import resample_onto_data
+from tau_pipeline.imaging.transforms import quarter_turns
+from tau_pipeline.imaging.volume import image_on
+
+
+def brain(spacing=4.0):
+    """A lopsided brain with ventricles in front of its center and a cerebellum, and its mask."""
+    shape = (40, 48, 40)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = -spacing * (np.array(shape) - 1) / 2
+    x, y, z = (np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]).transpose(3, 0, 1, 2)
+    cerebrum = (x / 62) ** 2 + (y / 82) ** 2 + (z / 52) ** 2 < 1
+    cerebellum = (x / 45) ** 2 + ((y + 55) / 28) ** 2 + ((z + 45) / 25) ** 2 < 1
+    ventricle = (x / 18) ** 2 + ((y - 12) / 30) ** 2 + ((z - 10) / 12) ** 2 < 1
+    inside = cerebrum | cerebellum
+    data = 100.0 * inside - 80.0 * (ventricle & cerebrum) - 25.0 * cerebellum
+    return image_on(ndimage.gaussian_filter(data, 0.7) * inside, affine), image_on(inside, affine)
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_each_quarter_turn_of_a_head_is_found_wherever_it_lies(number):
+    template, mask = brain()
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = quarter_turns()[number], (400, -900, 50)
+    head = image_on(np.asanyarray(template.dataobj), turn @ template.affine)
+    found = lie_of(head, image_on(np.asanyarray(mask.dataobj), turn @ mask.affine), template)
+    np.testing.assert_array_equal(found.frame[:3, :3], quarter_turns()[number].T)
+    assert found.correlation > 0.95
+    # the template lies on the head: to and fro is no motion
+    np.testing.assert_allclose(found.frame @ turn, found.template_to_frame, atol=1.0)
+
+
+def test_a_turned_head_gives_the_same_values_on_the_working_grid():
+    template, mask = brain()
+    expected = resample_onto_data(template, working_grid(mask, 3.0))
+    for turned in quarter_turns():
+        turn = np.eye(4)
+        turn[:3, :3], turn[:3, 3] = turned, (12.5, -700, 3)
+        head, inside = (image_on(np.asanyarray(one.dataobj), turn @ one.affine) for one in (template, mask))
+        upright = np.eye(4)
+        upright[:3, :3] = turned.T
+        grid = working_grid(inside, 3.0, upright)
+        np.testing.assert_allclose(resample_onto_data(head, grid), expected, atol=1e-3)
