@@ -37,6 +37,7 @@ CHANGING = re.compile(
 )
 #: Keys whose values are sentences.
 PROSE = (
+    "Labels",
     "MadeBy",
     "ReferenceRegionDescription",
     "Assumptions",

@@ -60,7 +60,9 @@ def test_equal_calls_give_equal_transforms_and_print_nothing(capfd):
 def test_a_failure_of_greedy_is_a_registration_error():
     fixed, mask = blobs()
     with pytest.raises(RegistrationError, match="greedy could not register"):
-        register_linear(fixed, fixed, mask, np.eye(4), degrees_of_freedom=6, schedule=Schedule("NMI -no-such-option", (5,)))
+        register_linear(
+            fixed, fixed, mask, np.eye(4), degrees_of_freedom=6, schedule=Schedule("NMI -no-such-option", (5,))
+        )
 
 
 def test_a_deformation_is_found_and_its_inverse_undoes_it_with_any_number_of_threads():

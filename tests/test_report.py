@@ -422,11 +422,11 @@ def test_the_same_files_give_the_same_page(output: Path) -> None:
 
 def test_methods_are_those_that_the_run_left(output: Path) -> None:
     write_text(
-        "# Methods\n\nT1w images\nwere corrected.\n\n## Papers\n\n- N4: 2010\n- SyN: 2008\n",
+        "# Methods\n\nT1w images\nwere corrected.\n\n## Papers\n\n- N4: 2010\n- greedy: 2016\n",
         output / "logs/CITATION.md",
     )
     page = page_of(output)
     assert "<p>T1w images were corrected.</p>" in page
     assert "<h3>Papers</h3>" in page
-    assert "<li>SyN: 2008</li>" in page
+    assert "<li>greedy: 2016</li>" in page
     assert "#" not in Reader(page).text.split("T1w images")[1]

