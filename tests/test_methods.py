@@ -60,7 +60,7 @@ def test_the_counts_are_those_of_the_outputs(tmp_path: Path) -> None:
     text = text_of(tmp_path)
     assert "of 2 T1w images was extracted with deepbet" in text
     assert "1 skull-stripped T1w image" in text
-    assert "gray matter (2 T1w)" in text
+    assert "by their intensity (2 T1w)" in text
     assert "For 1 T1w, the segmentation and brain mask of FreeSurfer" in text
     assert "2 static and 1 dynamic PET scans of MK-6240 and flortaucipir cover 80-100 minutes" in text
     assert "rigidly registered" in text

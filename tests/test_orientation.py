@@ -1,4 +1,4 @@
-"""Which way a head lies, and the grid that follows from it."""
+"""Orientation of a head, and the grid that follows from it."""
 
 from __future__ import annotations
 

@@ -45,11 +45,24 @@ def refine_deep(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
     inside
         Brain mask.
     """
+    # All of it happens in the box around the deep structures and what surrounds them.
+    (box,) = ndimage.find_objects(np.isin(atlas, STRUCTURES + VENTRICLES).astype(np.uint8)) or [None]
+    if box is None:
+        return atlas
+    room = int(_VENTRICLE_REACH_MM) + 2
+    wide = tuple(slice(max(0, s.start - room), s.stop + room) for s in box)
+    refined = atlas.copy()
+    refined[wide] = _most_probable(atlas[wide], scale[wide], inside[wide])
+    return refined
+
+
+def _most_probable(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
     near = ndimage.binary_dilation(np.isin(atlas, STRUCTURES + VENTRICLES), iterations=3) & inside
     best = np.full(atlas.shape, -np.inf, dtype=np.float32)
     refined = np.where(near, 0, atlas)
     for number, prior, box in _priors(atlas):
-        log = np.log(np.maximum(prior, 1e-9)) - 0.5 * ((scale[box] - _typical(scale, atlas, number)) / _SPREAD) ** 2
+        typical = _typical(scale[box], atlas[box], number)
+        log = np.log(np.maximum(prior, 1e-9)) - 0.5 * ((scale[box] - typical) / _SPREAD) ** 2
         better = (prior > 1e-3) & (log > best[box]) & near[box]
         best[box][better] = log[better]
         refined[box][better] = number

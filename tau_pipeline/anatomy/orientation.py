@@ -1,4 +1,4 @@
-"""Which way a head lies, whatever the header says of its axes."""
+"""Orientation of a head, whatever the header says of its axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TILT_DEG = 20.0
 
 @dataclass(frozen=True)
 class Lie:
-    """How a head lies.
+    """Orientation and place of a head.
 
     Attributes
     ----------

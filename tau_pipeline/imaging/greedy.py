@@ -37,7 +37,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Schedule:
-    """What greedy optimizes, and how long.
+    """Metric, iterations, and smoothing of a registration by greedy.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ def register_deformable(
     RegistrationError
         greedy could not register the images.
     """
-    engine = _engine()
+    engine = _engine(single_precision=True)
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "affine.txt"
         np.savetxt(before, np.linalg.inv(affine), fmt="%.17g")
@@ -184,10 +184,10 @@ def _center_of(mask: Volume) -> NDArray[np.float64]:
     return center
 
 
-def _engine() -> Any:
+def _engine(*, single_precision: bool = False) -> Any:
     import picsl_greedy
 
-    return picsl_greedy.Greedy3D()
+    return picsl_greedy.GreedyFloat3D() if single_precision else picsl_greedy.Greedy3D()
 
 
 def _run(engine: Any, command: str, **images: Any) -> None:

