@@ -70,7 +70,8 @@ class Settings(Checked):
     random_seed: int = field(
         default=0,
         metadata=documented(
-            "Random seed of splits, training, and everything else that is drawn; the same seed gives the same results.",
+            "Random seed of everything that is drawn (splits, training); the same seed gives the same results. "
+            "The participant level draws nothing.",
             at_least=0,
             at_most=2**32 - 1,
         ),

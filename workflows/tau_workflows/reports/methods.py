@@ -187,7 +187,8 @@ def methods_text(facts: Facts) -> str:
             paragraphs.append(text)
             cited += named
     several = f" (settings {', '.join(facts.settings)})" if facts.settings else ""
-    start = f"Images were processed with tau-pipeline {', '.join(facts.versions)}{several}, based on Nipype, ANTs, and greedy."
+    program = f"tau-pipeline {', '.join(facts.versions)}{several}"
+    start = f"Images were processed with {program}, based on Nipype, ANTs, and greedy."
     papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items() if name in cited)
     software = "\n".join(f"- {name} {_version(name)}" for name in PACKAGES)
     body = "\n\n".join([f"{start} {paragraphs[0]}", *paragraphs[1:]])
