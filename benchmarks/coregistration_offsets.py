@@ -1,10 +1,12 @@
 """Twenty random rigid offsets put on the headers of PET scans whose true place is known: how many are found.
 
-    python benchmarks/coregistration_offsets.py SHARED_DATA [--offsets 20] [--scans sub-01 template] [--json FILE]
+    python benchmarks/coregistration_offsets.py SHARED_DATA [--offsets 20] [--shift 40] [--turn 25]
+                                                [--scans sub-01 template] [--json FILE]
 
-SHARED_DATA holds ds-simtau and real_pet. An offset shifts by up to 40 mm and turns by up to 25 degrees about the center
-of the brain; the first ten are at that limit, the others anywhere below it. The error is the mean distance, over points
-of the brain, between where the found and the true move put them. The bar is 1 mm, and 2 mm for the template.
+SHARED_DATA holds ds-simtau and real_pet. An offset shifts by up to 40 mm and turns by up to 25 degrees (or what the
+options give) about the center of the brain; the first ten are at that limit, the others anywhere below it. The error is
+the mean distance, over points of the brain, between where the found and the true transform put them. The bar is 1 mm,
+and 2 mm for the template.
 """
 
 from __future__ import annotations
@@ -78,22 +80,22 @@ def brain_points(mask: Volume) -> np.ndarray:
     return voxels[:: max(1, len(voxels) // 500)] @ mask.affine[:3, :3].T + mask.affine[:3, 3]
 
 
-def offset(number: int, about: np.ndarray) -> Affine:
+def offset(number: int, about: np.ndarray, shift_mm: float = 40.0, turn_deg: float = 25.0) -> Affine:
     """Return offset ``number`` of the series: a rotation about ``about`` and a translation."""
     rng = np.random.default_rng([20, number])
     axis, direction = rng.normal(size=3), rng.normal(size=3)
     share = (1.0, 1.0) if number < 10 else rng.random(2)
     move = np.eye(4)
-    move[:3, :3] = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.radians(25.0) * share[0]).as_matrix()
-    move[:3, 3] = about - move[:3, :3] @ about + direction / np.linalg.norm(direction) * 40.0 * share[1]
+    move[:3, :3] = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.radians(turn_deg) * share[0]).as_matrix()
+    move[:3, 3] = about - move[:3, :3] @ about + direction / np.linalg.norm(direction) * shift_mm * share[1]
     return move
 
 
-def found_error(case: Case, number: int) -> dict[str, float | bool]:
+def found_error(case: Case, number: int, *limits: float) -> dict[str, float | bool]:
     """Return the error of one offset, mm, with the metric and the CPU seconds."""
     inverse = np.linalg.inv(case.true)
     in_pet = case.points @ inverse[:3, :3].T + inverse[:3, 3]
-    moved = offset(number, in_pet.mean(axis=0))
+    moved = offset(number, in_pet.mean(axis=0), *limits)
     pet = image_on(np.asanyarray(case.pet.dataobj), moved @ case.pet.affine)
     begin = time.process_time()
     rigid = coregister(pet, case.t1w, case.mask)
@@ -113,6 +115,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--offsets", type=int, default=20)
+    parser.add_argument("--shift", type=float, default=40.0, help="largest shift, mm (default 40)")
+    parser.add_argument("--turn", type=float, default=25.0, help="largest rotation, degrees (default 25)")
     parser.add_argument("--scans", nargs="+", default=["sub-01", "sub-02", "sub-03", "template"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -122,7 +126,7 @@ def main() -> int:
         case = template(args.data) if name == "template" else simulated(args.data, name)
         rows = everything[name] = []
         for number in range(args.offsets):
-            row = found_error(case, number)
+            row = found_error(case, number, args.shift, args.turn)
             rows.append(row)
             print(f"{name} {number:2d}", *(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
         means = np.array([row["mean_mm"] for row in rows])
