@@ -21,9 +21,12 @@ from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 #: Files that take minutes, longest first. A process that is free takes the next file, so the short ones fill the end.
-LONGEST = (
-    *("test_docs.py", "test_faults.py", "test_training_cli.py", "test_participant.py", "test_registration.py"),
-    *("test_anat.py", "test_pet.py", "test_comparison.py", "test_parcellation.py", "test_study.py", "test_train.py"),
+LONGEST = tuple(
+    f"test_{name}.py"
+    for name in (
+        *("docs", "faults", "training_cli", "participant", "world", "registration", "anat", "pet", "comparison"),
+        *("parcellation", "study", "train", "interruption"),
+    )
 )
 
 

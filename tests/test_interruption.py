@@ -130,6 +130,7 @@ def started(bids: Path) -> Iterator[Callable[..., Run]]:
                 process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", list(TO))
 @pytest.mark.parametrize("number", SIGNALS)
 def test_one_signal_ends_a_run_of_several_participants(
