@@ -51,6 +51,15 @@ def world_points(img, count=50):
     return voxels @ img.affine[:3, :3].T + img.affine[:3, 3]
 
 
+@pytest.mark.parametrize("ending", ["txt", "mat"])
+def test_a_transform_between_far_worlds_survives_its_file(tmp_path, ending):
+    move = rigid((3, -5, 88), (900.123456, -333.3, 1234.56789))
+    again = load_itk(save_itk(move, tmp_path / f"move.{ending}"))
+    center = np.linalg.inv(move)[:3, 3]  # goes to the origin of the fixed world
+    points = center + np.random.default_rng(0).uniform(-100, 100, (20, 3))
+    assert displacement_mm(again, move, points).max() < 1e-3
+
+
 def test_an_itk_file_maps_fixed_points_to_moving_points_in_lps(tmp_path):
     move = rigid()
     transform = ants.read_transform(str(save_itk(move, tmp_path / "move.txt")))

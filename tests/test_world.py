@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.volume import Affine, image_on, save_volume
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import main
@@ -93,7 +94,8 @@ def test_runs_with_any_number_of_threads_give_equal_tables(tmp_path):
 def test_labels_of_freesurfer_go_with_a_t1w_whose_world_is_elsewhere(tmp_path):
     bids = simulate_dataset(tmp_path / "bids", Simulation(1, seed=3, voxel_mm=3.0, pet="static"))
     t1w = load_volume(next((bids / "sub-01/anat").glob("*_T1w.nii.gz")), 3)
-    labels = load_volume(next((bids / "truth").glob("sub-01*_labels.nii.gz")))
+    truth = load_volume(next((bids / "truth").glob("sub-01*_labels.nii.gz")))
+    labels = resample(truth, t1w, np.eye(4), "nearest")
     inside = np.asanyarray(labels.dataobj) > 0
     brain = image_on(np.asanyarray(t1w.dataobj) * inside, t1w.affine)
     files = [save_volume(image, tmp_path / f"{n}.nii.gz") for n, image in enumerate((labels, brain))]

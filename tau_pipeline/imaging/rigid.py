@@ -120,8 +120,11 @@ def register_rigid(
         iterations: tuple[int, ...] = (60, 40, 20)
     else:
         (start, starts), iterations = _best_start(pair), (40, 20)
-    # Images that have nothing in common lead the optimizer astray.
-    matrix = max(_refined(pair, start, iterations), start, key=fine)
+    found = _refined(pair, start, iterations)
+    # Where the optimum is flat, the optimizer stops early; begun again, it comes to the same place from everywhere.
+    found = _refined(pair, found, (20,))
+    # Images that have nothing in common lead it astray.
+    matrix = max(found, start, key=fine)
     metric = fine(matrix)
     reason = _why_implausible(fine, matrix, metric)
     return Rigid(matrix, metric, starts, not reason, reason)

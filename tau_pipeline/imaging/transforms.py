@@ -108,10 +108,13 @@ def load_itk(path: str | os.PathLike[str]) -> Affine:
         raise MissingInputError(f"there is no transform {path}")
     try:
         transform = ants.read_transform(str(path), precision="double")
-        origin = np.array(transform.apply_to_point([0.0, 0.0, 0.0]))
-        columns = [np.array(transform.apply_to_point(axis)) - origin for axis in np.eye(3).tolist()]
+        # ANTs gives points in single precision; over 1 m, what that rounds off does not turn the axes.
+        ends = [
+            [np.array(transform.apply_to_point((end * axis).tolist())) for end in (1e3, -1e3)] for axis in np.eye(3)
+        ]
         lps = np.eye(4)
-        lps[:3, :3], lps[:3, 3] = np.stack(columns, axis=1), origin
+        lps[:3, :3] = np.stack([(there - back) / 2e3 for there, back in ends], axis=1)
+        lps[:3, 3] = np.mean(ends, axis=(0, 1))
         return RAS_LPS @ np.linalg.inv(lps) @ RAS_LPS
     except (RuntimeError, ValueError, TypeError, np.linalg.LinAlgError) as exc:
         raise DamagedFileError(f"{path} is not a linear ITK transform ({exc})") from exc
