@@ -275,26 +275,32 @@ def _entropy(probability: NDArray[np.float64]) -> float:
 def _best_start(pair: _Pair) -> tuple[Affine, int]:
     """Return the best starting pose, refined on coarse levels, and the number of poses that were tried.
 
-    Where the best one is in doubt, the axes of one of the headers may be wrong: quarter turns are tried as well.
+    The axes of one of the headers may be wrong: quarter turns are tried as well where one of them, with the centers
+    put on each other, is as good as the best of the other poses, or where these are in doubt.
     """
     coarse = Similarity(pair, _COARSE_MM)
     centers = coarse.points[coarse.inside].mean(axis=0), _bright_center(pair.moving)
-    near = [np.eye(4), *_poses(*centers, tilts(*_ANGLES_DEG), cube(_SHIFT_MM))]
-    found, measure = _refined_best(pair, coarse, near)
-    if measure >= _SURE_NMI:
-        return found, len(near)
+    near = _measured(coarse, [np.eye(4), *_poses(*centers, tilts(*_ANGLES_DEG), cube(_SHIFT_MM))])
     turns = [tilt @ turn for turn in quarter_turns()[1:] for tilt in tilts(_ANGLES_DEG[0])]
-    turned = list(_poses(*centers, turns, cube(_SHIFT_MM)[::2]))
-    other, of_other = _refined_best(pair, coarse, turned)
-    return (other if of_other > measure else found), len(near) + len(turned)
+    centered = _measured(coarse, list(_poses(*centers, turns, [np.zeros(3)])))
+    found = _refined_best(pair, coarse, near)
+    n_poses = len(near) + len(centered)
+    if coarse(found) < _SURE_NMI or centered[0][0] >= near[0][0]:
+        turned = _measured(coarse, list(_poses(*centers, turns, cube(_SHIFT_MM)[::2])))
+        found = max(found, _refined_best(pair, coarse, turned), key=coarse)
+        n_poses += len(turned)
+    return found, n_poses
 
 
-def _refined_best(pair: _Pair, coarse: Similarity, poses: Sequence[Affine]) -> tuple[Affine, float]:
-    measures = np.array([coarse(pose) for pose in poses])
-    ranked = [poses[i] for i in np.argsort(-measures, kind="stable")]
-    refined = [_refined(pair, pose, (60, 0, 0)) for pose in _apart(ranked, coarse.points, _REFINED)]
-    best = max(refined, key=coarse)
-    return best, coarse(best)
+def _measured(coarse: Similarity, poses: Sequence[Affine]) -> list[tuple[float, Affine]]:
+    """Return poses with their similarity, the best one first."""
+    return sorted(((coarse(pose), pose) for pose in poses), key=lambda one: -one[0])
+
+
+def _refined_best(pair: _Pair, coarse: Similarity, ranked: Sequence[tuple[float, Affine]]) -> Affine:
+    """Refine the best poses on coarse levels and return the best of the results."""
+    some = _apart([pose for _, pose in ranked], coarse.points, _REFINED)
+    return max((_refined(pair, pose, (60, 0, 0)) for pose in some), key=coarse)
 
 
 def _poses(

@@ -18,7 +18,9 @@ from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.execution.work import Work, log_path, tell_end, tell_not_begun
 
 #: Names of the environment variables by which libraries learn their number of threads.
-_THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: ITK keeps to one: with more, N4 differs from run to run in the last digits, and labels in some voxels.
+_ONE_THREAD = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
 
 #: Seconds between two looks at the heartbeat, and for which a work may end in order before it is killed.
 _LOOK_S, _END_S = 0.5, 1.5
@@ -125,5 +127,11 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
     What libraries like to keep in the home folder goes to ``folder``, unless the user has a place for it.
     """
     caches = {"MPLCONFIGDIR": str(folder / "matplotlib"), "NIPYPE_CONFIG_DIR": str(folder / "nipype")}
-    own = {**dict.fromkeys(_THREADS, str(threads)), "NO_ET": "1", "NIPYPE_NO_ET": "1", "MPLBACKEND": "Agg"}
+    own = {
+        **_ONE_THREAD,
+        **dict.fromkeys(_THREADS, str(threads)),
+        "NO_ET": "1",
+        "NIPYPE_NO_ET": "1",
+        "MPLBACKEND": "Agg",
+    }
     return {**caches, **os.environ, **own}
