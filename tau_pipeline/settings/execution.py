@@ -21,9 +21,7 @@ class Execution(Checked):
     )
     omp_nthreads: int | None = field(
         default=None,
-        metadata=documented(
-            "Threads per process. Default: 1, which makes registration reproducible to the last bit.", at_least=1
-        ),
+        metadata=documented("Threads per process. Default: 1. Results do not depend on it.", at_least=1),
     )
     mem_mb: int | None = field(
         default=None,
