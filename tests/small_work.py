@@ -27,7 +27,7 @@ def main(job_file: str) -> int:
         told = {
             "pid": os.getpid(),
             "parent": os.getppid(),
-            "threads": os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"],
+            "threads": os.environ["OMP_NUM_THREADS"],
             "loaded": job.get("asks_for") in sys.modules,
         }
         outcome_path(job_file).write_text(json.dumps(told))
