@@ -7,8 +7,12 @@ without images (`made_up_cohort`), and results from the truth of a simulation (`
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from tau_pipeline.atlas import label_table
@@ -16,6 +20,20 @@ from tau_pipeline.derivatives.names import PetNames
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 
 TRACER = "AV1451"
+
+
+def tiny_dataset(root: Path, labels: Sequence[str]) -> Path:
+    """A BIDS dataset whose images have 4 x 4 x 4 voxels: enough for everything that happens before computing."""
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
+    sidecar = {"FrameTimesStart": [4800], "FrameDuration": [1200], "TracerName": TRACER, "Units": "Bq/mL"}
+    for label in labels:
+        for folder, name in (("anat", "T1w"), ("pet", f"trc-{TRACER}_pet")):
+            path = root / f"sub-{label}" / folder / f"sub-{label}_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(image, path)
+        (root / f"sub-{label}/pet/sub-{label}_trc-{TRACER}_pet.json").write_text(json.dumps(sidecar))
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
+    return root
 
 
 def identity(
@@ -48,10 +66,10 @@ def record_done(
     *,
     session: str | None = None,
     tracer: str = TRACER,
-    **more: object,
+    **more: Any,
 ) -> None:
     """Record that a scan is done; ``more`` goes to `ScanStatus` (model, minutes)."""
     stem = pet.rois.name.removesuffix("_desc-suvr_rois.tsv")
     key = f"{stem}_pet"
-    status = ScanStatus(key, "done", "", stem, session, tracer, manufacturer, **more)  # type: ignore[arg-type]
+    status = ScanStatus(key, "done", "", stem, session, tracer, manufacturer, **more)
     update_status(out, {key: status})

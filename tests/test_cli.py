@@ -10,9 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
+from phantom import tiny_dataset
 
 from tau_pipeline.settings.configuration import READ_BY, documentation, settings_of
 from tau_pipeline.settings.participant import Settings
@@ -35,17 +34,7 @@ OTHER_VALUES = {
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """Two participants with tiny images: enough for everything that happens before computing."""
-    root = tmp_path / "bids"
-    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
-    sidecar = {"FrameTimesStart": [4800], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
-    for label in ("01", "02"):
-        for folder, name in (("anat", "T1w"), ("pet", "trc-AV1451_pet")):
-            path = root / f"sub-{label}" / folder / f"sub-{label}_{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(image, path)
-        (root / f"sub-{label}/pet/sub-{label}_trc-AV1451_pet.json").write_text(json.dumps(sidecar))
-    (root / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
-    return root
+    return tiny_dataset(tmp_path / "bids", ("01", "02"))
 
 
 def call(dataset: Path, *options: str) -> int:

@@ -95,7 +95,14 @@ def test_diagnoses_differ_in_shape_and_colour_and_are_named_with_their_number(sc
     assert len({(handle.get_marker(), handle.get_color()) for handle in handles}) == 4
     counts = scans["diagnosis"].value_counts()
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == [*(f"{name} ({counts[name]})" for name in ("AD", "CN", "MCI")), "median"]
+    assert texts == [*(f"{name} ({counts[name]})" for name in ("AD", "CN", "MCI")), "median of three or more"]
+
+
+def test_the_legend_names_the_median_only_where_one_is_drawn(scans: pd.DataFrame) -> None:
+    few = scans.groupby(["manufacturer", "diagnosis"]).head(2)
+    figure = percentile_figure(few)
+    assert not any(text.get_text().startswith("median") for text in figure.legends[0].get_texts())
+    assert not [line for axes in panels(figure) for line in axes.lines if line.get_color() == "black"]
 
 
 def test_the_tests_under_a_panel_are_those_of_its_values(scans: pd.DataFrame) -> None:

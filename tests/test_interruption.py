@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import psutil
 import pytest
+from phantom import tiny_dataset
 from slurm import Slurm, missing
 
 from tau_pipeline.derivatives.status import all_statuses
@@ -60,21 +58,11 @@ END_S = GRACE_S + 3
 @pytest.fixture
 def bids(tmp_path: Path) -> Path:
     """Five participants with tiny images."""
-    root = tmp_path / "bids"
-    image = nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4))
-    sidecar = {"FrameTimesStart": [4800], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
-    for label in ("01", "02", "03", "04", "05"):
-        for folder, name in (("anat", "T1w"), ("pet", "trc-AV1451_pet")):
-            path = root / f"sub-{label}" / folder / f"sub-{label}_{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(image, path)
-        (root / f"sub-{label}/pet/sub-{label}_trc-AV1451_pet.json").write_text(json.dumps(sidecar))
-    (root / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
-    return root
+    return tiny_dataset(tmp_path / "bids", ("01", "02", "03", "04", "05"))
 
 
 class Run:
-    """A run of the participant level in a session of its own."""
+    """Run of the participant level in a new session, so that signals reach it alone."""
 
     def __init__(self, bids: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.out, self.work, self.log = bids.parent / "out", bids.parent / "work", bids.parent / "log"

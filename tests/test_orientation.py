@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from tau_pipeline.anatomy.grid import working_grid
-from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.imaging.resample import resample_onto_data
 from tau_pipeline.imaging.transforms import quarter_turns
 from tau_pipeline.imaging.volume import image_on
@@ -33,7 +33,7 @@ def test_each_quarter_turn_of_a_head_is_found_wherever_it_lies(number):
     turn = np.eye(4)
     turn[:3, :3], turn[:3, 3] = quarter_turns()[number], (400, -900, 50)
     head = image_on(np.asanyarray(template.dataobj), turn @ template.affine)
-    found = lie_of(head, image_on(np.asanyarray(mask.dataobj), turn @ mask.affine), template)
+    found = head_orientation(head, image_on(np.asanyarray(mask.dataobj), turn @ mask.affine), template)
     np.testing.assert_array_equal(found.frame[:3, :3], quarter_turns()[number].T)
     assert found.correlation > 0.95
     # the template lies on the head: to and fro is no motion

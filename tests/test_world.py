@@ -74,7 +74,8 @@ def test_moved_and_turned_worlds_give_the_same_table(tmp_path, pet):
         assert list(table["region"]) == list(reference["region"])
         ratio = table["suvr_mean"][seen] / reference["suvr_mean"][seen]
         assert float((ratio - 1).abs().max()) < 1e-3, (label, ratio.sub(1).abs().nlargest(3).to_dict())
-        assert not json.loads(next((tmp_path / f"out/sub-{label}/pet").glob("*_pet.json")).read_text()).get("Untrusted")
+        sidecar = json.loads(next((tmp_path / f"out/sub-{label}/pet").glob("*desc-suvr_pet.json")).read_text())
+        assert not [sentence for sentence in sidecar["Assumptions"] if "must not be trusted" in sentence]
 
 
 def test_runs_with_any_number_of_threads_give_equal_tables(tmp_path):

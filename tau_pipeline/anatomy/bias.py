@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tau_pipeline.anatomy.grid import working_grid
-from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample_onto, resample_onto_data
@@ -33,7 +33,7 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
 
     require_same_grid(t1w=t1w, mask=mask)
     upright = np.eye(4)
-    upright[:3, :3] = lie_of(t1w, mask, load_volume(atlas_files().template_brain, ndim=3)).frame[:3, :3]
+    upright[:3, :3] = head_orientation(t1w, mask, load_volume(atlas_files().template_brain, ndim=3)).frame[:3, :3]
     coarse = working_grid(mask, 4.0, upright)
     # N4 sees the head upright, or what it finds would depend on the header in the last digits.
     small, inside = (

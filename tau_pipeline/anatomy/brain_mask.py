@@ -6,15 +6,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.foreground import largest_object
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import Mask
-from tau_pipeline.imaging.transforms import quarter_turns
+from tau_pipeline.imaging.transforms import Rotation3, quarter_turns
 from tau_pipeline.imaging.volume import (
-    Affine,
     Volume,
     finite,
     image_like,
@@ -89,10 +88,10 @@ def extract_brain(t1w: Volume) -> Volume:
     failure: ImageError | None = None
     try:
         as_stated = _network_mask(t1w, np.eye(3))
-        lie = lie_of(t1w, as_stated, template)
-        if np.array_equal(lie.frame[:3, :3], np.eye(3)):
+        orientation = head_orientation(t1w, as_stated, template)
+        if np.array_equal(orientation.frame[:3, :3], np.eye(3)):
             return as_stated
-        turns = [lie.frame[:3, :3]]
+        turns = [orientation.frame[:3, :3]]
     except ImageError as exc:
         failure = exc
         # one axis keeps its direction or is reversed
@@ -102,14 +101,14 @@ def extract_brain(t1w: Volume) -> Volume:
             mask = _network_mask(t1w, turn)
         except ImageError:
             continue
-        if np.array_equal(lie_of(t1w, mask, template).frame[:3, :3], turn):
+        if np.array_equal(head_orientation(t1w, mask, template).frame[:3, :3], turn):
             return mask
     if failure is not None:
         raise failure
     return as_stated
 
 
-def _network_mask(t1w: Volume, turn: Affine) -> Volume:
+def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     """Brain mask that the network finds in a head whose world is turned first by ``(3, 3)``."""
     from deepbet.bet import BrainExtraction
 

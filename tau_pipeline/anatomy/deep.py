@@ -22,7 +22,7 @@ STRUCTURES = (10, 11, 12, 13, 17, 18, 26, 49, 50, 51, 52, 53, 54, 58)
 #: Lateral ventricles with their inferior horns and choroid plexus.
 VENTRICLES = (4, 5, 31, 43, 44, 63)
 _WHITE = (2, 41)
-#: The ventral diencephalon has no edge of its own; it may only lose or gain what its neighbors decide.
+#: Ventral diencephalon. It has no visible boundary, so it only changes where a neighboring structure does.
 _NEIGHBORS = (28, 60)
 #: How uncertain the place of the atlas's edges is, SD in mm.
 _EDGE_SD_MM = 1.2

@@ -29,7 +29,7 @@ _TILT_DEG = 20.0
 
 
 @dataclass(frozen=True)
-class Lie:
+class HeadOrientation:
     """Orientation and place of a head.
 
     Attributes
@@ -48,7 +48,7 @@ class Lie:
     correlation: float
 
 
-def lie_of(t1w: Volume, mask: Volume, template: Volume) -> Lie:
+def head_orientation(t1w: Volume, mask: Volume, template: Volume) -> HeadOrientation:
     """Find out which way a head lies, by the correlation of its brain with the template's in 24 turns and some tilts.
 
     Parameters
@@ -79,7 +79,7 @@ def lie_of(t1w: Volume, mask: Volume, template: Volume) -> Lie:
     frame[:3, :3], frame[:3, 3] = turn, -turn @ center
     start[:3, :3] = scale * tilt
     start[:3, 3] = -start[:3, :3] @ center_of_model
-    return Lie(frame, start, best)
+    return HeadOrientation(frame, start, best)
 
 
 def _center_and_size(inside: Mask, img: Volume) -> tuple[NDArray[np.float64], float]:

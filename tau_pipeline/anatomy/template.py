@@ -1,7 +1,7 @@
-"""Registration of a head to the template: which way the head lies, an affine, and a deformable step.
+"""Registration of a head to the template: orientation of the head, affine step, deformable step.
 
-Every function takes and returns images on the T1w grid. The registration runs in a frame of its own, with its origin in
-the brain and its axes along those of the template, so that neither the origin nor the axes of the T1w's world matter.
+Every function takes and returns images on the T1w grid. The registration itself uses world coordinates with the origin
+in the brain and the axes along those of the template, so that the origin and axes of the T1w's world do not matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.anatomy.orientation import lie_of
+from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
@@ -94,17 +94,19 @@ def register_to_template(
     """
     require_same_grid(t1w=t1w, mask=mask)
     template = load_volume(template_brain, ndim=3)
-    lie = lie_of(t1w, mask, template)
-    fixed, near = _brain_in(lie.frame, t1w, mask)
+    orientation = head_orientation(t1w, mask, template)
+    fixed, near = _brain_in(orientation.frame, t1w, mask)
     moving = _coarse(template)
-    affine = register_linear(moving, fixed, near, lie.template_to_frame, degrees_of_freedom=12, schedule=_AFFINE)
+    affine = register_linear(
+        moving, fixed, near, orientation.template_to_frame, degrees_of_freedom=12, schedule=_AFFINE
+    )
     determinant = float(np.linalg.det(affine[:3, :3]))
     if not 0.3 < determinant < 3.0:
         raise RegistrationError(
             f"the affine to the template scales volumes by {determinant:.2f}; check the T1w and its brain mask"
         )
     warp, inverse = register_deformable(moving, fixed, near, affine, schedule=_DEFORMABLE, threads=threads)
-    return _save(warp, inverse, affine, lie.frame, Path(out_dir))
+    return _save(warp, inverse, affine, orientation.frame, Path(out_dir))
 
 
 def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]:

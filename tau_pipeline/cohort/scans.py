@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.standardize import ScanMoments
@@ -36,9 +37,9 @@ def moments_of(scan: DoneScan) -> ScanMoments:
     DamagedFileError
         The sidecar does not have them, or not as numbers.
     """
-    stated = [scan.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
+    stated: list[Any] = [scan.sidecar.get(name) for name in ("BrainMean", "BrainStandardDeviation", "BrainVoxels")]
     try:
-        mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])  # type: ignore[arg-type]
+        mean, sd, n_voxels = float(stated[0]), float(stated[1]), int(stated[2])
         mean_square = sd**2 + mean**2
     except (TypeError, ValueError, OverflowError):
         mean_square = math.nan

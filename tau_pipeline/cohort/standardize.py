@@ -15,7 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -377,18 +377,18 @@ def load_standardizations(path: str | os.PathLike[str]) -> list[Standardization]
     return fits
 
 
-def _fit_of_row(row: object, path: str | os.PathLike[str]) -> ManufacturerFit:
-    manufacturer = row.manufacturer  # type: ignore[attr-defined]
-    participants = tuple(str(row.participants).split())  # type: ignore[attr-defined]
+def _fit_of_row(row: Any, path: str | os.PathLike[str]) -> ManufacturerFit:
+    manufacturer = row.manufacturer
+    participants = tuple(str(row.participants).split())
     try:
-        mean, sd = float(row.mean), float(row.sd)  # type: ignore[attr-defined]
+        mean, sd = float(row.mean), float(row.sd)
     except (TypeError, ValueError):
         mean, sd = np.nan, np.nan
     if not (np.isfinite(mean) and sd > 0):
         raise DamagedFileError(
             f"{path}: mean and sd of {manufacturer} are not a number and a number above 0; correct the table"
         )
-    if participants_hash(participants) != str(row.participants_hash):  # type: ignore[attr-defined]
+    if participants_hash(participants) != str(row.participants_hash):
         raise DamagedFileError(
             f"{path}: the participants of {manufacturer} do not match their hash; the table was modified"
         )

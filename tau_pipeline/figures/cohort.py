@@ -19,6 +19,7 @@ from tau_pipeline.derivatives.quality_measures import IN_FIGURE
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import (
     COLORS,
+    LEAST_FOR_MEDIAN,
     WIDTH_IN,
     Sheet,
     group_handle,
@@ -347,7 +348,7 @@ def _grid(
 
 
 def _legend(table: pd.DataFrame) -> list[Artist]:
-    """Return what the legend shows: color, marker and number of scans of each diagnosis, and the median."""
+    """Return what the legend shows: color, marker and number of scans of each diagnosis, and the median where drawn."""
     counts: Mapping[str, int] = table["diagnosis_group"].value_counts().to_dict()
     diagnoses = _levels(table["diagnosis_group"], len(COLORS))
     style = _style(diagnoses)
@@ -355,4 +356,5 @@ def _legend(table: pd.DataFrame) -> list[Artist]:
         group_handle(f"{textwrap.shorten(name, 20, placeholder='…')} ({counts[name]})", style[name])
         for name in diagnoses
     ]
-    return [*groups, line_handle("median")]
+    largest = table.groupby(["manufacturer_group", "diagnosis_group"]).size().max()
+    return [*groups, line_handle("median of three or more")] if largest >= LEAST_FOR_MEDIAN else groups

@@ -234,6 +234,10 @@ def plain_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+#: A line at the median of fewer points would hide them.
+LEAST_FOR_MEDIAN = 3
+
+
 def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, **style: Any) -> NDArray[np.float64]:
     """Draw the values of a group as points around a place on the horizontal axis, three or more with their median.
 
@@ -257,8 +261,7 @@ def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, 
     spread = np.modf(np.arange(values.size) * 0.6180339887498949)[0] - 0.5 if values.size > 1 else np.zeros(1)
     across: NDArray[np.float64] = center + spread * 0.7 * width
     axes.scatter(across, values, linewidths=0, **style)
-    # A line at the median of fewer points would hide them.
-    if values.size >= 3:
+    if values.size >= LEAST_FOR_MEDIAN:
         ends = [center - 0.42 * width, center + 0.42 * width]
         axes.plot(ends, [float(np.median(values))] * 2, color="black", linewidth=1.6)
     return across

@@ -26,7 +26,7 @@ from scipy import ndimage
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.greedy import Schedule, register_linear
 from tau_pipeline.imaging.resample import resample
-from tau_pipeline.imaging.transforms import Points, cube, displacement_mm, quarter_turns, tilts
+from tau_pipeline.imaging.transforms import Points, Rotation3, cube, displacement_mm, quarter_turns, tilts
 from tau_pipeline.imaging.volume import (
     Affine,
     Volume,
@@ -304,7 +304,7 @@ def _refined_best(pair: _Pair, coarse: Similarity, ranked: Sequence[tuple[float,
 
 
 def _poses(
-    center_fixed: Points, center_moving: Points, rotations: Sequence[Affine], shifts: Sequence[Points]
+    center_fixed: Points, center_moving: Points, rotations: Sequence[Rotation3], shifts: Sequence[Points]
 ) -> Iterator[Affine]:
     """Yield a pose for each rotation about the moving image's center, with that center put near the fixed one."""
     for rotation, shift in product(rotations, shifts):

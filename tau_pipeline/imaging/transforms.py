@@ -18,6 +18,8 @@ from tau_pipeline.imaging.volume import (
 )
 
 Points = NDArray[np.float64]
+#: Rotation matrix ``(3, 3)``.
+Rotation3 = NDArray[np.float64]
 
 
 def rotation(angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,14 +49,14 @@ def cube(edge: float) -> list[Points]:
     return sorted(points, key=lambda point: float(np.abs(point).sum()))
 
 
-def tilts(*angles_deg: float) -> list[Affine]:
+def tilts(*angles_deg: float) -> list[Rotation3]:
     """Return rotations ``(3, 3)``: none first, then by each angle about the 13 axes of a cube, both ways."""
     directions = [axis / np.linalg.norm(axis) for axis in cube(1.0)[1:]]
     turned = [Rotation.from_rotvec(np.radians(angle) * axis) for angle in angles_deg for axis in directions]
     return [np.eye(3), *(rotation.as_matrix() for rotation in turned)]
 
 
-def quarter_turns() -> list[Affine]:
+def quarter_turns() -> list[Rotation3]:
     """Return the 24 rotations ``(3, 3)`` that take the axes of a cube onto each other, the identity first."""
     found = []
     for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):

@@ -19,6 +19,7 @@ from tau_pipeline.errors import (
     shown,
 )
 from tau_pipeline.files import read_json
+from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.prepare import T1W_PERCENTILES
 
@@ -104,7 +105,7 @@ class ModelCard:
     reference_region: str = ""
     manufacturers: tuple[str, ...] = ()
     normalisation: str = "manufacturer"
-    unknown_manufacturer: str = "error"
+    unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer
     t1w_percentiles: tuple[float, float] = T1W_PERCENTILES
     training_participants: tuple[str, ...] = ()
     training_participants_hash: str = ""

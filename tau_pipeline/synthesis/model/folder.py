@@ -320,7 +320,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         _load_weights(system.generator, folder / AVERAGE, card)
         used = AVERAGE
     _check_probe(system.generator, card, used)
-    target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)  # type: ignore[arg-type]
+    target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)
     return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE))
 
 

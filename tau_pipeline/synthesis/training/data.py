@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
@@ -150,7 +151,7 @@ def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: 
 def _can_be_used(pair: Pair, target_scaling: TargetScaling, cohort: Group) -> bool:
     """Return whether the scan's manufacturer was fitted; otherwise the scan is left out if the settings say so."""
     try:
-        target_scaling.invert(0.0, pair.manufacturer)  # type: ignore[arg-type]
+        target_scaling.invert(np.zeros(1), pair.manufacturer)
     except UnknownNameError:
         if cohort.unknown_manufacturer != "exclude":
             raise

@@ -60,7 +60,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def announce_end(self) -> None:
-        """Announce that the run ends: whoever started a work ends it now, and starts no other."""
+        """Announce the end of the run, so that the processes that started tasks terminate them and start no others."""
         self._stop()
         with suppress(OutputError):
             self._write(ends=True)

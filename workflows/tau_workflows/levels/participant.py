@@ -134,7 +134,7 @@ def _known_plugin(file: Path) -> Path:
 
 
 def _resolved(config: Configuration) -> Configuration:
-    """Return the configuration with canonical reference regions and absolute paths of its own files."""
+    """Return the configuration with canonical names of reference regions and absolute paths."""
     regions = tuple(dict.fromkeys(parse_reference(name) for name in config.settings.ref_region))
     return replace(
         config,
