@@ -357,4 +357,4 @@ def _legend(table: pd.DataFrame) -> list[Artist]:
         for name in diagnoses
     ]
     largest = table.groupby(["manufacturer_group", "diagnosis_group"]).size().max()
-    return [*groups, line_handle("median of three or more")] if largest >= LEAST_FOR_MEDIAN else groups
+    return [*groups, line_handle("median")] if largest >= LEAST_FOR_MEDIAN else groups
