@@ -21,6 +21,7 @@ from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.rigid import grid_about
 from tau_pipeline.imaging.transforms import quarter_turns
 from tau_pipeline.imaging.volume import (
     RAS_LPS,
@@ -112,7 +113,7 @@ def register_to_template(
 def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]:
     """Brain in its frame with white matter near 100 and 0 outside, and the mask with its rim."""
     here = image_on(np.asanyarray(mask.dataobj), frame @ mask.affine)
-    grid = _cubes(here)
+    grid = grid_about(here, REGISTRATION_MM, _ROOM_MM)
     sharp = finite(np.asanyarray(t1w.dataobj)) * (np.asanyarray(mask.dataobj) > 0)
     # The 80th percentile lies in white matter and, unlike a high one, is not moved by fat and vessels in the mask.
     top = 1.25 * np.percentile(sharp[sharp > 0], 80)
@@ -122,15 +123,6 @@ def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]
     inside = np.asanyarray(resample(here, grid, np.eye(4), "nearest").dataobj) > 0
     near = ndimage.distance_transform_edt(~inside) * REGISTRATION_MM <= _RIM_MM
     return resample(blurred, grid, np.eye(4)), image_like(near, grid)
-
-
-def _cubes(mask: Volume) -> Volume:
-    """Empty grid of cubes along the axes of the world, with its center at the origin, around a mask."""
-    points = np.argwhere(np.asanyarray(mask.dataobj) > 0) @ mask.affine[:3, :3].T + mask.affine[:3, 3]
-    steps = np.ceil((np.abs(points).max(axis=0) + _ROOM_MM) / REGISTRATION_MM).astype(int)
-    affine = np.diag([REGISTRATION_MM] * 3 + [1.0])
-    affine[:3, 3] = -REGISTRATION_MM * steps
-    return image_on(np.zeros(tuple(2 * steps + 1), np.uint8), affine)
 
 
 def _coarse(template: Volume) -> Volume:
