@@ -352,7 +352,8 @@ def test_errors_of_this_participant_alone_are_shown(output: Path) -> None:
     write_text("{not json", output / "logs" / "errors" / "sub-01_T1w.json")
     text = Reader(page_of(output)).text
     assert "the PET is truncated" in text
-    assert "3 errors" in text
+    assert "2 failed" in text
+    assert "1 error" in text
     assert "first line" in text
     assert "somebody else's" not in text
 

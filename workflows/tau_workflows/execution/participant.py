@@ -20,10 +20,11 @@ from typing import Any
 
 from tau_pipeline.derivatives.names import error_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.errors import MissingInputError, OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 from tau_workflows.execution.work import ProgressWriter, StepState, outcome_path
 from tau_workflows.graphs.job import ParticipantJob, scan_steps, t1w_step
+from tau_workflows.reports.failures import forget_headers
 
 #: Modules that the graph or several of its nodes need; loaded once, before processes are forked, and shared by them.
 #: What a single node needs (deepbet with torch, scikit-learn) it loads itself: a run that finds the mask done does not
@@ -40,16 +41,16 @@ PRELOADED = (
 
 
 def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict[str, Any]]:
-    """Run the graph of one participant and write its report; returns a record of each scan that failed, by its key.
+    """Run the graph of one participant; returns a record of each scan that failed, by its key.
 
-    Progress is recorded beside ``job_file``.
+    Progress is recorded beside ``job_file``; the report is written by `conclude`.
 
     The error records of earlier runs of its scans are removed first.
     """
     from tau_workflows.execution import nipype_engine as engine
     from tau_workflows.graphs.subject import init_subject_wf
-    from tau_workflows.reports.participant import write_participant_report
 
+    forget_headers(job.output_dir, job.keys)
     for key in (*job.keys, _page_key(job)):
         error_path(job.output_dir, key).unlink(missing_ok=True)
     _times_path(job).unlink(missing_ok=True)
@@ -61,11 +62,6 @@ def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict
     engine.execute(wf, job.execution, times)
     failures = _failures(job, times.failed)
     _write_times(job, times.seconds, time.monotonic() - started)
-    _write_records(job, failures)  # the report shows them
-    try:
-        write_participant_report(job.output_dir, job.participant)
-    except TauPipelineError as exc:
-        failures[_page_key(job)] = {"step": "report", "error": type(exc).__name__, "message": str(exc)}
     return failures
 
 
@@ -141,12 +137,37 @@ def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) 
             write_json({"scan": key, **record}, error_path(job.output_dir, key))
 
 
-def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> None:
-    """Write the error records, then the outcome; a full disk must not hide why the work failed."""
+def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> bool:
+    """Write error records, states, report and outcome, in this order; returns whether nothing failed.
+
+    A full disk must not hide why the work failed.
+    """
     _write_records(job, failures)
     with suppress(TauPipelineError):
         update_status(job.output_dir, _ended(job, failures))
+    failures = {**failures, **_write_report(job, failures)}
     write_json({"failures": {key: record["message"] for key, record in failures.items()}}, outcome_path(job_file))
+    return not failures
+
+
+def _write_report(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Write the report, with the raw images of the scans that failed; returns a record if it cannot be written.
+
+    Where there is neither an output nor an error record, there is nothing to report.
+    """
+    from tau_workflows.reports.failures import draw_headers
+    from tau_workflows.reports.participant import write_participant_report
+
+    draw_headers(job.bids_dir, job.output_dir, failures)
+    try:
+        write_participant_report(job.output_dir, job.participant)
+    except MissingInputError:
+        return {}
+    except TauPipelineError as exc:
+        record = {_page_key(job): {"step": "report", "error": type(exc).__name__, "message": str(exc)}}
+        _write_records(job, record)
+        return record
+    return {}
 
 
 def preload() -> None:
@@ -168,8 +189,7 @@ def main(job_file: str) -> int:
         lines = traceback.format_exc().splitlines()
         record = {"step": "graph", "error": type(exc).__name__, "message": str(exc) or lines[-1], "traceback": lines}
         failures = dict.fromkeys(job.keys, record)
-    conclude(job, job_file, failures)
-    return 1 if failures else 0
+    return 0 if conclude(job, job_file, failures) else 1
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, exclusive_run, say
 from tau_workflows.plan.dry_run import tell_plan
+from tau_workflows.reports.failures import draw_headers
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
 
@@ -103,7 +104,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
         say(f"{key}: {message}")
     with _interruptions_noted(plan, output_dir):
-        return _compute(plan, output_dir, config, started)
+        return _compute(plan, bids_dir, output_dir, config, started)
 
 
 @contextmanager
@@ -116,13 +117,24 @@ def _interruptions_noted(plan: Plan, output_dir: Path) -> Iterator[None]:
         raise
 
 
-def _compute(plan: Plan, output_dir: Path, config: Configuration, started: float) -> int:
+def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
+    _show_problems(plan, bids_dir, output_dir)
     _say_validity(_validated(lambda: validate(output_dir)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
+
+
+def _show_problems(plan: Plan, bids_dir: Path, output_dir: Path) -> None:
+    """Write the reports of participants with scans that could not be started, with pictures of their raw images."""
+    draw_headers(bids_dir, output_dir, plan.problems)
+    for participant in sorted({ScanStatus(key).participant for key in plan.problems}):
+        try:
+            write_participant_report(output_dir, participant)
+        except TauPipelineError as exc:
+            say(f"the report of sub-{participant} could not be written: {exc}")
 
 
 def _known_plugin(file: Path) -> Path:
@@ -240,7 +252,8 @@ def plan_participants(
 
 def _write_pages_again(plan: Plan, output_dir: Path) -> int:
     """Write the report of each participant that has results."""
-    made = [job.participant for job in plan.jobs if (output_dir / f"sub-{job.participant}").is_dir()]
+    asked_for = {job.participant for job in plan.jobs} | {ScanStatus(key).participant for key in plan.problems}
+    made = [one for one in sorted(asked_for) if (output_dir / f"sub-{one}").is_dir()]
     for participant in made:
         say(f"report: {write_participant_report(output_dir, participant)}")
     return DONE if made else NOTHING_TO_DO
@@ -338,6 +351,7 @@ def _summarize(plan: Plan, failures: Mapping[str, str], output_dir: Path, second
         record = error_path(output_dir, key)
         say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
     say(f"tables: {output_dir}/sub-*/**/pet/*_desc-suvr_rois.tsv")
-    for job in plan.jobs:
-        if report_path(output_dir, job.participant).is_file():
-            say(f"report: {report_path(output_dir, job.participant)}")
+    asked_for = {job.participant for job in plan.jobs} | {ScanStatus(key).participant for key in plan.problems}
+    for participant in sorted(asked_for):
+        if report_path(output_dir, participant).is_file():
+            say(f"report: {report_path(output_dir, participant)}")

@@ -69,10 +69,11 @@ def blocks_of(text: str) -> list[tuple[str, list[str]]]:
 def error_records(output_dir: Path) -> list[dict[str, str]]:
     """Read the records in ``logs/errors`` by name: ``file``, ``message`` (one sentence) and ``details`` (all)."""
     folder = output_dir / "logs" / "errors"
-    return [_error_record(path) for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
+    return [error_record(path) for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
 
 
-def _error_record(path: Path) -> dict[str, str]:
+def error_record(path: Path) -> dict[str, str]:
+    """Read one error record, whatever is in it: ``file``, ``message`` and ``details``."""
     record: Any = None
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

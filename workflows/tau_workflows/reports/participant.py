@@ -24,6 +24,7 @@ from tau_pipeline.files import name_parts, read_json, read_tsv, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import voxel_volume_mm3
 from tau_workflows.reports import html
+from tau_workflows.reports.failures import Failure, failures_of
 from tau_workflows.reports.methods import found, methods_text
 from tau_workflows.reports.regions import (
     AGREEMENT,
@@ -69,6 +70,10 @@ _FIGURES = {
     "synthSUVR": (
         "Synthetic SUVR",
         "Predicted from the T1w by a model, not measured. Same slices and scale as measured SUVR, if available.",
+    ),
+    "headers": (
+        "PET and T1w as the headers place them",
+        "The raw images, before any registration. If they show different heads, or lie far apart, check the files.",
     ),
     "reference": (
         "Reference region",
@@ -127,6 +132,7 @@ class Scan:
     facts: list[tuple[str, str]] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    failure: Failure | None = None
 
 
 def write_participant_report(output_dir: Path, participant: str) -> Path:
@@ -154,11 +160,15 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
             f"{output_dir} contains neither a folder {label} nor an error record; run the participant level first"
         )
     scans = find_scans(output_dir, label)
+    failed = [scan for scan in scans if scan.failure]
+    shown_elsewhere = {f"{scan.failure.scan}.json" for scan in failed if scan.failure}
     report = html.template("participant.html.jinja").render(
         label=label,
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
-        errors=errors,
+        failed=failed,
+        errors=[record for record in errors if record["file"] not in shown_elsewhere],
+        records={Path(record["file"]).stem: record["details"] for record in errors},
         methods=_methods(output_dir, label),
         software=_software(scans),
         composite_names=COMPOSITES,
@@ -176,7 +186,7 @@ def _methods(output_dir: Path, label: str) -> list[tuple[str, list[str]]]:
 
 
 def find_scans(output_dir: Path, label: str) -> list[Scan]:
-    """Find every T1w and PET scan of a participant that has a figure, a sidecar or a table, T1w first.
+    """Find every T1w and PET scan of a participant that has a figure, a sidecar or a table, or failed, T1w first.
 
     Files that cannot be read are named in ``problems`` of their scan; they never stop the report.
     """
@@ -195,6 +205,9 @@ def find_scans(output_dir: Path, label: str) -> list[Scan]:
                 _add(scan, path, output)
         except TauPipelineError as exc:
             scan.problems.append(str(exc))
+    for failure in failures_of(output_dir, label.removeprefix("sub-")):
+        key = (failure.kind, *(failure.entities.get(name, "") for name in SCAN_ENTITIES))
+        scans.setdefault(key, _new_scan(failure.kind, failure.entities)).failure = failure
     for key, scan in scans.items():
         scan.comparisons = comparisons(tables.get(key, []))
         if _is_synthetic(scan):
