@@ -27,6 +27,7 @@ from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS  # noqa: E402
+from tau_pipeline.derivatives.quality_checks import CHECKS  # noqa: E402
 from tau_pipeline.derivatives.quality_measures import MEASURES  # noqa: E402
 from tau_pipeline.derivatives.sidecars import (  # noqa: E402
     SuvrSidecar,
@@ -98,7 +99,11 @@ SIDECAR_KEYS: dict[str, str] = {
     "Type": "Kind of mask: Brain, or ROI for a reference region.",
     "Uncertainty": "Calibration of the standard deviation, or the reason why there is none.",
     "Units": "unitless for SUVR, arbitrary for standardized SUVR.",
+    **{one.key: one.key_description or one.description for one in reversed(CHECKS)},
     **{one.key: one.key_description for one in reversed(MEASURES)},
+    "Quality": "Worst verdict of `QualityChecks`.",
+    "QualityChecks": "[Quality checks](quality-checks.md): name, value, limits, verdict, source of the limits, what to "
+    "do, and the decision of a person if there is one.",
 }
 
 
@@ -309,11 +314,12 @@ def sidecar_keys() -> dict[str, list[str]]:
         uncertainty="",
     ).content("")
     every = image_sidecar((), "", skull_stripped=False)
+    judged = {"Quality", "QualityChecks"}
     standard = set(re.findall(r'^\s+"([A-Z]\w+)":', inspect.getsource(standard_maps._plan), re.MULTILINE))
     return {
         "every image": sorted(every),
-        "SUVR": sorted({*measured, *quality, "FrameMotion"} - set(every)),
-        "synthetic SUVR": sorted({*synthetic, *quality} - set(every)),
+        "SUVR": sorted({*measured, *quality, *judged, *_check_keys("measured"), "FrameMotion"} - set(every)),
+        "synthetic SUVR": sorted({*synthetic, *quality, *judged, *_check_keys("synthetic")} - set(every)),
         "SUVR standardized by manufacturer": sorted(standard - set(every)),
         "brain mask and labels": ["MadeBy", "Manual", "Type"],
         "reference region": [
@@ -323,6 +329,44 @@ def sidecar_keys() -> dict[str, list[str]]:
             "ReferenceRegionVolume",
         ],
     }
+
+
+def _check_keys(source: str) -> set[str]:
+    return {one.key for one in CHECKS if one.applies_to == source}
+
+
+def quality_checks() -> str:
+    """Describe the quality checks with their limits."""
+    parts = [
+        "# Quality checks\n",
+        NOTE,
+        "Each scan is judged by these checks. Their values, limits, and verdicts are in `QualityChecks` of the sidecar "
+        "of the SUVR map. The worst verdict is the quality of the scan: in `quality` of each table of regions, and "
+        "with the names of the checks in `group/status.tsv`. A check whose value is not known is `n/a` and does not "
+        "count. [Decide about a scan](../how-to/decide-about-a-scan.md) explains what to do.\n",
+        table(
+            ["check", "unit", "warn", "fail", "meaning"],
+            [
+                (code(one.name), one.unit.replace("1", ""), *map(_range, _limits(one)), one.description)
+                for one in CHECKS
+            ],
+        ),
+        "## Limits and what to do\n",
+    ]
+    for one in CHECKS:
+        parts.append(f"### `{one.name}`\n\n{one.action}\n\nLimits: {one.limit_source}.\n")
+    return "\n".join(parts)
+
+
+def _limits(check: Any) -> tuple[tuple[float | None, float | None], tuple[float | None, float | None]]:
+    return (check.warn_below, check.warn_above), (check.fail_below, check.fail_above)
+
+
+def _range(limits: tuple[float | None, float | None]) -> str:
+    low, high = limits
+    return " or ".join(
+        [*([f"below {low:g}"] if low is not None else []), *([f"above {high:g}"] if high is not None else [])]
+    )
 
 
 def sidecars() -> str:
@@ -534,6 +578,7 @@ def pages() -> dict[Path, str]:
         "settings": settings(),
         "tables": tables(),
         "sidecars": sidecars(),
+        "quality-checks": quality_checks(),
         "errors": error_classes(),
         "python": python_names(),
         "regions": regions(),

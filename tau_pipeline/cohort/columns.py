@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, column_descriptions
+from tau_pipeline.derivatives.columns import QUALITY_COLUMN, UNCERTAINTY_COLUMNS, column_descriptions
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ STATUS_COLUMNS: dict[str, Any] = {
         },
     },
     "reason": {"Description": "Reason why it is not done."},
+    "quality": QUALITY_COLUMN,
+    "quality_failed": {"Description": "Names of the quality checks that failed, separated by commas."},
+    "quality_warned": {"Description": "Names of the quality checks that warn, separated by commas."},
+    "quality_decisions": {
+        "Description": "What people decided about the quality of the scan (quality_override.tsv, --exclude): check, "
+        "verdict, by whom, and why."
+    },
     **{one.column: _described(one.description, one.unit) for one in IN_TABLE},
     **{
         one.z_column: _described(f"{one.percent}th percentile, standardized by manufacturer.", "1")

@@ -27,23 +27,24 @@ from tau_pipeline.settings.cohort import Group
 if TYPE_CHECKING:
     import pandas as pd
 
+QUALITY_COLUMNS = ("quality", "quality_failed", "quality_warned", "quality_decisions")
 #: Measures by which a scan is compared with the cohort, and the columns of their z-scores.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 STATUS_COLUMNS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
-    *("age", "sex", "diagnosis", "state", "reason"),
+    *("age", "sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
     *(one.column for one in IN_TABLE),
     *(one.z_column for one in IN_TABLE if one.standardized),
     *("n_assumptions", "minutes", *OUTLIERS.values()),
 )
 _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
-    *("sex", "diagnosis", "state", "reason"),
+    *("sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
 )
 LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis")
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
-    *("age", "sex", "diagnosis"),
+    *("age", "sex", "diagnosis", "quality"),
 )
 
 
@@ -124,6 +125,7 @@ def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demog
             {
                 "scan": scan.key,
                 "manufacturer": common_name(scan.stated("Manufacturer")),
+                "quality": _known(scan.quality.verdict),
                 **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
             }
             for scan, ses in zip(scans, sessions, strict=True)
@@ -134,6 +136,11 @@ def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demog
     for name in ("index", "n_voxels"):
         table[name] = table[name].astype("Int64")
     return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
+
+
+def _known(verdict: str) -> str | None:
+    """Return a verdict as tables have it: missing if nothing was measured."""
+    return None if verdict == "n/a" else verdict
 
 
 def _standardized(scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
@@ -230,6 +237,7 @@ def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any
         "reference_region": scan.reference_region,
         "state": "done",
         "n_assumptions": len(scan.sidecar.get("Assumptions") or ()),
+        **_quality_row(scan),
     }
     for measure in IN_TABLE:
         value = row[measure.column] = measure.value(scan.sidecar)
@@ -239,6 +247,16 @@ def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any
                 fit.apply(float(value), scan.stated("Manufacturer")) if fit is not None and value is not None else None
             )
     return row
+
+
+def _quality_row(scan: DoneScan) -> dict[str, str | None]:
+    quality = scan.quality
+    return {
+        "quality": _known(quality.verdict),
+        "quality_failed": ",".join(quality.named("fail")) or None,
+        "quality_warned": ",".join(quality.named("warn")) or None,
+        "quality_decisions": "; ".join(quality.decisions) or None,
+    }
 
 
 def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:

@@ -131,8 +131,21 @@ COLUMNS = (
     "suvr_median",
     "suvr_z",
     "reference_region",
+    "quality",
 )
 
+
+#: The worst verdict of the quality checks of the scan, in every table of regions and scans.
+QUALITY_COLUMN: dict[str, Any] = {
+    "Description": "Quality of the scan: the worst verdict of its quality checks, which the sidecar of the SUVR map "
+    "lists in QualityChecks.",
+    "Levels": {
+        "pass": "no doubt",
+        "warn": "doubtful: look at the scan",
+        "fail": "left out of standardization, group figures, tests, and training, unless they are asked to include it",
+        "n/a": "not judged",
+    },
+}
 
 #: What the caller says of the scan; the same in every row.
 IDENTITY = ("participant_id", "session_id", "tracer", "manufacturer", "source")
@@ -174,6 +187,7 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
             "Units": "1",
         },
         "reference_region": {"Description": "Reference region (mean SUVR of 1)."},
+        "quality": QUALITY_COLUMN,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,8 @@ from tau_pipeline.derivatives.names import (
     scan_entities,
     sidecar_path,
 )
+from tau_pipeline.derivatives.quality_checks import Quality, judge
+from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
 from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import name_parts, read_json
@@ -97,10 +99,13 @@ class DoneScan:
         Of all files of the scan.
     further_region
         The reference region, if it is not the first of the scan.
+    decisions
+        Of people, about any scans.
     """
 
     names: PetNames | SyntheticNames
     further_region: str = ""
+    decisions: list[Decision] = field(default_factory=list)
 
     @property
     def stem(self) -> str:
@@ -148,6 +153,14 @@ class DoneScan:
         value = self.sidecar.get(key)
         return None if value in (None, "", "n/a") else value
 
+    @property
+    def quality(self) -> Quality:
+        """The quality checks of the sidecar, with the decisions of people. Checks that it lacks are not measured."""
+        stated = self.sidecar.get("QualityChecks") or judge({}, self.source)
+        # A decision about a scan is about the measured one; that from the T1w has its own name.
+        name = self.stem if self.source == "measured" else f"{self.stem}_desc-synthSUVR"
+        return Quality(tuple(decided(stated, self.decisions, name)))
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """The table of regions of the scan, with the rows of all reference regions (`read_regions`)."""
@@ -185,20 +198,35 @@ class DoneScan:
         )
 
 
-def find_maps(output_dir: Path) -> list[DoneScan]:
-    """Return every measured SUVR map, sorted by name; nothing is read."""
-    found = []
+def find_maps(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
+    """Return every measured SUVR map, sorted by name; nothing but the decisions about their quality is read.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    exclude
+        As in `tau_pipeline.derivatives.quality_override.read_decisions`.
+    """
+    found, decisions = [], read_decisions(output_dir, exclude)
     for path in sorted(find_outputs(output_dir, "suvr") + find_outputs(output_dir, "further_suvr")):
-        scan = DoneScan(PetNames.of(path), name_parts(path)[0]["desc"].removeprefix("suvr"))
+        scan = DoneScan(PetNames.of(path), name_parts(path)[0]["desc"].removeprefix("suvr"), decisions)
         if scan.suvr_file == path:
             found.append(scan)
     return found
 
 
-def find_scans(output_dir: Path) -> list[DoneScan]:
+def find_scans(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
     """Return every scan that has a table of regions, by each reference region of it, sorted by name and source.
 
     Tables and sidecars are read, and what the tables of the cohort take from them is checked.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    exclude
+        As in `tau_pipeline.derivatives.quality_override.read_decisions`.
 
     Raises
     ------
@@ -211,13 +239,13 @@ def find_scans(output_dir: Path) -> list[DoneScan]:
         **{path: PetNames.of(path) for path in find_outputs(output_dir, "rois")},
         **{path: SyntheticNames.of(path) for path in find_outputs(output_dir, "synthetic_rois")},
     }
-    found = []
+    found, decisions = [], read_decisions(output_dir, exclude)
     for path, names in sorted(names_of.items()):
         if names.rois != path:
             continue
         table = read_regions(path)
         for rank, region in enumerate(table["reference_region"].unique()):
-            scan = DoneScan(names, str(region) if rank else "")
+            scan = DoneScan(names, str(region) if rank else "", decisions)
             scan.table, scan.sidecar = table, read_suvr_sidecar(sidecar_path(scan.suvr_file))
             found.append(scan)
     return found

@@ -42,7 +42,7 @@ def read_regions(path: Path) -> pd.DataFrame:
         It is no table, lacks a column, has no number where one is needed, or does not have each region once for each
         reference region.
     """
-    table = read_tsv(path, (*IDENTITY, *_KEYS))
+    table = read_tsv(path, (*IDENTITY, *_KEYS, "quality"))
     if absent := [name for name in COLUMNS if name not in table.columns]:
         raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run the participant level again")
     for name in (*_COUNTS, *_NUMBERS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)):
@@ -116,6 +116,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: isinstance(value, str | None), "a text"),
     ),
     **{one.key: _BY_KIND[one.kind] for one in MEASURES if one.kind in _BY_KIND},
+    "QualityChecks": (
+        lambda value: value is None or (isinstance(value, list) and all(isinstance(one, dict) for one in value)),
+        "a list of objects",
+    ),
     "Assumptions": (lambda value: isinstance(value, list | None), "a list of sentences"),
 }
 

@@ -46,7 +46,8 @@ def regional_table(
         cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
         region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
         voxels of its members, so that each member weighs by its volume. ``suvr_sd`` is the sample standard
-        deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it.
+        deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it;
+        so is ``quality``, which is known once the sidecar of the map is.
 
     Raises
     ------
@@ -78,6 +79,7 @@ def regional_table(
         table[name] = pd.Series([identity.get(name) or pd.NA] * len(table), dtype="string")
     table["reference_region"] = reference_name
     table["suvr_z"] = np.nan
+    table["quality"] = pd.Series([pd.NA] * len(table), dtype="string")
     types = {"index": "Int64", "n_voxels": "int64", **dict.fromkeys(_FLOATS, "Float64")}
     return table.astype(types)[list(COLUMNS)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from tau_pipeline.cohort.standardize import POOLED
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, agreement_columns
 from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.derivatives.quality_checks import Quality, judge
+from tau_pipeline.derivatives.quality_override import decided, read_decisions
 from tau_pipeline.derivatives.sidecars import SyntheticSidecar, bids_uri
 from tau_pipeline.errors import ImageError, MissingInputError, UnknownNameError
 from tau_pipeline.figures.sheet import save_figure
@@ -274,8 +277,15 @@ class _SyntheticScan:
             sd_img = on_t1w_grid(sd, self.prediction.brain, self.prediction.placement, images.mask)
             write_json(sidecar.content("Standard deviation of synthetic SUVR"), sidecar_path(names.uncertainty))
             save_volume(sd_img, names.uncertainty)
-        write_json(sidecar.content("Synthetic SUVR", **quality), sidecar_path(names.suvr()))
+        write_json(sidecar.content("Synthetic SUVR", **quality, **self._judged()), sidecar_path(names.suvr()))
         save_volume(self.suvr, names.suvr())
+
+    def _judged(self) -> dict[str, Any]:
+        """Return the quality of the scan, as in its sidecar."""
+        checks = judge({"Flags": list(self.flags)}, "synthetic")
+        name = f"{self.target.names.stem}_desc-synthSUVR"
+        checks = decided(checks, read_decisions(self.context.output_dir), name)
+        return {"Quality": Quality(tuple(checks)).verdict, "QualityChecks": checks}
 
     def write_region_table(self) -> None:
         """Write the region table with the uncertainty; n/a for the reference region, where it is not estimated."""
@@ -298,6 +308,7 @@ class _SyntheticScan:
             reach = NORMAL_QUANTILE * sd
         mean = table["suvr_mean"].astype(float)
         sd = sd.where(mean.notna())
+        table["quality"] = self._judged()["Quality"]
         table = table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
         write_json({**columns.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
         write_tsv(table, target.names.rois)

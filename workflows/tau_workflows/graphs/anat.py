@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
@@ -32,6 +34,7 @@ OUTPUTS = [
     "skull_stripped",
     "assumptions",
     "labels_source",
+    "anat_quality_figures",
 ]
 
 
@@ -70,6 +73,8 @@ def init_anat_wf(
         One mask and one description for each of ``settings.ref_region``, as lists.
     skull_stripped, assumptions, labels_source
         For the sidecars.
+    anat_quality_figures
+        Figures of quality checks, as a list of dictionaries.
     """
     wf = pe.Workflow(name="anat_wf")
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
@@ -126,8 +131,14 @@ def init_anat_wf(
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)
-    assumptions = pe.Node(niu.Merge(2), name="assumptions", run_without_submitting=True)
-    wf.connect(brain, "assumptions", assumptions, "in1")
-    wf.connect(reference, "assumptions", assumptions, "in2")
-    wf.connect(assumptions, "out", outputnode, "assumptions")
+    _merge(wf, "assumptions", (brain, reference), "assumptions")
+    _merge(wf, "quality_figures", (brain, template, tissue), "anat_quality_figures")
     return wf
+
+
+def _merge(wf: pe.Workflow, field: str, nodes: Sequence[pe.Node], output: str) -> None:
+    """Connect a list of what several nodes say in one of their outputs with the output of the graph."""
+    merge = pe.Node(niu.Merge(len(nodes)), name=field, run_without_submitting=True)
+    for place, node in enumerate(nodes, start=1):
+        wf.connect(node, field, merge, f"in{place}")
+    wf.connect(merge, "out", wf.get_node("outputnode"), output)

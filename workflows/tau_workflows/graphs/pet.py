@@ -26,6 +26,7 @@ OUTPUTS = [
     "reference_value",
     "rois_file",
     "quality",
+    "quality_figures",
     "assumptions",
 ]
 
@@ -62,6 +63,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         One for each reference region, as lists.
     rois_file, quality
         The region table; quality measures of each SUVR map.
+    quality_figures
+        Further figures of quality checks, as a list of dictionaries.
     assumptions
         Sentences of all steps.
     """
@@ -76,6 +79,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     resample = PetOnT1w.with_settings(settings, frames=plan, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify(identity=identity_of(scan)), name="quantify", mem_gb=1.4)
+    figures = pe.Node(niu.Merge(3), name="quality_figures", run_without_submitting=True)
     assumptions = pe.Node(niu.Merge(5), name="assumptions", run_without_submitting=True)
     assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))
 
@@ -100,6 +104,9 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     for name in ("suvr_file", "reference_value", "rois_file", "quality"):
         wf.connect(quantify, name, outputnode, name)
     wf.connect(assumptions, "out", outputnode, "assumptions")
+    wf.connect(figures, "out", outputnode, "quality_figures")
+    for place, node in enumerate((motion, coregister, on_t1w), start=1):
+        wf.connect(node, "quality_figures", figures, f"in{place}")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
     return wf

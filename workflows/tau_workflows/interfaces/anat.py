@@ -16,7 +16,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.settings.participant import SkullStrip
-from tau_workflows.interfaces.base import LibraryInterface
+from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
 
 class _ExtractBrainIn(BaseInterfaceInputSpec):
@@ -28,6 +28,7 @@ class _ExtractBrainIn(BaseInterfaceInputSpec):
 class _ExtractBrainOut(TraitedSpec):
     mask_file = File(desc="brain mask, uint8, on the T1w grid")
     skull_stripped = traits.Bool(desc="the T1w was taken as already stripped")
+    quality_figures = quality_figures_trait()
     assumptions = traits.List(traits.Str(), desc="what was assumed, in words")
 
 
@@ -49,7 +50,12 @@ class ExtractBrain(LibraryInterface):
             assumptions.append(f"The T1w was assumed to be skull-stripped, {why}.")
         mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w)
         mask_file = save_volume(mask, folder / "mask.nii")
-        return {"mask_file": str(mask_file), "skull_stripped": stripped, "assumptions": assumptions}
+        return {
+            "mask_file": str(mask_file),
+            "skull_stripped": stripped,
+            "quality_figures": {},
+            "assumptions": assumptions,
+        }
 
 
 class _T1wMaskIn(BaseInterfaceInputSpec):
@@ -81,6 +87,7 @@ class _TissueIn(BaseInterfaceInputSpec):
 
 class _TissueOut(TraitedSpec):
     tissue_file = File(desc="probabilities of CSF, gray and white matter, 4-D")
+    quality_figures = quality_figures_trait()
 
 
 class _RegisterIn(BaseInterfaceInputSpec):
@@ -92,6 +99,7 @@ class _RegisterIn(BaseInterfaceInputSpec):
 class _RegisterOut(TraitedSpec):
     t1w_from_template = File(desc="ITK transform for resampling template images onto the T1w")
     template_from_t1w = File(desc="ITK transform for resampling images on the T1w onto the template")
+    quality_figures = quality_figures_trait()
 
 
 class RegisterToTemplate(LibraryInterface):
@@ -109,7 +117,8 @@ class RegisterToTemplate(LibraryInterface):
             threads=self.inputs.threads,
         )
         (onto_t1w,), (onto_template,) = found.t1w_from_template, found.template_from_t1w
-        return {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
+        transforms = {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
+        return {**transforms, "quality_figures": {}}
 
 
 class SegmentTissue(LibraryInterface):
@@ -122,7 +131,7 @@ class SegmentTissue(LibraryInterface):
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         onto_t1w = (Path(self.inputs.t1w_from_template),)
         tissue = segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
-        return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii"))}
+        return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii")), "quality_figures": {}}
 
 
 class _ParcellateIn(BaseInterfaceInputSpec):

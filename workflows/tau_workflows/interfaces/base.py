@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
-from nipype.interfaces.base import SimpleInterface, isdefined
+from nipype.interfaces.base import SimpleInterface, isdefined, traits
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_json
@@ -15,6 +15,14 @@ from tau_pipeline.settings.participant import Settings
 _SETTINGS = {field.name for field in fields(Settings)}
 #: Name of the record that a failed node leaves in its working folder.
 ERROR_RECORD = "error.json"
+
+
+def quality_figures_trait() -> Any:
+    """Return the output of an interface for figures of quality checks, by `quality_checks.Check.key`.
+
+    What is in it goes into the sidecar of the SUVR map, where the checks are made.
+    """
+    return traits.Dict(desc="figures of quality checks, by their key in the sidecar")
 
 
 class LibraryInterface(SimpleInterface):

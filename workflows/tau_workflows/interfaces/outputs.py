@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from tau_pipeline.atlas import dseg_table
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.derivatives.quality_checks import Quality, judge
+from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
 from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
-from tau_pipeline.files import complete_file, write_json, write_tsv
+from tau_pipeline.files import complete_file, write_changed, write_json, write_tsv
 from tau_pipeline.pet.frames import FramePlan
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.pet import frame_plan
@@ -134,6 +136,9 @@ class _SavePetIn(BaseInterfaceInputSpec):
     reference_value = traits.List(traits.Float(), mandatory=True, desc="mean activity in each reference region")
     rois_file = File(exists=True, mandatory=True, desc="region table")
     quality = traits.List(traits.Dict(), mandatory=True, desc="quality measures of each SUVR map")
+    quality_figures = traits.List(traits.Dict(), desc="further figures of quality checks, of the PET")
+    anat_quality_figures = traits.List(traits.Dict(), desc="further figures of quality checks, of the T1w")
+    known_quality_figures = traits.Dict(desc="figures of quality checks that the metadata give")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
 
@@ -151,15 +156,26 @@ class SavePet(LibraryInterface):
         for desc, figure in given.figure_files.items():
             save_copy(figure, names.figure(desc))
         save_copy(given.pet2t1w_xfm, names.to_t1w)
-        save_copy(given.rois_file, names.rois, columns.column_descriptions())
+        decisions = read_decisions(names.output_dir)
+        sidecars = [self._judged(rank, decisions, names.stem) for rank in range(len(given.suvr_file))]
+        write_changed(_with_quality(given.rois_file, sidecars), names.rois)
+        write_json(columns.column_descriptions(), sidecar_path(names.rois))
         written = [names.rois]
-        for rank, suvr_file in enumerate(given.suvr_file):
-            region = given.reference[rank]["ReferenceRegion"]
-            target = names.suvr(region if rank else "")
-            own = {"FrameMotion": given.motion_mm, **given.quality[rank]}
-            save_copy(suvr_file, target, {**self._sidecar(rank).content(), **own})
+        for rank, (suvr_file, sidecar) in enumerate(zip(given.suvr_file, sidecars, strict=True)):
+            target = names.suvr(sidecar["ReferenceRegion"] if rank else "")
+            save_copy(suvr_file, target, sidecar)
             written.append(target)
         return {"out_files": [str(path) for path in written]}
+
+    def _judged(self, rank: int, decisions: Sequence[Decision], stem: str) -> dict[str, Any]:
+        """Return the sidecar of an SUVR map, with the quality checks and what people decided about them."""
+        given = self.inputs
+        figures = [*(self.optional("anat_quality_figures") or []), *(self.optional("quality_figures") or [])]
+        content = self._sidecar(rank).content() | {"FrameMotion": given.motion_mm}
+        for own in (self.optional("known_quality_figures") or {}, *figures, given.quality[rank]):
+            content |= own
+        checks = decided(judge(content), decisions, stem)
+        return {**content, "Quality": Quality(tuple(checks)).verdict, "QualityChecks": checks}
 
     def _sidecar(self, rank: int) -> SuvrSidecar:
         given, described = self.inputs, self.inputs.reference[rank]
@@ -189,6 +205,16 @@ class SavePet(LibraryInterface):
             labels=given.labels_source,
             assumptions=tuple(given.assumptions),
         )
+
+
+def _with_quality(rois_file: str, sidecars: Iterable[Mapping[str, Any]]) -> str:
+    """Return a region table as text, in which the rows of each reference region have the quality of its map."""
+    import pandas as pd
+
+    verdicts = {str(one["ReferenceRegion"]): str(one["Quality"]) for one in sidecars}
+    table = pd.read_csv(rois_file, sep="\t", dtype=str, keep_default_na=False)
+    table["quality"] = table["reference_region"].map(verdicts)
+    return table.to_csv(sep="\t", index=False, lineterminator="\n")
 
 
 def frame_span(plan: FramePlan) -> tuple[float, float]:

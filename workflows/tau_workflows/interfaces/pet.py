@@ -20,7 +20,7 @@ from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.pet.frames import FramePlan, Window
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.interfaces.base import LibraryInterface
+from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
 #: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
 _LARGEST_CUT = 0.01
@@ -44,6 +44,7 @@ class _MotionOut(TraitedSpec):
     static_file = File(desc="weighted mean of the frames, 3-D, on the PET grid")
     frame_xfms = traits.List(desc="a 4 x 4 matrix for each frame used: its world to the reference frame's, RAS+ mm")
     motion_mm = traits.List(traits.Float(), desc="mean displacement of the head in each frame used, mm")
+    quality_figures = quality_figures_trait()
     assumptions = traits.List(traits.Str(), desc="what was assumed or looks odd, in words")
 
 
@@ -61,6 +62,7 @@ class CorrectMotion(LibraryInterface):
             "static_file": str(save_volume(motion.static_image(img, plan, found), folder / "static.nii")),
             "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
             "motion_mm": list(found.displacement_mm),
+            "quality_figures": {},
             "assumptions": list(found.assumptions),
         }
 
@@ -74,6 +76,7 @@ class _CoregisterIn(BaseInterfaceInputSpec):
 class _CoregisterOut(TraitedSpec):
     pet2t1w_xfm = File(desc="ITK transform for resampling PET onto the T1w")
     registration_metric = traits.Float(desc="normalized mutual information after coregistration")
+    quality_figures = quality_figures_trait()
     assumptions = traits.List(traits.Str(), desc="a warning where the fit must not be trusted")
 
 
@@ -96,6 +99,7 @@ class Coregister(LibraryInterface):
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
+            "quality_figures": {"RegistrationTrusted": float(found.plausible)},
             "assumptions": warnings,
         }
 
@@ -116,6 +120,7 @@ class _ResampleOut(TraitedSpec):
     activity_file = File(desc="mean activity in the window, on the T1w grid, in the unit of the PET")
     smoothing_fwhm = traits.Float(desc="FWHM of the filter that was applied, mm; 0 for none")
     effective_fwhm = traits.Float(desc="resolution of the result, mm")
+    quality_figures = quality_figures_trait()
     assumptions = traits.List(traits.Str(), desc="where the resolution comes from")
 
 
@@ -142,6 +147,7 @@ class PetOnT1w(LibraryInterface):
             "activity_file": str(save_volume(activity, folder / "activity.nii")),
             "smoothing_fwhm": float(kernel),
             "effective_fwhm": float(np.hypot(native.fwhm_mm, kernel)),
+            "quality_figures": {},
             "assumptions": [native.source],
         }
 
