@@ -218,7 +218,8 @@ def worst(verdicts: Iterable[str]) -> Verdict:
     ('warn', 'n/a')
     """
     order: tuple[Verdict, ...] = get_args(Verdict)
-    return max((one for one in order if one in set(verdicts)), key=order.index, default="n/a")
+    found = set(verdicts)
+    return next((one for one in reversed(order) if one in found), "n/a")
 
 
 @dataclass(frozen=True)
