@@ -75,6 +75,8 @@ def _check_there(path: Path, what: str) -> None:
     except OSError as exc:
         # A name that no file system takes, or a folder that may not be looked into.
         there, why = False, f": {exc.strerror}"
+    if not there and path.is_symlink():
+        raise MissingInputError(f"the {what} {path} is a broken link; fetch its content (datalad get, git annex get)")
     if not there:
         raise MissingInputError(f"there is no {what} {path}{why}")
 
@@ -108,11 +110,11 @@ def write_tsv(table: pd.DataFrame, path: AnyPath) -> Path:
     return write_text(text, path)
 
 
-def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
+def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_text: bool = False) -> pd.DataFrame:
     """Read a BIDS table; ``n/a`` becomes missing, and nothing else does.
 
-    Columns named in ``text_columns`` stay text whatever they hold (participants called ``01``); the types of others
-    are found by pandas.
+    Columns named in ``text_columns`` stay text whatever they hold (participants called ``01``), or all columns; the
+    types of others are found by pandas.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = ()) -> pd.DataFrame:
             na_values=["n/a"],
             keep_default_na=False,
             encoding="utf-8-sig",
-            dtype=dict.fromkeys(text_columns, "string"),
+            dtype="string" if everything_is_text else dict.fromkeys(text_columns, "string"),
         )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc

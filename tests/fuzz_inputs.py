@@ -41,7 +41,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tau_pipeline.anatomy import brain_mask
-from tau_pipeline.bids.sidecars import corrected_pet_metadata
+from tau_pipeline.bids.pet_metadata import corrected_pet_metadata
 from tau_pipeline.imaging.load import load_volume, read_shape
 from tau_pipeline.pet import motion, resolution
 from tau_pipeline.pet.frames import plan_frames

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ def put_image(path: Path, frames: int = 1) -> Path:
 
 
 def put_pet(folder: Path, stem: str, ending: str = ".nii.gz", frames: int = 1, **metadata: object) -> Path:
-    put(folder / f"{stem}_pet.json", STATIC | metadata)
+    tracer = re.search("trc-([0-9A-Za-z]+)", stem)
+    named = {"TracerName": tracer.group(1)} if tracer and tracer.group(1) != "AV1451" else {}
+    put(folder / f"{stem}_pet.json", STATIC | named | metadata)
     return put_image(folder / f"{stem}_pet{ending}", frames)
 
 
@@ -412,6 +415,23 @@ def test_a_folder_whose_name_is_no_label_is_not_a_participant(simple):
     assert participants["01"].scans[0].assumptions == ()
 
 
+def test_a_series_without_attenuation_correction_is_left_out_and_nothing_fails(simple):
+    put_pet(simple / "sub-01" / "pet", "sub-01_trc-AV1451_rec-nacstat")
+    participant = found(simple)["01"]
+    assert keys(participant) == ["sub-01_trc-AV1451"]
+    (left_out,) = participant.problems
+    assert left_out.left_out
+    assert left_out.key == "sub-01_trc-AV1451_rec-nacstat_pet"
+
+
+def test_scans_that_bidsignore_names_are_not_processed(simple):
+    (simple / ".bidsignore").write_text("# trial scans\nsub-02/pet/\n*_rec-test_*\n!sub-02/pet/keep\n")
+    put_pet(simple / "sub-01" / "pet", "sub-01_trc-AV1451_rec-test")
+    participants = found(simple)
+    assert keys(participants["01"]) == ["sub-01_trc-AV1451"]
+    assert keys(participants["02"]) == []
+
+
 # --- generated trees ---
 
 
@@ -454,7 +474,8 @@ def plans(draw: st.DrawFn) -> Plan:
 
 def build(plan: Plan, root: Path) -> None:
     put(root / "dataset_description.json", {"Name": "test", "BIDSVersion": "1.10.0"})
-    put(root / "pet.json", STATIC | ({"Manufacturer": plan.top_manufacturer} if plan.top_manufacturer else {}))
+    timing = {key: value for key, value in STATIC.items() if key != "TracerName"}
+    put(root / "pet.json", timing | ({"Manufacturer": plan.top_manufacturer} if plan.top_manufacturer else {}))
     rows = ["session_id\tacq_time"]
     for session in plan.sessions:
         folder, stem = root / "sub-01" / f"ses-{session.label}", f"sub-01_ses-{session.label}"
@@ -473,12 +494,12 @@ def build(plan: Plan, root: Path) -> None:
 def expected_t1w_session(plan: Plan, session: Session) -> str | None:
     if session.has_t1w:
         return session.label
-    order = sorted(plan.sessions, key=lambda other: int(other.label[1:]))
 
     def distance(other: Session) -> tuple[int, int]:
         if plan.dated:
             return abs(other.day - session.day), other.day
-        return abs(order.index(other) - order.index(session)), order.index(other)
+        month, own = int(other.label[1:]), int(session.label[1:])
+        return abs(month - own), month
 
     having = [other for other in plan.sessions if other.has_t1w]
     return min(having, key=distance).label if having else None
@@ -505,7 +526,8 @@ def test_generated_trees_are_found_as_they_were_planned(plan, tmp_path_factory):
     }
     assert sorted(t1w.session for t1w in participant.t1ws) == sorted(s.label for s in plan.sessions if s.has_t1w)
     for scan in participant.scans:
-        assert bool(scan.assumptions) == (scan.session != scan.t1w.session), "a T1w of another session is always said"
+        said = any("was used" in sentence for sentence in scan.assumptions)
+        assert said == (scan.session != scan.t1w.session), "a T1w of another session is always said"
     shutil.rmtree(root)
 
 

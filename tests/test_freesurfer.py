@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.anatomy.freesurfer import find_freesurfer, parse_derivatives
+from tau_pipeline.anatomy.freesurfer import find_freesurfer, parse_derivatives, why_not_found
 from tau_pipeline.errors import MissingInputError, SettingError
 
 
@@ -92,3 +92,25 @@ def test_an_unfinished_folder_is_refused_with_what_it_lacks(tmp_path, files, mis
     subject(tmp_path, "sub-01", *files)
     with pytest.raises(MissingInputError, match=f"has no {missing}"):
         find_freesurfer(tmp_path, "01")
+
+
+def test_several_longitudinal_results_are_not_chosen_by_alphabet(tmp_path):
+    for template in ("base1", "base2"):
+        subject(tmp_path, f"sub-01_ses-a.long.{template}")
+    with pytest.raises(MissingInputError, match="base1.*base2"):
+        find_freesurfer(tmp_path, "01", "a")
+    subject(tmp_path, "sub-01_ses-a")
+    found = find_freesurfer(tmp_path, "01", "a")
+    assert found is not None
+    assert found.subject_dir.name == "sub-01_ses-a"
+
+
+def test_a_folder_under_another_name_is_named_when_nothing_is_found(tmp_path):
+    for name in ("002_S_0295", "003_S_0001"):
+        subject(tmp_path, name)
+    assert find_freesurfer(tmp_path, "0295", "b") is None
+    said = why_not_found(tmp_path, "0295", "b")
+    assert "002_S_0295" in said
+    assert "003_S_0001" not in said
+    assert "sub-0295_ses-b" in said
+    assert "003_S_0001" in why_not_found(tmp_path, "XY")

@@ -348,14 +348,50 @@ def test_the_diagnosis_column_can_be_chosen_and_must_be_there(tmp_path: Path) ->
         read_demographics(bids, "stage")
 
 
-def test_ages_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
-    (tmp_path / "participants.tsv").write_text("participant_id\tAGE\tDX\nsub-1\t89+\tAD\n2\t71\tn/a\n")
+def test_ages_are_read_as_people_write_them_and_the_rest_is_said_to_be_missing(tmp_path: Path) -> None:
+    ages = {"1": "89+", "2": "71", "3": "71,5", "4": "70-74", "5": "old", "6": "n/a", "7": "> 90"}
+    rows = "".join(f"sub-{who}\t{age}\tAD\n" for who, age in ages.items())
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tAGE\tDX\n{rows}")
     found = read_demographics(tmp_path)
-    one, two = found.of("sub-1", None), found.of("sub-2", "ses-x")
-    assert pd.isna(one["age"])
-    assert one["diagnosis"] == "AD"
-    assert two["age"] == 71
-    assert pd.isna(two["diagnosis"])
+    read = [found.of(f"sub-{who}", None)["age"] for who in ages]
+    assert read == [89, 71, 71.5, 72, None, None, 90]
+    assert found.of("sub-2", "ses-x")["diagnosis"] == "AD"
+    for who in "145":
+        assert any(repr(ages[who]) in note and f"sub-{who}" in note for note in found.notes)
+    assert len(found.notes) == 4
+
+
+def test_a_row_per_session_gives_each_scan_its_own_values(tmp_path: Path) -> None:
+    text = "participant_id\tsession_id\tage\tsex\tdiagnosis\nsub-01\tses-a\t71\tF\tCN\nsub-01\tb\t75\tF\tAD\n"
+    (tmp_path / "participants.tsv").write_text(text)
+    found = read_demographics(tmp_path)
+    assert found.of("sub-01", "ses-a") == {"age": 71, "sex": "F", "diagnosis": "CN"}
+    assert found.of("sub-01", "ses-b") == {"age": 75, "sex": "F", "diagnosis": "AD"}
+    assert found.of("sub-01", "ses-c") == {"age": None, "sex": "F", "diagnosis": None}, "only what never changes"
+    assert not found.notes
+
+
+def test_rows_that_contradict_each_other_are_said_and_count_as_missing(tmp_path: Path) -> None:
+    rows = "sub-01\t71\tF\tCN\nsub-01\t64\tF\tAD\nsub-02\t60\tM\tCN\nsub-02\t60\tM\tCN\n"
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\tsex\tdiagnosis\n{rows}")
+    found = read_demographics(tmp_path)
+    assert found.of("sub-01", None) == {"age": None, "sex": "F", "diagnosis": None}
+    assert found.of("sub-02", None) == {"age": 60, "sex": "M", "diagnosis": "CN"}
+    assert len(found.notes) == 2
+    assert all("sub-01" in note and "sub-02" not in note for note in found.notes)
+
+
+def test_participants_without_row_age_or_diagnosis_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tage\tsex\tdiagnosis\nsub-01\tn/a\tF\tCN\nsub-09\t70\tF\tn/a\n"
+    )
+    said = read_demographics(tmp_path).gaps([("sub-01", None), ("sub-02", None), ("sub-09", "ses-a")])
+    assert "1 of 3 participants have no row" in said[0]
+    assert "sub-02" in said[0]
+    assert any("no age: sub-01" in sentence for sentence in said)
+    assert any("no diagnosis: sub-09" in sentence for sentence in said)
+    strangers = read_demographics(tmp_path).gaps([("sub-x1", None)])
+    assert any("no participant_id" in sentence and "sub-01, sub-09" in sentence for sentence in strangers)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, session_dates, session_order, timeline
+from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, nearest_session
+from tau_pipeline.bids.sessions import Timeline, label_times, read_dates, session_order, timeline
 
 
 def test_the_plainest_t1w_is_chosen_whatever_the_order_of_the_files():
@@ -41,7 +42,7 @@ def test_sessions_sort_by_the_numbers_in_them():
 
 
 def test_the_own_session_comes_first_and_needs_no_word():
-    assert nearest_session("b", ["a", "b", None], Timeline()) == ("b", ())
+    assert nearest_session("b", ["a", "b", None], Timeline()) == Nearest("b")
 
 
 def test_without_an_own_t1w_the_one_outside_any_session_is_used():
@@ -49,7 +50,7 @@ def test_without_an_own_t1w_the_one_outside_any_session_is_used():
 
 
 def test_a_pet_outside_any_session_uses_the_first_session():
-    chosen, said = nearest_session(None, ["m12", "m6"], Timeline())
+    chosen, said, _ = nearest_session(None, ["m12", "m6"], Timeline())
     assert chosen == "m6"
     assert len(said) == 1
 
@@ -57,25 +58,111 @@ def test_a_pet_outside_any_session_uses_the_first_session():
 def test_dates_decide_before_the_order_of_labels():
     days = {"a": datetime(2020, 1, 1), "b": datetime(2020, 12, 1), "c": datetime(2020, 12, 31)}
     assert nearest_session("b", ["a", "c"], Timeline())[0] == "a"
-    chosen, said = nearest_session("b", ["a", "c"], Timeline(dates=days))
+    chosen, said, _ = nearest_session("b", ["a", "c"], Timeline(dates=days))
     assert chosen == "c"
     assert "30 days apart" in said[0]
     del days["a"]
-    chosen, said = nearest_session("b", ["a", "c"], Timeline(dates=days))
+    chosen, said, _ = nearest_session("b", ["a", "c"], Timeline(dates=days))
     assert chosen == "a", "an incomplete set of dates is not used"
     assert "no dates" in said[0]
 
 
 def test_sessions_without_t1w_count_in_the_order():
-    assert nearest_session("m23", ["m0", "m24"], Timeline())[0] == "m0", "both are next to it"
-    assert nearest_session("m23", ["m0", "m24"], Timeline(labels=("m0", "m22", "m23", "m24")))[0] == "m24"
+    assert nearest_session("c", ["a", "d"], Timeline(labels=("a", "b", "c", "d"))).session == "d"
+    assert nearest_session("b", ["a", "d"], Timeline(labels=("a", "b", "c", "d"))).session == "a"
+    assert nearest_session("pre2", ["a", "post"], Timeline(labels=("a", "post", "pre2"))).days is None
+
+
+@pytest.mark.parametrize(
+    ("pet", "t1ws", "nearest", "days"),
+    [
+        ("d2000", ["d0129", "d2010"], "d2010", 10),
+        ("M048", ["M000", "M054"], "M054", 6 * 365.25 / 12),
+        ("d2990", ["d0050", "d0100", "d3000"], "d3000", 10),
+        ("24mo", ["0mo", "36mo", "18mo"], "18mo", 6 * 365.25 / 12),
+        ("m12", ["bl", "m36"], "bl", 365.25),
+        ("20200131", ["20180131", "20200202"], "20200202", 2),
+        ("v7", ["v1", "v9"], "v9", None),
+        ("7", ["1", "9"], "9", None),
+    ],
+)
+def test_labels_that_are_times_tell_the_nearest_session(pet, t1ws, nearest, days):
+    found = nearest_session(pet, t1ws, Timeline())
+    assert found.session == nearest
+    assert found.days == (None if days is None else pytest.approx(days))
+
+
+def test_labels_of_several_kinds_are_no_times():
+    assert label_times(["d10", "m12"])[0] == {}
+    assert label_times(["v1", "bl"])[0] == {}
+    assert label_times(["20201340", "20200101"])[1] == "visits"
+
+
+@pytest.mark.parametrize(
+    ("texts", "day"),
+    [
+        (["31/01/2020"], (2020, 1, 31)),
+        (["01/31/2020 10:30:00"], (2020, 1, 31)),
+        (["31-Jan-2020"], (2020, 1, 31)),
+        (["2020/01/31"], (2020, 1, 31)),
+        (["20200131"], (2020, 1, 31)),
+        (["02/02/2020"], (2020, 2, 2)),
+        (["03/04/2020", "13/04/2020"], (2020, 4, 3)),
+        (["03/04/2020"], None),
+        (["03/04/2020", "13/14/2020"], None),
+        (["soon"], None),
+    ],
+)
+def test_dates_in_other_forms_are_read_where_they_are_certain(texts, day):
+    found = read_dates(texts).get(texts[0])
+    assert (found and (found.year, found.month, found.day)) == day
+
+
+def test_dates_that_cannot_be_read_are_said(tmp_path):
+    folder = tmp_path / "sub-01"
+    for label in ("pre", "mid", "post"):
+        (folder / f"ses-{label}").mkdir(parents=True)
+    (folder / "sub-01_sessions.tsv").write_text("session_id\tacq_time\nses-pre\t03/04/2020\nses-mid\t01/02/2020\n")
+    said = nearest_session("mid", ["pre", "post"], timeline(folder)).sentences[0]
+    assert "'03/04/2020'" in said
+    assert "no dates" not in said
+
+
+def test_days_between_two_images_of_a_session_come_from_its_scans_table(tmp_path):
+    folder = tmp_path / "sub-01" / "ses-a"
+    folder.mkdir(parents=True)
+    rows = "anat/sub-01_ses-a_T1w.nii.gz\t2020-01-01T10:00:00\npet/sub-01_ses-a_pet.nii.gz\t2020-01-11T10:00:00\n"
+    (folder / "sub-01_ses-a_scans.tsv").write_text(f"filename\tacq_time\n{rows}")
+    found = timeline(tmp_path / "sub-01")
+    t1w, pet = Path("sub-01_ses-a_T1w.nii.gz"), Path("sub-01_ses-a_pet.nii.gz")
+    assert found.days_between_files(t1w, pet) == 10
+    assert found.days_between_files(t1w, Path("other_pet.nii.gz")) is None
+
+
+@pytest.mark.parametrize(
+    ("worse", "look", "why"),
+    [
+        ("acq-ax2d", Looks((200.0, 220, 240), (0.9, 0.9, 5)), "voxels of 0.9 x 0.9 x 5 mm"),
+        ("acq-a", Looks((60.0, 240, 240), (1.0, 1, 1)), "60 x 240 x 240 mm"),
+        ("acq-b", Looks((200.0, 220, 240), (1.0, 1, 1), "CSPINE"), "CSPINE"),
+        ("acq-cspine", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-cspine"),
+    ],
+)
+@pytest.mark.parametrize("better", ["acq-mprage", "acq-z_run-2", "rec-norm"])
+def test_a_t1w_of_a_whole_head_and_fine_voxels_is_taken(better, worse, look, why):
+    good = Looks((170.0, 240, 256), (1.0, 1, 1.2))
+    files = [Path(f"sub-01_{parts}_T1w.nii.gz") for parts in (worse, better)]
+    for order in permutations(files):
+        best, said = choose_t1w(order, dict(zip(files, (look, good), strict=True)).get)
+        assert best == files[1]
+        assert why in said[0]
 
 
 def test_the_timeline_has_every_session_that_has_a_folder(tmp_path):
     for label in ("m12", "m6", "bl"):
         (tmp_path / "sub-01" / f"ses-{label}").mkdir(parents=True)
     (tmp_path / "sub-01" / "ses-file").write_text("no folder")
-    assert timeline(tmp_path / "sub-01") == Timeline(("bl", "m6", "m12"), {})
+    assert timeline(tmp_path / "sub-01") == Timeline(("bl", "m6", "m12"))
 
 
 def test_session_dates_come_from_the_sessions_table_then_from_the_scans_tables(tmp_path):
@@ -84,16 +171,16 @@ def test_session_dates_come_from_the_sessions_table_then_from_the_scans_tables(t
         (folder / f"ses-{session}").mkdir(parents=True)
         rows = "\n".join(f"pet/x{k}.nii.gz\t{time}" for k, time in enumerate(times))
         (folder / f"ses-{session}" / f"sub-01_ses-{session}_scans.tsv").write_text(f"filename\tacq_time\n{rows}\n")
-    assert session_dates(folder) == {"a": datetime(2020, 5, 1, 9), "b": datetime(2021, 1, 1)}
+    assert timeline(folder).dates == {"a": datetime(2020, 5, 1, 9), "b": datetime(2021, 1, 1)}
     (folder / "sub-01_sessions.tsv").write_text("session_id\tacq_time\nses-a\t2019-01-01T00:00:00Z\nses-b\tn/a\n")
-    assert session_dates(folder) == {"a": datetime(2019, 1, 1), "b": datetime(2021, 1, 1)}
+    assert timeline(folder).dates == {"a": datetime(2019, 1, 1), "b": datetime(2021, 1, 1)}
 
 
 @pytest.mark.parametrize("text", ["", "session_id\nses-a\n", "\x00\xff", "session_id\tacq_time\nses-a\tsoon\n"])
 def test_a_table_without_usable_dates_counts_as_none(tmp_path, text):
     (tmp_path / "sub-01").mkdir()
     (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_bytes(text.encode("latin-1"))
-    assert session_dates(tmp_path / "sub-01") == {}
+    assert timeline(tmp_path / "sub-01").dates == {}
 
 
 def test_labels_with_digits_that_are_no_decimal_numbers_have_an_order_too():

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sidecars import (
     SidecarIndex,
     bool_value,
-    corrected_pet_metadata,
     number_list,
     number_value,
     text_value,
@@ -143,3 +143,54 @@ def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():
         with pytest.raises(MetadataError) as caught:
             number_list({"FrameDuration": value}, "FrameDuration")
         assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "rec"),
+    [
+        ("NONE, 0.000000 cm-1,", None),
+        ("none", None),
+        ("No attenuation correction", None),
+        ("not corrected", None),
+        ("Non-attenuation corrected", None),
+        ("n/a", "nacstat"),
+        (None, "nacdyn"),
+        (None, "NAC"),
+        (False, None),
+    ],
+)
+def test_an_image_without_attenuation_correction_is_left_out(text, rec):
+    why = why_left_out({} if text is None else {"AttenuationCorrection": text}, {"rec": rec} if rec else {})
+    assert "attenuation" in why
+    assert (f"rec-{rec}" if rec else "AttenuationCorrection is") in why
+
+
+@pytest.mark.parametrize(
+    "text", ["measured,CT", "[10-min transmission]", "none needed", "CT, no scatter", "n/a", "", None]
+)
+def test_an_image_that_is_corrected_or_says_nothing_is_used(text):
+    assert why_left_out({"AttenuationCorrection": text}, {"rec": "acstat"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("stated", "used"),
+    [
+        ("Unknown", "MK6240"),
+        ("Solution", "MK6240"),
+        (None, "MK6240"),
+        ("[18F]MK-6240 (florquinitau)", "[18F]MK-6240 (florquinitau)"),
+        ("18F-MK-6240 batch 7", "18F-MK-6240 batch 7"),
+    ],
+)
+def test_the_file_name_gives_the_tracer_where_the_sidecar_names_none(stated, used):
+    corrected, notes = corrected_pet_metadata({"TracerName": stated} if stated else {}, {"trc": "MK6240"})
+    assert corrected["TracerName"] == used
+    assert bool(notes) == (used != stated)
+
+
+@pytest.mark.parametrize(
+    ("stated", "label"), [("AV1451", "MK6240"), ("Fluorodeoxyglucose", "AV1451"), ("MK6240", "PiB")]
+)
+def test_two_tracers_of_one_scan_are_refused(stated, label):
+    with pytest.raises(MetadataError, match=f"{stated}.*{label}"):
+        corrected_pet_metadata({"TracerName": stated}, {"trc": label})

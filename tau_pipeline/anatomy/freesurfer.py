@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,45 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     return FreeSurferFiles(subject_dir, labels, brain, mask, assumptions)
 
 
-def _subject_dir(subjects_dir: Path, participant: str, session: str | None) -> Path | None:
+def why_not_found(subjects_dir: Path, participant: str, session: str | None = None) -> str:
+    """Say that a subjects folder has no results of a participant, and what it has instead."""
+    there = sorted(path.name for path in Path(subjects_dir).iterdir() if path.is_dir())
+    similar = [name for name in there if participant.lower() in re.sub(r"[^a-z0-9]", "", name.lower())]
+    shown = similar or there
+    looked_for = ", ".join(
+        path.relative_to(subjects_dir).as_posix() for path in _places(subjects_dir, participant, session)
+    )
+    has = ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "") or "no folder"
+    return (
+        f"No FreeSurfer results of this T1w were found, and labels were made by tau-pipeline: {subjects_dir} has "
+        f"{has}, and none of {looked_for}. Rename or link the folder if it is that of this participant."
+    )
+
+
+def _places(subjects_dir: Path, participant: str, session: str | None) -> list[Path]:
+    """Return where a participant's results may lie, the best place first.
+
+    Raises
+    ------
+    MissingInputError
+        There are several longitudinal results: each has a template of its own, and only a person knows which to use.
+    """
     candidates = [subjects_dir / f"sub-{participant}", subjects_dir / participant]
-    if session is not None:
-        own = f"sub-{participant}_ses-{session}"
-        longitudinal = sorted(subjects_dir.glob(f"{own}.long.*"))
-        candidates = [subjects_dir / own, *longitudinal, candidates[0] / f"ses-{session}", *candidates]
-    return next((folder for folder in candidates if (folder / "mri").is_dir()), None)
+    if session is None:
+        return candidates
+    own = f"sub-{participant}_ses-{session}"
+    longitudinal = sorted(path for path in subjects_dir.glob(f"{own}.long.*") if (path / "mri").is_dir())
+    if len(longitudinal) > 1 and not (subjects_dir / own / "mri").is_dir():
+        names = ", ".join(path.name for path in longitudinal)
+        raise MissingInputError(
+            f"{subjects_dir} has several longitudinal results of {own}: {names}; keep one of them there"
+        )
+    return [subjects_dir / own, *longitudinal, candidates[0] / f"ses-{session}", *candidates]
+
+
+def _subject_dir(subjects_dir: Path, participant: str, session: str | None) -> Path | None:
+    places = _places(subjects_dir, participant, session)
+    return next((folder for folder in places if (folder / "mri").is_dir()), None)
 
 
 def _first(subject_dir: Path, names: tuple[str, ...], what: str) -> Path:

@@ -3,107 +3,126 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import name_parts, read_tsv
+from tau_pipeline.bids.sessions import Timeline, session_order
+from tau_pipeline.files import name_parts
 
 #: Entities that make a T1w a lesser choice, the worst first: contrast agent, parts and echoes of an image, derived
 #: reconstructions, special acquisitions.
 _LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
 
+#: A brain needs about this along each axis, mm; adult brains measure about 170 x 140 x 130 mm.
+_BRAIN_MM = 110.0
+#: Slices so much thicker than those of the finest image are a lesser choice.
+_THICKER = 1.5
 
-def choose_t1w(files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+#: Images of other parts of the body, or made to plan others, by the ``acq`` label or the sidecar's BodyPart.
+_NO_HEAD = re.compile(r"spine|neck|cervi|loc(alizer)?$|scout|^survey", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Header and sidecar of a T1w, as far as they tell its use.
+
+    Parameters
+    ----------
+    extent_mm
+        Lengths of the imaged box along its axes, sorted.
+    voxel_mm
+        Lengths of a voxel's edges, sorted.
+    body_part
+        ``BodyPart`` or ``BodyPartExamined`` of the sidecar.
+    """
+
+    extent_mm: tuple[float, ...]
+    voxel_mm: tuple[float, ...]
+    body_part: str = ""
+
+
+def choose_t1w(
+    files: Sequence[Path], look: Callable[[Path], Looks | None] = lambda _: None
+) -> tuple[Path, tuple[str, ...]]:
     """Choose the T1w to use among those of one session, with a sentence if there was a choice.
 
-    Taken is the one without contrast agent (``ce-``), part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order
-    of weight, then the one of the lowest run; the name decides what is still open.
+    Taken is an image of a head (not of the neck, large enough for a brain), with voxels that are not much longer than
+    those of the others, without contrast agent (``ce-``), part, echo, inversion, ``rec-`` or ``acq-`` entity, in this
+    order of weight, then the one of the lowest run; the name decides what is still open.
+
+    Parameters
+    ----------
+    files
+        At least one.
+    look
+        Returns what is known of an image; None if it cannot be read. Called only if there is a choice.
     """
+    if len(files) == 1:
+        return files[0], ()
+    looks = {path: look(path) for path in files}
+    finest = min((one.voxel_mm[-1] for one in looks.values() if one is not None and _why_no_head(one) == ""), default=0)
+
+    def faults(path: Path) -> list[str]:
+        """Name what makes an image a lesser choice, in an order of weight; empty texts are no faults."""
+        found = looks[path]
+        acquisition = name_parts(path)[0].get("acq", "")
+        elsewhere = f"acq-{acquisition}" if _NO_HEAD.search(acquisition) else ""
+        if found is None:
+            return [elsewhere, "", ""]
+        thick = found.voxel_mm[-1] > _THICKER * finest > 0
+        edges = " x ".join(f"{edge:.3g}" for edge in found.voxel_mm)
+        return [elsewhere or _other_part(found), _too_small(found), f"voxels of {edges} mm" if thick else ""]
 
     def rank(path: Path) -> tuple[object, ...]:
         entities, _ = name_parts(path)
         run = entities.get("run", "0")
-        return (*(name in entities for name in _LESSER), int(run) if run.isdecimal() else 0, path.name)
+        lesser = (name in entities for name in _LESSER)
+        return (*map(bool, faults(path)), *lesser, int(run) if run.isdecimal() else 0, path.name)
 
     best, *others = sorted(files, key=rank)
-    if not others:
-        return best, ()
-    names = ", ".join(path.name for path in others)
-    return best, (f"Of {len(files)} T1w images {best.name} was taken, and not {names}.",)
+    named = []
+    for path in others:
+        why = "; ".join(filter(None, faults(path)))
+        named.append(f"{path.name} ({why})" if why else path.name)
+    return best, (f"Of {len(files)} T1w images {best.name} was taken, and not {', '.join(named)}.",)
 
 
-def session_order(labels: Iterable[str]) -> list[str]:
-    """Sort session labels that contain numbers by these numbers (``m6`` before ``m12``)."""
-
-    def natural(label: str) -> list[tuple[int, int, str]]:
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
-
-    return sorted(labels, key=natural)
+def _why_no_head(looks: Looks) -> str:
+    return _other_part(looks) or _too_small(looks)
 
 
-@dataclass(frozen=True)
-class Timeline:
-    """The labels of a participant's sessions, and the dates of those whose date is known."""
-
-    labels: tuple[str, ...] = ()
-    dates: Mapping[str, datetime] = field(default_factory=dict)
+def _other_part(looks: Looks) -> str:
+    return f"body part {looks.body_part}" if _NO_HEAD.search(looks.body_part) else ""
 
 
-def timeline(participant_dir: Path) -> Timeline:
-    """Return the sessions that have a folder, with their dates."""
-    labels = (path.name.removeprefix("ses-") for path in participant_dir.glob("ses-*") if path.is_dir())
-    return Timeline(tuple(session_order(labels)), session_dates(participant_dir))
+def _too_small(looks: Looks) -> str:
+    box = " x ".join(f"{edge:.0f}" for edge in looks.extent_mm)
+    return f"too small for a brain: {box} mm" if looks.extent_mm[0] < _BRAIN_MM else ""
 
 
-def session_dates(participant_dir: Path) -> dict[str, datetime]:
-    """Return the date of each session from ``sessions.tsv`` or, failing that, ``scans.tsv``.
-
-    A table that cannot be read counts as absent: dates only refine the choice, they are not needed.
-    """
-    name = participant_dir.name
-    dates: dict[str, datetime] = {}
-    for scans in sorted(participant_dir.glob(f"ses-*/{name}_ses-*_scans.tsv")):
-        times = [time for _, time in _times(scans, "filename")]
-        if times:
-            dates[scans.parent.name.removeprefix("ses-")] = min(times)
-    sessions = participant_dir / f"{name}_sessions.tsv"
-    dates |= {label.removeprefix("ses-"): time for label, time in _times(sessions, "session_id")}
-    return dates
+def body_part(metadata: Mapping[str, Any]) -> str:
+    """Return the part of the body that a sidecar names; empty if it names none."""
+    value = metadata.get("BodyPart", metadata.get("BodyPartExamined"))
+    return value if isinstance(value, str) else ""
 
 
-def _times(table_file: Path, column: str) -> list[tuple[str, datetime]]:
-    if not table_file.is_file():
-        return []
-    try:
-        table = read_tsv(table_file)
-    except TauPipelineError:
-        return []
-    if column not in table or "acq_time" not in table:
-        return []
-    pairs = zip(table[column], table["acq_time"], strict=True)
-    return [(str(label), time) for label, text in pairs if (time := _time(text)) is not None]
+class Nearest(NamedTuple):
+    """The session whose T1w a PET uses (None: outside any), a sentence if it is another one, and the days between."""
+
+    session: str | None
+    sentences: tuple[str, ...] = ()
+    days: float | None = None
 
 
-def _time(text: object) -> datetime | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        # Some rows have a time zone and some have not; a day more or less does not matter here.
-        return datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError:
-        return None
+def nearest_session(session: str | None, available: Iterable[str | None], timeline: Timeline) -> Nearest:
+    """Return the session whose T1w a PET of ``session`` uses.
 
-
-def nearest_session(
-    session: str | None, available: Iterable[str | None], timeline: Timeline
-) -> tuple[str | None, tuple[str, ...]]:
-    """Return the session whose T1w a PET of ``session`` uses, and a sentence if it is another one.
-
-    The own session; else an image outside any session; else the session nearest in time; else, where dates are
-    missing, nearest in the order of the sessions. At equal distance the earlier one.
+    The own session; else an image outside any session; else the session nearest in time by the dates of the tables, or
+    by labels that are times (``d0129``, ``M048``); else nearest in the order of the sessions. At equal distance the
+    earlier one.
 
     Parameters
     ----------
@@ -116,19 +135,27 @@ def nearest_session(
     """
     available = set(available)
     if session in available:
-        return session, ()
+        return Nearest(session)
     if None in available:
-        return None, (f"Session {session} has no T1w; the T1w without a session was used.",)
+        return Nearest(None, (f"Session {session} has no T1w; the T1w without a session was used.",))
     labels = session_order(label for label in available if label is not None)
     if session is None:
-        return labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",)
-    dates = timeline.dates
-    if session in dates and all(label in dates for label in labels):
-        apart = {label: abs((dates[label] - dates[session]).total_seconds()) for label in labels}
-        chosen = min(labels, key=lambda label: (apart[label], dates[label]))
-        how = f"the nearest in time ({apart[chosen] / 86400:.0f} days apart)"
+        return Nearest(labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",))
+    apart, unit = timeline.distances(session, labels)
+    if apart:
+        # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
+        chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
+        source = "" if unit == "days" and session in timeline.dates else " by the sessions' labels"
+        how = f"the nearest in time ({apart[chosen]:.0f} {unit} apart{source})"
+        days = apart[chosen] if unit == "days" else None
     else:
         order = session_order({*timeline.labels, *labels, session})
         chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
-        how = "the nearest in the order of the sessions (the dataset states no dates)"
-    return chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",)
+        how, days = f"the nearest in the order of the sessions ({_why_no_times(timeline)})", None
+    return Nearest(chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",), days)
+
+
+def _why_no_times(timeline: Timeline) -> str:
+    if timeline.unreadable:
+        return f"its dates cannot be read, such as {timeline.unreadable[0]!r}; expected: 2020-01-31T10:30:00"
+    return "the dataset states no dates"

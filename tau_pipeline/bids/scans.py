@@ -8,36 +8,35 @@ words in ``assumptions``, and from there goes into the sidecars.
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tau_pipeline.bids.entities import entities_of, folder_labels, stem
+from tau_pipeline.bids.entities import entities_of, stem
 from tau_pipeline.bids.filters import read_filters
-from tau_pipeline.bids.pairing import Timeline, choose_t1w, nearest_session, timeline
-from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, corrected_pet_metadata, text_value
+from tau_pipeline.bids.layout import (
+    IMAGE_ENDINGS,
+    PARTICIPANT_FOLDER,
+    by_participant,
+    index_files,
+    query,
+    without_ignored,
+)
+from tau_pipeline.bids.pairing import Looks, body_part, choose_t1w, nearest_session
+from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
+from tau_pipeline.bids.sessions import Timeline, timeline
+from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
-    InvalidDatasetError,
     MissingInputError,
     SettingError,
     TauPipelineError,
 )
 from tau_pipeline.files import name_parts, read_json
-from tau_pipeline.imaging.load import read_shape
+from tau_pipeline.imaging.load import read_shape, read_voxel_mm
 from tau_pipeline.settings.participant import Selection
-
-if TYPE_CHECKING:
-    from bids.layout import BIDSLayout
-
-_IMAGE_ENDINGS = [".nii.gz", ".nii"]
-
-#: Folders with other names (sub-01_old) are no participants', and the validator says so.
-_PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Scan:
     ``pet_metadata`` are the inherited values with known errors corrected
     (`tau_pipeline.bids.sidecars.corrected_pet_metadata`). ``tracer``, ``manufacturer``, ``model`` and ``radionuclide``
     are taken from them as spelled there, or None. ``n_frames`` counts the frames in the image. ``assumptions`` are
-    sentences.
+    sentences. ``days_from_t1w`` is the time between both images, or None where nothing states it.
     """
 
     participant: str
@@ -91,6 +90,7 @@ class Scan:
     model: str | None = None
     radionuclide: str | None = None
     assumptions: tuple[str, ...] = ()
+    days_from_t1w: float | None = None
 
     @property
     def key(self) -> str:
@@ -100,10 +100,15 @@ class Scan:
 
 @dataclass(frozen=True)
 class Problem:
-    """Reason why a scan or participant cannot be processed: ``key`` is the stem of the file's name, or ``sub-01``."""
+    """Reason why a scan or participant is not processed.
+
+    ``key`` is the stem of the file's name, or ``sub-01``. ``left_out`` says that nothing is wrong with the dataset: the
+    image is of a kind that this job does not use.
+    """
 
     key: str
     message: str
+    left_out: bool = False
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}"
@@ -140,7 +145,7 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
     read_json(bids_dir / "dataset_description.json")
     folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
-    labels = sorted(path.name[4:] for path in folders if _PARTICIPANT_FOLDER.fullmatch(path.name))
+    labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
     if not labels:
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
     return tuple(labels)
@@ -173,10 +178,10 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
             raise SettingError(f"there is no participant {label!r} in {bids_dir}; known: {', '.join(known)}")
     wanted = sorted(selection.participant_label) or list(known)
     filters = read_filters(selection.bids_filter_file)
-    layout = _index(bids_dir, wanted, everybody=len(wanted) == len(known))
-    sidecars = SidecarIndex(bids_dir, [Path(p) for p in _query(layout, ["T1w", "pet"], [".json"], {})])
-    t1w_files = _by_participant(_query(layout, "T1w", _IMAGE_ENDINGS, filters["t1w"]))
-    pet_files = _by_participant(_query(layout, "pet", _IMAGE_ENDINGS, filters["pet"]))
+    layout = index_files(bids_dir, wanted, everybody=len(wanted) == len(known))
+    sidecars = SidecarIndex(bids_dir, [Path(p) for p in query(layout, ["T1w", "pet"], [".json"], {})])
+    t1w_files = by_participant(without_ignored(bids_dir, query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"])))
+    pet_files = by_participant(without_ignored(bids_dir, query(layout, "pet", IMAGE_ENDINGS, filters["pet"])))
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         _participant(
@@ -190,56 +195,6 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
         )
         for label in wanted
     ]
-
-
-def _index(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
-    """Return a pybids layout of the anat and pet folders only; metadata are read later, file by file.
-
-    Reading them here would create one damaged JSON file stop the whole dataset.
-    """
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    folders = [path.name for path in bids_dir.iterdir() if path.is_dir()]
-    others = [name for name in folders if not _PARTICIPANT_FOLDER.fullmatch(name)]
-    ignore = [
-        re.compile(r"/\."),
-        re.compile(r"^/sub-[^/]+(/ses-[^/]+)?/(?!(anat|pet|ses-[^/]+)(/|$))[^/.]+(/|$)"),
-    ]
-    if others:
-        ignore.append(re.compile(rf"^/({'|'.join(map(re.escape, others))})(/|$)"))
-    if not everybody:
-        ignore.append(re.compile(rf"^/sub-(?!({'|'.join(map(re.escape, labels))})(/|$))"))
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    try:
-        return BIDSLayout(bids_dir, validate=False, indexer=indexer)
-    except UnicodeEncodeError as exc:
-        # Its database holds texts: bytes of a name that are no UTF-8 are shown as \xff.
-        found = os.fsencode(exc.object).decode("utf-8", "backslashreplace")
-        raise InvalidDatasetError(
-            f"the path {found} is not in UTF-8, as every name in a BIDS dataset must be; rename that file or folder"
-        ) from exc
-
-
-def _query(layout: BIDSLayout, suffix: str | list[str], endings: list[str], filters: Mapping[str, Any]) -> list[str]:
-    asked = {"suffix": suffix, "extension": endings, **filters}
-    try:
-        return sorted(layout.get(return_type="filename", **asked))
-    except (ValueError, TypeError, re.error) as exc:
-        raise SettingError(f"the filter {dict(filters)} cannot be used: {exc}") from exc
-
-
-def _by_participant(files: list[str]) -> dict[str, list[Path]]:
-    """Return image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
-    found: dict[str, dict[str, Path]] = {}
-    for path in map(Path, files):
-        label = folder_labels(path).get("sub")
-        if label is None:
-            continue  # beside the participants' folders, where BIDS has no images
-        own = found.setdefault(label, {})
-        stem = path.name.split(".", 1)[0]
-        if stem not in own or path.name.endswith(".gz"):
-            own[stem] = path
-    return {label: list(own.values()) for label, own in found.items()}
 
 
 def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
@@ -297,6 +252,10 @@ def _participant(
     scans: list[Scan] = []
     for pet_file in pet_files:
         try:
+            why = why_left_out(sidecars.metadata(pet_file), name_parts(pet_file)[0])
+            if why:
+                problems.append(Problem(stem(pet_file), why, left_out=True))
+                continue
             scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), sidecars))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
@@ -316,12 +275,23 @@ def _sessions(t1w_files: Sequence[Path], sidecars: SidecarIndex) -> list[_Sessio
         by_label.setdefault(name_parts(path)[0].get("ses"), []).append(path)
     sessions = []
     for label, candidates in by_label.items():
-        path, assumptions = choose_t1w(candidates)
+        path, assumptions = choose_t1w(candidates, lambda candidate: _looks(candidate, sidecars))
         try:
             sessions.append(_Session(label, _t1w(path, assumptions, sidecars)))
         except TauPipelineError as exc:
             sessions.append(_Session(label, Problem(stem(path), str(exc))))
     return sessions
+
+
+def _looks(path: Path, sidecars: SidecarIndex) -> Looks | None:
+    """Return what header and sidecar say of a T1w; None if one of them cannot be read."""
+    try:
+        shape, voxel_mm = read_shape(path), read_voxel_mm(path)
+        metadata = sidecars.metadata(path)
+    except TauPipelineError:
+        return None
+    extent = (count * edge for count, edge in zip(shape[:3], voxel_mm, strict=True))
+    return Looks(tuple(sorted(extent)), tuple(sorted(voxel_mm)), body_part(metadata))
 
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
@@ -344,19 +314,22 @@ def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
     return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
 
 
-def _t1w_of(pet_file: Path, sessions: Sequence[_Session], order: Timeline) -> tuple[T1w, tuple[str, ...]]:
-    """Return the T1w that goes with a PET, and a sentence if it is that of another session."""
+def _t1w_of(pet_file: Path, sessions: Sequence[_Session], order: Timeline) -> tuple[T1w, tuple[str, ...], float | None]:
+    """Return the T1w that goes with a PET, a sentence if it is that of another session, and the days between them."""
     if not sessions:
         raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
     t1ws = {session.label: session.t1w for session in sessions}
-    chosen, assumptions = nearest_session(name_parts(pet_file)[0].get("ses"), t1ws, order)
-    t1w = t1ws[chosen]
+    nearest = nearest_session(name_parts(pet_file)[0].get("ses"), t1ws, order)
+    t1w = t1ws[nearest.session]
     if isinstance(t1w, Problem):
         raise DamagedFileError(f"its T1w cannot be used: {t1w.message}")
-    return t1w, assumptions
+    days = order.days_between_files(t1w.path, pet_file)
+    return t1w, nearest.sentences, nearest.days if days is None else days
 
 
-def _scan(pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], sidecars: SidecarIndex) -> Scan:
+def _scan(
+    pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], days_from_t1w: float | None, sidecars: SidecarIndex
+) -> Scan:
     entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
     n_frames = math.prod(read_shape(pet_file)[3:])
@@ -376,4 +349,5 @@ def _scan(pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], sidecars: Sideca
         model=text_value(metadata, "ManufacturersModelName"),
         radionuclide=text_value(metadata, "TracerRadionuclide"),
         assumptions=(*_if_simulated(metadata, "PET"), *about_t1w, *t1w.assumptions, *corrections),
+        days_from_t1w=days_from_t1w,
     )

@@ -1,4 +1,4 @@
-"""JSON sidecars of raw images: inherited values, checked types, and known slips put right.
+"""JSON sidecars of raw images: inherited values and checked types.
 
 BIDS keeps a value once, as high in the tree as it is true, and lets deeper files override it (the inheritance
 principle, BIDS 1.10, common principles). Values come back as a plain dictionary; the functions below read single
@@ -14,10 +14,6 @@ from typing import Any
 
 from tau_pipeline.errors import MetadataError, shown
 from tau_pipeline.files import name_parts, read_json
-
-#: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
-LONGEST_S = 24 * 3600.0
-_SHORTEST_DYNAMIC_S = 60.0
 
 
 class SidecarIndex:
@@ -142,68 +138,3 @@ def number_list(metadata: Mapping[str, Any], key: str) -> tuple[float, ...] | No
     if not isinstance(value, list) or not all(_number(item) for item in value):
         raise MetadataError(f"{key} is {shown(value)}; expected: a list of numbers, one per frame")
     return tuple(float(item) for item in value)
-
-
-def corrected_pet_metadata(
-    metadata: Mapping[str, Any], entities: Mapping[str, str]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Correct known errors in the metadata of a PET, and return it with a sentence for each correction.
-
-    - Without ``TracerName``, the ``trc`` entity of the file name is the tracer's name.
-    - ``FrameDuration`` may hold the frames' end times (three of the published BIDS examples have it so).
-    - ``FrameTimesStart`` may count from the start of the scan, although ``ScanStart`` is later than time zero; BIDS
-      counts both from ``TimeZero``, and no frame begins before its scan does.
-
-    Parameters
-    ----------
-    metadata
-        Inherited values of the sidecars; not changed.
-    entities
-        Those of the file name.
-
-    Raises
-    ------
-    MetadataError
-        A value that the job uses has the wrong type, or the times are in milliseconds or minutes.
-    """
-    corrected, notes = dict(metadata), []
-    if text_value(metadata, "TracerName") is None and "trc" in entities:
-        corrected["TracerName"] = entities["trc"]
-        notes.append(f"The sidecar has no TracerName; {entities['trc']} was taken from the file name.")
-    for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
-        text_value(metadata, key)
-    for key in ("ScanStart", "InjectionStart"):
-        number_value(metadata, key)
-    starts, durations = number_list(metadata, "FrameTimesStart"), number_list(metadata, "FrameDuration")
-    if starts is None or durations is None:
-        return corrected, tuple(notes)
-    if _are_end_times(starts, durations):
-        durations = tuple(end - start for start, end in zip(starts, durations, strict=True))
-        corrected["FrameDuration"] = list(durations)
-        notes.append("FrameDuration holds the frames' end times; the durations were taken as end minus start.")
-    scan_start = number_value(metadata, "ScanStart") or 0.0
-    if scan_start > 0 and starts[0] == 0:
-        corrected["FrameTimesStart"] = [start + scan_start for start in starts]
-        notes.append(
-            f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
-        )
-    _check_unit(starts, durations)
-    return corrected, tuple(notes)
-
-
-def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:
-    return len(starts) > 2 and durations[:-1] == starts[1:] and durations[-1] > starts[-1]
-
-
-def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
-    ends = [start + duration for start, duration in zip(starts, durations, strict=False)]
-    if max(ends) > LONGEST_S:
-        raise MetadataError(
-            f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
-            "FrameDuration must be in seconds (are these milliseconds?)"
-        )
-    if len(ends) > 1 and max(ends) - min(starts) < _SHORTEST_DYNAMIC_S:
-        raise MetadataError(
-            f"the {len(ends)} frames last {max(ends) - min(starts):g} s together; FrameTimesStart and FrameDuration "
-            "must be in seconds (are these minutes?)"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-#: Spellings, in small letters and digits only, after a leading [18F] is taken off.
+#: Spellings, in small letters and digits only.
 ALIASES: dict[str, str] = {
     "flortaucipir": "flortaucipir",
     "ftp": "flortaucipir",
@@ -21,12 +21,65 @@ ALIASES: dict[str, str] = {
     "genentechtauprobe1": "GTP1",
 }
 
+#: Tracers of other targets, so that one of them in a tau dataset is recognized as a contradiction and not as a filler.
+_OTHER_TARGETS: dict[str, str] = {
+    "fdg": "FDG",
+    "fluorodeoxyglucose": "FDG",
+    "fludeoxyglucose": "FDG",
+    "pib": "PiB",
+    "pittsburghcompoundb": "PiB",
+    "florbetapir": "florbetapir",
+    "av45": "florbetapir",
+    "amyvid": "florbetapir",
+    "florbetaben": "florbetaben",
+    "neuraceq": "florbetaben",
+    "flutemetamol": "flutemetamol",
+    "vizamyl": "flutemetamol",
+    "nav4694": "NAV4694",
+    "flutafuranol": "NAV4694",
+}
+
+_ISOTOPE = re.compile(r"^(18f|f18|11c|c11|fluorine18|carbon11)|(18f|f18|11c|c11)$")
+
 
 def tracer_name(text: str | None) -> str | None:
-    """Return the common name of a tau tracer for any spelling; None for a tracer without a default window.
+    """Return the common name of a tau tracer for any spelling or text around it; None for any other tracer.
 
-    >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("FDG")
-    ('flortaucipir', 'MK-6240', None)
+    A text that names two tau tracers names none.
+
+    Examples
+    --------
+    >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("18F-MK-6240 batch 7"), tracer_name("FDG")
+    ('flortaucipir', 'MK-6240', 'MK-6240', None)
     """
-    plain = re.sub(r"[^a-z0-9]", "", (text or "").lower())
-    return ALIASES.get(plain) or ALIASES.get(re.sub(r"^(18f|f18)|(18f|f18)$", "", plain))
+    return _named(text, ALIASES)
+
+
+def other_tracer(text: str | None) -> str | None:
+    """Return the common name of a known tracer that does not bind to tau; None if the text names none.
+
+    Examples
+    --------
+    >>> other_tracer("Fluorodeoxyglucose"), other_tracer("11C-PiB"), other_tracer("Solution")
+    ('FDG', 'PiB', None)
+    """
+    return _named(text, _OTHER_TARGETS)
+
+
+def _named(text: str | None, names: dict[str, str]) -> str | None:
+    lower = (text or "").lower()
+    plain = re.sub(r"[^a-z0-9]", "", lower)
+    whole = names.get(plain) or names.get(_ISOTOPE.sub("", plain))
+    if whole:
+        return whole
+    found = {name for alias, name in names.items() if _pattern(alias).search(lower)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _pattern(alias: str) -> re.Pattern[str]:
+    """Match an alias as a word of its own: ``mk6240`` also as ``MK-6240`` and ``mk 6240``, with the isotope before it.
+
+    Letters and digits of an alias may be apart, letters among themselves and digits among themselves may not.
+    """
+    parts = re.findall(r"[a-z]+|[0-9]+", alias)
+    return re.compile(r"(?<![a-z0-9])(?:\[?(?:18f|f18|11c|c11)\]?)?" + r"[^a-z0-9]{0,2}".join(parts) + r"(?![a-z0-9])")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +25,24 @@ _DEMOGRAPHICS = {
 }
 
 
+#: Spellings of the column that makes a row of ``participants.tsv`` one of a session.
+_SESSION_COLUMNS = ("session_id", "session", "ses")
+
+#: Number of participants that a sentence names.
+_NAMED = 5
+
+
 @dataclass(frozen=True)
 class Demographics:
     """Age, sex and diagnosis (the names in `_DEMOGRAPHICS`) as far as the dataset's tables state them.
 
     ``of_participant`` by ``participant_id``, ``of_session`` by ``(participant_id, session_id)``; what is missing is
-    not there.
+    not there. ``notes`` are sentences on values that were read in a certain way, or could not be.
     """
 
     of_participant: Mapping[str, Mapping[str, Any]]
     of_session: Mapping[tuple[str, str], Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
 
     def of(self, participant_id: str, session_id: str | None) -> dict[str, Any]:
         """Return the demographics of one scan: the session's values, else the participant's, else missing."""
@@ -41,9 +50,40 @@ class Demographics:
         own = self.of_session.get((participant_id, session_id or ""), {})
         return {**dict.fromkeys(_DEMOGRAPHICS), **general, **own}
 
+    def gaps(self, scans: Iterable[tuple[str, str | None]]) -> list[str]:
+        """Say how many participants have no row, no age, no sex or no diagnosis, and which rows belong to nobody.
+
+        Parameters
+        ----------
+        scans
+            ``participant_id`` and ``session_id`` (None: no session) of each scan.
+        """
+        scans = sorted(set(scans), key=str)
+        everybody = {who for who, _ in scans}
+        rows = {*self.of_participant, *(who for who, _ in self.of_session)}
+        sentences = []
+        if everybody - rows:
+            sentences.append(
+                f"{len(everybody - rows)} of {len(everybody)} participants have no row in participants.tsv or "
+                f"sessions.tsv: {_listed(everybody - rows)}"
+            )
+        for name in _DEMOGRAPHICS:
+            without = {who for who, session in scans if who in rows and self.of(who, session)[name] is None}
+            if without:
+                sentences.append(f"{len(without)} of {len(everybody)} participants have no {name}: {_listed(without)}")
+        if everybody.isdisjoint(rows) and rows:
+            sentences.append(
+                f"no participant_id in participants.tsv matches a participant; it has {_listed(rows)}. Write the ids "
+                "as in the folders' names"
+            )
+        return sentences
+
 
 def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
     """Read age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
+
+    ``participants.tsv`` may have one row per session, with a column ``session_id``. Where rows of one participant (or
+    session) contradict each other, the value counts as missing, and a note says so.
 
     Parameters
     ----------
@@ -61,32 +101,147 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
     """
     root = Path(bids_dir)
     wanted = {**_DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else _DEMOGRAPHICS
-    of_participant: dict[str, dict[str, Any]] = {}
-    of_session: dict[tuple[str, str], dict[str, Any]] = {}
+    rows = _Rows()
     columns: set[str] = set()
     if (root / "participants.tsv").is_file():
         table = _with_key(root / "participants.tsv", "participant_id", "sub-")
         columns |= set(table.columns)
-        of_participant = dict(zip(table["participant_id"], _picked(table, wanted), strict=True))
+        sessions = _sessions_of(table)
+        for who, session, values in zip(table["participant_id"], sessions, _picked(table, wanted), strict=True):
+            rows.add((who, session), values, "participants.tsv")
+        rows.keep_what_never_changes()
     for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
         table = _with_key(path, "session_id", "ses-")
         columns |= set(table.columns)
-        keys = [(path.parent.name, session) for session in table["session_id"]]
-        of_session |= dict(zip(keys, _picked(table, wanted), strict=True))
+        for session, values in zip(table["session_id"], _picked(table, wanted), strict=True):
+            rows.add((path.parent.name, session), values, path.name)
     if diagnosis_column and diagnosis_column.lower() not in {name.lower() for name in columns}:
         raise SettingError(
             f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
             f"there are: {', '.join(sorted(columns)) or 'none'}"
         )
-    return Demographics(of_participant, of_session)
+    return rows.demographics()
+
+
+class _Rows:
+    """Values of rows, by participant and session (None: of the participant), and what was noted about them."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str | None], dict[str, list[Any]]] = {}
+        self._ages: dict[str, list[str]] = {}
+        self._tables: dict[tuple[str, str | None], str] = {}
+
+    def add(self, key: tuple[str, str | None], values: Mapping[str, Any], table: str) -> None:
+        """Add one row. A later table replaces values of an earlier one, rows of one table are compared."""
+        own = self._values.setdefault(key, {})
+        same_table = self._tables.setdefault(key, table) == table
+        self._tables[key] = table
+        for name, value in values.items():
+            if name == "age":
+                value, note = read_age(value)  # noqa: PLW2901
+                if note:
+                    self._ages.setdefault(f"{table}: {note}", []).append(key[0])
+                if value is None:
+                    continue
+            if not same_table:
+                own[name] = [value]
+            elif value not in own.setdefault(name, []):
+                own[name].append(value)
+
+    def keep_what_never_changes(self) -> None:
+        """Give participants with a row per session the values that all their rows agree on."""
+        together: dict[str, dict[str, list[Any]]] = {}
+        for (who, session), own in self._values.items():
+            if session is not None:
+                for name, found in own.items():
+                    together.setdefault(who, {}).setdefault(name, []).extend(found)
+        for who, own in together.items():
+            constant = {name: found[0] for name, found in own.items() if len(set(found)) == 1}
+            self._values.setdefault((who, None), {}).update({name: [value] for name, value in constant.items()})
+
+    def demographics(self) -> Demographics:
+        """Return what the rows agree on."""
+        agreed = {
+            key: {name: found[0] for name, found in own.items() if len(found) == 1} for key, own in self._values.items()
+        }
+        contradicted: dict[str, set[str]] = {}
+        for (who, session), own in self._values.items():
+            where = who if session is None else f"{who} {session}"
+            for name, found in own.items():
+                if len(found) > 1:
+                    contradicted.setdefault(name, set()).add(f"{where} ({', '.join(map(str, found))})")
+        notes = [
+            f"participants.tsv has rows of one participant that contradict each other; {name} counts as missing for "
+            f"{_listed(who)}"
+            for name, who in contradicted.items()
+        ]
+        notes += [f"{note}: {_listed(set(who))}" for note, who in self._ages.items()]
+        return Demographics(
+            {who: values for (who, session), values in agreed.items() if session is None},
+            {(who, session): values for (who, session), values in agreed.items() if session is not None},
+            tuple(notes),
+        )
+
+
+def read_age(value: Any) -> tuple[float | None, str]:
+    """Return the age that a cell states, in years, and a sentence where it took reading; None if there is no number.
+
+    Examples
+    --------
+    >>> read_age("71"), read_age("71,5"), read_age("89+")[0], read_age("70-74")[0], read_age("old")[0]
+    ((71.0, ''), (71.5, ''), 89.0, 72.0, None)
+    """
+    text = str(value).strip()
+    number = _as_number(text)
+    if number is not None:
+        return number, ""
+    open_ended = re.fullmatch(r"[>≥]?\s*=?\s*(\d+(?:[.,]\d+)?)\s*\+?", text)
+    if open_ended and _as_number(open_ended[1]) is not None:
+        return _as_number(open_ended[1]), f"age {text!r} was taken as {open_ended[1]}"
+    span = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", text)
+    if span and int(span[1]) <= int(span[2]) < _OLDEST:
+        middle = (int(span[1]) + int(span[2])) / 2
+        return middle, f"age {text!r} was taken as {middle:g}, the middle of the range"
+    return None, f"age {text!r} is no number of years and counts as missing"
+
+
+#: Larger numbers are no ages.
+_OLDEST = 150
+
+
+def _as_number(text: str) -> float | None:
+    """Return a number written with point or comma; None if it is none."""
+    if not re.fullmatch(r"-?\d+([.,]\d*)?([eE][+-]?\d+)?", text):
+        return None
+    number = float(text.replace(",", "."))
+    return number if math.isfinite(number) else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    """List names, sorted; of many the first ones and their number."""
+    ordered = sorted(names)
+    more = len(ordered) - _NAMED
+    return ", ".join(ordered[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
-    table = read_tsv(path, [key]).dropna(axis=0, how="all")
+    """Read a table whose columns stay text, with the key in BIDS's form."""
+    table = read_tsv(path, everything_is_text=True).dropna(axis=0, how="all")
     if key not in table.columns:
         raise DamagedFileError(f"{path} has no column {key}; correct the table")
-    table[key] = [prefix + str(value).removeprefix(prefix) for value in table[key]]
+    table = table.dropna(subset=[key])
+    table[key] = [prefix + str(value).strip().removeprefix(prefix) for value in table[key]]
     return table
+
+
+def _sessions_of(table: pd.DataFrame) -> list[str | None]:
+    """Return the session of each row of ``participants.tsv``; None for all if it has no such column."""
+    import pandas as pd
+
+    column = next((name for name in table.columns if str(name).lower() in _SESSION_COLUMNS), None)
+    if column is None:
+        return [None] * len(table)
+    return [None if pd.isna(value) else f"ses-{str(value).strip().removeprefix('ses-')}" for value in table[column]]
 
 
 def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
@@ -98,8 +253,6 @@ def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> 
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
         if own is not None:
-            # As text first: pandas does not take whole numbers that are longer than a float for numbers.
-            ages = pd.to_numeric(table[own].astype("string"), errors="coerce") if name == "age" else None
-            picked[name] = table[own] if ages is None else ages.where(abs(ages) < math.inf)
+            picked[name] = table[own]
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
     return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]

@@ -74,7 +74,7 @@ def load_volume(path: str | os.PathLike[str], ndim: int | None = None) -> Volume
         raise ImageError(f"{path} has shape {data.shape}; a 3-D image is needed")
     if ndim == 4 and data.ndim == 3:
         data = data[..., None]
-    return image_on(data, np.asarray(img.affine, dtype=np.float64))
+    return image_on(data, _affine_mm(img))
 
 
 def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
@@ -99,6 +99,37 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     return _without_trailing_axes(img.shape)
 
 
+def read_voxel_mm(path: str | os.PathLike[str]) -> tuple[float, ...]:
+    """Return the lengths of a voxel's edges, mm, from the header alone.
+
+    Raises
+    ------
+    MissingInputError, DamagedFileError, ImageError
+        As `load_volume`, but no voxel is looked at.
+    """
+    return tuple(np.sqrt((_affine_mm(_opened(Path(path)))[:3, :3] ** 2).sum(axis=0)).tolist())
+
+
+#: Millimeters of the other units that NIfTI knows.
+_UNIT_MM = {"meter": 1000.0, "micron": 0.001}
+
+
+def _affine_mm(img: Any) -> Affine:
+    """Return the affine in mm, whatever unit the header states."""
+    affine = np.array(img.affine, dtype=np.float64)
+    if isinstance(img, nib.Nifti1Image):
+        affine[:3] *= _UNIT_MM.get(_stated_unit(img), 1.0)
+    return affine
+
+
+def _stated_unit(img: nib.Nifti1Image) -> str:
+    try:
+        return str(img.header.get_xyzt_units()[0])
+    except KeyError:
+        # A code that NIfTI does not define states nothing.
+        return "unknown"
+
+
 def _opened(path: Path) -> Any:
     """Open a nibabel image whose header has been read and can be used."""
     _check_there(path)
@@ -107,7 +138,7 @@ def _opened(path: Path) -> Any:
     try:
         img: Any = packed_mgh_header(path) if path.suffix.lower() == ".mgz" else nib.load(path)
         # Asked for here, since nibabel computes them only now and refuses some.
-        shape, dtype, affine = img.shape, img.get_data_dtype(), np.asarray(img.affine, dtype=np.float64)
+        shape, dtype, affine = img.shape, img.get_data_dtype(), _affine_mm(img)
     except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
     if not isinstance(img, nib.Nifti1Image | nib.MGHImage):

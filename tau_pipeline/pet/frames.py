@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tau_pipeline.bids.sidecars import number_list, number_value, text_value
+from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, text_value
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 
@@ -103,7 +103,9 @@ def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple
     if overlap.sum() <= 0:
         raise MetadataError(
             f"no frame lies in the window of {low / 60:g} to {high / 60:g} minutes after injection: the frames cover "
-            f"{starts.min() / 60:.4g} to {(starts + durations).max() / 60:.4g} minutes; give a window within that range"
+            f"{starts.min() / 60:.4g} to {(starts + durations).max() / 60:.4g} minutes. If they count from the scan's "
+            "start, let InjectionStart, ScanStart and TimeZero say when the injection was; only if the scan was made "
+            "at another time than usual, give its window (--suvr-window)"
         )
     return overlap / overlap.sum()
 
@@ -134,13 +136,15 @@ def plan_frames(
     frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
     tracer = text_value(metadata, "TracerName")
     window = Window(*suvr_window, "as requested") if suvr_window else default_window(tracer)
-    notes = _units_note(metadata)
+    notes = [*_units_note(metadata), *_unusual_window_note(suvr_window, tracer)]
     if not suvr_window and not tracer_name(tracer):
         notes.append(f"Window: {window.source}.")
     starts = _numbers(metadata, "FrameTimesStart", frames)
     durations = _numbers(metadata, "FrameDuration", frames)
     if starts is not None:
         starts = starts - _injection_s(metadata, notes)
+    if starts is not None and durations is not None:
+        _check_clock(starts, durations, window)
     if frames == 1 and (starts is None or durations is None or starts[0] <= 0):
         return _static_of_unknown_time(starts, durations, window, notes)
     if starts is None or durations is None:
@@ -148,6 +152,7 @@ def plan_frames(
         raise MetadataError(f"the PET image has {frames} frames, but its sidecar has no {missing}; add it (seconds)")
     _check_times(starts, durations)
     weights = frame_weights(starts, durations, (window.start_min, window.end_min))
+    weights = _decay_corrected(weights, starts + durations / 2, metadata, notes)
     used = np.flatnonzero(weights)
     notes += _coverage_note(starts[used], durations[used], window)
     return FramePlan(
@@ -158,6 +163,77 @@ def plan_frames(
         window,
         tuple(notes),
     )
+
+
+def _unusual_window_note(asked: tuple[float, float] | None, tracer: str | None) -> list[str]:
+    """Return a sentence if a window was asked for that has no minute in common with the tracer's."""
+    name = tracer_name(tracer)
+    if asked is None or name is None or (asked[0] < WINDOWS[name].end_min and asked[1] > WINDOWS[name].start_min):
+        return []
+    usual = WINDOWS[name]
+    return [
+        f"The window asked for, {asked[0]:g} to {asked[1]:g} minutes, lies outside that of {name}, {usual.start_min:g} "
+        f"to {usual.end_min:g} minutes; at other times its SUVR has another meaning."
+    ]
+
+
+def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
+    """Refuse times in another unit, and an injection after the frames, where the numbers tell.
+
+    Parameters
+    ----------
+    starts, durations
+        ``(T,)``, supposed to be seconds from the injection.
+    window
+        In minutes; frames that miss it, and would meet it in another unit, are in that unit.
+    """
+    low, high = 60.0 * window.start_min, 60.0 * window.end_min
+
+    def meets(factor: float) -> bool:
+        return bool((factor * starts.min() < high) and (factor * (starts + durations).max() > low))
+
+    last = float((starts + durations).max())
+    if starts.max() > 0 and not meets(1.0):
+        for factor, unit, possible in ((60.0, "minutes", last < _LONGEST_MIN), (0.001, "milliseconds", True)):
+            if possible and meets(factor):
+                raise MetadataError(
+                    f"the frames cover {starts.min():g} to {last:g} s after injection, far from "
+                    f"the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart, FrameDuration "
+                    f"and InjectionStart must be in seconds (are these {unit}?)"
+                )
+    if starts.min() < -_LONGEST_BEFORE_INJECTION_S:
+        raise MetadataError(
+            f"InjectionStart is {-starts.min():g} s after the start of the first frame; a tau PET begins at the "
+            "injection or later. Both count from TimeZero: check the sign, and whether a clock of 12 hours was used"
+        )
+
+
+#: Numbers above this are no minutes of a PET session.
+_LONGEST_MIN = 300.0
+#: Dynamic scans may begin a little before the injection.
+_LONGEST_BEFORE_INJECTION_S = 600.0
+
+#: Half-lives, seconds (Laboratoire National Henri Becquerel, Table of Radionuclides).
+_HALF_LIFE_S = {"F18": 6586.2, "C11": 1221.8}
+
+
+def _decay_corrected(
+    weights: NDArray[np.float64], middles_s: NDArray, metadata: Mapping[str, Any], notes: list[str]
+) -> NDArray[np.float64]:
+    """Return weights of frames that undo the decay between them, where the image is not corrected for it.
+
+    Decay scales a whole frame, so that it changes SUVR only by the weight of frames against each other.
+    """
+    if bool_value(metadata, "ImageDecayCorrected") is not False or np.count_nonzero(weights) < 2:
+        return weights
+    nuclide = re.sub(r"[^A-Z0-9]", "", (text_value(metadata, "TracerRadionuclide") or "F18").upper())
+    nuclide = "".join(sorted(re.findall(r"[A-Z]+|[0-9]+", nuclide), reverse=True))
+    if nuclide not in _HALF_LIFE_S:
+        notes.append("The frames are not corrected for decay (ImageDecayCorrected), and were averaged as they are.")
+        return weights
+    notes.append(f"The frames are not corrected for decay (ImageDecayCorrected); that of {nuclide} between them was.")
+    corrected = weights * np.exp2((middles_s - middles_s.min()) / _HALF_LIFE_S[nuclide])
+    return corrected / corrected.sum()
 
 
 def _static_of_unknown_time(
@@ -223,8 +299,13 @@ def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
     return value
 
 
-#: A ratio is the same in each of these; in small letters, without spaces, "unitless" for a ratio already taken.
-_UNITS = re.compile(r"([kmg]?bq|[munp]?ci)/(ml|cc|cm3|cm\^3|l)|g/ml|suv(bw|bsa|lbm)?|(kg|g)/ml|unitless|arbitrary|1")
+#: A ratio is the same in each of these; in small letters, without spaces, "unitless" for a ratio already taken. Those
+#: without a slash are DICOM's terms (C.8.9.1: BQML, GML, CM2ML).
+_UNITS = re.compile(
+    r"([kmg]?bq|[munp]?ci|(kilo|mega|giga)?becquerels?|(milli|micro|nano)?curies?)(/|per|\*?)"
+    r"(ml|cc|cm3|cm\^3|l|milliliters?|millilitres?)(\^?-1)?|suv(bw|bsa|lbm|sul)?|(kg|g|cm2|cm\^2|m\^2|m2)/?ml(\^?-1)?"
+    r"|unitless|arbitrary|1"
+)
 
 
 def _units_note(metadata: Mapping[str, Any]) -> list[str]:

@@ -234,13 +234,15 @@ def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
         return {**common, "action": argparse.BooleanOptionalAction if doc.default else "store_true"}
     metavar = {int: "N", float: "X"}.get(doc.kind, doc.name.rsplit("_", 1)[-1].upper())
     common |= {"type": doc.kind}
+    # An option of many values that is given twice has the values of both.
+    many = {"nargs": "+", "action": "extend"} if doc.many else {}
     if doc.choices:
-        return {**common, "choices": doc.choices, **({"nargs": "+"} if doc.many else {})}
+        return {**common, "choices": doc.choices, **many}
     if doc.pair:
         return {**common, "nargs": 2, "metavar": ("START", "END")}
     if doc.name == "derivatives":
-        return {**common, "nargs": "+", "action": "extend", "metavar": "NAME=PATH"}
-    return {**common, "metavar": metavar, **({"nargs": "+"} if doc.many else {})}
+        return {**common, **many, "metavar": "NAME=PATH"}
+    return {**common, "metavar": metavar, **many}
 
 
 def _hyphenated(argument: str) -> str:

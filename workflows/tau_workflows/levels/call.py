@@ -81,4 +81,6 @@ def read_diagnoses(bids_dir: Path, config: Configuration) -> dict[str, str]:
     from tau_pipeline.cohort.demographics import read_demographics
 
     demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    for sentence in demographics.notes:
+        say(sentence)
     return {who: str(own["diagnosis"]) for who, own in demographics.of_participant.items() if "diagnosis" in own}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
-from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.scans import without_failed
@@ -73,7 +73,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     statuses = all_statuses(output_dir)
     scans = without_failed(find_scans(output_dir), statuses)
     require_scans(scans, output_dir)
-    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
     long = long_table(scans, fits, demographics)
     status = status_table(scans, statuses, fits, demographics)
@@ -96,6 +96,15 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
+
+
+def _demographics(bids_dir: Path, config: Configuration, scans: Sequence[DoneScan]) -> Demographics:
+    """Read age, sex and diagnosis, and say what is missing or was read in a certain way."""
+    found = read_demographics(bids_dir, config.group.diagnosis_column)
+    sessions = [(scan.participant_id, str(scan.rows["session_id"].iloc[0])) for scan in scans]
+    for sentence in (*found.notes, *found.gaps(sessions)):
+        say(sentence)
+    return found
 
 
 def _refuse_selection(selection: Selection) -> None:

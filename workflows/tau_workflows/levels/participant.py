@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives, why_not_found
 from tau_pipeline.bids.scans import Participant, T1w, find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
@@ -48,10 +48,11 @@ PROCESSES_OF_ONE = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs to run, and why each scan that cannot be run cannot, by its key."""
+    """Jobs to run, why each scan that cannot be run cannot, and why others are of no use, by their keys."""
 
     jobs: tuple[ParticipantJob, ...]
     problems: Mapping[str, str]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -83,12 +84,12 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     if found is not None:
         _check_validity(bids_dir, _validated(found.result))
     plan = plan_participants(participants, bids_dir, output_dir, config)
-    if not plan.jobs and not plan.problems:
+    if not (plan.jobs or plan.problems or plan.left_out):
         say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO
     if config.execution.dry_run:
         together, *_ = shares(len(plan.jobs), config.execution)
-        tell_plan(plan.jobs, plan.problems, config.execution, together)
+        tell_plan(plan.jobs, plan.problems, plan.left_out, config.execution, together)
         return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
     methods = write_methods(output_dir, config.settings)
@@ -97,14 +98,30 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return DONE
     if config.execution.reports_only:
         return _write_pages_again(plan, output_dir)
-    requested = {key: status for job in plan.jobs for key, status in job.statuses().items()}
-    requested |= {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
-    update_status(output_dir, requested)
-    for key, message in plan.problems.items():
-        write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
-        say(f"{key}: {message}")
+    _note_requested(plan, output_dir, config.selection.derivatives)
     with _interruptions_noted(plan, output_dir):
         return _compute(plan, bids_dir, output_dir, config, started)
+
+
+def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str]) -> None:
+    """Write the states of all scans before the work begins, and say which will not be computed."""
+    requested = {key: status for job in plan.jobs for key, status in job.statuses().items()}
+    requested |= {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
+    requested |= {
+        key: ScanStatus(key, state="skipped", reason=message, stem=key.removesuffix("_pet"))
+        for key, message in plan.left_out.items()
+    }
+    update_status(output_dir, requested)
+    for key, message in (*plan.left_out.items(), *plan.problems.items()):
+        say(f"{key}: {message}")
+    labels = [t1w_job.freesurfer is not None for job in plan.jobs for t1w_job in job.t1ws]
+    if derivatives and not all(labels):
+        say(
+            f"{labels.count(False)} of {len(labels)} T1w images have no results in {', '.join(derivatives)}; their "
+            "labels are made by tau-pipeline (see the assumptions in their sidecars)"
+        )
+    for key, message in plan.problems.items():
+        write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
 
 
 @contextmanager
@@ -226,9 +243,12 @@ def plan_participants(
         With reference regions by their proper names and an absolute work folder.
     """
     derivatives = parse_derivatives(config.selection.derivatives)
-    jobs, problems = [], {}
+    jobs: list[ParticipantJob] = []
+    problems: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for participant in participants:
-        problems.update({problem.key: problem.message for problem in participant.problems})
+        for problem in participant.problems:
+            (left_out if problem.left_out else problems)[problem.key] = problem.message
         scans: dict[Path, list[ScanJob]] = {}
         for scan in participant.scans:
             try:
@@ -240,14 +260,16 @@ def plan_participants(
         t1ws = []
         for t1w in participant.t1ws:
             try:
-                t1ws.append(T1wJob(t1w, _freesurfer_of(t1w, derivatives), tuple(scans.get(t1w.path, ()))))
+                found = _freesurfer_of(t1w, derivatives)
+                own = tuple(scans.get(t1w.path, ()))
+                t1ws.append(T1wJob(t1w, found, own) if found or not derivatives else _own_labels(t1w, own, derivatives))
             except TauPipelineError as exc:
                 problems[f"{t1w.key}_T1w"] = str(exc)
         if t1ws:
             jobs.append(
                 ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
             )
-    return Plan(tuple(jobs), problems)
+    return Plan(tuple(jobs), problems, left_out)
 
 
 def _write_pages_again(plan: Plan, output_dir: Path) -> int:
@@ -265,6 +287,13 @@ def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles
         if found is not None:
             return found
     return None
+
+
+def _own_labels(t1w: T1w, scans: Sequence[ScanJob], derivatives: Mapping[str, Path]) -> T1wJob:
+    """Say of a T1w and its scans that FreeSurfer's labels were asked for and not found."""
+    why = tuple(why_not_found(folder, t1w.participant, t1w.session) for folder in derivatives.values())
+    told = [replace(job, scan=replace(job.scan, assumptions=(*job.scan.assumptions, *why))) for job in scans]
+    return T1wJob(replace(t1w, assumptions=(*t1w.assumptions, *why)), None, tuple(told))
 
 
 def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:

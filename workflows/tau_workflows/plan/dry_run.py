@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.derivatives.names import PetNames
@@ -20,7 +21,7 @@ from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done
 if TYPE_CHECKING:
     import pandas as pd
 
-_TO_DO, DONE, _IMPOSSIBLE = "to do", "done", "cannot be done"
+_TO_DO, DONE, _IMPOSSIBLE, _LEFT_OUT = "to do", "done", "cannot be done", "left out"
 #: Name of the table in the work folder; the output folder is left as it is.
 TABLE = "dry_run.tsv"
 COLUMNS = (
@@ -33,32 +34,44 @@ _PRINTED = COLUMNS[:-3]
 _NAMED = 3
 
 
-def tell_plan(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], execution: Execution, together: int) -> None:
+def tell_plan(
+    jobs: Sequence[ParticipantJob],
+    problems: Mapping[str, str],
+    left_out: Mapping[str, str],
+    execution: Execution,
+    together: int,
+) -> None:
     """Print what would be done, and write it as a table into the work folder; nothing is computed.
 
     Parameters
     ----------
-    jobs, problems
-        What can be done, and why each other scan cannot, by its key.
+    jobs, problems, left_out
+        What can be done, why each other scan cannot, and which are of a kind that is not used, by their keys.
     execution
         Where it would run.
     together
         How many participants would run at a time.
     """
     speed, runs = measured_speed(jobs)
-    table = plan_table(jobs, problems, speed)
+    table = plan_table(jobs, problems, left_out, speed)
     file = write_tsv(table, execution.work_dir / TABLE)
     source = f"scaled by {runs} earlier runs in {execution.work_dir / 'times'}" if runs else "as measured on two cores"
     lines = [*_summary(table, together, source), "", *_printed(table), "", *_notes(table), f"table: {file}"]
     sys.stdout.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def plan_table(jobs: Sequence[ParticipantJob], problems: Mapping[str, str], speed: float = 1.0) -> pd.DataFrame:
+def plan_table(
+    jobs: Sequence[ParticipantJob],
+    problems: Mapping[str, str],
+    left_out: Mapping[str, str] = MappingProxyType({}),
+    speed: float = 1.0,
+) -> pd.DataFrame:
     """Report, one row per scan, what would be done, how, at what cost, and what is assumed or missing."""
     import pandas as pd
 
     rows = [row for job in jobs for row in _rows(job, speed)]
     rows += [{"scan": key, "state": _IMPOSSIBLE, "notes": message} for key, message in problems.items()]
+    rows += [{"scan": key, "state": _LEFT_OUT, "notes": message} for key, message in left_out.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -148,6 +161,8 @@ def _earlier_reasons(job: ParticipantJob) -> dict[str, str]:
 def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
     counts = Counter(table["state"])
     parts = [f"{counts[state]} {state}" for state in (_TO_DO, DONE, _IMPOSSIBLE)]
+    if counts[_LEFT_OUT]:
+        parts.append(f"{counts[_LEFT_OUT]} {_LEFT_OUT}")
     to_do = table[table["state"] == _TO_DO]
     minutes, disk = float(to_do["minutes"].sum()), float(to_do["disk_mb"].sum())
     if to_do.empty:

@@ -1,0 +1,131 @@
+"""Metadata of a PET as the job needs them: known errors corrected, contradictions refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tau_pipeline.bids.sidecars import number_list, number_value, text_value
+from tau_pipeline.bids.tracers import other_tracer, tracer_name
+from tau_pipeline.errors import MetadataError
+
+#: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
+LONGEST_S = 24 * 3600.0
+_SHORTEST_DYNAMIC_S = 60.0
+
+#: How converters and people write that nothing corrects for attenuation; ``rec-nacstat`` and ``rec-nacdyn`` are BIDS's.
+#: Phantoms and simulations need none.
+_NO_ATTENUATION = re.compile(
+    r"(?!.*\b(needed|required|necessary)\b)"
+    r"(\s*(no(ne|t)?\b(?!\.)|un-?corrected|without\b|off\b|false\b|nac\b|non-?(ac\b|attenuation))|.*\bnone\s*$)",
+    re.IGNORECASE,
+)
+_NAC_LABEL = re.compile(r"(nac|noac|nonac|uncorr)", re.I)
+
+
+def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> str:
+    """Say why a PET is no measure of uptake, so that nothing is computed from it; empty if it is one.
+
+    Images reconstructed without attenuation correction are: the skull and the depth of a region change their values.
+    """
+    value = metadata.get("AttenuationCorrection")
+    text = "false" if value is False else value.strip() if isinstance(value, str) else ""
+    rec = entities.get("rec", "")
+    if _NO_ATTENUATION.match(text):
+        source = f"AttenuationCorrection is {text!r}"
+    elif _NAC_LABEL.match(rec):
+        source = f"its name has rec-{rec}"
+    else:
+        return ""
+    return (
+        f"left out: it was reconstructed without attenuation correction ({source}), so that its SUVR would be wrong; "
+        "give the corrected reconstruction, or correct the sidecar"
+    )
+
+
+def corrected_pet_metadata(
+    metadata: Mapping[str, Any], entities: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Correct known errors in the metadata of a PET, and return it with a sentence for each correction.
+
+    - Without ``TracerName``, or where it is no name of a tracer that is known ("Unknown", "Solution"), the ``trc``
+      entity of the file name is the tracer's name.
+    - ``FrameDuration`` may hold the frames' end times (three of the published BIDS examples have it so).
+    - ``FrameTimesStart`` may count from the start of the scan, although ``ScanStart`` is later than time zero; BIDS
+      counts both from ``TimeZero``, and no frame begins before its scan does.
+
+    Parameters
+    ----------
+    metadata
+        Inherited values of the sidecars; not changed.
+    entities
+        Those of the file name.
+
+    Raises
+    ------
+    MetadataError
+        A value that the job uses has the wrong type, the times are in milliseconds or minutes, or sidecar and file name
+        state different tracers.
+    """
+    corrected: dict[str, Any] = dict(metadata)
+    notes: list[str] = []
+    notes += _tracer_of(corrected, entities.get("trc"))
+    for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
+        text_value(metadata, key)
+    for key in ("ScanStart", "InjectionStart"):
+        number_value(metadata, key)
+    starts, durations = number_list(metadata, "FrameTimesStart"), number_list(metadata, "FrameDuration")
+    if starts is None or durations is None:
+        return corrected, tuple(notes)
+    if _are_end_times(starts, durations):
+        durations = tuple(end - start for start, end in zip(starts, durations, strict=True))
+        corrected["FrameDuration"] = list(durations)
+        notes.append("FrameDuration holds the frames' end times; the durations were taken as end minus start.")
+    scan_start = number_value(metadata, "ScanStart") or 0.0
+    if scan_start > 0 and starts[0] == 0:
+        corrected["FrameTimesStart"] = [start + scan_start for start in starts]
+        notes.append(
+            f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
+        )
+    _check_unit(starts, durations)
+    return corrected, tuple(notes)
+
+
+def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
+    """Put the tracer's name into the metadata where the file name knows it better, and say so."""
+    stated = text_value(metadata, "TracerName")
+    if label is None:
+        return []
+    if stated is None:
+        metadata["TracerName"] = label
+        return [f"The sidecar has no TracerName; {label} was taken from the file name."]
+    by_label = tracer_name(label) or other_tracer(label)
+    by_text = tracer_name(stated) or other_tracer(stated)
+    if by_label is None or by_label == by_text:
+        return []
+    if by_text is not None:
+        raise MetadataError(
+            f"the sidecar's TracerName {stated!r} is {by_text}, but the file name has trc-{label}, which is "
+            f"{by_label}; correct one of them"
+        )
+    metadata["TracerName"] = label
+    return [f"TracerName {stated!r} is not the name of a known tracer; {label} was taken from the file name."]
+
+
+def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:
+    return len(starts) > 2 and durations[:-1] == starts[1:] and durations[-1] > starts[-1]
+
+
+def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
+    ends = [start + duration for start, duration in zip(starts, durations, strict=False)]
+    if max(ends) > LONGEST_S:
+        raise MetadataError(
+            f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
+            "FrameDuration must be in seconds (are these milliseconds?)"
+        )
+    if len(ends) > 1 and max(ends) - min(starts) < _SHORTEST_DYNAMIC_S:
+        raise MetadataError(
+            f"the {len(ends)} frames last {max(ends) - min(starts):g} s together; FrameTimesStart and FrameDuration "
+            "must be in seconds (are these minutes?)"
+        )

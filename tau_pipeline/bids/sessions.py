@@ -1,0 +1,220 @@
+"""Sessions of a participant in time: from tables of dates, or from labels that are times themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.files import read_tsv
+
+#: Days of the units that session labels are given in: ``d0129``, ``M048``, ``24mo``, ``Y2``.
+_DAYS = {
+    **dict.fromkeys(("d", "day", "days"), 1.0),
+    **dict.fromkeys(("w", "wk", "week", "weeks"), 7.0),
+    **dict.fromkeys(("m", "mo", "mon", "mth", "month", "months"), 365.25 / 12),
+    **dict.fromkeys(("y", "yr", "year", "years"), 365.25),
+}
+#: Labels of the first visit where the others count from it.
+_FIRST_VISIT = ("bl", "baseline", "base", "sc", "scr", "screening")
+
+#: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
+_FORMS = (
+    *("%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%d%b%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%d %B %Y"),
+    *("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y", "%m/%d/%y", "%d/%m/%y"),
+)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A participant's sessions and what is known of their times.
+
+    Parameters
+    ----------
+    labels
+        Of the sessions, without ``ses-``.
+    dates
+        Of the sessions whose date is known.
+    files
+        Times of single images, by file name, from ``scans.tsv``.
+    unreadable
+        Values that should be dates and could not be read.
+    """
+
+    labels: tuple[str, ...] = ()
+    dates: Mapping[str, datetime] = field(default_factory=dict)
+    files: Mapping[str, datetime] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+
+    def days_between_files(self, one: Path, other: Path) -> float | None:
+        """Return the days between two images by ``scans.tsv``; None where it does not date both."""
+        if one.name in self.files and other.name in self.files:
+            return _days(self.files[one.name], self.files[other.name])
+        return None
+
+    def distances(self, session: str, others: Sequence[str]) -> tuple[dict[str, float], str]:
+        """Return how far other sessions are from one, and the unit.
+
+        Parameters
+        ----------
+        session, others
+            Labels.
+
+        Returns
+        -------
+        distances
+            By label; empty where neither dates nor labels state the time of every one of them.
+        unit
+            ``days``, or ``visits`` where labels are numbers without a known unit.
+        """
+        if session in self.dates and all(label in self.dates for label in others):
+            return {label: _days(self.dates[label], self.dates[session]) for label in others}, "days"
+        times, unit = label_times([session, *others])
+        return {label: abs(times[label] - times[session]) for label in others if times}, unit
+
+
+def _days(one: datetime, other: datetime) -> float:
+    return abs((one - other).total_seconds()) / 86400
+
+
+def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Return times of session labels that consist of one prefix (or unit) and a number, and their unit.
+
+    Labels that are dates (``20200131``) are taken as dates. ``bl`` and alike are time zero beside labels in a unit of
+    time.
+
+    Returns
+    -------
+    times
+        By label; empty if the labels are no times.
+    unit
+        ``days``; ``visits`` where the prefix is no unit of time.
+
+    Examples
+    --------
+    >>> label_times(["d0129", "d2010"])
+    ({'d0129': 129.0, 'd2010': 2010.0}, 'days')
+    >>> label_times(["bl", "m12"])
+    ({'bl': 0.0, 'm12': 365.25}, 'days')
+    >>> label_times(["pre", "post"])
+    ({}, 'visits')
+    """
+    dates = {label: day for label in labels if (day := _date_label(label)) is not None}
+    if len(dates) == len(set(labels)):
+        return {label: day.timestamp() / 86400 for label, day in dates.items()}, "days"
+    parts = {label: _parts(label) for label in labels if label.lower() not in _FIRST_VISIT}
+    words = {part[0] for part in parts.values() if part is not None}
+    if None in parts.values() or len(words) != 1:
+        return {}, "visits"
+    word = words.pop()
+    factor = _DAYS.get(word)
+    if factor is None and len(parts) < len(set(labels)):
+        return {}, "visits"
+    times = {label: (factor or 1.0) * part[1] for label, part in parts.items() if part is not None}
+    return {label: times.get(label, 0.0) for label in labels}, "visits" if factor is None else "days"
+
+
+def _parts(label: str) -> tuple[str, float] | None:
+    """Return prefix (or unit) in small letters and number of ``M048`` or ``24mo``; None for any other label."""
+    found = re.fullmatch(r"([A-Za-z]*)([0-9]+)([A-Za-z]*)", label)
+    if found is None or (found[1] and found[3]):
+        return None
+    return (found[1] or found[3]).lower(), float(found[2])
+
+
+def _date_label(label: str) -> datetime | None:
+    if re.fullmatch(r"(19|20)[0-9]{6}", label):
+        with suppress(ValueError):
+            return datetime.strptime(label, "%Y%m%d")
+    return None
+
+
+def session_order(labels: Iterable[str]) -> list[str]:
+    """Sort session labels that contain numbers by these numbers (``m6`` before ``m12``)."""
+
+    def natural(label: str) -> list[tuple[int, int, str]]:
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", label)]
+
+    return sorted(labels, key=natural)
+
+
+def timeline(participant_dir: Path) -> Timeline:
+    """Return the sessions that have a folder, and the dates in ``sessions.tsv`` and ``scans.tsv``.
+
+    A session's date is that of ``sessions.tsv``, failing that the earliest of its ``scans.tsv``. A table that cannot be
+    read counts as absent: dates only refine the choice, they are not needed.
+    """
+    name = participant_dir.name
+    labels = session_order(path.name.removeprefix("ses-") for path in participant_dir.glob("ses-*") if path.is_dir())
+    dates: dict[str, datetime] = {}
+    files: dict[str, datetime] = {}
+    unreadable: list[str] = []
+    own_scans = participant_dir / f"{name}_scans.tsv"
+    for scans in (own_scans, *sorted(participant_dir.glob(f"ses-*/{name}_ses-*_scans.tsv"))):
+        times, bad = _times(scans, "filename")
+        unreadable += bad
+        files |= {Path(file).name: time for file, time in times.items()}
+        if times and scans != own_scans:
+            dates[scans.parent.name.removeprefix("ses-")] = min(times.values())
+    times, bad = _times(participant_dir / f"{name}_sessions.tsv", "session_id")
+    dates |= {label.removeprefix("ses-"): time for label, time in times.items()}
+    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])))
+
+
+def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str]]:
+    """Return the times in a table by the values of a column, and the texts that could not be read."""
+    if not table_file.is_file():
+        return {}, []
+    try:
+        table = read_tsv(table_file, [column, "acq_time"])
+    except TauPipelineError:
+        return {}, []
+    if column not in table or "acq_time" not in table:
+        return {}, []
+    rows = table[[column, "acq_time"]].dropna()
+    texts = rows["acq_time"].astype(str).tolist()
+    read = read_dates(texts)
+    named = dict(zip(rows[column].astype(str), map(read.get, texts), strict=True))
+    return {key: time for key, time in named.items() if time is not None}, [text for text in texts if text not in read]
+
+
+def read_dates(texts: Sequence[str]) -> dict[str, datetime]:
+    """Return the dates that texts of one column state, as far as their meaning is certain.
+
+    ISO 8601 (BIDS) is always read. Other forms are read if all other texts fit them, and all forms that fit mean the
+    same days: 13/02/2020 is certain, and makes 03/04/2020 beside it certain; 03/04/2020 alone is not.
+
+    Examples
+    --------
+    >>> sorted(read_dates(["2020-01-31T10:00:00", "03/04/2020"]))
+    ['2020-01-31T10:00:00']
+    >>> read_dates(["13/02/2020", "03/04/2020"])["03/04/2020"].month
+    4
+    """
+    read = {text: time for text in texts if (time := _iso(text)) is not None}
+    others = [text for text in texts if text not in read]
+    meanings = {tuple(found) for form in _FORMS if others and (found := _in_form(others, form))}
+    if len(meanings) == 1:
+        read |= zip(others, meanings.pop(), strict=True)
+    return read
+
+
+def _iso(text: str) -> datetime | None:
+    try:
+        # Some rows have a time zone and some have not; a day more or less does not matter here.
+        return datetime.fromisoformat(text.strip()).replace(tzinfo=None)
+    except ValueError:
+        return None
+
+
+def _in_form(texts: Sequence[str], form: str) -> list[datetime]:
+    """Read all texts in one form, whatever time of day follows; empty if one does not fit."""
+    days = [re.sub(r"[ T]+\d{1,2}:\d{2}.*$", "", text.strip()) for text in texts]
+    try:
+        return [datetime.strptime(day, form) for day in days]
+    except ValueError:
+        return []
