@@ -70,12 +70,14 @@ def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
 
 
 def _check_there(path: Path, what: str) -> None:
+    link = False
     try:
         there, why = path.is_file(), ""
+        link = path.is_symlink()
     except OSError as exc:
         # A name that no file system takes, or a folder that may not be looked into.
         there, why = False, f": {exc.strerror}"
-    if not there and path.is_symlink():
+    if not there and link:
         raise MissingInputError(f"the {what} {path} is a broken link; fetch its content (datalad get, git annex get)")
     if not there:
         raise MissingInputError(f"there is no {what} {path}{why}")

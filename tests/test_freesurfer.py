@@ -97,7 +97,7 @@ def test_an_unfinished_folder_is_refused_with_what_it_lacks(tmp_path, files, mis
 def test_several_longitudinal_results_are_not_chosen_by_alphabet(tmp_path):
     for template in ("base1", "base2"):
         subject(tmp_path, f"sub-01_ses-a.long.{template}")
-    with pytest.raises(MissingInputError, match="base1.*base2"):
+    with pytest.raises(MissingInputError, match=r"base1.*base2"):
         find_freesurfer(tmp_path, "01", "a")
     subject(tmp_path, "sub-01_ses-a")
     found = find_freesurfer(tmp_path, "01", "a")
