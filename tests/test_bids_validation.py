@@ -215,3 +215,15 @@ def test_the_stub_images_of_the_published_examples_are_errors_of_their_participa
     assert report.errors == ()
     assert all("cannot be read" in " ".join(found) for found in report.participant_errors.values())
     assert report.participant_errors
+
+
+def test_participants_after_the_thousandth_row_count_too(dataset: Path) -> None:
+    """By default the validator reads 1,000 rows of a table."""
+    labels = [f"sub-{number:04d}" for number in range(1001)]
+    rows = "\n".join(["participant_id", "sub-01", *labels])
+    (dataset / "participants.tsv").write_text(f"{rows}\n")
+    for label in labels:
+        image = dataset / label / "anat" / f"{label}_T1w.nii.gz"
+        image.parent.mkdir(parents=True)
+        image.symlink_to(dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    assert validate(dataset).errors == ()

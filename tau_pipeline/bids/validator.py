@@ -94,7 +94,8 @@ def validator_program() -> Path:
 
 
 def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
-    command = [str(program), str(dataset_dir), "--format", "json"]
+    # Without a number the validator reads 1,000 rows of a table, and takes participants after them for not listed.
+    command = [str(program), str(dataset_dir), "--format", "json", "--max-rows=-1"]
     try:
         # The validator's runtime keeps a cache, by default in the home folder, where this program writes nothing.
         with tempfile.TemporaryDirectory() as cache:
