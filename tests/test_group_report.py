@@ -253,7 +253,7 @@ def test_nothing_but_names_and_states_gives_a_page(tmp_path: Path) -> None:
 def test_columns_that_are_all_missing_are_named_and_left_out(output: Path) -> None:
     change(output, **dict.fromkeys(("motion_mm", "age", "noise"), None))
     text = Reader(page_of(output)).text
-    assert "Not shown because no scan has a value: age, motion." in text
+    assert "Not shown because no scan has a value: quality, age, motion." in text
     assert "Noise" in text
 
 

@@ -22,6 +22,10 @@ PERSON_COLUMNS: dict[str, Any] = {
     },
     "age": {"Description": "Age, from participants.tsv or sessions.tsv.", "Units": "year"},
     "sex": {"Description": "Sex, as in participants.tsv or sessions.tsv."},
+    "included": {
+        "Description": "Whether the scan counts in standardization, group figures, and tests.",
+        "Levels": {"yes": "it does", "no": "its quality is fail"},
+    },
     "diagnosis": {"Description": "Diagnosis, as in participants.tsv or sessions.tsv."},
 }
 STATUS_COLUMNS: dict[str, Any] = {

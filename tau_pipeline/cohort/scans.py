@@ -23,6 +23,21 @@ def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]
     return [scan for scan in scans if (scan.stem, scan.source) not in left_out]
 
 
+def is_included(scan: DoneScan, *, include_failed: bool = False) -> bool:
+    """Return whether a scan counts in fits, group figures, and tests: not if its quality is ``fail``."""
+    return include_failed or scan.quality.verdict != "fail"
+
+
+def left_out_in_words(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:
+    """Say how many scans are left out because of their quality; empty if none is."""
+    found = sorted({scan.key for scan in scans if not is_included(scan, include_failed=include_failed)})
+    if not found:
+        return ""
+    verb = "is" if len(found) == 1 else "are"
+    every = len({scan.key for scan in scans})
+    return f"{len(found)} of {every} scans {verb} left out because of failed quality: {', '.join(found)}"
+
+
 def kind_of(scan: DoneScan) -> tuple[str, str]:
     """Return tracer, by its common name, and reference region: SUVR of different kinds cannot be compared."""
     stated = scan.stated("TracerName") or ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tau_pipeline.bids.manufacturers import common_name
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
-from tau_pipeline.cohort.scans import kind_of, moments_of
+from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS, column_name
 from tau_pipeline.derivatives.index import DoneScan
@@ -27,7 +27,7 @@ from tau_pipeline.settings.cohort import Group
 if TYPE_CHECKING:
     import pandas as pd
 
-QUALITY_COLUMNS = ("quality", "quality_failed", "quality_warned", "quality_decisions")
+QUALITY_COLUMNS = ("quality", "quality_failed", "quality_warned", "quality_decisions", "included")
 #: Measures by which a scan is compared with the cohort, and the columns of their z-scores.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 STATUS_COLUMNS = (
@@ -41,23 +41,23 @@ _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
 )
-LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis")
+LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis", "included")
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
-    *("age", "sex", "diagnosis", "quality"),
+    *("age", "sex", "diagnosis", "quality", "included"),
 )
 
 
 def fit_cohort(scans: Iterable[DoneScan], group: Group) -> list[Standardization]:
-    """Fit each tracer and reference region, on measured scans.
+    """Fit each tracer and reference region, on measured scans whose quality is not ``fail``.
 
     Parameters
     ----------
     scans
         All scans; synthetic ones are passed over.
     group
-        Read here: ``fit_participants``, who need not have a scan of every kind, ``min_participants`` and
-        ``unknown_manufacturer``.
+        Read here: ``fit_participants``, who need not have a scan of every kind, ``min_participants``,
+        ``unknown_manufacturer`` and ``include_failed_quality``.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def fit_cohort(scans: Iterable[DoneScan], group: Group) -> list[Standardization]
     """
     by_kind: dict[tuple[str, str], list[ScanMoments]] = {}
     for scan in scans:
-        if scan.source == "measured":
+        if scan.source == "measured" and is_included(scan, include_failed=group.include_failed_quality):
             by_kind.setdefault(kind_of(scan), []).append(moments_of(scan))
     fits = []
     for (tracer, region), moments in sorted(by_kind.items()):
@@ -104,13 +104,21 @@ def fit_of(fits: Iterable[Standardization], scan: DoneScan) -> Standardization |
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demographics: Demographics) -> pd.DataFrame:
+def long_table(
+    scans: Sequence[DoneScan],
+    fits: Sequence[Standardization],
+    demographics: Demographics,
+    *,
+    include_failed: bool = False,
+) -> pd.DataFrame:
     """Return all region tables stacked, one row per region: `LONG_COLUMNS`.
 
     Where synthetic scans are among them, `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS` follow, empty for
     measured ones.
 
-    ``suvr_z`` is filled where there is a fit, and a manufacturer has one name whatever the spelling in the sidecars.
+    ``quality`` has the decisions of people, and ``included`` says whether a scan counts: not if its quality is
+    ``fail``, unless ``include_failed``. ``suvr_z`` is filled where there is a fit, and a manufacturer has one name
+    whatever the spelling in the sidecars.
     """
     import pandas as pd
 
@@ -126,6 +134,7 @@ def long_table(scans: Sequence[DoneScan], fits: Sequence[Standardization], demog
                 "scan": scan.key,
                 "manufacturer": common_name(scan.stated("Manufacturer")),
                 "quality": _known(scan.quality.verdict),
+                "included": "yes" if is_included(scan, include_failed=include_failed) else "no",
                 **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
             }
             for scan, ses in zip(scans, sessions, strict=True)
@@ -182,10 +191,13 @@ def status_table(
     statuses: Mapping[str, ScanStatus],
     fits: Sequence[Standardization],
     demographics: Demographics,
+    *,
+    include_failed: bool = False,
 ) -> pd.DataFrame:
     """Return one row per requested or existing scan: `STATUS_COLUMNS`.
 
-    Measures are those of the scan's first reference region. ``…_outlier`` columns are z-scores among the done scans of
+    Measures and quality are those of the scan's first reference region; ``included`` is as in `long_table`.
+    ``…_outlier`` columns are z-scores among the done and included scans of
     the same tracer, reference region and source; missing for fewer than three.
     """
     import pandas as pd
@@ -198,6 +210,9 @@ def status_table(
         rows.append(_asked_row(key, status, scan, fits))
     rows += [_found_row(scan, fits) for key, scan in by_stem.items() if key not in listed]
     rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
+    for row in rows:
+        if row["state"] == "done":
+            row["included"] = "yes" if include_failed or row["quality"] != "fail" else "no"
     table = pd.DataFrame(rows, columns=list(STATUS_COLUMNS)).sort_values(["scan", "source"], ignore_index=True)
     table[list(_TEXTS)] = table[list(_TEXTS)].astype("string")
     numbers = [name for name in STATUS_COLUMNS if name not in _TEXTS]
@@ -261,7 +276,7 @@ def _quality_row(scan: DoneScan) -> dict[str, str | None]:
 
 def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
     tracers = table["tracer"].map(lambda name: tracer_name(name) or name, na_action="ignore")
-    done = table["state"] == "done"
+    done = (table["state"] == "done") & (table["included"] == "yes").fillna(False)
     groups = table[done].groupby([tracers[done], "reference_region", "source"], dropna=False)
     for column, outlier in OUTLIERS.items():
         values = groups[column]

@@ -156,10 +156,11 @@ class DoneScan:
     @property
     def quality(self) -> Quality:
         """The quality checks of the sidecar, with the decisions of people. Checks that it lacks are not measured."""
-        stated = self.sidecar.get("QualityChecks") or judge({}, self.source)
+        stated = self.sidecar.get("QualityChecks")
+        checks = [one for one in stated if isinstance(one, dict)] if isinstance(stated, list) else []
         # A decision about a scan is about the measured one; that from the T1w has its own name.
         name = self.stem if self.source == "measured" else f"{self.stem}_desc-synthSUVR"
-        return Quality(tuple(decided(stated, self.decisions, name)))
+        return Quality(tuple(decided(checks or judge({}, self.source), self.decisions, name)))
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -61,6 +61,20 @@ class Group(Checked):
         ),
     )
 
+    exclude: Path | None = field(
+        default=None,
+        metadata=documented(
+            "TSV file of scans to leave out: a column scan, or participant_id and perhaps session_id; who and why are "
+            "kept if it has them."
+        ),
+    )
+    include_failed_quality: bool = field(
+        default=False,
+        metadata=documented(
+            "Use scans whose quality is fail, too, in standardization, group figures, tests, and training."
+        ),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         labels = tuple(label.removeprefix("sub-") for label in self.fit_participants)

@@ -19,6 +19,7 @@ from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.index import DoneScan, find_maps, find_outputs
 from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import unknown_name
 
 #: What stands where something is not known, as in BIDS tables.
@@ -76,10 +77,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Survey:
-    """The pairs that were found, sorted by scan, and a sentence for each T1w or PET without partner."""
+    """The pairs that were found, sorted by scan, and a sentence for each T1w or PET without partner.
+
+    ``left_out`` are the scans that were left out because their quality is ``fail``.
+    """
 
     pairs: tuple[Pair, ...]
     unpaired: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def _tracer(found: DoneScan) -> str:
@@ -109,6 +114,7 @@ def survey(
     tracer: str | None = None,
     reference_region: str | None = None,
     diagnoses: Mapping[str, str] | None = None,
+    group: Group | None = None,
 ) -> Survey:
     """Find every SUVR map, and the T1w on whose grid it lies.
 
@@ -123,6 +129,9 @@ def survey(
         the same for all.
     diagnoses
         From participant (``01`` or ``sub-01``) to diagnosis, for those where it is known.
+    group
+        Read here: ``exclude`` and ``include_failed_quality``. None takes the defaults, so that scans whose quality is
+        ``fail`` are left out.
 
     Returns
     -------
@@ -139,8 +148,14 @@ def survey(
         Scans of several tracers or reference regions were found and none was named: they must not be mixed.
     """
     root = Path(derivatives_dir)
-    maps, unpaired = _read_maps(root)
+    group = group or Group()
+    maps, unpaired = _read_maps(root, group.exclude)
     chosen = _of_region(_of_tracer(maps, tracer), reference_region)
+    failed = [one for one in chosen if not group.include_failed_quality and one.quality.verdict == "fail"]
+    unpaired += [
+        f"{one.stem} is left out: its quality is fail ({', '.join(one.quality.named('fail'))})." for one in failed
+    ]
+    chosen = [one for one in chosen if one not in failed]
     by_participant = {f"sub-{who.removeprefix('sub-')}": label for who, label in (diagnoses or {}).items()}
     pairs = []
     for found in chosen:
@@ -149,14 +164,15 @@ def survey(
         except TauPipelineError as exc:
             unpaired.append(f"{found.stem} is left out: {exc}.")
     unpaired += _lonely_t1ws(root, pairs, {found.participant_id for found in maps})
-    return Survey(tuple(sorted(pairs, key=lambda pair: pair.scan)), tuple(unpaired))
+    left_out = tuple(sorted(one.stem for one in failed))
+    return Survey(tuple(sorted(pairs, key=lambda pair: pair.scan)), tuple(unpaired), left_out)
 
 
-def _read_maps(root: Path) -> tuple[list[DoneScan], list[str]]:
+def _read_maps(root: Path, exclude: Path | None) -> tuple[list[DoneScan], list[str]]:
     if not root.is_dir():
         raise MissingInputError(f"there is no folder {root}; give the output folder of the participant level")
     maps, unreadable = [], []
-    for found in find_maps(root):
+    for found in find_maps(root, exclude):
         try:
             # Read here, so that a damaged sidecar costs only its own scan.
             _ = found.sidecar

@@ -12,6 +12,7 @@ from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, 
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import MissingInputError, UnknownNameError
 from tau_pipeline.files import read_json
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesize
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
 
@@ -64,7 +65,10 @@ class ModelTarget:
 
 
 def measured_pairs(
-    output_dir: Path, model_target: ModelTarget, diagnoses: Mapping[str, str] | None = None
+    output_dir: Path,
+    model_target: ModelTarget,
+    diagnoses: Mapping[str, str] | None = None,
+    group: Group | None = None,
 ) -> list[Pair]:
     """Return the measured scans of the model's kind; finding none is no error."""
     try:
@@ -73,6 +77,7 @@ def measured_pairs(
             tracer=model_target.tracer or None,
             reference_region=model_target.reference_region or None,
             diagnoses=diagnoses,
+            group=group,
         )
     except (MissingInputError, UnknownNameError):
         return []

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def train(
     *,
     random_seed: int = 0,
     cohort: Group | None = None,
+    left_out: Sequence[str] = (),
 ) -> Path:
     """Train a model, test it, and write its folder; or go on where an earlier call with the same arguments ended.
 
@@ -72,6 +74,9 @@ def train(
         Of splits, weights, order, augmentation and dropout.
     cohort
         Read here: ``min_participants`` and ``unknown_manufacturer``. None takes the defaults.
+
+    left_out
+        Scans that are not among the pairs because of their quality; for the card of the model.
 
     Returns
     -------
@@ -103,6 +108,7 @@ def train(
             if settings.activation_checkpointing:
                 checkpoint_activations(system.generator)
             run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
+            run = replace(run, left_out=tuple(left_out))
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()

@@ -167,6 +167,7 @@ def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
         "tested_weights": run.settings.tested_weights,
         "averaged": run.state.average is not None,
         "test_scans": len(scores),
+        "scans_left_out_for_quality": list(run.left_out),
         "suvr_range": SUVR_RANGE,
         "mask": "brain mask where the PET is known, on the model's grid",
         **{f"test_{name}": round(value, 6) for name, value in mean_scores(scores).items()},

@@ -40,6 +40,8 @@ class Run:
         Takes ``checkpoints``, ``log.tsv`` and ``tensorboard``.
     group
         The processes that train together.
+    left_out
+        Scans that were left out because of their quality.
     """
 
     state: TrainingState
@@ -49,3 +51,4 @@ class Run:
     random_seed: int
     folder: Path
     group: Processes
+    left_out: tuple[str, ...] = ()

@@ -100,7 +100,7 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
 
 def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path) -> tuple[Plan, Sequence[pd.DataFrame]]:
     """Decide what is to be done, and refuse now what would fail later."""
-    pairs = chosen_pairs(bids_dir, output_dir, config)
+    pairs = chosen_pairs(bids_dir, output_dir, config).pairs
     # Only here, so that a wrong call is answered before torch is loaded.
     from tau_pipeline.synthesis.comparison import preparation
     from tau_pipeline.synthesis.comparison.one_run import ComparisonContext

@@ -16,7 +16,7 @@ from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
-from tau_pipeline.cohort.scans import without_failed
+from tau_pipeline.cohort.scans import left_out_in_words, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import (
     WIDE_KEYS,
@@ -71,12 +71,14 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(f"report: {write_group_report(output_dir)}")
         return DONE
     statuses = all_statuses(output_dir)
-    scans = without_failed(find_scans(output_dir), statuses)
+    scans = without_failed(find_scans(output_dir, config.group.exclude), statuses)
     require_scans(scans, output_dir)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
-    long = long_table(scans, fits, demographics)
-    status = status_table(scans, statuses, fits, demographics)
+    include_failed = config.group.include_failed_quality
+    left_out = left_out_in_words(scans, include_failed=include_failed)
+    long = long_table(scans, fits, demographics, include_failed=include_failed)
+    status = status_table(scans, statuses, fits, demographics, include_failed=include_failed)
     wide = wide_table(long)
     tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
     if config.group.harmonize == "combat":
@@ -86,10 +88,11 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return DONE
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
-    _write_tables(tables, fits, output_dir / "group")
+    _write_tables(tables, fits, output_dir / "group", left_out)
     write_methods(output_dir)
     report = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
+    _tell_quality(status, left_out)
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
     say(f"report: {report}")
@@ -132,12 +135,12 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
 
 
 def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:
-    """Apply ComBat to the measured scans of each tracer and reference region, without the ``_z`` columns."""
+    """Apply ComBat to the included measured scans of each tracer and reference region, without ``_z`` columns."""
     import pandas as pd
 
     table = wide[[name for name in wide.columns if not name.endswith("_z")]]
     regions = [name for name in table.columns if name not in (*WIDE_KEYS, "reference")]
-    measured = table[table["source"] == "measured"]
+    measured = table[(table["source"] == "measured") & (table["included"] == "yes")]
     parts = [combat(rows, regions) for _, rows in measured.groupby(["tracer", "reference_region"], dropna=False)]
     return pd.concat(parts, ignore_index=True)
 
@@ -160,21 +163,29 @@ def _write_maps(
     return failed
 
 
-def _write_tables(tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path) -> None:
-    """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary."""
+def _write_tables(
+    tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path, left_out: str
+) -> None:
+    """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary.
+
+    Data dictionaries say which scans are ``left_out``.
+    """
     for name, table in tables.items():
         if not name.endswith("_wide"):
             write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
         if name != "status":
             # An empty cell is what pandas, R and Excel all take as missing.
             write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
-        write_dictionary(dictionary(name, table), folder / f"{name}.json")
+        described = dictionary(name, table)
+        described["included"] = {**described["included"], "LeftOut": left_out or "none"}
+        write_dictionary(described, folder / f"{name}.json")
     if fits:
         new = folder / ".standardization.tsv"
         save_standardizations(fits, new)
         write_changed(new.read_text(encoding="utf-8"), folder / "standardization.tsv")
         new.unlink()
-        write_dictionary(STANDARDIZATION_COLUMNS, folder / "standardization.json")
+        participants = {**STANDARDIZATION_COLUMNS["n_participants"], "LeftOut": left_out or "none"}
+        write_dictionary({**STANDARDIZATION_COLUMNS, "n_participants": participants}, folder / "standardization.json")
 
 
 def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
@@ -187,6 +198,17 @@ def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:
     import json
 
     write_changed(json.dumps(columns, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def _tell_quality(status: pd.DataFrame, left_out: str) -> None:
+    """Say which scans fail or are doubtful, one line each, and how many are left out."""
+    for verdict, column in (("fail", "quality_failed"), ("warn", "quality_warned")):
+        for row in status[(status["quality"] == verdict).fillna(False)].to_dict("records"):
+            say(f"QUALITY {verdict.upper()} {row['scan']} ({row['source']}): {row[column]}")
+    if left_out:
+        say(f"{left_out}; --include-failed-quality includes them")
+    elif (status["quality"] == "fail").any():
+        say("scans of failed quality are included, as requested (--include-failed-quality)")
 
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:

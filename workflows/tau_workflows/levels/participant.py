@@ -15,7 +15,7 @@ from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, pa
 from tau_pipeline.bids.scans import Participant, T1w, find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
-from tau_pipeline.derivatives.names import error_path, report_path
+from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
@@ -34,6 +34,7 @@ from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.reports.failures import draw_headers
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
+from tau_workflows.reports.quality import sentences_of
 
 #: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
 #: limits how many run at a time.
@@ -376,6 +377,7 @@ def _summarize(plan: Plan, failures: Mapping[str, str], output_dir: Path, second
     asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
     done = sorted(asked - set(failures))
     say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
+    _tell_quality(plan, failures, output_dir)
     for key, message in failures.items():
         record = error_path(output_dir, key)
         say(f"FAILED {key}: {message}" + (f" ({record.relative_to(output_dir)})" if record.is_file() else ""))
@@ -384,3 +386,15 @@ def _summarize(plan: Plan, failures: Mapping[str, str], output_dir: Path, second
     for participant in sorted(asked_for):
         if report_path(output_dir, participant).is_file():
             say(f"report: {report_path(output_dir, participant)}")
+
+
+def _tell_quality(plan: Plan, failures: Mapping[str, str], output_dir: Path) -> None:
+    """Say which of the scans that are done fail or are doubtful, one line each, and how many."""
+    scans = [one.scan for job in plan.jobs for t1w in job.t1ws for one in t1w.scans]
+    done = [PetNames(output_dir, scan.entities) for scan in scans if f"{scan.key}_pet" not in failures]
+    lines, counts = sentences_of(done)
+    for line in lines:
+        say(line)
+    if counts:
+        counted = ", ".join(f"{counts[name]} {name}" for name in ("pass", "warn", "fail", "n/a") if name in counts)
+        say(f"quality of {sum(counts.values())} scans: {counted}")

@@ -86,7 +86,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     card = ensemble.first.card
     model_target = ModelTarget(tracer=card.tracer, reference_region=card.reference_region)
     diagnoses = read_diagnoses(bids_dir, config)
-    pairs = measured_pairs(output_dir, model_target, diagnoses)
+    pairs = measured_pairs(output_dir, model_target, diagnoses, config.group)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     targets = [
         target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)

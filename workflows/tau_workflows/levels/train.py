@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tau_pipeline.derivatives.dataset import write_bidsignore
@@ -12,9 +11,18 @@ from tau_pipeline.errors import DivergenceError, MissingInputError, SettingError
 from tau_pipeline.files import read_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair, survey
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, check_call, is_selected, read_diagnoses, say
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Pairs to train on, and the stems of the scans that are left out because their quality is ``fail``."""
+
+    pairs: list[Pair]
+    left_out: tuple[str, ...]
 
 
 def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -41,7 +49,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     check_call(bids_dir, output_dir)
-    pairs = chosen_pairs(bids_dir, output_dir, config)
+    chosen = chosen_pairs(bids_dir, output_dir, config)
+    pairs = chosen.pairs
     settings = config.training
     if settings.cache_dir is None:
         settings = replace(settings, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
@@ -52,24 +61,26 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
         say(f"model: {model_dir}")
         return DONE
     write_bidsignore(output_dir)
-    return _train(settings, pairs, model_dir, config, started)
+    return _train(settings, chosen, model_dir, config, started)
 
 
-def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: Configuration, started: float) -> int:
+def _train(settings: Training, chosen: Chosen, model_dir: Path, config: Configuration, started: float) -> int:
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
     from tau_pipeline.synthesis.training.loop import train
     from tau_pipeline.synthesis.training.results import is_finished
 
-    if is_finished(model_dir, settings, pairs, config.settings.random_seed):
+    pairs, seed = chosen.pairs, config.settings.random_seed
+    if is_finished(model_dir, settings, pairs, seed):
         say(f"nothing to do: {model_dir} contains this model, fully trained")
         return NOTHING_TO_DO
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
     try:
-        train(settings, pairs, model_dir, random_seed=config.settings.random_seed, cohort=config.group)
+        left_out = chosen.left_out
+        train(settings, pairs, model_dir, random_seed=seed, cohort=config.group, left_out=left_out)
     except DivergenceError as exc:
         say(str(exc))
         return SOME_FAILED
@@ -77,7 +88,7 @@ def _train(settings: Training, pairs: Sequence[Pair], model_dir: Path, config: C
     return DONE
 
 
-def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> list[Pair]:
+def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Chosen:
     """Return the selected pairs, and report images without a partner.
 
     Raises
@@ -95,13 +106,22 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> lis
         tracer=chosen.tracer_label[0] if chosen.tracer_label else None,
         reference_region=parse_reference(config.settings.ref_region[0]),
         diagnoses=read_diagnoses(bids_dir, config),
+        group=config.group,
     )
     for sentence in found.unpaired:
         say(sentence)
+    if found.left_out:
+        say(f"{len(found.left_out)} scans are left out because of failed quality; see --include-failed-quality")
     pairs = [pair for pair in found.pairs if is_selected(pair.participant, pair.session, chosen)]
     if not pairs:
         raise MissingInputError(f"no T1w-PET pair matches the selection options in {output_dir}")
-    return pairs
+    return Chosen(pairs, tuple(stem for stem in found.left_out if _is_of(stem, chosen)))
+
+
+def _is_of(stem: str, chosen: Selection) -> bool:
+    """Return whether a selection leaves in a scan, by the stem of its files."""
+    labels = dict(part.split("-", 1) for part in stem.split("_"))
+    return is_selected(labels["sub"], labels.get("ses"), chosen)
 
 
 def _summarize(model_dir: Path, seconds: float) -> None:

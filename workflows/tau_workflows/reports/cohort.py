@@ -112,7 +112,15 @@ def read_status(path: Path) -> pd.DataFrame:
         raise DamagedFileError(f"the table {path} has no column {absent[0]}; run the group level again")
     numbers = [column.name for column in COLUMNS if column.form] + [column.z for column in COLUMNS if column.z]
     numbers += [one.z_column for one in IN_TABLE if one.standardized]
-    for name in ("participant_id", "model", "reason", *(column.name for column in COLUMNS), *numbers):
+    for name in (
+        "participant_id",
+        "model",
+        "reason",
+        "included",
+        "quality_failed",
+        *(column.name for column in COLUMNS),
+        *numbers,
+    ):
         if name not in table:
             table[name] = None
     for name in numbers:
@@ -151,7 +159,11 @@ def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.Data
 def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> list[str]:
     """Return the warnings of the report, in sentences."""
     done = status[status["state"] == "done"]
-    found = [_standardization_warning(done, standardization), _few_participants_warning(standardization)]
+    found = [
+        _quality_warning(done),
+        _standardization_warning(done, standardization),
+        _few_participants_warning(standardization),
+    ]
     found.append(_confounded_warning(done))
     for name, word in (("tracer", "tracer"), ("reference_region", "reference region")):
         several = _options(done[name])
@@ -169,6 +181,15 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
         have = "scan has" if outliers == 1 else "scans have"
         found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
     return [sentence for sentence in found if sentence]
+
+
+def _quality_warning(done: pd.DataFrame) -> str:
+    failed, out = done[done["quality"] == "fail"], done[done["included"] == "no"]
+    if failed.empty:
+        return ""
+    names = ", ".join(f"{row['scan']} ({row['quality_failed']})" for row in failed.to_dict("records"))
+    what = f"{len(out)} are left out of standardization, figures, and tests" if len(out) else "they are included"
+    return f"The quality of {len(failed)} of {len(done)} processed scans is fail; {what}: {names}."
 
 
 def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame | None) -> str:
@@ -232,7 +253,8 @@ def _options(column: pd.Series) -> list[str]:
 
 def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Draw the figures of each kind of scan: source, tracer and reference region are never mixed."""
-    done = status[status["state"] == "done"]
+    done = status[(status["state"] == "done") & (status["included"] != "no")]
+    wide = wide if wide is None or "included" not in wide else wide[wide["included"] != "no"]
     kinds = ["source", "tracer", "reference_region"]
     found = []
     for key, scans in done.groupby(kinds, dropna=False, sort=True):

@@ -26,6 +26,7 @@ from tau_pipeline.imaging.volume import voxel_volume_mm3
 from tau_workflows.reports import html
 from tau_workflows.reports.failures import Failure, failures_of
 from tau_workflows.reports.methods import found, methods_text
+from tau_workflows.reports.quality import boxes
 from tau_workflows.reports.regions import (
     AGREEMENT,
     COMPOSITES,
@@ -167,6 +168,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
         failed=failed,
+        quality=boxes([scan for scan in scans if scan.kind == "pet"], output_dir),
         errors=[record for record in errors if record["file"] not in shown_elsewhere],
         records={Path(record["file"]).stem: record["details"] for record in errors},
         methods=_methods(output_dir, label),

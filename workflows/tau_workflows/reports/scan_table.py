@@ -36,6 +36,7 @@ class Column:
 COLUMNS = (
     Column("scan", "Scan", core=True),
     Column("state", "State", core=True),
+    Column("quality", "Quality"),
     Column("source", "Source"),
     Column("tracer", "Tracer"),
     Column("reference_region", "Reference region"),
@@ -55,7 +56,7 @@ COLUMNS = (
 #: Columns that are left out, and said above the table, when all scans have the same value.
 _SAID_ONCE = ("source", "tracer", "reference_region")
 #: Columns by which the table can be filtered with a list.
-FILTERS = ("manufacturer", "diagnosis", "state", "source")
+FILTERS = ("manufacturer", "diagnosis", "state", "quality", "source")
 
 
 @dataclass(frozen=True)
