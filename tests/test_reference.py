@@ -324,7 +324,8 @@ def test_the_unit_of_activity_does_not_matter(factor):
 
 
 @pytest.mark.parametrize(
-    ("factor", "message"), [(0.0, "100 % of"), (-1.0, "above 0"), (0.2, "0.20|0.2. times"), (9.0, "times the brain's")]
+    ("factor", "message"),
+    [(0.0, "measured 0% of"), (-1.0, "above 0"), (0.2, "0.20|0.2. times"), (9.0, "times the brain's")],
 )
 def test_an_impossible_activity_is_an_error(scan, factor, message):
     activity, region, brain = scan

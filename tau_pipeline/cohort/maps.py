@@ -124,7 +124,7 @@ def write_maps(
 
 
 def write_map(plan: MapPlan) -> Path:
-    """Standardise one SUVR map inside its brain mask; `BACKGROUND` outside, and where SUVR has no value.
+    """Standardise one SUVR map inside its brain mask: `BACKGROUND` outside, NaN where SUVR has no value.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def write_map(plan: MapPlan) -> Path:
     suvr, mask = load_volume(plan.scan.suvr_file, ndim=3), load_volume(plan.mask_file, ndim=3)
     require_same_grid(suvr=suvr, brain_mask=mask)
     values = np.asanyarray(suvr.dataobj).astype(np.float32)
-    inside = (np.asanyarray(mask.dataobj) > 0) & np.isfinite(values)
+    inside = np.asanyarray(mask.dataobj) > 0
     z = plan.fit.apply(values, plan.scan.stated("Manufacturer"), inside)
     save_volume(image_like(z, suvr), plan.target)
     # After the image: if the run ends in between, the old sidecar shows that the map must be made again.

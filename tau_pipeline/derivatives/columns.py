@@ -132,6 +132,7 @@ COLUMNS = (
     "suvr_z",
     "reference_region",
     "quality",
+    "measured_share",
 )
 
 
@@ -177,9 +178,16 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
                 "composite": "pooled voxels of several regions: Braak stages and the meta-temporal region",
             },
         },
-        "n_voxels": {"Description": "Number of voxels of the T1w grid in the region that have a finite SUVR."},
+        "n_voxels": {
+            "Description": "Number of voxels of the T1w grid in the region that the PET measured: those with an SUVR. "
+            "Voxels outside its field of view do not count."
+        },
         "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
-        "suvr_mean": {"Description": "Mean SUVR over voxels; n/a without voxels.", "Units": "1"},
+        "suvr_mean": {
+            "Description": "Mean SUVR over the measured voxels; n/a if measured_share is below the setting "
+            "min_measured_share.",
+            "Units": "1",
+        },
         "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
         "suvr_median": {"Description": "Median SUVR over voxels.", "Units": "1"},
         "suvr_z": {
@@ -188,6 +196,11 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         },
         "reference_region": {"Description": "Reference region (mean SUVR of 1)."},
         "quality": QUALITY_COLUMN,
+        "measured_share": {
+            "Description": "Share of the voxels of the region that the PET measured, 0 to 1; of a composite, share of "
+            "the voxels of all its regions. n/a if the region is empty.",
+            "Units": "1",
+        },
     }
 
 

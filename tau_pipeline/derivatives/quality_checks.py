@@ -139,6 +139,7 @@ def _beyond(value: float, low: float | None, high: float | None) -> bool:
 
 
 _GOOD_SCANS = "beyond the spread of good scans (docs/decisions/quality-checks.md)"
+_FIELD_OF_VIEW = "a rim of the mask may stick out, a tenth of the brain may not (docs/decisions/field-of-view.md)"
 #: Every check, in the order of the tables and pages.
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -179,6 +180,49 @@ CHECKS: tuple[Check, ...] = (
         fail_above=60.0,
         limit_source=_GOOD_SCANS,
         action="Look at the figure of the reference region; use another with --ref-region if it is misplaced.",
+    ),
+    Check(
+        name="fov_missing_top_percent",
+        key="BrainNotMeasuredTop",
+        factor=100.0,
+        heading="Brain not measured at the top",
+        description="Share of the brain that lies in its upper half and that the PET did not measure: it is outside "
+        "the field of view, or filled with 0 or NaN.",
+        unit="%",
+        digits=".1f",
+        warn_above=1.0,
+        fail_above=10.0,
+        limit_source=_FIELD_OF_VIEW,
+        action="Read measured_share in the table of regions; if the PET should cover the brain, check that its image "
+        "is complete and that the coregistration is right.",
+    ),
+    Check(
+        name="fov_missing_bottom_percent",
+        key="BrainNotMeasuredBottom",
+        factor=100.0,
+        heading="Brain not measured at the bottom",
+        description="Share of the brain that lies in its lower half and that the PET did not measure: it is outside "
+        "the field of view, or filled with 0 or NaN.",
+        unit="%",
+        digits=".1f",
+        warn_above=1.0,
+        fail_above=10.0,
+        limit_source=_FIELD_OF_VIEW,
+        action="Read measured_share in the table of regions; if the PET should cover the brain, check that its image "
+        "is complete and that the coregistration is right.",
+    ),
+    Check(
+        name="ref_measured_percent",
+        key="ReferenceRegionMeasured",
+        factor=100.0,
+        heading="Reference region measured",
+        description="Share of the reference region that the PET measured. A scan with less than the setting "
+        "min_measured_share is not finished.",
+        unit="%",
+        digits=".0f",
+        warn_below=95.0,
+        limit_source=_FIELD_OF_VIEW,
+        action="Look at the figure of the reference region; use another with --ref-region that the PET covers.",
     ),
     Check(
         name="synthesis_flags",

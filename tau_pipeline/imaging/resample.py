@@ -27,7 +27,7 @@ def resample_array(
     shape: Sequence[int],
     *,
     order: int,
-    mode: Literal["constant", "nearest"] = "constant",
+    mode: Literal["constant", "nearest", "grid-constant"] = "constant",
     fill: float = 0.0,
 ) -> NDArray[Any]:
     """Return the values of an array at the voxels of another grid, in the array's own type.
@@ -43,7 +43,8 @@ def resample_array(
     order
         Of the B-spline: 0 nearest neighbor, 1 linear, 3 cubic.
     mode
-        What lies outside of ``data``: ``constant`` is ``fill``, ``nearest`` the value at the edge.
+        What lies outside of ``data``: ``constant`` is ``fill``, ``nearest`` the value at the edge, ``grid-constant``
+        is ``fill`` from half a voxel beyond the centers of the outermost voxels.
     fill
         Value outside of ``data``.
 
@@ -90,6 +91,46 @@ def resample(img: Volume, like: Volume, moving_to_fixed: Affine, interpolation: 
         data = finite(data)
     to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
     return image_like(resample_array(data, to_voxel, like.shape, order=orders[interpolation]), like)
+
+
+def resample_measured(
+    img: Volume, like: Volume, moving_to_fixed: Affine, interpolation: Interpolation = "linear"
+) -> Volume:
+    """Resample a 3-D image in which NaN is not measured: the result is NaN there and outside of the image.
+
+    A voxel has a value where the nearest voxel of the image has one. Nothing is mixed with what was not measured: the
+    nearest measured value takes its place in the interpolation.
+
+    Parameters
+    ----------
+    img, like, moving_to_fixed, interpolation
+        As in `resample`.
+
+    Returns
+    -------
+    Volume
+        float32.
+
+    Raises
+    ------
+    ImageError
+        The image is not 3-D, or holds no value at all.
+    """
+    if len(img.shape) != 3:
+        raise ImageError(f"an image of shape {img.shape} cannot be resampled here; a 3-D image is needed")
+    data = np.asanyarray(img.dataobj).astype(np.float32)
+    known = np.isfinite(data)
+    if not known.any():
+        raise ImageError("an image without any value cannot be resampled; look at the image")
+    if not known.all():
+        nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+        data = data[tuple(nearest)]
+    to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
+    order = {"nearest": 0, "linear": 1, "cubic": 3}[interpolation]
+    found = resample_array(data, to_voxel, like.shape, order=order, mode="nearest")
+    covered = resample_array(known.astype(np.uint8), to_voxel, like.shape, order=0, mode="grid-constant")
+    found[covered == 0] = np.nan
+    return image_like(found, like)
 
 
 def resample_onto_data(

@@ -12,24 +12,30 @@ from tau_pipeline.atlas import composites, label_array, label_table
 from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
+from tau_pipeline.settings.participant import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_FLOATS = ("volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+_FLOATS = ("volume_mm3", "measured_share", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 
 
 def regional_table(
-    suvr: Volume, dseg: Volume, reference_mask: Volume, reference_name: str, identity: Mapping[str, str | None]
+    suvr: Volume,
+    dseg: Volume,
+    reference_mask: Volume,
+    reference_name: str,
+    identity: Mapping[str, str | None],
+    min_measured_share: float = Settings.min_measured_share,
 ) -> pd.DataFrame:
     """Compute statistics of an SUVR map in every region.
 
     Parameters
     ----------
     suvr
-        SUVR ``(I, J, K)``. Voxels that are not finite belong to no region: they count neither in the statistics nor
-        in ``n_voxels`` and ``volume_mm3``.
+        SUVR ``(I, J, K)``. Voxels that are not finite were not measured: they count neither in the statistics nor in
+        ``n_voxels`` and ``volume_mm3``, and lower ``measured_share``.
     dseg
         Labels ``(I, J, K)``, FreeSurfer numbers, on the grid of ``suvr``.
     reference_mask
@@ -38,6 +44,8 @@ def regional_table(
         Its name.
     identity
         Values of the columns `IDENTITY`; a value that is missing or None becomes ``n/a``.
+    min_measured_share
+        A row with a smaller ``measured_share`` has no statistics.
 
     Returns
     -------
@@ -45,7 +53,8 @@ def regional_table(
         The columns `COLUMNS`, and always the same 99 rows: 68 cortical, 18 subcortical (gray matter of aseg, with
         cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
         region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
-        voxels of its members, so that each member weighs by its volume. ``suvr_sd`` is the sample standard
+        measured voxels of its members, so that each member weighs by its measured volume, whether or not the member
+        itself has a value; its ``measured_share`` is that of all their voxels. ``suvr_sd`` is the sample standard
         deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it;
         so is ``quality``, which is known once the sidecar of the map is.
 
@@ -67,12 +76,11 @@ def regional_table(
     inside = np.asanyarray(reference_mask.dataobj) > 0
     if not inside.any():
         raise ReferenceRegionError(f"reference region {reference_name} is empty; no SUVR can be reported")
-    in_reference = values[inside]
-    by_label = values_by_label(values, label_array(dseg))
+    by_label = values_by_label(values, label_array(dseg), measured_only=False)
     voxel_mm3 = voxel_volume_mm3(suvr)
     rows = [
-        {**place, **_statistics(found, voxel_mm3)}
-        for place, found in _regions(by_label, in_reference[np.isfinite(in_reference)], reference_name)
+        {**place, **_statistics(found, voxel_mm3, min_measured_share)}
+        for place, found in _regions(by_label, values[inside], reference_name)
     ]
     table = pd.DataFrame(rows)
     for name in IDENTITY:
@@ -84,13 +92,17 @@ def regional_table(
     return table.astype(types)[list(COLUMNS)]
 
 
-def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, NDArray[np.float64]]:
-    """Return the finite values of each region of the label table, in one pass.
+def values_by_label(
+    values: NDArray, labels: NDArray[np.integer], *, measured_only: bool = True
+) -> dict[int, NDArray[np.float64]]:
+    """Return the values of each region of the label table, in one pass.
 
     Parameters
     ----------
     values, labels
         Arrays ``(I, J, K)``. Labels that are not cortical or subcortical in the label table are passed over.
+    measured_only
+        Whether to leave out values that are not finite.
 
     Returns
     -------
@@ -103,7 +115,7 @@ def values_by_label(values: NDArray, labels: NDArray[np.integer]) -> dict[int, N
     codes[numbers] = np.arange(1, len(numbers) + 1)
     candidate = (labels > 0) & (labels < codes.size)
     code, found = codes[labels[candidate]], values[candidate]
-    wanted = (code > 0) & np.isfinite(found)
+    wanted = (code > 0) & np.isfinite(found) if measured_only else code > 0
     code, found = code[wanted], found[wanted]
     sorted_values = found[np.argsort(code, kind="stable")].astype(np.float64)
     counts = np.bincount(code, minlength=len(numbers) + 1)[1:]
@@ -135,12 +147,17 @@ def _place(region: str, index: int | None, hemisphere: str, kind: str) -> dict[s
     return {"region": region, "index": index, "hemisphere": hemisphere, "kind": kind}
 
 
-def _statistics(values: NDArray, voxel_mm3: float) -> dict[str, float | int]:
+def _statistics(of_region: NDArray, voxel_mm3: float, min_measured_share: float) -> dict[str, float | int]:
+    """Return the statistics of one row from all voxels of its region, of which those not measured are not finite."""
+    values = of_region[np.isfinite(of_region)]
     n, nothing = values.size, float("nan")
+    share = n / of_region.size if of_region.size else nothing
+    enough = n > 0 and share >= min_measured_share
     return {
         "n_voxels": n,
         "volume_mm3": n * voxel_mm3,
-        "suvr_mean": float(values.mean(dtype=np.float64)) if n else nothing,
-        "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if n > 1 else nothing,
-        "suvr_median": float(np.median(values)) if n else nothing,
+        "measured_share": share,
+        "suvr_mean": float(values.mean(dtype=np.float64)) if enough else nothing,
+        "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if enough and n > 1 else nothing,
+        "suvr_median": float(np.median(values)) if enough else nothing,
     }

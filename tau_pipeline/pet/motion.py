@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.foreground import largest_object
-from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.resample import resample_measured
 from tau_pipeline.imaging.rigid import register_rigid
 from tau_pipeline.imaging.smooth import smooth
 from tau_pipeline.imaging.transforms import displacement_mm
@@ -19,6 +19,7 @@ from tau_pipeline.imaging.volume import (
     finite,
     image_like,
 )
+from tau_pipeline.pet.field_of_view import frame_of
 from tau_pipeline.pet.frames import FramePlan
 
 #: Frames are smoothed by this much, in mm, to find motion; a five-minute frame is too noisy otherwise.
@@ -49,13 +50,6 @@ class Motion:
     reference: int
     displacement_mm: tuple[float, ...]
     assumptions: tuple[str, ...]
-
-
-def frame_of(pet_img: Volume, index: int) -> Volume:
-    """Return one frame of a 3-D or 4-D PET image as a 3-D float32 image; NaN is kept."""
-    data = np.asanyarray(pet_img.dataobj)
-    frame = data if data.ndim == 3 else data[..., index]
-    return image_like(frame.astype(np.float32), pet_img)
 
 
 def correct_motion(pet_img: Volume, plan: FramePlan, *, enabled: bool = True) -> Motion:
@@ -115,11 +109,14 @@ def _head(frame: Volume) -> Volume:
 def static_image(pet_img: Volume, plan: FramePlan, motion: Motion) -> Volume:
     """Return the weighted mean of the frames, aligned with the reference frame, on the PET grid, for `coregister`.
 
-    NaN counts as 0. The SUVR image is not made from this, since that would interpolate twice.
+    A voxel takes the mean of the frames that measured it, and 0 where none did. The SUVR image is not made from this,
+    since that would interpolate twice.
     """
-    total = np.zeros(pet_img.shape[:3], np.float32)
+    total, known = np.zeros(pet_img.shape[:3], np.float32), np.zeros(pet_img.shape[:3], np.float32)
     for index, weight, move in zip(plan.indices, plan.weights, motion.frame_xfms, strict=True):
         frame = frame_of(pet_img, index)
         still = np.array_equal(move, np.eye(4))
-        total += weight * finite(np.asanyarray((frame if still else resample(frame, frame, move)).dataobj))
-    return image_like(total, pet_img)
+        values = np.asanyarray((frame if still else resample_measured(frame, frame, move)).dataobj)
+        total += weight * finite(values)
+        known += weight * np.isfinite(values)
+    return image_like(np.where(known > 0, total / np.maximum(known, 1e-6), 0).astype(np.float32), pet_img)

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError, ReferenceRegionError
-from tau_pipeline.imaging.resample import Interpolation, resample
+from tau_pipeline.imaging.resample import Interpolation, resample_measured
 from tau_pipeline.imaging.smooth import smooth
 from tau_pipeline.imaging.volume import (
     Affine,
     Volume,
     image_like,
 )
+from tau_pipeline.pet.field_of_view import frame_of
 from tau_pipeline.pet.frames import FramePlan
-from tau_pipeline.pet.motion import frame_of
 
 
 def pet_on_t1w(
@@ -41,8 +41,8 @@ def pet_on_t1w(
     Parameters
     ----------
     pet_img
-        ``(I, J, K[, T])``, raw. NaN and infinities count as 0, or are excluded when smoothing; negative values are
-        kept, since clipping them would bias means.
+        ``(I, J, K[, T])``, raw. What `tau_pipeline.pet.field_of_view.measured_voxels` excludes enters neither the
+        interpolation nor the smoothing; negative values are kept, since clipping them would bias means.
     plan
         Frames and weights.
     frame_xfms
@@ -59,7 +59,8 @@ def pet_on_t1w(
     Returns
     -------
     Volume
-        float32 on the T1w grid, in the unit of ``pet_img``; 0 outside the PET's field of view.
+        float32 on the T1w grid, in the unit of ``pet_img``; NaN where a frame of the plan measured nothing, since the
+        mean over the window is not known there.
     """
     if len(frame_xfms) != len(plan.indices):
         raise ImageError(
@@ -68,7 +69,7 @@ def pet_on_t1w(
     total = np.zeros(t1w.shape[:3], np.float32)
     for index, weight, frame_xfm in zip(plan.indices, plan.weights, frame_xfms, strict=True):
         frame = smooth(frame_of(pet_img, index), fwhm_mm) if fwhm_mm else frame_of(pet_img, index)
-        on_t1w = resample(frame, t1w, pet2t1w_xfm @ frame_xfm, interpolation)
+        on_t1w = resample_measured(frame, t1w, pet2t1w_xfm @ frame_xfm, interpolation)
         total += np.float32(weight) * np.asanyarray(on_t1w.dataobj)
     return image_like(total, t1w)
 

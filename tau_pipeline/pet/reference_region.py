@@ -26,6 +26,7 @@ from tau_pipeline.atlas import (
 )
 from tau_pipeline.errors import ReferenceRegionError, UnknownNameError
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid, voxel_size_mm, voxel_volume_mm3
+from tau_pipeline.settings.participant import Settings
 
 #: Cerebral cortex that has no region name: aseg's own, and aparc's "unknown".
 _UNNAMED_CORTEX = (3, 42, 1000, 2000)
@@ -271,7 +272,7 @@ def _within_template_region(
 def measured_part(activity: NDArray, reference: NDArray) -> NDArray[np.bool_]:
     """Return the voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut FOV does not lower the mean.
 
-    A voxel that is not finite, or exactly 0 as resampling leaves it outside the field of view, was not measured.
+    A voxel that is not finite, or exactly 0 as earlier versions left it outside the field of view, was not measured.
     """
     return reference.astype(bool) & _measured(activity)
 
@@ -280,7 +281,13 @@ def _measured(values: NDArray) -> NDArray[np.bool_]:
     return np.isfinite(values) & (values != 0)
 
 
-def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name: str) -> tuple[str, ...]:
+def check_reference(
+    activity: NDArray,
+    reference: NDArray,
+    brain: NDArray,
+    name: str,
+    min_measured_share: float = Settings.min_measured_share,
+) -> tuple[str, ...]:
     """Refuse a reference region whose activity cannot be right, and say what looks odd.
 
     Parameters
@@ -291,6 +298,8 @@ def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name:
         Boolean masks ``(I, J, K)``.
     name
         The region's name, for the messages.
+    min_measured_share
+        Of the region, which is refused with less.
 
     Returns
     -------
@@ -301,7 +310,7 @@ def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name:
     Raises
     ------
     ReferenceRegionError
-        The region is empty, half of it or more has no measurement, its mean is not positive, or its mean is not
+        The region is empty, too little of it was measured, its mean is not positive, or its mean is not
         within 0.3 to 2 times the brain's: in tau PET the cerebellum has 0.5 to 1.1 times the brain's activity, white
         matter little more.
     """
@@ -310,11 +319,13 @@ def check_reference(activity: NDArray, reference: NDArray, brain: NDArray, name:
     if values.size == 0:
         raise ReferenceRegionError(f"reference region {name} is empty; check the parcellation")
     measured = _measured(values)
-    lacking = 100 * (1 - measured.mean())
-    if lacking >= 50:
+    share = float(measured.mean())
+    lacking = 100 * (1 - share)
+    if not measured.any() or share < min_measured_share:
         raise ReferenceRegionError(
-            f"{lacking:.0f} % of reference region {name} has no PET activity; at least half of it must lie in the "
-            "PET's field of view: check the coregistration"
+            f"the PET measured {share:.0%} of reference region {name}, and at least {min_measured_share:.0%} "
+            "(--min-measured-share) are needed: check the field of view of the PET and the coregistration, or take "
+            "another reference region (--ref-region)"
         )
     mean = float(values[measured].mean())
     whole = activity[brain]

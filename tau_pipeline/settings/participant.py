@@ -63,6 +63,15 @@ class Settings(Checked):
             above=0,
         ),
     )
+    min_measured_share: float = field(
+        default=0.5,
+        metadata=documented(
+            "Minimum share of a region that the PET must have measured, that is, that lies inside its field of view. "
+            "A region with less is n/a; a reference region with less stops the scan.",
+            above=0,
+            at_most=1,
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),

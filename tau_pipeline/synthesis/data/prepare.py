@@ -41,7 +41,7 @@ T1W_BACKGROUND = -1.0
 
 
 #: Goes up whenever `prepare` gives other arrays for the same files, so that no old cache is read.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 class PlacedT1w(NamedTuple):
@@ -71,7 +71,7 @@ class Prepared:
     brain
         Boolean brain mask.
     known
-        Boolean: brain voxels that the PET covers. Elsewhere the SUVR map is 0 or not finite.
+        Boolean: brain voxels that the PET measured. Elsewhere the SUVR map is not finite (or 0, by earlier versions).
     labels
         Desikan-Killiany labels, FreeSurfer numbers.
     placement
@@ -219,7 +219,7 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
     require_same_grid(**images, suvr=suvr_img)
     t1w, brain, placement = prepare_t1w(images["t1w"], images["mask"], grid, pair.participant_id)
     suvr = np.asanyarray(suvr_img.dataobj).astype(np.float32)
-    # The participant level writes 0 where the PET's field of view ends; no brain voxel has exactly that.
+    # Earlier versions of the participant level wrote 0 where it now writes NaN; no brain voxel has exactly that.
     covered = np.isfinite(suvr) & (suvr != 0)
     known_img = Volume((covered & (np.asanyarray(images["mask"].dataobj) > 0)).astype(np.uint8), suvr_img.affine)
     inside = np.asanyarray(known_img.dataobj) > 0
@@ -232,7 +232,7 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
         reference_region="" if pair.reference_region == UNKNOWN else pair.reference_region,
     )
     known = brain & (to_grid(known_img, placement, labels=True) > 0)
-    on_grid = to_grid(Volume(finite(suvr), suvr_img.affine), placement)
+    on_grid = _measured_to_grid(suvr, covered, suvr_img, placement)
     labels = to_grid(Volume(label_array(images["dseg"]), suvr_img.affine), placement, labels=True)
     return Prepared(
         t1w=t1w,
@@ -244,6 +244,18 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
         moments=moments,
         suvr_range=(float(suvr[inside].min()), float(suvr[inside].max())),
     )
+
+
+def _measured_to_grid(
+    suvr: NDArray[np.float32], covered: NDArray[np.bool_], like: Volume, placement: Placement
+) -> NDArray[np.float32]:
+    """Bring SUVR onto the common grid as the weighted mean of what was measured; 0 where nothing was."""
+    total, weight = (
+        to_grid(Volume(one.astype(np.float32), like.affine), placement) for one in (np.where(covered, suvr, 0), covered)
+    )
+    partly = (weight > 1e-3) & (weight < 1 - 1e-3)
+    total[partly] /= weight[partly]
+    return total
 
 
 _ARRAYS = ("t1w", "suvr", "brain", "known", "labels")

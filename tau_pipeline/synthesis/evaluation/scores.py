@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tau_pipeline.imaging.load import load_volume
-from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
+from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid, voxel_volume_mm3
 from tau_pipeline.measures.agreement import (
     BraakThresholds,
     Interval,
@@ -114,7 +114,8 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis 
     pair
         The measured scan.
     predicted
-        Maps on the T1w's grid, by predictor; 0 outside the brain, NaN where nothing was predicted.
+        Maps on the T1w's grid, by predictor; 0 outside the brain, NaN where nothing was predicted. What the PET did
+        not measure is left out of every comparison.
     settings
         Read here: ``suvr_range``, ``hot_suvr`` and ``lesion_volume``.
 
@@ -129,8 +130,9 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis 
     measured_img, mask_img, dseg = (load_volume(p, ndim=3) for p in (pair.suvr_file, pair.mask_file, pair.dseg_file))
     reference = load_volume(pair.reference_mask_file, ndim=3)
     measured = canonical(measured_img)
-    # The participant level writes 0 where the PET's field of view ends.
-    mask = (canonical(mask_img) > 0) & (measured != 0)
+    # Earlier versions of the participant level wrote 0 where it now writes NaN.
+    covered = np.isfinite(measured_img.dataobj) & (np.asanyarray(measured_img.dataobj) != 0)
+    mask = canonical(image_like(covered & (np.asanyarray(mask_img.dataobj) > 0), mask_img)) > 0
     scans, slices, regions = [], [], []
     for name, img in predicted.items():
         require_same_grid(measured=measured_img, predicted=img)
@@ -138,8 +140,10 @@ def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis 
         synthetic = canonical(img)
         by_slice = slice_agreement(synthetic, measured, mask, settings.suvr_range)
         slices.append(by_slice.assign(**who, mask=MASK))
+        # Regions are compared over the voxels that the PET measured.
+        compared = image_like(np.where(covered, np.asanyarray(img.dataobj), np.float32(np.nan)), img)
         regions.append(
-            regional_table(img, dseg, reference, pair.reference_region, {**_identity(pair), "source": "synthetic"})
+            regional_table(compared, dseg, reference, pair.reference_region, {**_identity(pair), "source": "synthetic"})
             .assign(predictor=name, scan=pair.scan)
             .astype({"suvr_mean": float})
         )

@@ -18,6 +18,7 @@ INPUTS = ["pet_file", "t1w_preproc_file", "mask_file", "dseg_file", "reference_f
 OUTPUTS = [
     "pet2t1w_xfm",
     "registration_metric",
+    "frames",
     "motion_mm",
     "activity_file",
     "smoothing_fwhm",
@@ -44,7 +45,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``.
+        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_share``.
 
     Inputs
     ------
@@ -57,6 +58,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     -------
     pet2t1w_xfm, registration_metric, motion_mm
         The rigid transforms, and how good they are.
+    frames
+        The frames used: those of ``frames`` that hold a measurement.
     activity_file, smoothing_fwhm, effective_fwhm
         Activity on the T1w grid, and its resolution.
     suvr_file, reference_value
@@ -76,9 +79,9 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
 
     motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
     coregister = pe.Node(Coregister(), name="coregister", mem_gb=1.8)
-    resample = PetOnT1w.with_settings(settings, frames=plan, pet_metadata=dict(scan.pet_metadata))
+    resample = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
-    quantify = pe.Node(Quantify(identity=identity_of(scan)), name="quantify", mem_gb=1.4)
+    quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)
     figures = pe.Node(niu.Merge(3), name="quality_figures", run_without_submitting=True)
     assumptions = pe.Node(niu.Merge(5), name="assumptions", run_without_submitting=True)
     assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))
@@ -89,6 +92,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(inputnode, "mask_file", coregister, "mask_file")
     wf.connect(inputnode, "pet_file", on_t1w, "pet_file")
     wf.connect(motion, "static_file", on_t1w, "static_file")
+    wf.connect(motion, "frames", on_t1w, "frames")
     wf.connect(motion, "frame_xfms", on_t1w, "frame_xfms")
     wf.connect(coregister, "pet2t1w_xfm", on_t1w, "pet2t1w_xfm")
     wf.connect(inputnode, "t1w_preproc_file", on_t1w, "t1w_preproc_file")
@@ -98,6 +102,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
 
     wf.connect(coregister, "pet2t1w_xfm", outputnode, "pet2t1w_xfm")
     wf.connect(coregister, "registration_metric", outputnode, "registration_metric")
+    wf.connect(motion, "frames", outputnode, "frames")
     wf.connect(motion, "motion_mm", outputnode, "motion_mm")
     for name in ("activity_file", "smoothing_fwhm", "effective_fwhm"):
         wf.connect(on_t1w, name, outputnode, name)

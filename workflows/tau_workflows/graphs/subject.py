@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from nipype.pipeline import engine as pe
 
@@ -63,7 +62,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.1)
     save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
-    save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan), frames=asdict(frames))
+    save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan))
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(save.inputs, name, value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
@@ -15,14 +17,17 @@ from tau_pipeline.imaging.transforms import load_itk, save_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import quality
 from tau_pipeline.measures import regions as roi
-from tau_pipeline.pet import coregister, motion, resolution
+from tau_pipeline.pet import coregister, field_of_view, motion, resolution
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.pet.frames import FramePlan, Window
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
-#: A larger part of the brain than this outside the PET's field of view is said; the rim of a mask always sticks out.
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A larger part of the brain than this that was not measured is said; the rim of a mask may always stick out.
 _LARGEST_CUT = 0.01
 
 
@@ -42,6 +47,7 @@ class _MotionIn(BaseInterfaceInputSpec):
 
 class _MotionOut(TraitedSpec):
     static_file = File(desc="weighted mean of the frames, 3-D, on the PET grid")
+    frames = traits.Dict(desc="fields of the FramePlan without frames that hold no measurement")
     frame_xfms = traits.List(desc="a 4 x 4 matrix for each frame used: its world to the reference frame's, RAS+ mm")
     motion_mm = traits.List(traits.Float(), desc="mean displacement of the head in each frame used, mm")
     quality_figures = quality_figures_trait()
@@ -55,15 +61,16 @@ class CorrectMotion(LibraryInterface):
     output_spec = _MotionOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        plan = frame_plan(self.inputs.frames)
         img = load_volume(self.inputs.pet_file)
+        plan, notes = field_of_view.with_measured_frames(img, frame_plan(self.inputs.frames))
         found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
         return {
             "static_file": str(save_volume(motion.static_image(img, plan, found), folder / "static.nii")),
+            "frames": asdict(plan),
             "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
             "motion_mm": list(found.displacement_mm),
             "quality_figures": {},
-            "assumptions": list(found.assumptions),
+            "assumptions": [*notes, *found.assumptions],
         }
 
 
@@ -93,9 +100,6 @@ class Coregister(LibraryInterface):
         warnings = []
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
-        cut = coregister.brain_outside_pet(static, found.matrix, mask)
-        if cut > _LARGEST_CUT:
-            warnings.append(f"{cut:.0%} of the brain lies outside the PET's field of view; SUVR is 0 there.")
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
@@ -159,6 +163,9 @@ class _QuantifyIn(BaseInterfaceInputSpec):
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
     identity = traits.Dict(mandatory=True, desc="participant_id, session_id, tracer, manufacturer, source")
+    min_measured_share = traits.Float(
+        Settings.min_measured_share, usedefault=True, desc="share of a region that the PET must have measured"
+    )
 
 
 class _QuantifyOut(TraitedSpec):
@@ -166,7 +173,7 @@ class _QuantifyOut(TraitedSpec):
     reference_value = traits.List(traits.Float(), desc="mean activity in each reference region")
     rois_file = File(desc="the region table: the rows of all reference regions")
     quality = traits.List(traits.Dict(), desc="quality measures of each SUVR map, as in its sidecar")
-    assumptions = traits.List(traits.Str(), desc="what looks odd about the reference regions")
+    assumptions = traits.List(traits.Str(), desc="what looks odd about the reference regions or was not measured")
 
 
 class Quantify(LibraryInterface):
@@ -182,18 +189,25 @@ class Quantify(LibraryInterface):
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
         suvr_files, values, tables, measures = [], [], [], []
+        share = self.inputs.min_measured_share
+        measured = np.isfinite(np.asanyarray(activity.dataobj))
+        lost = field_of_view.not_measured(brain, measured, activity.affine)
         assumptions: list[str] = []
         for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
             data, inside = np.asanyarray(activity.dataobj), np.asanyarray(mask.dataobj) > 0
-            assumptions += reference.check_reference(data, inside, brain, name)
+            assumptions += reference.check_reference(data, inside, brain, name, share)
+            covered = float(measured[inside].mean())
             inside = reference.measured_part(data, inside)
             values.append(pet.reference_value(data, inside))
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
-            measures.append(quality.map_quality(*found, voxel_volume_mm3(suvr)))
-            tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity))
+            figures = {**lost, "ReferenceRegionMeasured": covered}
+            measures.append({**quality.map_quality(*found, voxel_volume_mm3(suvr)), **figures})
+            tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share))
+        if sum(lost.values()) > _LARGEST_CUT:
+            assumptions.append(_cut_in_words(lost, tables[0]))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
         return {
             "suvr_file": suvr_files,
@@ -202,3 +216,18 @@ class Quantify(LibraryInterface):
             "quality": measures,
             "assumptions": assumptions,
         }
+
+
+def _cut_in_words(lost: Mapping[str, float], table: pd.DataFrame) -> str:
+    """Return a sentence on how much of the brain was not measured, and on the regions that have no value for it."""
+    absent = table[(table["measured_share"] < 1) & table["suvr_mean"].isna()]
+    names = [
+        f"{row.region} ({row.hemisphere})" if row.kind == "composite" else row.region for row in absent.itertuples()
+    ]
+    top, bottom = lost["BrainNotMeasuredTop"], lost["BrainNotMeasuredBottom"]
+    which = f"; no value for {', '.join(names)}" if names else ""
+    return (
+        f"{top + bottom:.0%} of the brain was not measured by the PET, {top:.0%} in the upper half and {bottom:.0%} in the "
+        "lower half: it is outside its field of view, or filled with 0 or NaN. SUVR has no value there, and regions "
+        f"are means of what was measured{which}."
+    )

@@ -1,0 +1,136 @@
+"""What a PET measured: voxels inside its field of view that no scanner, defacing, or reconstruction has filled.
+
+A voxel that was not measured is NaN in every map, and counts in no mean (docs/decisions/field-of-view.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, voxel_size_mm
+from tau_pipeline.pet.frames import FramePlan
+
+#: A voxel beside filled ones is bright above this part of the 99th percentile. The rim of air is far below it.
+_BRIGHT = 0.1
+#: Filled voxels are told from air by their surroundings: SD of the Gaussian, mm.
+_SURROUNDINGS_MM = 8.0
+
+
+def frame_of(pet_img: Volume, index: int) -> Volume:
+    """Return one frame of a 3-D or 4-D PET image as a 3-D float32 image; what was not measured is NaN."""
+    data = np.asanyarray(pet_img.dataobj)
+    frame = (data if data.ndim == 3 else data[..., index]).astype(np.float32)
+    frame[~measured_voxels(frame, voxel_size_mm(pet_img))] = np.nan
+    return image_like(frame, pet_img)
+
+
+def measured_voxels(frame: NDArray, size_mm: NDArray) -> NDArray[np.bool_]:
+    """Return which voxels of a frame hold a measurement.
+
+    NaN and infinities do not, nor do blocks of zeros that end sharply at bright voxels: they were filled. Zeros of the
+    air do, since the blur of every scanner leads to them gradually.
+
+    Parameters
+    ----------
+    frame
+        ``(I, J, K)`` on the grid of the PET, not smoothed.
+    size_mm
+        Lengths of the edges of a voxel.
+    """
+    known = np.isfinite(frame)
+    solid = _solid((frame == 0) & known)
+    if not solid.any() or solid.all():
+        return known & ~solid
+    lit = known & (frame != 0)
+    if not lit.any():
+        return known & ~solid
+    bright = lit & (frame > _BRIGHT * np.percentile(frame[lit], 99))
+    if not (ndimage.maximum_filter(solid, 3) & bright).any():
+        return known
+    nearest = ndimage.distance_transform_edt(~lit, sampling=size_mm, return_distances=False, return_indices=True)
+    sharp = solid & bright[tuple(nearest)]
+    sigma = _SURROUNDINGS_MM / size_mm
+    part, whole = (ndimage.gaussian_filter(one.astype(np.float32), sigma) for one in (sharp, solid))
+    return known & ~(solid & (part > 0.5 * whole))
+
+
+def _solid(zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the zeros in blocks of 3 x 3 x 3 and their neighbors, and whole planes of zeros."""
+    inside = ndimage.minimum_filter(zero, 3, mode="constant", cval=1)
+    found = ndimage.maximum_filter(inside, 5) & zero
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found |= np.expand_dims(zero.all(axis=others), others)
+    return found
+
+
+def with_measured_frames(pet_img: Volume, plan: FramePlan) -> tuple[FramePlan, tuple[str, ...]]:
+    """Leave out of a plan the frames that hold no measurement at all, and say so in a sentence.
+
+    Parameters
+    ----------
+    pet_img
+        ``(I, J, K[, T])``.
+    plan
+        From `tau_pipeline.pet.frames.plan_frames`.
+
+    Raises
+    ------
+    ImageError
+        No frame is left.
+    """
+    data = np.asanyarray(pet_img.dataobj)
+    frames = [data if data.ndim == 3 else data[..., index] for index in plan.indices]
+    kept = [place for place, frame in enumerate(frames) if np.any(np.isfinite(frame) & (frame != 0))]
+    if len(kept) == len(frames):
+        return plan, ()
+    if not kept:
+        raise ImageError("no PET frame of the window holds a value other than 0 or NaN; look at the image")
+    weights = np.array([plan.weights[place] for place in kept])
+    lost = ", ".join(str(plan.indices[place]) for place in range(len(frames)) if place not in kept)
+    timed = [tuple(times[place] for place in kept) if times else () for times in (plan.starts_s, plan.durations_s)]
+    left = replace(
+        plan,
+        indices=tuple(plan.indices[place] for place in kept),
+        weights=tuple((weights / weights.sum()).tolist()),
+        starts_s=timed[0],
+        durations_s=timed[1],
+    )
+    return left, (f"PET frame {lost} (counted from 0) holds no measurement; the mean is that of the other frames.",)
+
+
+def not_measured(brain: NDArray[np.bool_], measured: NDArray[np.bool_], affine: Affine) -> dict[str, float]:
+    """Return the shares of the brain that the PET did not measure, as they stand in the sidecar.
+
+    Parameters
+    ----------
+    brain, measured
+        ``(I, J, K)``, on one grid.
+    affine
+        ``(4, 4)`` to RAS+ mm.
+
+    Returns
+    -------
+    dict
+        ``BrainNotMeasuredTop`` and ``BrainNotMeasuredBottom``: share of the brain, 0 to 1, that lies above and below
+        its middle and was not measured. Their sum is the share that was not measured.
+
+    Raises
+    ------
+    ImageError
+        The mask is empty.
+    """
+    at = np.argwhere(brain)
+    if not len(at):
+        raise ImageError("the brain mask is empty; a mask with voxels is needed")
+    height = at @ affine[2, :3]
+    top, lost = height > (height.min() + height.max()) / 2, ~measured[brain]
+    return {
+        "BrainNotMeasuredTop": float((lost & top).mean()),
+        "BrainNotMeasuredBottom": float((lost & ~top).mean()),
+    }
