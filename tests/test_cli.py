@@ -26,7 +26,7 @@ OTHER_VALUES = {
     "ref_region": ("Pons",),
     "smooth_fwhm": 4.0,
     "target_fwhm": 8.0,
-    "min_measured_share": 0.7,
+    "min_measured_fraction": 0.7,
     "motion_correction": False,
     "random_seed": 7,
 }

@@ -177,11 +177,11 @@ def test_a_region_is_the_mean_of_what_was_measured_and_missing_below_the_share()
     suvr, labels, reference = strips({1006: 6, 1007: 5, 8: 10})
     rows = regional_table(suvr, labels, reference, "CerebellarGM", {}).set_index(["region", "hemisphere"])
     entorhinal, fusiform = rows.loc["ctx-lh-entorhinal", "left"], rows.loc["ctx-lh-fusiform", "left"]
-    assert (entorhinal["n_voxels"], entorhinal["measured_share"]) == (4, 0.4)
+    assert (entorhinal["n_voxels"], entorhinal["measured_fraction"]) == (4, 0.4)
     assert rows.loc[("ctx-lh-entorhinal", "left"), ["suvr_mean", "suvr_sd", "suvr_median"]].isna().all()
-    assert (fusiform["n_voxels"], fusiform["measured_share"], fusiform["volume_mm3"]) == (5, 0.5, 5)
+    assert (fusiform["n_voxels"], fusiform["measured_fraction"], fusiform["volume_mm3"]) == (5, 0.5, 5)
     assert fusiform["suvr_mean"] == pytest.approx(1.007)
-    assert rows.loc[("CerebellarGM", "both"), "measured_share"] == 0.5
+    assert rows.loc[("CerebellarGM", "both"), "measured_fraction"] == 0.5
     assert rows.loc[("CerebellarGM", "both"), "suvr_mean"] == pytest.approx(0.047)
     low = regional_table(suvr, labels, reference, "CerebellarGM", {}, 0.4).set_index(["region", "hemisphere"])
     assert low.loc[("ctx-lh-entorhinal", "left"), "suvr_mean"] == pytest.approx(1.006)
@@ -197,7 +197,7 @@ def test_a_composite_pools_what_was_measured_of_its_regions():
             inside = np.isin(np.asanyarray(labels.dataobj), members)
             measured = values[inside & np.isfinite(values)]
             row = rows.loc[(name, side)]
-            assert row["measured_share"] == pytest.approx(measured.size / inside.sum())
+            assert row["measured_fraction"] == pytest.approx(measured.size / inside.sum())
             expected = float(measured.mean()) if measured.size / inside.sum() >= 0.5 else float("nan")
             np.testing.assert_allclose(float(row["suvr_mean"]), expected, rtol=1e-6)
 

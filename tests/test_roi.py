@@ -18,7 +18,7 @@ from tau_pipeline.measures import regions as roi
 CONTRACT = [
     *("participant_id", "session_id", "tracer", "manufacturer", "source", "region", "index", "hemisphere", "kind"),
     *("n_voxels", "volume_mm3", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z", "reference_region", "quality"),
-    "measured_share",
+    "measured_fraction",
 ]
 IDENTITY = {
     "participant_id": "sub-01",
@@ -251,7 +251,7 @@ def test_written_and_read_back_missing_is_na_and_numbers_are_whole(tmp_path):
         "suvr_z": "n/a",
         "reference_region": "CerebellarGM",
         "quality": "n/a",
-        "measured_share": "n/a",
+        "measured_fraction": "n/a",
     }
     again = read_tsv(path)
     np.testing.assert_allclose(again["suvr_mean"], table["suvr_mean"].to_numpy(dtype=float), rtol=1e-6)

@@ -132,7 +132,7 @@ COLUMNS = (
     "suvr_z",
     "reference_region",
     "quality",
-    "measured_share",
+    "measured_fraction",
 )
 
 
@@ -184,8 +184,8 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         },
         "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
         "suvr_mean": {
-            "Description": "Mean SUVR over the measured voxels; n/a if measured_share is below the setting "
-            "min_measured_share.",
+            "Description": "Mean SUVR over the measured voxels; n/a if measured_fraction is below the setting "
+            "min_measured_fraction.",
             "Units": "1",
         },
         "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},
@@ -196,7 +196,7 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         },
         "reference_region": {"Description": "Reference region (mean SUVR of 1)."},
         "quality": QUALITY_COLUMN,
-        "measured_share": {
+        "measured_fraction": {
             "Description": "Share of the voxels of the region that the PET measured, 0 to 1; of a composite, share of "
             "the voxels of all its regions. n/a if the region is empty.",
             "Units": "1",

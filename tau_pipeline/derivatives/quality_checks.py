@@ -193,7 +193,7 @@ CHECKS: tuple[Check, ...] = (
         warn_above=1.0,
         fail_above=10.0,
         limit_source=_FIELD_OF_VIEW,
-        action="Read measured_share in the table of regions; if the PET should cover the brain, check that its image "
+        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its image "
         "is complete and that the coregistration is right.",
     ),
     Check(
@@ -208,7 +208,7 @@ CHECKS: tuple[Check, ...] = (
         warn_above=1.0,
         fail_above=10.0,
         limit_source=_FIELD_OF_VIEW,
-        action="Read measured_share in the table of regions; if the PET should cover the brain, check that its image "
+        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its image "
         "is complete and that the coregistration is right.",
     ),
     Check(
@@ -217,7 +217,7 @@ CHECKS: tuple[Check, ...] = (
         factor=100.0,
         heading="Reference region measured",
         description="Share of the reference region that the PET measured. A scan with less than the setting "
-        "min_measured_share is not finished.",
+        "min_measured_fraction is not finished.",
         unit="%",
         digits=".0f",
         warn_below=95.0,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _KEYS = ("region", "hemisphere", "kind", "reference_region")
 _COUNTS = ("index", "n_voxels")
-_NUMBERS = ("volume_mm3", "measured_share", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+_NUMBERS = ("volume_mm3", "measured_fraction", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 #: No label, and no number of voxels of a head, is larger.
 _MOST = 2**31
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_FLOATS = ("volume_mm3", "measured_share", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+_FLOATS = ("volume_mm3", "measured_fraction", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 
 
 def regional_table(
@@ -27,7 +27,7 @@ def regional_table(
     reference_mask: Volume,
     reference_name: str,
     identity: Mapping[str, str | None],
-    min_measured_share: float = Settings.min_measured_share,
+    min_measured_fraction: float = Settings.min_measured_fraction,
 ) -> pd.DataFrame:
     """Compute statistics of an SUVR map in every region.
 
@@ -35,7 +35,7 @@ def regional_table(
     ----------
     suvr
         SUVR ``(I, J, K)``. Voxels that are not finite were not measured: they count neither in the statistics nor in
-        ``n_voxels`` and ``volume_mm3``, and lower ``measured_share``.
+        ``n_voxels`` and ``volume_mm3``, and lower ``measured_fraction``.
     dseg
         Labels ``(I, J, K)``, FreeSurfer numbers, on the grid of ``suvr``.
     reference_mask
@@ -44,8 +44,8 @@ def regional_table(
         Its name.
     identity
         Values of the columns `IDENTITY`; a value that is missing or None becomes ``n/a``.
-    min_measured_share
-        A row with a smaller ``measured_share`` has no statistics.
+    min_measured_fraction
+        A row with a smaller ``measured_fraction`` has no statistics.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def regional_table(
         cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
         region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
         measured voxels of its members, so that each member weighs by its measured volume, whether or not the member
-        itself has a value; its ``measured_share`` is that of all their voxels. ``suvr_sd`` is the sample standard
+        itself has a value; its ``measured_fraction`` is that of all their voxels. ``suvr_sd`` is the sample standard
         deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it;
         so is ``quality``, which is known once the sidecar of the map is.
 
@@ -79,7 +79,7 @@ def regional_table(
     by_label = values_by_label(values, label_array(dseg), measured_only=False)
     voxel_mm3 = voxel_volume_mm3(suvr)
     rows = [
-        {**place, **_statistics(found, voxel_mm3, min_measured_share)}
+        {**place, **_statistics(found, voxel_mm3, min_measured_fraction)}
         for place, found in _regions(by_label, values[inside], reference_name)
     ]
     table = pd.DataFrame(rows)
@@ -147,16 +147,16 @@ def _place(region: str, index: int | None, hemisphere: str, kind: str) -> dict[s
     return {"region": region, "index": index, "hemisphere": hemisphere, "kind": kind}
 
 
-def _statistics(of_region: NDArray, voxel_mm3: float, min_measured_share: float) -> dict[str, float | int]:
+def _statistics(of_region: NDArray, voxel_mm3: float, min_measured_fraction: float) -> dict[str, float | int]:
     """Return the statistics of one row from all voxels of its region, of which those not measured are not finite."""
     values = of_region[np.isfinite(of_region)]
     n, nothing = values.size, float("nan")
     share = n / of_region.size if of_region.size else nothing
-    enough = n > 0 and share >= min_measured_share
+    enough = n > 0 and share >= min_measured_fraction
     return {
         "n_voxels": n,
         "volume_mm3": n * voxel_mm3,
-        "measured_share": share,
+        "measured_fraction": share,
         "suvr_mean": float(values.mean(dtype=np.float64)) if enough else nothing,
         "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if enough and n > 1 else nothing,
         "suvr_median": float(np.median(values)) if enough else nothing,

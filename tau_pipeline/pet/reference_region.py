@@ -286,7 +286,7 @@ def check_reference(
     reference: NDArray,
     brain: NDArray,
     name: str,
-    min_measured_share: float = Settings.min_measured_share,
+    min_measured_fraction: float = Settings.min_measured_fraction,
 ) -> tuple[str, ...]:
     """Refuse a reference region whose activity cannot be right, and say what looks odd.
 
@@ -298,7 +298,7 @@ def check_reference(
         Boolean masks ``(I, J, K)``.
     name
         The region's name, for the messages.
-    min_measured_share
+    min_measured_fraction
         Of the region, which is refused with less.
 
     Returns
@@ -321,10 +321,10 @@ def check_reference(
     measured = _measured(values)
     share = float(measured.mean())
     lacking = 100 * (1 - share)
-    if not measured.any() or share < min_measured_share:
+    if not measured.any() or share < min_measured_fraction:
         raise ReferenceRegionError(
-            f"the PET measured {share:.0%} of reference region {name}, and at least {min_measured_share:.0%} "
-            "(--min-measured-share) are needed: check the field of view of the PET and the coregistration, or take "
+            f"the PET measured {share:.0%} of reference region {name}, and at least {min_measured_fraction:.0%} "
+            "(--min-measured-fraction) are needed: check the field of view of the PET and the coregistration, or take "
             "another reference region (--ref-region)"
         )
     mean = float(values[measured].mean())

@@ -63,7 +63,7 @@ class Settings(Checked):
             above=0,
         ),
     )
-    min_measured_share: float = field(
+    min_measured_fraction: float = field(
         default=0.5,
         metadata=documented(
             "Minimum share of a region that the PET must have measured, that is, that lies inside its field of view. "

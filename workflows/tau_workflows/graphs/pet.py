@@ -45,7 +45,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_share``.
+        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``.
 
     Inputs
     ------

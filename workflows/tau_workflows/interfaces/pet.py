@@ -163,8 +163,8 @@ class _QuantifyIn(BaseInterfaceInputSpec):
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
     identity = traits.Dict(mandatory=True, desc="participant_id, session_id, tracer, manufacturer, source")
-    min_measured_share = traits.Float(
-        Settings.min_measured_share, usedefault=True, desc="share of a region that the PET must have measured"
+    min_measured_fraction = traits.Float(
+        Settings.min_measured_fraction, usedefault=True, desc="share of a region that the PET must have measured"
     )
 
 
@@ -189,7 +189,7 @@ class Quantify(LibraryInterface):
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
         suvr_files, values, tables, measures = [], [], [], []
-        share = self.inputs.min_measured_share
+        share = self.inputs.min_measured_fraction
         measured = np.isfinite(np.asanyarray(activity.dataobj))
         lost = field_of_view.not_measured(brain, measured, activity.affine)
         assumptions: list[str] = []
@@ -220,14 +220,14 @@ class Quantify(LibraryInterface):
 
 def _cut_in_words(lost: Mapping[str, float], table: pd.DataFrame) -> str:
     """Return a sentence on how much of the brain was not measured, and on the regions that have no value for it."""
-    absent = table[(table["measured_share"] < 1) & table["suvr_mean"].isna()]
+    absent = table[(table["measured_fraction"] < 1) & table["suvr_mean"].isna()]
     names = [
         f"{row.region} ({row.hemisphere})" if row.kind == "composite" else row.region for row in absent.itertuples()
     ]
     top, bottom = lost["BrainNotMeasuredTop"], lost["BrainNotMeasuredBottom"]
     which = f"; no value for {', '.join(names)}" if names else ""
     return (
-        f"{top + bottom:.0%} of the brain was not measured by the PET, {top:.0%} in the upper half and {bottom:.0%} in the "
-        "lower half: it is outside its field of view, or filled with 0 or NaN. SUVR has no value there, and regions "
-        f"are means of what was measured{which}."
+        f"{top + bottom:.0%} of the brain was not measured by the PET, {top:.0%} in the upper half and {bottom:.0%} in "
+        "the lower half: it is outside its field of view, or filled with 0 or NaN. SUVR has no value there, and "
+        f"regions are means of what was measured{which}."
     )
