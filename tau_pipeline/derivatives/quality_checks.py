@@ -193,8 +193,8 @@ CHECKS: tuple[Check, ...] = (
         warn_above=1.0,
         fail_above=10.0,
         limit_source=_FIELD_OF_VIEW,
-        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its image "
-        "is complete and that the coregistration is right.",
+        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its "
+        "image is complete and that the coregistration is right.",
     ),
     Check(
         name="fov_missing_bottom_percent",
@@ -208,8 +208,8 @@ CHECKS: tuple[Check, ...] = (
         warn_above=1.0,
         fail_above=10.0,
         limit_source=_FIELD_OF_VIEW,
-        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its image "
-        "is complete and that the coregistration is right.",
+        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its "
+        "image is complete and that the coregistration is right.",
     ),
     Check(
         name="ref_measured_percent",

@@ -1,4 +1,4 @@
-"""What a PET measured: voxels inside its field of view that no scanner, defacing, or reconstruction has filled.
+"""Voxels that a PET measured: inside its field of view, and not filled by a scanner, defacing, or reconstruction.
 
 A voxel that was not measured is NaN in every map, and counts in no mean (docs/decisions/field-of-view.md).
 """
