@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AnyPath = str | os.PathLike[str]
+
+#: Larger files are no sidecars, records, or cards; parsing one could take many times its size in memory.
+_LARGEST_JSON_BYTES = 20_000_000
 
 
 @contextmanager
@@ -34,11 +38,10 @@ def complete_file(path: AnyPath) -> Iterator[Path]:
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=ending, dir=path.parent)
-        partial = Path(name)
-        os.close(handle)
+        partial = path.parent / f".partial-{secrets.token_hex(8)}{ending}"
+        # The file gets the permissions that the user's umask leaves, and never follows a link.
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield partial
-        partial.chmod(0o644)
         partial.replace(path)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
@@ -95,6 +98,11 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     """
     path = Path(path)
     _check_there(path, "file")
+    if path.stat().st_size > _LARGEST_JSON_BYTES:
+        raise DamagedFileError(
+            f"{path} has {path.stat().st_size / 1e6:.0f} MB; JSON files here have at most "
+            f"{_LARGEST_JSON_BYTES / 1e6:.0f} MB; check what it is"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as exc:
@@ -106,10 +114,43 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     return content
 
 
+def table_text(table: pd.DataFrame, separator: str = "\t", missing: str = "n/a") -> str:
+    """Return a table as text, with texts from elsewhere made harmless, and floats with 7 digits.
+
+    In texts, tabs, line breaks, and other control characters become spaces, so that a row stays a row. Texts that a
+    spreadsheet would take for a formula get an apostrophe before them in tables with commas (OWASP, CSV injection).
+    """
+    texts = {name: table[name].map(_one_line, na_action="ignore") for name in _text_columns(table)}
+    if separator == ",":
+        texts = {name: column.map(_no_formula, na_action="ignore") for name, column in texts.items()}
+    safe = table.assign(**{str(name): column for name, column in texts.items()})
+    return safe.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
+
+
+def _text_columns(table: pd.DataFrame) -> list[str]:
+    from pandas.api.types import is_numeric_dtype
+
+    return [name for name in table.columns if not is_numeric_dtype(table[name])]
+
+
+def _one_line(value: Any) -> Any:
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", value) if isinstance(value, str) else value
+
+
+def _no_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that begins as a formula does; a negative number is none."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def write_tsv(table: pd.DataFrame, path: AnyPath) -> Path:
     """Write a table as BIDS wants it: tab-separated UTF-8, ``n/a`` for what is missing, floats with 7 digits."""
-    text = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.7g", lineterminator="\n")
-    return write_text(text, path)
+    return write_text(table_text(table), path)
 
 
 def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_text: bool = False) -> pd.DataFrame:

@@ -73,6 +73,8 @@ def only_run(folder: str | os.PathLike[str], level: str, advice: str) -> Iterato
     except OSError as exc:
         if isinstance(exc, BusyError):
             raise
+        if exc.errno == errno.ELOOP:
+            raise OutputError(f"{path} is a symbolic link, which no lock of this program is; remove it") from exc
         raise OutputError(f"cannot lock {folder}: {exc.strerror or exc}") from exc
     done = threading.Event()
     toucher = threading.Thread(target=_touch, args=(handle, done), daemon=True)
@@ -100,7 +102,8 @@ def only_run(folder: str | os.PathLike[str], level: str, advice: str) -> Iterato
 def _acquire(path: Path, advice: str) -> tuple[int, bool]:
     """Open and lock the file; returns its handle and whether the file system knows ``flock``."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # A link would have its target emptied.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             has_flock = _flock(handle, path, advice)
             _refuse_if_held(handle, path, has_flock, advice)
@@ -152,7 +155,8 @@ def _refuse_if_held(handle: int, path: Path, has_flock: bool, advice: str) -> No
     here = holder.host == socket.gethostname()
     if here and (has_flock or not _is_running(holder.pid)):
         return
-    if not here and _age_s(handle, path.parent) > _FRESH_S:
+    # A time in the future is no sign of life either: all times are by the clock of the file system.
+    if not here and abs(_age_s(handle, path.parent)) > _FRESH_S:
         return
     raise _busy(path, holder, advice)
 

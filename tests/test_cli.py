@@ -90,6 +90,27 @@ def test_the_input_folder_is_refused_as_output(dataset: Path, capfd: pytest.Capt
     assert "is the input dataset" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["sub-01/results", "sourcedata/out", ".git/out"])
+def test_an_output_folder_among_the_raw_data_is_refused(
+    dataset: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert main([str(dataset), str(dataset / place), "participant", "--skip-bids-validation"]) == WRONG_CALL
+    assert "among the raw data" in capfd.readouterr().err
+    assert not (dataset / place).exists()
+
+
+def test_the_input_is_refused_as_work_folder(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = sorted(dataset.rglob("*"))
+    assert call(dataset, "-w", str(dataset)) == WRONG_CALL
+    assert "--work-dir" in capfd.readouterr().err
+    assert sorted(dataset.rglob("*")) == before
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "bids\x1b[2J"), str(tmp_path / "out"), "participant"]) == WRONG_CALL
+    assert "\x1b" not in capfd.readouterr().err
+
+
 def test_a_dataset_that_is_wrong_as_a_whole_is_refused(dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (dataset / "dataset_description.json").write_text(json.dumps({"Name": "no version"}))
     out, work = dataset.parent / "out", dataset.parent / "work"

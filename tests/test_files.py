@@ -1,5 +1,7 @@
+import csv
 import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
-from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
+from tau_pipeline.files import complete_file, read_json, read_tsv, table_text, write_json, write_text, write_tsv
 from tau_pipeline.settings.configuration import read_toml
 
 
@@ -131,3 +133,48 @@ def test_json_and_toml_that_are_nested_too_deeply_are_damaged(tmp_path):
     deep.write_text("[settings]\nref_region = " + "[" * 3000)
     with pytest.raises(DamagedFileError, match="nested too deeply"):
         read_toml(deep)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_get_the_permissions_that_the_umask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        path = write_text("x", tmp_path / "x.txt")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_kept(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / "out.json").symlink_to(precious)
+    write_json({"a": 1}, tmp_path / "out.json")
+    assert precious.read_text() == "kept"
+    assert read_json(tmp_path / "out.json") == {"a": 1}
+
+
+def test_text_from_elsewhere_neither_breaks_rows_nor_is_a_formula(tmp_path):
+    texts = ["=cmd|' /C calc'!A0", "@SUM(A1)", "+1+1", "-2+3", "a\tb\nc\rd", "\x1b[2J", "CN", "-1.5", None]
+    table = pd.DataFrame({"diagnosis": texts, "age": [-1.0] * len(texts)})
+    path = write_tsv(table, tmp_path / "t.tsv")
+    assert path.read_text().count("\n") == len(texts) + 1
+    assert read_tsv(path)["diagnosis"][4] == "a b c d"
+    rows = list(csv.reader(table_text(table, ",", "").splitlines()))
+    assert [row[0] for row in rows[1:5]] == [f"'{text}" for text in texts[:4]]
+    assert [row[0] for row in rows[7:]] == ["CN", "-1.5", ""]
+    assert {row[1] for row in rows[1:]} == {"-1"}
+
+
+def test_a_json_file_of_a_size_that_no_sidecar_has_is_refused_unread(tmp_path):
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(30_000_000)
+    with pytest.raises(DamagedFileError, match="30 MB"):
+        read_json(path)
+
+
+def test_a_link_to_nothing_says_how_to_fetch_its_content(tmp_path):
+    (tmp_path / "x.json").symlink_to("../.git/annex/objects/none")
+    with pytest.raises(MissingInputError, match="datalad get"):
+        read_json(tmp_path / "x.json")

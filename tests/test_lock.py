@@ -8,11 +8,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tau_pipeline.errors import BusyError
+from tau_pipeline.errors import BusyError, OutputError
 from tau_pipeline.lock import NAME, only_run
 
 HOLD = """
@@ -136,3 +137,19 @@ def test_a_record_that_cannot_be_read_does_not_keep_the_folder(tmp_path: Path) -
     (tmp_path / NAME).write_text("{half")
     with only_run(tmp_path, "group", ""):
         pass
+
+
+def test_a_record_from_the_future_does_not_keep_the_folder(tmp_path: Path) -> None:
+    path = record(tmp_path)
+    os.utime(path, (time.time() + 86400, time.time() + 86400))
+    with only_run(tmp_path, "group", ""):
+        pass
+
+
+def test_a_link_in_the_place_of_the_lock_is_refused_and_its_target_kept(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / NAME).symlink_to(precious)
+    with pytest.raises(OutputError, match="symbolic link"), only_run(tmp_path, "group", ""):
+        pass
+    assert precious.read_text() == "kept"

@@ -69,6 +69,15 @@ def write_bidsignore(output_dir: Path) -> None:
     write_changed("\n".join(BIDSIGNORE) + "\n", Path(output_dir) / ".bidsignore")
 
 
+def is_raw_data(folder: Path, bids_dir: Path) -> bool:
+    """Return whether a folder is the raw dataset itself, or lies where it keeps raw data or its own records."""
+    inside, root = folder.resolve(), bids_dir.resolve()
+    if not inside.is_relative_to(root):
+        return False
+    first = next(iter(inside.relative_to(root).parts), "")
+    return not first or first.startswith(("sub-", ".")) or first in ("sourcedata", "rawdata", "code", "stimuli")
+
+
 def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
     """Refuse an output folder that is the input, or that holds a dataset of something else.
 
@@ -79,6 +88,11 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
     """
     if output_dir.resolve() == bids_dir.resolve():
         raise OutputError(f"the output folder {output_dir} is the input dataset; give another folder")
+    if is_raw_data(output_dir, bids_dir):
+        raise OutputError(
+            f"the output folder {output_dir} is among the raw data of the input; give another folder, such as "
+            f"{bids_dir / 'derivatives' / SOFTWARE}"
+        )
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputError(f"the output folder {output_dir} is a file; give another folder")
     if not (output_dir / "dataset_description.json").exists():
@@ -86,7 +100,7 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
     try:
         found = read_json(output_dir / "dataset_description.json")
     except TauPipelineError as exc:
-        raise OutputError(f"the output folder is in use: {exc}") from exc
+        raise OutputError(f"the output folder {output_dir} holds a damaged dataset: {exc}") from exc
     generators = found.get("GeneratedBy")
     names = [each.get("Name") for each in generators if isinstance(each, dict)] if isinstance(generators, list) else []
     if SOFTWARE not in names:

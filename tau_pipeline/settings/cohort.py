@@ -52,6 +52,12 @@ class Group(Checked):
             "whichever exists."
         ),
     )
+    allow_mixed_settings: bool = field(
+        default=False,
+        metadata=documented(
+            "Pool scans that were made with different settings, versions, or windows. Otherwise they are refused."
+        ),
+    )
     harmonize: Harmonize = field(
         default="none",
         metadata=documented(

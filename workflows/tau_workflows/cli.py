@@ -30,7 +30,7 @@ from tau_pipeline.settings.configuration import (
     documentation,
     settings_of,
 )
-from tau_workflows.levels.call import DONE, WRONG_CALL
+from tau_workflows.levels.call import DONE, WRONG_CALL, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
@@ -305,12 +305,12 @@ def _in_sentences(arguments: Sequence[str], options: dict[str, Any]) -> int:
         _check_names([*arguments, str(Path.cwd())])
         return _run(options)
     except TauPipelineError as exc:
-        print(f"tau-pipeline: {exc}", file=sys.stderr)
+        say(str(exc))
         return WRONG_CALL
     except OSError as exc:
         if exc.errno not in _WRONG_PATH:
             raise
-        print(f"tau-pipeline: {exc.filename} cannot be used ({exc.strerror}); give another path", file=sys.stderr)
+        say(f"{exc.filename} cannot be used ({exc.strerror}); give another path")
         return WRONG_CALL
     except KeyboardInterrupt as exc:
         print(SENTENCE, file=sys.stderr)

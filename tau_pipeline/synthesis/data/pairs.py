@@ -16,6 +16,7 @@ from pathlib import Path
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.bids.sidecars import text_value
 from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.cohort.provenance import mixtures
 from tau_pipeline.derivatives.index import DoneScan, find_maps, find_outputs
 from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
@@ -79,12 +80,14 @@ class Pair:
 class Survey:
     """The pairs that were found, sorted by scan, and a sentence for each T1w or PET without partner.
 
-    ``left_out`` are the scans that were left out because their quality is ``fail``.
+    ``left_out`` are the scans that were left out because their quality is ``fail``. ``mixed`` says in which ways the
+    others were made differently (`tau_pipeline.cohort.provenance.mixtures`).
     """
 
     pairs: tuple[Pair, ...]
     unpaired: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
 
 def _tracer(found: DoneScan) -> str:
@@ -165,7 +168,8 @@ def survey(
             unpaired.append(f"{found.stem} is left out: {exc}.")
     unpaired += _lonely_t1ws(root, pairs, {found.participant_id for found in maps})
     left_out = tuple(sorted(one.stem for one in failed))
-    return Survey(tuple(sorted(pairs, key=lambda pair: pair.scan)), tuple(unpaired), left_out)
+    in_order = tuple(sorted(pairs, key=lambda pair: pair.scan))
+    return Survey(in_order, tuple(unpaired), left_out, tuple(mixtures(chosen)))
 
 
 def _read_maps(root: Path, exclude: Path | None) -> tuple[list[DoneScan], list[str]]:

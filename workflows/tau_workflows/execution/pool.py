@@ -111,7 +111,7 @@ def _outputs(job_file: Path, loud: bool) -> Iterator[tuple[int, int]]:
         yield 1, 2
         return
     try:
-        log = os.open(log_path(job_file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        log = os.open(log_path(job_file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     except OSError:
         # A full disk must not keep the work from saying so itself.
         log = os.open(os.devnull, os.O_WRONLY)

@@ -125,7 +125,9 @@ class ProgressWriter:
         self._add({"seconds": round(time.monotonic() - self.started, 1), "step": step, "state": state})
 
     def _add(self, event: dict[str, object]) -> None:
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+        # Never through a link that someone else has put there.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with suppress(OSError), os.fdopen(os.open(self.path, flags, 0o666), "a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
 

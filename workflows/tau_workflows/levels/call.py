@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,8 +24,19 @@ INTERRUPTED, TERMINATED = 130, 143
 def say(text: str) -> None:
     """Write one line to the terminal; of several processes of one training, only the first one writes."""
     if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"tau-pipeline: {text}\n")
+        sys.stderr.write(f"tau-pipeline: {printable(text)}\n")
         sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters: names in a dataset may hold sequences that a terminal obeys.
+
+    Examples
+    --------
+    >>> printable("sub-01" + chr(27) + "[2J")
+    'sub-01?[2J'
+    """
+    return "".join(one if one in "\n\t" or unicodedata.category(one)[0] != "C" else "?" for one in text)
 
 
 def check_call(bids_dir: Path, output_dir: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
+from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
 from tau_pipeline.cohort.scans import left_out_in_words, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import (
@@ -29,9 +30,9 @@ from tau_pipeline.cohort.tables import (
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.index import DoneScan, find_scans
 from tau_pipeline.derivatives.names import sidecar_path
-from tau_pipeline.derivatives.status import all_statuses
+from tau_pipeline.derivatives.status import ScanStatus, all_statuses
 from tau_pipeline.errors import SettingError
-from tau_pipeline.files import write_changed
+from tau_pipeline.files import table_text, write_changed
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
@@ -71,8 +72,13 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(f"report: {write_group_report(output_dir)}")
         return DONE
     statuses = all_statuses(output_dir)
-    scans = without_failed(find_scans(output_dir, config.group.exclude), statuses)
+    found = without_failed(find_scans(output_dir, config.group.exclude), statuses)
+    scans, statuses = _without_removed(bids_dir, found, statuses)
     require_scans(scans, output_dir)
+    mixed = mixtures(scans)
+    refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)
+    for sentence in mixed:
+        say(sentence)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
     include_failed = config.group.include_failed_quality
@@ -99,6 +105,21 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
+
+
+def _without_removed(
+    bids_dir: Path, scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]
+) -> tuple[list[DoneScan], dict[str, ScanStatus]]:
+    """Leave out scans whose raw image is no longer in the dataset; their states say so."""
+    gone = {(scan.stem, scan.source) for scan in removed_from(bids_dir, scans)}
+    told = {
+        key: replace(status, state="skipped", reason="its raw image is no longer in the dataset")
+        for key, status in statuses.items()
+        if (status.stem, status.source) in gone
+    }
+    for stem, _ in sorted(gone):
+        say(f"{stem} is left out: its raw image is no longer in the dataset")
+    return [scan for scan in scans if (scan.stem, scan.source) not in gone], {**statuses, **told}
 
 
 def _demographics(bids_dir: Path, config: Configuration, scans: Sequence[DoneScan]) -> Demographics:
@@ -190,7 +211,7 @@ def _write_tables(
 
 def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
     """Return a table as text, numbers with seven digits."""
-    return table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
+    return table_text(table, separator, missing)
 
 
 def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:

@@ -107,7 +107,11 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
 def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str]) -> None:
     """Write the states of all scans before the work begins, and say which will not be computed."""
     requested = {key: status for job in plan.jobs for key, status in job.statuses().items()}
-    requested |= {key: ScanStatus(key, reason=message) for key, message in plan.problems.items()}
+    # With its stem a scan that cannot be begun replaces what an earlier run has left of it.
+    requested |= {
+        key: ScanStatus(key, reason=message, stem=key.removesuffix("_pet") if key.endswith("_pet") else "")
+        for key, message in plan.problems.items()
+    }
     requested |= {
         key: ScanStatus(key, state="skipped", reason=message, stem=key.removesuffix("_pet"))
         for key, message in plan.left_out.items()
@@ -184,7 +188,8 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
     """
     work_dir = execution.work_dir
     check_output_dir(output_dir, bids_dir)
-    if bids_dir.resolve() in work_dir.resolve().parents and output_dir.resolve() not in work_dir.resolve().parents:
+    inside = (work_dir.resolve(), *work_dir.resolve().parents)
+    if bids_dir.resolve() in inside and output_dir.resolve() not in inside:
         raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
     for folder in (work_dir,) if execution.dry_run else (output_dir, work_dir):
         try:
@@ -265,7 +270,8 @@ def plan_participants(
                 own = tuple(scans.get(t1w.path, ()))
                 t1ws.append(T1wJob(t1w, found, own) if found or not derivatives else _own_labels(t1w, own, derivatives))
             except TauPipelineError as exc:
-                problems[f"{t1w.key}_T1w"] = str(exc)
+                keys = [f"{job.scan.key}_pet" for job in scans.get(t1w.path, ())] or [f"{t1w.key}_T1w"]
+                problems.update(dict.fromkeys(keys, str(exc)))
         if t1ws:
             jobs.append(
                 ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tau_pipeline.cohort.provenance import refuse_mixtures
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.errors import DivergenceError, MissingInputError, SettingError
 from tau_pipeline.files import read_json
@@ -108,7 +109,8 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
         diagnoses=read_diagnoses(bids_dir, config),
         group=config.group,
     )
-    for sentence in found.unpaired:
+    refuse_mixtures(found.mixed, allowed=config.group.allow_mixed_settings)
+    for sentence in (*found.unpaired, *found.mixed):
         say(sentence)
     if found.left_out:
         say(f"{len(found.left_out)} scans are left out because of failed quality; see --include-failed-quality")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tau_pipeline
 from tau_pipeline.errors import MissingInputError, TauPipelineError
-from tau_pipeline.files import read_json, read_tsv, write_changed, write_text
+from tau_pipeline.files import read_json, read_tsv, table_text, write_changed, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.synthesis.comparison import figures
 from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS
@@ -80,7 +80,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
     tables["settings"] = wide_table(tables["summary"], tables["tests"])
     for name, table in tables.items():
         for ending, separator, missing in (("tsv", "\t", MISSING), ("csv", ",", "")):
-            text = table.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
+            text = table_text(table, separator, missing)
             write_changed(text, folder / f"{name}.{ending}")
     report = html.template("comparison.html.jinja").render(
         record=record,

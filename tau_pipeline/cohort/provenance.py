@@ -1,0 +1,124 @@
+"""Provenance of the scans of a cohort: what changes results must be the same in all that are pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.errors import SettingError
+
+#: Windows of one protocol begin within these minutes of each other: scanners start when they are ready.
+_WINDOW_MIN = 10.0
+#: Number of scans that a sentence names.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Property:
+    """A value of sidecars that scans of one kind must share; ``by_scanner`` where it may differ between scanners."""
+
+    heading: str
+    value: Callable[[DoneScan], Hashable]
+    by_scanner: bool = False
+
+
+def _window_start_min(scan: DoneScan) -> float | None:
+    """Return the start of the time that a map stands for, minutes after injection; None if it is not stated."""
+    try:
+        return float(scan.sidecar["FrameTimesStart"][0]) / 60
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+def _text(scan: DoneScan, key: str) -> str:
+    stated = scan.stated(key)
+    return "not stated" if stated is None else str(stated)
+
+
+_PROPERTIES = (
+    _Property("settings (SettingsHash)", lambda scan: _text(scan, "SettingsHash")),
+    _Property("version of the program", lambda scan: _text(scan, "SoftwareVersion")),
+    _Property("smoothing (SmoothingFWHM)", lambda scan: _text(scan, "SmoothingFWHM"), by_scanner=True),
+)
+
+
+def mixtures(scans: Iterable[DoneScan]) -> list[str]:
+    """Say in which ways scans of one tracer and reference region were made differently; empty if in none.
+
+    Compared are, for measured scans, the hash of the settings, the version of the program, the smoothing of scans from
+    one scanner, and the start of the window.
+    """
+    kinds: dict[tuple[str, str], list[DoneScan]] = {}
+    for scan in scans:
+        if scan.source == "measured":
+            stated = _text(scan, "TracerName")
+            kinds.setdefault((tracer_name(stated) or stated, _text(scan, "ReferenceRegion")), []).append(scan)
+    return [sentence for (tracer, _), own in sorted(kinds.items()) for sentence in _mixtures_of(tracer, own)]
+
+
+def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
+    found = []
+    for one in _PROPERTIES:
+        scanners: dict[Hashable, dict[Hashable, list[DoneScan]]] = {}
+        for scan in scans:
+            scanner = (_text(scan, "Manufacturer"), _text(scan, "ManufacturersModelName")) if one.by_scanner else ""
+            scanners.setdefault(scanner, {}).setdefault(one.value(scan), []).append(scan)
+        found += [_sentence(tracer, one.heading, values) for values in scanners.values() if len(values) > 1]
+    starts = {scan: start for scan in scans if (start := _window_start_min(scan)) is not None}
+    if starts and max(starts.values()) - min(starts.values()) > _WINDOW_MIN:
+        values: dict[Hashable, list[DoneScan]] = {}
+        for scan, start in starts.items():
+            values.setdefault(f"{start:g} min", []).append(scan)
+        found.append(_sentence(tracer, "start of the window", values))
+    return found
+
+
+def _sentence(tracer: str, heading: str, values: dict[Hashable, list[DoneScan]]) -> str:
+    ordered = sorted(values.items(), key=lambda pair: (-len(pair[1]), str(pair[0])))
+    parts = []
+    for value, scans in ordered:
+        names = sorted({scan.stem for scan in scans})
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        parts.append(f"{value} ({', '.join(names[:_NAMED])}{more})")
+    return f"scans of {tracer} differ in their {heading}: {'; '.join(parts)}"
+
+
+def refuse_mixtures(found: Sequence[str], *, allowed: bool) -> None:
+    """Refuse scans that `mixtures` says were made in different ways, unless that is allowed.
+
+    Raises
+    ------
+    SettingError
+        The message names the scans.
+    """
+    if found and not allowed:
+        raise SettingError(
+            f"scans that were made in different ways cannot be pooled: {'. '.join(found)}. Run the participant level "
+            "again for all of them, or pass --allow-mixed-settings"
+        )
+
+
+def removed_from(bids_dir: Path, scans: Sequence[DoneScan]) -> list[DoneScan]:
+    """Return the scans whose raw image is no longer in the dataset (consent withdrawn, image replaced).
+
+    Where no raw image of any scan is there, the folder is not the dataset that the scans were made from, and none
+    counts as removed.
+    """
+    raw = {scan: _raw_images(bids_dir, scan) for scan in scans}
+    # A link that is not fetched (DataLad) is in the dataset.
+    gone = [
+        scan
+        for scan, images in raw.items()
+        if images and not any(path.exists() or path.is_symlink() for path in images)
+    ]
+    return [] if len(gone) == len([scan for scan in scans if raw[scan]]) else gone
+
+
+def _raw_images(bids_dir: Path, scan: DoneScan) -> list[Path]:
+    sources: Any = scan.sidecar.get("Sources")
+    uris = [one for one in sources if isinstance(one, str)] if isinstance(sources, list) else []
+    return [bids_dir / uri.removeprefix("bids:raw:") for uri in uris if uri.startswith("bids:raw:")]

@@ -1,0 +1,80 @@
+"""Scans that a cohort pools: made in one way, of images that are still in the dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_group import run, write_cohort
+
+from tau_pipeline.cohort.provenance import mixtures
+from tau_pipeline.derivatives.index import find_scans
+from tau_pipeline.files import read_tsv
+
+
+def sidecars(out: Path) -> list[Path]:
+    return sorted(out.glob("sub-*/**/pet/*_desc-suvr_pet.json"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("SettingsHash", "abcdef", "SettingsHash"),
+        ("SoftwareVersion", "99.0", "version"),
+        ("SmoothingFWHM", 8.0, "SmoothingFWHM"),
+        ("FrameTimesStart", [1200.0], "start of the window"),
+    ],
+)
+def test_scans_made_in_different_ways_are_refused_by_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str, value: object, named: str
+) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    for path in sidecars(out):
+        edit(path, lambda content: content.update(FrameTimesStart=[4800.0]))
+    assert mixtures(find_scans(out)) == []
+    for path in sidecars(out)[::2]:
+        edit(path, lambda content: content.update({key: value}))
+    (sentence,) = {text.split(":")[0] for text in mixtures(find_scans(out))}
+    assert named in sentence
+    before = sorted(out.rglob("*"))
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 2
+    said = capfd.readouterr().err
+    assert named in said
+    assert sidecars(out)[0].name.split("_space")[0] in said
+    assert [path for path in sorted(out.rglob("*")) if path.name != ".tau-pipeline.lock"] == before
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--allow-mixed-settings") == 0
+
+
+def test_scanners_may_have_different_smoothing_and_start_some_minutes_apart(tmp_path: Path) -> None:
+    _, out = write_cohort(tmp_path, 6, images=False)
+    for number, path in enumerate(sidecars(out)):
+        edit(path, lambda content, number=number: content.update(FrameTimesStart=[4800.0 + 60 * number]))
+        edit(path, lambda content: content.update(SmoothingFWHM=len(content["Manufacturer"])))
+    assert mixtures(find_scans(out)) == []
+
+
+def test_a_participant_that_was_removed_from_the_dataset_leaves_the_tables(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    for path in sidecars(out):
+        raw = bids / path.parent.relative_to(out) / f"{path.name.split('_space')[0]}_pet.nii.gz"
+        uri = f"bids:raw:{raw.relative_to(bids).as_posix()}"
+        edit(path, lambda content, uri=uri: content.update(Sources=[uri]))
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.touch()
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    everybody = set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
+    gone = sidecars(out)[0].name.split("_")[0]
+    next((bids / gone).rglob("*_pet.nii.gz")).unlink()
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"]) == everybody - {gone}
+    status = read_tsv(out / "group/status.tsv")
+    assert not (status["state"] == "done")[status["participant_id"] == gone].any()
