@@ -256,7 +256,7 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
     """Every input of every node that is set when the graphs are built, but not the hash of the settings."""
     from tau_pipeline.bids.scans import find_participants
     from tau_pipeline.settings.configuration import Configuration
-    from tau_workflows.levels.participant import plan_participants
+    from tau_workflows.plan.jobs import plan_participants
 
     participants = find_participants(dataset)
     plan = plan_participants(participants, dataset, dataset.parent / "out", Configuration(settings=settings))

@@ -23,7 +23,7 @@ from tau_workflows.cli import main
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.graphs.subject import init_subject_wf
-from tau_workflows.levels.participant import plan_participants
+from tau_workflows.plan.jobs import plan_participants
 from tau_workflows.plan import costs, earlier
 from tau_workflows.plan.dry_run import plan_table
 

@@ -21,7 +21,7 @@ def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
     Parameters
     ----------
     job
-        What to do and where to put it; `tau_workflows.levels.participant.plan_participants` makes it from a BIDS
+        What to do and where to put it; `tau_workflows.plan.jobs.plan_participants` makes it from a BIDS
         dataset.
 
     Returns

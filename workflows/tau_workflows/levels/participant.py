@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives, why_not_found
-from tau_pipeline.bids.scans import Participant, T1w, find_participants
+from tau_pipeline.anatomy.freesurfer import parse_derivatives
+from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
 from tau_pipeline.files import complete_file, read_json, write_json
-from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
@@ -28,9 +27,10 @@ from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how_it_ended, outcome_path, read_progress
-from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, exclusive_run, say
 from tau_workflows.plan.dry_run import tell_plan
+from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.reports.failures import draw_headers
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
@@ -45,15 +45,6 @@ MODULE = "tau_workflows.execution.participant"
 
 #: Processes that one participant makes use of: the coregistration runs beside the registration to the template.
 PROCESSES_OF_ONE = 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Jobs to run, why each scan that cannot be run cannot, and why others are of no use, by their keys."""
-
-    jobs: tuple[ParticipantJob, ...]
-    problems: Mapping[str, str]
-    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -234,51 +225,6 @@ def _say_validity(found: ValidationReport | None, what: str) -> None:
         say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
 
 
-def plan_participants(
-    participants: Sequence[Participant], bids_dir: Path, output_dir: Path, config: Configuration
-) -> Plan:
-    """Decide, from metadata alone, what is to be done; nothing is computed.
-
-    Parameters
-    ----------
-    participants
-        As `tau_pipeline.bids.scans.find_participants` gives them.
-    bids_dir, output_dir
-        Absolute paths.
-    config
-        With reference regions by their proper names and an absolute work folder.
-    """
-    derivatives = parse_derivatives(config.selection.derivatives)
-    jobs: list[ParticipantJob] = []
-    problems: dict[str, str] = {}
-    left_out: dict[str, str] = {}
-    for participant in participants:
-        for problem in participant.problems:
-            (left_out if problem.left_out else problems)[problem.key] = problem.message
-        scans: dict[Path, list[ScanJob]] = {}
-        for scan in participant.scans:
-            try:
-                shape = (1, 1, 1, scan.n_frames)
-                frames = plan_frames(shape, scan.pet_metadata, config.settings.suvr_window)
-                scans.setdefault(scan.t1w.path, []).append(ScanJob(scan, frames))
-            except TauPipelineError as exc:
-                problems[f"{scan.key}_pet"] = str(exc)
-        t1ws = []
-        for t1w in participant.t1ws:
-            try:
-                found = _freesurfer_of(t1w, derivatives)
-                own = tuple(scans.get(t1w.path, ()))
-                t1ws.append(T1wJob(t1w, found, own) if found or not derivatives else _own_labels(t1w, own, derivatives))
-            except TauPipelineError as exc:
-                keys = [f"{job.scan.key}_pet" for job in scans.get(t1w.path, ())] or [f"{t1w.key}_T1w"]
-                problems.update(dict.fromkeys(keys, str(exc)))
-        if t1ws:
-            jobs.append(
-                ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
-            )
-    return Plan(tuple(jobs), problems, left_out)
-
-
 def _write_pages_again(plan: Plan, output_dir: Path) -> int:
     """Write the report of each participant that has results."""
     asked_for = {job.participant for job in plan.jobs} | {ScanStatus(key).participant for key in plan.problems}
@@ -286,21 +232,6 @@ def _write_pages_again(plan: Plan, output_dir: Path) -> int:
     for participant in made:
         say(f"report: {write_participant_report(output_dir, participant)}")
     return DONE if made else NOTHING_TO_DO
-
-
-def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:
-    for folder in derivatives.values():
-        found = find_freesurfer(folder, t1w.participant, t1w.session)
-        if found is not None:
-            return found
-    return None
-
-
-def _own_labels(t1w: T1w, scans: Sequence[ScanJob], derivatives: Mapping[str, Path]) -> T1wJob:
-    """Say of a T1w and its scans that FreeSurfer's labels were asked for and not found."""
-    why = tuple(why_not_found(folder, t1w.participant, t1w.session) for folder in derivatives.values())
-    told = [replace(job, scan=replace(job.scan, assumptions=(*job.scan.assumptions, *why))) for job in scans]
-    return T1wJob(replace(t1w, assumptions=(*t1w.assumptions, *why)), None, tuple(told))
 
 
 def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:
