@@ -23,9 +23,9 @@ from tau_workflows.cli import main
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.graphs.subject import init_subject_wf
-from tau_workflows.plan.jobs import plan_participants
 from tau_workflows.plan import costs, earlier
 from tau_workflows.plan.dry_run import plan_table
+from tau_workflows.plan.jobs import plan_participants
 
 SIDECAR = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "TracerName": "AV1451", "Units": "Bq/mL"}
 
