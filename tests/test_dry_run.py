@@ -97,6 +97,7 @@ def test_a_scan_is_done_where_every_step_of_the_graph_has_ended_with_the_same_in
         {"target_fwhm": 8.0},
         {"motion_correction": False},
         {"random_seed": 7},
+        {"min_measured_fraction": 0.9},
     ],
 )
 def test_another_setting_makes_a_scan_to_be_done(finished: Path, settings: dict[str, object]) -> None:

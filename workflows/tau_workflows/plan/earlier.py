@@ -52,7 +52,7 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
     scan, folder = scan_job.scan, _folder(job, t1w_job)
     pet_wf, _, save = scan_steps(scan)
     plan = asdict(scan_job.frames)
-    saved = SavePet(settings_hash=job.settings.hash(), frames=plan, identity=identity_of(scan))
+    saved = SavePet(settings_hash=job.settings.hash(), identity=identity_of(scan))
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(saved.inputs, name, value)
