@@ -7,6 +7,7 @@ found, what was expected, and what to do, in one or two sentences.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
@@ -72,6 +73,38 @@ class ReferenceRegionError(TauPipelineError, ValueError):
 
 class RegistrationError(TauPipelineError, RuntimeError):
     """A registration failed, or its result is implausible."""
+
+
+class MemoryShortageError(TauPipelineError, MemoryError):
+    """There was not enough memory; nothing is wrong with the input."""
+
+
+#: How PyTorch, NumPy, ITK, and the C++ library say so, the last two in exceptions of any type.
+_NO_MEMORY = re.compile(
+    r"not enough memory|can't allocate memory|cannot allocate memory|unable to allocate|bad.?alloc|out of memory"
+    r"|failed to allocate|memory allocation|errno 12\b",
+    re.IGNORECASE,
+)
+
+
+def memory_shortage(exc: BaseException) -> MemoryShortageError | None:
+    """Return the error to raise in place of one that means too little memory, whatever its type; None for others.
+
+    Examples
+    --------
+    >>> memory_shortage(RuntimeError("std::bad_alloc")) is None, memory_shortage(RuntimeError("no brain")) is None
+    (False, True)
+    """
+    if isinstance(exc, MemoryShortageError):
+        return exc
+    text = str(exc)
+    if not isinstance(exc, MemoryError) and not _NO_MEMORY.search(text):
+        return None
+    first = text.strip().splitlines()[-1][:200] if text.strip() else type(exc).__name__
+    return MemoryShortageError(
+        f"there was not enough memory ({first}); close other programs, process fewer participants at a time "
+        "(--nprocs 1), or raise the limit of the shell or container"
+    )
 
 
 class DivergenceError(TauPipelineError, ArithmeticError):

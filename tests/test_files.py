@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
+from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, memory_shortage
 from tau_pipeline.files import complete_file, read_json, read_tsv, table_text, write_json, write_text, write_tsv
 from tau_pipeline.settings.configuration import read_toml
 
@@ -178,3 +178,26 @@ def test_a_link_to_nothing_says_how_to_fetch_its_content(tmp_path):
     (tmp_path / "x.json").symlink_to("../.git/annex/objects/none")
     with pytest.raises(MissingInputError, match="datalad get"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: 9e9 bytes"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("itk::ERROR: Failed to allocate memory for image."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_recognized_in_errors_of_any_type(exc):
+    shortage = memory_shortage(exc)
+    assert isinstance(shortage, MemoryError)
+    assert "not enough memory" in str(shortage)
+    assert "\n" not in str(shortage)
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("no brain"), ValueError("bad shape"), AssertionError()])
+def test_other_errors_are_no_shortage_of_memory(exc):
+    assert memory_shortage(exc) is None

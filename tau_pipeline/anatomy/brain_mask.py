@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.atlas import atlas_files
-from tau_pipeline.errors import ImageError
+from tau_pipeline.errors import ImageError, memory_shortage
 from tau_pipeline.imaging.foreground import largest_object
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import Mask
@@ -119,7 +119,9 @@ def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     try:
         probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
         found = network.postprocess(probability > 0.5)
-    except (AssertionError, ValueError, RuntimeError) as exc:
+    except (AssertionError, ValueError, RuntimeError, MemoryError) as exc:
+        if (shortage := memory_shortage(exc)) is not None:
+            raise shortage from exc
         raise ImageError(
             f"no brain found in the T1w ({exc}); check that it is one, or provide a skull-stripped T1w"
         ) from exc

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.errors import RegistrationError
+from tau_pipeline.errors import RegistrationError, memory_shortage
 from tau_pipeline.imaging.volume import RAS_LPS, Affine, Volume
 
 if TYPE_CHECKING:
@@ -195,7 +195,9 @@ def _run(engine: Any, command: str, **images: Any) -> None:
     try:
         with _one_at_a_time, _silent():
             engine.execute(command, out=text, err=text, **images)
-    except (RuntimeError, ValueError) as exc:
+    except (RuntimeError, ValueError, MemoryError) as exc:
+        if (shortage := memory_shortage(exc)) is not None:
+            raise shortage from exc
         raise RegistrationError(f"greedy could not register the images ({exc}); look at both images") from exc
 
 

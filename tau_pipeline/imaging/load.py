@@ -15,7 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 
-from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError
+from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, TauPipelineError, memory_shortage
 from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 
@@ -168,9 +168,11 @@ def _check_there(path: Path) -> None:
         raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
 
 
-def _damaged(path: Path, exc: BaseException) -> DamagedFileError:
+def _damaged(path: Path, exc: BaseException) -> TauPipelineError:
     if isinstance(exc, DamagedFileError):
         return exc
+    if (shortage := memory_shortage(exc)) is not None:
+        return shortage
     why = " ".join(str(exc).replace(str(path), path.name).split())[:200] or type(exc).__name__
     return DamagedFileError(f"{path} is damaged or is not an image ({why}); copy or convert it again")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tau_pipeline.errors import DamagedFileError, MissingInputError
+from tau_pipeline.errors import DamagedFileError, MissingInputError, memory_shortage
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.volume import (
     RAS_LPS,
@@ -118,5 +118,7 @@ def load_itk(path: str | os.PathLike[str]) -> Affine:
         lps[:3, :3] = np.stack([(there - back) / 2e3 for there, back in ends], axis=1)
         lps[:3, 3] = np.mean(ends, axis=(0, 1))
         return RAS_LPS @ np.linalg.inv(lps) @ RAS_LPS
-    except (RuntimeError, ValueError, TypeError, np.linalg.LinAlgError) as exc:
+    except (RuntimeError, ValueError, TypeError, MemoryError, np.linalg.LinAlgError) as exc:
+        if (shortage := memory_shortage(exc)) is not None:
+            raise shortage from exc
         raise DamagedFileError(f"{path} is not a linear ITK transform ({exc})") from exc

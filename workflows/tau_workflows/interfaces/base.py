@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from nipype.interfaces.base import SimpleInterface, isdefined, traits
 
-from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.errors import TauPipelineError, memory_shortage
 from tau_pipeline.files import write_json
 from tau_pipeline.settings.participant import Settings
 
@@ -51,8 +51,14 @@ class LibraryInterface(SimpleInterface):
         folder = Path(runtime.cwd)
         try:
             self._results.update(self.call(folder))
-        except (TauPipelineError, MemoryError, OSError) as exc:
-            write_json({"error": type(exc).__name__, "message": str(exc)}, folder / ERROR_RECORD)
+        except Exception as exc:
+            # Libraries report too little memory in exceptions of any type.
+            shortage = memory_shortage(exc)
+            if shortage is not None or isinstance(exc, TauPipelineError | OSError):
+                error = shortage or exc
+                write_json({"error": type(error).__name__, "message": str(error)}, folder / ERROR_RECORD)
+            if shortage is not None and shortage is not exc:
+                raise shortage from exc
             raise
         return runtime
 
