@@ -10,7 +10,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError, OutputError
 from tau_pipeline.imaging import load
-from tau_pipeline.imaging.load import load_volume, read_shape
+from tau_pipeline.imaging.load import load_volume, read_shape, read_voxel_mm
 from tau_pipeline.imaging.volume import (
     finite,
     image_like,
@@ -427,3 +427,16 @@ def test_ants_puts_voxels_where_its_own_reader_puts_them(tmp_path, grid):
 def test_only_three_dimensional_images_go_to_ants():
     with pytest.raises(ImageError, match="a 3-D image is needed"):
         to_ants(image_on(values((*SHAPE, 2)), np.eye(4)))
+
+
+@pytest.mark.parametrize(("unit", "of_a_mm"), [("mm", 1.0), ("micron", 1000.0), ("meter", 0.001), ("unknown", 1.0)])
+def test_the_unit_of_the_header_is_read(tmp_path, unit, of_a_mm):
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    affine[:3, 3] = [-90, -126, -72]
+    stated = affine.copy()
+    stated[:3] *= of_a_mm
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), stated)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(tmp_path / "x.nii.gz")
+    np.testing.assert_allclose(load_volume(tmp_path / "x.nii.gz").affine, affine, atol=1e-4)
+    np.testing.assert_allclose(read_voxel_mm(tmp_path / "x.nii.gz"), [2, 2, 3], rtol=1e-5)
