@@ -225,3 +225,24 @@ def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> 
     )
     result: NDArray[np.int32] = np.round(warped.numpy()).astype(np.int32)
     return result
+
+
+def template_in(mask: Volume, template_brain: Path, transforms: Sequence[Path]) -> Volume:
+    """Return the template warped to a head, on a grid of `REGISTRATION_MM` around its brain.
+
+    Parameters
+    ----------
+    mask
+        Brain mask of the head.
+    template_brain
+        Brain of the template.
+    transforms
+        ``t1w_from_template`` of `TemplateRegistration`.
+    """
+    import ants
+
+    grid = grid_about(mask, REGISTRATION_MM, _ROOM_MM)
+    warped = ants.apply_transforms(
+        to_ants(grid), ants.image_read(str(template_brain)), [str(p) for p in transforms], interpolator="linear"
+    )
+    return image_like(warped.numpy().astype(np.float32), grid)

@@ -282,7 +282,9 @@ def _diagnoses(
         if not own.any():
             continue
         center = place + (d - (len(diagnoses) - 1) / 2) * width
-        across = strip(axes, values[own], center, width, s=size, alpha=0.8, **style[diagnosis])
+        # The names of the scans, by which a page links each point.
+        named = {"gid": "\t".join(map(str, table.loc[own, "scan"]))} if "scan" in table else {}
+        across = strip(axes, values[own], center, width, s=size, alpha=0.8, **style[diagnosis], **named)
         if ringed is not None and ringed[own].any():
             ring = ringed[own]
             style_of_ring: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.2}

@@ -103,6 +103,73 @@ def parcellation_figure(t1w: Volume, dseg: Volume, colors: pd.DataFrame) -> Figu
     return sheet.figure
 
 
+def tissue_figure(t1w: Volume, tissue: Volume, mask: Volume) -> Figure:
+    """Draw the T1w with the borders of gray matter (outer line) and white matter (inner line).
+
+    Parameters
+    ----------
+    t1w
+        3-D T1w image.
+    tissue
+        Fractions of CSF, gray and white matter, ``(I, J, K, 3)`` on the same grid.
+    mask
+        Brain mask on the same grid.
+
+    Raises
+    ------
+    GridMismatchError
+        The images are not on one grid.
+    ImageError
+        The mask is empty.
+    """
+    fractions = np.asanyarray(tissue.dataobj)
+    brain = image_like(fractions[..., 1] + fractions[..., 2], t1w)
+    white = image_like(np.ascontiguousarray(fractions[..., 2]), t1w)
+    require_same_grid(t1w=t1w, mask=mask)
+    sheet, panels = slice_sheet(
+        mosaic(world_box(mask), 5), "Tissue: borders of gray and white matter"
+    )
+    window = gray_window(t1w, mask)
+    for axes, view in panels:
+        show_gray(axes, t1w, view, window)
+        outline(axes, brain, view, ON_GRAY)
+        outline(axes, white, view, ON_COLOR)
+    return sheet.figure
+
+
+def template_figure(t1w: Volume, template: Volume, mask: Volume) -> Figure:
+    """Draw T1w and template side by side at the same places, with the edges of the T1w drawn on the template.
+
+    Parameters
+    ----------
+    t1w
+        3-D T1w image.
+    template
+        Brain of the template, warped to the T1w; on any grid.
+    mask
+        Brain mask on the grid of the T1w.
+
+    Raises
+    ------
+    GridMismatchError
+        T1w and mask are not on one grid.
+    ImageError
+        The mask is empty.
+    """
+    require_same_grid(t1w=t1w, mask=mask)
+    rows = repeat(mosaic(world_box(mask), 3), ("T1w", "template"))
+    sheet, panels = slice_sheet(rows, "Registration: T1w, and template warped to it with edges of the T1w (white)")
+    window, top = gray_window(t1w, mask), upper(template, _foreground(template))
+    for axes, view in panels:
+        if view.note == "T1w":
+            show_gray(axes, t1w, view, window)
+        else:
+            show_gray(axes, template, view, (0.0, 1.15 * top))
+            edges(axes, t1w, mask, view)
+        outline(axes, mask, view, ON_GRAY)
+    return sheet.figure
+
+
 def coregistration_figure(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "Bq/mL") -> Figure:
     """Draw T1w and PET side by side at the same places, with T1w edges and the brain outline drawn on the PET.
 
@@ -164,8 +231,8 @@ def flicker_figures(t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "
 def suvr_figure(
     suvr: Volume,
     t1w: Volume,
-    vmin: float = 0.0,
-    vmax: float = 3.0,
+    vmin: float = 0.5,
+    vmax: float = 2.5,
     *,
     mask: Volume | None = None,
     reference: str = "CerebellarGM",

@@ -146,17 +146,25 @@ def outline(axes: Axes, mask: Volume, view: View, color: str) -> None:
 
 
 def edges(axes: Axes, t1w: Volume, mask: Volume, view: View) -> None:
-    """Draw the strongest edges of the T1w inside the brain (Canny, IEEE PAMI 1986), as thin lines."""
+    """Draw the strongest edges of the T1w inside the brain (`canny_edges`), as thin lines."""
+    found = canny_edges(t1w, mask, view)
+    picture = np.zeros((*found.shape, 4), np.float32)
+    picture[found] = (1.0, 1.0, 1.0, 0.7)
+    axes.imshow(picture, **_placed(view))
+
+
+def canny_edges(t1w: Volume, mask: Volume, view: View) -> NDArray[np.bool_]:
+    """Return the strongest edges of a slice inside the brain, ``(up, across)`` (Canny, IEEE PAMI 1986)."""
     from skimage.feature import canny
 
     slice_t1w = np.nan_to_num(sample(t1w, view))
     inside = sample(mask, view, outside=0.0) > 0.5
     if not inside.any():
-        return
-    edges = canny(slice_t1w, sigma=2.0, mask=inside, low_threshold=0.7, high_threshold=0.88, use_quantiles=True)
-    picture = np.zeros((*edges.shape, 4), np.float32)
-    picture[edges] = (1.0, 1.0, 1.0, 0.7)
-    axes.imshow(picture, **_placed(view))
+        return inside
+    found: NDArray[np.bool_] = canny(
+        slice_t1w, sigma=2.0, mask=inside, low_threshold=0.7, high_threshold=0.88, use_quantiles=True
+    )
+    return found
 
 
 def activity_scale(top: float, unit: str) -> tuple[tuple[float, float], str]:

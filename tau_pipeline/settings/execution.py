@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tau_pipeline.settings.fields import Checked, documented
+from tau_pipeline.settings.fields import Checked, documented, require
 
 Worker = Literal["cf", "slurm", "sge"]
 
@@ -64,6 +64,15 @@ class Execution(Checked):
     reports_only: bool = field(
         default=False, metadata=documented("Recreate the reports from existing outputs, without processing.")
     )
+    suvr_scale: tuple[float, float] = field(
+        default=(0.5, 2.5),
+        metadata=documented("Ends of the color scale of SUVR in the figures; values beyond take the color of the end."),
+    )
     verbose: int = field(
         default=0, metadata=documented("Increase verbosity; may be repeated.", flags=("--verbose", "-v"), at_least=0)
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.suvr_scale
+        require(0 <= low < high, "suvr_scale", [low, high], "two values of SUVR, 0 <= low < high")

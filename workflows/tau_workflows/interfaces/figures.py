@@ -7,9 +7,10 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline.atlas import label_table
+from tau_pipeline.anatomy.template import template_in
+from tau_pipeline.atlas import atlas_files, label_table
 from tau_pipeline.figures import participant as figures
-from tau_pipeline.figures import sheet
+from tau_pipeline.figures import sheet, small
 from tau_pipeline.imaging.load import load_volume
 from tau_workflows.interfaces.base import LibraryInterface
 
@@ -22,10 +23,12 @@ class _AnatFiguresIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask")
     dseg_file = File(exists=True, mandatory=True, desc="labels")
+    tissue_file = File(exists=True, desc="fractions of CSF, gray and white matter, 4-D")
+    t1w_from_template = File(exists=True, desc="ITK transform, template to T1w")
 
 
 class AnatFigures(LibraryInterface):
-    """Draw the outline of the brain mask and the parcellation, on the T1w."""
+    """Draw brain mask, tissue and parcellation on the T1w, and the template that was registered to it."""
 
     input_spec = _AnatFiguresIn
     output_spec = _FiguresOut
@@ -36,6 +39,11 @@ class AnatFigures(LibraryInterface):
             "brainMask": figures.brain_mask_figure(t1w, mask),
             "parcellation": figures.parcellation_figure(t1w, load_volume(self.inputs.dseg_file, ndim=3), label_table()),
         }
+        if tissue_file := self.optional("tissue_file"):
+            drawn["tissue"] = figures.tissue_figure(t1w, load_volume(tissue_file, ndim=4), mask)
+        if transform := self.optional("t1w_from_template"):
+            template = template_in(mask, atlas_files().template_brain, (Path(transform),))
+            drawn["template"] = figures.template_figure(t1w, template, mask)
         return {"figure_files": _saved(drawn, folder)}
 
 
@@ -44,13 +52,14 @@ class _PetFiguresIn(BaseInterfaceInputSpec):
     mask_file = File(exists=True, mandatory=True, desc="brain mask")
     activity_file = File(exists=True, mandatory=True, desc="activity on the T1w grid")
     units = traits.Str("Bq/mL", usedefault=True, desc="unit of the activity")
+    suvr_scale = traits.List([0.5, 2.5], traits.Float(), usedefault=True, desc="ends of the color scale of SUVR")
     suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one a reference region")
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="names of the reference regions")
 
 
 class PetFigures(LibraryInterface):
-    """Draw PET on T1w, the two to blend, the SUVR map of the first reference region, and each reference region."""
+    """Draw PET on T1w, the two to blend and as small volumes, the first SUVR map, and each reference region."""
 
     input_spec = _PetFiguresIn
     output_spec = _FiguresOut
@@ -62,8 +71,12 @@ class PetFigures(LibraryInterface):
         suvr = load_volume(self.inputs.suvr_file[0], ndim=3)
         drawn = {
             "coregistration": figures.coregistration_figure(t1w, activity, mask, unit=self.inputs.units),
-            "suvr": figures.suvr_figure(suvr, t1w, mask=mask, reference=names[0]),
+            "suvr": figures.suvr_figure(suvr, t1w, *self.inputs.suvr_scale, mask=mask, reference=names[0]),
+            "thumbnail": small.thumbnail(t1w, activity, mask),
         }
+        drawn["viewT1w"], drawn["viewPET"] = small.volume_pictures(
+            t1w, suvr, mask, f"SUVR ({names[0]})", self.inputs.suvr_scale[1]
+        )
         drawn["blendT1w"], drawn["blendPET"] = figures.flicker_figures(t1w, activity, mask, unit=self.inputs.units)
         for name, mask_file, suvr_file in zip(names, self.inputs.reference_file, self.inputs.suvr_file, strict=True):
             region, own_suvr = load_volume(mask_file, ndim=3), load_volume(suvr_file, ndim=3)
@@ -72,4 +85,11 @@ class PetFigures(LibraryInterface):
 
 
 def _saved(drawn: dict[str, Any], folder: Path) -> dict[str, str]:
-    return {desc: str(sheet.save_figure(figure, folder / f"{desc}.png")) for desc, figure in drawn.items()}
+    return {desc: str(_save(one, folder / f"{desc}.png")) for desc, one in drawn.items()}
+
+
+def _save(drawn: Any, path: Path) -> Path:
+    """Save a figure of matplotlib, or a picture."""
+    from matplotlib.figure import Figure
+
+    return sheet.save_figure(drawn, path) if isinstance(drawn, Figure) else small.save_picture(drawn, path)
