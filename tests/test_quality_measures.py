@@ -12,7 +12,8 @@ from tau_pipeline.derivatives.read import read_suvr_sidecar
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.figures import cohort as figures
 from tau_pipeline.measures.quality import PERCENTILES, map_quality
-from tau_workflows.reports import participant, scan_table
+from tau_workflows.reports import scan_table
+from tau_workflows.reports import scans as participant
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUE = {"number": 2.5, "numbers": [0.5, 2.5], "percentiles": {"75": 2.5, "90": 2.5, "99": 2.5}, "text": 2.5}

@@ -126,9 +126,7 @@ def tissue_figure(t1w: Volume, tissue: Volume, mask: Volume) -> Figure:
     brain = image_like(fractions[..., 1] + fractions[..., 2], t1w)
     white = image_like(np.ascontiguousarray(fractions[..., 2]), t1w)
     require_same_grid(t1w=t1w, mask=mask)
-    sheet, panels = slice_sheet(
-        mosaic(world_box(mask), 5), "Tissue: borders of gray and white matter"
-    )
+    sheet, panels = slice_sheet(mosaic(world_box(mask), 5), "Tissue: borders of gray and white matter")
     window = gray_window(t1w, mask)
     for axes, view in panels:
         show_gray(axes, t1w, view, window)

@@ -77,7 +77,8 @@ def _filled(panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def volume_pictures(
-    t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "", least: float = 1e-6) -> tuple[Image, Image]:
+    t1w: Volume, pet_on_t1w: Volume, mask: Volume, unit: str = "", least: float = 1e-6
+) -> tuple[Image, Image]:
     """Return T1w and PET around the brain as 8-bit gray pictures that hold all their axial slices.
 
     Both are sampled on one grid of 2.5 mm along the axes of the world, RAS+. The slices lie in rows from left to right,

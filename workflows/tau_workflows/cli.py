@@ -30,7 +30,7 @@ from tau_pipeline.settings.configuration import (
     documentation,
     settings_of,
 )
-from tau_workflows.levels.call import DONE, WRONG_CALL, say
+from tau_workflows.levels.call import DONE, WRONG_CALL, note_command, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
@@ -303,6 +303,7 @@ def _in_sentences(arguments: Sequence[str], options: dict[str, Any]) -> int:
     """Run the level; errors in the call and interruptions are reported in one sentence."""
     try:
         _check_names([*arguments, str(Path.cwd())])
+        note_command(arguments)
         return _run(options)
     except TauPipelineError as exc:
         say(str(exc))

@@ -117,10 +117,18 @@ def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -
 
 def _ended(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, ScanStatus]:
     """Return the state of each scan at the end. A T1w without PET is done, and no scan of the cohort."""
-    minutes = None
-    if _times_path(job).is_file():
-        minutes = round(float(read_json(_times_path(job))["total_s"]) / 60, 2)
+    minutes = _minutes(job)
     return {key: replace(_end_of(status, failures), minutes=minutes) for key, status in job.statuses().items()}
+
+
+def _minutes(job: ParticipantJob, computed: bool = False) -> float | None:
+    """Return how long the graph took; None if that is not known, or if ``computed`` and it only saved results."""
+    if not _times_path(job).is_file():
+        return None
+    times = read_json(_times_path(job))
+    if computed and all(step.split(" ")[-1].startswith("save_") for step in times["steps_s"]):
+        return None
+    return round(float(times["total_s"]) / 60, 2)
 
 
 def _end_of(status: ScanStatus, failures: Mapping[str, dict[str, Any]]) -> ScanStatus:
@@ -155,11 +163,15 @@ def _write_report(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -
 
     Where there is neither an output nor an error record, there is nothing to report.
     """
+    from tau_workflows.reports.about import write_about
     from tau_workflows.reports.failures import draw_headers
     from tau_workflows.reports.participant import write_participant_report
 
     draw_headers(job.bids_dir, job.output_dir, failures)
     try:
+        write_about(
+            job.output_dir, job.participant, job.command, job.settings, job.execution, _minutes(job, computed=True)
+        )
         write_participant_report(job.output_dir, job.participant)
     except MissingInputError:
         return {}

@@ -39,7 +39,7 @@ class T1wJob:
 
 @dataclass(frozen=True)
 class ParticipantJob:
-    """Everything that is to be done for one participant."""
+    """Everything that is to be done for one participant; ``command`` is the command line, for the report."""
 
     participant: str
     t1ws: tuple[T1wJob, ...]
@@ -47,6 +47,7 @@ class ParticipantJob:
     output_dir: Path
     settings: Settings
     execution: Execution
+    command: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:

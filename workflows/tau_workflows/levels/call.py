@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from tau_pipeline.derivatives.dataset import check_output_dir
@@ -19,6 +21,19 @@ from tau_pipeline.settings.participant import Selection
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
 #: Exit codes after SIGINT (Ctrl-C) and SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
+
+
+_command: ContextVar[str] = ContextVar("command", default="")
+
+
+def note_command(arguments: Sequence[str]) -> None:
+    """Keep the command line, which reports state."""
+    _command.set(shlex.join(["tau-pipeline", *arguments]))
+
+
+def command_line() -> str:
+    """Return the command line of this run; empty if a level was called from Python."""
+    return _command.get()
 
 
 def say(text: str) -> None:

@@ -28,7 +28,7 @@ from tau_workflows.execution.progress import shown
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob
-from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, exclusive_run, say
+from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.reports.failures import draw_headers
@@ -76,6 +76,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     if found is not None:
         _check_validity(bids_dir, _validated(found.result))
     plan = plan_participants(participants, bids_dir, output_dir, config)
+    plan = replace(plan, jobs=tuple(replace(job, command=command_line()) for job in plan.jobs))
     if not (plan.jobs or plan.problems or plan.left_out):
         say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO

@@ -23,6 +23,9 @@ from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
+from tau_workflows.reports.links import scan_link
+from tau_workflows.reports.mosaic import tiles
+from tau_workflows.reports.neighbors import refresh_pages
 from tau_workflows.reports.scan_table import (
     COLUMNS,
     FILTERS,
@@ -32,6 +35,7 @@ from tau_workflows.reports.scan_table import (
     rows_of,
     shown_columns,
 )
+from tau_workflows.reports.verdicts import OVERRIDE_COLUMNS, override_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +75,8 @@ def write_group_report(output_dir: Path) -> Path:
     wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
     records = html.error_records(output_dir)
     bad = status[status["state"] != "done"]
-    report = html.template("group.html.jinja").render(
+    report = html.render(
+        "group.html.jinja",
         counts=[
             _counts(status, by, heading)
             for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
@@ -84,9 +89,11 @@ def write_group_report(output_dir: Path) -> Path:
         columns=shown_columns(status),
         about_columns=about_columns(status),
         rows=rows_of(status, output_dir),
+        mosaic=tiles(status, output_dir),
+        override={"columns": OVERRIDE_COLUMNS, "rows": override_rows(output_dir), "root": ".."},
         filters=[(name, _options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
-        figures=_figures(status, wide),
+        figures=_figures(status, wide, output_dir),
         standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),
         records=_other_records(bad, records),
@@ -94,7 +101,9 @@ def write_group_report(output_dir: Path) -> Path:
         missing=MISSING,
         version=tau_pipeline.__version__,
     )
-    return write_text(report, group / "report.html")
+    written = write_text(report, group / "report.html")
+    refresh_pages(output_dir)
+    return written
 
 
 def read_status(path: Path) -> pd.DataFrame:
@@ -251,7 +260,7 @@ def _options(column: pd.Series) -> list[str]:
     return sorted(map(str, column.dropna().unique()), key=str.casefold)
 
 
-def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, Any]]:
+def _figures(status: pd.DataFrame, wide: pd.DataFrame | None, output_dir: Path) -> list[dict[str, Any]]:
     """Draw the figures of each kind of scan: source, tracer and reference region are never mixed."""
     done = status[(status["state"] == "done") & (status["included"] != "no")]
     wide = wide if wide is None or "included" not in wide else wide[wide["included"] != "no"]
@@ -273,6 +282,9 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None) -> list[dict[str, 
         )
         if cortex is not None:
             found.append(_figure("Mean regional SUVR by diagnosis", what, _CORTEX_HINT, cortex))
+    for figure in found:
+        links = {point.scan: scan_link(point.scan, output_dir) for point in figure["points"]}
+        figure["points"] = [(point, links[point.scan]) for point in figure["points"] if links[point.scan]]
     return found
 
 
@@ -290,7 +302,8 @@ _CORTEX_HINT = "Mean over the scans of each diagnosis, not standardized. The col
 
 
 def _figure(title: str, what: str, hint: str, figure: Any) -> dict[str, Any]:
-    return {"title": title, "what": what, "hint": hint, "source": html.figure_uri(figure), "tests": []}
+    source = html.figure_uri(figure)
+    return {"title": title, "what": what, "hint": hint, "source": source, "points": html.points_of(figure), "tests": []}
 
 
 def _test_row(measure: str, by: str, test: OneWay) -> dict[str, str]:

@@ -190,13 +190,14 @@ def methods_text(facts: Facts) -> str:
     program = f"tau-pipeline {', '.join(facts.versions)}{several}"
     start = f"Images were processed with {program}, based on Nipype, ANTs, and greedy."
     papers = "\n".join(f"- {name}: {paper}" for name, paper in PAPERS.items() if name in cited)
-    software = "\n".join(f"- {name} {_version(name)}" for name in PACKAGES)
+    software = "\n".join(f"- {name} {package_version(name)}" for name in PACKAGES)
     body = "\n\n".join([f"{start} {paragraphs[0]}", *paragraphs[1:]])
     last = "Values that were missing from the input and had to be assumed are listed in the sidecar of each output."
     return f"# Methods\n\n{body}\n\n{last}\n\n## Software\n\n{software}\n\n## Papers\n\n{papers}\n"
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -291,7 +292,7 @@ def _cohort(facts: Facts) -> tuple[str, list[str]]:
     if facts.combat:
         parts.append(
             "Regional SUVR was harmonized between manufacturers with ComBat, preserving diagnosis, age, and sex "
-            f"(neuroCombat {_version('neuroCombat')})."
+            f"(neuroCombat {package_version('neuroCombat')})."
         )
         papers.append("ComBat")
     return " ".join(parts), papers
@@ -301,8 +302,8 @@ def _synthesis(facts: Facts) -> tuple[str, list[str]]:
     if not facts.synthetic:
         return "", []
     maps = "1 map of SUVR is" if facts.synthetic == 1 else f"{facts.synthetic} maps of SUVR are"
+    made_with = f"PyTorch {package_version('torch')}, MONAI {package_version('monai')}"
     return (
-        f"{maps} synthetic: predicted from the T1w by a trained model ({', '.join(facts.models)}; PyTorch "
-        f"{_version('torch')}, MONAI {_version('monai')}), not measured. Their sidecars name the model and state "
-        "whether the participant was in its training data."
+        f"{maps} synthetic: predicted from the T1w by a trained model ({', '.join(facts.models)}; {made_with}), "
+        "not measured. Their sidecars name the model and state whether the participant was in its training data."
     ), ["synthesis"]

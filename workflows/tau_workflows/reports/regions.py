@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MISSING = "n/a"
 #: Ends of the color scale of SUVR, as in `tau_pipeline.figures.participant.suvr_figure`, and of differences of SUVR.
-SUVR_SCALE, _DIFFERENCE_SCALE = (0.0, 3.0), (-1.0, 1.0)
+SUVR_SCALE, _DIFFERENCE_SCALE = (0.5, 2.5), (-1.0, 1.0)
 
 COMPOSITES = {
     "braak1": "Braak I",
@@ -61,7 +61,7 @@ class Comparison:
     brain: str
 
 
-def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
+def region_tables(table: pd.DataFrame, file: str, scale: tuple[float, float] = SUVR_SCALE) -> list[Regions]:
     """Return a regional table as text, one for each reference region and source.
 
     Parameters
@@ -70,6 +70,8 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
         Rows of a ``*_rois.tsv``.
     file
         Name of the file.
+    scale
+        Ends of the color scale.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def region_tables(table: pd.DataFrame, file: str) -> list[Regions]:
                 cortical=_by_hemisphere(of_kind["cortical"]),
                 others=_by_hemisphere(of_kind["subcortical"]) + _by_hemisphere(of_kind["reference"]),
                 file=file,
-                brain=_brain(rows, _cell(reference), _cell(source)),
+                brain=_brain(rows, _cell(reference), _cell(source), scale),
             )
         )
     return found
@@ -135,13 +137,13 @@ def comparisons(tables: Sequence[pd.DataFrame]) -> list[Comparison]:
     return found
 
 
-def _brain(rows: pd.DataFrame, reference: str, source: str) -> str:
+def _brain(rows: pd.DataFrame, reference: str, source: str, scale: tuple[float, float]) -> str:
     """Draw region means on the average cortex as a data URI; empty if no cortical region has a value."""
     values = _cortical(rows, "suvr_mean")
-    title = f"Mean regional {source} SUVR, fixed scale {SUVR_SCALE[0]:g} to {SUVR_SCALE[1]:g}"
+    title = f"Mean regional {source} SUVR, fixed scale {scale[0]:g} to {scale[1]:g}"
     if not values:
         return ""
-    return html.figure_uri(cortex_figure({"": values}, title, SUVR_SCALE, f"SUVR (reference: {reference})", UPTAKE_MAP))
+    return html.figure_uri(cortex_figure({"": values}, title, scale, f"SUVR (reference: {reference})", UPTAKE_MAP))
 
 
 def _difference_brain(rows: pd.DataFrame, reference: str) -> str:

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from tau_pipeline.derivatives.names import report_path
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.figures.cohort import OUTLIER_Z
+from tau_workflows.reports.links import scan_link
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +90,13 @@ def about_columns(status: pd.DataFrame) -> list[str]:
 def rows_of(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
     """Return the table of scans as text."""
     columns = shown_columns(status)
-    links = {name: _link(name, output_dir) for name in status["participant_id"].dropna().unique()}
+    pairs = zip(status["scan"], status["participant_id"], strict=True)
+    links = {scan: scan_link(str(scan), output_dir, "" if is_missing(who) else str(who)) for scan, who in pairs}
     return [
         {
             "pairs": [(column, _cell(column, record, links)) for column in columns],
             "filters": {name: "" if is_missing(record[name]) else str(record[name]) for name in FILTERS},
+            "scan": str(record["scan"]),
             "outlier": not is_missing(record["largest_z"]) and record["largest_z"] > OUTLIER_Z,
         }
         for record in status.to_dict("records")
@@ -109,8 +110,9 @@ def _cell(column: Column, record: dict[str, Any], links: dict[str, str]) -> Cell
     if not column.form:
         below = record["model"] if column.name == "manufacturer" else None
         if column.name == "scan":
+            link = links.get(value, "")
             value, _, below = str(value).partition("_")
-            return Cell(value, below=below, link=links.get(record["participant_id"], ""))
+            return Cell(value, below=below, link=link)
         return Cell(str(value), below="" if is_missing(below) else str(below))
     z = record[column.z] if column.z else math.nan
     outlier = abs(z) > OUTLIER_Z if column.z else column.name == "largest_z" and value > OUTLIER_Z
@@ -126,10 +128,3 @@ def _signed(z: float) -> str:
 def is_missing(value: Any) -> bool:
     """Return whether a cell of a table of text and numbers has no value."""
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _link(participant: str, output_dir: Path) -> str:
-    """Return the relative link from the cohort report to the report of a participant; empty if there is none."""
-    report = report_path(output_dir, str(participant).removeprefix("sub-"))
-    safe = "/" not in participant and report.is_file()
-    return f"../{quote(report.name)}" if safe else ""
