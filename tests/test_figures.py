@@ -258,8 +258,8 @@ def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> No
     for figure in (drawn["suvr"], figures.suvr_figure(faint, t1w, mask=mask)):
         shown = [image for axes in figure.axes for image in axes.images if image.get_cmap().name == sheet.UPTAKE_MAP]
         assert len(shown) == 21
-        assert {image.get_clim() for image in shown} == {(0.0, 3.0)}
-        assert "0 to 3" in figure.texts[0].get_text()
+        assert {image.get_clim() for image in shown} == {(0.5, 2.5)}
+        assert "0.5 to 2.5" in figure.texts[0].get_text()
 
 
 def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(drawn: dict[str, object]) -> None:

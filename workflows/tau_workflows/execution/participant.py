@@ -168,10 +168,10 @@ def _write_report(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -
     from tau_workflows.reports.participant import write_participant_report
 
     draw_headers(job.bids_dir, job.output_dir, failures)
+    minutes = _minutes(job, computed=True)
+    with suppress(TauPipelineError):
+        write_about(job.output_dir, job.participant, job.command, job.settings, job.execution, minutes)
     try:
-        write_about(
-            job.output_dir, job.participant, job.command, job.settings, job.execution, _minutes(job, computed=True)
-        )
         write_participant_report(job.output_dir, job.participant)
     except MissingInputError:
         return {}

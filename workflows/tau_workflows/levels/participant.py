@@ -29,11 +29,10 @@ from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
+from tau_workflows.levels.pages import show_problems, write_pages_again
 from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.plan.jobs import Plan, plan_participants
-from tau_workflows.reports.failures import draw_headers
 from tau_workflows.reports.methods import write_methods
-from tau_workflows.reports.participant import write_participant_report
 from tau_workflows.reports.quality import sentences_of
 
 #: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
@@ -90,7 +89,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(f"methods: {methods}")
         return DONE
     if config.execution.reports_only:
-        return _write_pages_again(plan, output_dir)
+        return write_pages_again([job.participant for job in plan.jobs], plan.problems, output_dir)
     _note_requested(plan, output_dir, config.selection.derivatives)
     with _interruptions_noted(plan, output_dir):
         return _compute(plan, bids_dir, output_dir, config, started)
@@ -135,20 +134,10 @@ def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
-    _show_problems(plan, bids_dir, output_dir)
+    show_problems(plan.problems, bids_dir, output_dir)
     _say_validity(_validated(lambda: validate(output_dir)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
-
-
-def _show_problems(plan: Plan, bids_dir: Path, output_dir: Path) -> None:
-    """Write the reports of participants with scans that could not be started, with pictures of their raw images."""
-    draw_headers(bids_dir, output_dir, plan.problems)
-    for participant in sorted({ScanStatus(key).participant for key in plan.problems}):
-        try:
-            write_participant_report(output_dir, participant)
-        except TauPipelineError as exc:
-            say(f"the report of sub-{participant} could not be written: {exc}")
 
 
 def _known_plugin(file: Path) -> Path:
@@ -224,15 +213,6 @@ def _say_validity(found: ValidationReport | None, what: str) -> None:
         say(f"the BIDS validator calls {what} invalid: {sentence}")
     if found.valid:
         say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
-
-
-def _write_pages_again(plan: Plan, output_dir: Path) -> int:
-    """Write the report of each participant that has results."""
-    asked_for = {job.participant for job in plan.jobs} | {ScanStatus(key).participant for key in plan.problems}
-    made = [one for one in sorted(asked_for) if (output_dir / f"sub-{one}").is_dir()]
-    for participant in made:
-        say(f"report: {write_participant_report(output_dir, participant)}")
-    return DONE if made else NOTHING_TO_DO
 
 
 def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How the outputs of a participant were made: command, settings, versions, date, and minutes, for its page."""
+"""Record of how the outputs of a participant were made: command, settings, versions, date, and minutes."""
 
 from __future__ import annotations
 
