@@ -17,7 +17,7 @@ from tau_pipeline.bids.validator import ValidationReport, ValidatorError, valida
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
-from tau_pipeline.errors import InvalidDatasetError, OutputError, TauPipelineError
+from tau_pipeline.errors import InvalidDatasetError, OutputError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
