@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
+from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.networks.networks import NETWORKS, SIDE_MULTIPLE, Discriminator, build_network
 
 needs_einops = pytest.mark.skipif(importlib.util.find_spec("einops") is None, reason="einops is not installed")
@@ -90,6 +91,26 @@ def test_sides_that_do_not_divide_are_refused_with_the_number(name, size, preset
             ImageError, match=rf"do not fit the network '{name}'.*divide by {multiple}, not all of them"
         ):
             build_network(name, preset, wrong)
+
+
+@needs_einops
+@pytest.mark.parametrize(("name", "size"), SMALLEST)
+def test_group_normalization_fits_every_layer_of_every_network(name, size):
+    network = build_network(name, "laptop", size, "group").train()
+    kinds = {type(module) for module in network.modules()}
+    assert nn.GroupNorm in kinds
+    assert nn.InstanceNorm3d not in kinds
+    network(torch.randn(1, 1, *size)).square().mean().backward()
+
+
+def test_only_the_unet_can_do_without_normalization():
+    kinds = {type(module) for module in build_network("unet", norm_layer="none").modules()}
+    assert not kinds & {nn.GroupNorm, nn.InstanceNorm3d}
+    for name in ("unetr", "swinunetr"):
+        with pytest.raises(SettingError, match="norm_layer"):
+            build_network(name, image_size=(64, 64, 64), norm_layer="none")
+        with pytest.raises(SettingError, match="norm_layer"):
+            Training(network=name, norm_layer="none")
 
 
 def test_names_that_do_not_exist_are_refused_with_the_known_ones():

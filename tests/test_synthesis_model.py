@@ -105,6 +105,19 @@ def test_every_system_comes_back_with_all_its_networks_and_the_same_output(tmp_p
     assert not loaded.system.training
 
 
+def test_the_normalization_layer_comes_back_and_older_cards_mean_instance(tmp_path):
+    torch.manual_seed(0)
+    built = build_system("unet", "laptop", GRID.shape, "group")
+    settings = {"norm_layer": "group"}
+    save_model(tmp_path / "m", built, dataclasses.replace(card(), settings=settings), STANDARDISATION, SPLITS)
+    loaded = load_model(tmp_path / "m")
+    kinds = {type(module) for module in loaded.system.generator.modules()}
+    assert nn.GroupNorm in kinds
+    volume = torch.randn(1, 1, *GRID.shape)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.system(volume), built.eval()(volume))
+
+
 def test_card_normalisation_grid_and_splits_come_back(saved):
     folder, built = saved
     loaded = load_model(folder)

@@ -18,6 +18,7 @@ from tau_pipeline.settings.fields import Checked, documented, require
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
 NetworkPreset = Literal["laptop", "paper"]
+NormLayer = Literal["instance", "group", "none"]
 LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
 EmptySlices = Literal["skip", "paper"]
 PerceptualScaling = Literal["item", "batch"]
@@ -52,6 +53,14 @@ class Training(Checked):
     )
     network_preset: NetworkPreset = field(
         default="laptop", metadata=documented("Size of the network: small enough for a laptop, or that of the paper.")
+    )
+    norm_layer: NormLayer = field(
+        default="instance",
+        metadata=documented(
+            "Normalization of activations in the network: instance (that of the paper) takes the overall level of "
+            "uptake away where volumes have few voxels; group (of four channels each) keeps it; none is for the U-Net.",
+            source="Wu and He 2018, arXiv 1803.08494",
+        ),
     )
     loss: LossKind = field(
         default="cyclic2.5d",
@@ -283,6 +292,8 @@ class Training(Checked):
         require(good_shape, "grid_shape", list(shape), "three whole numbers above 0")
         good_shares = len(shares) == 3 and min(shares) >= 0 and shares[0] > 0 and math.isclose(sum(shares), 1.0)
         require(good_shares, "split_fractions", list(shares), "three shares that add up to 1, the first above 0")
+        can_do_without = self.norm_layer != "none" or self.network not in ("unetr", "swinunetr")
+        require(can_do_without, "norm_layer", self.norm_layer, f"instance or group for {self.network}")
         require(self.folds == 0 or self.folds >= 3, "folds", self.folds, "0, or 3 and more")
         require(self.fold < max(1, self.folds), "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
         name = self.model_name

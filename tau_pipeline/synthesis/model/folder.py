@@ -313,7 +313,9 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         raise SettingError(f"{folder} holds no averaged weights; training kept none")
     # The first weights are drawn and thrown away; what a script has seeded must not feel that.
     with torch.random.fork_rng(devices=[]):
-        system = build_system(card.network, card.preset, image_size=card.grid.shape)  # type: ignore[arg-type]
+        # Cards of models without this setting are of networks with instance normalization.
+        norm_layer = card.settings.get("norm_layer", "instance")
+        system = build_system(card.network, card.preset, card.grid.shape, norm_layer)  # type: ignore[arg-type]
     _load_weights(system, folder / WEIGHTS, card)
     used = WEIGHTS
     if use_average or (use_average is None and AVERAGE in card.files):

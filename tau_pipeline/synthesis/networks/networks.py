@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError, shown
 from tau_pipeline.settings.training import NetworkPreset as Preset
-from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training import NormLayer, Training
 
 ImageSize = tuple[int, int, int]
 
@@ -32,24 +32,43 @@ class Network:
     Parameters
     ----------
     build
-        From preset and image size to the module.
+        From preset, image size, and normalization layer to the module.
     side_multiple
         What each side of the volumes must divide by, in each preset: 2 for each time that it is halved.
     """
 
-    build: Callable[[Preset, ImageSize], nn.Module]
+    build: Callable[[Preset, ImageSize, NormLayer], nn.Module]
     side_multiple: dict[Preset, int]
 
 
-def unet(preset: Preset, _image_size: ImageSize) -> nn.Module:
+#: Channels that are normalized together: it divides the channels of every layer of every preset.
+_GROUP = 4
+
+
+def _norm(kind: NormLayer, channels: int) -> tuple[str, dict[str, int]]:
+    """Return MONAI's name and arguments of a normalization layer whose fewest channels are ``channels``."""
+    if kind == "none":
+        raise SettingError("norm_layer is 'none', which only the U-Net can do without; expected: instance or group")
+    return ("instance", {}) if kind == "instance" else ("group", {"num_groups": channels // _GROUP})
+
+
+def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
     """Build the 3-D U-Net of strided convolutions (Kerfoot 2018), as in Moon et al. 2026: 31.6 million parameters."""
     channels = {"laptop": (16, 32, 64, 128), "paper": (64, 128, 256, 512, 1024)}[preset]
     dropout = {"laptop": 0.0, "paper": 0.2}[preset]
     strides = (2,) * (len(channels) - 1)
-    return UNet(spatial_dims=3, in_channels=1, out_channels=1, channels=channels, strides=strides, dropout=dropout)
+    return UNet(
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        channels=channels,
+        strides=strides,
+        dropout=dropout,
+        norm=None if norm_layer == "none" else _norm(norm_layer, channels[0]),  # type: ignore[arg-type]
+    )
 
 
-def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
+def unetr(preset: Preset, image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
     """Build a vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
     feature_size, hidden_size, n_heads = {"laptop": (8, 96, 4), "paper": (16, 768, 12)}[preset]
     network = UNETR(
@@ -60,6 +79,7 @@ def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
         hidden_size=hidden_size,
         mlp_dim=4 * hidden_size,
         num_heads=n_heads,
+        norm_name=_norm(norm_layer, feature_size),
     )
     for block in network.vit.blocks:
         # MONAI makes this layer for cross-attention, which there is none of here: parameters that are never trained
@@ -68,9 +88,12 @@ def unetr(preset: Preset, image_size: ImageSize) -> nn.Module:
     return network
 
 
-def swinunetr(preset: Preset, _image_size: ImageSize) -> nn.Module:
+def swinunetr(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
     """Build a transformer on shifted windows with a convolutional decoder (Hatamizadeh et al. 2022)."""
-    return SwinUNETR(in_channels=1, out_channels=1, feature_size={"laptop": 12, "paper": 48}[preset])
+    feature_size = {"laptop": 12, "paper": 48}[preset]
+    return SwinUNETR(
+        in_channels=1, out_channels=1, feature_size=feature_size, norm_name=_norm(norm_layer, feature_size)
+    )
 
 
 #: The networks by the name of their system. Pix2Pix and CycleGAN train the same generator as the U-Net system, so that
@@ -87,7 +110,10 @@ SIDE_MULTIPLE: dict[str, int] = {name: max(network.side_multiple.values()) for n
 
 
 def build_network(
-    name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+    name: str,
+    preset: Preset = Training.network_preset,
+    image_size: ImageSize | None = None,
+    norm_layer: NormLayer = Training.norm_layer,
 ) -> nn.Module:
     """Build the network that predicts PET from T1w; of the two adversarial systems, the generator.
 
@@ -99,13 +125,15 @@ def build_network(
         "laptop" or "paper".
     image_size
         Voxels ``(I, J, K)`` of the volumes. Only UNETR depends on it; None takes the preset's.
+    norm_layer
+        "instance", "group", or "none".
 
     Raises
     ------
     UnknownNameError
         There is no such network.
     SettingError
-        There is no such preset.
+        There is no such preset, or the network cannot do without normalization.
     ImageError
         A side does not divide as the network needs.
 
@@ -118,7 +146,7 @@ def build_network(
         raise SettingError(f"preset is {shown(preset)}; expected: one of {', '.join(get_args(Preset))}")
     image_size = DEFAULT_SIZE[preset] if image_size is None else image_size
     check_sides(name, preset, image_size)
-    return NETWORKS[name].build(preset, image_size)
+    return NETWORKS[name].build(preset, image_size, norm_layer)
 
 
 class Discriminator(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tau_pipeline.errors import ImageError, SettingError
-from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training import NormLayer, Training
 from tau_pipeline.synthesis.networks.networks import (
     DEFAULT_SIZE,
     Discriminator,
@@ -57,12 +57,16 @@ class System(nn.Module):
     phases: tuple[str, ...] = ("generator",)
 
     def __init__(
-        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+        self,
+        name: str,
+        preset: Preset = Training.network_preset,
+        image_size: ImageSize | None = None,
+        norm_layer: NormLayer = Training.norm_layer,
     ) -> None:
         super().__init__()
         self.name = name
         self.preset: Preset = preset
-        self.generator = build_network(name, preset, image_size)
+        self.generator = build_network(name, preset, image_size, norm_layer)
         self.image_size: ImageSize = DEFAULT_SIZE[preset] if image_size is None else image_size
 
     def forward(self, t1w: Tensor) -> Tensor:
@@ -147,9 +151,13 @@ class Pix2Pix(System):
     phases = ("generator", "discriminator")
 
     def __init__(
-        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+        self,
+        name: str,
+        preset: Preset = Training.network_preset,
+        image_size: ImageSize | None = None,
+        norm_layer: NormLayer = Training.norm_layer,
     ) -> None:
-        super().__init__(name, preset, image_size)
+        super().__init__(name, preset, image_size, norm_layer)
         self.discriminator = Discriminator(preset, in_channels=2)
 
     def step_loss(
@@ -186,10 +194,14 @@ class CycleGan(System):
     phases = ("generator", "discriminator")
 
     def __init__(
-        self, name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None
+        self,
+        name: str,
+        preset: Preset = Training.network_preset,
+        image_size: ImageSize | None = None,
+        norm_layer: NormLayer = Training.norm_layer,
     ) -> None:
-        super().__init__(name, preset, image_size)
-        self.back_generator = build_network(name, preset, self.image_size)
+        super().__init__(name, preset, image_size, norm_layer)
+        self.back_generator = build_network(name, preset, self.image_size, norm_layer)
         self.pet_discriminator = Discriminator(preset, in_channels=1)
         self.t1w_discriminator = Discriminator(preset, in_channels=1)
 
@@ -224,7 +236,12 @@ class CycleGan(System):
 SYSTEMS: dict[str, type[System]] = {"pix2pix": Pix2Pix, "cyclegan": CycleGan}
 
 
-def build_system(name: str, preset: Preset = Training.network_preset, image_size: ImageSize | None = None) -> System:
+def build_system(
+    name: str,
+    preset: Preset = Training.network_preset,
+    image_size: ImageSize | None = None,
+    norm_layer: NormLayer = Training.norm_layer,
+) -> System:
     """Build the system of a name, with freshly drawn parameters.
 
     Parameters
@@ -235,17 +252,19 @@ def build_system(name: str, preset: Preset = Training.network_preset, image_size
         "laptop" or "paper".
     image_size
         Voxels ``(I, J, K)`` of the volumes; None takes the preset's.
+    norm_layer
+        Normalization of the generators: "instance", "group", or "none".
 
     Raises
     ------
     UnknownNameError
         There is no such system.
     SettingError
-        There is no such preset.
+        There is no such preset, or the network cannot do without normalization.
     ImageError
         A side of the volumes does not divide as the network needs.
     """
-    return SYSTEMS.get(name, System)(name, preset, image_size)
+    return SYSTEMS.get(name, System)(name, preset, image_size, norm_layer)
 
 
 def persuasion(discriminator: nn.Module, made: Tensor) -> Tensor:

@@ -103,7 +103,9 @@ def train(
             data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)
             require_validation(settings, data)
             seed_everything(random_seed)
-            system = build_system(settings.network, settings.network_preset, data.train.grid.shape).to(group.device)
+            system = build_system(
+                settings.network, settings.network_preset, data.train.grid.shape, settings.norm_layer
+            ).to(group.device)
             group.same_as_first(system)
             if settings.activation_checkpointing:
                 checkpoint_activations(system.generator)
