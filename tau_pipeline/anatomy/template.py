@@ -19,6 +19,7 @@ from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
+from tau_pipeline.imaging.hdf5_times import clear_times
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.rigid import grid_about
@@ -150,6 +151,7 @@ def _save(
     for name, parts in (("template_to_t1w.h5", onto_t1w), ("t1w_to_template.h5", onto_template)):
         with complete_file(out_dir / name) as partial:
             ants.write_transform(ants.compose_ants_transforms(parts), str(partial))
+            clear_times(partial)
         files.append(out_dir / name)
     return TemplateRegistration((files[0],), (files[1],))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +95,30 @@ def validator_program() -> Path:
     return Path(found)
 
 
+@cache
+def _cache_folder() -> str:
+    """Return a folder for the cache of the validator's runtime, which is removed when this process ends.
+
+    By default it is in the home folder, where this program writes nothing. A process that validates its input and its
+    output compiles the validator once.
+    """
+    folder = tempfile.mkdtemp(prefix="tau-pipeline-validator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
     # Without a number the validator reads 1,000 rows of a table, and takes participants after them for not listed.
     command = [str(program), str(dataset_dir), "--format", "json", "--max-rows=-1"]
     try:
-        # The validator's runtime keeps a cache, by default in the home folder, where this program writes nothing.
-        with tempfile.TemporaryDirectory() as cache:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-                env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": cache},
-            )
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": _cache_folder()},
+        )
     except subprocess.TimeoutExpired:
         raise ValidatorError(
             f"{PROGRAM} did not finish within {timeout_s:g} s on {dataset_dir}; pass --skip-bids-validation to continue"

@@ -146,14 +146,31 @@ def register_deformable(
         _run(
             engine,
             f"-i fixed moving -gm mask -it {before} {schedule} -s {schedule.smoothing}"
-            f" {_REPEATABLE} -threads {threads} -o warp -oinv inverse",
+            f" {_REPEATABLE} -threads {threads} -o warp",
             fixed=to_sitk(fixed),
             moving=to_sitk(moving),
             mask=to_sitk(mask),
             warp=None,
-            inverse=None,
         )
-    return engine["warp"], engine["inverse"]
+    return engine["warp"], inverse_of(engine["warp"])
+
+
+def inverse_of(field: SimpleITK.Image) -> SimpleITK.Image:
+    """Return the inverse of a displacement field on the same grid, by fixed-point iteration (Chen 2008, Med Phys 35:81).
+
+    greedy's own inverse takes two to four times as long and, rounded to a tenth of a voxel, undoes the field to 0.1 mm
+    instead of 0.001 mm. One thread: more of them sum the error, which ends the iteration, in another order.
+    """
+    import SimpleITK
+
+    inversion = SimpleITK.InvertDisplacementFieldImageFilter()
+    inversion.SetMaximumNumberOfIterations(20)
+    inversion.SetMaxErrorToleranceThreshold(0.02)
+    inversion.SetMeanErrorToleranceThreshold(0.0005)
+    inversion.SetEnforceBoundaryCondition(True)
+    inversion.SetNumberOfWorkUnits(1)
+    inverse = inversion.Execute(SimpleITK.Cast(field, SimpleITK.sitkVectorFloat64))
+    return SimpleITK.Cast(inverse, SimpleITK.sitkVectorFloat32)
 
 
 def to_sitk(img: Volume, frame: Affine | None = None) -> SimpleITK.Image:

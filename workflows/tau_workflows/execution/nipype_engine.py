@@ -109,7 +109,7 @@ def configure(workflow: pe.Workflow, work_dir: Path, stop_on_first_crash: bool =
         "hash_method": "content",
         "crashfile_format": "txt",
         "crashdump_dir": str(work_dir / workflow.name / "crashes"),
-        "poll_sleep_duration": "0.1",
+        "poll_sleep_duration": "0.02",
         "stop_on_first_crash": str(stop_on_first_crash).lower(),
         "remove_unnecessary_outputs": "false",
         "create_report": "false",
