@@ -156,7 +156,7 @@ def register_deformable(
 
 
 def inverse_of(field: SimpleITK.Image) -> SimpleITK.Image:
-    """Return the inverse of a displacement field on the same grid, by fixed-point iteration (Chen 2008, Med Phys 35:81).
+    """Return the inverse of a displacement field on the same grid, by fixed points (Chen 2008, Med Phys 35:81).
 
     greedy's own inverse takes two to four times as long and, rounded to a tenth of a voxel, undoes the field to 0.1 mm
     instead of 0.001 mm. One thread: more of them sum the error, which ends the iteration, in another order.
