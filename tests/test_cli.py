@@ -27,6 +27,8 @@ OTHER_VALUES = {
     "smooth_fwhm": 4.0,
     "target_fwhm": 8.0,
     "min_measured_fraction": 0.7,
+    "pvc": ("sgtm", "rbv"),
+    "psf": (6.0, 6.0, 7.0),
     "motion_correction": False,
     "random_seed": 7,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tau_pipeline.derivatives.columns import QUALITY_COLUMN, UNCERTAINTY_COLUMNS, column_descriptions
+from tau_pipeline.derivatives.columns import FURTHER_COLUMNS, PVC_COLUMNS, QUALITY_COLUMN, column_descriptions
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ STANDARDIZATION_COLUMNS: dict[str, Any] = {
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """Return the data dictionary of a cohort table."""
     of_status = STATUS_COLUMNS if name == "status" else {}
-    known = {**column_descriptions(), **UNCERTAINTY_COLUMNS, **PERSON_COLUMNS, **of_status}
+    known = {**column_descriptions(), **FURTHER_COLUMNS, **PERSON_COLUMNS, **of_status}
     known["suvr_z"] = {
         "Description": "Mean SUVR standardized by manufacturer: minus the mean, divided by the standard "
         "deviation, of the brain voxels of the participants fitted (standardization.tsv); n/a if there is no fit.",
@@ -84,6 +84,9 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     for column in table.columns:
         if column in known:
             found[column] = known[column]
+        elif corrected := next((name for name in PVC_COLUMNS if column.endswith(name.removeprefix("suvr"))), ""):
+            region = column.removesuffix(corrected.removeprefix("suvr"))
+            found[column] = {"Description": f"{corrected} of {region}.", "Units": "1"}
         elif column.endswith("_z"):
             found[column] = {"Description": f"{column[:-2]}, standardized by manufacturer.", "Units": "1"}
         else:

@@ -17,7 +17,7 @@ from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
-from tau_pipeline.derivatives.columns import COLUMNS, UNCERTAINTY_COLUMNS, column_name
+from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, PVC_COLUMNS, column_name
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.status import ScanStatus
@@ -113,8 +113,7 @@ def long_table(
 ) -> pd.DataFrame:
     """Return all region tables stacked, one row per region: `LONG_COLUMNS`.
 
-    Where synthetic scans are among them, `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS` follow, empty for
-    measured ones.
+    Those of `tau_pipeline.derivatives.columns.FURTHER_COLUMNS` that any table has follow, empty for the others.
 
     ``quality`` has the decisions of people, and ``included`` says whether a scan counts: not if its quality is
     ``fail``, unless ``include_failed``. ``suvr_z`` is filled where there is a fit, and a manufacturer has one name
@@ -144,7 +143,7 @@ def long_table(
     table["age"] = pd.to_numeric(table["age"])
     for name in ("index", "n_voxels"):
         table[name] = table[name].astype("Int64")
-    return table[[*LONG_COLUMNS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)]]
+    return table[[*LONG_COLUMNS, *(name for name in FURTHER_COLUMNS if name in table.columns)]]
 
 
 def _known(verdict: str) -> str | None:
@@ -158,7 +157,7 @@ def _standardized(scan: DoneScan, fit: Standardization | None) -> NDArray[np.flo
 
 
 def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Return one row per scan and reference region: `WIDE_KEYS`, the mean SUVR of each region, then its ``_z``.
+    """Return one row per scan and reference region: `WIDE_KEYS`, the mean SUVR of each region, its ``_z``, its ``_pvc``.
 
     Parameters
     ----------
@@ -166,13 +165,14 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
         As `long_table` gives it.
     values
         Columns of it to spread, with what is put behind the names: default ``suvr_mean`` as it is, ``suvr_z`` as
-        ``_z``.
+        ``_z``, and corrected columns that are there, such as ``suvr_pvc_mean`` as ``_pvc_mean``.
     """
     import pandas as pd
 
     if table.empty:
         return pd.DataFrame(columns=list(WIDE_KEYS))
-    values = values or {"suvr_mean": "", "suvr_z": "_z"}
+    corrected = {name: name.removeprefix("suvr") for name in PVC_COLUMNS if name in table.columns}
+    values = values or {"suvr_mean": "", "suvr_z": "_z", **corrected}
     columns = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
     key = ["scan", "source", "reference_region"]
     order = list(dict.fromkeys(columns))

@@ -24,6 +24,53 @@ UNCERTAINTY_COLUMNS = {
 }
 
 
+#: Names of the methods of partial volume correction, by their name in the settings.
+PVC_METHODS = {
+    "sgtm": "symmetric geometric transfer matrix",
+    "gtm": "geometric transfer matrix",
+    "rbv": "region-based voxelwise correction",
+    "iy": "iterative Yang",
+    "mg": "Müller-Gärtner",
+    "meltzer": "Meltzer",
+}
+
+
+def pvc_columns(method: str, *, first: bool) -> tuple[str, str]:
+    """Return the columns of the mean and its standard error by a method; the first one asked for has the plain names.
+
+    Examples
+    --------
+    >>> pvc_columns("sgtm", first=True), pvc_columns("rbv", first=False)
+    (('suvr_pvc_mean', 'suvr_pvc_se'), ('suvr_pvc_rbv_mean', 'suvr_pvc_rbv_se'))
+    """
+    start = "suvr_pvc" if first else f"suvr_pvc_{method}"
+    return f"{start}_mean", f"{start}_se"
+
+
+def _pvc_descriptions() -> dict[str, dict[str, str]]:
+    found = {}
+    for method in ("", *PVC_METHODS):
+        mean, error = pvc_columns(method, first=not method)
+        how = f"by the {PVC_METHODS[method]} method" if method else "by the first method in PVCMethods of the sidecar"
+        found[mean] = {
+            "Description": f"Mean SUVR corrected for partial volume effects {how}, over the corrected reference "
+            "region; n/a if less than half of the region is measured, or the method gives no value.",
+            "Units": "1",
+        }
+        found[error] = {
+            "Description": f"Standard error of {mean} by the noise and misfit in the PET; errors of labels and point "
+            "spread are not in it.",
+            "Units": "1",
+        }
+    return found
+
+
+#: Columns of a region table beside `COLUMNS` where partial volume correction was asked for.
+PVC_COLUMNS = _pvc_descriptions()
+#: All columns that only some region tables have.
+FURTHER_COLUMNS = {**UNCERTAINTY_COLUMNS, **PVC_COLUMNS}
+
+
 #: Columns of the tables of agreement between synthetic and measured scans.
 _AGREEMENT_COLUMNS = {
     "participant_id": "Participant.",

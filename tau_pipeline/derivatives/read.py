@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY, UNCERTAINTY_COLUMNS, column_name
+from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, IDENTITY, column_name
 from tau_pipeline.derivatives.quality_measures import MEASURES
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import read_json, read_tsv
@@ -32,7 +32,7 @@ _MOST = 2**31
 def read_regions(path: Path) -> pd.DataFrame:
     """Return a ``*_rois.tsv`` with the columns of `tau_pipeline.derivatives.columns.COLUMNS`; numbers are float64.
 
-    That of a synthetic scan may also have `tau_pipeline.derivatives.columns.UNCERTAINTY_COLUMNS`.
+    It may also have `tau_pipeline.derivatives.columns.FURTHER_COLUMNS`.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def read_regions(path: Path) -> pd.DataFrame:
     table = read_tsv(path, (*IDENTITY, *_KEYS, "quality"))
     if absent := [name for name in COLUMNS if name not in table.columns]:
         raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run the participant level again")
-    for name in (*_COUNTS, *_NUMBERS, *(name for name in UNCERTAINTY_COLUMNS if name in table.columns)):
+    for name in (*_COUNTS, *_NUMBERS, *(name for name in FURTHER_COLUMNS if name in table.columns)):
         table[name] = _numbers(table[name], path, whole=name in _COUNTS)
     if unnamed := [name for name in _KEYS if table[name].isna().any()]:
         raise DamagedFileError(

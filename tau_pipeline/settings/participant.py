@@ -12,6 +12,7 @@ from typing import Literal
 from tau_pipeline.settings.fields import Checked, documented, require
 
 SkullStrip = Literal["auto", "skip", "force"]
+PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,24 @@ class Settings(Checked):
             at_most=1,
         ),
     )
+    pvc: tuple[PvcMethod, ...] = field(
+        default=(),
+        metadata=documented(
+            "Methods of partial volume correction: symmetric geometric transfer matrix (sgtm), geometric transfer "
+            "matrix (gtm), region-based voxelwise correction (rbv), iterative Yang (iy), Müller-Gärtner (mg), Meltzer "
+            "(meltzer). The first fills the columns suvr_pvc_mean and suvr_pvc_se. Default: none.",
+            source="Rousset 1998, Sattarivand 2012, Thomas 2011, Erlandsson 2012, Müller-Gärtner 1992, Meltzer 1990; "
+            "see docs/decisions/partial-volume.md",
+        ),
+    )
+    psf: tuple[float, ...] = field(
+        default=(),
+        metadata=documented(
+            "Point spread of the PET for partial volume correction, FWHM: one value, or one for each axis of the PET. "
+            "Default: estimated from the image and the regions.",
+            unit="mm",
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),
@@ -94,6 +113,10 @@ class Settings(Checked):
             require(end <= 24 * 60, "suvr_window", [start, end], "minutes after injection; these look like seconds")
         require(bool(self.ref_region), "ref_region", [], "at least one reference region")
         require(len(set(self.ref_region)) == len(self.ref_region), "ref_region", list(self.ref_region), "each once")
+        require(len(set(self.pvc)) == len(self.pvc), "pvc", list(self.pvc), "each method once")
+        require(len(self.psf) in (0, 1, 3), "psf", list(self.psf), "one value, or one for each of three axes")
+        require(all(0 < one <= 30 for one in self.psf), "psf", list(self.psf), "FWHM above 0 and at most 30 mm")
+        require(not self.psf or bool(self.pvc), "psf", list(self.psf), "nothing without pvc, which is the one to use it")
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
 

@@ -13,6 +13,7 @@ from tau_pipeline.pet.frames import FramePlan
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import scan_steps
 from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
+from tau_workflows.interfaces.pvc import CorrectPartialVolume
 
 INPUTS = ["pet_file", "t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"]
 OUTPUTS = [
@@ -45,7 +46,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``.
+        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``, ``pvc``, ``psf``.
 
     Inputs
     ------
@@ -83,7 +84,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)
     figures = pe.Node(niu.Merge(3), name="quality_figures", run_without_submitting=True)
-    assumptions = pe.Node(niu.Merge(5), name="assumptions", run_without_submitting=True)
+    assumptions = pe.Node(niu.Merge(6), name="assumptions", run_without_submitting=True)
     assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))
 
     wf.connect(inputnode, "pet_file", motion, "pet_file")
@@ -106,8 +107,11 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "motion_mm", outputnode, "motion_mm")
     for name in ("activity_file", "smoothing_fwhm", "effective_fwhm"):
         wf.connect(on_t1w, name, outputnode, name)
-    for name in ("suvr_file", "reference_value", "rois_file", "quality"):
+    for name in ("suvr_file", "reference_value"):
         wf.connect(quantify, name, outputnode, name)
+    tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
+    for name in ("rois_file", "quality"):
+        wf.connect(tables, name, outputnode, name)
     wf.connect(assumptions, "out", outputnode, "assumptions")
     wf.connect(figures, "out", outputnode, "quality_figures")
     for place, node in enumerate((motion, coregister, on_t1w), start=1):
@@ -115,6 +119,19 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
     return wf
+
+
+def _add_partial_volume(wf: pe.Workflow, settings: Settings) -> pe.Node:
+    """Add the correction of the region table for partial volume effects to the graph of a scan."""
+    node = pe.Node(CorrectPartialVolume.with_settings(settings), name="partial_volume", mem_gb=1.2)
+    for name in ("mask_file", "dseg_file", "reference_file", "reference"):
+        wf.connect(wf.get_node("inputnode"), name, node, name)
+    wf.connect(wf.get_node("motion"), "static_file", node, "static_file")
+    wf.connect(wf.get_node("coregister"), "pet2t1w_xfm", node, "pet2t1w_xfm")
+    for name in ("rois_file", "quality"):
+        wf.connect(wf.get_node("quantify"), name, node, name)
+    wf.connect(node, "assumptions", wf.get_node("assumptions"), "in6")
+    return node
 
 
 def identity_of(scan: Scan) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.derivatives.quality_checks import Quality, judge
 from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
 from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
-from tau_pipeline.files import complete_file, write_changed, write_json, write_tsv
+from tau_pipeline.files import complete_file, read_tsv, write_changed, write_json, write_tsv
 from tau_pipeline.pet.frames import FramePlan
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.pet import frame_plan
@@ -159,7 +159,7 @@ class SavePet(LibraryInterface):
         decisions = read_decisions(names.output_dir)
         sidecars = [self._judged(rank, decisions, names.stem) for rank in range(len(given.suvr_file))]
         write_changed(_with_quality(given.rois_file, sidecars), names.rois)
-        write_json(columns.column_descriptions(), sidecar_path(names.rois))
+        write_json(_described(names.rois), sidecar_path(names.rois))
         written = [names.rois]
         for rank, (suvr_file, sidecar) in enumerate(zip(given.suvr_file, sidecars, strict=True)):
             target = names.suvr(sidecar["ReferenceRegion"] if rank else "")
@@ -215,6 +215,13 @@ def _with_quality(rois_file: str, sidecars: Iterable[Mapping[str, Any]]) -> str:
     table = pd.read_csv(rois_file, sep="\t", dtype=str, keep_default_na=False)
     table["quality"] = table["reference_region"].map(verdicts)
     return table.to_csv(sep="\t", index=False, lineterminator="\n")
+
+
+def _described(rois: Path) -> dict[str, Any]:
+    """Return the data dictionary of a region table that was written, with the columns that only some tables have."""
+    present = read_tsv(rois).columns
+    further = {name: text for name, text in columns.FURTHER_COLUMNS.items() if name in present}
+    return columns.column_descriptions() | further
 
 
 def frame_span(plan: FramePlan) -> tuple[float, float]:

@@ -1,0 +1,210 @@
+"""Partial volume correction of one scan: regional values, their standard errors, and the columns of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.atlas import composites, label_table
+from tau_pipeline.derivatives.columns import pvc_columns
+from tau_pipeline.errors import ReferenceRegionError
+from tau_pipeline.pet.pvc.methods import estimate
+from tau_pipeline.pet.pvc.model import Blurred, blur_regions
+from tau_pipeline.pet.pvc.noise import Noise
+from tau_pipeline.pet.pvc.psf import PointSpread
+from tau_pipeline.pet.pvc.regions import Floats, RegionModel
+from tau_pipeline.settings.participant import PvcMethod
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Regional values of one scan by one method.
+
+    Attributes
+    ----------
+    values
+        In the order of the model's regions and the unit of the PET; NaN where there is none.
+    covariance
+        ``(regions, regions)``; its diagonal is the square of the standard errors.
+    """
+
+    values: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Partial volume correction of one scan.
+
+    Attributes
+    ----------
+    model
+        The regions.
+    point_spread
+        What was taken as the blur.
+    by_method
+        Results of each method.
+    condition
+        Condition number of ``BᵀB`` with columns of length 1: by how much an error may grow.
+    """
+
+    model: RegionModel
+    point_spread: PointSpread
+    by_method: Mapping[PvcMethod, Corrected]
+    condition: float
+
+
+def correct(model: RegionModel, pet: Floats, point_spread: PointSpread, methods: Sequence[PvcMethod]) -> Correction:
+    """Correct the regional values of a PET for partial volume effects.
+
+    Parameters
+    ----------
+    model
+        The regions.
+    pet
+        PET on the part, as `RegionModel.cut` gives it: NaN where nothing is measured.
+    point_spread
+        The blur.
+    methods
+        At least one.
+
+    Raises
+    ------
+    ImageError
+        No voxel of the head is measured.
+    """
+    blurred = blur_regions(model, pet, point_spread.fwhm_mm)
+    noise = Noise(blurred, estimate("sgtm", blurred))
+    found = {method: estimate(method, blurred) for method in methods}
+    covariances: dict[int, NDArray[np.float64]] = {}
+    by_method: dict[PvcMethod, Corrected] = {}
+    for method, result in found.items():
+        # Methods that share their weights share their noise.
+        key = id(result.weights)
+        if key not in covariances:
+            covariances[key] = noise.covariance(result)
+        by_method[method] = Corrected(result.values, covariances[key])
+    return Correction(model, point_spread, by_method, _condition(blurred))
+
+
+def _condition(blurred: Blurred) -> float:
+    gram = (blurred.columns.T @ blurred.columns).toarray().astype(np.float64)
+    seen = blurred.known & (np.diag(gram) > 0)
+    scale = 1 / np.sqrt(np.diag(gram)[seen])
+    return float(np.linalg.cond(gram[np.ix_(seen, seen)] * scale[:, None] * scale))
+
+
+def add_columns(
+    table: pd.DataFrame, correction: Correction, labels: NDArray[np.integer], references: Mapping[str, NDArray]
+) -> pd.DataFrame:
+    """Return a table of regions with the corrected columns of each method.
+
+    Parameters
+    ----------
+    table
+        From `tau_pipeline.measures.regions.regional_table`, of one or more reference regions.
+    correction
+        Of the same scan.
+    labels
+        Labels ``(I, J, K)`` on the T1w grid, FreeSurfer numbers.
+    references
+        Mask of each reference region on the same grid, boolean, by name. Its corrected value is the mean of the values
+        of its regions, each weighted by the voxels that the mask has of it.
+
+    Raises
+    ------
+    ReferenceRegionError
+        A reference region has no corrected value, or one that is not above 0.
+    """
+    table = table.copy()
+    parts = {name: _shares(correction.model, labels[mask]) for name, mask in references.items()}
+    weights = np.stack([_row_weights(row, correction.model, parts) for row in table.to_dict("records")])
+    for rank, (method, found) in enumerate(correction.by_method.items()):
+        mean = np.full(len(table), np.nan)
+        error = np.full(len(table), np.nan)
+        for name, part in parts.items():
+            own = (table["reference_region"] == name).to_numpy()
+            mean[own], error[own] = _ratios(found, weights[own], part, name)
+        for column, values in zip(pvc_columns(method, first=rank == 0), (mean, error), strict=True):
+            table[column] = values
+    return table
+
+
+def reference_value(correction: Correction, method: PvcMethod, labels: NDArray[np.integer]) -> float:
+    """Return the corrected activity of a reference region; ``labels`` are those of its voxels."""
+    return float(_shares(correction.model, labels) @ np.nan_to_num(correction.by_method[method].values))
+
+
+def _shares(model: RegionModel, labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the share of each region of the model in voxels with these labels."""
+    shares = np.zeros(len(model.numbers))
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        place = model.column(int(label))
+        if place is not None:
+            shares[place] += count
+    return shares / max(shares.sum(), 1)
+
+
+def _row_weights(row: Mapping, model: RegionModel, parts: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the weight of each region of the model in a row of the table; zeros where it has none."""
+    weights = np.zeros(len(model.numbers))
+    if row["kind"] == "reference":
+        return parts[row["reference_region"]]
+    members = composites()[row["region"]][row["hemisphere"]] if row["kind"] == "composite" else (int(row["index"]),)
+    places = [place for label in members if (place := model.column(label)) is not None]
+    volume = model.volumes_mm3
+    for place in set(places):
+        weights[place] = volume[place]
+    return weights / max(weights.sum(), 1e-9)
+
+
+def _ratios(
+    found: Corrected, weights: NDArray[np.float64], part: NDArray[np.float64], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ratio of each row to the reference region, and its standard error (first order)."""
+    values = np.nan_to_num(found.values)
+    below = float(part @ values)
+    if not below > 0 or np.isnan(found.values[part > 0]).all():
+        raise ReferenceRegionError(
+            f"reference region {name} has a corrected activity of {below:.4g}; expected: above 0; choose another "
+            "reference region or method of partial volume correction"
+        )
+    unknown = (weights[:, np.isnan(found.values)] > 0).any(axis=1) | (weights.sum(axis=1) == 0)
+    ratio = weights @ values / below
+    slopes = (weights - ratio[:, None] * part) / below
+    variance = np.einsum("ri,ij,rj->r", slopes, found.covariance, slopes)
+    missing = np.where(unknown, np.nan, 0.0)
+    return ratio + missing, np.sqrt(np.maximum(variance, 0.0)) + missing
+
+
+def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> dict[str, Any]:
+    """Return what the sidecar of an SUVR map says about the correction.
+
+    Parameters
+    ----------
+    correction
+        Of the scan.
+    reference_labels
+        Labels of the voxels of the map's reference region.
+    """
+    spread = correction.point_spread
+    values = {method: reference_value(correction, method, reference_labels) for method in correction.by_method}
+    names = dict(zip(label_table()["index"], label_table()["region"], strict=True))
+    return {
+        "PVCMethods": list(correction.by_method),
+        "PVCPointSpreadFWHM": [round(one, 3) for one in spread.fwhm_mm],
+        "PVCPointSpreadSource": spread.source,
+        "PVCPointSpreadAtBound": float(spread.at_bound),
+        "PVCConditionNumber": round(correction.condition, 2),
+        "PVCReferenceValue": values,
+        "PVCMergedRegions": {
+            str(names.get(small, small)): str(names.get(into, into)) for small, into in correction.model.merged.items()
+        },
+    }

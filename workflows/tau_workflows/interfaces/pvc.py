@@ -1,0 +1,72 @@
+"""Interface over `tau_pipeline.pet.pvc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from tau_pipeline.atlas import label_array
+from tau_pipeline.files import read_tsv, write_tsv
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.transforms import load_itk
+from tau_pipeline.pet.pvc import correct as pvc
+from tau_pipeline.pet.pvc import psf as spread
+from tau_pipeline.pet.pvc.regions import region_model
+from tau_workflows.interfaces.base import LibraryInterface
+
+
+class _PvcIn(BaseInterfaceInputSpec):
+    static_file = File(exists=True, mandatory=True, desc="PET, 3-D, on its own grid")
+    pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    dseg_file = File(exists=True, mandatory=True, desc="labels on the T1w grid, FreeSurfer numbers")
+    reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
+    reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
+    rois_file = File(exists=True, mandatory=True, desc="region table without correction")
+    quality = traits.List(traits.Dict(), mandatory=True, desc="quality measures of each SUVR map")
+    pvc = traits.List(traits.Str(), mandatory=True, desc="methods, the first one first in the table")
+    psf = traits.List(traits.Float(), desc="FWHM of the point spread, one or three values, mm")
+
+
+class _PvcOut(TraitedSpec):
+    rois_file = File(desc="region table with the corrected columns")
+    quality = traits.List(traits.Dict(), desc="quality measures of each SUVR map, and the sidecar's keys of correction")
+    assumptions = traits.List(traits.Str(), desc="where the point spread comes from")
+
+
+class CorrectPartialVolume(LibraryInterface):
+    """Partial volume correction of the regional values."""
+
+    input_spec = _PvcIn
+    output_spec = _PvcOut
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        static, dseg = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.dseg_file, ndim=3)
+        mask = load_volume(self.inputs.mask_file, ndim=3)
+        model = region_model(static, dseg, mask, load_itk(self.inputs.pet2t1w_xfm))
+        pet = model.cut(np.asanyarray(static.dataobj))
+        given = tuple(self.optional("psf") or ())
+        point_spread = (
+            spread.given_point_spread(given, f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm.")
+            if given
+            else spread.estimate_point_spread(model, pet)
+        )
+        found = pvc.correct(model, pet, point_spread, self.inputs.pvc)
+        labels = label_array(dseg)
+        masks = {
+            described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj) > 0
+            for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True)
+        }
+        table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, labels, masks)
+        measures = [
+            own | pvc.sidecar(found, labels[inside])
+            for own, inside in zip(self.inputs.quality, masks.values(), strict=True)
+        ]
+        return {
+            "rois_file": str(write_tsv(table, folder / "rois.tsv")),
+            "quality": measures,
+            "assumptions": [point_spread.source],
+        }
