@@ -26,7 +26,7 @@ from tau_pipeline.bids import tracers  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
-from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS  # noqa: E402
+from tau_pipeline.derivatives.columns import PVC_COLUMNS, UNCERTAINTY_COLUMNS  # noqa: E402
 from tau_pipeline.derivatives.quality_checks import CHECKS  # noqa: E402
 from tau_pipeline.derivatives.quality_measures import MEASURES  # noqa: E402
 from tau_pipeline.derivatives.sidecars import (  # noqa: E402
@@ -37,6 +37,7 @@ from tau_pipeline.derivatives.sidecars import (  # noqa: E402
 from tau_pipeline.measures.quality import map_quality  # noqa: E402
 from tau_pipeline.pet import frames, resolution  # noqa: E402
 from tau_pipeline.pet.reference_region import REGIONS  # noqa: E402
+from tau_pipeline.pvc.correct import PVC_KEYS  # noqa: E402
 from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation  # noqa: E402
 from tau_workflows import cli, simulate_cli  # noqa: E402
 from tau_workflows.levels import call  # noqa: E402
@@ -77,6 +78,16 @@ SIDECAR_KEYS: dict[str, str] = {
     "ModelHash": "Combined hash of all models.",
     "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
     "OutsideBrain": "Value outside the brain mask.",
+    "PVCConditionNumber": "Condition number of the system that partial volume correction solves, with columns of "
+    "length 1. Higher is worse.",
+    "PVCMergedRegions": "Regions that are too small to be corrected on their own, and the regions they were "
+    "merged with.",
+    "PVCMethods": "Methods of partial volume correction; the first fills `suvr_pvc_mean` and `suvr_pvc_se`.",
+    "PVCPointSpreadAtBound": "1 if the estimate of the point spread is at the end of the range of search, so that it "
+    "cannot be trusted; else 0.",
+    "PVCPointSpreadFWHM": "Point spread that was corrected for: FWHM along the axes of the PET, in mm.",
+    "PVCPointSpreadSource": "Where the point spread comes from.",
+    "PVCReferenceValue": "Corrected mean activity of the reference region, in the unit of the PET, by method.",
     "ParticipantInTrainingSet": "Whether one of the models was trained with this participant.",
     "ReferenceRegion": "Reference region (mean SUVR of 1).",
     "ReferenceRegionDescription": "Description of the reference region and its limits on spill-in.",
@@ -258,16 +269,19 @@ def tables() -> str:
             _columns(columns.column_descriptions()),
             "Tables of synthetic scans, `*_desc-synthSUVR_rois.tsv`, have three additional columns:\n",
             _columns(UNCERTAINTY_COLUMNS),
+            "With partial volume correction (`--pvc`), tables have two additional columns for each method:\n",
+            _columns(PVC_COLUMNS),
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
             "The concatenated tables of all scans, with `suvr_z`, and with these columns:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
             "If there are synthetic scans, the three columns of their uncertainty are included, with `n/a` for "
-            "measured scans.\n",
+            "measured scans; the same holds for the columns of partial volume correction.\n",
             "## `group/suvr_rois_wide.csv`\n",
             "One row per scan and reference region: the columns "
             + ", ".join(map(code, group.WIDE_KEYS))
             + ", then the mean SUVR of each region (`ctx_lh_entorhinal`, `Left_Hippocampus`, `metatemporal`, "
-            "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_z`. "
+            "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_z`, "
+            "and corrected for partial volume effects, with the suffixes `_pvc_mean` and `_pvc_se`. "
             "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_z`.\n",
             "## `group/status.tsv`\n",
             "One row per requested scan, with its processing status.\n",
@@ -319,6 +333,7 @@ def sidecar_keys() -> dict[str, list[str]]:
     return {
         "every image": sorted(every),
         "SUVR": sorted({*measured, *quality, *judged, *_check_keys("measured"), "FrameMotion"} - set(every)),
+        "SUVR with partial volume correction, in addition": list(PVC_KEYS),
         "synthetic SUVR": sorted({*synthetic, *quality, *judged, *_check_keys("synthetic")} - set(every)),
         "SUVR standardized by manufacturer": sorted(standard - set(every)),
         "brain mask and labels": ["MadeBy", "Manual", "Type"],
@@ -384,6 +399,7 @@ def sidecars() -> str:
     where = {
         "every image": "The sections below omit these keys.",
         "SUVR": "`*_space-T1w_desc-suvr_pet.json`; other reference regions have `desc-suvrPons` and so on.",
+        "SUVR with partial volume correction, in addition": "With `--pvc`, in the same sidecars.",
         "synthetic SUVR": "`*_desc-synthSUVR_pet.json`, and `*_desc-synthSUVRsd_pet.json` for the standard deviation.",
         "SUVR standardized by manufacturer": "`*_desc-std_pet.json`, written by the group level. It also contains "
         "the keys of the SUVR map on tracer, scanner, and reference region.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +39,7 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "anat": init_anat_wf(t1w_job.t1w, job.settings),
         "anat with FreeSurfer": init_anat_wf(t1w_job.t1w, job.settings, freesurfer),
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
+        "pet with correction": init_pet_wf(scan_job.scan, scan_job.frames, replace(job.settings, pvc=("gtm",))),
         "subject": init_subject_wf(job),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), context(folder), folder),
     }
@@ -85,7 +87,9 @@ def needed(node: pe.Node) -> list[str]:
     return [name for name in names if passes_on or node.inputs.traits()[name].mandatory]
 
 
-@pytest.mark.parametrize("name", ["anat", "anat with FreeSurfer", "pet", "subject", "synthetic scans"])
+@pytest.mark.parametrize(
+    "name", ["anat", "anat with FreeSurfer", "pet", "pet with correction", "subject", "synthetic scans"]
+)
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
     assert mistakes(workflows(job)[name], is_part=name not in ("subject", "synthetic scans")) == []
 

@@ -157,7 +157,7 @@ def _standardized(scan: DoneScan, fit: Standardization | None) -> NDArray[np.flo
 
 
 def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Return one row per scan and reference region: `WIDE_KEYS`, the mean SUVR of each region, its ``_z``, its ``_pvc``.
+    """Return one row per scan and reference region: `WIDE_KEYS`, the mean SUVR of each region, then its other values.
 
     Parameters
     ----------

@@ -116,7 +116,6 @@ class Settings(Checked):
         require(len(set(self.pvc)) == len(self.pvc), "pvc", list(self.pvc), "each method once")
         require(len(self.psf) in (0, 1, 3), "psf", list(self.psf), "one value, or one for each of three axes")
         require(all(0 < one <= 30 for one in self.psf), "psf", list(self.psf), "FWHM above 0 and at most 30 mm")
-        require(not self.psf or bool(self.pvc), "psf", list(self.psf), "nothing without pvc, which is the one to use it")
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
 

@@ -109,15 +109,15 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         wf.connect(on_t1w, name, outputnode, name)
     for name in ("suvr_file", "reference_value"):
         wf.connect(quantify, name, outputnode, name)
-    tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
-    for name in ("rois_file", "quality"):
-        wf.connect(tables, name, outputnode, name)
     wf.connect(assumptions, "out", outputnode, "assumptions")
     wf.connect(figures, "out", outputnode, "quality_figures")
     for place, node in enumerate((motion, coregister, on_t1w), start=1):
         wf.connect(node, "quality_figures", figures, f"in{place}")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
+    tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
+    for name in ("rois_file", "quality"):
+        wf.connect(tables, name, outputnode, name)
     return wf
 
 

@@ -1,4 +1,4 @@
-"""Interface over `tau_pipeline.pet.pvc`."""
+"""Interface over `tau_pipeline.pvc`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tau_pipeline.atlas import label_array
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
-from tau_pipeline.pet.pvc import correct as pvc
-from tau_pipeline.pet.pvc import psf as spread
-from tau_pipeline.pet.pvc.regions import region_model
+from tau_pipeline.pvc import correct as pvc
+from tau_pipeline.pvc import psf as spread
+from tau_pipeline.pvc.regions import region_model
+from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
 
 
@@ -28,6 +29,9 @@ class _PvcIn(BaseInterfaceInputSpec):
     rois_file = File(exists=True, mandatory=True, desc="region table without correction")
     quality = traits.List(traits.Dict(), mandatory=True, desc="quality measures of each SUVR map")
     pvc = traits.List(traits.Str(), mandatory=True, desc="methods, the first one first in the table")
+    min_measured_fraction = traits.Float(
+        Settings.min_measured_fraction, usedefault=True, desc="share of a region that must be measured"
+    )
     psf = traits.List(traits.Float(), desc="FWHM of the point spread, one or three values, mm")
 
 
@@ -47,14 +51,18 @@ class CorrectPartialVolume(LibraryInterface):
         static, dseg = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.dseg_file, ndim=3)
         mask = load_volume(self.inputs.mask_file, ndim=3)
         model = region_model(static, dseg, mask, load_itk(self.inputs.pet2t1w_xfm))
-        pet = model.cut(np.asanyarray(static.dataobj))
+        values = np.asanyarray(static.dataobj)
+        # The static image is 0 where no frame has measured anything.
+        pet = model.cut(np.where(values == 0, np.nan, values))
         given = tuple(self.optional("psf") or ())
         point_spread = (
-            spread.given_point_spread(given, f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm.")
+            spread.given_point_spread(
+                given, f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm."
+            )
             if given
             else spread.estimate_point_spread(model, pet)
         )
-        found = pvc.correct(model, pet, point_spread, self.inputs.pvc)
+        found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
         labels = label_array(dseg)
         masks = {
             described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj) > 0

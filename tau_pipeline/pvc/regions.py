@@ -147,7 +147,9 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     voxel_mm = voxel_size_mm(pet)
     to_pet = np.linalg.inv(pet.affine) @ np.linalg.inv(pet2t1w_xfm) @ dseg.affine
     to_pet[:3, 3] += to_pet[:3, :3] @ np.array([one.start for one in box])
-    points = _Points(numbers, to_pet, np.maximum(1, np.ceil(voxel_size_mm(dseg) / _FINE_ENOUGH / voxel_mm.min() - 0.01)))
+    points = _Points(
+        numbers, to_pet, np.maximum(1, np.ceil(voxel_size_mm(dseg) / _FINE_ENOUGH / voxel_mm.min() - 0.01))
+    )
     room = np.ceil(max(SHELLS_MM.values()) / voxel_mm).astype(int) + 1
     start, shape = points.part(room)
     found = list(points.fractions(start, shape, voxel_volume_mm3(dseg) / voxel_volume_mm3(pet)))
@@ -155,7 +157,6 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     for _, where, fraction in found:
         outside[where] -= fraction
     distance = ndimage.distance_transform_edt(outside > 0.5, sampling=voxel_mm).astype(np.float32)
-    outside = np.clip(outside, 0, 1)
     outside[~ndimage.binary_dilation(distance > 0, iterations=2)] = 0
     found += _shells(outside, distance, float(voxel_mm.mean()))
     return RegionModel(

@@ -13,14 +13,12 @@ from scipy import ndimage, sparse
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.pet.pvc.regions import Box, Floats, RegionModel
+from tau_pipeline.pvc.regions import Box, Floats, RegionModel
 
 #: Kernels end at this many standard deviations.
 _TRUNCATE = 4.0
 #: The regions must explain this share of a voxel for it to count: nothing unknown reaches it.
 _COVERED = 0.99
-#: A region of which less than this share is measured has no value.
-_MEASURED = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Blurred:
         Sparse ``(rows, regions)``, ``Bᵢ``: each region's share of a voxel's signal.
     pet
         The PET at the rows, float64.
+    min_measured
+        A region of which less than this share is measured has no value.
     """
 
     model: RegionModel
@@ -46,17 +46,20 @@ class Blurred:
     rows: NDArray[np.bool_]
     columns: Any
     pet: NDArray[np.float64]
+    min_measured: float
 
     @cached_property
     def fractions(self) -> Any:
         """Sparse ``(rows, regions)``, ``Fᵢ``: the regions before the blur."""
-        return stacked(self.model.boxes, self.model.fractions, self.model.shape, np.zeros(3))[np.flatnonzero(self.rows.ravel())]
+        return stacked(self.model.boxes, self.model.fractions, self.model.shape, np.zeros(3))[
+            np.flatnonzero(self.rows.ravel())
+        ]
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """Regions of which enough is measured."""
         volume = np.array([one.sum(dtype=np.float64) for one in self.model.fractions])
-        return np.asarray(self.fractions.sum(axis=0)).ravel() >= _MEASURED * volume
+        return np.asarray(self.fractions.sum(axis=0)).ravel() >= self.min_measured * volume
 
     def spread(self, paint: Floats) -> NDArray[np.float64]:
         """Return an image of the part, blurred by the point spread, at the rows."""
@@ -77,7 +80,7 @@ def blur(image: Floats, sigma: NDArray[np.float64]) -> Floats:
     return ndimage.gaussian_filter(image, sigma.tolist(), mode="constant", truncate=_TRUNCATE)
 
 
-def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float]) -> Blurred:
+def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float], min_measured: float = 0.5) -> Blurred:
     """Blur the fractions of each region.
 
     Parameters
@@ -88,6 +91,8 @@ def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float]) -> B
         PET on the part, as `RegionModel.cut` gives it; voxels that are not finite are not measured.
     fwhm_mm
         Point spread along the three axes of the PET grid.
+    min_measured
+        Share of a region that must be measured.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float]) -> B
         )
     along_i, along_j, along_k = map(float, fwhm_mm)
     columns = whole[np.flatnonzero(rows.ravel())]
-    return Blurred(model, (along_i, along_j, along_k), rows, columns, pet[rows].astype(np.float64))
+    return Blurred(model, (along_i, along_j, along_k), rows, columns, pet[rows].astype(np.float64), min_measured)
 
 
 def stacked(

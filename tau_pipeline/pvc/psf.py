@@ -7,6 +7,7 @@ Gaussian, across and along the axis of the scanner, are improved by the Gauss-Ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,8 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.pet.pvc.model import Blurred, blur, blur_regions, sigma_voxels
-from tau_pipeline.pet.pvc.regions import Floats, RegionModel
+from tau_pipeline.pvc.model import Blurred, blur, blur_regions, sigma_voxels
+from tau_pipeline.pvc.regions import Floats, RegionModel
 
 #: The search starts here and stays within these bounds, FWHM in mm.
 _START_MM, BOUNDS_MM = 6.0, (2.5, 12.0)
@@ -101,7 +102,7 @@ def _step(model: RegionModel, pet: Floats, variance: NDArray[np.float64]) -> NDA
     return np.linalg.lstsq(own, blurred.pet - blurred.columns @ values, rcond=None)[0]
 
 
-def _projection(blurred: Blurred):  # noqa: ANN202
+def _projection(blurred: Blurred) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Return a function that solves for the regional values of images ``(rows, images)``."""
     gram = (blurred.columns.T @ blurred.columns).toarray().astype(np.float64)
     seen = np.diag(gram) > 1e-6 * np.diag(gram).max()

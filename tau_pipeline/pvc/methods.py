@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import region_numbers
-from tau_pipeline.pet.pvc.model import Blurred
-from tau_pipeline.pet.pvc.regions import SHELLS_MM, SULCAL_CSF
+from tau_pipeline.pvc.model import Blurred
+from tau_pipeline.pvc.regions import SHELLS_MM, SULCAL_CSF
 from tau_pipeline.settings.participant import PvcMethod
 
 #: Iterations of the iterative Yang method, and share of gray matter or tissue in a voxel that MG and Meltzer need.
@@ -58,7 +58,7 @@ def estimate(method: PvcMethod, blurred: Blurred) -> Estimate:
     return Estimate(np.where(blurred.known, found.values, np.nan), found.solved, found.weights)
 
 
-def _sgtm(blurred: Blurred) -> Estimate:
+def least_squares(blurred: Blurred) -> Estimate:
     """Least squares, ``BᵀB b = Bᵀ y``: Sattarivand et al. 2012, Phys Med Biol 57:7101."""
     return _solved(blurred.columns, blurred.columns, blurred)
 
@@ -91,7 +91,7 @@ def _mueller_gaertner(blurred: Blurred) -> Estimate:
     Metab 12:571; the value of white matter is that of least squares, as in PETSurfer (Greve et al. 2016).
     """  # noqa: D205
     gray, white = tissue_regions(blurred)
-    fitted = _sgtm(blurred).values
+    fitted = least_squares(blurred).values
     rest = blurred.pet - blurred.columns[:, white] @ fitted[white]
     share = np.asarray(blurred.columns[:, gray].sum(axis=1)).ravel()
     found = _averaged(blurred, rest, share)
@@ -110,7 +110,7 @@ def _meltzer(blurred: Blurred) -> Estimate:
 
 
 _METHODS: dict[PvcMethod, Callable[[Blurred], Estimate]] = {
-    "sgtm": _sgtm,
+    "sgtm": least_squares,
     "gtm": _gtm,
     "rbv": _rbv,
     "iy": _iterative_yang,

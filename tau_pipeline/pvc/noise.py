@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.pet.pvc.methods import Estimate
-from tau_pipeline.pet.pvc.model import Blurred, stacked
+from tau_pipeline.pvc.methods import Estimate, least_squares
+from tau_pipeline.pvc.model import Blurred, stacked
 
 #: Width over which the level of the residual is averaged, FWHM in mm.
 _LEVEL_FWHM_MM = 20.0
@@ -28,15 +28,13 @@ class Noise:
     Parameters
     ----------
     blurred
-        Regions, rows, and PET.
-    fitted
-        The least-squares fit, whose residual is taken.
+        Regions, rows, and PET. The residual is that of the least-squares fit, of all regions that are seen at all.
     """
 
-    def __init__(self, blurred: Blurred, fitted: Estimate) -> None:
+    def __init__(self, blurred: Blurred) -> None:
         self.blurred = blurred
         model = blurred.model
-        residual = blurred.pet - blurred.columns @ np.nan_to_num(fitted.values)
+        residual = blurred.pet - blurred.columns @ np.nan_to_num(least_squares(blurred).values)
         sigma = _LEVEL_FWHM_MM / FWHM_PER_SIGMA / model.voxel_mm
         square, weight = np.zeros(model.shape, np.float32), blurred.rows.astype(np.float32)
         square[blurred.rows] = residual**2 * len(residual) / max(1, len(residual) - len(model.numbers))
@@ -82,7 +80,9 @@ class Noise:
             entries = slice(weights.indptr[column], weights.indptr[column + 1])
             where = np.unravel_index(places[weights.indices[entries]], self.blurred.model.shape)
             low = [int(one.min()) if len(one) else 0 for one in where]
-            part = np.zeros([int(one.max()) - first + 1 if len(one) else 1 for one, first in zip(where, low, strict=True)])
+            part = np.zeros(
+                [int(one.max()) - first + 1 if len(one) else 1 for one, first in zip(where, low, strict=True)]
+            )
             part[tuple(one - first for one, first in zip(where, low, strict=True))] = weights.data[entries]
             i, j, k = (slice(first, first + length) for first, length in zip(low, part.shape, strict=True))
             boxes.append((i, j, k))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tau_pipeline.atlas import composites, label_table
 from tau_pipeline.derivatives.columns import pvc_columns
 from tau_pipeline.errors import ReferenceRegionError
-from tau_pipeline.pet.pvc.methods import estimate
-from tau_pipeline.pet.pvc.model import Blurred, blur_regions
-from tau_pipeline.pet.pvc.noise import Noise
-from tau_pipeline.pet.pvc.psf import PointSpread
-from tau_pipeline.pet.pvc.regions import Floats, RegionModel
+from tau_pipeline.pvc.methods import estimate
+from tau_pipeline.pvc.model import Blurred, blur_regions
+from tau_pipeline.pvc.noise import Noise
+from tau_pipeline.pvc.psf import PointSpread
+from tau_pipeline.pvc.regions import Floats, RegionModel
 from tau_pipeline.settings.participant import PvcMethod
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Correction:
     condition: float
 
 
-def correct(model: RegionModel, pet: Floats, point_spread: PointSpread, methods: Sequence[PvcMethod]) -> Correction:
+def correct(
+    model: RegionModel, pet: Floats, point_spread: PointSpread, methods: Sequence[PvcMethod], min_measured: float = 0.5
+) -> Correction:
     """Correct the regional values of a PET for partial volume effects.
 
     Parameters
@@ -74,14 +76,16 @@ def correct(model: RegionModel, pet: Floats, point_spread: PointSpread, methods:
         The blur.
     methods
         At least one.
+    min_measured
+        Share of a region that must be measured for it to have a value.
 
     Raises
     ------
     ImageError
         No voxel of the head is measured.
     """
-    blurred = blur_regions(model, pet, point_spread.fwhm_mm)
-    noise = Noise(blurred, estimate("sgtm", blurred))
+    blurred = blur_regions(model, pet, point_spread.fwhm_mm, min_measured)
+    noise = Noise(blurred)
     found = {method: estimate(method, blurred) for method in methods}
     covariances: dict[int, NDArray[np.float64]] = {}
     by_method: dict[PvcMethod, Corrected] = {}
@@ -182,6 +186,18 @@ def _ratios(
     variance = np.einsum("ri,ij,rj->r", slopes, found.covariance, slopes)
     missing = np.where(unknown, np.nan, 0.0)
     return ratio + missing, np.sqrt(np.maximum(variance, 0.0)) + missing
+
+
+#: Keys of the sidecar that `sidecar` gives.
+PVC_KEYS = (
+    "PVCConditionNumber",
+    "PVCMergedRegions",
+    "PVCMethods",
+    "PVCPointSpreadAtBound",
+    "PVCPointSpreadFWHM",
+    "PVCPointSpreadSource",
+    "PVCReferenceValue",
+)
 
 
 def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> dict[str, Any]:

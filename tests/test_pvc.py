@@ -1,0 +1,340 @@
+"""Partial volume correction, against a head whose truth is known and against slow plain computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pvc_phantom import UPTAKE, PetPhantom, phantom
+from scipy import ndimage
+
+from tau_pipeline.atlas import label_array
+from tau_pipeline.derivatives.read import read_regions
+from tau_pipeline.errors import ImageError, ReferenceRegionError
+from tau_pipeline.files import write_tsv
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.imaging.transforms import save_itk
+from tau_pipeline.imaging.volume import image_like, save_volume
+from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct
+from tau_pipeline.pvc.methods import estimate
+from tau_pipeline.pvc.model import Blurred, blur_regions
+from tau_pipeline.pvc.psf import PointSpread, estimate_point_spread, given_point_spread
+from tau_pipeline.pvc.regions import SULCAL_CSF, RegionModel, region_model
+from tau_workflows.interfaces.pvc import CorrectPartialVolume
+
+FWHM = (6.0, 6.0, 6.0)
+BRAIN = [label for label in UPTAKE if label not in (0, SULCAL_CSF)]
+
+
+@pytest.fixture(scope="module")
+def head() -> PetPhantom:
+    return phantom(FWHM)
+
+
+@pytest.fixture(scope="module")
+def model(head: PetPhantom) -> RegionModel:
+    return region_model(head.pet, head.dseg, head.mask, head.pet2t1w)
+
+
+@pytest.fixture(scope="module")
+def blurred(head: PetPhantom, model: RegionModel) -> Blurred:
+    return blur_regions(model, model.cut(head.pet.get_fdata()), FWHM)
+
+
+def values_of(model: RegionModel, values: np.ndarray) -> np.ndarray:
+    return np.array([values[model.numbers.index(label)] for label in BRAIN])
+
+
+TRUE = np.array([UPTAKE[label] for label in BRAIN])
+
+
+@pytest.mark.parametrize("method", ["sgtm", "gtm", "rbv"])
+def test_what_was_blurred_comes_back(blurred: Blurred, method: str) -> None:
+    found = values_of(blurred.model, estimate(method, blurred).values)
+    assert np.abs(found / TRUE - 1).max() < 1e-3
+
+
+def test_ten_iterations_of_yang_come_near(blurred: Blurred) -> None:
+    assert np.abs(values_of(blurred.model, estimate("iy", blurred).values) / TRUE - 1).max() < 2e-3
+
+
+def test_without_correction_the_cortex_is_far_off(blurred: Blurred) -> None:
+    """The phantom is a hard one: the test of what comes back would fail without a correction."""
+    means = blurred.fractions.T @ blurred.pet / np.asarray(blurred.fractions.sum(axis=0)).ravel()
+    assert np.abs(values_of(blurred.model, means) / TRUE - 1).max() > 0.15
+
+
+def test_the_regions_explain_every_voxel_of_the_brain(blurred: Blurred) -> None:
+    inside = blurred.model.distance_mm[blurred.rows] == 0
+    share = np.asarray(blurred.columns.sum(axis=1)).ravel()[inside]
+    assert np.abs(share - 1).max() < 0.01
+    assert abs(share.mean() - 1) < 2e-4
+
+
+def test_each_region_keeps_its_volume(head: PetPhantom, model: RegionModel) -> None:
+    labels = label_array(head.dseg)
+    for label in BRAIN:
+        volume = model.volumes_mm3[model.numbers.index(label)]
+        assert volume == pytest.approx((labels == label).sum(), rel=1e-5)
+
+
+def test_the_unit_of_the_pet_does_not_matter(blurred: Blurred) -> None:
+    for method in ("sgtm", "gtm", "rbv", "iy", "mg", "meltzer"):
+        once, scaled = estimate(method, blurred), estimate(method, replace(blurred, pet=blurred.pet * 4321.0))
+        assert np.allclose(scaled.values, once.values * 4321.0, rtol=1e-6, equal_nan=True)
+
+
+def test_the_numbers_of_the_regions_do_not_matter(head: PetPhantom, blurred: Blurred) -> None:
+    """Numbers decide the order of the columns; here the cortex comes in another order."""
+    labels = label_array(head.dseg).copy()
+    swapped = labels.copy()
+    swapped[labels == 1001], swapped[labels == 2006] = 2006, 1001
+    other = region_model(head.pet, image_like(swapped, head.dseg), head.mask, head.pet2t1w)
+    found = estimate("sgtm", blur_regions(other, other.cut(head.pet.get_fdata()), FWHM)).values
+    once = estimate("sgtm", blurred).values
+    at = {label: blurred.model.numbers.index(label) for label in (1001, 1002, 2006)}
+    assert found[at[2006]] == pytest.approx(once[at[1001]], rel=1e-5)
+    assert found[at[1001]] == pytest.approx(once[at[2006]], rel=1e-5)
+    assert found[at[1002]] == pytest.approx(once[at[1002]], rel=1e-5)
+
+
+def test_the_point_spread_is_found() -> None:
+    made = phantom((5.0, 5.0, 7.5))
+    model = region_model(made.pet, made.dseg, made.mask, made.pet2t1w)
+    found = estimate_point_spread(model, model.cut(made.pet.get_fdata()))
+    assert np.allclose(found.fwhm_mm, (5.0, 5.0, 7.5), atol=0.06)
+    assert not found.at_bound
+
+
+def test_a_point_spread_beyond_the_range_of_search_is_said(head: PetPhantom, model: RegionModel) -> None:
+    wide = ndimage.gaussian_filter(head.pet.get_fdata(), 16 / FWHM_PER_SIGMA / 2.5)
+    found = estimate_point_spread(model, model.cut(wide))
+    assert found.at_bound
+    assert "state --psf" in found.source
+
+
+def test_what_is_not_measured_is_left_out(head: PetPhantom, model: RegionModel) -> None:
+    """Half of the right side is outside of the field of view: the rest keeps its values, what is lost is n/a."""
+    pet = model.cut(head.pet.get_fdata())
+    whole = correct(model, pet, given_point_spread(FWHM, ""), ["sgtm"]).by_method["sgtm"].values
+    cut = pet.copy()
+    side = model.boxes[model.numbers.index(2001)]
+    cut[(side[0].start + side[0].stop) // 2 - 4 :] = np.nan
+    found = correct(model, cut, given_point_spread(FWHM, ""), ["sgtm"]).by_method["sgtm"].values
+    lost = np.isnan(found) & ~np.isnan(whole)
+    assert {41, 47, 2001, 2002, 2003, 2006} >= {model.numbers[one] for one in np.flatnonzero(lost)} >= {2001}
+    left = [model.numbers.index(label) for label in (1001, 1002, 1003, 1006, 2, 8)]
+    assert np.allclose(found[left], whole[left], rtol=5e-3)
+
+
+def test_a_pet_without_values_is_refused(model: RegionModel) -> None:
+    with pytest.raises(ImageError, match="no voxel of the head has a PET value"):
+        blur_regions(model, np.full(model.shape, np.nan, np.float32), FWHM)
+
+
+def test_regions_too_small_are_merged_with_a_neighbor_of_their_kind(head: PetPhantom) -> None:
+    labels = label_array(head.dseg).copy()
+    spot = np.argwhere(labels == 1006)[1000]
+    small = tuple(slice(one - 2, one + 3) for one in spot)
+    labels[small] = np.where(labels[small] == 1006, 1032, labels[small])
+    found = region_model(head.pet, image_like(labels, head.dseg), head.mask, head.pet2t1w)
+    assert found.merged == {1032: 1006}
+    assert found.column(1032) == found.column(1006)
+
+
+def test_standard_errors_are_as_large_as_the_errors(head: PetPhantom, model: RegionModel) -> None:
+    """Correlated noise drawn 20 times: values differ by as much as their standard errors say."""
+    rng = np.random.default_rng(1)
+    pet = model.cut(head.pet.get_fdata())
+    deviations = []
+    for _ in range(20):
+        noise = ndimage.gaussian_filter(rng.standard_normal(model.shape), 1.2)
+        noisy = pet + np.float32(0.1) * (noise / noise.std()).astype(np.float32)
+        found = correct(model, noisy, given_point_spread(FWHM, ""), ["gtm"]).by_method["gtm"]
+        error = values_of(model, found.values) - TRUE
+        deviations.append(error / values_of(model, np.sqrt(np.diag(found.covariance))))
+    # The square of a standard normal deviate has the mean 1; 20 x 14 of them, correlated, are within 0.3 of it.
+    assert np.mean(np.square(deviations)) == pytest.approx(1.0, abs=0.3)
+
+
+class Plain:
+    """The formulas of the papers on whole images, one region after another, with nothing sparse, boxed, or shared."""
+
+    def __init__(self, blurred: Blurred) -> None:
+        model = blurred.model
+        self.blurred, self.numbers = blurred, model.numbers
+        self.fractions = []
+        for box, fraction in zip(model.boxes, model.fractions, strict=True):
+            image = np.zeros(model.shape)
+            image[box] = fraction
+            self.fractions.append(image)
+        variance = (np.array(blurred.fwhm_mm) / FWHM_PER_SIGMA) ** 2 - model.variance_mm2
+        self.sigma = np.sqrt(variance) / model.voxel_mm
+        self.spread = [self.blur(one) for one in self.fractions]
+        self.pet = np.zeros(model.shape)
+        self.pet[blurred.rows] = blurred.pet
+
+    def blur(self, image: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(image, self.sigma, mode="constant", truncate=4.0)
+
+    def total(self, one: np.ndarray, other: np.ndarray) -> float:
+        return float((one * other)[self.blurred.rows].sum())
+
+    def solve(self, weights: list[np.ndarray], images: list[np.ndarray], target: np.ndarray) -> np.ndarray:
+        matrix = np.array([[self.total(one, other) for other in images] for one in weights])
+        return np.linalg.lstsq(matrix, np.array([self.total(one, target) for one in weights]), rcond=1e-12)[0]
+
+    def gtm(self) -> np.ndarray:
+        transfer, means = [], []
+        for one in self.fractions:
+            size = one[self.blurred.rows].sum()
+            transfer.append([self.total(one, other) / size for other in self.spread])
+            means.append(self.total(one, self.pet) / size)
+        return np.linalg.solve(transfer, means)
+
+    def yang(self, values: np.ndarray) -> np.ndarray:
+        """One correction: each voxel times the ratio of the regions' image before and after the blur, unmixed."""
+        before = sum(value * one for value, one in zip(np.maximum(values, 0), self.fractions, strict=True))
+        after = self.blur(before)
+        image = np.divide(self.pet * before, after, out=np.zeros_like(after), where=after > 1e-6)
+        return self.solve(self.fractions, self.fractions, image)
+
+    def iterative_yang(self) -> np.ndarray:
+        values = self.solve(self.fractions, self.fractions, self.pet)
+        for _ in range(10):
+            values = self.yang(values)
+        return values
+
+    def mueller_gaertner(self) -> np.ndarray:
+        gray = [label not in (2, 41, 16, 4, SULCAL_CSF) and label < 9000 for label in self.numbers]
+        fitted = self.solve(self.spread, self.spread, self.pet)
+        white = sum(
+            value * one
+            for value, one, label in zip(fitted, self.spread, self.numbers, strict=True)
+            if label in (2, 41, 16)
+        )
+        share = sum(one for one, own in zip(self.spread, gray, strict=True) if own)
+        enough = (share > 0.5) & self.blurred.rows
+        image = np.where(enough, (self.pet - white) / np.maximum(share, 0.5), 0)
+        return np.array(
+            [
+                (image * one)[enough].sum() / one[enough].sum() if own else np.nan
+                for one, own in zip(self.fractions, gray, strict=True)
+            ]
+        )
+
+
+@pytest.fixture(scope="module")
+def small() -> Blurred:
+    """A coarse grid with noise, small enough for the plain computation."""
+    made = phantom((7.0, 7.0, 8.0), voxel_mm=(4.0, 4.0, 4.0), size=30)
+    model = region_model(made.pet, made.dseg, made.mask, made.pet2t1w)
+    pet = model.cut(made.pet.get_fdata())
+    pet += np.random.default_rng(0).normal(0, 0.1, pet.shape).astype(np.float32)
+    pet[:, :8] = np.nan
+    return blur_regions(model, pet, (7.0, 7.0, 8.0))
+
+
+@pytest.mark.parametrize("method", ["sgtm", "gtm", "rbv", "iy", "mg"])
+def test_methods_agree_with_the_plain_computation(small: Blurred, method: str) -> None:
+    plain = Plain(small)
+    expected = {
+        "sgtm": lambda: plain.solve(plain.spread, plain.spread, plain.pet),
+        "gtm": plain.gtm,
+        "rbv": lambda: plain.yang(plain.gtm()),
+        "iy": plain.iterative_yang,
+        "mg": plain.mueller_gaertner,
+    }[method]()
+    found = estimate(method, small).values
+    gray = np.array([1000 < label < 3000 or label in (8, 47) for label in small.model.numbers])
+    assert np.isfinite(found[gray]).all()
+    assert np.allclose(found[gray], expected[gray], rtol=2e-4)
+
+
+def test_meltzer_divides_by_the_share_of_tissue(small: Blurred) -> None:
+    """The activity comes back if all tissue has the same and what surrounds it has none."""
+    tissue = [label < 3000 and label not in (4, SULCAL_CSF) for label in small.model.numbers]
+    only = np.asarray(small.columns[:, np.flatnonzero(tissue)].sum(axis=1)).ravel() * 3.0
+    found = estimate("meltzer", replace(small, pet=only)).values
+    assert np.allclose(found[np.array(tissue) & small.known], 3.0, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def table(head: PetPhantom) -> pd.DataFrame:
+    labels = label_array(head.dseg)
+    suvr = image_like(np.ones(labels.shape, np.float32), head.dseg)
+    mask = image_like(np.isin(labels, (8, 47)).astype(np.uint8), head.dseg)
+    return regional_table(suvr, head.dseg, mask, "CerebellarGM", {"participant_id": "sub-01"})
+
+
+def test_the_table_gets_values_over_the_corrected_reference_region(
+    head: PetPhantom, model: RegionModel, table: pd.DataFrame
+) -> None:
+    labels = label_array(head.dseg)
+    reference = np.isin(labels, (8, 47))
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["sgtm", "mg"])
+    result = add_columns(table, found, labels, {"CerebellarGM": reference})
+    below = np.mean([UPTAKE[label] for label in labels[reference].tolist()])
+    rows = result.set_index("index")
+    for label in (1001, 1006, 2006):
+        assert rows.loc[label, "suvr_pvc_mean"] == pytest.approx(UPTAKE[label] / below, rel=1e-3)
+        assert 0 < rows.loc[label, "suvr_pvc_se"] < 0.2
+    assert pd.isna(rows.loc[1035, "suvr_pvc_mean"])
+    own = result[result["kind"] == "reference"].iloc[0]
+    assert own["suvr_pvc_mean"] == pytest.approx(1.0)
+    assert own["suvr_pvc_se"] == pytest.approx(0.0, abs=1e-9)
+    assert result["suvr_pvc_mg_mean"].notna().any()
+    # Only one member of the composite is there on either side: it is that member, both sides by volume.
+    both = result[(result["region"] == "braak1") & (result["hemisphere"] == "both")].iloc[0]
+    sizes = [(labels == label).sum() for label in (1006, 2006)]
+    expected = np.average([UPTAKE[1006], UPTAKE[2006]], weights=sizes) / below
+    assert both["suvr_pvc_mean"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_reference_region_without_activity_is_refused(
+    head: PetPhantom, model: RegionModel, table: pd.DataFrame
+) -> None:
+    labels = label_array(head.dseg)
+    found = correct(model, -model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["sgtm"])
+    with pytest.raises(ReferenceRegionError, match="expected: above 0"):
+        add_columns(table, found, labels, {"CerebellarGM": np.isin(labels, (8, 47))})
+
+
+def test_one_value_of_a_point_spread_holds_for_all_axes() -> None:
+    assert given_point_spread((5.0,), "given") == PointSpread((5.0, 5.0, 5.0), "given")
+    assert given_point_spread((5.0, 5.5, 6.0), "given").fwhm_mm == (5.0, 5.5, 6.0)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, head: PetPhantom, table: pd.DataFrame) -> dict[str, Any]:
+    """Inputs of the step, as files."""
+    mask = image_like(np.isin(label_array(head.dseg), (8, 47)).astype(np.uint8), head.dseg)
+    images = {"static_file": head.pet, "dseg_file": head.dseg, "mask_file": head.mask, "reference": mask}
+    files = {name: str(save_volume(img, tmp_path / f"{name}.nii")) for name, img in images.items()}
+    return {
+        **{name: path for name, path in files.items() if name != "reference"},
+        "reference_file": [files["reference"]],
+        "reference": [{"ReferenceRegion": "CerebellarGM"}],
+        "pet2t1w_xfm": str(save_itk(head.pet2t1w, tmp_path / "xfm.txt")),
+        "rois_file": str(write_tsv(table, tmp_path / "rois.tsv")),
+        "quality": [{"Noise": 0.1}],
+    }
+
+
+def test_the_step_writes_table_and_sidecar(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    step = CorrectPartialVolume(pvc=["gtm", "iy"], psf=[6.0], **inputs)
+    found = step.call(tmp_path)
+    (sidecar,) = found["quality"]
+    assert set(PVC_KEYS) | {"Noise"} == set(sidecar)
+    assert sidecar["PVCMethods"] == ["gtm", "iy"]
+    assert sidecar["PVCPointSpreadFWHM"] == [6.0, 6.0, 6.0]
+    assert sidecar["PVCReferenceValue"]["gtm"] == pytest.approx(1.01, abs=0.01)
+    rows = read_regions(Path(found["rois_file"])).set_index("index")
+    assert rows.loc[1006, "suvr_pvc_mean"] == pytest.approx(2.4 / sidecar["PVCReferenceValue"]["gtm"], rel=2e-3)
+    assert set(rows.columns) >= {"suvr_pvc_iy_mean", "suvr_pvc_iy_se"}
+    assert found["assumptions"] == ["The point spread was given: 6 mm."]
