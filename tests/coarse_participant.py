@@ -40,13 +40,20 @@ def inner_head(t1w: Volume) -> Volume:
     return image_like((depth > 16).astype(np.uint8), t1w)
 
 
-ants.n4_bias_field_correction = short_n4
-brain_mask.extract_brain = inner_head
-anat.REGISTRATION_MM = 5.0
-anat._AFFINE, anat._DEFORMABLE = Schedule("NMI", (40,)), Schedule("NCC 2x2x2", (4,))
+def replace(module: Any, **values: Any) -> None:
+    """Set names of a module, each of which must exist: a step whose name has changed would be slow again unseen."""
+    for name, value in values.items():
+        if not hasattr(module, name):
+            raise AttributeError(f"{module.__name__} has no {name}; give the coarse participant its new name")
+        setattr(module, name, value)
+
+
+replace(ants, n4_bias_field_correction=short_n4)
+replace(brain_mask, extract_brain=inner_head)
+replace(anat, REGISTRATION_MM=5.0, _AFFINE=Schedule("NMI", (40,)), _DEFORMABLE=Schedule("NCC 2x2x2", (4,)))
 anatomy_grid.working_grid.__defaults__ = (4.0, None)
-sheet.DPI = 20
-registration._FINE_MM, registration._COARSE_MM, registration._REFINED = 4.0, 8.0, 1
+replace(sheet, DPI=20)
+replace(registration, _FINE_MM=4.0, _COARSE_MM=8.0, _REFINED=1, _ANGLES_DEG=(45.0,))
 
 
 def program(arguments: list[str]) -> int:
