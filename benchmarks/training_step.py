@@ -40,16 +40,16 @@ def child(system_name: str, kind: str, preset: str, size: tuple[int, int, int], 
     features = "random" if kind == "3d" else "pretrained"
     loss = build_loss(Training(loss=kind, perceptual_features=features, perceptual_weights_file=vgg16))  # type: ignore[arg-type]
     system = build_system(system_name, preset, size)  # type: ignore[arg-type]
-    optimisers = {phase: torch.optim.Adam(system.parameters_of(phase), lr=5e-4) for phase in system.phases}
+    optimizers = {phase: torch.optim.Adam(system.parameters_of(phase), lr=5e-4) for phase in system.phases}
     t1w, pet = torch.rand(2, 1, 1, *size)
     forget_peak()
     for _ in range(2):
         started = time.perf_counter()
-        for phase, optimiser in optimisers.items():
-            optimiser.zero_grad()
+        for phase, optimizer in optimizers.items():
+            optimizer.zero_grad()
             value, _ = system.step_loss(phase, t1w, pet, lambda prediction, measured: loss(prediction, measured, 0))
             value.backward()
-            optimiser.step()
+            optimizer.step()
         seconds = time.perf_counter() - started
     n_parameters = sum(parameter.numel() for parameter in system.parameters())
     print(json.dumps({"seconds": seconds, "peak_mb": memory_mb("VmHWM"), "parameters": n_parameters}))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from grid_engine import write_stand_ins
 from phantom import tiny_dataset
 from slurm import Slurm, missing
 
@@ -210,6 +211,19 @@ def test_one_signal_ends_the_jobs_on_a_cluster(started: Callable[..., Run], tmp_
         assert cluster.run("squeue", "-h", "-t", "PENDING,RUNNING").split() == []
     finally:
         cluster.stop()
+
+
+@pytest.mark.slow
+def test_one_signal_takes_the_jobs_out_of_the_queue_of_grid_engine(started: Callable[..., Run], tmp_path: Path) -> None:
+    programs = write_stand_ins(tmp_path / "bin")
+    run = started("--worker", "sge", "--worker-args=-q long.q", env={"PATH": f"{programs}:{os.environ['PATH']}"})
+    run.wait_for(1)  # the stand-in runs one task at a time
+    run.below += [psutil.Process(int((run.work / f"jobs/{who}.starts").read_text())) for who in run.begun()]
+    os.kill(run.program.pid, signal.SIGINT)
+    assert run.ended() == 130
+    assert (programs / "deleted").read_text() == "7\n"
+    assert "Traceback" not in run.log.read_text()
+    assert run.states() == {"01": "done", **dict.fromkeys(("02", "03", "04", "05"), "interrupted")}
 
 
 def test_a_signal_while_the_validator_runs_ends_it_too(bids: Path, tmp_path: Path) -> None:

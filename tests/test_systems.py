@@ -53,15 +53,15 @@ def nothing(prediction: torch.Tensor, _pet: torch.Tensor) -> tuple[torch.Tensor,
 
 def steps(system, n: int, t1w, pet, content=squares, rate: float = 2e-3) -> list[dict[str, float]]:
     """Train by turns of the phases, as the training loop does, and give the parts of each step."""
-    optimisers = {phase: torch.optim.Adam(system.parameters_of(phase), lr=rate) for phase in system.phases}
+    optimizers = {phase: torch.optim.Adam(system.parameters_of(phase), lr=rate) for phase in system.phases}
     history = []
     for _ in range(n):
         parts = {}
-        for phase, optimiser in optimisers.items():
-            optimiser.zero_grad()
+        for phase, optimizer in optimizers.items():
+            optimizer.zero_grad()
             loss, found = system.step_loss(phase, t1w, pet, content)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             parts |= found
         history.append(parts)
     return history
@@ -150,13 +150,13 @@ def test_the_adversarial_term_alone_moves_the_generator(name):
 def test_discriminators_learn_to_tell_measured_from_made_when_the_generator_stands_still(name):
     system = build(name)
     t1w, pet = pair(name)
-    optimiser = torch.optim.Adam(system.parameters_of("discriminator"), lr=2e-3)
+    optimizer = torch.optim.Adam(system.parameters_of("discriminator"), lr=2e-3)
     losses = []
     for _ in range(25):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss, parts = system.step_loss("discriminator", t1w, pet, squares)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(parts["discriminator"])
     n_discriminators = 1 if name == "pix2pix" else 2
     assert losses[-1] < 0.5 * 0.25 * n_discriminators  # a quarter each is what guessing costs

@@ -30,7 +30,7 @@ from tau_pipeline.synthesis.losses.schedule import may_stop, plane_at
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training import run
-from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.training.checkpoints import find_checkpoints, newest_checkpoint, write_checkpoint
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
 from tau_pipeline.synthesis.training.state import Progress, weighted_mean
@@ -129,7 +129,7 @@ def test_a_training_that_is_taken_up_again_gives_the_same_weights_log_and_progre
     class CutError(Exception):
         pass
 
-    original = training._optimiser_step
+    original = training._optimizer_step
     calls = iter(range(100))
 
     def cut(*given: Any) -> Any:
@@ -137,7 +137,7 @@ def test_a_training_that_is_taken_up_again_gives_the_same_weights_log_and_progre
             raise CutError
         return original(*given)
 
-    monkeypatch.setattr(training, "_optimiser_step", cut)
+    monkeypatch.setattr(training, "_optimizer_step", cut)
     with pytest.raises(CutError):
         toy_run(tmp_path / "cut", {"ema_decay": 0.9, "tested_weights": "best"})
     monkeypatch.undo()
@@ -159,15 +159,24 @@ def test_more_epochs_go_on_from_a_finished_training(tmp_path: Path) -> None:
     assert_equal(weights(toy_run(tmp_path / "a", {"epochs": 2})), weights(toy_run(tmp_path / "b", {"epochs": 2})))
 
 
+def test_a_checkpoint_with_the_first_spelling_of_optimizers_is_gone_on_from(tmp_path: Path) -> None:
+    toy_run(tmp_path / "new", {"epochs": 1})
+    content = newest_checkpoint(tmp_path / "new/checkpoints")
+    assert content is not None
+    content["optimisers"] = content.pop("optimizers")
+    write_checkpoint(tmp_path / "old/checkpoints", content, 1, 0)
+    assert_equal(*(weights(toy_run(tmp_path / name, {"epochs": 2})) for name in ("new", "old")))
+
+
 def test_ctrl_c_ends_after_a_step_with_a_checkpoint_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, handler = training._optimiser_step, signal.getsignal(signal.SIGINT)
+    original, handler = training._optimizer_step, signal.getsignal(signal.SIGINT)
 
     def interrupted(run: run.Run, *rest: Any) -> Any:
         if (run.state.progress.epoch, run.state.progress.step) == (1, 1):
             os.kill(os.getpid(), signal.SIGINT)
         return original(run, *rest)
 
-    monkeypatch.setattr(training, "_optimiser_step", interrupted)
+    monkeypatch.setattr(training, "_optimizer_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         toy_run(tmp_path / "cut", {"checkpoint_minutes": 10.0})
     monkeypatch.undo()
@@ -242,7 +251,7 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     """With Adam the length of a step hides the gradient's; the first moment after one step shows it: 0.1 x gradient."""
     state = toy_run(tmp_path, {"epochs": 1, "batch_size": 5, "clip_gradient_norm": 1e-3})
-    moments = [entry["exp_avg"] for entry in state.optimisers["generator"].state.values()]
+    moments = [entry["exp_avg"] for entry in state.optimizers["generator"].state.values()]
     norm = math.sqrt(sum(float(moment.square().sum()) for moment in moments))
     assert norm == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
@@ -262,11 +271,11 @@ def test_half_precision_on_a_cpu_is_refused() -> None:
 
 def test_the_cosine_is_that_of_torch_and_never_restarts() -> None:
     settings = Training(learning_rate=5e-4, learning_rate_period=60)
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5e-4)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=60)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=60)
     for epoch in range(300):
         assert learning_rate_at(epoch, settings) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
 
 

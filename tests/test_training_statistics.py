@@ -15,7 +15,7 @@ from tau_pipeline.synthesis.model.baselines import (
     fit_training_statistics,
     positivity_thresholds,
     regional_values,
-    t1w_figures,
+    t1w_measures,
     unlike_training,
 )
 
@@ -93,7 +93,7 @@ def test_a_few_controls_give_no_threshold(pairs):
 def test_images_of_the_training_split_are_like_it_and_another_voxel_size_is_not(pairs, found):
     for pair in pairs[:3]:
         known = prepare(pair, GRID)
-        figures = t1w_figures(known.t1w, known.brain, known.placement)
+        figures = t1w_measures(known.t1w, known.brain, known.placement)
         assert unlike_training(figures, found.t1w_range) == []
     (said,) = unlike_training({**figures, "largest_voxel_mm": 5.0}, found.t1w_range)
     assert "voxel edge is 5 mm" in said
@@ -105,7 +105,7 @@ def test_images_of_the_training_split_are_like_it_and_another_voxel_size_is_not(
 
 def test_the_figures_of_a_t1w_are_its_own(pairs):
     known = prepare(pairs[0], GRID)
-    figures = t1w_figures(known.t1w, known.brain, known.placement)
+    figures = t1w_measures(known.t1w, known.brain, known.placement)
     assert figures["smallest_voxel_mm"] == figures["largest_voxel_mm"] == pytest.approx(2.0)
     assert figures["brain_ml"] == pytest.approx(known.brain.sum() * 8 / 1000)
     assert figures["t1w_p50"] == pytest.approx(np.median(known.t1w[known.brain]))

@@ -139,7 +139,7 @@ def toy_run(folder: Path, options: dict[str, Any] | None = None, **made: Any) ->
 
 def kill_at(epoch: int, step: int) -> None:
     """Let this process kill itself, as ``kill -9`` does, in the middle of that step."""
-    original = training._optimiser_step
+    original = training._optimizer_step
 
     def deadly(run: Run, *rest: Any) -> Any:
         found = original(run, *rest)
@@ -147,7 +147,7 @@ def kill_at(epoch: int, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    training._optimiser_step = deadly  # type: ignore[assignment]
+    training._optimizer_step = deadly  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

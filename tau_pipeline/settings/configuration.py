@@ -74,13 +74,21 @@ SECTIONS: dict[str, type] = {
 }
 
 
+#: Settings of execution that the levels without tasks of their own take: resources, folders, and what is only shown or
+#: written again. A BIDS App is called with the same resources at every level.
+_IN_ONE_PROCESS = (
+    *("nprocs", "omp_nthreads", "mem_mb", "work_dir", "verbose", "skip_bids_validation"),
+    *("dry_run", "boilerplate_only", "reports_only"),
+)
+#: What selects and fits training pairs beside the sections of the training.
+_OF_PAIRS = ("ref_region", "random_seed", "participant_label", "session_label", "tracer_label")
 #: Which sections, and which single settings, each level of the command line reads.
 READ_BY: dict[str, tuple[str, ...]] = {
     "participant": ("settings", "execution", "selection"),
-    "group": ("execution", "group"),
-    "train": ("settings", "execution", "selection", "group", "training"),
+    "group": ("group", *_IN_ONE_PROCESS),
+    "train": ("group", "training", *_OF_PAIRS, *_IN_ONE_PROCESS),
     "train --compare": (
-        *("settings", "execution", "selection", "group", "training", "comparison"),
+        *("execution", "group", "training", "comparison", *_OF_PAIRS),
         *("suvr_range", "hot_suvr", "lesion_volume"),
     ),
     "synthesize": ("settings", "execution", "selection", "group", "synthesis", "device"),

@@ -33,7 +33,7 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import MODEL, ScanScores, baseline_maps, score_scan
-from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_figures, unlike_training
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
@@ -184,7 +184,7 @@ def _flags(prediction: Prediction, context: SynthesisContext) -> tuple[str, ...]
     """Return sentences on how the T1w is unlike the training images."""
     if context.training_statistics is None:
         return ()
-    figures = t1w_figures(prediction.t1w, prediction.brain, prediction.placement)
+    figures = t1w_measures(prediction.t1w, prediction.brain, prediction.placement)
     flags = tuple(unlike_training(figures, context.training_statistics.t1w_range))
     if flags and context.synthesis.unlike_training == "refuse":
         raise ImageError(f"{flags[0]} It is refused, as --unlike-training asks; flag would make the scan all the same")

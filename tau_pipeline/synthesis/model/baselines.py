@@ -59,7 +59,7 @@ class TrainingStatistics:
     Attributes
     ----------
     t1w_range
-        Least and largest value of each figure of `t1w_figures` over the training images.
+        Least and largest value of each figure of `t1w_measures` over the training images.
     mean_image
         ``(I, J, K)`` mean of the normalized training images on the model's grid; the background where there is none.
     diagnosis_images
@@ -111,7 +111,7 @@ class TrainingStatistics:
             raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again, or remove it") from exc
 
 
-def t1w_figures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str, float]:
+def t1w_measures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str, float]:
     """Return measures of a T1w that are compared with the training images: voxel edges, brain volume, histogram.
 
     Parameters
@@ -175,7 +175,7 @@ def fit_training_statistics(
     weights = 1 / pd.Series([pair.participant_id for pair in used]).value_counts()
     for pair in used:
         known = prepare(pair, model.grid, cache_dir)
-        figures.append(t1w_figures(known.t1w, known.brain, known.placement))
+        figures.append(t1w_measures(known.t1w, known.brain, known.placement))
         sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
     table = pd.DataFrame(figures)
     return TrainingStatistics(

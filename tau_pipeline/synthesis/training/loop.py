@@ -148,12 +148,12 @@ def fit(run: Run) -> None:
         checkpoint_timer = _Timer()
         while progress.epoch < settings.epochs and not progress.stopped:
             plane = plane_of(progress.epoch, settings)
-            set_learning_rate(state.optimisers, learning_rate_at(progress.epoch, settings))
+            set_learning_rate(state.optimizers, learning_rate_at(progress.epoch, settings))
             state.system.train()
             epoch_timer = _Timer()
             for scans, n_scans in _rest_of_epoch(run):
                 seed_everything(run.random_seed, progress.epoch, progress.step, group.rank)
-                means = _optimiser_step(run, scans, n_scans)
+                means = _optimizer_step(run, scans, n_scans)
                 progress.count_step(means, n_scans)
                 progress.seconds += epoch_timer.lap()
                 bar.set_postfix_str(_losses_in_words(progress.epoch, plane, progress.losses), refresh=False)
@@ -209,13 +209,13 @@ def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
         yield [next(loader) for _ in pieces], len(batch)
 
 
-def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
+def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
     """Run one step of each phase (generator; discriminator) on ``n_scans`` scans; returns losses over all processes."""
     state, settings, group = run.state, run.settings, run.group
     found: list[Means] = []
     for phase in state.system.phases:
-        optimiser, parameters = state.optimisers[phase], state.system.parameters_of(phase)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer, parameters = state.optimizers[phase], state.system.parameters_of(phase)
+        optimizer.zero_grad(set_to_none=True)
         own: list[Means] = []
         for piece in pieces:
             t1w, pet, mask = (piece[name].to(group.device, non_blocking=True) for name in ("t1w", "pet", "mask"))
@@ -226,11 +226,11 @@ def _optimiser_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
             state.scaler.scale(value * (len(t1w) / n_scans)).backward()
             own.append(({phase: float(value.detach()), **parts}, len(t1w)))
         group.sum_gradients(parameters)
-        state.scaler.unscale_(optimiser)
+        state.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm or math.inf)
         phase_means = [each for every in group.gathered(own) for each in every]
         _require_sane(run, phase, weighted_mean(phase_means)[phase], float(norm), pieces)
-        state.scaler.step(optimiser)
+        state.scaler.step(optimizer)
         found += phase_means
     state.scaler.update()
     if state.average is not None:

@@ -39,7 +39,7 @@ def grid_of(settings: Training) -> Grid:
     return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple)
 
 
-def optimisers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
+def optimizers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
     """Return one optimizer for each phase of the system's step (generator; discriminator)."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     return {
@@ -63,10 +63,10 @@ def learning_rate_at(epoch: int, settings: Training) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (epoch - settings.warmup_epochs) / period)) / 2
 
 
-def set_learning_rate(optimisers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
+def set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
     """Give all parameters of all optimizers one learning rate."""
-    for optimiser in optimisers.values():
-        for group in optimiser.param_groups:
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
             group["lr"] = rate
 
 

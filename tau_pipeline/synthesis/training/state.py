@@ -15,7 +15,7 @@ from torch import Tensor
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses.schedule import may_stop
 from tau_pipeline.synthesis.training.checkpoints import newest_checkpoint, write_checkpoint
-from tau_pipeline.synthesis.training.optimization import gradient_scaler, optimisers
+from tau_pipeline.synthesis.training.optimization import gradient_scaler, optimizers
 from tau_pipeline.synthesis.training.weight_average import WeightAverage
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class TrainingState:
 
     def __init__(self, system: System, settings: Training, device: torch.device) -> None:
         self.system = system
-        self.optimisers = optimisers(system, settings)
+        self.optimizers = optimizers(system, settings)
         self.scaler = gradient_scaler(settings, device)
         self.average = WeightAverage(system.generator, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
@@ -124,7 +124,7 @@ class TrainingState:
         """Write a checkpoint."""
         content: dict[str, Any] = {
             "system": self.system.state_dict(),
-            "optimisers": {phase: optimiser.state_dict() for phase, optimiser in self.optimisers.items()},
+            "optimizers": {phase: optimizer.state_dict() for phase, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "best_weights": self.best_weights,
@@ -138,9 +138,11 @@ class TrainingState:
         if content is None:
             return False
         self.system.load_state_dict(content["system"])
-        for phase, optimiser in self.optimisers.items():
+        # The second spelling is that of the first checkpoints.
+        saved = content["optimizers"] if "optimizers" in content else content["optimisers"]
+        for phase, optimizer in self.optimizers.items():
             # Adam keeps its state on the device of the weights, whatever the checkpoint's was.
-            optimiser.load_state_dict(copy.deepcopy(content["optimisers"][phase]))
+            optimizer.load_state_dict(copy.deepcopy(saved[phase]))
         self.scaler.load_state_dict(content["scaler"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])

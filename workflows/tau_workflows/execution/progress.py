@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -188,24 +188,41 @@ def shown(works: Sequence[Work], what: str, stream: TextIO | None = None) -> Ite
     """
     stream = stream or sys.stderr
     display = Bars(stream, what, len(works)) if stream.isatty() else Lines(stream, what)
-    now, done = Overview(works), threading.Event()
+    now = Overview(works)
+
+    def look() -> None:
+        # A display that fails must not take the run with it.
+        with suppress(OSError, ValueError):
+            display.show(now, now.look())
+
+    try:
+        with repeated(look, LOOK_S):
+            yield
+    finally:
+        with suppress(OSError, ValueError):
+            display.close()
+
+
+@contextmanager
+def repeated(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call a function again and again in a thread while the block goes on, and once more when it has ended.
+
+    After an exception in the block it is not called once more, since there is nothing left to show.
+    """
+    done = threading.Event()
 
     def follow() -> None:
-        while not done.wait(LOOK_S):
-            # A display that fails must not take the run with it.
-            with suppress(OSError, ValueError):
-                display.show(now, now.look())
+        while not done.wait(every_s):
+            look()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
+    except BaseException:
         done.set()
         thread.join()
-        with suppress(OSError, ValueError):
-            display.show(now, now.look())
-    finally:
-        done.set()
-        thread.join()
-        with suppress(OSError, ValueError):
-            display.close()
+        raise
+    done.set()
+    thread.join()
+    look()

@@ -121,10 +121,16 @@ def _run_in_pydra(works: Sequence[Work], program: Program, worker: Worker, done:
 
 
 def _remove_from_queue(worker: Worker) -> None:
-    """Cancel the jobs of SLURM; those of Grid Engine end as soon as they start."""
-    if isinstance(worker, slurm.Worker) and worker.error:
+    """Cancel the jobs of SLURM or Grid Engine, those that wait and those that run."""
+    if isinstance(worker, slurm.Worker):
+        program, numbers = "scancel", tuple(worker.error)
+    elif isinstance(worker, sge.Worker):
+        program, numbers = "qdel", tuple(worker.output_by_jobid)
+    else:
+        return
+    if numbers:
         with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(["scancel", *worker.error], capture_output=True, timeout=_END_S, check=False)
+            subprocess.run([program, *numbers], capture_output=True, timeout=_END_S, check=False)
 
 
 def _abandon(worker: Worker) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from tau_pipeline.synthesis.comparison.runs import (
     settings_of,
 )
 from tau_workflows.execution.machine import available_memory_mb, available_processors
+from tau_workflows.execution.progress import repeated
 from tau_workflows.execution.spread import spread
 from tau_workflows.execution.work import Work, how_it_ended, outcome_path
 from tau_workflows.graphs.training_memory import APPLYING_GB, training_gb
@@ -232,28 +232,20 @@ def _failures(plan: Plan, tasks: Sequence[Task], job_file: Path) -> dict[str, st
 @contextmanager
 def _telling(plan: Plan, runs: Sequence[Run], every_s: float = 2.0) -> Iterator[None]:
     """Say each run that has been done, with the time that is left, while the block runs."""
-    done = threading.Event()
+    started, waiting = time.monotonic(), list(runs)
 
-    def watch() -> None:
-        started, waiting, ended = time.monotonic(), list(runs), False
-        while not ended:
-            ended = done.wait(every_s)
-            for run in [run for run in waiting if (plan.context.run_dir(run) / "row.json").is_file()]:
-                row = plan.row(run)
-                if row is None:
-                    continue
-                waiting.remove(run)
-                count = len(runs) - len(waiting)
-                left_min = (time.monotonic() - started) / count * len(waiting) / 60
-                say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
+    def look() -> None:
+        for run in [run for run in waiting if (plan.context.run_dir(run) / "row.json").is_file()]:
+            row = plan.row(run)
+            if row is None:
+                continue
+            waiting.remove(run)
+            count = len(runs) - len(waiting)
+            left_min = (time.monotonic() - started) / count * len(waiting) / 60
+            say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, every_s):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _scores_in_words(row: Mapping[str, Any]) -> str:
