@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.errors import SettingError, UnknownNameError
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEPT = ("age", "sex", "diagnosis")
+#: Scans beyond the columns of the design, without which means and variances of manufacturers are those of a few scans.
+_LEAST_FREEDOM = 10
+#: A harmonized value may lie outside the range of a region by this part of the range: shifts of manufacturers.
+_BEYOND_RANGE = 0.5
 
 
 def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
@@ -31,8 +36,9 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     wide
         One row per scan: ``manufacturer``, ``age``, ``sex``, ``diagnosis``, and a column for each region.
     regions
-        The columns to harmonize. One with a missing value, or the same value everywhere, is left as it is: ComBat
-        needs every region of every scan, and nothing is filled in.
+        The columns to harmonize. One that some scans lack is harmonized among the others, if these suffice; else it has
+        no values, since values that are not harmonized must not stand beside those that are. One with the same
+        value everywhere is left as it is.
 
     Returns
     -------
@@ -42,32 +48,130 @@ def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     Raises
     ------
     SettingError
-        Fewer than two manufacturers, a manufacturer with a single scan, or a scan without age, sex or diagnosis where
-        others have it.
+        Fewer than two manufacturers, a manufacturer with a single scan, too few scans for the number of manufacturers
+        and covariates, a covariate that cannot be told from the manufacturer, a scan without age, sex or diagnosis
+        where others have it, or a result that no SUVR can be.
     UnknownNameError
         A manufacturer is not known.
     """
+    manufacturers = [_manufacturer(row.manufacturer, row.participant_id) for row in wide.itertuples()]
+    covariates = _covariates(wide)
+    _check_design(manufacturers, covariates)
+    values = wide[list(regions)].astype(float)
+    varies = [name for name in regions if values[name].nunique() > 1]
+    harmonized = wide.copy()
+    for known, names in _by_scans(values[varies]):
+        try:
+            found = _harmonized(values[known], manufacturers, covariates, known)
+        except SettingError:
+            if known.all():
+                raise
+            found = values[known] * np.nan
+        harmonized[names] = found[names].reindex(wide.index)
+    return harmonized
+
+
+def _by_scans(values: pd.DataFrame) -> list[tuple[NDArray[np.bool_], list[str]]]:
+    """Return the regions by the scans that have them, first those that all scans have."""
+    groups: dict[bytes, list[str]] = {}
+    for name in values.columns:
+        groups.setdefault(values[name].notna().to_numpy().tobytes(), []).append(name)
+    found = [(np.frombuffer(key, bool), names) for key, names in groups.items()]
+    return sorted(found, key=lambda one: -int(one[0].sum()))
+
+
+def _harmonized(
+    values: pd.DataFrame, manufacturers: Sequence[str], covariates: pd.DataFrame, known: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """Harmonise the regions that all these scans have, and refuse a result that no SUVR can be."""
+    import pandas as pd
     from neuroCombat import neuroCombat
 
-    manufacturers = [_manufacturer(row.manufacturer, row.participant_id) for row in wide.itertuples()]
+    batch = [name for name, there in zip(manufacturers, known, strict=True) if there]
+    covars = covariates[known].reset_index(drop=True)
+    covars = covars[[name for name in covars.columns if covars[name].nunique() > 1]]
+    if not known.all():
+        _check_design(batch, covars)
+    usable = [name for name in values.columns if values[name].notna().all() and values[name].nunique() > 1]
+    try:
+        # neuroCombat prints its progress to standard output.
+        with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+            result = neuroCombat(
+                dat=values[usable].to_numpy(float).T,
+                covars=covars.assign(batch=batch),
+                batch_col="batch",
+                categorical_cols=[name for name in covars.columns if name != "age"],
+                continuous_cols=[name for name in covars.columns if name == "age"],
+            )["data"]
+    except np.linalg.LinAlgError as exc:
+        raise SettingError(
+            f"ComBat cannot tell the manufacturers from {_listed(covars)}: its equations have no single solution; "
+            "harmonize a cohort in which they are mixed"
+        ) from exc
+    found = pd.DataFrame(np.asarray(result).T, values.index, usable)
+    _check_range(values[usable], found)
+    return found
+
+
+def _listed(covariates: pd.DataFrame) -> str:
+    return ", ".join(covariates.columns) or "chance"
+
+
+def _check_design(manufacturers: Sequence[str], covariates: pd.DataFrame) -> None:
+    """Refuse scans from which the effects of the manufacturers cannot be estimated.
+
+    Raises
+    ------
+    SettingError
+        With the numbers of scans, or the covariates that go along with the manufacturer.
+    """
+    import pandas as pd
+
     counts = {name: manufacturers.count(name) for name in sorted(set(manufacturers))}
     counted = ", ".join(f"{name} {count}" for name, count in counts.items())
     if len(counts) < 2 or min(counts.values()) < 2:
         raise SettingError(f"ComBat requires at least two manufacturers with two or more scans each; found: {counted}")
-    covariates = _covariates(wide)
-    usable = [name for name in regions if wide[name].notna().all() and wide[name].nunique() > 1]
-    # neuroCombat prints its progress to standard output.
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = neuroCombat(
-            dat=wide[usable].to_numpy(float).T,
-            covars=covariates.assign(batch=manufacturers),
-            batch_col="batch",
-            categorical_cols=[name for name in covariates.columns if name != "age"],
-            continuous_cols=[name for name in covariates.columns if name == "age"],
-        )["data"]
-    harmonized = wide.copy()
-    harmonized[usable] = np.asarray(found).T
-    return harmonized
+    blocks = {"manufacturer": pd.get_dummies(pd.Series(manufacturers)).to_numpy(float)}
+    for name in covariates.columns:
+        column = pd.Series(covariates[name].to_numpy())
+        one_value = column.to_numpy(float)[:, None] if name == "age" else pd.get_dummies(column).to_numpy(float)[:, 1:]
+        blocks[name] = one_value - one_value.mean(axis=0)
+    design = blocks["manufacturer"]
+    for name, block in list(blocks.items())[1:]:
+        wider = np.hstack([design, block])
+        if np.linalg.matrix_rank(wider) < wider.shape[1]:
+            raise SettingError(
+                f"ComBat cannot tell the manufacturers from {name}, since {name} and manufacturer go together in these "
+                f"{len(manufacturers)} scans ({counted}); harmonize a cohort in which they are mixed"
+            )
+        design = wider
+    needed = design.shape[1] + _LEAST_FREEDOM
+    if len(manufacturers) < needed:
+        raise SettingError(
+            f"ComBat needs {needed} scans for {len(counts)} manufacturers and the covariates "
+            f"{_listed(covariates)}, and there are {len(manufacturers)} ({counted}); SUVR standardized by "
+            "manufacturer needs fewer"
+        )
+
+
+def _check_range(before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Refuse harmonized values that are not finite, not above 0, or far outside those of their region.
+
+    Raises
+    ------
+    SettingError
+        With the region and the values.
+    """
+    low, high = before.min(), before.max()
+    slack = _BEYOND_RANGE * (high - low)
+    wrong = ~np.isfinite(after) | (after <= 0) & (low > 0) | (after < low - slack) | (after > high + slack)
+    if wrong.to_numpy().any():
+        name = wrong.any().idxmax()
+        raise SettingError(
+            f"ComBat gives SUVR of {after[name].min():.2f} to {after[name].max():.2f} in {name}, where the scans have "
+            f"{low[name]:.2f} to {high[name]:.2f}; such values are wrong, and nothing was written: harmonize more "
+            "scans, or without --harmonize"
+        )
 
 
 def _manufacturer(manufacturer: str | None, participant: str) -> str:

@@ -1,0 +1,122 @@
+"""Outliers of a quality measure among scans that can be compared, from five scans on.
+
+The scans are sorted, and the stretch of at least two thirds of them with the least variance is the core; what lies
+further from it than chance explains is an outlier. This is Rosner's generalized test (1983, Technometrics 25:165) with
+the core of least trimmed squares (Rousseeuw & Leroy 1987, Robust Regression and Outlier Detection, chapter 4) in place of
+stepwise deletion, so that two bad scans do not hide each other. docs/decisions/outliers.md compares it with median and
+MAD, which miss more in small cohorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: With fewer scans nothing can be said.
+FEWEST = 5
+#: A manufacturer with this many scans is compared within itself; a test of fewer would miss too much.
+FEWEST_OF_MANUFACTURER = 8
+#: Scores beyond this are outliers.
+LIMIT = 2.5
+#: Levels of the two-sided test by number of scans and of those left out, from simulations: fewer than 2 % of the scans of
+#: clean normal cohorts are marked, and of small cohorts one and two bad scans are found about equally often.
+_LEVELS = {5: (0.075,), 6: (0.02, 0.06), 7: (0.03, 0.075), 8: (0.03, 0.09)}
+_LEVEL = 0.04
+#: Differences below this part of the center are no outliers where the core hardly varies.
+_SMALLEST_SD = 1e-3
+
+Bad = Literal["high", "low", "both", "neither"]
+
+
+def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
+    """Return scores that are beyond `LIMIT` exactly for outliers.
+
+    Parameters
+    ----------
+    values
+        ``(n,)``; NaN is passed over.
+    bad
+        Which side can be bad: a value on the other side is never beyond the limit.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)``: distance from the center of the core in its standard deviations, divided by the distance at which
+        chance ends for this many scans, times `LIMIT`. NaN for fewer than `FEWEST` values.
+
+    Examples
+    --------
+    >>> outlier_scores([1.0, 1.1, 0.9, 1.05, 0.95, 1.02, 3.0]).round(0) + 0
+    array([ 0.,  1., -1.,  0.,  0.,  0., 14.])
+    """
+    found = np.asarray(values, np.float64)
+    scores = np.full(found.shape, np.nan)
+    known = np.isfinite(found)
+    if known.sum() < FEWEST:
+        return scores
+    own = found[known]
+    one_sided = bad in ("high", "low")
+    for left_out in range(own.size // 3, -1, -1):
+        center, sd = _core(np.sort(own), left_out)
+        distance = (own - center) / sd
+        critical = _critical(own.size, left_out, one_sided)
+        if left_out == 0 or np.sort(np.abs(distance))[-left_out] > critical:
+            break
+    beyond = np.zeros(own.size, bool)
+    if left_out:
+        beyond[np.argsort(-np.abs(distance), kind="stable")[:left_out]] = True
+    if one_sided:
+        beyond &= distance > 0 if bad == "high" else distance < 0
+    ratio = LIMIT * distance / critical
+    scores[known] = np.where(beyond, ratio, np.clip(ratio, -LIMIT, LIMIT))
+    return scores
+
+
+def _core(ordered: NDArray[np.float64], left_out: int) -> tuple[float, float]:
+    """Return mean and SD (ddof 1) of the sorted values without ``left_out`` at the ends, where the SD is least."""
+    size = ordered.size - left_out
+    stretches = np.lib.stride_tricks.sliding_window_view(ordered, size)
+    best = stretches[np.argmin(stretches.var(axis=1))]
+    center = float(best.mean())
+    return center, max(float(best.std(ddof=1)), _SMALLEST_SD * abs(center), float(np.finfo(float).tiny))
+
+
+def _critical(n: int, left_out: int, one_sided: bool) -> float:
+    """Return the distance from a core, in its SD, that chance explains in one of the values left out."""
+    left_out = max(left_out, 1)
+    size = n - left_out
+    level = (_LEVELS[n][left_out - 1] if n in _LEVELS else _LEVEL) * (2 if one_sided else 1)
+    return float(stats.t.isf(level / (2 * (size + 1)), size - 1) * np.sqrt(1 + 1 / size))
+
+
+def cohort_scores(table: pd.DataFrame, column: str, by: Sequence[str], bad: Bad) -> pd.Series:
+    """Return the scores of one measure among scans that can be compared.
+
+    Parameters
+    ----------
+    table
+        One row per scan, with ``manufacturer``.
+    column
+        The measure.
+    by
+        Columns that must be the same, such as tracer, reference region, and source. A manufacturer with
+        `FEWEST_OF_MANUFACTURER` scans or more is compared within itself, others with all scans.
+    bad
+        As in `outlier_scores`.
+    """
+    import pandas as pd
+
+    scores = pd.Series(np.nan, index=table.index, dtype=float)
+    for _, rows in table.groupby(list(by), dropna=False):
+        scores[rows.index] = outlier_scores(rows[column], bad)
+        for _, own in rows.groupby("manufacturer"):
+            if own[column].notna().sum() >= FEWEST_OF_MANUFACTURER:
+                scores[own.index] = outlier_scores(own[column], bad)
+    return scores
