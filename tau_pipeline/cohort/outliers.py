@@ -2,9 +2,9 @@
 
 The scans are sorted, and the stretch of at least two thirds of them with the least variance is the core; what lies
 further from it than chance explains is an outlier. This is Rosner's generalized test (1983, Technometrics 25:165) with
-the core of least trimmed squares (Rousseeuw & Leroy 1987, Robust Regression and Outlier Detection, chapter 4) in place of
-stepwise deletion, so that two bad scans do not hide each other. docs/decisions/outliers.md compares it with median and
-MAD, which miss more in small cohorts.
+the core of least trimmed squares (Rousseeuw & Leroy 1987, Robust Regression and Outlier Detection, chapter 4) in place
+of stepwise deletion, so that two bad scans do not hide each other. docs/decisions/outliers.md compares it with median
+and MAD, which miss more in small cohorts.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 FEWEST = 5
 #: A manufacturer with this many scans is compared within itself; a test of fewer would miss too much.
 FEWEST_OF_MANUFACTURER = 8
-#: Scores beyond this are outliers.
+#: Scores beyond this are outliers; figures and pages mark them by it.
 LIMIT = 2.5
-#: Levels of the two-sided test by number of scans and of those left out, from simulations: fewer than 2 % of the scans of
-#: clean normal cohorts are marked, and of small cohorts one and two bad scans are found about equally often.
+#: Levels of the two-sided test by number of scans and of those left out, from simulations: fewer than 2 % of the scans
+#: of clean normal cohorts are marked, and in small cohorts one and two bad scans are found about equally often.
 _LEVELS = {5: (0.075,), 6: (0.02, 0.06), 7: (0.03, 0.075), 8: (0.03, 0.09)}
 _LEVEL = 0.04
 #: Differences below this part of the center are no outliers where the core hardly varies.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tau_pipeline.bids.manufacturers import common_name
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
+from tau_pipeline.cohort.outliers import cohort_scores
 from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, PVC_COLUMNS, column_name
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 QUALITY_COLUMNS = ("quality", "quality_failed", "quality_warned", "quality_decisions", "included")
 #: Measures by which a scan is compared with the cohort, and the columns of their z-scores.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
+_WORSE = {one.column: one.worse for one in IN_TABLE}
 STATUS_COLUMNS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("age", "sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
@@ -131,6 +133,7 @@ def long_table(
         [
             {
                 "scan": scan.key,
+                "tracer": kind_of(scan)[0] or None,
                 "manufacturer": common_name(scan.stated("Manufacturer")),
                 "quality": _known(scan.quality.verdict),
                 "included": "yes" if is_included(scan, include_failed=include_failed) else "no",
@@ -197,8 +200,8 @@ def status_table(
     """Return one row per requested or existing scan: `STATUS_COLUMNS`.
 
     Measures and quality are those of the scan's first reference region; ``included`` is as in `long_table`.
-    ``…_outlier`` columns are z-scores among the done and included scans of
-    the same tracer, reference region and source; missing for fewer than three.
+    ``…_outlier`` columns are `tau_pipeline.cohort.outliers.cohort_scores` among the done and included scans of the same
+    tracer, reference region, and source; missing for too few.
     """
     import pandas as pd
 
@@ -224,7 +227,7 @@ def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequen
     said = {
         "participant_id": f"sub-{status.participant}",
         "session_id": f"ses-{status.session}" if status.session else None,
-        "tracer": status.tracer,
+        "tracer": tracer_name(status.tracer) or status.tracer,
         "manufacturer": common_name(status.manufacturer),
         "model": status.model,
         "source": status.source,
@@ -233,9 +236,7 @@ def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequen
     state = "failed" if gone else status.state
     reason = "its table is not there any more; run the participant level again" if gone else status.reason
     own = _found_row(scan, fits) if scan is not None and state == "done" else {}
-    # Both kinds of scan of one session have one name in the cohort's tables; the source distinguishes them.
-    name = key if status.source == "measured" else f"{status.stem}_pet"
-    return {**said, **own, "scan": name, "state": state, "reason": reason or None, "minutes": status.minutes}
+    return {**said, **own, "scan": key, "state": state, "reason": reason or None, "minutes": status.minutes}
 
 
 def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any
         "scan": scan.key,
         "participant_id": scan.participant_id,
         "session_id": session,
-        "tracer": scan.stated("TracerName"),
+        "tracer": kind_of(scan)[0] or None,
         "manufacturer": common_name(scan.stated("Manufacturer")),
         "model": scan.stated("ManufacturersModelName"),
         "source": scan.source,
@@ -277,12 +278,10 @@ def _quality_row(scan: DoneScan) -> dict[str, str | None]:
 def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
     tracers = table["tracer"].map(lambda name: tracer_name(name) or name, na_action="ignore")
     done = (table["state"] == "done") & (table["included"] == "yes").fillna(False)
-    groups = table[done].groupby([tracers[done], "reference_region", "source"], dropna=False)
+    compared = table[done].assign(tracer=tracers[done])
     for column, outlier in OUTLIERS.items():
-        values = groups[column]
-        sd, n = values.transform("std"), values.transform("count")
-        z = (table[column] - values.transform("mean")) / sd
-        table[outlier] = z.where((n >= 3) & (sd > 0))
+        scores = cohort_scores(compared, column, ("tracer", "reference_region", "source"), _WORSE[column])
+        table[outlier] = scores.reindex(table.index)
     return table
 
 

@@ -114,8 +114,8 @@ class DoneScan:
 
     @property
     def key(self) -> str:
-        """The name of the scan in the tables of the cohort."""
-        return f"{self.stem}_pet"
+        """The name of the scan in the tables of the cohort; a synthetic scan has another than the PET of the session."""
+        return f"{self.stem}_pet" if self.source == "measured" else f"{self.stem}_desc-synthSUVR"
 
     @property
     def source(self) -> Source:
@@ -159,7 +159,7 @@ class DoneScan:
         stated = self.sidecar.get("QualityChecks")
         checks = [one for one in stated if isinstance(one, dict)] if isinstance(stated, list) else []
         # A decision about a scan is about the measured one; that from the T1w has its own name.
-        name = self.stem if self.source == "measured" else f"{self.stem}_desc-synthSUVR"
+        name = self.key.removesuffix("_pet")
         return Quality(tuple(decided(checks or judge({}, self.source), self.decisions, name)))
 
     @cached_property

@@ -36,7 +36,7 @@ class Measure:
     standardized
         Whether a column with the suffix ``_z`` has the value standardized by manufacturer.
     outlier
-        Column of the z-score within the cohort.
+        Column of the outlier score within the cohort (`tau_pipeline.cohort.outliers`).
     report_heading, report_unit, report_place
         In the participant report; rows are sorted by place, then in the order of the table.
     short_heading, short_unit, digits, core
@@ -98,7 +98,13 @@ class Measure:
     @property
     def outlier_description(self) -> str:
         """Description of the column `outlier`."""
-        return f"z-score of {self.column} among processed scans with the same tracer, reference region, and source."
+        side = {"high": "High values are bad. ", "low": "Low values are bad. "}.get(self.worse, "")
+        return (
+            f"Outlier score of {self.column} among processed scans with the same tracer, reference region, and source, "
+            "and the same manufacturer if there are 8 of it: distance from the core of these scans in standard "
+            "deviations, relative to the distance that chance explains for this number of scans. "
+            f"{side}Beyond 2.5 or -2.5 a scan is an outlier; n/a if there are fewer than 5 scans."
+        )
 
     @property
     def z_column(self) -> str:
