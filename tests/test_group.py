@@ -19,6 +19,8 @@ from scipy import stats
 
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.cohort.harmonize import combat
+from tau_pipeline.cohort.outliers import outlier_scores
 from tau_pipeline.cohort.scans import moments_of
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
 from tau_pipeline.cohort.tables import LONG_COLUMNS, STATUS_COLUMNS, wide_table
@@ -66,7 +68,7 @@ def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]
     assert tuple(long.columns) == LONG_COLUMNS
     assert LONG_COLUMNS[: len(columns.COLUMNS)] == columns.COLUMNS
     own = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/pet/*_rois.tsv"))], ignore_index=True)
-    unchanged = [name for name in columns.COLUMNS if name not in ("suvr_z", "manufacturer")]
+    unchanged = [name for name in columns.COLUMNS if name not in ("suvr_z", "manufacturer", "tracer")]
     pd.testing.assert_frame_equal(long[unchanged], own[unchanged], check_dtype=False)
 
 
@@ -173,11 +175,11 @@ def test_the_status_tells_of_every_scan_that_was_asked_for(cohort: tuple[Path, P
     assert done["diagnosis"] == GROUPS[1]
 
 
-def test_outliers_are_z_scores_within_the_cohort(cohort: tuple[Path, Path]) -> None:
+def test_outliers_are_scored_within_the_cohort(cohort: tuple[Path, Path]) -> None:
     status = read_tsv(cohort[1] / "group/status.tsv").query("state == 'done'")
-    np.testing.assert_allclose(
-        status["reference_value_outlier"], stats.zscore(status["reference_value"], ddof=1), atol=1e-5
-    )
+    expected = outlier_scores(status["reference_value"])
+    np.testing.assert_allclose(status["reference_value_outlier"], expected, atol=1e-4)
+    assert (status["tracer"] == "flortaucipir").all()
 
 
 def test_the_csv_files_are_read_by_pandas_without_options_as_the_tsv_is(cohort: tuple[Path, Path]) -> None:
@@ -483,9 +485,10 @@ def test_a_failed_synthetic_scan_is_told_beside_the_measured_one_of_its_session(
     failed = ScanStatus(key, "failed", "no T1w", "sub-04_trc-AV1451", tracer="AV1451", source="synthetic")
     update_status(out, {key: failed})
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 1
-    status = read_tsv(out / "group/status.tsv").query("scan == 'sub-04_trc-AV1451_pet'").set_index("source")
-    assert status["state"].to_dict() == {"measured": "done", "synthetic": "failed"}
-    assert status.loc["synthetic", "reason"] == "no T1w"
+    status = read_tsv(out / "group/status.tsv").query("participant_id == 'sub-04'").set_index("scan")
+    assert status["state"].to_dict() == {"sub-04_trc-AV1451_pet": "done", key: "failed"}
+    assert status["source"].to_dict() == {"sub-04_trc-AV1451_pet": "measured", key: "synthetic"}
+    assert status.loc[key, "reason"] == "no T1w"
     # The measured scan counts as before.
     assert "sub-04" in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
 
@@ -511,6 +514,64 @@ def test_combat_says_what_it_lacks(tmp_path: Path, capfd: pytest.CaptureFixture[
     write_tsv(table, bids / "participants.tsv")
     assert run(bids, out, "--harmonize", "combat") == 2
     assert "ComBat keeps age, which is missing for sub-03" in capfd.readouterr().err
+
+
+def combat_cohort(makers: list[str], sexes: list[str], seed: int = 0) -> pd.DataFrame:
+    """Regional SUVR of a cohort, with a shift and a scale of each manufacturer."""
+    rng = np.random.default_rng(seed)
+    shift = {"Siemens": 0.0, "GE": 0.2, "Philips": -0.1}
+    n = len(makers)
+    table = pd.DataFrame({"participant_id": [f"sub-{k:02d}" for k in range(n)], "manufacturer": makers, "sex": sexes})
+    table["age"], table["diagnosis"] = rng.uniform(55, 85, n), rng.permutation(np.resize(["CN", "CN", "AD"], n))
+    for region in range(20):
+        own = 1.2 + 0.02 * region + 0.3 * (table["diagnosis"] == "AD") + rng.normal(0, 0.05, n)
+        table[f"r{region}"] = own + [shift[name] for name in makers]
+    return table
+
+
+REGIONS = [f"r{region}" for region in range(20)]
+MIXED = np.resize(["Siemens", "GE", "Philips"], 36).tolist(), np.resize(list("FFFMMM"), 36).tolist()
+
+
+@pytest.mark.parametrize(
+    ("makers", "sexes", "message"),
+    [
+        (["Siemens", "GE", "Philips"] * 2, list("FMFMMF"), "ComBat needs 16 scans for 3 manufacturers"),
+        (["Siemens", "GE"] * 12, ["F", "M"] * 12, "cannot tell the manufacturers from sex, since sex and manufacturer"),
+        (["Siemens"] * 12, ["F", "M"] * 6, "at least two manufacturers"),
+    ],
+)
+def test_combat_refuses_a_design_that_cannot_be_estimated(makers: list[str], sexes: list[str], message: str) -> None:
+    with pytest.raises(SettingError, match=message) as said:
+        combat(combat_cohort(makers, sexes), REGIONS)
+    assert "\n" not in str(said.value)
+
+
+def test_combat_refuses_a_result_that_no_suvr_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    import neuroCombat
+
+    table = combat_cohort(*MIXED)
+    for wrong in (-4.0, np.nan, 30.0):
+        monkeypatch.setattr(neuroCombat, "neuroCombat", lambda dat, wrong=wrong, **_: {"data": dat * 0 + wrong})
+        with pytest.raises(SettingError, match=r"ComBat gives SUVR of .* in r0, where the scans have 1"):
+            combat(table, REGIONS)
+
+
+def test_combat_harmonises_a_region_that_a_scan_lacks_among_the_others() -> None:
+    table = combat_cohort(*MIXED)
+    table.loc[5, "r3"] = np.nan
+    table.loc[3:, "r4"] = np.nan
+    table["r5"] = 1.5
+    found = combat(table, REGIONS)
+    assert np.flatnonzero(found["r3"].isna()).tolist() == [5]
+    means = found.groupby("manufacturer")["r3"].mean()
+    assert np.ptp(means) < 0.5 * np.ptp(table.groupby("manufacturer")["r3"].mean())
+    others = table.drop(index=5)
+    np.testing.assert_allclose(found["r3"].drop(index=5), combat(others, REGIONS)["r3"])
+    assert found["r4"].isna().all(), "three scans cannot be harmonized"
+    assert (found["r5"] == 1.5).all()
+    whole = [name for name in REGIONS if name not in ("r3", "r4")]
+    np.testing.assert_allclose(found[whole], combat(table[[*table.columns.drop(["r3", "r4"])]], whole)[whole])
 
 
 def test_the_one_way_test_is_the_t_test_squared_for_two_groups() -> None:

@@ -136,6 +136,13 @@ def _check_design(manufacturers: Sequence[str], covariates: pd.DataFrame) -> Non
         column = pd.Series(covariates[name].to_numpy())
         one_value = column.to_numpy(float)[:, None] if name == "age" else pd.get_dummies(column).to_numpy(float)[:, 1:]
         blocks[name] = one_value - one_value.mean(axis=0)
+    needed = sum(block.shape[1] for block in blocks.values()) + _LEAST_FREEDOM
+    if len(manufacturers) < needed:
+        raise SettingError(
+            f"ComBat needs {needed} scans for {len(counts)} manufacturers and the covariates "
+            f"{_listed(covariates)}, and there are {len(manufacturers)} ({counted}); SUVR standardized by "
+            "manufacturer needs fewer"
+        )
     design = blocks["manufacturer"]
     for name, block in list(blocks.items())[1:]:
         wider = np.hstack([design, block])
@@ -145,13 +152,6 @@ def _check_design(manufacturers: Sequence[str], covariates: pd.DataFrame) -> Non
                 f"{len(manufacturers)} scans ({counted}); harmonize a cohort in which they are mixed"
             )
         design = wider
-    needed = design.shape[1] + _LEAST_FREEDOM
-    if len(manufacturers) < needed:
-        raise SettingError(
-            f"ComBat needs {needed} scans for {len(counts)} manufacturers and the covariates "
-            f"{_listed(covariates)}, and there are {len(manufacturers)} ({counted}); SUVR standardized by "
-            "manufacturer needs fewer"
-        )
 
 
 def _check_range(before: pd.DataFrame, after: pd.DataFrame) -> None:

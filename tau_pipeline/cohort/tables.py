@@ -118,8 +118,8 @@ def long_table(
     Those of `tau_pipeline.derivatives.columns.FURTHER_COLUMNS` that any table has follow, empty for the others.
 
     ``quality`` has the decisions of people, and ``included`` says whether a scan counts: not if its quality is
-    ``fail``, unless ``include_failed``. ``suvr_z`` is filled where there is a fit, and a manufacturer has one name
-    whatever the spelling in the sidecars.
+    ``fail``, unless ``include_failed``. ``suvr_z`` is filled where there is a fit. Tracers and manufacturers have
+    one name whatever the spelling in the sidecars.
     """
     import pandas as pd
 

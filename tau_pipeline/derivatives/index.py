@@ -114,7 +114,7 @@ class DoneScan:
 
     @property
     def key(self) -> str:
-        """The name of the scan in the tables of the cohort; a synthetic scan has another than the PET of the session."""
+        """The name of the scan in the tables of the cohort, another for a synthetic scan than for the PET."""
         return f"{self.stem}_pet" if self.source == "measured" else f"{self.stem}_desc-synthSUVR"
 
     @property

@@ -233,8 +233,12 @@ def _tell_quality(status: pd.DataFrame, left_out: str) -> None:
 
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:
-    counts = ", ".join(f"{n} {state}" for state, n in status["state"].value_counts().items())
-    say(f"{len(status)} scans: {counts}, in {seconds:.0f} s")
+    for source, what in (("measured", "PET scans"), ("synthetic", "synthetic scans")):
+        own = status[(status["source"] == source).fillna(False)]
+        counts = ", ".join(f"{n} {state}" for state, n in own["state"].value_counts().items())
+        if len(own):
+            say(f"{len(own)} {what}: {counts}")
+    say(f"done in {seconds:.0f} s")
     for fit in fits:
         groups = ", ".join(f"{name} {len(group.participants)}" for name, group in fit.groups.items()) or "none"
         pooled = f", others by all {len(fit.participants)} together" if fit.unknown == "pooled" else ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
+from tau_pipeline.cohort.outliers import FEWEST
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
@@ -78,10 +79,12 @@ def write_group_report(output_dir: Path) -> Path:
     report = html.render(
         "group.html.jinja",
         counts=[
-            _counts(status, by, heading)
+            _counts(_pets(status), by, heading)
             for by, heading in (("manufacturer", "Manufacturer"), ("diagnosis", "Diagnosis"))
         ],
-        total=_state_counts(status, _states_of(status)),
+        total=_state_counts(_pets(status), _states_of(_pets(status))),
+        n_pets=len(_pets(status)),
+        n_synthetic=len(status) - len(_pets(status)),
         warnings=[*problems, *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir),
         most_assumptions=_MOST_ASSUMPTIONS,
@@ -185,11 +188,23 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
     synthetic = int((done["source"] == "synthetic").sum())
     if synthetic:
         found.append(f"{synthetic} of {len(done)} scans are synthetic: predicted from the T1w, not measured.")
+    found.append(_no_outliers_warning(done))
     outliers = int((done["largest_z"] > OUTLIER_Z).sum())
     if outliers:
         have = "scan has" if outliers == 1 else "scans have"
         found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
     return [sentence for sentence in found if sentence]
+
+
+def _no_outliers_warning(done: pd.DataFrame) -> str:
+    compared = done[done["included"] != "no"]
+    without = int(compared["largest_z"].isna().sum())
+    if not without:
+        return ""
+    return (
+        f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} with "
+        "the same tracer, reference region, and source."
+    )
 
 
 def _quality_warning(done: pd.DataFrame) -> str:
@@ -240,6 +255,11 @@ def _confounded_warning(done: pd.DataFrame) -> str:
 def _states_of(status: pd.DataFrame) -> tuple[str, ...]:
     """Return the states that the page counts; interrupted only where a scan is."""
     return (*_STATES, *(["interrupted"] if (status["state"] == "interrupted").any() else []))
+
+
+def _pets(status: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of measured scans; a synthetic one is no PET, and is counted separately."""
+    return status[status["source"] != "synthetic"]
 
 
 def _state_counts(table: pd.DataFrame, states: Sequence[str]) -> dict[str, int]:
