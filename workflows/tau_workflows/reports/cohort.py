@@ -202,8 +202,8 @@ def _no_outliers_warning(done: pd.DataFrame) -> str:
     if not without:
         return ""
     return (
-        f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} with "
-        "the same tracer, reference region, and source."
+        f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} "
+        "with the same tracer, reference region, and source."
     )
 
 
