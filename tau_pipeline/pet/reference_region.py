@@ -70,6 +70,8 @@ class ReferenceRegion:
     """Limit that was kept; above the definition's where the region would have become too small."""
     outside_share: float
     """Likewise."""
+    spill_in: float
+    """Mean share of signal from cerebral gray matter that the region's voxels get."""
 
     @property
     def relaxed(self) -> bool:
@@ -214,19 +216,23 @@ def find_reference(
         inside = _within_template_region(region, inside, template_regions, box, size)
     if tissue is not None:
         inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > _SURELY_CSF)
-    kept, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
+    kept, spill_in, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
     mask = np.zeros(labels.shape, dtype=np.uint8)
     mask[box] = kept
     volume = float(kept.sum() * voxel_volume_mm3(dseg))
     return ReferenceRegion(
-        region.name, region.labels, image_like(mask, dseg), volume, region.gray_share, region.outside_share
+        region.name, region.labels, image_like(mask, dseg), volume, region.gray_share, region.outside_share, spill_in
     )
 
 
 def _guard(
     region: Definition, inside: NDArray[np.bool_], labels: NDArray, size: NDArray, voxel_mm3: float
-) -> tuple[NDArray[np.bool_], Definition]:
-    """Keep the voxels that see little of gray matter and outside; allow more if the region gets too small."""
+) -> tuple[NDArray[np.bool_], float, Definition]:
+    """Keep the voxels that see little of gray matter and outside; allow more if the region gets too small.
+
+    Returns the voxels, the mean share of signal that they get from gray matter, and the definition with the limits
+    that were kept.
+    """
     gray = labels_mask(labels, set(_cerebral_gray()) - set(region.labels))
     outside = labels_mask(labels, {0, *region_numbers("csf"), *_OUTSIDE_TISSUE} - set(region.labels))
     from_gray, from_outside = _blurred(gray, size), _blurred(outside, size)
@@ -237,7 +243,8 @@ def _guard(
     ):
         kept = inside & (from_gray <= gray_share) & (from_outside <= outside_share)
         if kept.sum() * voxel_mm3 >= region.minimum_mm3:
-            return kept, replace(region, gray_share=gray_share, outside_share=outside_share)
+            spill_in = float(from_gray[kept].mean(dtype=np.float64))
+            return kept, spill_in, replace(region, gray_share=gray_share, outside_share=outside_share)
     raise ReferenceRegionError(
         f"reference region {region.name} has {inside.sum() * voxel_mm3 / 1000:.2f} cm³; at least "
         f"{region.minimum_mm3 / 1000:g} cm³ are expected; check the parcellation"

@@ -162,6 +162,31 @@ def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution
     )
 
 
+def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
+    """Return the resolution found in an image and its difference from the stated one, in mm FWHM.
+
+    Parameters
+    ----------
+    stated
+        As `image_resolution` gives it.
+    pet_img
+        3-D PET image in its own grid, not smoothed.
+
+    Returns
+    -------
+    dict
+        ``FWHMFound`` and ``FWHMDifference``; the difference is missing where the stated resolution is itself an
+        estimate, and both are where the image does not let its resolution be estimated.
+    """
+    if stated.estimated:
+        return {"FWHMFound": stated.fwhm_mm}
+    try:
+        found = estimate_fwhm(pet_img)
+    except ImageError:
+        return {}
+    return {"FWHMFound": found, "FWHMDifference": found - stated.fwhm_mm}
+
+
 def _filter_mm(metadata: Mapping[str, Any]) -> float:
     """Sum in quadrature of the Gaussian reconstruction filters that the sidecar states, in mm; 0 when none."""
     kinds, sizes = metadata.get("ReconFilterType", "none"), metadata.get("ReconFilterSize", 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nipype.pipeline import engine as pe
 
+from tau_pipeline.pet.quality import known_figures
 from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
@@ -64,6 +65,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
     save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan))
+    save.inputs.known_quality_figures = known_figures(scan, frames, job.bids_dir)
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(save.inputs, name, value)

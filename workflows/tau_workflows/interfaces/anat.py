@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from tau_pipeline.anatomy import bias, brain_mask, parcellation
 from tau_pipeline.anatomy import template as anat
+from tau_pipeline.anatomy.agreement import template_agreement
 from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
+from tau_pipeline.measures.quality_figures import orientation_is_stated, tissue_contrast
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.settings.participant import SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
@@ -53,7 +56,7 @@ class ExtractBrain(LibraryInterface):
         return {
             "mask_file": str(mask_file),
             "skull_stripped": stripped,
-            "quality_figures": {},
+            "quality_figures": {"T1wOrientationStated": orientation_is_stated(t1w)},
             "assumptions": assumptions,
         }
 
@@ -109,16 +112,19 @@ class RegisterToTemplate(LibraryInterface):
     output_spec = _RegisterOut
 
     def call(self, folder: Path) -> dict[str, Any]:
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        template = atlas_files().template_brain
         found = anat.register_to_template(
-            load_volume(self.inputs.t1w_preproc_file, ndim=3),
-            load_volume(self.inputs.mask_file, ndim=3),
-            template_brain=atlas_files().template_brain,
+            t1w,
+            mask,
+            template_brain=template,
             out_dir=folder,
             threads=self.inputs.threads,
         )
         (onto_t1w,), (onto_template,) = found.t1w_from_template, found.template_from_t1w
         transforms = {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
-        return {**transforms, "quality_figures": {}}
+        figures = {"TemplateCorrelation": template_agreement(t1w, mask, template, found.t1w_from_template)}
+        return {**transforms, "quality_figures": figures}
 
 
 class SegmentTissue(LibraryInterface):
@@ -131,7 +137,10 @@ class SegmentTissue(LibraryInterface):
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         onto_t1w = (Path(self.inputs.t1w_from_template),)
         tissue = segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
-        return {"tissue_file": str(save_volume(tissue, folder / "tissue.nii")), "quality_figures": {}}
+        return {
+            "tissue_file": str(save_volume(tissue, folder / "tissue.nii")),
+            "quality_figures": tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj)),
+        }
 
 
 class _ParcellateIn(BaseInterfaceInputSpec):
@@ -223,6 +232,7 @@ def _described(region: reference.ReferenceRegion) -> dict[str, Any]:
         "ReferenceRegionIndices": list(region.labels),
         "ReferenceRegionVolume": round(region.volume_mm3, 1),
         "ReferenceRegionDescription": region.description,
+        "ReferenceRegionSpillIn": round(region.spill_in, 4),
     }
 
 

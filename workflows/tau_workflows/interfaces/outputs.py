@@ -172,8 +172,10 @@ class SavePet(LibraryInterface):
         given = self.inputs
         figures = [*(self.optional("anat_quality_figures") or []), *(self.optional("quality_figures") or [])]
         content = self._sidecar(rank).content() | {"FrameMotion": given.motion_mm}
+        if "ReferenceRegionSpillIn" in given.reference[rank]:
+            content["ReferenceRegionSpillIn"] = given.reference[rank]["ReferenceRegionSpillIn"]
         for own in (self.optional("known_quality_figures") or {}, *figures, given.quality[rank]):
-            content |= own
+            content |= {name: "n/a" if value is None else value for name, value in own.items()}
         checks = decided(judge(content), decisions, stem)
         return {**content, "Quality": Quality(tuple(checks)).verdict, "QualityChecks": checks}
 

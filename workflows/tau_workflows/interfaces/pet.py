@@ -15,7 +15,7 @@ from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk, save_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
-from tau_pipeline.measures import quality
+from tau_pipeline.measures import quality, quality_figures
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.pet import coregister, field_of_view, motion, resolution
 from tau_pipeline.pet import quantification as pet
@@ -64,12 +64,19 @@ class CorrectMotion(LibraryInterface):
         img = load_volume(self.inputs.pet_file)
         plan, notes = field_of_view.with_measured_frames(img, frame_plan(self.inputs.frames))
         found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
+        static = motion.static_image(img, plan, found)
+        figures: dict[str, Any] = {"PETOrientationStated": quality_figures.orientation_is_stated(img)}
+        if len(found.frame_xfms) > 1 and self.inputs.motion_correction:
+            figures |= quality_figures.motion_between(found.frame_xfms, quality_figures.center_of(static))
+            displacements = found.displacement_mm
+            figures["FrameMotionMean"] = float(np.mean(displacements))
+            figures["FrameMotionLargest"] = float(np.max(displacements))
         return {
-            "static_file": str(save_volume(motion.static_image(img, plan, found), folder / "static.nii")),
+            "static_file": str(save_volume(static, folder / "static.nii")),
             "frames": asdict(plan),
             "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
             "motion_mm": list(found.displacement_mm),
-            "quality_figures": {},
+            "quality_figures": figures,
             "assumptions": [*notes, *found.assumptions],
         }
 
@@ -103,7 +110,12 @@ class Coregister(LibraryInterface):
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
-            "quality_figures": {"RegistrationTrusted": float(found.plausible)},
+            "quality_figures": {
+                "RegistrationTrusted": float(found.plausible),
+                **quality_figures.move(found.matrix, mask),
+                **quality_figures.brain_outside(static, found.matrix, mask),
+                **quality_figures.noise(static, found.matrix, mask),
+            },
             "assumptions": warnings,
         }
 
@@ -135,7 +147,8 @@ class PetOnT1w(LibraryInterface):
     output_spec = _ResampleOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        native = resolution.image_resolution(self.inputs.pet_metadata, load_volume(self.inputs.static_file, ndim=3))
+        static = load_volume(self.inputs.static_file, ndim=3)
+        native = resolution.image_resolution(self.inputs.pet_metadata, static)
         kernel = self.inputs.smooth_fwhm
         if isdefined(self.inputs.target_fwhm):
             kernel = resolution.smoothing_kernel_mm(self.inputs.target_fwhm, native.fwhm_mm)
@@ -151,7 +164,7 @@ class PetOnT1w(LibraryInterface):
             "activity_file": str(save_volume(activity, folder / "activity.nii")),
             "smoothing_fwhm": float(kernel),
             "effective_fwhm": float(np.hypot(native.fwhm_mm, kernel)),
-            "quality_figures": {},
+            "quality_figures": resolution.resolution_figures(native, static),
             "assumptions": [native.source],
         }
 
@@ -203,7 +216,7 @@ class Quantify(LibraryInterface):
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
-            figures = {**lost, "ReferenceRegionMeasured": covered}
+            figures = {**lost, "ReferenceRegionMeasured": covered, **quality_figures.shell_uptake(found[0], brain, suvr)}
             measures.append({**quality.map_quality(*found, voxel_volume_mm3(suvr)), **figures})
             tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share))
         if sum(lost.values()) > _LARGEST_CUT:

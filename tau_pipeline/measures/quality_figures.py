@@ -1,0 +1,209 @@
+"""Figures of quality checks from images, under the names that they have in the sidecar of the SUVR map.
+
+The checks and their limits are in `tau_pipeline.derivatives.quality_checks`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.transforms import displacement_mm
+from tau_pipeline.imaging.volume import Affine, Volume, voxel_size_mm
+
+#: Voxels of the measures that need no detail, mm.
+_COARSE_MM = 2.0
+#: Shell around the brain in which meningeal uptake shows, mm from the mask.
+_SHELL_MM = (2.0, 6.0)
+#: Radius of a head, mm, by which rotations count as motion (Power et al. 2012, NeuroImage 59:2142).
+_HEAD_RADIUS_MM = 50.0
+
+
+def move(pet2t1w_xfm: Affine, mask: Volume) -> dict[str, float]:
+    """Return by how much the coregistration moved the PET: ``RegistrationShift`` (mm) and ``RegistrationRotation`` (°).
+
+    Parameters
+    ----------
+    pet2t1w_xfm
+        ``(4, 4)``, PET world to T1w world, RAS+ mm.
+    mask
+        Brain mask on the T1w grid. The shift is the mean displacement of its voxels.
+    """
+    points = _brain_points(mask)
+    shift = float(displacement_mm(_inverse(pet2t1w_xfm), np.eye(4), points).mean())
+    cosine = (np.trace(pet2t1w_xfm[:3, :3]) - 1) / 2
+    return {"RegistrationShift": shift, "RegistrationRotation": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))}
+
+
+def _inverse(xfm: Affine) -> Affine:
+    return np.linalg.inv(xfm).astype(np.float64)
+
+
+def _brain_points(mask: Volume) -> NDArray[np.float64]:
+    """Return world coordinates of some thousand voxels of a mask ``(N, 3)``."""
+    at = np.argwhere(np.asanyarray(mask.dataobj) > 0)
+    if len(at) == 0:
+        raise ImageError("the brain mask is empty; a mask with voxels is needed")
+    at = at[:: max(1, len(at) // 20000)]
+    return at @ mask.affine[:3, :3].T + mask.affine[:3, 3]
+
+
+def brain_outside(pet_img: Volume, pet2t1w_xfm: Affine, mask: Volume) -> dict[str, float]:
+    """Return the shares of the brain that the PET does not cover: ``BrainOutsideTop`` and ``BrainOutsideBottom``.
+
+    Parameters
+    ----------
+    pet_img
+        3-D. Its field of view is its grid, without voxels that are exactly 0 or not finite.
+    pet2t1w_xfm
+        ``(4, 4)``, PET world to T1w world.
+    mask
+        Brain mask on the T1w grid.
+
+    Returns
+    -------
+    dict
+        Shares of the brain, 0 to 1: voxels that are not covered in its upper and in its lower half, by height in the
+        T1w world.
+    """
+    points = _brain_points(mask)
+    to_voxel = np.linalg.inv(pet_img.affine) @ np.linalg.inv(pet2t1w_xfm)
+    at = np.rint(points @ to_voxel[:3, :3].T + to_voxel[:3, 3]).astype(int)
+    inside = ((at >= 0) & (at < np.array(pet_img.shape[:3]))).all(axis=1)
+    values = np.zeros(len(at))
+    values[inside] = np.asanyarray(pet_img.dataobj)[tuple(at[inside].T)]
+    outside = ~np.isfinite(values) | (values == 0)
+    upper = points[:, 2] > np.median(points[:, 2])
+    return {
+        "BrainOutsideTop": float((outside & upper).mean()),
+        "BrainOutsideBottom": float((outside & ~upper).mean()),
+    }
+
+
+def motion_between(frame_xfms: Sequence[Affine], center: NDArray[np.float64]) -> dict[str, list[float]]:
+    """Return the motion from each frame to the next, ``FrameMotionBetween``, in mm.
+
+    Parameters
+    ----------
+    frame_xfms
+        One ``(4, 4)`` for each frame, in order of time: its world to that of the reference frame.
+    center
+        World coordinates of the center of the head, ``(3,)``.
+
+    Returns
+    -------
+    dict
+        Mean displacement of six points at 50 mm from the center, one number for each pair of frames.
+    """
+    points = center + _HEAD_RADIUS_MM * np.vstack([np.eye(3), -np.eye(3)])
+    backward = [_inverse(xfm) for xfm in frame_xfms]
+    pairs = itertools.pairwise(backward)
+    return {"FrameMotionBetween": [float(displacement_mm(one, other, points).mean()) for one, other in pairs]}
+
+
+def center_of(img: Volume) -> NDArray[np.float64]:
+    """Return the world coordinates of an image's center of mass ``(3,)``; not finite and negative values count as 0."""
+    data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32), posinf=0, neginf=0).clip(0)
+    return np.asarray(nib.affines.apply_affine(img.affine, ndimage.center_of_mass(data)))
+
+
+def noise(pet_img: Volume, pet2t1w_xfm: Affine, mask: Volume) -> dict[str, float]:
+    """Return the noise of a PET between neighboring voxels, ``NeighborNoise``, as a share of the brain's mean.
+
+    The second difference along each axis removes the mean and the slope of the activity; of independent noise of
+    standard deviation s it has the standard deviation s times the root of 6. The median of its absolute value is not
+    affected by edges, which few voxels have (as Donoho and Johnstone 1994, Biometrika 81:425). Noise that the
+    reconstruction has smoothed is underestimated.
+
+    Parameters
+    ----------
+    pet_img
+        3-D, on its own grid.
+    pet2t1w_xfm
+        ``(4, 4)``, PET world to T1w world.
+    mask
+        Brain mask on the T1w grid.
+    """
+    points = _brain_points(mask)
+    to_voxel = np.linalg.inv(pet_img.affine) @ np.linalg.inv(pet2t1w_xfm)
+    at = np.unique(np.rint(points @ to_voxel[:3, :3].T + to_voxel[:3, 3]).astype(int), axis=0)
+    at = at[((at >= 1) & (at < np.array(pet_img.shape[:3]) - 1)).all(axis=1)]
+    data = np.nan_to_num(np.asanyarray(pet_img.dataobj, dtype=np.float64))
+    mean = float(data[tuple(at.T)].mean()) if len(at) else 0.0
+    if mean <= 0:
+        return {}
+    steps = np.eye(3, dtype=int)
+    second = [data[tuple((at + s).T)] - 2 * data[tuple(at.T)] + data[tuple((at - s).T)] for s in steps]
+    sd = np.median(np.abs(np.concatenate(second))) / 0.6745 / np.sqrt(6)
+    return {"NeighborNoise": float(sd / mean)}
+
+
+def tissue_contrast(t1w: NDArray, tissue: NDArray) -> dict[str, float]:
+    """Return the contrast of gray and white matter, ``CoefficientOfJointVariation`` (cjv of MRIQC).
+
+    The sum of the standard deviations of white and gray matter over the difference of their means (Ganzetti et al.
+    2016, Front Neuroinform 10:10); smaller is better.
+
+    Parameters
+    ----------
+    t1w
+        ``(I, J, K)``, bias-corrected.
+    tissue
+        Fractions of CSF, gray and white matter ``(I, J, K, 3)``; voxels of over 0.9 count.
+    """
+    gray, white = (np.asarray(t1w)[tissue[..., kind] > 0.9].astype(np.float64) for kind in (1, 2))
+    if gray.size < 100 or white.size < 100 or gray.mean() == white.mean():
+        return {}
+    difference = abs(float(white.mean() - gray.mean()))
+    return {"CoefficientOfJointVariation": float((white.std() + gray.std()) / difference)}
+
+
+def shell_uptake(suvr: NDArray, brain: NDArray, img: Volume) -> dict[str, float]:
+    """Return the mean SUVR 2 to 6 mm outside the brain mask, ``MeningealSUVR``: meninges, CSF, and skull.
+
+    Parameters
+    ----------
+    suvr
+        ``(I, J, K)``; voxels that are not finite or exactly 0 do not count.
+    brain
+        Brain mask, same shape.
+    img
+        Gives the size of the voxels.
+    """
+    size = voxel_size_mm(img)
+    step = np.maximum(1, np.floor(_COARSE_MM / size).astype(int))
+    every = tuple(slice(None, None, int(n)) for n in step)
+    inside, values = np.asarray(brain)[every] > 0, np.asarray(suvr)[every]
+    if not inside.any():
+        return {}
+    margin = np.ceil(_SHELL_MM[1] / (size * step)).astype(int) + 1
+    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = tuple(slice(max(0, int(span[0] - m)), int(span[-1] + m) + 1) for span, m in zip(spans, margin, strict=True))
+    away = ndimage.distance_transform_edt(~inside[box], sampling=size * step)
+    shell = values[box][(away >= _SHELL_MM[0]) & (away <= _SHELL_MM[1])]
+    shell = shell[np.isfinite(shell) & (shell != 0)]
+    return {"MeningealSUVR": float(shell.mean(dtype=np.float64))} if shell.size else {}
+
+
+def orientation_is_stated(img: Volume) -> float | None:
+    """Return 1 if the header of a NIfTI image states its orientation, else 0; None for other formats.
+
+    The orientation is not stated where neither qform nor sform has a code, and it is contradictory where both have one
+    and differ in handedness: left and right are then a guess.
+    """
+    header = img.header
+    if not isinstance(header, nib.Nifti1Header):
+        return None
+    codes = int(header["qform_code"]), int(header["sform_code"])
+    if not any(codes):
+        return 0.0
+    if all(codes):
+        qform, sform = header.get_qform(), header.get_sform()
+        return float(np.linalg.det(qform[:3, :3]) * np.linalg.det(sform[:3, :3]) > 0)
+    return 1.0
