@@ -17,8 +17,6 @@ from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.transforms import displacement_mm
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_size_mm
 
-#: Voxels of the measures that need no detail, mm.
-_COARSE_MM = 2.0
 #: Shell around the brain in which meningeal uptake shows, mm from the mask.
 _SHELL_MM = (2.0, 6.0)
 #: Radius of a head, mm, by which rotations count as motion (Power et al. 2012, NeuroImage 59:2142).
@@ -176,16 +174,13 @@ def shell_uptake(suvr: NDArray, brain: NDArray, img: Volume) -> dict[str, float]
     img
         Gives the size of the voxels.
     """
-    size = voxel_size_mm(img)
-    step = np.maximum(1, np.floor(_COARSE_MM / size).astype(int))
-    every = tuple(slice(None, None, int(n)) for n in step)
-    inside, values = np.asarray(brain)[every] > 0, np.asarray(suvr)[every]
+    size, inside, values = voxel_size_mm(img), np.asarray(brain) > 0, np.asarray(suvr)
     if not inside.any():
         return {}
-    margin = np.ceil(_SHELL_MM[1] / (size * step)).astype(int) + 1
+    margin = np.ceil(_SHELL_MM[1] / size).astype(int) + 1
     spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     box = tuple(slice(max(0, int(span[0] - m)), int(span[-1] + m) + 1) for span, m in zip(spans, margin, strict=True))
-    away = ndimage.distance_transform_edt(~inside[box], sampling=size * step)
+    away = ndimage.distance_transform_edt(~inside[box], sampling=size)
     shell = values[box][(away >= _SHELL_MM[0]) & (away <= _SHELL_MM[1])]
     shell = shell[np.isfinite(shell) & (shell != 0)]
     return {"MeningealSUVR": float(shell.mean(dtype=np.float64))} if shell.size else {}

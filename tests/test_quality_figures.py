@@ -1,0 +1,178 @@
+"""Figures of quality checks: exact on images and metadata that are made so."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tau_pipeline.imaging.transforms import rotation
+from tau_pipeline.imaging.volume import image_on
+from tau_pipeline.measures import quality_figures as figures
+from tau_pipeline.pet.frames import FramePlan, Window, plan_frames
+from tau_pipeline.pet.quality import window_overlap
+
+#: 2 mm, in RAS and turned: nothing may depend on how voxels are stored.
+GRIDS = {
+    "RAS": np.diag([2.0, 2.0, 2.0, 1.0]),
+    "LPS": np.diag([-2.0, -2.0, 2.0, 1.0]),
+    "upside down": np.diag([2.0, 2.0, -2.0, 1.0]),
+}
+
+
+def shifted(x: float, y: float, z: float) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, 3] = x, y, z
+    return matrix
+
+
+def turned(degrees: float, center: np.ndarray) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation(np.deg2rad([0.0, 0.0, degrees]))
+    matrix[:3, 3] = center - matrix[:3, :3] @ center
+    return matrix
+
+
+def box_brain(affine: np.ndarray) -> nib.Nifti1Image:
+    """A brain of 20 x 20 x 20 voxels in a grid of 40 x 40 x 40."""
+    mask = np.zeros((40, 40, 40), np.uint8)
+    mask[10:30, 10:30, 10:30] = 1
+    return image_on(mask, affine)
+
+
+@pytest.mark.parametrize("affine", GRIDS.values(), ids=GRIDS)
+def test_the_move_is_that_of_the_brain(affine: np.ndarray) -> None:
+    mask = box_brain(affine)
+    center = (affine @ [19.5, 19.5, 19.5, 1])[:3]
+    found = figures.move(shifted(3, 0, 4), mask)
+    assert found == pytest.approx({"RegistrationShift": 5.0, "RegistrationRotation": 0.0}, abs=1e-6)
+    assert figures.move(turned(30, center), mask)["RegistrationRotation"] == pytest.approx(30)
+    # A turn about a far point moves the brain on a circle about it.
+    far = center + np.array([500.0, 0.0, 0.0])
+    assert figures.move(turned(10, far), mask)["RegistrationShift"] == pytest.approx(1000 * np.sin(np.deg2rad(5)), 0.01)
+
+
+@pytest.mark.parametrize("affine", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("how", ["grid", "zeros"])
+def test_what_is_cut_above_and_below_is_the_share_of_the_brain(affine: np.ndarray, how: str) -> None:
+    mask, up = box_brain(affine), affine[2, 2] > 0
+    pet = image_on(np.ones((40, 40, 40), np.float32), affine)
+    keep = slice(0, 28) if up else slice(12, 40)  # two of the 20 layers of the brain are above it
+    if how == "grid":
+        pet = pet.slicer[:, :, keep]
+    else:
+        data = np.zeros((40, 40, 40), np.float32)
+        data[:, :, keep] = 1
+        pet = image_on(data, affine)
+    found = figures.brain_outside(pet, np.eye(4), mask)
+    assert found == pytest.approx({"BrainOutsideTop": 0.1, "BrainOutsideBottom": 0.0}, abs=1e-9)
+    # The PET is moved up by 13 layers; it begins 10 layers below the brain, so that 3 of 20 are below it.
+    moved = figures.brain_outside(pet, shifted(0, 0, 26), mask)
+    assert moved == pytest.approx({"BrainOutsideTop": 0.0, "BrainOutsideBottom": 0.15}, abs=1e-9)
+
+
+def test_motion_between_frames_is_that_of_six_points_at_50_mm() -> None:
+    center = np.array([10.0, -20.0, 30.0])
+    xfms = [np.eye(4), shifted(2, 0, 0), shifted(2, 0, 3) @ turned(4, center)]
+    found = figures.motion_between(xfms, center)["FrameMotionBetween"]
+    assert found[0] == pytest.approx(2.0)
+    alone = figures.motion_between([np.eye(4), turned(4, center)], center)["FrameMotionBetween"]
+    # The two points on the axis stay, the other four move along a chord.
+    assert alone[0] == pytest.approx(4 / 6 * 100 * np.sin(np.deg2rad(2)))
+    assert figures.motion_between(xfms[:1], center) == {"FrameMotionBetween": []}
+
+
+@pytest.mark.parametrize("sd", [0.02, 0.1])
+def test_noise_is_that_of_independent_voxels_whatever_the_slope(sd: float) -> None:
+    affine, rng = GRIDS["RAS"], np.random.default_rng(1)
+    slope = 5 + 0.05 * np.arange(40)[:, None, None] * np.ones((40, 40, 40))
+    mask = box_brain(affine)
+    assert figures.noise(image_on(slope, affine), np.eye(4), mask)["NeighborNoise"] == pytest.approx(0, abs=1e-9)
+    noisy = slope + sd * slope.mean() * rng.standard_normal(slope.shape)
+    found = figures.noise(image_on(noisy, affine), np.eye(4), mask)["NeighborNoise"]
+    assert found == pytest.approx(sd, rel=0.05)
+
+
+def test_noise_of_a_pet_elsewhere_is_not_measured() -> None:
+    pet = image_on(np.ones((20, 20, 20), np.float32), shifted(900, 0, 0))
+    assert figures.noise(pet, np.eye(4), box_brain(GRIDS["RAS"])) == {}
+
+
+def test_contrast_is_mriqcs_coefficient_of_joint_variation() -> None:
+    rng = np.random.default_rng(2)
+    t1w, tissue = np.zeros((20, 20, 20)), np.zeros((20, 20, 20, 3))
+    t1w[:10], t1w[10:] = rng.normal(60, 3, (10, 20, 20)), rng.normal(100, 5, (10, 20, 20))
+    tissue[:10, ..., 1] = tissue[10:, ..., 2] = 1
+    found = figures.tissue_contrast(t1w, tissue)["CoefficientOfJointVariation"]
+    expected = (t1w[:10].std() + t1w[10:].std()) / (t1w[10:].mean() - t1w[:10].mean())
+    assert found == pytest.approx(expected)
+    assert figures.tissue_contrast(t1w, tissue * 0.5) == {}
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0])
+def test_the_shell_is_2_to_6_mm_outside_the_brain(size: float) -> None:
+    n = int(60 / size)
+    mask = np.zeros((n, n, n), bool)
+    mask[tuple([slice(n // 4, 3 * n // 4)] * 3)] = True
+    away = ndimage.distance_transform_edt(~mask) * size
+    suvr = np.where(mask | (away < 1.5) | (away > 7.5), 50.0, 1.7).astype(np.float32)
+    suvr[:, :, : n // 2][(away[:, :, : n // 2] > 3) & (away[:, :, : n // 2] < 5)] = 0  # outside the field of view
+    img = image_on(suvr, np.diag([size, size, size, 1.0]))
+    assert figures.shell_uptake(suvr, mask, img)["MeningealSUVR"] == pytest.approx(1.7, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("qform", "sform", "stated"), [(1, 1, 1.0), (0, 2, 1.0), (1, 0, 1.0), (0, 0, 0.0), ("mirrored", 1, 0.0)]
+)
+def test_orientation_is_stated_by_a_code_and_not_by_contradicting_ones(
+    qform: int | str, sform: int, stated: float
+) -> None:
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0])
+    img = nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), affine)
+    img.set_qform(affine if qform != "mirrored" else np.eye(4), code=int(qform != 0))
+    img.set_sform(affine, code=sform)
+    assert figures.orientation_is_stated(img) == stated
+
+
+@pytest.mark.parametrize(
+    ("starts_min", "lasts_min", "share"),
+    [([80, 85, 90, 95], 5, 1.0), ([80], 20, 1.0), ([70], 20, 10 / 30), ([60], 40, 0.5), ([77], 20, 17 / 23)],
+)
+def test_the_window_is_compared_with_the_tracers(starts_min: list[float], lasts_min: float, share: float) -> None:
+    n = len(starts_min)
+    metadata = {
+        "TracerName": "AV1451",
+        "Units": "Bq/mL",
+        "InjectionStart": 0,
+        "FrameTimesStart": [60 * start for start in starts_min],
+        "FrameDuration": [60 * lasts_min] * n,
+    }
+    plan = plan_frames((4, 4, 4, n), metadata)
+    assert window_overlap(plan, "AV1451") == pytest.approx(share)
+
+
+def test_a_window_is_not_judged_without_times_or_a_known_tracer() -> None:
+    untimed = FramePlan((0,), (1.0,), (), (), Window(80, 100, ""), ())
+    timed = FramePlan((0,), (1.0,), (4800.0,), (1200.0,), Window(80, 100, ""), ())
+    assert window_overlap(untimed, "AV1451") is None
+    assert window_overlap(timed, "unheard") is None
+
+
+def test_days_are_those_between_the_two_images(tmp_path: Path) -> None:
+    from tau_pipeline.bids.scans import Scan, T1w
+    from tau_pipeline.pet.quality import days_between
+
+    folder = tmp_path / "sub-01"
+    t1w = T1w("01", None, folder / "anat/sub-01_T1w.nii.gz", entities={"sub": "01"})
+    pet = folder / "pet/sub-01_pet.nii.gz"
+    scan = Scan("01", None, "AV1451", None, None, pet, {}, t1w, {"sub": "01"}, 1)
+    assert days_between(scan, tmp_path) is None
+    folder.mkdir()
+    rows = [("anat/sub-01_T1w.nii.gz", datetime(2020, 1, 1)), ("pet/sub-01_pet.nii.gz", datetime(2020, 3, 1))]
+    lines = [f"{name}\t{when.isoformat()}" for name, when in rows]
+    (folder / "sub-01_scans.tsv").write_text("\n".join(["filename\tacq_time", *lines]) + "\n")
+    assert days_between(scan, tmp_path) == 60
