@@ -52,38 +52,6 @@ def _brain_points(mask: Volume) -> NDArray[np.float64]:
     return at @ mask.affine[:3, :3].T + mask.affine[:3, 3]
 
 
-def brain_outside(pet_img: Volume, pet2t1w_xfm: Affine, mask: Volume) -> dict[str, float]:
-    """Return the shares of the brain that the PET does not cover: ``BrainOutsideTop`` and ``BrainOutsideBottom``.
-
-    Parameters
-    ----------
-    pet_img
-        3-D. Its field of view is its grid, without voxels that are exactly 0 or not finite.
-    pet2t1w_xfm
-        ``(4, 4)``, PET world to T1w world.
-    mask
-        Brain mask on the T1w grid.
-
-    Returns
-    -------
-    dict
-        Shares of the brain, 0 to 1: voxels that are not covered in its upper and in its lower half, by height in the
-        T1w world.
-    """
-    points = _brain_points(mask)
-    to_voxel = np.linalg.inv(pet_img.affine) @ np.linalg.inv(pet2t1w_xfm)
-    at = np.rint(points @ to_voxel[:3, :3].T + to_voxel[:3, 3]).astype(int)
-    inside = ((at >= 0) & (at < np.array(pet_img.shape[:3]))).all(axis=1)
-    values = np.zeros(len(at))
-    values[inside] = np.asanyarray(pet_img.dataobj)[tuple(at[inside].T)]
-    outside = ~np.isfinite(values) | (values == 0)
-    upper = points[:, 2] > np.median(points[:, 2])
-    return {
-        "BrainOutsideTop": float((outside & upper).mean()),
-        "BrainOutsideBottom": float((outside & ~upper).mean()),
-    }
-
-
 def motion_between(frame_xfms: Sequence[Affine], center: NDArray[np.float64]) -> dict[str, list[float]]:
     """Return the motion from each frame to the next, ``FrameMotionBetween``, in mm.
 

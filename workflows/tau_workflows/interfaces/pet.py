@@ -113,7 +113,6 @@ class Coregister(LibraryInterface):
             "quality_figures": {
                 "RegistrationTrusted": float(found.plausible),
                 **quality_figures.move(found.matrix, mask),
-                **quality_figures.brain_outside(static, found.matrix, mask),
                 **quality_figures.noise(static, found.matrix, mask),
             },
             "assumptions": warnings,
@@ -216,7 +215,11 @@ class Quantify(LibraryInterface):
             suvr: Volume = image_like(pet.suvr(data, inside), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
-            figures = {**lost, "ReferenceRegionMeasured": covered, **quality_figures.shell_uptake(found[0], brain, suvr)}
+            figures = {
+                **lost,
+                "ReferenceRegionMeasured": covered,
+                **quality_figures.shell_uptake(found[0], brain, suvr),
+            }
             measures.append({**quality.map_quality(*found, voxel_volume_mm3(suvr)), **figures})
             tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share))
         if sum(lost.values()) > _LARGEST_CUT:
