@@ -39,11 +39,11 @@ SUVR_CHECKS: tuple[Check, ...] = (
         unit="mL",
         digits=".0f",
         warn_below=850.0,
-        warn_above=2000.0,
+        warn_above=2200.0,
         fail_below=500.0,
-        fail_above=2600.0,
+        fail_above=2800.0,
         limit_source="brains of 1000 to 1700 mL are usual in adults (Allen et al. 2002, Am J Phys Anthropol 118:341); "
-        "a mask includes CSF",
+        "masks include CSF and a rim, up to 1960 mL on good scans",
         action="Look at the figure Brain mask; run again with --skull-strip-t1w force or skip if the outline is wrong.",
     ),
     Check(
