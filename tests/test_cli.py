@@ -233,6 +233,11 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
     dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (dataset / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
+    before = sorted(dataset.parent.iterdir())
+    assert call(dataset, "--dry-run") == 0
+    assert sorted(dataset.parent.iterdir()) == before
+    (dataset.parent / "work").mkdir()
+    assert "table:" not in capfd.readouterr().out
     assert call(dataset, "--dry-run") == 0
     said = capfd.readouterr().out
     assert "2 scans: 1 to do, 0 done, 1 cannot be done" in said
@@ -295,3 +300,46 @@ def test_a_path_that_no_file_system_takes_is_told(
     (told,) = capsys.readouterr().err.splitlines()
     assert "x" * 100 in told
     assert "File name too long" in told
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_offers_levels_options_of_the_level_and_choices(shell: str, tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    done = subprocess.run(
+        [sys.executable, "-m", "tau_workflows", "--completion", shell], capture_output=True, text=True, check=True
+    )
+    script.write_text(done.stdout)
+    if shell == "zsh":
+        assert "bashcompinit" in done.stdout
+        script.write_text(done.stdout.split("bashcompinit\n", 1)[1])
+
+    def offered(*words: str) -> set[str]:
+        line = " ".join(f"'{word}'" for word in ("tau-pipeline", *words))
+        ask = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _tau_pipeline; "
+        answer = subprocess.run(
+            ["bash", "-c", ask + 'printf "%s\\n" "${COMPREPLY[@]}"'], capture_output=True, text=True, check=True
+        )
+        return set(answer.stdout.split())
+
+    assert offered("bids", "out", "") == set(LEVELS)
+    assert offered("bids", "out", "tr") == {"train"}
+    assert offered("bids", "out", "participant", "--suvr-w") == {"--suvr-window"}
+    assert offered("bids", "out", "participant", "--epo") == set()
+    assert offered("bids", "out", "train", "--epo") == {"--epochs"}
+    assert offered("bids", "out", "participant", "--skull-strip-t1w", "s") == {"skip"}
+    assert offered("--vers") == {"--version"}
+
+
+def test_the_library_runs_as_a_module_too() -> None:
+    said = [
+        subprocess.run([sys.executable, "-m", name, "--version"], capture_output=True, text=True, check=True).stdout
+        for name in ("tau_pipeline", "tau_workflows")
+    ]
+    assert said[0] == said[1]
+    assert said[0].startswith("tau-pipeline ")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_help_of_a_level_is_short(level: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([level, "--help"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) < 60

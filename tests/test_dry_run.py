@@ -184,6 +184,7 @@ def test_the_scan_of_the_fixture_is_whole(finished: Path) -> None:
 def test_a_thousand_participants_take_seconds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_dataset(tmp_path / "bids", 1000)
     places = [str(tmp_path / "bids"), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")]
+    (tmp_path / "work").mkdir()
     began = time.process_time()
     assert main([*places, "--dry-run", "--skip-bids-validation"]) == 0
     seconds = time.process_time() - began

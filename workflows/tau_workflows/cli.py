@@ -15,8 +15,9 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from tau_pipeline import __version__
@@ -30,6 +31,7 @@ from tau_pipeline.settings.configuration import (
     documentation,
     settings_of,
 )
+from tau_workflows.completion import SHELLS, completion
 from tau_workflows.levels.call import DONE, WRONG_CALL, note_command, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
@@ -159,6 +161,11 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
     parser.add_argument("level", choices=list(LEVELS), help=about)
     parser.add_argument("-h", "--help", action="store_true", help="show the most common options of a level and exit")
     parser.add_argument("--help-all", action="store_true", help="show all options of a level and exit")
+    parser.add_argument(
+        "--completion",
+        choices=SHELLS,
+        help=argparse.SUPPRESS if level and common_only else "print a script for completion in a shell and exit",
+    )
     parser.add_argument("--version", action="version", version=f"tau-pipeline {__version__}")
     parser.add_argument(
         "--config-file",
@@ -283,12 +290,25 @@ def _level_in(arguments: Sequence[str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
+def _shell_in(arguments: Sequence[str]) -> str | None:
+    """Return the shell that ``--completion`` names, without parsing: the dataset and the level are not needed then."""
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        stated = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
+        if name == "--completion" and stated in SHELLS:
+            return stated
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     arguments = [_hyphenated(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     level = _level_in(arguments)
     if {"-h", "--help", "--help-all"} & set(arguments):
         build_parser(level, common_only="--help-all" not in arguments).print_help()
+        return DONE
+    if (shell := _shell_in(arguments)) is not None:
+        sys.stdout.write(completion(shell, tuple(LEVELS), build_parser))
         return DONE
     options = vars(build_parser(level).parse_args(arguments))
     # Both ask the network for a newer version at import; a run must not depend on it.
@@ -327,10 +347,14 @@ def _run(options: dict[str, Any]) -> int:
     if recipe is not None:
         _check_compare(level, config_file)
     what = level if recipe is None else "train --compare"
-    settings = {name: value for name, value in options.items() if name not in ("help", "help_all")}
+    settings = {name: value for name, value in options.items() if name not in ("help", "help_all", "completion")}
     _check_options(what, {name for name, value in settings.items() if value is not None})
     config = configuration(config_file if recipe is None else recipe, settings)
-    with _caches_in(config.execution.work_dir.absolute()):
+    with ExitStack() as caches:
+        own = config.execution.work_dir.absolute()
+        # A dry run leaves nothing behind.
+        folder = Path(caches.enter_context(TemporaryDirectory())) if config.execution.dry_run else own
+        caches.enter_context(_caches_in(folder))
         return _RUN[what](bids_dir, output_dir, config)
 
 

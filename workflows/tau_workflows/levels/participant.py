@@ -165,14 +165,14 @@ def _resolved(config: Configuration) -> Configuration:
 def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> None:
     """Refuse an input that is not there, and output or work folders that would write into it.
 
-    Both folders are made; a dry run makes the work folder alone.
+    Both folders are made; a dry run makes none.
     """
     work_dir = execution.work_dir
     check_output_dir(output_dir, bids_dir)
     inside = (work_dir.resolve(), *work_dir.resolve().parents)
     if bids_dir.resolve() in inside and output_dir.resolve() not in inside:
         raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
-    for folder in (work_dir,) if execution.dry_run else (output_dir, work_dir):
+    for folder in () if execution.dry_run else (output_dir, work_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:

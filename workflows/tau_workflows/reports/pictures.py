@@ -52,6 +52,8 @@ FIGURES = {
 #: The two figures that the slider blends, and the two volumes of the viewer.
 BLEND = ("blendT1w", "blendPET")
 VOLUMES = ("viewT1w", "viewPET")
+#: Figures are embedded at this width, in pixels; the link under each opens the file, which is larger.
+_WIDTH = 1200
 #: ``desc`` of the small picture in the mosaic of the cohort.
 THUMBNAIL = "thumbnail"
 
@@ -76,7 +78,7 @@ def embed(path: Path, output_dir: Path) -> Figure:
     rest = desc.removeprefix(start)
     title = f"{title}: {rest}" if start and rest else title
     try:
-        source = jpeg_uri(path, quality=85)
+        source = jpeg_uri(path, quality=75, width=_WIDTH)
     except OSError as exc:
         return Figure(title, hint, path.name, None, f"{path.name} cannot be read as an image ({exc})")
     return Figure(title, hint, path.name, source, link=relative_link(path, output_dir))
@@ -95,7 +97,7 @@ def jpeg_uri(path: Path, quality: int, width: int = 0) -> str:
     with Image.open(path) as picture, io.BytesIO() as jpeg:
         shown = picture.convert("RGB")
         if width and shown.width > width:
-            shown = shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.BOX)
+            shown = shown.resize((width, max(1, round(shown.height * width / shown.width))), Image.Resampling.LANCZOS)
         shown.save(jpeg, "JPEG", quality=quality, subsampling=0, optimize=True)
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
 
