@@ -280,9 +280,10 @@ def tables() -> str:
             "One row per scan and reference region: the columns "
             + ", ".join(map(code, group.WIDE_KEYS))
             + ", then the mean SUVR of each region (`ctx_lh_entorhinal`, `Left_Hippocampus`, `metatemporal`, "
-            "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_z`, "
+            "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_standardized`, "
             "and corrected for partial volume effects, with the suffixes `_pvc_mean` and `_pvc_se`. "
-            "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_z`.\n",
+            "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_standardized`. "
+            "With `--reference-group`, there are z-scores against that group, with the suffix `_zscore`.\n",
             "## `group/status.tsv`\n",
             "One row per requested scan, with its processing status.\n",
             _columns(described("status", group.STATUS_COLUMNS)),

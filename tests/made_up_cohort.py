@@ -21,7 +21,7 @@ DIAGNOSES = {"CN": 0.0, "MCI": 0.12, "AD": 0.45}
 NUMBERS = (
     *("mask_volume_ml", "registration_nmi", "motion_mm", "reference_value", "reference_volume_ml", "noise"),
     *("effective_fwhm_mm", "brain_mean", "brain_sd", "cortex_p75", "cortex_p90", "cortex_p99"),
-    *("cortex_p75_z", "cortex_p90_z", "cortex_p99_z"),
+    *("cortex_p75_standardized", "cortex_p90_standardized", "cortex_p99_standardized"),
 )
 OUTLIERS = {
     "mask_volume_outlier": "mask_volume_ml",
@@ -83,10 +83,10 @@ def status_table(count: int, seed: int = 0, bad_every: int = 8) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for place, percentile in enumerate((75, 90, 99)):
         own = table.groupby("manufacturer")[f"cortex_p{percentile}"]
-        table[f"cortex_p{percentile}_z"] = (table[f"cortex_p{percentile}"] - own.transform("mean")) / own.transform(
-            "std"
-        )
-        table[f"cortex_p{percentile}_z"] += 0.7 + place
+        table[f"cortex_p{percentile}_standardized"] = (
+            table[f"cortex_p{percentile}"] - own.transform("mean")
+        ) / own.transform("std")
+        table[f"cortex_p{percentile}_standardized"] += 0.7 + place
     for name, of in OUTLIERS.items():
         table[name] = (table[of] - table[of].mean()) / table[of].std()
     return table
@@ -142,7 +142,7 @@ def wide_table(status: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         )
         mean = 1.05 + rng.normal(0, 0.05) + level * (1.6 if temporal else 0.5) + rng.normal(0, 0.03, len(done))
         columns[name] = mean
-        columns[f"{name}_z"] = mean - 1
+        columns[f"{name}_standardized"] = mean - 1
     return pd.DataFrame(columns)
 
 

@@ -160,8 +160,8 @@ def test_before_manufacturers_differ_after_they_do_not_and_diagnoses_still_do(co
     status["ad"] = status["diagnosis"] == "AD"
     for percent in (75, 90, 99):
         assert one_way_test(status, f"cortex_p{percent}", "manufacturer").p < 1e-3
-        assert one_way_test(status, f"cortex_p{percent}_z", "manufacturer").p > 0.2
-        assert one_way_test(status, f"cortex_p{percent}_z", "ad").p < 1e-3
+        assert one_way_test(status, f"cortex_p{percent}_standardized", "manufacturer").p > 0.2
+        assert one_way_test(status, f"cortex_p{percent}_standardized", "ad").p < 1e-3
 
 
 def test_the_status_tells_of_every_scan_that_was_asked_for(cohort: tuple[Path, Path]) -> None:
@@ -201,7 +201,7 @@ def test_the_wide_table_holds_each_region_of_the_long_one(cohort: tuple[Path, Pa
     row, rows = wide.set_index("scan").loc[scan], long[long["scan"] == scan]
     one = rows[rows["region"] == "ctx-rh-fusiform"].iloc[0]
     assert row["ctx_rh_fusiform"] == one["suvr_mean"]
-    assert row["ctx_rh_fusiform_z"] == one["suvr_z"]
+    assert row["ctx_rh_fusiform_standardized"] == one["suvr_z"]
     left = rows[(rows["region"] == "braak34") & (rows["hemisphere"] == "left")].iloc[0]
     assert row["braak34_left"] == left["suvr_mean"]
     both = rows[(rows["region"] == "braak34") & (rows["hemisphere"] == "both")].iloc[0]

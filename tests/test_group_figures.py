@@ -67,7 +67,7 @@ def check_layout(figure: Figure) -> None:
 def test_every_scan_is_a_point_at_its_value_before_and_after_standardisation(scans: pd.DataFrame) -> None:
     figure = percentile_figure(scans)
     assert len(panels(figure)) == 6
-    for end, row in (("", panels(figure)[:3]), ("_z", panels(figure)[3:])):
+    for end, row in (("", panels(figure)[:3]), ("_standardized", panels(figure)[3:])):
         for percentile, axes in zip((75, 90, 99), row, strict=True):
             wanted = scans[f"cortex_p{percentile}{end}"].dropna()
             np.testing.assert_allclose(np.sort(points(axes)[:, 1]), np.sort(wanted))
@@ -108,7 +108,7 @@ def test_the_legend_names_the_median_only_where_one_is_drawn(scans: pd.DataFrame
 def test_the_tests_under_a_panel_are_those_of_its_values(scans: pd.DataFrame) -> None:
     """Against the sums of squares written out."""
     text = words(percentile_figure(scans))
-    for column in ("cortex_p75", "cortex_p90", "cortex_p99", "cortex_p99_z"):
+    for column in ("cortex_p75", "cortex_p90", "cortex_p99", "cortex_p99_standardized"):
         values = scans[column].dropna()
         for heading, by in (
             ("By manufacturer", scans["manufacturer"]),
@@ -169,7 +169,9 @@ def test_alzheimers_disease_is_known_by_its_usual_names(name: str | None, answer
 
 
 def test_without_standardised_values_there_is_one_row_and_the_title_says_so(scans: pd.DataFrame) -> None:
-    figure = percentile_figure(scans.drop(columns=["cortex_p75_z", "cortex_p90_z", "cortex_p99_z"]))
+    figure = percentile_figure(
+        scans.drop(columns=["cortex_p75_standardized", "cortex_p90_standardized", "cortex_p99_standardized"])
+    )
     assert len(panels(figure)) == 3
     assert "not standardized" in words(figure)
 

@@ -196,7 +196,7 @@ def test_a_failure_without_a_reason_takes_that_of_its_record(output: Path) -> No
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"cortex_p90_z": None}, "21 of 21 processed scans have no standardized SUVR"),
+        ({"cortex_p90_standardized": None}, "21 of 21 processed scans have no standardized SUVR"),
         ({"tracer": ["AV1451", "MK6240"] * 12}, "more than one tracer (AV1451, MK6240)"),
         ({"reference_region": ["Pons", "CerebellarGM"] * 12}, "more than one reference region (CerebellarGM, Pons)"),
         ({"manufacturer": None}, "21 of 21 processed scans have no manufacturer"),

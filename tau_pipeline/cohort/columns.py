@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tau_pipeline.cohort.reference_group import FEWEST
 from tau_pipeline.derivatives.columns import FURTHER_COLUMNS, PVC_COLUMNS, QUALITY_COLUMN, column_descriptions
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 
@@ -71,15 +72,28 @@ STANDARDIZATION_COLUMNS: dict[str, Any] = {
 }
 
 
+_ZSCORE_COLUMNS: dict[str, Any] = {
+    "suvr_zscore": {
+        "Description": "z-score of the standardized mean SUVR against the reference group (--reference-group): minus "
+        "its mean, divided by its standard deviation (ddof 1) over participants, within region, tracer, and reference "
+        f"region; n/a for fewer than {FEWEST} participants.",
+        "Units": "1",
+    },
+    "zscore_n": {"Description": "Number of participants of the reference group that suvr_zscore refers to."},
+}
+
+
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """Return the data dictionary of a cohort table."""
     of_status = STATUS_COLUMNS if name == "status" else {}
     known = {**column_descriptions(), **FURTHER_COLUMNS, **PERSON_COLUMNS, **of_status}
     known["suvr_z"] = {
         "Description": "Mean SUVR standardized by manufacturer: minus the mean, divided by the standard "
-        "deviation, of the brain voxels of the participants fitted (standardization.tsv); n/a if there is no fit.",
+        "deviation, of single brain voxels of the participants fitted (standardization.tsv); n/a if there is no fit. "
+        "This is no z-score against controls (suvr_zscore).",
         "Units": "1",
     }
+    known |= _ZSCORE_COLUMNS
     found: dict[str, Any] = {}
     for column in table.columns:
         if column in known:
@@ -87,8 +101,15 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         elif corrected := next((name for name in PVC_COLUMNS if column.endswith(name.removeprefix("suvr"))), ""):
             region = column.removesuffix(corrected.removeprefix("suvr"))
             found[column] = {"Description": f"{corrected} of {region}.", "Units": "1"}
-        elif column.endswith("_z"):
-            found[column] = {"Description": f"{column[:-2]}, standardized by manufacturer.", "Units": "1"}
+        elif column.endswith("_zscore"):
+            found[column] = {**_ZSCORE_COLUMNS["suvr_zscore"], "Region": column.removesuffix("_zscore")}
+        elif column.endswith("_standardized"):
+            region = column.removesuffix("_standardized")
+            found[column] = {
+                "Description": f"Mean SUVR of {region}, standardized by manufacturer by the mean and the standard "
+                "deviation of single brain voxels; no z-score against controls.",
+                "Units": "1",
+            }
         else:
             how = "Mean SUVR, harmonized with ComBat," if "combat" in name else "Mean SUVR"
             found[column] = {"Description": f"{how} of {column}.", "Units": "1"}

@@ -168,14 +168,16 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
         As `long_table` gives it.
     values
         Columns of it to spread, with what is put behind the names: default ``suvr_mean`` as it is, ``suvr_z`` as
-        ``_z``, and corrected columns that are there, such as ``suvr_pvc_mean`` as ``_pvc_mean``.
+        ``_standardized``, z-scores against a reference group as ``_zscore``, and corrected columns that are there, such
+        as ``suvr_pvc_mean`` as ``_pvc_mean``.
     """
     import pandas as pd
 
     if table.empty:
         return pd.DataFrame(columns=list(WIDE_KEYS))
     corrected = {name: name.removeprefix("suvr") for name in PVC_COLUMNS if name in table.columns}
-    values = values or {"suvr_mean": "", "suvr_z": "_z", **corrected}
+    scored = {"suvr_zscore": "_zscore"} if "suvr_zscore" in table.columns else {}
+    values = values or {"suvr_mean": "", "suvr_z": "_standardized", **scored, **corrected}
     columns = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
     key = ["scan", "source", "reference_region"]
     order = list(dict.fromkeys(columns))

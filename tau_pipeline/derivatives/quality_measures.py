@@ -34,7 +34,7 @@ class Measure:
     factor
         By which the value of the sidecar is multiplied for the column.
     standardized
-        Whether a column with the suffix ``_z`` has the value standardized by manufacturer.
+        Whether a column with the suffix ``_standardized`` has the value standardized by manufacturer.
     outlier
         Column of the outlier score within the cohort (`tau_pipeline.cohort.outliers`).
     report_heading, report_unit, report_place
@@ -109,7 +109,7 @@ class Measure:
     @property
     def z_column(self) -> str:
         """Column of the standardized value; empty if there is none."""
-        return f"{self.column}_z" if self.standardized else ""
+        return f"{self.column}_standardized" if self.standardized else ""
 
 
 _DOUBTFUL = {

@@ -67,7 +67,7 @@ def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
     ----------
     scans
         One row per scan: ``manufacturer``, ``diagnosis`` (text or missing), ``cortex_p75``, ``cortex_p90``,
-        ``cortex_p99`` and the same names with ``_z`` (numbers or missing). Columns may be absent.
+        ``cortex_p99`` and the same names with ``_standardized`` (numbers or missing). Columns may be absent.
     what
         Which scans these are, for the title: tracer and reference region.
     """
@@ -102,8 +102,8 @@ def percentile_tests(scans: pd.DataFrame) -> list[tuple[str, str, OneWay]]:
 
 def _units(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return SUVR and, if there is any, standardized SUVR: name, and the end of the names of its columns."""
-    standardized = any(_numbers(table, f"cortex_p{k}_z").notna().any() for k in PERCENTILES)
-    return [("SUVR", ""), ("Standardized SUVR (z)", "_z")][: 1 + standardized]
+    standardized = any(_numbers(table, f"cortex_p{k}_standardized").notna().any() for k in PERCENTILES)
+    return [("SUVR", ""), ("Standardized SUVR (brain SD)", "_standardized")][: 1 + standardized]
 
 
 def quality_figure(scans: pd.DataFrame) -> Figure | None:

@@ -52,6 +52,13 @@ class Group(Checked):
             "whichever exists."
         ),
     )
+    reference_group: str | None = field(
+        default=None,
+        metadata=documented(
+            "Also write z-scores of regional SUVR against the participants for whom this holds: comparisons of columns "
+            'of participants.tsv, joined by and, such as "diagnosis == CN". Default: no z-scores.'
+        ),
+    )
     allow_mixed_settings: bool = field(
         default=False,
         metadata=documented(

@@ -17,6 +17,7 @@ from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
+from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
 from tau_pipeline.cohort.scans import left_out_in_words, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import (
@@ -84,6 +85,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     include_failed = config.group.include_failed_quality
     left_out = left_out_in_words(scans, include_failed=include_failed)
     long = long_table(scans, fits, demographics, include_failed=include_failed)
+    if config.group.reference_group is not None:
+        long = _with_zscores(long, bids_dir, config.group.reference_group)
     status = status_table(scans, statuses, fits, demographics, include_failed=include_failed)
     wide = wide_table(long)
     tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
@@ -155,11 +158,21 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
 
 
+def _with_zscores(long: pd.DataFrame, bids_dir: Path, expression: str) -> pd.DataFrame:
+    """Add z-scores against a reference group, and say how many participants it has."""
+    found = with_zscores(long, reference_participants(bids_dir, expression))
+    for kind, own in found.groupby(["tracer", "reference_region"], dropna=False)["zscore_n"]:
+        n = int(own.max())
+        few = "" if n >= FEWEST else f"; at least {FEWEST} are needed, so there are no z-scores"
+        say(f"z-scores against the {n} participants with {expression} ({', '.join(map(str, kind))}){few}")
+    return found
+
+
 def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:
-    """Apply ComBat to the included measured scans of each tracer and reference region, without ``_z`` columns."""
+    """Apply ComBat to the included measured scans of each tracer and reference region; only ``suvr_mean`` columns."""
     import pandas as pd
 
-    table = wide[[name for name in wide.columns if not name.endswith("_z")]]
+    table = wide[[name for name in wide.columns if not name.endswith(("_standardized", "_zscore"))]]
     regions = [name for name in table.columns if name not in (*WIDE_KEYS, "reference")]
     measured = table[(table["source"] == "measured") & (table["included"] == "yes")]
     parts = [combat(rows, regions) for _, rows in measured.groupby(["tracer", "reference_region"], dropna=False)]
@@ -244,6 +257,6 @@ def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float)
         pooled = f", others by all {len(fit.participants)} together" if fit.unknown == "pooled" else ""
         kind = f"{fit.tracer or 'tracer not stated'}, {fit.reference_region}"
         say(f"standardized by manufacturer ({kind}): {groups}{pooled}")
-    without = int(((status["state"] == "done") & status["cortex_p90_z"].isna()).sum())
+    without = int(((status["state"] == "done") & status["cortex_p90_standardized"].isna()).sum())
     if without:
         say(f"{without} scans have no standardized values; see standardization.tsv for the manufacturers fitted")

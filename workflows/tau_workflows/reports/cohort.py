@@ -219,7 +219,7 @@ def _quality_warning(done: pd.DataFrame) -> str:
 def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame | None) -> str:
     if standardization is None or standardization.empty:
         return "SUVR is not standardized by manufacturer: values from different scanners are not comparable."
-    without = int(done["cortex_p90_z"].isna().sum())
+    without = int(done["cortex_p90_standardized"].isna().sum())
     if without:
         return f"{without} of {len(done)} processed scans have no standardized SUVR."
     return ""

@@ -1,0 +1,110 @@
+"""z-scores of regional SUVR against a reference group, such as the controls of the cohort.
+
+z is the SUVR, standardized by manufacturer, minus the mean of the reference group, divided by its standard deviation
+(ddof 1), by region, tracer, and reference region. Since standardization by manufacturer is linear, offsets and gains of
+scanners cancel. Each participant of the group counts once, by the mean of the included measured scans.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.files import read_tsv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: With fewer participants the SD has a standard error of a quarter or more, and there is no z.
+FEWEST = 10
+_CLAUSE = re.compile(r"\s*([\w.-]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*")
+
+
+def reference_participants(bids_dir: str | os.PathLike[str], expression: str) -> frozenset[str]:
+    """Return the participants of a reference group, as ``participant_id``.
+
+    Parameters
+    ----------
+    bids_dir
+        The raw dataset; its ``participants.tsv`` is read.
+    expression
+        Comparisons of its columns, joined by ``and``: ``diagnosis == CN and age >= 60``. Texts need no quotes. A
+        participant with several rows belongs to the group if all of them fulfill it; an empty cell fulfills nothing.
+
+    Raises
+    ------
+    SettingError
+        The expression cannot be read, a column is not there, or no participant fulfills it.
+    MissingInputError
+        There is no ``participants.tsv``.
+    """
+    path = Path(bids_dir) / "participants.tsv"
+    if not path.is_file():
+        raise MissingInputError(f"--reference-group needs {path}, which is not there")
+    table = read_tsv(path, everything_is_text=True)
+    if "participant_id" not in table.columns:
+        raise SettingError(f"{path} has no column participant_id, which --reference-group needs")
+    holds = np.ones(len(table), bool)
+    for clause in re.split(r"\s+and\s+", expression.strip()):
+        holds &= _fulfilled(table, clause, path)
+    who = "sub-" + table["participant_id"].astype(str).str.strip().str.removeprefix("sub-")
+    found = set(who[holds]) - set(who[~holds])
+    if not found:
+        raise SettingError(f"no participant of {path} fulfills the reference group {expression!r}")
+    return frozenset(found)
+
+
+def _fulfilled(table: pd.DataFrame, clause: str, path: Path) -> np.ndarray:
+    """Return for each row whether one comparison holds."""
+    import pandas as pd
+
+    parts = _CLAUSE.fullmatch(clause)
+    if parts is None:
+        raise SettingError(
+            f"reference_group has {clause!r}; expected: comparisons such as diagnosis == CN, joined by and"
+        )
+    name, operator, wanted = parts[1], parts[2], parts[3].strip("'\"")
+    column = next((one for one in table.columns if str(one).lower() == name.lower()), None)
+    if column is None:
+        raise SettingError(f"reference_group names the column {name}; {path} has {', '.join(map(str, table.columns))}")
+    cells = table[column]
+    if operator in ("==", "!="):
+        same = (cells.astype("string").str.strip() == wanted).fillna(False).to_numpy(bool)
+        return same if operator == "==" else ~same & cells.notna().to_numpy()
+    try:
+        limit = float(wanted)
+    except ValueError as exc:
+        raise SettingError(f"reference_group compares {name} {operator} {wanted!r}; expected: a number") from exc
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
+    return compare(numbers, limit)
+
+
+def with_zscores(long: pd.DataFrame, participants: Collection[str]) -> pd.DataFrame:
+    """Return a long table with ``suvr_zscore`` and ``zscore_n``, the number of participants of the group behind it.
+
+    Parameters
+    ----------
+    long
+        As `tau_pipeline.cohort.tables.long_table` gives it.
+    participants
+        Of the reference group. With a value of fewer than `FEWEST` of them there is no z-score.
+    """
+    place = ["tracer", "reference_region", "region", "hemisphere"]
+    used = long["participant_id"].isin(participants) & (long["source"] == "measured") & (long["included"] == "yes")
+    known = long[used.fillna(False) & long["suvr_z"].notna()].astype({"suvr_z": float})
+    own = known.groupby([*place, "participant_id"], dropna=False)["suvr_z"].mean()
+    group = own.groupby(place, dropna=False).agg(["mean", "std", "count"]).reset_index()
+    joined = long[place].merge(group, on=place, how="left")
+    n = joined["count"].fillna(0).to_numpy(int)
+    enough = (n >= FEWEST) & (joined["std"].to_numpy(float) > 0)
+    values = long["suvr_z"].to_numpy(dtype=float, na_value=np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (values - joined["mean"].to_numpy(float)) / joined["std"].to_numpy(float)
+    return long.assign(suvr_zscore=np.where(enough, z, np.nan), zscore_n=n)
