@@ -51,7 +51,7 @@ def test_an_expression_that_cannot_be_used_is_refused(tmp_path: Path, expression
 
 
 def test_without_participants_tsv_there_is_no_group(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match="needs .*participants.tsv"):
+    with pytest.raises(MissingInputError, match=r"needs .*participants\.tsv"):
         reference_participants(tmp_path, "diagnosis == CN")
 
 
