@@ -218,7 +218,7 @@ def test_every_axis_has_a_unit(scans: pd.DataFrame) -> None:
     assert figure is not None
     labels = [axes.get_ylabel() for axes in panels(figure)]
     assert labels == ["Activity (unit of the PET)", "Normalized mutual information", "SD (SUVR)", "Volume (mL)"]
-    assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardized SUVR (z)"}
+    assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardized SUVR (brain SD)"}
 
 
 def test_values_that_are_near_one_another_stand_at_the_ticks_as_they_are(scans: pd.DataFrame) -> None:

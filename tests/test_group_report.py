@@ -14,7 +14,8 @@ from test_report import HOSTILE, Reader
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.files import read_json, write_json, write_text, write_tsv
-from tau_workflows.reports.cohort import read_status, warnings_of, write_group_report
+from tau_workflows.reports.cohort import read_status, write_group_report
+from tau_workflows.reports.cohort_warnings import warnings_of
 
 
 @pytest.fixture(autouse=True)

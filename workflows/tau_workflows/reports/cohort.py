@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
-from tau_pipeline.cohort.outliers import FEWEST
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
@@ -24,6 +23,7 @@ from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
+from tau_workflows.reports.cohort_warnings import options, warnings_of
 from tau_workflows.reports.links import scan_link
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _STATES = ("done", "failed", "skipped")
-#: Standardization by fewer participants than this is uncertain: the SD of 5 values has a standard error of a third.
-_FEW_PARTICIPANTS = 5
 #: Different sentences of assumptions that are shown before the rest is folded away.
 _MOST_ASSUMPTIONS = 12
 
@@ -94,7 +92,7 @@ def write_group_report(output_dir: Path) -> Path:
         rows=rows_of(status, output_dir),
         mosaic=tiles(status, output_dir),
         override={"columns": OVERRIDE_COLUMNS, "rows": override_rows(output_dir), "root": ".."},
-        filters=[(name, _options(status[name])) for name in FILTERS],
+        filters=[(name, options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
         figures=_figures(status, wide, output_dir),
         standardization=_standardization_rows(standardization),
@@ -168,90 +166,6 @@ def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.Data
         return None
 
 
-def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> list[str]:
-    """Return the warnings of the report, in sentences."""
-    done = status[status["state"] == "done"]
-    found = [
-        _quality_warning(done),
-        _standardization_warning(done, standardization),
-        _few_participants_warning(standardization),
-    ]
-    found.append(_confounded_warning(done))
-    for name, word in (("tracer", "tracer"), ("reference_region", "reference region")):
-        several = _options(done[name])
-        if len(several) > 1:
-            found.append(f"There is more than one {word} ({', '.join(several)}); their SUVR values are not comparable.")
-    for name in ("manufacturer", "diagnosis"):
-        unknown = int(done[name].isna().sum())
-        if unknown:
-            found.append(f"{unknown} of {len(done)} processed scans have no {name}.")
-    synthetic = int((done["source"] == "synthetic").sum())
-    if synthetic:
-        found.append(f"{synthetic} of {len(done)} scans are synthetic: predicted from the T1w, not measured.")
-    found.append(_no_outliers_warning(done))
-    outliers = int((done["largest_z"] > OUTLIER_Z).sum())
-    if outliers:
-        have = "scan has" if outliers == 1 else "scans have"
-        found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
-    return [sentence for sentence in found if sentence]
-
-
-def _no_outliers_warning(done: pd.DataFrame) -> str:
-    compared = done[done["included"] != "no"]
-    without = int(compared["largest_z"].isna().sum())
-    if not without:
-        return ""
-    return (
-        f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} "
-        "with the same tracer, reference region, and source."
-    )
-
-
-def _quality_warning(done: pd.DataFrame) -> str:
-    failed, out = done[done["quality"] == "fail"], done[done["included"] == "no"]
-    if failed.empty:
-        return ""
-    names = ", ".join(f"{row['scan']} ({row['quality_failed']})" for row in failed.to_dict("records"))
-    what = f"{len(out)} are left out of standardization, figures, and tests" if len(out) else "they are included"
-    return f"The quality of {len(failed)} of {len(done)} processed scans is fail; {what}: {names}."
-
-
-def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame | None) -> str:
-    if standardization is None or standardization.empty:
-        return "SUVR is not standardized by manufacturer: values from different scanners are not comparable."
-    without = int(done["cortex_p90_standardized"].isna().sum())
-    if without:
-        return f"{without} of {len(done)} processed scans have no standardized SUVR."
-    return ""
-
-
-def _few_participants_warning(standardization: pd.DataFrame | None) -> str:
-    import pandas as pd
-
-    if standardization is None or not {"manufacturer", "n_participants"} <= set(standardization):
-        return ""
-    counts = pd.to_numeric(standardization["n_participants"], errors="coerce")
-    few = standardization["manufacturer"][counts < _FEW_PARTICIPANTS].dropna()
-    if few.empty:
-        return ""
-    return f"The standardization of {', '.join(dict.fromkeys(few))} uses fewer than {_FEW_PARTICIPANTS} participants."
-
-
-def _confounded_warning(done: pd.DataFrame) -> str:
-    """Warn if all scans of a manufacturer have one diagnosis: standardization then removes the disease effect too."""
-    stated = done[done["manufacturer"].notna() & done["diagnosis"].notna()]
-    if stated["diagnosis"].nunique() < 2 or stated["manufacturer"].nunique() < 2:
-        return ""
-    of_each = stated.groupby("manufacturer")["diagnosis"].agg(["nunique", "count"])
-    alone = [str(name) for name in of_each.index[(of_each["nunique"] == 1) & (of_each["count"] > 1)]]
-    if not alone:
-        return ""
-    return (
-        f"All scans from {', '.join(alone)} have the same diagnosis: "
-        "standardization by manufacturer also removes differences between diagnoses."
-    )
-
-
 def _states_of(status: pd.DataFrame) -> tuple[str, ...]:
     """Return the states that the page counts; interrupted only where a scan is."""
     return (*_STATES, *(["interrupted"] if (status["state"] == "interrupted").any() else []))
@@ -273,11 +187,6 @@ def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
     names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
     states = _states_of(status)
     return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name], states)) for name in names]}
-
-
-def _options(column: pd.Series) -> list[str]:
-    """Return the different values of a column, sorted."""
-    return sorted(map(str, column.dropna().unique()), key=str.casefold)
 
 
 def _figures(status: pd.DataFrame, wide: pd.DataFrame | None, output_dir: Path) -> list[dict[str, Any]]:
