@@ -55,6 +55,55 @@ def test_votes_are_the_sums_of_gaussian_weights():
         assert found[place] == max(sums, key=sums.__getitem__)
 
 
+def test_votes_are_averaged_with_the_mean_over_the_column():
+    rng = np.random.default_rng(5)
+    sd, inner = 1.2, (slice(9, 16),) * 3
+    reach = int(3 * sd + 0.5)
+    labels, where, columns = np.zeros((25,) * 3, np.int32), np.zeros((25,) * 3, bool), np.full((25,) * 3, -1, np.int32)
+    labels[inner] = np.where(rng.random((7, 7, 7)) < 0.3, rng.choice([3, 1010], (7, 7, 7)), 0)
+    where[inner] = rng.random((7, 7, 7)) < 0.7
+    columns[where] = rng.permutation(np.arange(np.count_nonzero(where)) // 4)
+    found = parcellation.vote(labels, where, sd, columns)
+    steps = np.indices((2 * reach + 1,) * 3) - reach
+    weights = np.exp(-0.5 * (steps**2).sum(axis=0) / sd**2)
+    sums = np.zeros((2, *labels.shape))
+    for one, number in zip(sums, (3, 1010), strict=True):
+        for voter in np.argwhere(labels == number):
+            one[tuple(slice(x - reach, x + reach + 1) for x in voter)] += weights
+    shared = sums.copy()
+    for column in np.unique(columns[where]):
+        members = columns == column
+        shared[:, members] = (sums[:, members] + sums[:, members].mean(axis=1, keepdims=True)) / 2
+    clear = where & (np.abs(shared[0] - shared[1]) > 1e-4)
+    assert clear.sum() > 100
+    np.testing.assert_array_equal(found[clear], np.where(shared[0] > shared[1], 3, 1010)[clear])
+
+
+def test_a_column_goes_straight_through_a_flat_cortex():
+    k = np.indices((6, 7, 12))[2]
+    columns = parcellation.nearest_white((k >= 4) & (k < 8), k < 4)
+    assert (columns[:, :, :4] == -1).all()
+    assert (columns[:, :, 8:] == -1).all()
+    np.testing.assert_array_equal(columns[:, :, 4:8], np.arange(42).reshape(6, 7, 1).repeat(4, axis=2))
+
+
+def test_without_white_matter_each_voxel_is_its_own_column():
+    cortex = np.zeros((4, 4, 4), bool)
+    cortex[1:3, 2, 2] = True
+    columns = parcellation.nearest_white(cortex, np.zeros_like(cortex))
+    assert sorted(columns[cortex]) == [0, 1]
+
+
+def test_the_banks_of_a_sulcus_without_fluid_keep_their_own_labels_when_the_atlas_is_a_voxel_off():
+    k = np.indices((20, 20, 18))[2]
+    white, gray = (k < 4) | (k >= 14), (k >= 4) & (k < 14)
+    atlas = np.where(k < 4, 2, np.where(k < 10, 1024, np.where(k < 14, 1022, 2))).astype(np.int32)
+    found = parcellation.label_tissue(atlas, gray, white, np.ones(atlas.shape, bool))
+    inner = found[6:14, 6:14]
+    assert (inner[:, :, 4:9] == 1024).all()
+    assert (inner[:, :, 9:14] == 1022).all()
+
+
 def test_a_voxel_beyond_all_votes_gets_none():
     labels = np.zeros((30, 9, 9), np.int32)
     labels[2, 4, 4] = 1035

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tau_pipeline.anatomy.deep import refine_deep
 from tau_pipeline.anatomy.grid import brain_box, working_grid
 from tau_pipeline.anatomy.template import upright, warp_labels
-from tau_pipeline.imaging.resample import resample_onto_data
+from tau_pipeline.imaging.resample import Floats, resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 Labels = NDArray[np.int32]
@@ -38,6 +38,8 @@ _CORTEX_STEPS = 6
 CEREBELLUM_REACH_MM = 2.1
 #: Width of the kernel in which the atlas's labels vote, SD in mm: less than the thickness of the cortex.
 _VOTE_SD_MM = 1.7
+#: Weight of the mean over a voxel's column against its own votes.
+_COLUMN_WEIGHT = 0.5
 
 
 def labels_to_t1w(labels_path: Path, t1w: Volume, transforms: Sequence[Path]) -> Volume:
@@ -101,7 +103,8 @@ def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels
     - Cerebellum keeps its outline, grows by `CEREBELLUM_REACH_MM` where there is gray matter, and is split into cortex
       and white matter by the tissue.
     - Cortex is gray matter that white matter reaches within the thickness of cortex; dura, sinuses and what lies
-      behind fluid are not reached. Its label is that with most votes of the atlas nearby.
+      behind fluid are not reached. Its label is that with most votes of the atlas nearby, shared along columns
+      through the cortex, so that the two banks of a sulcus keep their own.
     - White matter is what remains of it, and gray spots that the atlas has in white matter; its side is the nearest.
     """
     from scipy import ndimage
@@ -115,7 +118,8 @@ def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels
     near = inside & ~fixed & (distance < _CORTEX_REACH_MM)
     ventricles = ndimage.binary_dilation(np.isin(atlas, _LATERAL_VENTRICLES), iterations=2)
     cortex = near & reached_cortex(gray & inside, white & ~np.isin(atlas, _NOT_UNDER_CORTEX)) & ~ventricles
-    voted = vote(np.where(is_cortex, atlas, 0), near, _VOTE_SD_MM)
+    columns = nearest_white(cortex, white & ~np.isin(atlas, _NOT_UNDER_CORTEX))
+    voted = vote(np.where(is_cortex, atlas, 0), cortex, _VOTE_SD_MM, columns)
     found[cortex] = np.where(voted > 0, voted, atlas[tuple(nearest)])[cortex]
     _, nearest = ndimage.distance_transform_edt(~is_cerebral_white, return_indices=True)
     rest = inside & (found == 0) & (white | (is_cerebral_white & gray))
@@ -143,7 +147,25 @@ def reached_cortex(gray: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
     return reached & gray
 
 
-def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
+def nearest_white(cortex: Mask, white: Mask) -> NDArray[np.int32]:
+    """Return the column of each voxel of the cortex, numbered from 0 in ``(I, J, K)`` order; -1 elsewhere.
+
+    A column holds the voxels that have the same nearest voxel of white matter. FreeSurfer labels a surface, so that its
+    labels are the same from the inner to the outer boundary of the cortex.
+    """
+    from scipy import ndimage
+
+    columns = np.full(cortex.shape, -1, dtype=np.int32)
+    if white.any():
+        nearest = ndimage.distance_transform_edt(~white, return_distances=False, return_indices=True)
+        roots = np.ravel_multi_index(tuple(axis[cortex] for axis in nearest), cortex.shape)
+        columns[cortex] = np.unique(roots, return_inverse=True)[1]
+    else:
+        columns[cortex] = np.arange(np.count_nonzero(cortex))
+    return columns
+
+
+def vote(labels: Labels, where: Mask, sd_mm: float, columns: NDArray[np.int32] | None = None) -> Labels:
     """Return, at each voxel of ``where``, the label with the largest sum of Gaussian weights; 0 if none is within 3 SD.
 
     Parameters
@@ -154,20 +176,34 @@ def vote(labels: Labels, where: Mask, sd_mm: float) -> Labels:
         Voxels to label.
     sd_mm
         Standard deviation of the weights.
+    columns
+        From `nearest_white`. The sum of a voxel is then averaged with the mean of the sums in its column.
     """
     from scipy import ndimage
 
     most, winner = np.zeros(labels.shape, dtype=np.float32), np.zeros(labels.shape, dtype=np.int32)
     room = int(np.ceil(3 * sd_mm)) + 1
+    sizes = None if columns is None else np.bincount(columns[where])
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
         wide = tuple(slice(max(0, s.start - room), s.stop + room) for s in box)
         votes = ndimage.gaussian_filter((labels[wide] == number).astype(np.float32), sd_mm, truncate=3)
+        if columns is not None and sizes is not None:
+            votes = _shared(votes, columns[wide], sizes)
         better = (votes > most[wide]) & where[wide]
         most[wide][better] = votes[better]
         winner[wide][better] = number
     return winner
+
+
+def _shared(votes: Floats, columns: NDArray[np.int32], sizes: NDArray[np.int64]) -> Floats:
+    """Average the votes of each voxel with the mean over its column; a voxel outside the box has none."""
+    held = columns >= 0
+    mean = np.bincount(columns[held], weights=votes[held], minlength=sizes.size) / np.maximum(sizes, 1)
+    shared = votes.copy()
+    shared[held] = (1 - _COLUMN_WEIGHT) * votes[held] + _COLUMN_WEIGHT * mean[columns[held]]
+    return shared
 
 
 def _split_cerebellum(found: Labels, atlas: Labels, gray: Mask, white: Mask) -> None:
