@@ -225,3 +225,22 @@ def test_braak_stages_are_compared_as_scikit_learn_does():
     assert kappa["estimate"] == pytest.approx(cohen_kappa_score(*stages, weights="quadratic"))
     same = found.summary.query("measure == 'braak_same'").iloc[0]
     assert same["estimate"] == pytest.approx(np.mean(np.equal(*stages)))
+
+
+def test_what_the_pet_did_not_measure_is_compared_nowhere(tmp_path):
+    pair = find_pairs(write_people(tmp_path, PEOPLE[:1]), diagnoses={"01": "CN"})[0]
+    suvr, mask = load_volume(pair.suvr_file), np.asarray(load_volume(pair.mask_file).dataobj) > 0
+    cut = np.array(suvr.dataobj, np.float32)
+    middle = cut.shape[2] // 2
+    cut[:, :, middle:] = np.nan
+    wrong = np.array(measured_map(pair, 0.1).dataobj)
+    wrong[:, :, middle:] = 99
+    nib.Nifti1Image(cut, suvr.affine).to_filename(pair.suvr_file)
+    scores = score_scan(pair, {MODEL: image_like(wrong, suvr)}, HOW)
+    found = scores.scans.iloc[0]
+    assert found["n_voxels"] == mask[:, :, :middle].sum()
+    assert (found["mae"], found["mae_axial"]) == pytest.approx((0.1, 0.1), abs=1e-5)
+    regions = scores.regions
+    assert (regions["measured_fraction"] < 1).any()
+    assert (regions["suvr_mean"].dropna() < 10).all()
+    assert regions[regions["measured_fraction"] < 0.5]["suvr_mean"].isna().all()

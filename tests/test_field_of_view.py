@@ -1,13 +1,18 @@
 """Not measured is never a number: field of view, filled slabs, frames without values, regions, and their consumers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from tau_pipeline.atlas import composites, label_table
+from tau_pipeline.cohort.maps import MapPlan, write_map
+from tau_pipeline.cohort.standardize import BACKGROUND, ManufacturerFit, Standardization
 from tau_pipeline.errors import ImageError, ReferenceRegionError
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample_measured
-from tau_pipeline.imaging.volume import image_on
+from tau_pipeline.imaging.volume import image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pet.field_of_view import frame_of, measured_voxels, not_measured, with_measured_frames
 from tau_pipeline.pet.frames import plan_frames
@@ -214,3 +219,19 @@ def test_a_reference_region_that_was_not_measured_stops_the_scan(share, refused)
     else:
         (sentence,) = check_reference(activity, region, np.ones(activity.shape, bool), "X")
         assert sentence.startswith("50 % of reference region X has no PET activity")
+
+
+def test_a_standardized_map_has_no_value_where_suvr_has_none(tmp_path):
+    scan = SimpleNamespace(suvr_file=tmp_path / "suvr.nii.gz", stated=lambda key: "GE")
+    suvr, brain = np.full((6, 6, 6), 1.4, np.float32), np.zeros((6, 6, 6), np.uint8)
+    brain[1:5, 1:5, 1:5] = 1
+    suvr[:, :, 3:] = np.nan
+    save_volume(image_on(suvr, AFFINE), scan.suvr_file)
+    save_volume(image_on(brain, AFFINE), tmp_path / "mask.nii.gz")
+    own = ManufacturerFit(1.0, 0.2, ("sub-01",))
+    plan = MapPlan(scan, tmp_path / "mask.nii.gz", tmp_path / "std.nii.gz", {}, Standardization({"GE": own}, own))
+    z = np.asanyarray(load_volume(write_map(plan)).dataobj)
+    lost = (brain > 0) & np.isnan(suvr)
+    assert np.isnan(z[lost]).all()
+    np.testing.assert_allclose(z[(brain > 0) & ~lost], 2.0, rtol=1e-5)
+    assert (z[brain == 0] == BACKGROUND).all()

@@ -432,3 +432,23 @@ def test_workers_that_share_a_cache_and_outlive_epochs_give_the_same_items(tmp_p
 def test_the_fit_can_be_used_by_the_group_level_and_the_other_way_round(tmp_path, normalisation):
     path = normalisation.save(tmp_path)
     assert Standardization.load(path, "flortaucipir", "CerebellarGM") == normalisation.standardization
+
+
+# --- what was not measured ---
+
+
+@pytest.mark.parametrize("fill", [np.nan, 0.0])
+def test_nothing_on_the_grid_is_mixed_with_what_was_not_measured(tmp_path, fill):
+    pair = find_pairs(write_cohort(tmp_path))[0]
+
+    def cut(values):
+        values[...] = 1.5
+        values[:, :, values.shape[2] // 2 :] = fill
+
+    changed(pair, cut)
+    found = prepare(pair, Grid((16, 20, 16), (2.3, 2.3, 2.3)))
+    assert 0 < found.known.sum() < found.brain.sum()
+    np.testing.assert_allclose(found.suvr[found.known], 1.5, rtol=1e-5)
+    assert (found.suvr[~found.known] == 0).all()
+    assert found.suvr_range == (1.5, 1.5)
+    assert found.moments.mean == pytest.approx(1.5)

@@ -253,7 +253,7 @@ def _measured_to_grid(
     total, weight = (
         to_grid(Volume(one.astype(np.float32), like.affine), placement) for one in (np.where(covered, suvr, 0), covered)
     )
-    partly = (weight > 1e-3) & (weight < 1 - 1e-3)
+    partly = (weight > 1e-3) & (weight < 1 - 1e-6)
     total[partly] /= weight[partly]
     return total
 
