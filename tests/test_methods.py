@@ -15,6 +15,7 @@ from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.participant import Settings
+from tau_workflows.reports.bibliography import bibtex
 from tau_workflows.reports.methods import PACKAGES, PAPERS, found, methods_text, planned, write_methods
 
 
@@ -127,3 +128,39 @@ def test_a_damaged_sidecar_does_not_stop_the_text(tmp_path: Path) -> None:
     sidecar.write_text("{")
     assert "coregistered" not in text_of(tmp_path)
     assert "N4" in text_of(tmp_path)
+
+
+def test_interpolation_motion_guard_and_resolution_are_stated(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    frames = {"FrameIndices": [0, 1], "FrameMotion": [0.0, 1.46], "ReferenceRegion": "CerebellarGM"}
+    with_pet(tmp_path, "01", EffectiveFWHM=4.71, **frames)
+    with_pet(tmp_path, "02", EffectiveFWHM=6.0)
+    text = text_of(tmp_path)
+    for words in (
+        "one trilinear interpolation",
+        "largest mean displacement of a frame was 1.5 mm",
+        "effective resolution of the maps was 4.7 to 6.0 mm FWHM",
+        "of their signal from cerebral gray matter",
+    ):
+        assert words in text
+
+
+def test_every_paper_and_package_has_an_entry_in_bibtex_and_the_page_says_the_same(tmp_path: Path) -> None:
+    path = write_methods(tmp_path, Settings())
+    bib = path.with_suffix(".bib").read_text()
+    cited = [name for name, paper in PAPERS.items() if f"- {name}: {paper}" in path.read_text()]
+    assert len(cited) >= 5
+    assert all(f"note = {{{name}}}" in bib for name in cited)
+    assert all(f"title = {{{name}}}" in bib for name in PACKAGES)
+    keys = [line.split("{")[1] for line in bib.splitlines() if line.startswith("@")]
+    assert len(keys) == len(set(keys))
+    assert bib.count("{") == bib.count("}")
+    page = path.with_suffix(".html").read_text()
+    assert "one trilinear interpolation" in " ".join(page.split())
+    assert "default-src 'none'" in page
+
+
+def test_bibtex_of_every_paper_has_author_and_year() -> None:
+    for entry in bibtex(PAPERS, {}).split("\n\n"):
+        assert "author = {" in entry
+        assert "year = {" in entry

@@ -16,6 +16,8 @@ from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
 from tau_pipeline.settings.participant import Settings
+from tau_workflows.reports import html
+from tau_workflows.reports.bibliography import bibtex
 
 #: What each paper stands for; only those of steps that ran are printed.
 PAPERS = {
@@ -57,6 +59,8 @@ class Facts:
         PET scans of one frame and of several, and whether motion between frames was corrected.
     windows, tracers, kernels, regions
         Minutes after injection, tracers, filters in words, and names of reference regions.
+    motion_mm, resolutions_mm
+        Largest mean displacement of a frame; effective resolutions of the maps, FWHM.
     standardized
         Participants by manufacturer; empty if there was no standardization. ``pooled`` counts everybody.
     combat
@@ -76,6 +80,8 @@ class Facts:
     windows: tuple[str, ...] = ()
     tracers: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    motion_mm: float | None = None
+    resolutions_mm: tuple[float, ...] = ()
     regions: tuple[str, ...] = ()
     standardized: Mapping[str, int] = field(default_factory=dict)
     combat: bool = False
@@ -130,6 +136,8 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         windows=_distinct(map(_window, scans)),
         tracers=_distinct(tracer_name(one.get("TracerName")) or one.get("TracerName") for one in scans),
         kernels=_distinct(_kernel(one) for one in scans),
+        motion_mm=max((mm for one in dynamic for mm in _numbers(one.get("FrameMotion"))), default=None),
+        resolutions_mm=tuple(sorted({mm for one in scans for mm in _numbers([one.get("EffectiveFWHM")])})),
         regions=_distinct(one.get("ReferenceRegion") for one in maps),
         standardized=_standardized(output_dir),
         synthetic=len(synthetic),
@@ -150,6 +158,12 @@ def _sidecars(output_dir: Path, output: Output, participant: str) -> list[dict[s
 
 def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted({str(value) for value in values if value not in (None, "", "n/a")}))
+
+
+def _numbers(values: Any) -> list[float]:
+    """Return those of the values that are numbers."""
+    found = values if isinstance(values, list) else []
+    return [float(one) for one in found if isinstance(one, int | float) and not isinstance(one, bool)]
 
 
 def _window(sidecar: Mapping[str, Any]) -> str:
@@ -174,9 +188,17 @@ def _standardized(output_dir: Path) -> dict[str, int]:
 
 
 def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
-    """Write ``logs/CITATION.md`` from what ran; where nothing has, from what the settings ask for."""
+    """Write ``logs/CITATION.md``, ``.bib`` and ``.html`` from what ran; where nothing has, from the settings.
+
+    Returns the path of the first one.
+    """
     facts = found(output_dir) or planned(settings or Settings())
-    return write_changed(methods_text(facts), output_dir / "logs" / "CITATION.md")
+    text = methods_text(facts)
+    path = output_dir / "logs" / "CITATION.md"
+    papers = {name: paper for name, paper in PAPERS.items() if f"- {name}: {paper}\n" in text}
+    write_changed(bibtex(papers, {name: package_version(name) for name in PACKAGES}), path.with_suffix(".bib"))
+    write_changed(html.render("citation.html.jinja", methods=html.blocks_of(text)), path.with_suffix(".html"))
+    return write_changed(text, path)
 
 
 def methods_text(facts: Facts) -> str:
@@ -262,8 +284,11 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
         parts.append(f"{counts}{tracers} cover {window} after injection.")
     if facts.dynamic != 0 and facts.moved:
         parts.append(
-            "Frames of dynamic scans were rigidly registered and averaged, weighted by their overlap with the window."
+            "Frames of dynamic scans were rigidly registered to the longest frame (of equals the middle one) by mutual "
+            "information after smoothing with 6 mm FWHM, and averaged, weighted by their overlap with the window."
         )
+        if facts.motion_mm is not None:
+            parts.append(f"The largest mean displacement of a frame was {facts.motion_mm:.1f} mm.")
     elif facts.dynamic:
         parts.append(
             "Frames of dynamic scans were averaged, weighted by their overlap with the window, "
@@ -272,12 +297,25 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
     if facts.kernels:
         parts.append(f"PET was smoothed with a Gaussian of {', '.join(facts.kernels)}.")
         papers.append("one resolution")
-    regions = "; ".join(f"{name} ({definition(name).description})" for name in facts.regions)
+    if facts.resolutions_mm:
+        low, high = facts.resolutions_mm[0], facts.resolutions_mm[-1]
+        span = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+        parts.append(f"The effective resolution of the maps was {span} mm FWHM.")
     parts.append(
-        "PET was rigidly coregistered to the T1w (mutual information, several starts) and resampled to the T1w grid in "
-        f"one interpolation. SUVR was computed relative to the mean of: {regions}."
+        "PET was rigidly coregistered to the T1w (mutual information, several starts). Each frame was resampled from "
+        "its own grid to that of the T1w in one trilinear interpolation with the composed transforms. SUVR was computed "
+        f"relative to the mean of: {'; '.join(map(_region, facts.regions))}."
     )
     return " ".join(parts), papers
+
+
+def _region(name: str) -> str:
+    """Return a reference region in words, with its guard against spill-in."""
+    one = definition(name)
+    return (
+        f"{name} ({one.description}; voxels that get at most {one.gray_share:.0%} of their signal from cerebral gray "
+        f"matter and {one.outside_share:.0%} from CSF and background at 6 mm FWHM, unless too few remain)"
+    )
 
 
 def _cohort(facts: Facts) -> tuple[str, list[str]]:
