@@ -303,8 +303,8 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
         parts.append(f"The effective resolution of the maps was {span} mm FWHM.")
     parts.append(
         "PET was rigidly coregistered to the T1w (mutual information, several starts). Each frame was resampled from "
-        "its own grid to that of the T1w in one trilinear interpolation with the composed transforms. SUVR was computed "
-        f"relative to the mean of: {'; '.join(map(_region, facts.regions))}."
+        "its own grid to that of the T1w in one trilinear interpolation with the composed transforms. SUVR was "
+        f"computed relative to the mean of: {'; '.join(map(_region, facts.regions))}."
     )
     return " ".join(parts), papers
 
