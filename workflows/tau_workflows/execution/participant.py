@@ -186,7 +186,7 @@ def preload() -> None:
     """Load what the nodes need, once, before Nipype forks its workers."""
     for module in PRELOADED:
         import_module(module)
-    # Nipype collects garbage fifty times a second while it waits; what is loaded by now never becomes garbage.
+    # Nipype collects garbage twenty times a second while it waits; what is loaded by now never becomes garbage.
     gc.freeze()
 
 

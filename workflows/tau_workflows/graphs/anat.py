@@ -20,6 +20,7 @@ from tau_workflows.interfaces.anat import (
     SegmentTissue,
     WarpTemplateRegions,
 )
+from tau_workflows.interfaces.figures import EarlyFigures
 
 #: What the graph gives, in one place, since Nipype does not check the names of an `IdentityInterface`.
 OUTPUTS = [
@@ -35,6 +36,7 @@ OUTPUTS = [
     "assumptions",
     "labels_source",
     "anat_quality_figures",
+    "early_figure_files",
 ]
 
 
@@ -56,7 +58,7 @@ def init_anat_wf(
     freesurfer
         Results of FreeSurfer or FastSurfer for the same head, or None.
     threads
-        Threads of the registration to the template.
+        Threads of the registration to the template. The processor of one of them is left to the PET.
 
     Inputs
     ------
@@ -75,6 +77,8 @@ def init_anat_wf(
         For the sidecars.
     anat_quality_figures
         Figures of quality checks, as a list of dictionaries.
+    early_figure_files
+        The figures that need no labels.
     """
     wf = pe.Workflow(name="anat_wf")
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
@@ -85,9 +89,10 @@ def init_anat_wf(
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
-    template = pe.Node(RegisterToTemplate(threads=threads), name="template", mem_gb=1.2, n_procs=threads)
+    template = pe.Node(RegisterToTemplate(threads=threads), name="template", mem_gb=1.2, n_procs=max(1, threads - 1))
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
+    draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
 
     wf.connect(inputnode, "t1w_file", brain, "t1w_file")
     wf.connect(inputnode, "t1w_file", bias, "t1w_file")
@@ -108,12 +113,13 @@ def init_anat_wf(
         wf.connect(inputnode, "t1w_file", labels, "t1w_file")
         wf.connect(brain, "mask_file", labels, "brain_mask_file")
         outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
-    for node in (bias, tissue, template):
+    for node in (bias, tissue, template, draw):
         wf.connect(masked, "mask_file", node, "mask_file")
-    for node in (tissue, template, regions):
+    for node in (tissue, template, regions, draw):
         wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
-    for node in (tissue, regions):
+    for node in (tissue, regions, draw):
         wf.connect(template, "t1w_from_template", node, "t1w_from_template")
+    wf.connect(tissue, "tissue_file", draw, "tissue_file")
     wf.connect(labels, "dseg_file", reference, "dseg_file")
     wf.connect(tissue, "tissue_file", reference, "tissue_file")
     wf.connect(regions, "template_regions_file", reference, "template_regions_file")
@@ -128,6 +134,7 @@ def init_anat_wf(
         "reference_file": reference,
         "reference": reference,
         "skull_stripped": brain,
+        "early_figure_files": draw,
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)

@@ -40,9 +40,8 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     """Build the graph of one T1w and the PET scans that go with it, with their outputs."""
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
-    # One process stays free for the PET, which does not wait for the template.
-    threads = max(1, (job.execution.nprocs or 1) - bool(t1w_job.scans))
-    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=threads)
+    # The registration to the template is what all waits for: where the PET leaves a processor idle, it takes it.
+    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=job.execution.nprocs or 1)
     draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
     save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.6)
     _set_places(save, job)
@@ -60,7 +59,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     scan, frames = scan_job.scan, scan_job.frames
     pet_wf = init_pet_wf(scan, frames, job.settings)
     _, draw_name, save_name = scan_steps(scan)
-    draw = pe.Node(PetFigures(units=str(scan.pet_metadata.get("Units", ""))), name=draw_name, mem_gb=1.1)
+    draw = pe.Node(PetFigures(), name=draw_name, mem_gb=1.1)
     draw.inputs.suvr_scale = list(job.execution.suvr_scale)
     save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
