@@ -118,25 +118,26 @@ def steps(graph: nx.DiGraph) -> list[Step]:
 
 
 def places(graph: nx.DiGraph) -> dict[str, tuple[int, int]]:
-    """Return column and level of each node: the level is the longest way from a raw image, columns fill by lane."""
+    """Return column and level of each node: the level is the longest way from a raw image, columns fill by lane.
+
+    The cells below a node down to the last node that needs it stay empty: its arrows pass there.
+    """
     reduced = nx.transitive_reduction(graph)
     levels: dict[str, int] = {}
     for name in nx.topological_sort(reduced):
         levels[name] = max((levels[source] + 1 for source in reduced.predecessors(name)), default=0)
-
-    def nearest_first(name: str) -> tuple[int, int, str]:
-        # Who is needed on the next level keeps the first column, so that no arrow has to pass a box on its way.
-        return levels[name], min((levels[n] for n in reduced.successors(name)), default=0), name
+    last = {name: max((levels[n] for n in reduced.successors(name)), default=levels[name] + 1) for name in levels}
 
     found: dict[str, tuple[int, int]] = {}
     first = 0
     for lane in (0, 1):
-        filled: dict[int, int] = {}
-        for name in sorted((n for n in levels if graph.nodes[n]["lane"] == lane), key=nearest_first):
-            column = filled.get(levels[name], 0)
-            filled[levels[name]] = column + 1
-            found[name] = (first + column, levels[name])
-        first += max(filled.values(), default=0)
+        in_lane = [name for name in levels if graph.nodes[name]["lane"] == lane]
+        taken: set[tuple[int, int]] = set()
+        for name in sorted(in_lane, key=lambda name: (levels[name], last[name], name)):
+            column = next(n for n in range(first, first + len(in_lane)) if (n, levels[name]) not in taken)
+            taken |= {(column, level) for level in range(levels[name], max(last[name], levels[name] + 1))}
+            found[name] = (column, levels[name])
+        first = 1 + max((column for column, _ in taken), default=first - 1)
     return found
 
 

@@ -74,7 +74,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     assumptions
         Sentences of all steps.
     activity_figure_files
-        The drawings that show the activity.
+        The figures that need no labels.
     """
     wf = pe.Workflow(name=scan_steps(scan)[0])
     inputnode = pe.Node(niu.IdentityInterface(fields=INPUTS), name="inputnode")
@@ -87,7 +87,6 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     resample = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)
-    draw = pe.Node(ActivityFigures(units=str(scan.pet_metadata.get("Units", ""))), name="activity_figures", mem_gb=1.1)
     figures = pe.Node(niu.Merge(3), name="quality_figures", run_without_submitting=True)
     assumptions = pe.Node(niu.Merge(6), name="assumptions", run_without_submitting=True)
     assumptions.inputs.in1 = list(dict.fromkeys((*scan.assumptions, *frames.assumptions)))
@@ -102,11 +101,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "frame_xfms", on_t1w, "frame_xfms")
     wf.connect(coregister, "pet2t1w_xfm", on_t1w, "pet2t1w_xfm")
     wf.connect(inputnode, "t1w_preproc_file", on_t1w, "t1w_preproc_file")
-    for node in (quantify, draw):
-        wf.connect(on_t1w, "activity_file", node, "activity_file")
-        wf.connect(inputnode, "mask_file", node, "mask_file")
-    wf.connect(inputnode, "t1w_preproc_file", draw, "t1w_preproc_file")
-    for name in ("dseg_file", "reference_file", "reference"):
+    wf.connect(on_t1w, "activity_file", quantify, "activity_file")
+    for name in ("mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(inputnode, name, quantify, name)
 
     wf.connect(coregister, "pet2t1w_xfm", outputnode, "pet2t1w_xfm")
@@ -119,15 +115,24 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         wf.connect(quantify, name, outputnode, name)
     wf.connect(assumptions, "out", outputnode, "assumptions")
     wf.connect(figures, "out", outputnode, "quality_figures")
-    wf.connect(draw, "activity_figure_files", outputnode, "activity_figure_files")
     for place, node in enumerate((motion, coregister, on_t1w), start=1):
         wf.connect(node, "quality_figures", figures, f"in{place}")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
+    _add_figures(wf, str(scan.pet_metadata.get("Units", "")))
     tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
     for name in ("rois_file", "quality"):
         wf.connect(tables, name, outputnode, name)
     return wf
+
+
+def _add_figures(wf: pe.Workflow, units: str) -> None:
+    """Add the figures of the activity, which are drawn while the labels are still computed."""
+    node = pe.Node(ActivityFigures(units=units), name="activity_figures", mem_gb=1.1)
+    for name in ("t1w_preproc_file", "mask_file"):
+        wf.connect(wf.get_node("inputnode"), name, node, name)
+    wf.connect(wf.get_node("on_t1w"), "activity_file", node, "activity_file")
+    wf.connect(node, "activity_figure_files", wf.get_node("outputnode"), "activity_figure_files")
 
 
 def _add_partial_volume(wf: pe.Workflow, settings: Settings) -> pe.Node:
