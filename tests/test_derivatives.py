@@ -203,7 +203,7 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path):
     for place, message in (
         (raw, "is the input dataset"),
         (other, "made by fMRIPrep"),
-        (tmp_path / "broken", "is in use"),
+        (tmp_path / "broken", "holds a damaged dataset"),
         (tmp_path / "file", "is a file"),
     ):
         before = sorted(tmp_path.rglob("*"))
