@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from participant_results import write_cohort
 
+from tau_pipeline.cohort.scans import is_included
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.quality_checks import CHECKS, Check, Quality, in_words, judge, worst
 from tau_pipeline.derivatives.quality_override import FILE, decided, read_decisions
@@ -189,6 +190,12 @@ def test_failed_scans_are_included_on_request_and_the_tables_still_say_that_they
     status = read_tsv(places[1] / "group/status.tsv").set_index("participant_id")
     assert (status.loc[list(BAD), "quality"] == "fail").all()
     assert (status["included"] == "yes").all()
+    write_text("participant_id\n05\n", tmp_path / "exclude.tsv")
+    scans = find_scans(places[1], tmp_path / "exclude.tsv")
+    counted = {scan.participant_id for scan in scans if is_included(scan, include_failed=True)}
+    assert counted == set(status.index) - {"sub-05"}
+    group = Group(include_failed_quality=True, exclude=tmp_path / "exclude.tsv")
+    assert survey(places[1], group=group).left_out == ("sub-05_trc-AV1451",)
 
 
 def test_people_decide_and_the_table_keeps_who_and_why(planted: tuple[Path, Path], tmp_path: Path) -> None:

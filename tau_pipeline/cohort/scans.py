@@ -24,8 +24,12 @@ def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]
 
 
 def is_included(scan: DoneScan, *, include_failed: bool = False) -> bool:
-    """Return whether a scan counts in fits, group figures, and tests: not if its quality is ``fail``."""
-    return include_failed or scan.quality.verdict != "fail"
+    """Return whether a scan counts in fits, group figures, and tests: not if its quality is ``fail``.
+
+    A scan that ``--exclude`` names never does.
+    """
+    quality = scan.quality
+    return not quality.excluded and (include_failed or quality.verdict != "fail")
 
 
 def left_out_in_words(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:

@@ -217,7 +217,8 @@ def status_table(
     rows = [{**row, **demographics.of(row["participant_id"], row.get("session_id"))} for row in rows]
     for row in rows:
         if row["state"] == "done":
-            row["included"] = "yes" if include_failed or row["quality"] != "fail" else "no"
+            left_out = row["included"] == "no" or (row["quality"] == "fail" and not include_failed)
+            row["included"] = "no" if left_out else "yes"
     table = pd.DataFrame(rows, columns=list(STATUS_COLUMNS)).sort_values(["scan", "source"], ignore_index=True)
     table[list(_TEXTS)] = table[list(_TEXTS)].astype("string")
     numbers = [name for name in STATUS_COLUMNS if name not in _TEXTS]
@@ -274,6 +275,7 @@ def _quality_row(scan: DoneScan) -> dict[str, str | None]:
         "quality_failed": ",".join(quality.named("fail")) or None,
         "quality_warned": ",".join(quality.named("warn")) or None,
         "quality_decisions": "; ".join(quality.decisions) or None,
+        "included": "no" if quality.excluded else None,
     }
 
 

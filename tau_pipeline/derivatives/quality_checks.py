@@ -86,6 +86,11 @@ class Quality:
         return [str(one.get("Check")) for one in self.checks if one.get("Verdict") == verdict]
 
     @property
+    def excluded(self) -> bool:
+        """Whether a person excluded the scan by ``--exclude``."""
+        return any(one.get("Excluded") is True for one in self.checks)
+
+    @property
     def doubts(self) -> list[Mapping[str, Any]]:
         """The checks that failed, then those that warn."""
         return [one for verdict in ("fail", "warn") for one in self.checks if one.get("Verdict") == verdict]

@@ -35,6 +35,8 @@ class Decision:
         ``pass``, ``warn`` or ``fail``.
     who, why
         As stated; ``n/a`` if not.
+    excluded
+        Whether it is from the file of ``--exclude``: such a scan is never included.
     """
 
     scan: str
@@ -44,6 +46,7 @@ class Decision:
     verdict: str
     who: str
     why: str
+    excluded: bool = False
 
     def concerns(self, stem: str) -> bool:
         """Return whether a scan is meant.
@@ -110,6 +113,7 @@ def _decision(row: Mapping[str, str], path: Path, line: int, verdict: str) -> De
         session_id=_with_prefix(said["session_id"], "ses-"),
         check=WHOLE_SCAN if check == REVIEWER else check,
         verdict=stated,
+        excluded=bool(verdict),
         who=said["who"] or "n/a",
         why=said["why"] or (f"listed in {path.name}" if verdict else "n/a"),
     )
@@ -144,7 +148,8 @@ def decided(checks: Iterable[Mapping[str, Any]], decisions: Sequence[Decision], 
                 found[place] = {**one, "Verdict": decision.verdict, **before, **stamp}
         if decision.check == WHOLE_SCAN:
             found = [one for one in found if one["Check"] != REVIEWER]
-            found.append({"Check": REVIEWER, "Value": "n/a", "Unit": "1", "Verdict": decision.verdict, **stamp})
+            own = {"Excluded": True} if decision.excluded else {}
+            found.append({"Check": REVIEWER, "Value": "n/a", "Unit": "1", "Verdict": decision.verdict, **own, **stamp})
     return found
 
 

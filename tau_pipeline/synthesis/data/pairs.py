@@ -17,6 +17,7 @@ from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.bids.sidecars import text_value
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.provenance import mixtures
+from tau_pipeline.cohort.scans import is_included
 from tau_pipeline.derivatives.index import DoneScan, find_maps, find_outputs
 from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
@@ -154,7 +155,7 @@ def survey(
     group = group or Group()
     maps, unpaired = _read_maps(root, group.exclude)
     chosen = _of_region(_of_tracer(maps, tracer), reference_region)
-    failed = [one for one in chosen if not group.include_failed_quality and one.quality.verdict == "fail"]
+    failed = [one for one in chosen if not is_included(one, include_failed=group.include_failed_quality)]
     unpaired += [
         f"{one.stem} is left out: its quality is fail ({', '.join(one.quality.named('fail'))})." for one in failed
     ]
