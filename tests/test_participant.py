@@ -15,7 +15,7 @@ from tau_pipeline.atlas import CORTICAL_NUMBERS
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.columns import COLUMNS
 from tau_pipeline.imaging.load import load_volume
-from tau_pipeline.imaging.volume import same_grid
+from tau_pipeline.imaging.volume import same_grid, voxel_volume_mm3
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import main
 from tau_workflows.levels.call import DONE, SOME_FAILED
@@ -23,7 +23,7 @@ from tau_workflows.levels.call import DONE, SOME_FAILED
 pytestmark = pytest.mark.slow
 
 DESIKAN_KILLIANY = {h + k for h in (1000, 2000) for k in CORTICAL_NUMBERS}
-VOXEL_MM = 2.0
+VOXEL_MM = 4.0
 #: Where the PET that is cut short is kept whole.
 WHOLE_PET = "whole_pet.nii.gz"
 #: Steps that only put results in their place; they run every time.
@@ -169,7 +169,9 @@ def test_the_group_level_takes_what_the_main_job_left(place: Path) -> None:
     mask = load_volume(next((place / "out/sub-01/anat").glob("*_desc-brain_mask.nii.gz")))
     inside = np.asanyarray(suvr.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
     assert status.loc["sub-01", "brain_mean"] == pytest.approx(inside.mean(), rel=1e-5)
-    assert status.loc["sub-01", "mask_volume_ml"] == pytest.approx(len(inside) * VOXEL_MM**3 / 1000, rel=1e-5)
+    assert status.loc["sub-01", "mask_volume_ml"] == pytest.approx(
+        len(inside) * voxel_volume_mm3(mask) / 1000, rel=1e-5
+    )
     std = load_volume(next((place / "out/sub-01/pet").glob("*_desc-std_pet.nii.gz")))
     z = np.asanyarray(std.dataobj)[np.asanyarray(mask.dataobj) > 0].astype(np.float64)
     assert (abs(z.mean()) < 1e-5, abs(z.std() - 1) < 1e-5) == (True, True)

@@ -45,10 +45,11 @@ def move(file: Path, moved: Affine) -> None:
     save_volume(image_on(np.asanyarray(img.dataobj), moved @ img.affine), file)
 
 
-def dataset(folder: Path, pet: str) -> Path:
-    """One simulated participant under five names, whose headers put its T1w and its PET elsewhere."""
+def dataset(folder: Path, pet: str, labels: tuple[str, ...]) -> Path:
+    """One simulated participant under several names, whose headers put its T1w and its PET elsewhere."""
     bids = simulate_dataset(folder, Simulation(1, seed=3, voxel_mm=4.0, pet=pet))
-    for label, (of_t1w, of_pet) in WORLDS.items():
+    for label in labels:
+        of_t1w, of_pet = WORLDS[label]
         if label != "01":
             shutil.copytree(bids / "sub-01", bids / f"sub-{label}")
             for file in sorted((bids / f"sub-{label}").rglob("sub-01*"), reverse=True):
@@ -58,14 +59,14 @@ def dataset(folder: Path, pet: str) -> Path:
     return bids
 
 
-@pytest.mark.parametrize("pet", ["static", "dynamic"])
-def test_moved_and_turned_worlds_give_the_same_table(tmp_path, pet):
-    bids = dataset(tmp_path / "bids", pet)
+@pytest.mark.parametrize(("pet", "labels"), [("static", ("01", "02", "04")), ("dynamic", ("01", "03", "05"))])
+def test_moved_and_turned_worlds_give_the_same_table(tmp_path, pet, labels):
+    bids = dataset(tmp_path / "bids", pet, labels)
     places = [str(bids), str(tmp_path / "out"), "participant", "--work-dir", str(tmp_path / "work")]
     assert main([*places, "--skip-bids-validation"]) == DONE
     tables = {
         label: pd.read_csv(next((tmp_path / f"out/sub-{label}/pet").glob("*_rois.tsv")), sep="\t", na_values="n/a")
-        for label in WORLDS
+        for label in labels
     }
     reference = tables.pop("01")
     seen = reference["n_voxels"] > 20
@@ -81,15 +82,14 @@ def test_moved_and_turned_worlds_give_the_same_table(tmp_path, pet):
 def test_runs_with_any_number_of_threads_give_equal_tables(tmp_path):
     bids = simulate_dataset(tmp_path / "bids", Simulation(1, seed=3, voxel_mm=4.0, pet="dynamic"))
     tables = []
-    for nprocs, threads in ((1, 1), (1, 1), (2, 2), (4, 4)):
+    for nprocs, threads in ((1, 1), (1, 1), (4, 4)):
         out = tmp_path / f"out{len(tables)}"
         places = [str(bids), str(out), "participant", "--work-dir", str(tmp_path / f"work{len(tables)}")]
         spread = ["--nprocs", str(nprocs), "--omp-nthreads", str(threads), "--skip-bids-validation"]
         assert main([*places, *spread]) == DONE
         tables.append(pd.read_csv(next((out / "sub-01/pet").glob("*_rois.tsv")), sep="\t", na_values="n/a"))
     pd.testing.assert_frame_equal(tables[0], tables[1])
-    for table in tables[2:]:
-        pd.testing.assert_frame_equal(tables[0], table, rtol=1e-5)
+    pd.testing.assert_frame_equal(tables[0], tables[2], rtol=1e-5)
 
 
 def test_labels_of_freesurfer_go_with_a_t1w_whose_world_is_elsewhere(tmp_path):
