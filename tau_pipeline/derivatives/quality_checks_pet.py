@@ -25,7 +25,7 @@ PET_CHECKS: tuple[Check, ...] = (
         description="Mean displacement of the brain by the coregistration of PET and T1w.",
         unit="mm",
         digits=".1f",
-        warn_above=40.0,
+        warn_above=30.0,
         limit_source=GOOD_SCANS,
         action="Look at the figure PET on T1w: a large move is right if it fits, and the headers state no common "
         "position.",
