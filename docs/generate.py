@@ -78,13 +78,9 @@ SIDECAR_KEYS: dict[str, str] = {
     "ModelHash": "Combined hash of all models.",
     "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
     "OutsideBrain": "Value outside the brain mask.",
-    "PVCConditionNumber": "Condition number of the system that partial volume correction solves, with columns of "
-    "length 1. Higher is worse.",
     "PVCMergedRegions": "Regions that are too small to be corrected on their own, and the regions they were "
     "merged with.",
     "PVCMethods": "Methods of partial volume correction; the first fills `suvr_pvc_mean` and `suvr_pvc_se`.",
-    "PVCPointSpreadAtBound": "1 if the estimate of the point spread is at the end of the range of search, so that it "
-    "cannot be trusted; else 0.",
     "PVCPointSpreadFWHM": "Point spread that was corrected for: FWHM along the axes of the PET, in mm.",
     "PVCPointSpreadSource": "Where the point spread comes from.",
     "PVCReferenceValue": "Corrected mean activity of the reference region, in the unit of the PET, by method.",

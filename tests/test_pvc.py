@@ -16,11 +16,14 @@ from tau_pipeline.atlas import label_array
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.files import write_tsv
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.regions import regional_table
-from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct
+from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values
+from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.methods import estimate
 from tau_pipeline.pvc.model import Blurred, blur_regions
 from tau_pipeline.pvc.psf import PointSpread, estimate_point_spread, given_point_spread
@@ -323,10 +326,12 @@ def inputs(tmp_path: Path, head: PetPhantom, table: pd.DataFrame) -> dict[str, A
         "pet2t1w_xfm": str(save_itk(head.pet2t1w, tmp_path / "xfm.txt")),
         "rois_file": str(write_tsv(table, tmp_path / "rois.tsv")),
         "quality": [{"Noise": 0.1}],
+        "activity_file": str(save_volume(resample(head.pet, head.dseg, head.pet2t1w), tmp_path / "activity.nii")),
+        "smoothing_fwhm": 0.0,
     }
 
 
-def test_the_step_writes_table_and_sidecar(tmp_path: Path, inputs: dict[str, Any]) -> None:
+def test_the_step_writes_table_map_and_sidecar(tmp_path: Path, head: PetPhantom, inputs: dict[str, Any]) -> None:
     step = CorrectPartialVolume(pvc=["gtm", "iy"], psf=[6.0], **inputs)
     found = step.call(tmp_path)
     (sidecar,) = found["quality"]
@@ -337,4 +342,42 @@ def test_the_step_writes_table_and_sidecar(tmp_path: Path, inputs: dict[str, Any
     rows = read_regions(Path(found["rois_file"])).set_index("index")
     assert rows.loc[1006, "suvr_pvc_mean"] == pytest.approx(2.4 / sidecar["PVCReferenceValue"]["gtm"], rel=2e-3)
     assert set(rows.columns) >= {"suvr_pvc_iy_mean", "suvr_pvc_iy_se"}
+    assert load_volume(found["corrected_files"]["iy"]).shape == head.dseg.shape
+    assert found["corrected_files"].keys() == {"iy"}
     assert found["assumptions"] == ["The point spread was given: 6 mm."]
+
+
+@pytest.mark.parametrize("method", ["rbv", "iy"])
+def test_a_map_has_the_uptake_where_regions_are_thick(head: PetPhantom, model: RegionModel, method: str) -> None:
+    """White matter, its border with cortex included, gets the value that it was painted with."""
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), [method])
+    activity = resample(head.pet, head.dseg, head.pet2t1w)
+    blur = blur_on_t1w(FWHM, head.pet, head.pet2t1w)
+    made = CorrectedMaps(activity, head.dseg, head.mask, blur).make(method, map_values(found, method), 1.0).get_fdata()
+    labels, inside = label_array(head.dseg), head.mask.get_fdata() > 0
+    assert np.isnan(made[~inside]).all()
+    assert np.isfinite(made[labels > 0]).all()
+    for label in (2, 41, 1001, 2006):
+        region = labels == label
+        assert made[region].mean() == pytest.approx(UPTAKE[label], rel=0.02)
+        assert abs(made[region].mean() / UPTAKE[label] - 1) < abs(
+            activity.get_fdata()[region].mean() / UPTAKE[label] - 1
+        )
+
+
+def test_maps_of_gray_matter_alone_have_no_other_voxels(head: PetPhantom, model: RegionModel) -> None:
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["mg"])
+    activity = resample(head.pet, head.dseg, head.pet2t1w)
+    maps = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
+    made = maps.make("mg", map_values(found, "mg"), 2.0).get_fdata()
+    labels = label_array(head.dseg)
+    assert np.isnan(made[np.isin(labels, (0, 2, 4, 16, 41))]).all()
+    share = np.isfinite(made[labels == 1001]).mean()
+    assert share > 0.5
+    assert np.nanmean(made[labels == 1001]) == pytest.approx(UPTAKE[1001] / 2.0, rel=0.1)
+
+
+def test_linear_interpolation_and_smoothing_add_their_variance(head: PetPhantom) -> None:
+    blur = blur_on_t1w((5.0, 5.0, 5.0), head.pet, np.eye(4), smoothing_fwhm_mm=4.0)
+    voxel = np.array([2.5, 2.5, 3.0])
+    assert np.allclose(np.diag(blur) * FWHM_PER_SIGMA**2, 25 + 16 + voxel**2 / 6 * FWHM_PER_SIGMA**2)

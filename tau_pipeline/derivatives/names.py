@@ -206,6 +206,10 @@ class PetNames(_ScanNames):
     _desc = "suvr"
     _standardized_desc = "std"
 
+    def corrected(self, method: str) -> Path:
+        """Return the SUVR map corrected for partial volume effects, by the first reference region."""
+        return self._path("pet", space="T1w", desc=f"pvc{method.upper()}")
+
     @property
     def to_t1w(self) -> Path:
         """ITK transform for moving the PET onto the T1w."""

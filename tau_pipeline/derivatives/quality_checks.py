@@ -23,6 +23,27 @@ CHECKS: tuple[Check, ...] = (
     *PET_CHECKS,
     *SUVR_CHECKS,
     Check(
+        name="pvc_condition",
+        key="PVCConditionNumber",
+        heading="Condition number of partial volume correction",
+        description="Condition number of the system that partial volume correction solves, with columns of length 1; "
+        "its root is by how much noise may grow.",
+        digits=".1f",
+        warn_above=100.0,
+        limit_source="noise may grow tenfold; parcellations without tiny regions are below 20",
+        action="Leave out corrected values with large standard errors; check the parcellation and the point spread.",
+    ),
+    Check(
+        name="pvc_psf_at_bound",
+        key="PVCPointSpreadAtBound",
+        heading="Point spread at the end of the range of search",
+        description="Whether the estimated point spread is at the end of the range of search (1) or within it (0).",
+        digits=".0f",
+        warn_above=0.5,
+        limit_source="tau_pipeline.pvc.psf: no PET of a brain is that sharp or that blurred",
+        action="Do not use the corrected values; check the coregistration, and state the point spread with --psf.",
+    ),
+    Check(
         name="synthesis_flags",
         key="Flags",
         kind="count",

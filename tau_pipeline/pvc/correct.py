@@ -33,10 +33,13 @@ class Corrected:
         In the order of the model's regions and the unit of the PET; NaN where there is none.
     covariance
         ``(regions, regions)``; its diagonal is the square of the standard errors.
+    painted
+        Values that the corrected map is made with.
     """
 
     values: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    painted: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def correct(
         key = id(result.weights)
         if key not in covariances:
             covariances[key] = noise.covariance(result)
-        by_method[method] = Corrected(result.values, covariances[key])
+        by_method[method] = Corrected(
+            result.values, covariances[key], result.values if result.painted is None else result.painted
+        )
     return Correction(model, point_spread, by_method, _condition(blurred))
 
 
@@ -103,6 +108,13 @@ def _condition(blurred: Blurred) -> float:
     seen = blurred.known & (np.diag(gram) > 0)
     scale = 1 / np.sqrt(np.diag(gram)[seen])
     return float(np.linalg.cond(gram[np.ix_(seen, seen)] * scale[:, None] * scale))
+
+
+def map_values(correction: Correction, method: PvcMethod) -> dict[int, float]:
+    """Return the values that the corrected map of a method is made with, by number; merged regions have one value."""
+    model = correction.model
+    found = dict(zip(model.numbers, correction.by_method[method].painted.tolist(), strict=True))
+    return found | {small: found.get(into, np.nan) for small, into in model.merged.items()}
 
 
 def add_columns(

@@ -20,7 +20,7 @@ from tau_pipeline.pvc.regions import SHELLS_MM, SULCAL_CSF
 from tau_pipeline.settings.participant import PvcMethod
 
 #: Iterations of the iterative Yang method, and share of gray matter or tissue in a voxel that MG and Meltzer need.
-_ITERATIONS, _ENOUGH_TISSUE = 10, 0.5
+_ITERATIONS, ENOUGH_TISSUE = 10, 0.5
 _CEREBRAL_WHITE = (2, 41)
 _STEM = (16, 28, 60)
 
@@ -37,11 +37,14 @@ class Estimate:
         ``M``, ``(regions, regions)``.
     weights
         ``W``, sparse ``(rows, regions)``.
+    painted
+        Values that the corrected map is made with, where they are others.
     """
 
     values: NDArray[np.float64]
     solved: NDArray[np.float64]
     weights: Any
+    painted: NDArray[np.float64] | None = None
 
 
 def estimate(method: PvcMethod, blurred: Blurred) -> Estimate:
@@ -55,7 +58,9 @@ def estimate(method: PvcMethod, blurred: Blurred) -> Estimate:
         Regions, point spread, and PET.
     """
     found = _METHODS[method](blurred)
-    return Estimate(np.where(blurred.known, found.values, np.nan), found.solved, found.weights)
+    painted = found.values if found.painted is None else found.painted
+    known = (np.where(blurred.known, one, np.nan) for one in (found.values, painted))
+    return replace(found, **dict(zip(("values", "painted"), known, strict=True)))
 
 
 def least_squares(blurred: Blurred) -> Estimate:
@@ -73,7 +78,7 @@ def _rbv(blurred: Blurred) -> Estimate:
     38:1104. Its regional values are those of which the corrected image is a mixture; noise is that of GTM.
     """  # noqa: D205
     start = _gtm(blurred)
-    return replace(start, values=_unmixed(blurred, start.values))
+    return replace(start, values=_unmixed(blurred, start.values), painted=start.values)
 
 
 def _iterative_yang(blurred: Blurred) -> Estimate:
@@ -122,9 +127,15 @@ _METHODS: dict[PvcMethod, Callable[[Blurred], Estimate]] = {
 def tissue_regions(blurred: Blurred) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the places of gray matter, and of white matter with the brainstem, among the regions."""
     numbers = np.array(blurred.model.numbers)
+    gray, white = (np.flatnonzero(np.isin(numbers, one)) for one in tissue_numbers(numbers))
+    return gray, white
+
+
+def tissue_numbers(numbers: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return those numbers of regions that are gray matter, and those that are white matter or brainstem."""
     white = np.isin(numbers, [*region_numbers("white"), *_STEM])
     fluid = np.isin(numbers, [*region_numbers("csf"), SULCAL_CSF]) | (numbers >= min(SHELLS_MM))
-    return np.flatnonzero(~white & ~fluid), np.flatnonzero(white)
+    return numbers[~white & ~fluid], numbers[white]
 
 
 def _solved(weights: Any, columns: Any, blurred: Blurred) -> Estimate:
@@ -148,7 +159,7 @@ def _unmixed(blurred: Blurred, values: NDArray[np.float64]) -> NDArray[np.float6
 
 def _averaged(blurred: Blurred, image: NDArray[np.float64], share: NDArray[np.float64]) -> Estimate:
     """Average an image over a tissue's share where it is large enough, weighted by the fractions."""
-    enough = share > _ENOUGH_TISSUE
+    enough = share > ENOUGH_TISSUE
     divided = np.divide(1.0, share, out=np.zeros_like(share), where=enough)
     weights = blurred.fractions.multiply(divided[:, None]).tocsr()
     volume = np.asarray(blurred.fractions[enough].sum(axis=0), float).ravel()

@@ -142,7 +142,7 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     if not (labels > 0).any():
         raise ImageError("the parcellation is empty; partial volume correction needs its regions")
     box = ndimage.find_objects(((labels > 0) | inside).astype(np.uint8))[0]
-    numbers = _numbers(labels[box], inside[box])
+    numbers = region_numbers_of(labels[box], inside[box])
     merged = _merge_small(numbers, voxel_volume_mm3(dseg))
     voxel_mm = voxel_size_mm(pet)
     to_pet = np.linalg.inv(pet.affine) @ np.linalg.inv(pet2t1w_xfm) @ dseg.affine
@@ -172,7 +172,7 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     )
 
 
-def _numbers(labels: NDArray[np.integer], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
+def region_numbers_of(labels: NDArray[np.integer], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
     """Return the number of the region of each voxel of the T1w grid; 0 outside the brain."""
     number_of = np.arange(int(labels.max()) + 1, dtype=np.int16)
     for number, others in _JOINED.items():

@@ -29,6 +29,7 @@ OUTPUTS = [
     "reference_value",
     "rois_file",
     "quality",
+    "corrected_files",
     "quality_figures",
     "assumptions",
     "activity_figure_files",
@@ -67,8 +68,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         Activity on the T1w grid, and its resolution.
     suvr_file, reference_value
         One for each reference region, as lists.
-    rois_file, quality
-        The region table; quality measures of each SUVR map.
+    rois_file, quality, corrected_files
+        The region table; quality measures of each SUVR map; maps corrected for partial volume effects, by method.
     quality_figures
         Further figures of quality checks, as a list of dictionaries.
     assumptions
@@ -120,6 +121,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
     _add_figures(wf, str(scan.pet_metadata.get("Units", "")))
+    if not settings.pvc:
+        outputnode.inputs.corrected_files = {}
     tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
     for name in ("rois_file", "quality"):
         wf.connect(tables, name, outputnode, name)
@@ -144,6 +147,9 @@ def _add_partial_volume(wf: pe.Workflow, settings: Settings) -> pe.Node:
     wf.connect(wf.get_node("coregister"), "pet2t1w_xfm", node, "pet2t1w_xfm")
     for name in ("rois_file", "quality"):
         wf.connect(wf.get_node("quantify"), name, node, name)
+    for name in ("activity_file", "smoothing_fwhm"):
+        wf.connect(wf.get_node("on_t1w"), name, node, name)
+    wf.connect(node, "corrected_files", wf.get_node("outputnode"), "corrected_files")
     wf.connect(node, "assumptions", wf.get_node("assumptions"), "in6")
     return node
 

@@ -101,6 +101,7 @@ class _PetFiguresIn(BaseInterfaceInputSpec):
     suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one a reference region")
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="names of the reference regions")
+    corrected_files = traits.Dict(desc="maps corrected for partial volume effects, by method")
 
 
 class PetFigures(LibraryInterface):
@@ -119,6 +120,12 @@ class PetFigures(LibraryInterface):
         drawn["viewT1w"], drawn["viewPET"] = small.volume_pictures(
             t1w, suvr, mask, f"SUVR ({names[0]})", self.inputs.suvr_scale[1]
         )
+        for method, file in (self.optional("corrected_files") or {}).items():
+            # The same scale and slices as the plain map, for comparison.
+            corrected = load_volume(file, ndim=3)
+            drawn[f"pvc{method.upper()}"] = figures.suvr_figure(
+                corrected, t1w, *self.inputs.suvr_scale, mask=mask, reference=names[0]
+            )
         for name, mask_file, suvr_file in zip(names, self.inputs.reference_file, self.inputs.suvr_file, strict=True):
             region, own_suvr = load_volume(mask_file, ndim=3), load_volume(suvr_file, ndim=3)
             drawn[f"reference{name}"] = figures.reference_region_figure(t1w, region, name, suvr=own_suvr)

@@ -139,6 +139,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     quality_figures = traits.List(traits.Dict(), desc="further figures of quality checks, of the PET")
     anat_quality_figures = traits.List(traits.Dict(), desc="further figures of quality checks, of the T1w")
     known_quality_figures = traits.Dict(desc="figures of quality checks that the metadata give")
+    corrected_files = traits.Dict(desc="maps corrected for partial volume effects, by method")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
 
@@ -160,12 +161,31 @@ class SavePet(LibraryInterface):
         sidecars = [self._judged(rank, decisions, names.stem) for rank in range(len(given.suvr_file))]
         write_changed(_with_quality(given.rois_file, sidecars), names.rois)
         write_json(_described(names.rois), sidecar_path(names.rois))
-        written = [names.rois]
+        written = [names.rois, *self._save_corrected(names, sidecars[0])]
         for rank, (suvr_file, sidecar) in enumerate(zip(given.suvr_file, sidecars, strict=True)):
             target = names.suvr(sidecar["ReferenceRegion"] if rank else "")
             save_copy(suvr_file, target, sidecar)
             written.append(target)
         return {"out_files": [str(path) for path in written]}
+
+    def _save_corrected(self, names: PetNames, sidecar: Mapping[str, Any]) -> list[Path]:
+        """Write the maps that are corrected for partial volume effects; they are by the first reference region."""
+        written = []
+        for method, file in (self.optional("corrected_files") or {}).items():
+            region = sidecar["ReferenceRegion"]
+            about = (
+                f"SUVR by {region}, corrected for partial volume effects by the {columns.PVC_METHODS[method]} method"
+            )
+            own = {
+                **sidecar,
+                "Description": about,
+                "PVCMethods": [method],
+                "ReferenceValue": sidecar["PVCReferenceValue"][method],
+                "SkullStripped": True,
+            }
+            save_copy(file, names.corrected(method), own)
+            written.append(names.corrected(method))
+        return written
 
     def _judged(self, rank: int, decisions: Sequence[Decision], stem: str) -> dict[str, Any]:
         """Return the sidecar of an SUVR map, with the quality checks and what people decided about them."""

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
+from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.pvc import correct as pvc
 from tau_pipeline.pvc import psf as spread
+from tau_pipeline.pvc.correct import Correction
+from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.regions import region_model
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
@@ -28,6 +32,8 @@ class _PvcIn(BaseInterfaceInputSpec):
     reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
     rois_file = File(exists=True, mandatory=True, desc="region table without correction")
     quality = traits.List(traits.Dict(), mandatory=True, desc="quality measures of each SUVR map")
+    activity_file = File(exists=True, mandatory=True, desc="activity on the T1w grid")
+    smoothing_fwhm = traits.Float(mandatory=True, desc="FWHM of the filter that the activity was smoothed with, mm")
     pvc = traits.List(traits.Str(), mandatory=True, desc="methods, the first one first in the table")
     min_measured_fraction = traits.Float(
         Settings.min_measured_fraction, usedefault=True, desc="share of a region that must be measured"
@@ -38,6 +44,7 @@ class _PvcIn(BaseInterfaceInputSpec):
 class _PvcOut(TraitedSpec):
     rois_file = File(desc="region table with the corrected columns")
     quality = traits.List(traits.Dict(), desc="quality measures of each SUVR map, and the sidecar's keys of correction")
+    corrected_files = traits.Dict(desc="corrected map of each method that has one, by the first reference region")
     assumptions = traits.List(traits.Str(), desc="where the point spread comes from")
 
 
@@ -73,8 +80,27 @@ class CorrectPartialVolume(LibraryInterface):
             own | pvc.sidecar(found, labels[inside])
             for own, inside in zip(self.inputs.quality, masks.values(), strict=True)
         ]
+        first = next(iter(masks.values()))
         return {
+            "corrected_files": self._maps(folder, found, labels[first]),
             "rois_file": str(write_tsv(table, folder / "rois.tsv")),
             "quality": measures,
             "assumptions": [point_spread.source],
         }
+
+    def _maps(self, folder: Path, found: Correction, reference_labels: NDArray[np.integer]) -> dict[str, str]:
+        """Write the map of each method that has one."""
+        methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
+        if not methods:
+            return {}
+        names = ("activity_file", "dseg_file", "mask_file", "static_file")
+        activity, dseg, mask, static = (load_volume(getattr(self.inputs, name), ndim=3) for name in names)
+        xfm = load_itk(self.inputs.pet2t1w_xfm)
+        blur = blur_on_t1w(found.point_spread.fwhm_mm, static, xfm, self.inputs.smoothing_fwhm)
+        maps = CorrectedMaps(activity, dseg, mask, blur)
+        files: dict[str, str] = {}
+        for method in methods:
+            reference = pvc.reference_value(found, method, reference_labels)
+            made = maps.make(method, pvc.map_values(found, method), reference)
+            files[method] = str(save_volume(made, folder / f"{method}.nii"))
+        return files

@@ -40,6 +40,10 @@ FIGURES = {
         "Ventricles, brainstem, and the outline of the brain in the PET should match the edges of the T1w.",
     ),
     "suvr": ("SUVR", "One fixed scale for all participants."),
+    "pvc": (
+        "SUVR corrected for partial volume effects",
+        "Same slices and scale as SUVR. Cortex with tau should gain, and no bright rim should appear at the surface.",
+    ),
     "synthSUVR": (
         "Synthetic SUVR",
         "Predicted from the T1w by a model, not measured. Same slices and scale as measured SUVR, if available.",

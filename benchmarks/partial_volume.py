@@ -1,0 +1,163 @@
+"""Partial volume correction against the true uptake of simulated scans: every method beside no correction.
+
+    python benchmarks/partial_volume.py DS_SIMTAU [DERIVATIVES ...]
+
+For each scan: the labels of the truth, with the true and the estimated point spread; then those of the derivatives,
+which the participant level wrote, with the estimated one. A noise-free image of the same head comes first. Errors are
+those of the 68 cortical regions over the cerebellar cortex.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from tau_pipeline.atlas import label_array, region_numbers
+from tau_pipeline.bids.scans import Scan, find_participants
+from tau_pipeline.derivatives.names import AnatNames, PetNames
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.imaging.transforms import load_itk
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, voxel_size_mm
+from tau_pipeline.pet.frames import FramePlan, plan_frames
+from tau_pipeline.pet.motion import correct_motion, static_image
+from tau_pipeline.pvc.correct import correct
+from tau_pipeline.pvc.model import blur_regions
+from tau_pipeline.pvc.psf import estimate_point_spread, given_point_spread
+from tau_pipeline.pvc.regions import RegionModel, region_model
+from tau_pipeline.settings.participant import Selection
+
+METHODS = ("sgtm", "gtm", "rbv", "iy", "mg", "meltzer")
+CEREBELLAR_CORTEX = (8, 47)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with labels."""
+
+    name: str
+    pet: Volume
+    dseg: Volume
+    mask: Volume
+    pet2t1w: Affine
+    truth: dict[str, Any]
+    true_fwhm_mm: tuple[float, ...] | None = None
+
+
+def main() -> None:
+    """Print a table for each scan."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bids", type=Path)
+    parser.add_argument("derivatives", type=Path, nargs="*")
+    options = parser.parse_args()
+    for case in cases(options.bids, options.derivatives):
+        for line in report(case):
+            print(line, flush=True)
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
+
+
+def cases(bids: Path, derivatives: list[Path]) -> Iterator[Case]:
+    """Yield the noise-free image, and the scan with the labels of the truth and of each of the derivatives."""
+    truths = {one["participant"]: one for one in json.loads((bids / "truth/scans.json").read_text())}
+    for participant in find_participants(bids, Selection()):
+        for scan in participant.scans:
+            who = f"sub-{participant.label}"
+            truth = truths[who]
+            raw = load_volume(scan.pet_file)
+            plan = plan_frames((1, 1, 1, scan.n_frames), scan.pet_metadata)
+            motion = correct_motion(raw, plan)
+            static = static_image(raw, plan, motion)
+            dseg, mask = (load_volume(bids / f"truth/{who}_{what}.nii.gz", ndim=3) for what in ("labels", "mask"))
+            moved = np.array(truth["frames"][motion.reference])
+            fwhm = with_interpolation(truth["fwhm"], static, plan)
+            true = Case(f"{who}, labels of the truth", static, dseg, mask, moved, truth, fwhm)
+            yield replace(noise_free(true), name=f"{who}, noise-free, labels of the truth")
+            yield true
+            yield from of_derivatives(true, scan, who, derivatives)
+
+
+def of_derivatives(true: Case, scan: Scan, who: str, derivatives: list[Path]) -> Iterator[Case]:
+    """Yield the scan with the labels and the coregistration of each of the derivatives that has it."""
+    for folder in derivatives:
+        anat, names = AnatNames(folder, scan.t1w.entities), PetNames(folder, scan.entities)
+        if not anat.dseg.is_file():
+            continue
+        dseg, mask = load_volume(anat.dseg, ndim=3), load_volume(anat.mask, ndim=3)
+        own = replace(true, dseg=dseg, mask=mask, pet2t1w=load_itk(names.to_t1w))
+        yield replace(own, name=f"{who}, labels of {folder}", true_fwhm_mm=None)
+
+
+def with_interpolation(fwhm_mm: float, static: Volume, plan: FramePlan) -> tuple[float, ...]:
+    """Add the blur of the frames that were interpolated onto the reference frame: h²/6 along each axis."""
+    share = 1 - 1 / len(plan.indices)
+    variance = (fwhm_mm / FWHM_PER_SIGMA) ** 2 + share * voxel_size_mm(static) ** 2 / 6
+    return tuple((FWHM_PER_SIGMA * np.sqrt(variance)).tolist())
+
+
+def noise_free(case: Case) -> Case:
+    """Return the labels painted with their uptake, nothing around the brain, blurred on their own grid."""
+    labels = label_array(case.dseg)
+    value = np.zeros(int(labels.max()) + 1, np.float32)
+    for label, uptake in case.truth["uptake"].items():
+        if int(label) < len(value):
+            value[int(label)] = uptake
+    fwhm_mm, voxel_mm = case.truth["fwhm"], voxel_size_mm(case.dseg)
+    # A voxel is a box, whose variance the discrete blur lacks.
+    sigma = np.sqrt((fwhm_mm / FWHM_PER_SIGMA) ** 2 + voxel_mm**2 / 12) / voxel_mm
+    blurred = ndimage.gaussian_filter(value[labels], sigma, mode="constant", truncate=5.0)
+    to_t1w = np.linalg.inv(case.dseg.affine) @ case.pet2t1w @ case.pet.affine
+    pet = ndimage.affine_transform(blurred, to_t1w[:3, :3], to_t1w[:3, 3], case.pet.shape[:3], order=3)
+    mask = image_like(labels > 0, case.dseg)
+    truth = {**case.truth, "uptake": {**case.truth["uptake"], "0": 0.0}}
+    return replace(case, pet=image_on(pet, case.pet.affine), mask=mask, truth=truth, true_fwhm_mm=(fwhm_mm,))
+
+
+def report(case: Case) -> Iterator[str]:
+    """Yield the lines of a table: error without correction, and by each method."""
+    begin = time.perf_counter()
+    model = region_model(case.pet, case.dseg, case.mask, case.pet2t1w)
+    pet = model.cut(np.asanyarray(case.pet.dataobj))
+    found = estimate_point_spread(model, pet)
+    quick = correct(model, pet, found, ["sgtm"])
+    seconds = time.perf_counter() - begin
+    spread = ", ".join(f"{one:.2f}" for one in found.fwhm_mm)
+    yield f"\n{case.name}: {len(model.numbers)} regions, point spread estimated as {spread} mm"
+    if case.true_fwhm_mm:
+        yield f"  true point spread {', '.join(f'{one:.2f}' for one in case.true_fwhm_mm)} mm"
+    yield f"  sgtm with search: {seconds:.1f} s, condition number {quick.condition:.1f}"
+    yield f"  {'method':10} {'point spread':13} {'median':>8} {'p95':>7} {'slope':>6}"
+    rows = blur_regions(model, pet, found.fwhm_mm)
+    plain = rows.fractions.T @ rows.pet / np.maximum(np.asarray(rows.fractions.sum(axis=0)).ravel(), 1e-9)
+    yield line("none", "", model, plain, case)
+    spreads = {"estimated": found}
+    if case.true_fwhm_mm:
+        spreads["true"] = given_point_spread(case.true_fwhm_mm, "")
+    for how, point_spread in spreads.items():
+        for method, result in correct(model, pet, point_spread, METHODS).by_method.items():
+            yield line(method, how, model, result.values, case)
+
+
+def line(method: str, how: str, model: RegionModel, values: np.ndarray, case: Case) -> str:
+    """Return one line of the table."""
+    uptake = {int(label): value for label, value in case.truth["uptake"].items()}
+    places = [model.column(label) for label in CEREBELLAR_CORTEX]
+    reference = np.average(values[places], weights=model.volumes_mm3[places])
+    labels = [label for label in region_numbers("cortical") if label in uptake and model.column(label) is not None]
+    true = np.array([uptake[label] for label in labels])
+    found = np.array([values[model.column(label)] for label in labels]) / reference
+    error = 100 * np.abs(found / true - 1)
+    slope = np.polyfit(true, found, 1)[0]
+    return f"  {method:10} {how:13} {np.median(error):7.2f}% {np.percentile(error, 95):6.1f}% {slope:6.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Corrected maps on the grid of the T1w, for looking at and for voxelwise work.
+
+The values of the regions come from the PET's own grid; here they are painted on the labels of the T1w, blurred as the
+PET is on this grid, and compared with it. Regional values in tables come from the regions themselves: the mean of a map
+over a region is still a mean of mixed voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tau_pipeline.atlas import label_array
+from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, require_same_grid, voxel_size_mm
+from tau_pipeline.pvc.methods import ENOUGH_TISSUE, tissue_numbers
+from tau_pipeline.pvc.regions import SHELLS_MM, Box, Floats, region_numbers_of
+from tau_pipeline.settings.participant import PvcMethod
+
+#: The part of the T1w grid that is worked on ends this far from the brain, mm: what is farther does not reach it.
+_ROOM_MM = 15.0
+#: A shell is painted where its values reach; the outermost one is nowhere near.
+_SMALLEST = 1e-6
+
+
+class CorrectedMaps:
+    """Maps of one scan.
+
+    Parameters
+    ----------
+    activity
+        PET on the T1w grid ``(I, J, K)``, NaN where nothing is measured.
+    dseg, mask
+        Labels (FreeSurfer numbers) and brain mask on the same grid.
+    covariance_mm2
+        ``(3, 3)``: blur of ``activity`` in the world of the T1w, from `blur_on_t1w`.
+
+    Raises
+    ------
+    GridMismatchError
+        The images are not on one grid.
+    """
+
+    def __init__(self, activity: Volume, dseg: Volume, mask: Volume, covariance_mm2: NDArray[np.float64]) -> None:
+        require_same_grid(activity=activity, dseg=dseg, mask=mask)
+        labels, inside = label_array(dseg), np.asanyarray(mask.dataobj) > 0
+        voxel_mm = voxel_size_mm(dseg)
+        self._like = dseg
+        self._box = _box((labels > 0) | inside, np.ceil(_ROOM_MM / voxel_mm).astype(int).tolist())
+        self._numbers = _with_shells(region_numbers_of(labels[self._box], inside[self._box]), voxel_mm)
+        self._brain = self._numbers < min(SHELLS_MM)
+        self._activity = np.asarray(activity.dataobj[self._box], np.float32)
+        axes = dseg.affine[:3, :3] / voxel_mm
+        self._sigma = np.sqrt(np.diag(axes.T @ covariance_mm2 @ axes)) / voxel_mm
+
+    def make(self, method: PvcMethod, values: Mapping[int, float], reference: float) -> Volume:
+        """Return the corrected SUVR map, float32 on the T1w grid, NaN where the method has no value.
+
+        Parameters
+        ----------
+        method
+            One that has maps: ``rbv``, ``iy``, ``mg``, or ``meltzer``.
+        values
+            Of each region by its number, in the unit of the activity; NaN where there is none.
+        reference
+            Corrected activity of the reference region.
+        """
+        if method in ("rbv", "iy"):
+            before = self._painted(values)
+            after = self._blurred(np.nan_to_num(before))
+            found = self._activity * before / np.maximum(after, _SMALLEST * max(float(np.nanmax(before)), 1e-30))
+        else:
+            gray, white = (np.isin(self._numbers, one) for one in tissue_numbers(np.unique(self._numbers)))
+            target = gray if method == "mg" else gray | white
+            rest = self._activity
+            if method == "mg":
+                rest = rest - self._blurred(np.where(white, np.nan_to_num(self._painted(values)), np.float32(0)))
+            share = self._blurred(target.astype(np.float32))
+            found = np.where(target & (share > ENOUGH_TISSUE), rest / np.maximum(share, ENOUGH_TISSUE), np.nan)
+        whole = np.full(self._like.shape[:3], np.nan, np.float32)
+        whole[self._box] = np.where(self._brain, found / reference, np.nan)
+        return image_like(whole, self._like)
+
+    def _painted(self, values: Mapping[int, float]) -> Floats:
+        table = np.full(int(self._numbers.max()) + 1, np.nan, np.float32)
+        for number, value in values.items():
+            if number < len(table):
+                table[number] = value
+        return table[self._numbers]
+
+    def _blurred(self, image: Floats) -> Floats:
+        return ndimage.gaussian_filter(image, self._sigma.tolist(), mode="nearest", truncate=4.0)
+
+
+def blur_on_t1w(
+    fwhm_mm: tuple[float, float, float], pet: Volume, pet2t1w_xfm: Affine, smoothing_fwhm_mm: float = 0.0
+) -> NDArray[np.float64]:
+    """Return the blur of a PET on the T1w grid as a covariance matrix ``(3, 3)`` in the world of the T1w, mm².
+
+    Parameters
+    ----------
+    fwhm_mm
+        Point spread along the axes of the PET, mm.
+    pet
+        Gives these axes, and the edges h of its voxels: linear interpolation adds h²/6 along each.
+    pet2t1w_xfm
+        ``(4, 4)``, PET world to T1w world.
+    smoothing_fwhm_mm
+        Of the filter that was applied besides.
+    """
+    voxel_mm = voxel_size_mm(pet)
+    axes = pet2t1w_xfm[:3, :3] @ pet.affine[:3, :3] / voxel_mm
+    variance = (np.array(fwhm_mm) / FWHM_PER_SIGMA) ** 2 + voxel_mm**2 / 6 + (smoothing_fwhm_mm / FWHM_PER_SIGMA) ** 2
+    return axes @ np.diag(variance) @ axes.T
+
+
+def _box(inside: NDArray[np.bool_], room: list[int]) -> Box:
+    (found,) = ndimage.find_objects(inside.astype(np.uint8))
+    i, j, k = (
+        slice(max(0, one.start - extra), min(size, one.stop + extra))
+        for one, extra, size in zip(found, room, inside.shape, strict=True)
+    )
+    return i, j, k
+
+
+def _with_shells(numbers: NDArray[np.int16], voxel_mm: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Give the voxels around the brain the number of their shell, in place, and return all numbers."""
+    outside = numbers == 0
+    distance = ndimage.distance_transform_edt(outside, sampling=voxel_mm)
+    nearest = 0.0
+    for number, furthest in SHELLS_MM.items():
+        numbers[outside & (distance > nearest) & (distance <= furthest)] = number
+        nearest = furthest
+    numbers[numbers == 0] = max(SHELLS_MM)
+    return numbers
