@@ -79,6 +79,17 @@ def test_the_regions_explain_every_voxel_of_the_brain(blurred: Blurred) -> None:
     assert abs(share.mean() - 1) < 2e-4
 
 
+def test_gaps_between_regions_belong_to_what_surrounds_the_brain(head: PetPhantom) -> None:
+    """A gap half as wide as a voxel, in labels and mask, must not leave voxels without an explanation."""
+    labels, inside = label_array(head.dseg).copy(), head.mask.get_fdata() > 0
+    gap = np.zeros(labels.shape, bool)
+    gap[:, :, labels.shape[2] // 2 + 6] = True
+    labels[gap], inside[gap] = 0, False
+    model = region_model(head.pet, image_like(labels, head.dseg), image_like(inside, head.dseg), head.pet2t1w)
+    blurred = blur_regions(model, model.cut(head.pet.get_fdata()), FWHM)
+    assert blurred.rows[model.distance_mm == 0].all()
+
+
 def test_each_region_keeps_its_volume(head: PetPhantom, model: RegionModel) -> None:
     labels = label_array(head.dseg)
     for label in BRAIN:
