@@ -121,9 +121,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
     _add_figures(wf, str(scan.pet_metadata.get("Units", "")))
-    if not settings.pvc:
-        outputnode.inputs.corrected_files = {}
-    tables = _add_partial_volume(wf, settings) if settings.pvc else quantify
+    tables = _add_partial_volume(wf, settings)
     for name in ("rois_file", "quality"):
         wf.connect(tables, name, outputnode, name)
     return wf
@@ -139,7 +137,10 @@ def _add_figures(wf: pe.Workflow, units: str) -> None:
 
 
 def _add_partial_volume(wf: pe.Workflow, settings: Settings) -> pe.Node:
-    """Add the correction of the region table for partial volume effects to the graph of a scan."""
+    """Return the node that gives the region table: a new one that corrects it for partial volume, if asked for."""
+    if not settings.pvc:
+        wf.get_node("outputnode").inputs.corrected_files = {}
+        return wf.get_node("quantify")
     node = pe.Node(CorrectPartialVolume.with_settings(settings), name="partial_volume", mem_gb=1.2)
     for name in ("mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(wf.get_node("inputnode"), name, node, name)
