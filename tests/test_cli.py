@@ -22,6 +22,7 @@ from tau_workflows.levels.call import NOTHING_TO_DO, WRONG_CALL
 #: For each setting, a value that is not its default.
 OTHER_VALUES = {
     "skull_strip_t1w": "force",
+    "orientation": "qform",
     "suvr_window": (75.0, 105.0),
     "ref_region": ("Pons",),
     "smooth_fwhm": 4.0,

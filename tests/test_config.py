@@ -155,6 +155,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
     assert Settings(smooth_fwhm=4).hash() == Settings(smooth_fwhm=4.0).hash()
     changed = {
         "skull_strip_t1w": "skip",
+        "orientation": "sform",
         "suvr_window": (80, 100),
         "ref_region": ("Pons",),
         "smooth_fwhm": 1.0,

@@ -91,6 +91,7 @@ def test_a_scan_is_done_where_every_step_of_the_graph_has_ended_with_the_same_in
     "settings",
     [
         {"skull_strip_t1w": "force"},
+        {"orientation": "sform"},
         {"suvr_window": (80.0, 90.0)},
         {"ref_region": ("Pons",)},
         {"smooth_fwhm": 4.0},

@@ -88,7 +88,7 @@ def test_the_picture_has_every_step_of_the_workflow(graphs: ModuleType) -> None:
 def test_an_edge_through_a_passing_node_is_drawn_from_its_origin(graphs: ModuleType) -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = graphs.graph_of(Path(folder))
-    assert drawn.edges["T1w", "brain"]["fields"] == ("t1w_file",)
+    assert drawn.edges["read_t1w", "brain"]["fields"] == ("t1w_file",)
     assert drawn.edges["motion", "on_t1w"]["fields"] == ("frame_xfms", "frames", "static_file")
     assert "assumptions" in drawn.edges["coregister", "save"]["fields"]
 

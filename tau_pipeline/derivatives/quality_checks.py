@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from tau_pipeline.derivatives.names import Source
 from tau_pipeline.derivatives.quality_check import VERDICTS, Check, Verdict, beyond, number
+from tau_pipeline.derivatives.quality_checks_coregistration import COREGISTRATION_CHECKS
 from tau_pipeline.derivatives.quality_checks_pet import PET_CHECKS
 from tau_pipeline.derivatives.quality_checks_suvr import SUVR_CHECKS
 
@@ -20,6 +21,7 @@ __all__ = ["BY_NAME", "CHECKS", "VERDICTS", "Check", "Quality", "Verdict", "in_w
 
 #: Every check, in the order of the tables and pages.
 CHECKS: tuple[Check, ...] = (
+    *COREGISTRATION_CHECKS,
     *PET_CHECKS,
     *SUVR_CHECKS,
     Check(

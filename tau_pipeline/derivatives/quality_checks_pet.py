@@ -38,6 +38,7 @@ PET_CHECKS: tuple[Check, ...] = (
         unit="°",
         digits=".1f",
         warn_above=30.0,
+        fail_above=60.0,
         limit_source=GOOD_SCANS,
         action="Look at the figure PET on T1w, left and right included: the header of PET or T1w may be wrong.",
     ),

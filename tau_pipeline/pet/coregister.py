@@ -1,9 +1,124 @@
-"""PET to T1w."""
+"""PET to T1w by the readings of the PET's header."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from tau_pipeline.imaging.header_orientation import Readings, with_affine
 from tau_pipeline.imaging.rigid import Rigid, register_rigid
-from tau_pipeline.imaging.volume import Volume
+from tau_pipeline.imaging.volume import Affine, Volume
+from tau_pipeline.pet.fit import Fit, assess_fit
+
+#: Left and right are told apart where what the T1w leaves unexplained differs by this much between a PET and its mirror
+#: image (natural logarithm; see docs/decisions/fit-verdict.md).
+SURE_MIRROR = 0.15
+
+#: Contradictions in a header: none, one that moves or scales the image, one between left and right.
+_CERTAIN, _MOVED, _SIDES_DECIDED, _SIDES_UNKNOWN = 0.0, 1.0, 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class Coregistration:
+    """PET on T1w, and what tells whether to trust it.
+
+    Attributes
+    ----------
+    rigid
+        The registration; its ``matrix`` takes the world of the PET as `load_volume` reads it to the T1w's world, and
+        holds a reflection if another reading of the header was chosen.
+    move
+        ``(4, 4)``, the same from the reading of the header that was chosen, without a reflection.
+    figures
+        Figures of quality checks, by their key in the sidecar.
+    notes
+        What was decided about the header, in words.
+    """
+
+    rigid: Rigid
+    move: Affine
+    figures: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def coregister_scan(
+    pet_static: Volume, t1w: Volume, mask: Volume, header: Readings, *, template_space: str = ""
+) -> Coregistration:
+    """Register a PET to its T1w, and judge the fit.
+
+    If left and right differ between two readings of the header, both are registered, and the one that fits the
+    asymmetry of the head better is taken, unless the difference is too small to tell.
+
+    Parameters
+    ----------
+    pet_static
+        3-D, from `static_image`; not skull-stripped; in the world that `load_volume` gives.
+    t1w
+        3-D, full head or stripped.
+    mask
+        Brain mask on the T1w grid.
+    header
+        Readings of the header of the raw PET.
+    template_space
+        Why the PET looks as if it were in template space, from `header_orientation.template_space`; empty if not.
+    """
+    read = with_affine(pet_static, header.affine)
+    rigid = coregister(read, t1w, mask)
+    fit = assess_fit(read, t1w, mask, rigid.matrix)
+    used, doubt, notes = header.affine, _CERTAIN, list[str]()
+    if header.reason:
+        used, doubt, note = _decided(header, fit)
+        notes.append(note)
+        if used is header.other:
+            read = with_affine(pet_static, used)
+            rigid = coregister(read, t1w, mask)
+            fit = assess_fit(read, t1w, mask, rigid.matrix)
+    if template_space:
+        notes.append(
+            f"The PET may be in template space, not in the scanner's ({template_space}); it then has the shape of the "
+            "template's head and not of this one."
+        )
+    figures = _figures(fit) | {
+        "PetOrientationDoubt": doubt,
+        "PetInTemplateSpace": float(bool(template_space)),
+    }
+    to_used = used @ np.linalg.inv(pet_static.affine)
+    return Coregistration(
+        replace(rigid, matrix=rigid.matrix @ to_used), rigid.matrix, MappingProxyType(figures), tuple(notes)
+    )
+
+
+def _decided(header: Readings, fit: Fit) -> tuple[Affine, float, str]:
+    """Return the affine to use of a header with a contradiction, how doubtful it is, and a sentence."""
+    start = f"The orientation of the PET is not certain: {header.reason}"
+    choose = "choose with --orientation sform or qform, or correct the header"
+    if not header.mirrored or header.other is None:
+        return header.affine, _MOVED, f"{start}; the sform was taken. To decide otherwise, {choose}."
+    if math.isnan(fit.mirror) or abs(fit.mirror) < SURE_MIRROR:
+        return (
+            header.affine,
+            _SIDES_UNKNOWN,
+            (f"{start}, and the head is too symmetric to tell; left and right may be exchanged: {choose}."),
+        )
+    one = "as it was read first" if fit.mirror > 0 else "mirrored against the first reading"
+    chosen = header.affine if fit.mirror > 0 else header.other
+    return chosen, _SIDES_DECIDED, f"{start}; by the asymmetry of the head, it was taken {one}. To be sure, {choose}."
+
+
+def _figures(fit: Fit) -> dict[str, float]:
+    """Return figures of quality checks; those that could not be found are left out."""
+    figures = {
+        "RegistrationExplained": fit.explained,
+        "RegistrationBelongs": fit.belongs,
+        "RegistrationScale": max((*fit.scale, *(1 / one for one in fit.scale))),
+    }
+    if abs(fit.mirror) >= SURE_MIRROR:
+        figures["RegistrationMirror"] = fit.mirror
+    return {key: value for key, value in figures.items() if math.isfinite(value)}
 
 
 def coregister(pet_static: Volume, t1w: Volume, mask: Volume | None) -> Rigid:

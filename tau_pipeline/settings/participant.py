@@ -13,6 +13,7 @@ from tau_pipeline.settings.fields import Checked, documented, require
 
 SkullStrip = Literal["auto", "skip", "force"]
 PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
+Orientation = Literal["auto", "sform", "qform"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class Settings(Checked):
             "Brain extraction of the T1w: auto skips it if the image is already skull-stripped (SkullStripped in the "
             "sidecar, or no signal around the brain), skip never runs it, force always runs it.",
             source="spelling and values of fMRIPrep",
+        ),
+    )
+    orientation: Orientation = field(
+        default="auto",
+        metadata=documented(
+            "Description of the axes to take from the headers of T1w and PET: auto takes what NIfTI prescribes, and "
+            "tells left from right by the head where a header is contradictory; sform and qform take that description.",
         ),
     )
     suvr_window: tuple[float, float] | None = field(

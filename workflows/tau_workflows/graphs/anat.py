@@ -16,6 +16,7 @@ from tau_workflows.interfaces.anat import (
     FindReference,
     FreeSurferLabels,
     Parcellate,
+    ReadT1w,
     RegisterToTemplate,
     SegmentTissue,
     WarpTemplateRegions,
@@ -54,7 +55,7 @@ def init_anat_wf(
     t1w
         The image and its metadata.
     settings
-        Read here: ``skull_strip_t1w``, ``ref_region``.
+        Read here: ``orientation``, ``skull_strip_t1w``, ``ref_region``.
     freesurfer
         Results of FreeSurfer or FastSurfer for the same head, or None.
     threads
@@ -85,6 +86,7 @@ def init_anat_wf(
     inputnode.inputs.t1w_file = str(t1w.path)
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
 
+    read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
     brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
@@ -94,8 +96,9 @@ def init_anat_wf(
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
 
-    wf.connect(inputnode, "t1w_file", brain, "t1w_file")
-    wf.connect(inputnode, "t1w_file", bias, "t1w_file")
+    wf.connect(inputnode, "t1w_file", read, "t1w_file")
+    wf.connect(read, "t1w_file", brain, "t1w_file")
+    wf.connect(read, "t1w_file", bias, "t1w_file")
     if freesurfer is None:
         labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.2), brain
         wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
@@ -110,7 +113,7 @@ def init_anat_wf(
             freesurfer_mask_file=str(freesurfer.mask_file),
         )
         labels = masked = pe.Node(given, name="labels", mem_gb=1.4)
-        wf.connect(inputnode, "t1w_file", labels, "t1w_file")
+        wf.connect(read, "t1w_file", labels, "t1w_file")
         wf.connect(brain, "mask_file", labels, "brain_mask_file")
         outputnode.inputs.labels_source = f"{freesurfer.labels_file.name} of {freesurfer.subject_dir.name}"
     for node in (bias, tissue, template, draw):
@@ -138,8 +141,8 @@ def init_anat_wf(
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)
-    _merge(wf, "assumptions", (brain, reference), "assumptions")
-    _merge(wf, "quality_figures", (brain, template, tissue), "anat_quality_figures")
+    _merge(wf, "assumptions", (read, brain, reference), "assumptions")
+    _merge(wf, "quality_figures", (read, brain, template, tissue), "anat_quality_figures")
     return wf
 
 

@@ -49,7 +49,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``, ``pvc``, ``psf``.
+        Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``, ``pvc``, ``psf``.
 
     Inputs
     ------
@@ -84,7 +84,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     plan = asdict(frames)
 
     motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
-    coregister = pe.Node(Coregister(), name="coregister", mem_gb=1.8)
+    coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.8)
     resample = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)
@@ -96,6 +96,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "static_file", coregister, "static_file")
     wf.connect(inputnode, "t1w_preproc_file", coregister, "t1w_preproc_file")
     wf.connect(inputnode, "mask_file", coregister, "mask_file")
+    wf.connect(inputnode, "pet_file", coregister, "pet_file")
     wf.connect(inputnode, "pet_file", on_t1w, "pet_file")
     wf.connect(motion, "static_file", on_t1w, "static_file")
     wf.connect(motion, "frames", on_t1w, "frames")

@@ -14,12 +14,47 @@ from tau_pipeline.anatomy.agreement import template_agreement
 from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files, template_regions
+from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.measures.quality_figures import orientation_is_stated, tissue_contrast
 from tau_pipeline.pet import reference_region as reference
-from tau_pipeline.settings.participant import SkullStrip
+from tau_pipeline.settings.participant import Orientation, SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
+
+
+class _ReadT1wIn(BaseInterfaceInputSpec):
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
+    orientation = traits.Enum(*get_args(Orientation), usedefault=True, desc="which description of the axes to take")
+
+
+class _ReadT1wOut(TraitedSpec):
+    t1w_file = File(desc="the T1w: the file itself, or a copy with the axes that were chosen")
+    quality_figures = quality_figures_trait()
+    assumptions = traits.List(traits.Str(), desc="what is contradictory in the header, in words")
+
+
+class ReadT1w(LibraryInterface):
+    """Take the axes of the T1w from its header, and say where it is contradictory."""
+
+    input_spec = _ReadT1wIn
+    output_spec = _ReadT1wOut
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        path = Path(self.inputs.t1w_file)
+        header, img = readings(path, self.inputs.orientation), load_volume(path, ndim=3)
+        same = np.allclose(header.affine, img.affine, atol=1e-3)
+        used = path if same else save_volume(with_affine(img, header.affine), folder / "t1w.nii")
+        doubt = (2.0 if header.mirrored else 1.0) if header.reason else 0.0
+        note = (
+            f"The orientation of the T1w is not certain: {header.reason}. To decide, choose with --orientation sform "
+            "or qform, or correct the header."
+        )
+        return {
+            "t1w_file": str(used),
+            "quality_figures": {"T1wOrientationDoubt": doubt},
+            "assumptions": [note] if header.reason else [],
+        }
 
 
 class _ExtractBrainIn(BaseInterfaceInputSpec):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.files import write_tsv
+from tau_pipeline.imaging.header_orientation import readings, template_space
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk, save_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
@@ -21,7 +22,7 @@ from tau_pipeline.pet import coregister, field_of_view, motion, resolution
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.pet.frames import FramePlan, Window
-from tau_pipeline.settings.participant import Settings
+from tau_pipeline.settings.participant import Orientation, Settings
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class _CoregisterIn(BaseInterfaceInputSpec):
     static_file = File(exists=True, mandatory=True, desc="PET, 3-D")
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
+    pet_file = File(exists=True, mandatory=True, desc="raw PET; only its header is read")
+    orientation = traits.Enum(*get_args(Orientation), usedefault=True, desc="which description of the axes to take")
 
 
 class _CoregisterOut(TraitedSpec):
@@ -103,8 +106,11 @@ class Coregister(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         static, mask = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
         t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
-        found = coregister.coregister(static, t1w, mask)
-        warnings = []
+        pet_file = self.inputs.pet_file
+        judged = coregister.coregister_scan(
+            static, t1w, mask, readings(pet_file, self.inputs.orientation), template_space=template_space(pet_file)
+        )
+        found, warnings = judged.rigid, list(judged.notes)
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
         return {
@@ -112,7 +118,8 @@ class Coregister(LibraryInterface):
             "registration_metric": float(found.metric),
             "quality_figures": {
                 "RegistrationTrusted": float(found.plausible),
-                **quality_figures.move(found.matrix, mask),
+                **judged.figures,
+                **quality_figures.move(judged.move, mask),
                 **quality_figures.noise(static, found.matrix, mask),
             },
             "assumptions": warnings,

@@ -22,6 +22,7 @@ HEADERS = "headers"
 #: Steps by the last word of their name in an error record, as the page calls them.
 _STEPS = {
     "input": "reading the input",
+    "read_t1w": "reading of the T1w",
     "brain": "brain extraction of the T1w",
     "bias": "bias correction of the T1w",
     "template": "registration of the T1w to the template",
