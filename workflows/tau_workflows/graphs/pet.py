@@ -49,7 +49,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     frames
         Which frames count, and how much.
     settings
-        Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``, ``pvc``, ``psf``.
+        Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``,
+        ``pvc``, ``psf``.
 
     Inputs
     ------
