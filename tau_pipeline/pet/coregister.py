@@ -11,12 +11,15 @@ import numpy as np
 
 from tau_pipeline.imaging.header_orientation import Readings, with_affine
 from tau_pipeline.imaging.rigid import Rigid, register_rigid
-from tau_pipeline.imaging.volume import Affine, Volume
+from tau_pipeline.imaging.volume import Affine, Volume, voxel_volume_mm3
 from tau_pipeline.pet.fit import Fit, assess_fit
 
 #: Left and right are told apart where what the T1w leaves unexplained differs by this much between a PET and its mirror
 #: image (natural logarithm; see docs/decisions/fit-verdict.md).
 SURE_MIRROR = 0.15
+
+#: In a T1w of coarser voxels (cube root of the volume), the cortex is too blurred to tell one head from another.
+_COARSE_T1W_MM = 2.2
 
 #: Contradictions in a header: none, one that moves or scales the image, one between left and right.
 _CERTAIN, _MOVED, _SIDES_DECIDED, _SIDES_UNKNOWN = 0.0, 1.0, 1.0, 2.0
@@ -82,6 +85,8 @@ def coregister_scan(
             f"The PET may be in template space, not in the scanner's ({template_space}); it then has the shape of the "
             "template's head and not of this one."
         )
+    if np.cbrt(voxel_volume_mm3(t1w)) > _COARSE_T1W_MM:
+        fit = replace(fit, belongs=math.nan)
     figures = _figures(fit) | {
         "PetOrientationDoubt": doubt,
         "PetInTemplateSpace": float(bool(template_space)),
