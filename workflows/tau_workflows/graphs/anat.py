@@ -96,9 +96,8 @@ def init_anat_wf(
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
 
-    wf.connect(inputnode, "t1w_file", read, "t1w_file")
-    wf.connect(read, "t1w_file", brain, "t1w_file")
-    wf.connect(read, "t1w_file", bias, "t1w_file")
+    for source, node in ((inputnode, read), (read, brain), (read, bias)):
+        wf.connect(source, "t1w_file", node, "t1w_file")
     if freesurfer is None:
         labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.2), brain
         wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
