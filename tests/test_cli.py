@@ -231,13 +231,14 @@ def test_every_setting_is_listed_with_another_value_here() -> None:
 
 
 def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
-    dataset: Path, capfd: pytest.CaptureFixture[str]
+    dataset: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (dataset / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
     before = sorted(dataset.parent.iterdir())
-    assert call(dataset, "--dry-run") == 0
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(dataset.parent)
+        assert main([str(dataset), "out", "participant", "--skip-bids-validation", "--dry-run"]) == 0
     assert sorted(dataset.parent.iterdir()) == before
-    (dataset.parent / "work").mkdir()
     assert "table:" not in capfd.readouterr().out
     assert call(dataset, "--dry-run") == 0
     said = capfd.readouterr().out

@@ -54,7 +54,7 @@ def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
     Examples
     --------
     >>> outlier_scores([1.0, 1.1, 0.9, 1.05, 0.95, 1.02, 3.0]).round(0) + 0
-    array([ 0.,  1., -1.,  0.,  0.,  0., 14.])
+    array([ 0.,  1., -1.,  0.,  0.,  0., 13.])
     """
     found = np.asarray(values, np.float64)
     scores = np.full(found.shape, np.nan)

@@ -41,7 +41,7 @@ def tell_plan(
     execution: Execution,
     together: int,
 ) -> None:
-    """Print what would be done, and write it as a table into the work folder if there is one; nothing is computed.
+    """Print what would be done, and write it as a table into the work folder if there or named.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def tell_plan(
     """
     speed, runs = measured_speed(jobs)
     table = plan_table(jobs, problems, left_out, speed)
-    # A folder that is not there is not made: a dry run leaves nothing behind.
-    there = execution.work_dir.is_dir()
-    file = write_tsv(table, execution.work_dir / TABLE) if there else None
+    # The default work folder is not made for it: a dry run leaves nothing behind where nobody named a place.
+    wanted = execution.work_dir.is_dir() or execution.work_dir != Execution.work_dir.absolute()
+    file = write_tsv(table, execution.work_dir / TABLE) if wanted else None
     source = f"scaled by {runs} earlier runs in {execution.work_dir / 'times'}" if runs else "as measured on two cores"
     lines = [*_summary(table, together, source), "", *_printed(table), "", *_notes(table)]
     lines += [f"table: {file}"] if file else []
