@@ -16,7 +16,7 @@ from tau_pipeline.pvc.methods import estimate
 from tau_pipeline.pvc.model import Blurred, blur_regions
 from tau_pipeline.pvc.noise import Noise
 from tau_pipeline.pvc.psf import PointSpread
-from tau_pipeline.pvc.regions import Floats, RegionModel
+from tau_pipeline.pvc.regions import SULCAL_CSF, Floats, RegionModel
 from tau_pipeline.settings.participant import PvcMethod
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> di
     """
     spread = correction.point_spread
     values = {method: reference_value(correction, method, reference_labels) for method in correction.by_method}
-    names = dict(zip(label_table()["index"], label_table()["region"], strict=True))
+    names = dict(zip(label_table()["index"], label_table()["region"], strict=True)) | {SULCAL_CSF: "CSF-ExtraCerebral"}
     return {
         "PVCMethods": list(correction.by_method),
         "PVCPointSpreadFWHM": [round(one, 3) for one in spread.fwhm_mm],
