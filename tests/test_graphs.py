@@ -19,6 +19,7 @@ from tau_pipeline.settings.participant import Settings
 from tau_pipeline.settings.training import Network, Training
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
+from tau_workflows.execution.nipype_engine import ProcessPlugin
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.graphs.pet import init_pet_wf
@@ -158,3 +159,11 @@ def test_the_memory_of_every_training_is_known_and_grows_with_what_it_holds(netw
     small, large = training_gb(one, (64, 64, 64)), training_gb(one, (96, 96, 96))
     assert 0 < small < large < training_gb(four, (96, 96, 96))
     assert training_gb(in_parts, (96, 96, 96)) == large
+
+
+def test_nodes_that_the_table_waits_for_go_before_figures(job: ParticipantJob) -> None:
+    plugin = ProcessPlugin({"n_procs": 1})
+    plugin._generate_dependency_list(init_subject_wf(job)._create_flat_graph())
+    order = [plugin.procs[place].name for place in plugin._sort_jobs(range(len(plugin.procs)))]
+    for sooner, later in (("template", "coregister"), ("labels", "early_figures"), ("tissue", "activity_figures")):
+        assert order.index(sooner) < order.index(later)
