@@ -13,6 +13,8 @@ from pvc_phantom import UPTAKE, PetPhantom, phantom
 from scipy import ndimage
 
 from tau_pipeline.atlas import label_array
+from tau_pipeline.cohort.columns import dictionary
+from tau_pipeline.cohort.tables import WIDE_KEYS, wide_table
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.files import write_tsv
@@ -392,3 +394,16 @@ def test_linear_interpolation_and_smoothing_add_their_variance(head: PetPhantom)
     blur = blur_on_t1w((5.0, 5.0, 5.0), head.pet, np.eye(4), smoothing_fwhm_mm=4.0)
     voxel = np.array([2.5, 2.5, 3.0])
     assert np.allclose(np.diag(blur) * FWHM_PER_SIGMA**2, 25 + 16 + voxel**2 / 6 * FWHM_PER_SIGMA**2)
+
+
+def test_the_wide_table_has_the_corrected_values(head: PetPhantom, model: RegionModel, table: pd.DataFrame) -> None:
+    labels = label_array(head.dseg)
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["gtm", "iy"])
+    rows = add_columns(table, found, labels, {"CerebellarGM": np.isin(labels, (8, 47))})
+    own = {name: "n/a" for name in WIDE_KEYS if name not in rows.columns}
+    wide = wide_table(rows.assign(**own))
+    for ending in ("_pvc_mean", "_pvc_se", "_pvc_iy_mean"):
+        expected = rows.set_index("region").loc["ctx-lh-entorhinal", f"suvr{ending}"]
+        assert wide[f"ctx_lh_entorhinal{ending}"].tolist() == [expected]
+    described = dictionary("suvr_rois_wide", wide)
+    assert described["ctx_lh_entorhinal_pvc_iy_se"]["Description"] == "suvr_pvc_iy_se of ctx_lh_entorhinal."
