@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from phantom import TRACER, tiny_dataset
 from scipy import ndimage
 
+from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.imaging.transforms import rotation
 from tau_pipeline.imaging.volume import image_on
 from tau_pipeline.measures import quality_figures as figures
 from tau_pipeline.pet.frames import FramePlan, Window, plan_frames
-from tau_pipeline.pet.quality import window_overlap
+from tau_pipeline.pet.quality import known_figures, window_overlap
 
 #: 2 mm, in RAS and turned: nothing may depend on how voxels are stored.
 GRIDS = {
@@ -143,17 +144,16 @@ def test_a_window_is_not_judged_without_times_or_a_known_tracer() -> None:
     assert window_overlap(timed, "unheard") is None
 
 
-def test_days_are_those_between_the_two_images(tmp_path: Path) -> None:
-    from tau_pipeline.bids.scans import Scan, T1w
-    from tau_pipeline.pet.quality import days_between
+def test_days_between_pet_and_t1w_are_those_of_the_scan(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path / "bids", ("01",))
+    images = {"anat/sub-01_T1w.nii.gz": "2020-01-01", f"pet/sub-01_trc-{TRACER}_pet.nii.gz": "2020-03-01"}
+    rows = ["filename\tacq_time", *(f"{name}\t{day}" for name, day in images.items())]
 
-    folder = tmp_path / "sub-01"
-    t1w = T1w("01", None, folder / "anat/sub-01_T1w.nii.gz", entities={"sub": "01"})
-    pet = folder / "pet/sub-01_pet.nii.gz"
-    scan = Scan("01", None, "AV1451", None, None, pet, {}, t1w, {"sub": "01"}, 1)
-    assert days_between(scan, tmp_path) is None
-    folder.mkdir()
-    rows = [("anat/sub-01_T1w.nii.gz", datetime(2020, 1, 1)), ("pet/sub-01_pet.nii.gz", datetime(2020, 3, 1))]
-    lines = [f"{name}\t{when.isoformat()}" for name, when in rows]
-    (folder / "sub-01_scans.tsv").write_text("\n".join(["filename\tacq_time", *lines]) + "\n")
-    assert days_between(scan, tmp_path) == 60
+    def days() -> float | None:
+        (scan,) = find_participants(dataset)[0].scans
+        plan = plan_frames((1, 1, 1, scan.n_frames), scan.pet_metadata)
+        return known_figures(scan, plan).get("DaysBetweenPETAndT1w")
+
+    assert days() is None
+    (dataset / "sub-01" / "sub-01_scans.tsv").write_text("\n".join(rows) + "\n")
+    assert days() == 60

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tau_pipeline.bids.scans import Scan
-from tau_pipeline.bids.sessions import timeline
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.pet.frames import WINDOWS, FramePlan
 
@@ -34,28 +31,10 @@ def window_overlap(plan: FramePlan, tracer: str | None) -> float | None:
     return both / (sum(end - start for start, end in frames) + high - low - both)
 
 
-def days_between(scan: Scan, bids_dir: Path) -> float | None:
-    """Return the days between PET and T1w by the tables of the dataset; None where they do not state both dates.
-
-    Parameters
-    ----------
-    scan
-        The PET and its T1w.
-    bids_dir
-        Root of the raw dataset.
-    """
-    times = timeline(bids_dir / f"sub-{scan.participant}")
-    days = times.days_between_files(scan.pet_file, scan.t1w.path)
-    if days is not None or scan.session is None or scan.t1w.session in (None, scan.session):
-        return days
-    apart, unit = times.distances(scan.session, [scan.t1w.session])
-    return apart.get(scan.t1w.session) if unit == "days" else None
-
-
-def known_figures(scan: Scan, plan: FramePlan, bids_dir: Path) -> dict[str, float]:
+def known_figures(scan: Scan, plan: FramePlan) -> dict[str, float]:
     """Return the figures that are known before anything is computed: ``WindowOverlap`` and ``DaysBetweenPETAndT1w``."""
     found = {
         "WindowOverlap": window_overlap(plan, scan.tracer),
-        "DaysBetweenPETAndT1w": days_between(scan, bids_dir),
+        "DaysBetweenPETAndT1w": scan.days_from_t1w,
     }
     return {name: value for name, value in found.items() if value is not None}

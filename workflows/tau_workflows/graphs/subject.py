@@ -64,7 +64,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
     save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan))
-    save.inputs.known_quality_figures = known_figures(scan, frames, job.bids_dir)
+    save.inputs.known_quality_figures = known_figures(scan, frames)
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(save.inputs, name, value)

@@ -172,7 +172,8 @@ def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:
     """Apply ComBat to the included measured scans of each tracer and reference region; only ``suvr_mean`` columns."""
     import pandas as pd
 
-    table = wide[[name for name in wide.columns if not name.endswith(("_standardized", "_zscore"))]]
+    plain = [name for name in wide.columns if not name.endswith(("_standardized", "_zscore")) and "_pvc_" not in name]
+    table = wide[plain]
     regions = [name for name in table.columns if name not in (*WIDE_KEYS, "reference")]
     measured = table[(table["source"] == "measured") & (table["included"] == "yes")]
     parts = [combat(rows, regions) for _, rows in measured.groupby(["tracer", "reference_region"], dropna=False)]
