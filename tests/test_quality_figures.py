@@ -108,19 +108,6 @@ def test_the_shell_is_2_to_6_mm_outside_the_brain(size: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("qform", "sform", "stated"), [(1, 1, 1.0), (0, 2, 1.0), (1, 0, 1.0), (0, 0, 0.0), ("mirrored", 1, 0.0)]
-)
-def test_orientation_is_stated_by_a_code_and_not_by_contradicting_ones(
-    qform: int | str, sform: int, stated: float
-) -> None:
-    affine = np.diag([-1.0, 1.0, 1.0, 1.0])
-    img = nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), affine)
-    img.set_qform(affine if qform != "mirrored" else np.eye(4), code=int(qform != 0))
-    img.set_sform(affine, code=sform)
-    assert figures.orientation_is_stated(img) == stated
-
-
-@pytest.mark.parametrize(
     ("starts_min", "lasts_min", "share"),
     [([80, 85, 90, 95], 5, 1.0), ([80], 20, 1.0), ([70], 20, 10 / 30), ([60], 40, 0.5), ([77], 20, 17 / 23)],
 )

@@ -169,16 +169,6 @@ PET_CHECKS: tuple[Check, ...] = (
         action="Check FrameTimesStart, FrameDuration, and InjectionStart; compare only scans of the same window.",
     ),
     Check(
-        name="pet_orientation",
-        key="PETOrientationStated",
-        heading="Orientation of the PET stated",
-        description="Whether the header of the PET states left and right (1) or not (0).",
-        digits=".0f",
-        warn_below=1.0,
-        limit_source="NIfTI-1: without qform and sform code, the orientation is a guess",
-        action="Compare left and right of PET and T1w with the scanner's images; correct the header.",
-    ),
-    Check(
         name="pet_t1w_days",
         key="DaysBetweenPETAndT1w",
         key_description="Days between PET and T1w, by the tables of the dataset.",

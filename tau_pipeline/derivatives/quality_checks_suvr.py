@@ -126,14 +126,4 @@ SUVR_CHECKS: tuple[Check, ...] = (
         limit_source=GOOD_SCANS,
         action="Look at the figure SUVR: spill-over from the meninges raises cortex and cerebellum beside them.",
     ),
-    Check(
-        name="t1w_orientation",
-        key="T1wOrientationStated",
-        heading="Orientation of the T1w stated",
-        description="Whether the header of the T1w states left and right (1) or not (0).",
-        digits=".0f",
-        warn_below=1.0,
-        limit_source="NIfTI-1: without qform and sform code, the orientation is a guess",
-        action="Compare left and right with the scanner's images; correct the header.",
-    ),
 )

@@ -152,21 +152,3 @@ def shell_uptake(suvr: NDArray, brain: NDArray, img: Volume) -> dict[str, float]
     shell = values[box][(away >= _SHELL_MM[0]) & (away <= _SHELL_MM[1])]
     shell = shell[np.isfinite(shell) & (shell != 0)]
     return {"MeningealSUVR": float(shell.mean(dtype=np.float64))} if shell.size else {}
-
-
-def orientation_is_stated(img: Volume) -> float | None:
-    """Return 1 if the header of a NIfTI image states its orientation, else 0; None for other formats.
-
-    The orientation is not stated where neither qform nor sform has a code, and it is contradictory where both have one
-    and differ in handedness: left and right are then a guess.
-    """
-    header = img.header
-    if not isinstance(header, nib.Nifti1Header):
-        return None
-    codes = int(header["qform_code"]), int(header["sform_code"])
-    if not any(codes):
-        return 0.0
-    if all(codes):
-        qform, sform = header.get_qform(), header.get_sform()
-        return float(np.linalg.det(qform[:3, :3]) * np.linalg.det(sform[:3, :3]) > 0)
-    return 1.0

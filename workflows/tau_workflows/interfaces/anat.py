@@ -17,7 +17,7 @@ from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import save_volume
-from tau_pipeline.measures.quality_figures import orientation_is_stated, tissue_contrast
+from tau_pipeline.measures.quality_figures import tissue_contrast
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.settings.participant import Orientation, SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
@@ -91,7 +91,7 @@ class ExtractBrain(LibraryInterface):
         return {
             "mask_file": str(mask_file),
             "skull_stripped": stripped,
-            "quality_figures": {"T1wOrientationStated": orientation_is_stated(t1w)},
+            "quality_figures": {},
             "assumptions": assumptions,
         }
 

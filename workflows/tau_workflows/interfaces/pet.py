@@ -66,7 +66,7 @@ class CorrectMotion(LibraryInterface):
         plan, notes = field_of_view.with_measured_frames(img, frame_plan(self.inputs.frames))
         found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
         static = motion.static_image(img, plan, found)
-        figures: dict[str, Any] = {"PETOrientationStated": quality_figures.orientation_is_stated(img)}
+        figures: dict[str, Any] = {}
         if len(found.frame_xfms) > 1 and self.inputs.motion_correction:
             figures |= quality_figures.motion_between(found.frame_xfms, quality_figures.center_of(static))
             displacements = found.displacement_mm
