@@ -1,4 +1,4 @@
-"""Whether a PET belongs to a head, on simulated heads of 4 mm, and the choice between readings of a header."""
+"""Fit of PET and T1w on simulated heads of 4 mm, and the choice between readings of a header."""
 
 from __future__ import annotations
 

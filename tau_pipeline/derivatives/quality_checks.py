@@ -110,7 +110,7 @@ class Quality:
 
     @property
     def excluded(self) -> bool:
-        """Whether a person excluded the scan by ``--exclude``."""
+        """True if a person excluded the scan by ``--exclude``."""
         return any(one.get("Excluded") is True for one in self.checks)
 
     @property

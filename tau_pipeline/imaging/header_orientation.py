@@ -1,4 +1,4 @@
-"""What the header of a NIfTI image says of its axes, and whether it says so without contradiction.
+"""Axes of an image as the header of its NIfTI file states them, and contradictions in it.
 
 NIfTI has two descriptions of the world, qform and sform, each with a code that is 0 where it is not valid. Readers
 prefer the sform. Where both codes are 0, or where the two differ in handedness, one reading is the mirror image of the

@@ -1,4 +1,4 @@
-"""Whether a coregistered PET belongs to this head, is not mirrored, and has the voxel sizes that its header states.
+"""Fit of a coregistered PET: of this head or another, mirrored, or with wrong voxel sizes in its header.
 
 From the T1w follows what the PET should look like: each T1w intensity stands for a mixture of tissues, each tissue has
 an uptake that changes slowly over the brain, and the scanner blurs the whole. Nothing is assumed of the tracer:
