@@ -46,7 +46,7 @@ _MIRROR_TILTS_DEG = (-24.0, -12.0, 0.0, 12.0, 24.0)
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a PET fits the T1w onto which it was registered.
+    """Figures of the fit of a PET to the T1w onto which it was registered.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def assess_fit(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine) -> Fit:
 
 @dataclass(frozen=True)
 class _Head:
-    """What the T1w says, on points `_STEP_MM` apart.
+    """T1w and its mask, sampled on points `_STEP_MM` apart.
 
     Attributes
     ----------
