@@ -20,6 +20,7 @@ from tau_pipeline.imaging.resample import resample_onto
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
 from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.settings.participant import Settings
 
 SAID = "Made from the truth of a simulation, not computed."
 
@@ -53,7 +54,9 @@ def _write(bids: Path, out: Path, scan: Scan) -> None:
     raw_t1w, raw_pet = bids_uri(scan.t1w.path, bids), bids_uri(scan.pet_file, bids)
     for path, image in images.items():
         save_volume(image, path)
-        write_json(image_sidecar([raw_t1w], "0" * 12, skull_stripped=False, assumptions=[SAID]), sidecar_path(path))
+        write_json(
+            image_sidecar([raw_t1w], Settings().hash(), skull_stripped=False, assumptions=[SAID]), sidecar_path(path)
+        )
     whose = identity(scan.participant, scan.manufacturer, session=scan.session, tracer=scan.tracer)
     write_tsv(regional_table(suvr, truth["labels"], reference, "CerebellarGM", whose), pet.rois)
     values = np.asanyarray(suvr.dataobj)
@@ -68,7 +71,7 @@ def _sidecar(scan: Scan, raw: str, t1w: str) -> SuvrSidecar:
     return SuvrSidecar(
         sources=(raw,),
         reference_image=t1w,
-        settings_hash="0" * 12,
+        settings_hash=Settings().hash(),
         reference_region="CerebellarGM",
         reference_region_indices=(8, 47),
         reference_region_volume_mm3=1e5,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -199,4 +201,20 @@ def error_of(node: pe.Node) -> dict[str, Any]:
     lines = [line.strip() for line in text.splitlines()]
     last = next((line for line in reversed(lines) if re.match(r"([\w.]+(Error|Exception|Exit)|Killed)\b", line)), "")
     name, _, message = last.partition(":")
-    return {"error": name.rsplit(".", 1)[-1] or "Error", "message": message.strip() or "no message", "traceback": lines}
+    message = _about_lost_result(message.strip()) or message.strip() or "no message"
+    return {"error": name.rsplit(".", 1)[-1] or "Error", "message": message, "traceback": lines}
+
+
+def _about_lost_result(message: str) -> str:
+    """Say what happened where Nipype names nothing but the file of a result that it could not write or find again."""
+    path = Path(message)
+    if not re.fullmatch(r"result_\w+\.pklz", path.name):
+        return ""
+    there = next((folder for folder in path.parents if folder.is_dir()), Path("/"))
+    if shutil.disk_usage(there).free < _NEARLY_FULL_BYTES:
+        return f"cannot write {path}: {os.strerror(errno.ENOSPC)}"
+    return f"the result of this step, {path}, was not written or is gone; run the same command again"
+
+
+#: A disk with less is full: the result of a step has some thousands of bytes.
+_NEARLY_FULL_BYTES = 1_000_000
