@@ -18,8 +18,9 @@ from tau_pipeline.pet.fit import Fit, assess_fit
 #: image (natural logarithm; see docs/decisions/fit-verdict.md).
 SURE_MIRROR = 0.15
 
-#: In a T1w of coarser voxels (cube root of the volume), the cortex is too blurred to tell one head from another.
-_COARSE_T1W_MM = 2.2
+#: In T1w of coarse voxels (cube root of the volume), the cortex is blurred, so that a deformation gains more and the
+#: figure is lower: by so much per mm above the first size. Beyond the second size, heads cannot be told apart.
+_FINE_T1W_MM, _LOWER_PER_MM, _COARSEST_T1W_MM = 2.0, 0.15, 4.2
 
 #: Contradictions in a header: none, one that moves or scales the image, one between left and right.
 _CERTAIN, _MOVED, _SIDES_DECIDED, _SIDES_UNKNOWN = 0.0, 1.0, 1.0, 2.0
@@ -85,8 +86,7 @@ def coregister_scan(
             f"The PET may be in template space, not in the scanner's ({template_space}); it then has the shape of the "
             "template's head and not of this one."
         )
-    if np.cbrt(voxel_volume_mm3(t1w)) > _COARSE_T1W_MM:
-        fit = replace(fit, belongs=math.nan)
+    fit = replace(fit, belongs=_at_voxel_size(fit.belongs, float(np.cbrt(voxel_volume_mm3(t1w)))))
     figures = _figures(fit) | {
         "PetOrientationDoubt": doubt,
         "PetInTemplateSpace": float(bool(template_space)),
@@ -112,6 +112,13 @@ def _decided(header: Readings, fit: Fit) -> tuple[Affine, float, str]:
     one = "as it was read first" if fit.mirror > 0 else "mirrored against the first reading"
     chosen = header.affine if fit.mirror > 0 else header.other
     return chosen, _SIDES_DECIDED, f"{start}; by the asymmetry of the head, it was taken {one}. To be sure, {choose}."
+
+
+def _at_voxel_size(belongs: float, size_mm: float) -> float:
+    """Return the figure as it would be for a T1w of fine voxels; NaN if they are too coarse to tell."""
+    if size_mm > _COARSEST_T1W_MM:
+        return math.nan
+    return belongs + _LOWER_PER_MM * max(0.0, size_mm - _FINE_T1W_MM)
 
 
 def _figures(fit: Fit) -> dict[str, float]:
