@@ -175,16 +175,15 @@ def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
     Returns
     -------
     dict
-        ``FWHMFound`` and ``FWHMDifference``; the difference is missing where the stated resolution is itself an
-        estimate, and both are where the image does not let its resolution be estimated.
+        ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, or the image
+        does not let its resolution be estimated.
     """
     if stated.estimated:
-        return {"FWHMFound": stated.fwhm_mm}
+        return {}
     try:
-        found = estimate_fwhm(pet_img)
+        return {"FWHMDifference": estimate_fwhm(pet_img) - stated.fwhm_mm}
     except ImageError:
         return {}
-    return {"FWHMFound": found, "FWHMDifference": found - stated.fwhm_mm}
 
 
 def _filter_mm(metadata: Mapping[str, Any]) -> float:
