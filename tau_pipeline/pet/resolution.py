@@ -175,8 +175,8 @@ def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
     Returns
     -------
     dict
-        ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, or the image
-        does not let its resolution be estimated.
+        ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, or the
+        image does not let its resolution be estimated.
     """
     if stated.estimated:
         return {}
