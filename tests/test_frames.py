@@ -171,3 +171,30 @@ def test_any_unit_proportional_to_activity_will_do_for_a_ratio(units):
 @pytest.mark.parametrize("units", [..., "counts"])
 def test_an_absent_or_unusual_unit_is_an_assumption(units):
     assert any("proportional" in sentence for sentence in plan_frames(SHAPE, sidecar(Units=units)).assumptions)
+
+
+@pytest.mark.parametrize(("nuclide", "half_life_s"), [("F18", 6586.2), ("18F", 6586.2), ("[C-11]", 1221.8)])
+def test_frames_without_decay_correction_count_as_if_they_had_it(nuclide, half_life_s):
+    times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "InjectionStart": 0, "TracerName": "AV1451"}
+    facts = times | {"TracerRadionuclide": nuclide, "Units": "Bq/mL"}
+    plan = plan_frames((1, 1, 1, 2), facts | {"ImageDecayCorrected": False})
+    # The later frame has decayed for ten minutes more.
+    assert plan.weights[1] / plan.weights[0] == pytest.approx(2 ** (600 / half_life_s))
+    assert sum(plan.weights) == pytest.approx(1)
+    assert any("ImageDecayCorrected" in note for note in plan.assumptions)
+    for stated in ({"ImageDecayCorrected": True}, {}):
+        assert plan_frames((1, 1, 1, 2), facts | stated).weights == (0.5, 0.5)
+
+
+def test_frames_of_a_nuclide_without_a_known_half_life_are_averaged_as_they_are():
+    times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "InjectionStart": 0, "TracerName": "AV1451"}
+    plan = plan_frames((1, 1, 1, 2), times | {"TracerRadionuclide": "Zr89", "ImageDecayCorrected": False})
+    assert plan.weights == (0.5, 0.5)
+    assert any("averaged as they are" in note for note in plan.assumptions)
+
+
+@pytest.mark.parametrize("injection", [7200, 43200 + 4800])
+def test_an_injection_after_the_frames_is_refused(injection):
+    times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "TracerName": "AV1451"}
+    with pytest.raises(MetadataError, match="InjectionStart"):
+        plan_frames((1, 1, 1, 2), times | {"InjectionStart": injection})

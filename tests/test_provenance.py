@@ -39,7 +39,7 @@ def test_scans_made_in_different_ways_are_refused_by_name(
 ) -> None:
     bids, out = write_cohort(tmp_path, 6, images=False)
     for path in sidecars(out):
-        edit(path, lambda content: content.update(FrameTimesStart=[4800.0]))
+        edit(path, lambda content: content.update(FrameTimesStart=[4800.0], FrameDuration=[1200.0]))
     assert mixtures(find_scans(out)) == []
     for path in sidecars(out)[::2]:
         edit(path, lambda content: content.update({key: value}))
@@ -57,7 +57,12 @@ def test_scans_made_in_different_ways_are_refused_by_name(
 def test_scanners_may_have_different_smoothing_and_start_some_minutes_apart(tmp_path: Path) -> None:
     _, out = write_cohort(tmp_path, 6, images=False)
     for number, path in enumerate(sidecars(out)):
-        edit(path, lambda content, number=number: content.update(FrameTimesStart=[4800.0 + 60 * number]))
+        edit(
+            path,
+            lambda content, number=number: content.update(
+                FrameTimesStart=[4800.0 + 60 * number], FrameDuration=[1200.0]
+            ),
+        )
         edit(path, lambda content: content.update(SmoothingFWHM=len(content["Manufacturer"])))
     assert mixtures(find_scans(out)) == []
 

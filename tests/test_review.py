@@ -54,7 +54,8 @@ def ramps() -> tuple[Volume, Volume, Volume]:
     affine[:3, 3] = [-60, -70, -60]
     x, y, z = (affine[k, 3] + 2 * grid for k, grid in enumerate(np.indices(shape)))
     mask = (np.abs(x) < 40) & (np.abs(y) < 40) & (np.abs(z) < 40)
-    return tuple(image_on(data.astype(np.float32), affine) for data in (100 + x, 1 + z / 100, mask))  # type: ignore
+    t1w, pet, brain = (image_on(data.astype(np.float32), affine) for data in (100 + x, 1 + z / 100, mask))
+    return t1w, pet, brain
 
 
 @pytest.fixture(scope="module")

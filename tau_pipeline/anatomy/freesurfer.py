@@ -121,7 +121,7 @@ def _places(subjects_dir: Path, participant: str, session: str | None) -> list[P
     Raises
     ------
     MissingInputError
-        There are several longitudinal results: each has a template of its own, and only a person knows which to use.
+        There are several longitudinal results. Each has a separate template, so that the user must choose.
     """
     candidates = [subjects_dir / f"sub-{participant}", subjects_dir / participant]
     if session is None:

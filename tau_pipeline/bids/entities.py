@@ -37,7 +37,7 @@ def entities_of(path: Path) -> dict[str, str]:
     Raises
     ------
     MetadataError
-        Name and folder are of different participants or sessions: one of them is wrong, and only a person knows which.
+        Name and folder are of different participants or sessions: one of them is wrong, and the user must correct it.
         Or a label holds what BIDS does not allow in one, so that no output could be named after it.
     """
     entities, _ = name_parts(path)

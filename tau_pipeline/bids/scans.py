@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tau_pipeline.bids.entities import entities_of, stem
 from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.layout import (
@@ -35,7 +37,7 @@ from tau_pipeline.errors import (
     TauPipelineError,
 )
 from tau_pipeline.files import name_parts, read_json
-from tau_pipeline.imaging.load import read_shape, read_voxel_mm
+from tau_pipeline.imaging.load import read_affine, read_shape
 from tau_pipeline.settings.participant import Selection
 
 
@@ -286,7 +288,7 @@ def _sessions(t1w_files: Sequence[Path], sidecars: SidecarIndex) -> list[_Sessio
 def _looks(path: Path, sidecars: SidecarIndex) -> Looks | None:
     """Return what header and sidecar say of a T1w; None if one of them cannot be read."""
     try:
-        shape, voxel_mm = read_shape(path), read_voxel_mm(path)
+        shape, voxel_mm = read_shape(path), np.linalg.norm(read_affine(path)[:3, :3], axis=0).tolist()
         metadata = sidecars.metadata(path)
     except TauPipelineError:
         return None

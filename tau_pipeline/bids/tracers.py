@@ -77,7 +77,7 @@ def _named(text: str | None, names: dict[str, str]) -> str | None:
 
 
 def _pattern(alias: str) -> re.Pattern[str]:
-    """Match an alias as a word of its own: ``mk6240`` also as ``MK-6240`` and ``mk 6240``, with the isotope before it.
+    """Match an alias as a whole word: ``mk6240`` also as ``MK-6240`` and ``mk 6240``, with or without the isotope.
 
     Letters and digits of an alias may be apart, letters among themselves and digits among themselves may not.
     """

@@ -136,13 +136,12 @@ class _Rows:
         own = self._values.setdefault(key, {})
         same_table = self._tables.setdefault(key, table) == table
         self._tables[key] = table
-        for name, value in values.items():
-            if name == "age":
-                value, note = read_age(value)  # noqa: PLW2901
-                if note:
-                    self._ages.setdefault(f"{table}: {note}", []).append(key[0])
-                if value is None:
-                    continue
+        for name, stated in values.items():
+            value, note = read_age(stated) if name == "age" else (stated, "")
+            if note:
+                self._ages.setdefault(f"{table}: {note}", []).append(key[0])
+            if value is None:
+                continue
             if not same_table:
                 own[name] = [value]
             elif value not in own.setdefault(name, []):
@@ -171,8 +170,7 @@ class _Rows:
                 if len(found) > 1:
                     contradicted.setdefault(name, set()).add(f"{where} ({', '.join(map(str, found))})")
         notes = [
-            f"participants.tsv has rows of one participant that contradict each other; {name} counts as missing for "
-            f"{_listed(who)}"
+            f"rows of one participant or session contradict each other; {name} counts as missing for {_listed(who)}"
             for name, who in contradicted.items()
         ]
         notes += [f"{note}: {_listed(set(who))}" for note, who in self._ages.items()]

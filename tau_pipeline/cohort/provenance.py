@@ -9,6 +9,7 @@ from typing import Any
 
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.read import window_min
 from tau_pipeline.errors import SettingError
 
 #: Windows of one protocol begin within these minutes of each other: scanners start when they are ready.
@@ -24,14 +25,6 @@ class _Property:
     heading: str
     value: Callable[[DoneScan], Hashable]
     by_scanner: bool = False
-
-
-def _window_start_min(scan: DoneScan) -> float | None:
-    """Return the start of the time that a map stands for, minutes after injection; None if it is not stated."""
-    try:
-        return float(scan.sidecar["FrameTimesStart"][0]) / 60
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
 
 
 def _text(scan: DoneScan, key: str) -> str:
@@ -68,7 +61,7 @@ def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
             scanner = (_text(scan, "Manufacturer"), _text(scan, "ManufacturersModelName")) if one.by_scanner else ""
             scanners.setdefault(scanner, {}).setdefault(one.value(scan), []).append(scan)
         found += [_sentence(tracer, one.heading, values) for values in scanners.values() if len(values) > 1]
-    starts = {scan: start for scan in scans if (start := _window_start_min(scan)) is not None}
+    starts = {scan: window[0] for scan in scans if (window := window_min(scan.sidecar)) is not None}
     if starts and max(starts.values()) - min(starts.values()) > _WINDOW_MIN:
         values: dict[Hashable, list[DoneScan]] = {}
         for scan, start in starts.items():

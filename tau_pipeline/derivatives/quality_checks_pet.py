@@ -6,6 +6,27 @@ from tau_pipeline.derivatives.quality_check import GOOD_SCANS, Check
 
 _FIELD_OF_VIEW = "a rim of the mask may stick out, a tenth of the brain may not (docs/decisions/field-of-view.md)"
 _MOTION = "5 mm: attenuation correction no longer fits (tau_pipeline.pet.motion); others in proportion"
+
+
+def _not_measured(end: str, half: str) -> Check:
+    """Return the check of what the PET did not measure in one half of the brain."""
+    return Check(
+        name=f"fov_missing_{end}_percent",
+        key=f"BrainNotMeasured{end.title()}",
+        factor=100.0,
+        heading=f"Brain not measured at the {end}",
+        description=f"Share of the brain that lies in its {half} half and that the PET did not measure: it is outside "
+        "the field of view, or filled with 0 or NaN.",
+        unit="%",
+        digits=".1f",
+        warn_above=1.0,
+        fail_above=10.0,
+        limit_source=_FIELD_OF_VIEW,
+        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its "
+        "image is complete and that the coregistration is right.",
+    )
+
+
 #: In the order of the tables and pages.
 PET_CHECKS: tuple[Check, ...] = (
     Check(
@@ -42,36 +63,8 @@ PET_CHECKS: tuple[Check, ...] = (
         limit_source=GOOD_SCANS,
         action="Look at the figure PET on T1w, left and right included: the header of PET or T1w may be wrong.",
     ),
-    Check(
-        name="fov_missing_top_percent",
-        key="BrainNotMeasuredTop",
-        factor=100.0,
-        heading="Brain not measured at the top",
-        description="Share of the brain that lies in its upper half and that the PET did not measure: it is outside "
-        "the field of view, or filled with 0 or NaN.",
-        unit="%",
-        digits=".1f",
-        warn_above=1.0,
-        fail_above=10.0,
-        limit_source=_FIELD_OF_VIEW,
-        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its "
-        "image is complete and that the coregistration is right.",
-    ),
-    Check(
-        name="fov_missing_bottom_percent",
-        key="BrainNotMeasuredBottom",
-        factor=100.0,
-        heading="Brain not measured at the bottom",
-        description="Share of the brain that lies in its lower half and that the PET did not measure: it is outside "
-        "the field of view, or filled with 0 or NaN.",
-        unit="%",
-        digits=".1f",
-        warn_above=1.0,
-        fail_above=10.0,
-        limit_source=_FIELD_OF_VIEW,
-        action="Read measured_fraction in the table of regions; if the PET should cover the brain, check that its "
-        "image is complete and that the coregistration is right.",
-    ),
+    _not_measured("top", "upper"),
+    _not_measured("bottom", "lower"),
     Check(
         name="ref_measured_percent",
         key="ReferenceRegionMeasured",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,21 @@ _COUNTS = ("index", "n_voxels")
 _NUMBERS = ("volume_mm3", "measured_fraction", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 #: No label, and no number of voxels of a head, is larger.
 _MOST = 2**31
+
+
+def window_min(sidecar: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return start and end of the time that an SUVR map stands for, minutes after injection; None if not stated.
+
+    Examples
+    --------
+    >>> window_min({"FrameTimesStart": [4800], "FrameDuration": [1200]}), window_min({})
+    ((80.0, 100.0), None)
+    """
+    try:
+        starts = [float(start) for start in sidecar["FrameTimesStart"]]
+        return min(starts) / 60, (max(starts) + float(sidecar["FrameDuration"][-1])) / 60
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def read_regions(path: Path) -> pd.DataFrame:

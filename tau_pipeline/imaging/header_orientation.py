@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.load import read_affine
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 from tau_pipeline.settings.participant import Orientation
 
@@ -84,7 +84,7 @@ def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Read
     ImageError
         The description that was asked for is singular.
     """
-    standard = np.asarray(load_volume(path).affine, dtype=np.float64)
+    standard = read_affine(path)
     img = nib.load(path)
     if not isinstance(img, nib.Nifti1Image):
         return Readings(standard)
@@ -186,7 +186,7 @@ def template_space(path: str | os.PathLike[str]) -> str:
         if code in _TEMPLATE_CODES:
             return f"the {name}_code of its header is {code} ({_TEMPLATE_CODES[code]} space)"
     shape: tuple[int, ...] = tuple(int(n) for n in img.shape[:3])
-    affine = np.asarray(img.affine)
+    affine = read_affine(path)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     size = _TEMPLATE_GRIDS.get(shape)
     ends = np.array([affine[:3, 3], affine[:3, :3] @ (np.array(shape) - 1) + affine[:3, 3]])

@@ -99,15 +99,15 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     return _without_trailing_axes(img.shape)
 
 
-def read_voxel_mm(path: str | os.PathLike[str]) -> tuple[float, ...]:
-    """Return the lengths of a voxel's edges, mm, from the header alone.
+def read_affine(path: str | os.PathLike[str]) -> Affine:
+    """Return the affine ``(4, 4)``, voxels to RAS+ mm, as `load_volume` does, from the header alone.
 
     Raises
     ------
     MissingInputError, DamagedFileError, ImageError
         As `load_volume`, but no voxel is looked at.
     """
-    return tuple(np.sqrt((_affine_mm(_opened(Path(path)))[:3, :3] ** 2).sum(axis=0)).tolist())
+    return _affine_mm(_opened(Path(path)))
 
 
 #: Millimeters of the other units that NIfTI knows.

@@ -14,8 +14,8 @@ from tau_pipeline.imaging.rigid import Rigid, register_rigid
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_volume_mm3
 from tau_pipeline.pet.fit import Fit, assess_fit
 
-#: Left and right are told apart where what the T1w leaves unexplained differs by this much between a PET and its mirror
-#: image (natural logarithm; see docs/decisions/fit-verdict.md).
+#: Left and right are known if the unexplained variance of a PET and of its mirror image differ by at least this much
+#: (natural logarithm of their ratio; see docs/decisions/fit-verdict.md).
 SURE_MIRROR = 0.15
 
 #: In T1w of coarse voxels (cube root of the volume), the cortex is blurred, so that a deformation gains more and the

@@ -17,7 +17,7 @@ from tau_pipeline.pet.frames import FramePlan
 
 #: A voxel beside filled ones is bright above this part of the 99th percentile. The rim of air is far below it.
 _BRIGHT = 0.1
-#: Filled voxels are told from air by their surroundings: SD of the Gaussian, mm.
+#: SD of the Gaussian that weights the surroundings, by which filled voxels and air are distinguished, mm.
 _SURROUNDINGS_MM = 8.0
 
 

@@ -74,17 +74,21 @@ def _gtm(blurred: Blurred) -> Estimate:
 
 
 def _rbv(blurred: Blurred) -> Estimate:
-    """One region-based voxelwise correction with the values of GTM: Thomas et al. 2011, Eur J Nucl Med Mol Imaging
-    38:1104. Its regional values are those of which the corrected image is a mixture; noise is that of GTM.
-    """  # noqa: D205
+    """Correct once by region-based voxelwise correction with the values of GTM.
+
+    Thomas et al. 2011, Eur J Nucl Med Mol Imaging 38:1104. Its regional values are those of which the corrected image
+    is a mixture; noise is that of GTM.
+    """
     start = _gtm(blurred)
     return replace(start, values=_unmixed(blurred, start.values), painted=start.values)
 
 
 def _iterative_yang(blurred: Blurred) -> Estimate:
-    """Voxelwise correction by its own regional values, ten times: Yang et al. 1996, IEEE Trans Nucl Sci 43:3320, as
-    iterated by Erlandsson et al. 2012, Phys Med Biol 57:R119. It tends to the values of GTM, whose noise it is given.
-    """  # noqa: D205
+    """Correct each voxel by the regional values of the corrected image, ten times.
+
+    Yang et al. 1996, IEEE Trans Nucl Sci 43:3320, as iterated by Erlandsson et al. 2012, Phys Med Biol 57:R119. It
+    tends to the values of GTM, whose noise it is given.
+    """
     values = _solved(blurred.fractions, blurred.fractions, blurred).values
     for _ in range(_ITERATIONS):
         values = _unmixed(blurred, values)
@@ -92,9 +96,11 @@ def _iterative_yang(blurred: Blurred) -> Estimate:
 
 
 def _mueller_gaertner(blurred: Blurred) -> Estimate:
-    """Gray matter without what white matter adds, fluid taken as 0: Müller-Gärtner et al. 1992, J Cereb Blood Flow
-    Metab 12:571; the value of white matter is that of least squares, as in PETSurfer (Greve et al. 2016).
-    """  # noqa: D205
+    """Return gray matter without the spill-over from white matter, with fluid taken as 0.
+
+    Müller-Gärtner et al. 1992, J Cereb Blood Flow Metab 12:571; the value of white matter is that of least squares, as
+    in PETSurfer (Greve et al. 2016).
+    """
     gray, white = tissue_regions(blurred)
     fitted = least_squares(blurred).values
     rest = blurred.pet - blurred.columns[:, white] @ fitted[white]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from monai.networks.nets import UNETR, PatchDiscriminator, SwinUNETR, UNet
 from torch import Tensor, nn
@@ -46,7 +46,13 @@ _GROUP = 4
 
 
 def _norm(kind: NormLayer, channels: int) -> tuple[str, dict[str, int]]:
-    """Return MONAI's name and arguments of a normalization layer whose fewest channels are ``channels``."""
+    """Return MONAI's name and arguments of a normalization layer, of which the smallest has so many channels.
+
+    Raises
+    ------
+    SettingError
+        Without normalization the transformers cannot be built.
+    """
     if kind == "none":
         raise SettingError("norm_layer is 'none', which only the U-Net can do without; expected: instance or group")
     return ("instance", {}) if kind == "instance" else ("group", {"num_groups": channels // _GROUP})
@@ -57,6 +63,8 @@ def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Mo
     channels = {"laptop": (16, 32, 64, 128), "paper": (64, 128, 256, 512, 1024)}[preset]
     dropout = {"laptop": 0.0, "paper": 0.2}[preset]
     strides = (2,) * (len(channels) - 1)
+    # MONAI leaves the layer out for None, which its annotation does not allow.
+    norm: Any = None if norm_layer == "none" else _norm(norm_layer, channels[0])
     return UNet(
         spatial_dims=3,
         in_channels=1,
@@ -64,7 +72,7 @@ def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Mo
         channels=channels,
         strides=strides,
         dropout=dropout,
-        norm=None if norm_layer == "none" else _norm(norm_layer, channels[0]),  # type: ignore[arg-type]
+        norm=norm,
     )
 
 

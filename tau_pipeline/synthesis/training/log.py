@@ -1,7 +1,7 @@
 """The log of a training: one TSV row an epoch, and the same numbers for TensorBoard.
 
 After an interruption training goes on from a checkpoint, which is older than the last rows. Those rows are dropped,
-and TensorBoard is told to forget their points, so that a log reads as if nothing had happened.
+and TensorBoard discards their points, so that a log reads as if nothing had happened.
 """
 
 from __future__ import annotations

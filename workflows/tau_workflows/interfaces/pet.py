@@ -28,7 +28,7 @@ from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trai
 if TYPE_CHECKING:
     import pandas as pd
 
-#: A larger part of the brain than this that was not measured is said; the rim of a mask may always stick out.
+#: If a larger share of the brain was not measured, a note says so; the rim of a mask may always stick out.
 _LARGEST_CUT = 0.01
 
 

@@ -80,7 +80,8 @@ def _few_participants_warning(standardization: pd.DataFrame | None) -> str:
     few = standardization["manufacturer"][counts < _FEW_PARTICIPANTS].dropna()
     if few.empty:
         return ""
-    return f"The standardization of {', '.join(dict.fromkeys(few))} uses fewer than {_FEW_PARTICIPANTS} participants."
+    names = ["all manufacturers together" if name == "pooled" else name for name in dict.fromkeys(few)]
+    return f"The standardization of {', '.join(names)} uses fewer than {_FEW_PARTICIPANTS} participants."
 
 
 def _confounded_warning(done: pd.DataFrame) -> str:

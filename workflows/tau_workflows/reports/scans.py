@@ -12,6 +12,7 @@ from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.names import SCAN_ENTITIES, PetNames, scan_entities, sidecar_path
 from tau_pipeline.derivatives.quality_measures import IN_REPORT
 from tau_pipeline.derivatives.quality_override import Decision
+from tau_pipeline.derivatives.read import window_min
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.imaging.load import load_volume
@@ -279,11 +280,8 @@ def side_by_side(maps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]
 
 def _window(sidecar: Mapping[str, Any]) -> str:
     """Return the time window of the map: ``80 to 100 min``; empty if the sidecar has no numbers for it."""
-    starts, durations = sidecar.get("FrameTimesStart"), sidecar.get("FrameDuration")
-    try:
-        return f"{min(starts) / 60:g} to {(max(starts) + durations[-1]) / 60:g} min"  # type: ignore[arg-type, index]
-    except (TypeError, ValueError, IndexError):
-        return ""
+    window = window_min(sidecar)
+    return f"{window[0]:g} to {window[1]:g} min" if window else ""
 
 
 def _text(value: Any) -> str:
