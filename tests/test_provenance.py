@@ -52,6 +52,9 @@ def test_scans_made_in_different_ways_are_refused_by_name(
     assert sidecars(out)[0].name.split("_space")[0] in said
     assert [path for path in sorted(out.rglob("*")) if path.name != ".tau-pipeline.lock"] == before
     assert run(bids, out, "--unknown-manufacturer", "pooled", "--allow-mixed-settings") == 0
+    odd = tmp_path / "odd.tsv"
+    odd.write_text("\n".join(["scan", *(path.name.split("_space")[0] for path in sidecars(out)[::2])]) + "\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(odd)) == 0
 
 
 def test_scanners_may_have_different_smoothing_and_start_some_minutes_apart(tmp_path: Path) -> None:

@@ -42,8 +42,9 @@ _PROPERTIES = (
 def mixtures(scans: Iterable[DoneScan]) -> list[str]:
     """Say in which ways scans of one tracer and reference region were made differently; empty if in none.
 
-    Compared are, for measured scans, the hash of the settings, the version of the program, the smoothing of scans from
-    one scanner, and the start of the window.
+    Compared are the hash of the settings, the version of the program, the smoothing of scans from one scanner, and the
+    start of the window, of measured scans. The caller leaves out those that do not count
+    (`tau_pipeline.cohort.scans.is_included`).
     """
     kinds: dict[tuple[str, str], list[DoneScan]] = {}
     for scan in scans:
@@ -91,7 +92,7 @@ def refuse_mixtures(found: Sequence[str], *, allowed: bool) -> None:
     if found and not allowed:
         raise SettingError(
             f"scans that were made in different ways cannot be pooled: {'. '.join(found)}. Run the participant level "
-            "again for all of them, or pass --allow-mixed-settings"
+            "again for all of them, leave those that differ out with --exclude, or pass --allow-mixed-settings"
         )
 
 

@@ -18,7 +18,7 @@ from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
 from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
-from tau_pipeline.cohort.scans import left_out_in_words, without_failed
+from tau_pipeline.cohort.scans import is_included, left_out_in_words, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import (
     WIDE_KEYS,
@@ -76,13 +76,13 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     found = without_failed(find_scans(output_dir, config.group.exclude), statuses)
     scans, statuses = _without_removed(bids_dir, found, statuses)
     require_scans(scans, output_dir)
-    mixed = mixtures(scans)
+    include_failed = config.group.include_failed_quality
+    mixed = mixtures(scan for scan in scans if is_included(scan, include_failed=include_failed))
     refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)
     for sentence in mixed:
         say(sentence)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
-    include_failed = config.group.include_failed_quality
     left_out = left_out_in_words(scans, include_failed=include_failed)
     long = long_table(scans, fits, demographics, include_failed=include_failed)
     if config.group.reference_group is not None:
