@@ -25,16 +25,17 @@ from torch import nn
 from toy_training import ToySystem, kill_at, toy_run
 
 from tau_pipeline.errors import DivergenceError, ImageError, SettingError
+from tau_pipeline.measures import images
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses.schedule import may_stop, plane_at
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
+from tau_pipeline.synthesis.training import agreement, run
 from tau_pipeline.synthesis.training import loop as training
-from tau_pipeline.synthesis.training import run
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints, newest_checkpoint, write_checkpoint
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
 from tau_pipeline.synthesis.training.state import Progress, weighted_mean
-from tau_pipeline.synthesis.training.validation import regional_means, regions
+from tau_pipeline.synthesis.training.validation import regions
 from tau_pipeline.synthesis.training.weight_average import WeightAverage, averaged_weights
 
 TOY_PROGRAM = Path(__file__).with_name("toy_training.py")
@@ -377,14 +378,14 @@ def slow_best_and_stop(losses: list[float], settings: Training) -> tuple[list[bo
 
 @pytest.mark.parametrize("seed", range(6))
 def test_best_is_of_the_plane_in_turn_and_stopping_waits_for_the_third_round(seed: int) -> None:
-    settings = Training(first_cycle=8, cycle_factor=1.0, early_stopping_patience=4)
+    settings = Training(first_cycle=8, cycle_factor=1.0, early_stopping_patience=4, select_by="loss")
     losses = np.random.default_rng(seed).normal(size=120).tolist()
     better, stop = slow_best_and_stop(losses, settings)
     assert stop is not None
     assert stop > 2 * 3 * 8
     progress, found = Progress(), []
     for epoch, loss in enumerate(losses):
-        found.append(progress.take_validation(loss, plane_at(epoch, 8, 1.0), settings))
+        found.append(progress.take_validation({"loss": loss}, plane_at(epoch, 8, 1.0), settings))
         if progress.stopped:
             break
         progress.next_epoch()
@@ -394,9 +395,9 @@ def test_best_is_of_the_plane_in_turn_and_stopping_waits_for_the_third_round(see
 
 def test_a_loss_without_planes_may_stop_at_once_and_patience_0_never_does() -> None:
     def stopped(**options: Any) -> bool:
-        progress, settings = Progress(), Training(loss="mse_ssim", **options)
+        progress, settings = Progress(), Training(loss="mse_ssim", select_by="loss", **options)
         for loss in (1.0, 2.0, 2.0):
-            progress.take_validation(loss, "n/a", settings)
+            progress.take_validation({"loss": loss}, "n/a", settings)
         return progress.stopped
 
     assert stopped(early_stopping_patience=2)
@@ -404,8 +405,34 @@ def test_a_loss_without_planes_may_stop_at_once_and_patience_0_never_does() -> N
     assert not stopped(early_stopping_patience=3)
 
 
+@pytest.mark.parametrize("first_cycle", [3, 20, 40])
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_best_of_all_planes_is_kept_and_stopping_waits_for_one_round_only(first_cycle: int, every: int) -> None:
+    settings = Training(first_cycle=first_cycle, early_stopping_patience=30, validate_every=every)
+    progress, best = Progress(), []
+    for epoch in range(1000):
+        # Agreement rises until epoch 7 and then falls; the loss jumps with the plane and falls all the time.
+        quality = 0.8 - 0.001 * abs(epoch - 7)
+        loss = {"axial": 3.0, "coronal": 1.0, "sagittal": 2.0}[plane := plane_at(epoch, first_cycle)] - 0.001 * epoch
+        scores = {"loss": loss, "ssim": quality, "regional_error": 0.1}
+        if training.validates_after(epoch, settings) and progress.take_validation(scores, plane, settings):
+            best.append(epoch)
+        if progress.stopped:
+            break
+        progress.next_epoch()
+    assert best[-1] == 7
+    assert max(7 + 30, 3 * first_cycle - 1) <= epoch <= max(7 + 30, 3 * first_cycle - 1) + every
+
+
+def test_a_training_validates_every_so_many_epochs_and_after_the_last(tmp_path: Path) -> None:
+    toy_run(tmp_path, {"loss": "mse_ssim", "epochs": 5, "validate_every": 3, "checkpoint_minutes": 10.0})
+    found = [float(row["validation_ssim"]) for row in read_rows(tmp_path / "log.tsv")]
+    assert [math.isfinite(value) for value in found] == [False, False, True, False, True]
+
+
 def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
     options = {"loss": "mse_ssim", "epochs": 40, "early_stopping_patience": 2, "tested_weights": "best"}
+    options |= {"select_by": "loss"}
     state = toy_run(tmp_path, {**options, "learning_rate": 0.1, "checkpoint_minutes": 10.0})
     rows = read_rows(tmp_path / "log.tsv")
     assert state.progress.stopped
@@ -459,14 +486,20 @@ def test_the_weights_of_a_training_that_diverged_are_not_saved(tmp_path: Path) -
 # --- figures of validation --------------------------------------------------------------------------------------------
 
 
-def test_regional_means_are_those_of_a_loop_over_regions() -> None:
+def test_agreement_on_the_device_is_that_of_the_arrays_and_of_a_loop_over_regions() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.choice([0, 2, 1001, 1007, 2035], size=(6, 7, 8))
-    suvr, mask = rng.normal(size=labels.shape), rng.random(labels.shape) < 0.7
-    found = regional_means(suvr, labels, mask)
+    labels = rng.choice([0, 2, 1001, 1007, 2035], size=(12, 14, 13))
+    mask = rng.random(labels.shape) < 0.7
+    one, other = (np.where(mask, rng.uniform(0, 3, labels.shape), 0.0) for _ in range(2))
+    tensors = [torch.from_numpy(array.astype(np.float32)) for array in (one, other)]
+    inside = torch.from_numpy(mask)
+    for on_device, on_arrays in ((agreement.ssim, images.ssim), (agreement.psnr, images.psnr)):
+        assert on_device(*tensors, inside, 3.0) == pytest.approx(on_arrays(one, other, mask, 3.0), rel=1e-4)
+    assert agreement.mae(*tensors, inside) == pytest.approx(images.mae(one, other, mask), rel=1e-5)
+    found = agreement.label_means(tensors[0], torch.from_numpy(labels), inside, regions())
     for number, mean in zip(regions(), found, strict=True):
-        inside = mask & (labels == number)
-        assert (not inside.any() and math.isnan(mean)) or mean == pytest.approx(suvr[inside].mean())
+        part = mask & (labels == number)
+        assert (not part.any() and math.isnan(mean)) or mean == pytest.approx(one[part].mean(), rel=1e-5)
 
 
 def test_the_toy_has_the_interface_of_the_real_systems() -> None:

@@ -14,20 +14,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tau_pipeline.settings.fields import Checked, documented, require
+from tau_pipeline.settings.fields import documented, require
+from tau_pipeline.settings.training_hardware import Device, HardwareSettings
+from tau_pipeline.settings.training_loss import EmptySlices, LossKind, LossSettings, PerceptualScaling
+
+__all__ = [
+    "Augmentation",
+    "Device",
+    "EmptySlices",
+    "LossKind",
+    "Network",
+    "NetworkPreset",
+    "NormLayer",
+    "Normalisation",
+    "PerceptualScaling",
+    "SelectBy",
+    "Training",
+]
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
 NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
-LossKind = Literal["mse_ssim", "2.5d", "3d", "cyclic2.5d"]
-EmptySlices = Literal["skip", "paper"]
-PerceptualScaling = Literal["item", "batch"]
 Normalisation = Literal["by-manufacturer", "min-max"]
 Augmentation = Literal["paper", "upright", "off"]
-Device = Literal["auto", "cpu", "cuda"]
+SelectBy = Literal["score", "ssim", "regional-error", "loss"]
 
 _MOON = "Moon et al., arXiv 2406.12632"
-_MOON_CODE = "the code of Moon et al., arXiv 2406.12632"
 #: Settings under which the same training goes on: they change where and how long it runs, not what it computes.
 _MAY_CHANGE = frozenset(
     {"epochs", "cache_dir", "device", "model_name", "model_dir", "loader_workers", "checkpoint_minutes"}
@@ -35,7 +47,7 @@ _MAY_CHANGE = frozenset(
 
 
 @dataclass(frozen=True)
-class Training(Checked):
+class Training(LossSettings, HardwareSettings):
     """Settings of training. The seed is ``random_seed`` of the section ``[settings]``.
 
     Raises
@@ -62,81 +74,6 @@ class Training(Checked):
             source="Wu and He 2018, arXiv 1803.08494",
         ),
     )
-    loss: LossKind = field(
-        default="cyclic2.5d",
-        metadata=documented(
-            "Loss: MSE and SSIM (mse_ssim), or with a perceptual term on slices of all three planes in every "
-            "step (2.5d), of a 3-D feature network (3d), or on one plane at a time in cycles (cyclic2.5d).",
-            source=_MOON,
-        ),
-    )
-    mse_weight: float = field(
-        default=1.0, metadata=documented("Weight of the mean squared error.", source=_MOON_CODE, at_least=0)
-    )
-    ssim_weight: float = field(default=1.0, metadata=documented("Weight of 1 - SSIM.", source=_MOON_CODE, at_least=0))
-    perceptual_weight: float = field(
-        default=0.5, metadata=documented("Weight of the perceptual term.", source=_MOON_CODE, at_least=0)
-    )
-    first_cycle: int = field(
-        default=120,
-        metadata=documented("Epochs per plane in the first cycle.", source=_MOON, at_least=1),
-    )
-    cycle_factor: float = field(
-        default=2 / 3,
-        metadata=documented(
-            "Factor by which the number of epochs per plane decreases from one cycle to the next.",
-            source=_MOON,
-            above=0,
-            at_most=1,
-        ),
-    )
-    perceptual_features: Literal["pretrained", "random"] = field(
-        default="pretrained",
-        metadata=documented(
-            "Feature network of the perceptual term: pretrained (VGG-16 for slices, a 3-D ResNet for loss 3d), or "
-            "random weights, which is stated in the model card."
-        ),
-    )
-    perceptual_weights_file: Path | None = field(
-        default=None,
-        metadata=documented(
-            "Weights of the feature network (PyTorch state dict). Default: VGG-16 from the PyTorch cache; loss 3d has "
-            "no default."
-        ),
-    )
-    perceptual_chunk: int | None = field(
-        default=None,
-        metadata=documented(
-            "Number of slices that are processed together. Default: depends on the available memory.", at_least=1
-        ),
-    )
-    empty_slices: EmptySlices = field(
-        default="skip",
-        metadata=documented(
-            "Slices without contrast in the measured PET: skip excludes them from the perceptual term, paper includes "
-            "them."
-        ),
-    )
-    perceptual_scaling: PerceptualScaling = field(
-        default="item",
-        metadata=documented(
-            "Minimum and maximum that the perceptual term scales slices with: of each scan, or of the whole batch as "
-            "in the paper's code.",
-        ),
-    )
-    ssim_window: int = field(
-        default=11,
-        metadata=documented("Side of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE, at_least=1),
-    )
-    ssim_sigma: float = field(
-        default=1.5,
-        metadata=documented("SD of the SSIM window in the loss.", unit="voxels", source=_MOON_CODE, above=0),
-    )
-    ssim_range: float = field(
-        default=2.0,
-        metadata=documented("Data range of SSIM in the loss, in standardized SUVR.", source=_MOON_CODE, above=0),
-    )
-
     epochs: int = field(default=1000, metadata=documented("Maximum number of epochs.", source=_MOON, at_least=1))
     batch_size: int = field(
         default=4,
@@ -172,16 +109,6 @@ class Training(Checked):
     clip_gradient_norm: float | None = field(
         default=None, metadata=documented("Maximum norm of the gradient. Default: no clipping.", above=0)
     )
-    mixed_precision: Literal["off", "bf16", "fp16"] = field(
-        default="off",
-        metadata=documented("Precision of the network (autocast); fp16 requires a GPU."),
-    )
-    activation_checkpointing: bool = field(
-        default=False,
-        metadata=documented(
-            "Recompute the activations of the network instead of storing them: less memory, longer run time."
-        ),
-    )
     ema_decay: float | None = field(
         default=None,
         metadata=documented(
@@ -191,11 +118,26 @@ class Training(Checked):
             below=1,
         ),
     )
+    select_by: SelectBy = field(
+        default="score",
+        metadata=documented(
+            "Measure on the validation split by which the best weights are chosen and training stops early: score is "
+            "SSIM minus the mean error of regional SUVR; ssim and regional-error are one of them alone. None of these "
+            "depends on the plane of a cyclic loss. loss is the validation loss in the plane of the epoch, as in the "
+            "paper.",
+        ),
+    )
+    validate_every: int = field(
+        default=1,
+        metadata=documented(
+            "Number of epochs from one validation to the next; the last epoch is always validated.", at_least=1
+        ),
+    )
     early_stopping_patience: int = field(
         default=30,
         metadata=documented(
-            "Epochs without improvement of the validation loss after which training stops; with a cyclic loss, from "
-            "the third cycle on. 0: never.",
+            "Epochs without improvement of the measure that select_by names after which training stops; with a cyclic "
+            "loss not before every plane has had a turn or, with select_by loss, before the third cycle. 0: never.",
             source=_MOON,
             at_least=0,
         ),
@@ -203,8 +145,7 @@ class Training(Checked):
     tested_weights: Literal["last", "best"] = field(
         default="last",
         metadata=documented(
-            "Weights to test and save: the last ones, or those with the best validation loss (of the plane "
-            "trained last).",
+            "Weights to test and save: the last ones, or the best by select_by (with loss, of the plane trained last).",
             source=_MOON,
         ),
     )
@@ -259,26 +200,6 @@ class Training(Checked):
     model_dir: Path | None = field(
         default=None,
         metadata=documented("Path of the model folder. Default: models/<model name> in the output folder."),
-    )
-    device: Device = field(
-        default="auto", metadata=documented("Device for training and prediction; auto uses a GPU if available.")
-    )
-    cache_dir: Path | None = field(
-        default=None,
-        metadata=documented("Folder for images on the common grid. Default: cache in the model folder."),
-    )
-    loader_workers: int = field(
-        default=0,
-        metadata=documented("Number of processes that load and augment images; 0: the training process.", at_least=0),
-    )
-    checkpoint_minutes: float = field(
-        default=10.0,
-        metadata=documented(
-            "Interval between checkpoints within an epoch; a checkpoint is also written after each epoch. "
-            "0: after every step.",
-            unit="min",
-            at_least=0,
-        ),
     )
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ COLUMNS = {
     "validation_psnr": "Mean PSNR of SUVR within the brain over the validation split, dB",
     "validation_mae": "Mean absolute error of SUVR within the brain over the validation split",
     "validation_regional_error": "Mean absolute error of regional SUVR over regions and the validation split",
-    "best": "1 where the validation loss was the lowest of the plane so far",
+    "best": "1 where the validation was the best so far by the measure that select_by names",
     "seconds": "Wall time of the epoch, validation included",
 }
 

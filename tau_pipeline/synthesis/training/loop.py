@@ -165,16 +165,15 @@ def fit(run: Run) -> None:
                 if stop:
                     raise KeyboardInterrupt(asked.number)
 
-            validated = validate(run, "validation")
-            _require_finite(run, validated)
-            scores = mean_scores(validated)
-            better = bool(scores) and progress.take_validation(scores["loss"], plane, settings)
+            scores = _validation_scores(run) if validates_after(progress.epoch, settings) else {}
+            better = bool(scores) and progress.take_validation(scores, plane, settings)
             if better:
                 state.keep_best()
             progress.seconds += epoch_timer.lap()
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
-            bar.set_description_str(_validation_in_words(scores))
+            if scores:
+                bar.set_description_str(_validation_in_words(scores))
             if log is not None:
                 log.add(row)
                 state.save(checkpoints)
@@ -274,6 +273,18 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
     )
 
 
+def validates_after(epoch: int, settings: Training) -> bool:
+    """Return whether the validation split is predicted at the end of an epoch: every so many, and after the last."""
+    return (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
+
+
+def _validation_scores(run: Run) -> dict[str, float]:
+    """Return mean scores of the validation split, which are all finite; an empty dict without such a split."""
+    validated = validate(run, "validation")
+    _require_finite(run, validated)
+    return mean_scores(validated)
+
+
 def _require_finite(run: Run, scores: Sequence[ScanScores]) -> None:
     """Stop a training that gives held-out scans values that are no numbers: no later loss would be better or worse."""
     if names := [f"sub-{score.participant}" for score in scores if not math.isfinite(score.loss)]:
@@ -356,6 +367,4 @@ def _losses_in_words(epoch: int, plane: str, losses: Mapping[str, float]) -> str
 
 
 def _validation_in_words(scores: Mapping[str, float]) -> str:
-    if not scores:
-        return ""
     return f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"

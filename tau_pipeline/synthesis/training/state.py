@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.losses.schedule import may_stop
+from tau_pipeline.synthesis.losses.schedule import may_stop, round_at
 from tau_pipeline.synthesis.training.checkpoints import newest_checkpoint, write_checkpoint
 from tau_pipeline.synthesis.training.optimization import gradient_scaler, optimizers
 from tau_pipeline.synthesis.training.weight_average import WeightAverage
@@ -40,14 +41,38 @@ def weighted_mean(means: Sequence[Means]) -> dict[str, float]:
     return found
 
 
+def badness(scores: Mapping[str, float], settings: Training) -> float:
+    """Return the number that is lowest for the best weights, from mean scores of the validation split.
+
+    Parameters
+    ----------
+    scores
+        From `tau_pipeline.synthesis.training.validation.mean_scores`.
+    settings
+        Read here: ``select_by``.
+
+    Examples
+    --------
+    >>> round(badness({"loss": 0.5, "ssim": 0.9, "regional_error": 0.1}, Training()), 6)
+    -0.8
+    """
+    if settings.select_by == "loss":
+        return scores["loss"]
+    error, ssim = scores["regional_error"], scores["ssim"]
+    if settings.select_by == "ssim" or not math.isfinite(error):
+        # Without a cortical region in the validation split, SSIM alone decides.
+        return -ssim
+    return error if settings.select_by == "regional-error" else error - ssim
+
+
 @dataclass
 class Progress:
     """Position of a training: epoch, step and counters.
 
     ``step`` optimizer steps of ``epoch`` are done, over ``scans`` scans, with the mean losses ``losses``, in
-    ``seconds``. ``best_loss`` is the lowest validation loss of ``best_plane`` since that plane's turn began, and
-    ``waited`` the epochs since then that count for early stopping. ``first_losses`` are those of the first step, by
-    phase.
+    ``seconds``. ``best_value`` is the lowest `badness` so far or, if ``select_by`` is ``loss``, since the turn of
+    ``best_plane`` began; ``waited`` are the epochs since then that count for early stopping. ``first_losses`` are those
+    of the first step, by phase.
     """
 
     epoch: int = 0
@@ -55,7 +80,7 @@ class Progress:
     scans: int = 0
     losses: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    best_loss: float | None = None
+    best_value: float | None = None
     best_plane: str = ""
     waited: int = 0
     first_losses: dict[str, float] = field(default_factory=dict)
@@ -68,23 +93,36 @@ class Progress:
         self.scans += n_scans
         self.step += 1
 
-    def take_validation(self, loss: float, plane: str, settings: Training) -> bool:
-        """Compare a validation loss with the best one; returns whether it is better.
+    def take_validation(self, scores: Mapping[str, float], plane: str, settings: Training) -> bool:
+        """Compare a validation with the best one; returns whether it is better.
 
-        The best one is forgotten when the plane changes, since losses of different planes cannot be compared. Epochs
-        without a better one count from the third round of the cycle on.
+        With ``select_by`` ``loss`` and a cyclic loss, the best one is forgotten when the plane changes, since losses of
+        different planes cannot be compared, and epochs without a better one count from the third round on. Otherwise
+        they count from the beginning, and training may stop once each plane has had its turn.
         """
-        better = self.best_loss is None or plane != self.best_plane or loss < self.best_loss
+        value, by_plane = badness(scores, settings), settings.select_by == "loss"
+        better = self.best_value is None or (by_plane and plane != self.best_plane) or value < self.best_value
         if better:
-            self.best_loss, self.best_plane, self.waited = loss, plane, 0
-        elif settings.loss != "cyclic2.5d" or may_stop(self.epoch, settings.first_cycle, settings.cycle_factor):
-            self.waited += 1
-        self.stopped = 0 < settings.early_stopping_patience <= self.waited
+            self.best_value, self.best_plane, self.waited = value, plane, 0
+        elif not by_plane or _counts_for_stopping(self.epoch, settings):
+            self.waited += settings.validate_every
+        may_end = by_plane or _all_planes_had_a_turn(self.epoch, settings)
+        self.stopped = may_end and 0 < settings.early_stopping_patience <= self.waited
         return better
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
         self.epoch, self.step, self.scans, self.losses, self.seconds = self.epoch + 1, 0, 0, {}, 0.0
+
+
+def _counts_for_stopping(epoch: int, settings: Training) -> bool:
+    """Return whether an epoch counts under the paper's rule."""
+    return settings.loss != "cyclic2.5d" or may_stop(epoch, settings.first_cycle, settings.cycle_factor)
+
+
+def _all_planes_had_a_turn(epoch: int, settings: Training) -> bool:
+    """Return whether the first round of the cyclic loss ends with this epoch or has ended; True for other losses."""
+    return settings.loss != "cyclic2.5d" or round_at(epoch + 1, settings.first_cycle, settings.cycle_factor) >= 1
 
 
 class TrainingState:

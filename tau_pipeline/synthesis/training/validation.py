@@ -1,7 +1,8 @@
 """Validation during training: loss, SSIM, PSNR, and regional SUVR of held-out scans.
 
 All figures but the loss are of SUVR, after the target scaling was inverted, within the brain where the PET is known,
-on the model's grid. `tau_pipeline.synthesis.evaluation.scores` says more about a finished model.
+on the model's grid, and computed on the device of the network. `tau_pipeline.synthesis.evaluation.scores` says more
+about a finished model.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tau_pipeline.atlas import region_numbers
 from tau_pipeline.measures.agreement import pearson
-from tau_pipeline.measures.images import mae, psnr, ssim
 from tau_pipeline.synthesis.data.scaling import TargetScaling
+from tau_pipeline.synthesis.training import agreement
 
 #: SUVR is taken to lie between 0 and 3 for SSIM and PSNR; both change with this number.
 SUVR_RANGE = 3.0
@@ -51,17 +51,6 @@ class ScanScores:
 def regions() -> tuple[int, ...]:
     """Return FreeSurfer numbers of the regions that are compared: the cortical ones of Desikan-Killiany."""
     return region_numbers("cortical")
-
-
-def regional_means(suvr: NDArray, labels: NDArray, mask: NDArray) -> tuple[float, ...]:
-    """Return the mean of each region of `regions` inside a mask; arrays ``(I, J, K)``."""
-    inside = np.asarray(mask) > 0
-    numbers = np.asarray(labels)[inside].astype(np.intp)
-    largest = max(*regions(), int(numbers.max(initial=0))) + 1
-    n = np.bincount(numbers, minlength=largest)
-    total = np.bincount(numbers, np.asarray(suvr, np.float64)[inside], minlength=largest)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return tuple((total / n)[list(regions())].tolist())
 
 
 def score_scans(
@@ -99,20 +88,20 @@ def score_scans(
 
 def _scores(scan: dict, prediction: Tensor, loss: float, target_scaling: TargetScaling) -> ScanScores:
     (manufacturer,), (participant,), (name,) = (scan[key] for key in ("manufacturer", "participant", "scan"))
-    mask, labels = scan["mask"][0, 0].numpy(), scan["labels"][0, 0].numpy()
-    synthetic, measured = (
-        np.where(mask, target_scaling.invert(z[0, 0].cpu().numpy(), manufacturer), 0.0)
-        for z in (prediction, scan["pet"])
-    )
+    device = prediction.device
+    mask, labels, pet = (scan[key][0, 0].to(device) for key in ("mask", "labels", "pet"))
+    # Both scalings are lines, so that two values say everything and volumes stay on the device.
+    zero, one = (float(target_scaling.invert(np.array(z), manufacturer)) for z in (0.0, 1.0))
+    synthetic, measured = (torch.where(mask, zero + (one - zero) * z.float(), 0.0) for z in (prediction[0, 0], pet))
     return ScanScores(
         participant=participant,
         scan=name,
         loss=loss,
-        ssim=ssim(synthetic, measured, mask, SUVR_RANGE),
-        psnr=psnr(synthetic, measured, mask, SUVR_RANGE),
-        mae=mae(synthetic, measured, mask),
-        synthetic=regional_means(synthetic, labels, mask),
-        measured=regional_means(measured, labels, mask),
+        ssim=agreement.ssim(synthetic, measured, mask, SUVR_RANGE),
+        psnr=agreement.psnr(synthetic, measured, mask, SUVR_RANGE),
+        mae=agreement.mae(synthetic, measured, mask),
+        synthetic=agreement.label_means(synthetic, labels, mask, regions()),
+        measured=agreement.label_means(measured, labels, mask, regions()),
     )
 
 
