@@ -63,6 +63,7 @@ SIDECAR_KEYS: dict[str, str] = {
     "Assumptions": "Sentences: every value that was missing from the input and had to be assumed.",
     "Background": "Value outside the brain mask.",
     "Description": "Description of the map.",
+    "ExtentThreshold": "SUVR above which a voxel counts for the column suvr_extent, from the setting extent_suvr.",
     "EnsembleMembers": "Number of predictions that were averaged.",
     "Flags": "Sentences: how the T1w differs from the training data of the model.",
     "FrameDuration": "Duration of the map, s: from the start of the first frame used to the end of the last.",
@@ -263,6 +264,8 @@ def tables() -> str:
             f"and the composite regions {composites} (left, right, and both). Regions without voxels are kept as rows. "
             "See [Regions](regions.md).\n",
             _columns(columns.column_descriptions()),
+            "These columns follow, the second with `--extent-suvr` only:\n",
+            _columns(columns.STATISTICS_COLUMNS),
             "Tables of synthetic scans, `*_desc-synthSUVR_rois.tsv`, have three additional columns:\n",
             _columns(UNCERTAINTY_COLUMNS),
             "With partial volume correction (`--pvc`), tables have two additional columns for each method:\n",
@@ -329,7 +332,9 @@ def sidecar_keys() -> dict[str, list[str]]:
     standard = set(re.findall(r'^\s+"([A-Z]\w+)":', inspect.getsource(standard_maps._plan), re.MULTILINE))
     return {
         "every image": sorted(every),
-        "SUVR": sorted({*measured, *quality, *judged, *_check_keys("measured"), "FrameMotion"} - set(every)),
+        "SUVR": sorted(
+            {*measured, *quality, *judged, *_check_keys("measured"), "ExtentThreshold", "FrameMotion"} - set(every)
+        ),
         "SUVR with partial volume correction, in addition": list(PVC_KEYS),
         "synthetic SUVR": sorted({*synthetic, *quality, *judged, *_check_keys("synthetic")} - set(every)),
         "SUVR standardized by manufacturer": sorted(standard - set(every)),
@@ -494,8 +499,16 @@ def regions() -> str:
         if row["kind"] in ("cortical", "subcortical")
     ]
     names = dict(zip(labels["index"], labels["region"], strict=True))
+    how = {"pooled": "mean over the voxels of all members", "medians": "mean of the members' medians, by volume"}
+    rules = atlas.composite_rules()
     members = [
-        (code(name), ", ".join(names[number].removeprefix("ctx-lh-").removeprefix("Left-") for number in sides["left"]))
+        (
+            code(name),
+            ", ".join(names[number].removeprefix("ctx-lh-").removeprefix("Left-") for number in sides["left"]),
+            how[rules[name].rule],
+            rules[name].note,
+            rules[name].source,
+        )
         for name, sides in atlas.composites().items()
     ]
     references = [
@@ -512,8 +525,9 @@ def regions() -> str:
             "([details](../how-to/own-reference-region.md)).\n",
             table(["name", "labels", "description", "minimum volume"], references),
             "## Composites\n",
-            "Members in each hemisphere. A composite region pools the voxels of its members.\n",
-            table(["name", "members"], members),
+            "Members in each hemisphere, and the rule of `suvr_mean`. All other statistics pool the voxels of the "
+            "members. Corrected means weight the members by volume.\n",
+            table(["name", "members", "rule", "meaning", "source"], members),
             "## Rows of a regional table\n",
             "Label numbers and names are those of FreeSurfer.\n",
             table(["index", "region", "hemisphere", "kind"], rows),

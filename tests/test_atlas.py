@@ -122,9 +122,28 @@ def test_the_braak_composites_hold_each_cortical_region_once():
         assert members.keys() - set(cortical) == {18 if hemisphere == "left" else 54}
 
 
-def test_the_hippocampus_is_in_no_composite():
-    pooled = {number for sides in atlas.composites().values() for number in sides["both"]}
-    assert not pooled & {17, 53}
+def test_single_stages_divide_the_pairs_of_stages():
+    found = atlas.composites()
+    for pair in ((3, 4), (5, 6)):
+        for hemisphere, together in found["braak{}{}".format(*pair)].items():
+            parts = [number for stage in pair for number in found[f"braak{stage}"][hemisphere]]
+            assert sorted(parts) == sorted(together)
+    assert set(found["braak12"]["both"]) == {*found["braak1"]["both"], 17, 53}
+
+
+def test_the_hippocampus_is_in_one_composite_only_which_warns():
+    having = [name for name, sides in atlas.composites().items() if {17, 53} & set(sides["both"])]
+    assert having == ["braak12"]
+    assert "hippocampus" in atlas.composite_rules()["braak12"].note
+
+
+def test_every_composite_has_a_rule_and_the_meta_temporal_ones_differ_in_it_alone():
+    found, rules = atlas.composites(), atlas.composite_rules()
+    assert list(found) == list(rules)
+    assert {rule.rule for rule in rules.values()} == {"pooled", "medians"}
+    assert found["metatemporal"] == found["metatemporal_jack2017"]
+    assert (rules["metatemporal"].rule, rules["metatemporal_jack2017"].rule) == ("pooled", "medians")
+    assert sorted(found["cortex"]["both"]) == sorted(atlas.region_numbers("cortical"))
 
 
 def test_composite_members_are_grey_matter_of_the_named_hemisphere_and_name():

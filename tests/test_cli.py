@@ -28,6 +28,7 @@ OTHER_VALUES = {
     "smooth_fwhm": 4.0,
     "target_fwhm": 8.0,
     "min_measured_fraction": 0.7,
+    "extent_suvr": 1.4,
     "pvc": ("sgtm", "rbv"),
     "psf": (6.0, 6.0, 7.0),
     "motion_correction": False,

@@ -161,6 +161,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "smooth_fwhm": 1.0,
         "target_fwhm": 8.0,
         "min_measured_fraction": 0.7,
+        "extent_suvr": 1.4,
         "pvc": ("gtm",),
         "psf": (6.0,),
         "motion_correction": False,

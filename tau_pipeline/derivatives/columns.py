@@ -24,6 +24,17 @@ UNCERTAINTY_COLUMNS = {
 }
 
 
+#: Statistics of a region beside those of `COLUMNS`.
+STATISTICS_COLUMNS = {
+    "suvr_p90": {"Description": "90th percentile of SUVR over voxels.", "Units": "1"},
+    "suvr_extent": {
+        "Description": "Share of the measured voxels whose SUVR is above the setting extent_suvr, 0 to 1. The row "
+        "cortex (both) has the share of all cortical voxels.",
+        "Units": "1",
+    },
+}
+
+
 #: Names of the methods of partial volume correction, by their name in the settings.
 PVC_METHODS = {
     "sgtm": "symmetric geometric transfer matrix",
@@ -68,7 +79,7 @@ def _pvc_descriptions() -> dict[str, dict[str, str]]:
 #: Columns of a region table beside `COLUMNS` where partial volume correction was asked for.
 PVC_COLUMNS = _pvc_descriptions()
 #: All columns that only some region tables have.
-FURTHER_COLUMNS = {**UNCERTAINTY_COLUMNS, **PVC_COLUMNS}
+FURTHER_COLUMNS = {**STATISTICS_COLUMNS, **UNCERTAINTY_COLUMNS, **PVC_COLUMNS}
 
 
 #: Columns of the tables of agreement between synthetic and measured scans.
@@ -222,7 +233,8 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
                 "cortical": "one of the 68 Desikan-Killiany regions",
                 "subcortical": "gray matter of FreeSurfer's aseg, including the cerebellar cortex",
                 "reference": "the reference region, after limiting spill-in",
-                "composite": "pooled voxels of several regions: Braak stages and the meta-temporal region",
+                "composite": "several regions combined: Braak stages, meta-temporal regions, and the whole cortex. "
+                "braak12 contains the hippocampus, which gets spill-in from off-target binding in the choroid plexus",
             },
         },
         "n_voxels": {
@@ -231,8 +243,9 @@ def column_descriptions() -> dict[str, dict[str, Any]]:
         },
         "volume_mm3": {"Description": "Volume of these voxels.", "Units": "mm^3"},
         "suvr_mean": {
-            "Description": "Mean SUVR over the measured voxels; n/a if measured_fraction is below the setting "
-            "min_measured_fraction.",
+            "Description": "Mean SUVR over the measured voxels; of the composite metatemporal_jack2017, mean of the "
+            "medians of its regions, weighted by their numbers of voxels. n/a if measured_fraction is below the "
+            "setting min_measured_fraction.",
             "Units": "1",
         },
         "suvr_sd": {"Description": "Sample standard deviation of the SUVR over voxels (ddof 1).", "Units": "1"},

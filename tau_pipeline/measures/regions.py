@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.atlas import composites, label_array, label_table
+from tau_pipeline.atlas import composite_rules, composites, label_array, label_table
 from tau_pipeline.derivatives.columns import COLUMNS, IDENTITY
 from tau_pipeline.errors import ImageError, ReferenceRegionError
 from tau_pipeline.imaging.volume import Volume, require_same_grid, voxel_volume_mm3
@@ -28,6 +28,7 @@ def regional_table(
     reference_name: str,
     identity: Mapping[str, str | None],
     min_measured_fraction: float = Settings.min_measured_fraction,
+    extent_suvr: float | None = None,
 ) -> pd.DataFrame:
     """Compute statistics of an SUVR map in every region.
 
@@ -46,15 +47,18 @@ def regional_table(
         Values of the columns `IDENTITY`; a value that is missing or None becomes ``n/a``.
     min_measured_fraction
         A row with a smaller ``measured_fraction`` has no statistics.
+    extent_suvr
+        Where given, the table has the column ``suvr_extent``: the share of the measured voxels above this SUVR.
 
     Returns
     -------
     DataFrame
-        The columns `COLUMNS`, and always the same 99 rows: 68 cortical, 18 subcortical (gray matter of aseg, with
-        cerebellar cortex), the reference region, and 4 composites for left, right and both hemispheres. A
-        region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
+        The columns `COLUMNS` and ``suvr_p90`` (90th percentile over voxels), and always the same 120 rows: 68
+        cortical, 18 subcortical (gray matter of aseg, with cerebellar cortex), the reference region, and 11
+        composites for left, right and both hemispheres. A region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
         measured voxels of its members, so that each member weighs by its measured volume, whether or not the member
-        itself has a value; its ``measured_fraction`` is that of all their voxels. ``suvr_sd`` is the sample standard
+        itself has a value; its ``measured_fraction`` is that of all their voxels. ``suvr_mean`` of a composite with the
+        rule ``medians`` is `composite_value`; its other statistics are pooled. ``suvr_sd`` is the sample standard
         deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it;
         so is ``quality``, which is known once the sidecar of the map is.
 
@@ -79,8 +83,8 @@ def regional_table(
     by_label = values_by_label(values, label_array(dseg), measured_only=False)
     voxel_mm3 = voxel_volume_mm3(suvr)
     rows = [
-        {**place, **_statistics(found, voxel_mm3, min_measured_fraction)}
-        for place, found in _regions(by_label, values[inside], reference_name)
+        {**place, **_statistics(place, parts, voxel_mm3, min_measured_fraction, extent_suvr)}
+        for place, parts in _regions(by_label, values[inside], reference_name)
     ]
     table = pd.DataFrame(rows)
     for name in IDENTITY:
@@ -89,7 +93,8 @@ def regional_table(
     table["suvr_z"] = np.nan
     table["quality"] = pd.Series([pd.NA] * len(table), dtype="string")
     types = {"index": "Int64", "n_voxels": "int64", **dict.fromkeys(_FLOATS, "Float64")}
-    return table.astype(types)[list(COLUMNS)]
+    further = ["suvr_p90"] if extent_suvr is None else ["suvr_p90", "suvr_extent"]
+    return table.astype(types | dict.fromkeys(further, "Float64"))[[*COLUMNS, *further]]
 
 
 def values_by_label(
@@ -129,35 +134,70 @@ def _single_regions() -> pd.DataFrame:
     return table[table["kind"].isin(["cortical", "subcortical"])].sort_values(["kind", "index"])
 
 
+def composite_value(name: str, members: Sequence[NDArray]) -> float:
+    """Return the value of a composite region by its rule (`tau_pipeline.atlas.composite_rules`).
+
+    Parameters
+    ----------
+    name
+        Of the composite.
+    members
+        Values of the voxels of each member, finite; a member may have none.
+
+    Returns
+    -------
+    float
+        NaN without voxels.
+    """
+    counts = [values.size for values in members]
+    if not any(counts):
+        return float("nan")
+    if composite_rules()[name].rule == "medians":
+        medians = [float(np.median(values)) for values in members if values.size]
+        return float(np.average(medians, weights=[count for count in counts if count]))
+    return float(np.concatenate(members).mean(dtype=np.float64))
+
+
 def _regions(
     by_label: Mapping[int, NDArray], in_reference: NDArray, reference_name: str
-) -> Iterator[tuple[dict[str, Any], NDArray]]:
-    """Yield each row's place (region, index, hemisphere, kind) and its values, in the order of the table."""
+) -> Iterator[tuple[dict[str, Any], list[NDArray]]]:
+    """Yield each row's place (region, index, hemisphere, kind) and the values of its parts, in the order of the table.
+
+    Only a composite has more than one part.
+    """
     for row in _single_regions().itertuples():
         number = int(row.index)
-        yield _place(row.region, number, row.hemisphere, row.kind), by_label[number]
-    yield _place(reference_name, None, "both", "reference"), in_reference
+        yield _place(row.region, number, row.hemisphere, row.kind), [by_label[number]]
+    yield _place(reference_name, None, "both", "reference"), [in_reference]
     for name, hemispheres in composites().items():
         for hemisphere, members in hemispheres.items():
-            pooled = np.concatenate([by_label[number] for number in members])
-            yield _place(name, None, hemisphere, "composite"), pooled
+            yield _place(name, None, hemisphere, "composite"), [by_label[number] for number in members]
 
 
 def _place(region: str, index: int | None, hemisphere: str, kind: str) -> dict[str, Any]:
     return {"region": region, "index": index, "hemisphere": hemisphere, "kind": kind}
 
 
-def _statistics(of_region: NDArray, voxel_mm3: float, min_measured_fraction: float) -> dict[str, float | int]:
-    """Return the statistics of one row from all voxels of its region, of which those not measured are not finite."""
-    values = of_region[np.isfinite(of_region)]
+def _statistics(
+    place: Mapping[str, Any],
+    parts: Sequence[NDArray],
+    voxel_mm3: float,
+    min_measured_fraction: float,
+    extent: float | None,
+) -> dict[str, float | int]:
+    """Return the statistics of one row from all voxels of its parts, of which those not measured are not finite."""
+    of_parts = [part[np.isfinite(part)] for part in parts]
+    size, values = sum(part.size for part in parts), np.concatenate(of_parts)
     n, nothing = values.size, float("nan")
-    share = n / of_region.size if of_region.size else nothing
-    enough = n > 0 and share >= min_measured_fraction
-    return {
-        "n_voxels": n,
-        "volume_mm3": n * voxel_mm3,
-        "measured_fraction": share,
-        "suvr_mean": float(values.mean(dtype=np.float64)) if enough else nothing,
-        "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if enough and n > 1 else nothing,
-        "suvr_median": float(np.median(values)) if enough else nothing,
+    share = n / size if size else nothing
+    found: dict[str, float | int] = {"n_voxels": n, "volume_mm3": n * voxel_mm3, "measured_fraction": share}
+    if not n or share < min_measured_fraction:
+        return found | dict.fromkeys(("suvr_mean", "suvr_sd", "suvr_median", "suvr_p90", "suvr_extent"), nothing)
+    composite = place["kind"] == "composite"
+    return found | {
+        "suvr_mean": composite_value(place["region"], of_parts) if composite else float(values.mean(dtype=np.float64)),
+        "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if n > 1 else nothing,
+        "suvr_median": float(np.median(values)),
+        "suvr_p90": float(np.percentile(values, 90)),
+        "suvr_extent": nothing if extent is None else float((values > extent).mean()),
     }

@@ -81,6 +81,15 @@ class Settings(Checked):
             at_most=1,
         ),
     )
+    extent_suvr: float | None = field(
+        default=None,
+        metadata=documented(
+            "SUVR above which a voxel counts for the column suvr_extent, the share of such voxels in each region and "
+            "in the cortex. It depends on the tracer; 1.4 is in use for flortaucipir. Default: no such column.",
+            source="Maass et al. 2017, NeuroImage 157:448",
+            above=0,
+        ),
+    )
     pvc: tuple[PvcMethod, ...] = field(
         default=(),
         metadata=documented(

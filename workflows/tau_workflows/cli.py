@@ -102,8 +102,8 @@ _EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "parti
 #: Settings that ``--help`` shows, by level; ``--help-all`` shows all that the level reads.
 _COMMON: dict[str, tuple[str, ...]] = {
     "participant": (
-        *("skull_strip_t1w", "suvr_window", "ref_region", "smooth_fwhm", "target_fwhm", "pvc", "psf"),
-        *("tracer_label",),
+        *("skull_strip_t1w", "suvr_window", "ref_region", "smooth_fwhm", "target_fwhm", "extent_suvr"),
+        *("pvc", "psf", "tracer_label"),
         *("derivatives", "worker", "worker_args", "skip_bids_validation", "stop_on_first_crash", "reports_only"),
         *_EVERYWHERE,
     ),

@@ -13,7 +13,7 @@ import pandas as pd
 from tau_pipeline.atlas import label_array
 from tau_pipeline.cohort.standardize import POOLED
 from tau_pipeline.derivatives import columns
-from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS, agreement_columns
+from tau_pipeline.derivatives.columns import agreement_columns
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.quality_checks import Quality, judge
 from tau_pipeline.derivatives.quality_override import decided, read_decisions
@@ -310,7 +310,8 @@ class _SyntheticScan:
         sd = sd.where(mean.notna())
         table["quality"] = self._judged()["Quality"]
         table = table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
-        write_json({**columns.column_descriptions(), **UNCERTAINTY_COLUMNS}, sidecar_path(target.names.rois))
+        described = columns.column_descriptions() | columns.FURTHER_COLUMNS
+        write_json({name: described[name] for name in table.columns}, sidecar_path(target.names.rois))
         write_tsv(table, target.names.rois)
 
     def write_agreement(self, scores: Sequence[ScanScores]) -> None:

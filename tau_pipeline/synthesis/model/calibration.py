@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tau_pipeline.atlas import composites
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.measures.regions import values_by_label
+from tau_pipeline.measures.regions import composite_value, values_by_label
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.pairs import Pair
@@ -209,12 +209,13 @@ def region_means(suvr: NDArray, labels: NDArray) -> Floats:
         ``(I, J, K)`` on one grid, any; labels are FreeSurfer numbers.
     """
     by_label = values_by_label(suvr, labels)
-    pooled = [
-        np.concatenate([by_label[number] for number in members])
-        for hemispheres in composites().values()
+    single = [float(values.mean()) if values.size else np.nan for values in by_label.values()]
+    combined = [
+        composite_value(name, [by_label[number] for number in members])
+        for name, hemispheres in composites().items()
         for members in hemispheres.values()
     ]
-    return np.array([values.mean() if values.size else np.nan for values in [*by_label.values(), *pooled]])
+    return np.array([*single, *combined])
 
 
 def region_sd(prediction: Prediction, labels: NDArray) -> Floats:

@@ -50,7 +50,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         Which frames count, and how much.
     settings
         Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``,
-        ``pvc``, ``psf``.
+        ``extent_suvr``, ``pvc``, ``psf``.
 
     Inputs
     ------

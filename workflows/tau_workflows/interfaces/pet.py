@@ -185,6 +185,7 @@ class _QuantifyIn(BaseInterfaceInputSpec):
     min_measured_fraction = traits.Float(
         Settings.min_measured_fraction, usedefault=True, desc="share of a region that the PET must have measured"
     )
+    extent_suvr = traits.Float(desc="SUVR above which a voxel counts for the extent; no extent where this is not set")
 
 
 class _QuantifyOut(TraitedSpec):
@@ -208,7 +209,7 @@ class Quantify(LibraryInterface):
         dseg = load_volume(self.inputs.dseg_file, ndim=3)
         brain = np.asanyarray(load_volume(self.inputs.mask_file, ndim=3).dataobj) > 0
         suvr_files, values, tables, measures = [], [], [], []
-        share = self.inputs.min_measured_fraction
+        share, extent = self.inputs.min_measured_fraction, self.optional("extent_suvr")
         measured = np.isfinite(np.asanyarray(activity.dataobj))
         lost = field_of_view.not_measured(brain, measured, activity.affine)
         assumptions: list[str] = []
@@ -227,8 +228,10 @@ class Quantify(LibraryInterface):
                 "ReferenceRegionMeasured": covered,
                 **quality_figures.shell_uptake(found[0], brain, suvr),
             }
+            if extent is not None:
+                figures["ExtentThreshold"] = extent
             measures.append({**quality.map_quality(*found, voxel_volume_mm3(suvr)), **figures})
-            tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share))
+            tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share, extent))
         if sum(lost.values()) > _LARGEST_CUT:
             assumptions.append(_cut_in_words(lost, tables[0]))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")

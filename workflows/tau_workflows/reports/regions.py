@@ -24,6 +24,13 @@ COMPOSITES = {
     "braak34": "Braak III–IV",
     "braak56": "Braak V–VI",
     "metatemporal": "Meta-temporal",
+    "braak12": "Braak I–II (with the hippocampus: spill-in from the choroid plexus)",
+    "braak3": "Braak III",
+    "braak4": "Braak IV",
+    "braak5": "Braak V",
+    "braak6": "Braak VI",
+    "metatemporal_jack2017": "Meta-temporal, medians (Jack 2017)",
+    "cortex": "Cortex",
 }
 #: Columns of a table of agreement: heading and format.
 AGREEMENT = {
