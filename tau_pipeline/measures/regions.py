@@ -55,12 +55,13 @@ def regional_table(
     DataFrame
         The columns `COLUMNS` and ``suvr_p90`` (90th percentile over voxels), and always the same 120 rows: 68
         cortical, 18 subcortical (gray matter of aseg, with cerebellar cortex), the reference region, and 11
-        composites for left, right and both hemispheres. A region without voxels has ``n_voxels`` and ``volume_mm3`` 0 and missing statistics. A composite pools the
-        measured voxels of its members, so that each member weighs by its measured volume, whether or not the member
-        itself has a value; its ``measured_fraction`` is that of all their voxels. ``suvr_mean`` of a composite with the
-        rule ``medians`` is `composite_value`; its other statistics are pooled. ``suvr_sd`` is the sample standard
-        deviation over voxels (ddof 1), missing for a single voxel. ``suvr_z`` is missing: the group level fills it;
-        so is ``quality``, which is known once the sidecar of the map is.
+        composites for left, right and both hemispheres. A region without voxels has ``n_voxels`` and ``volume_mm3`` 0
+        and missing statistics. A composite pools the measured voxels of its members, so that each member weighs by its
+        measured volume, whether or not the member itself has a value; its ``measured_fraction`` is that of all their
+        voxels. ``suvr_mean`` of a composite with the rule ``medians`` is `composite_value`; its other statistics are
+        pooled. ``suvr_sd`` is the sample standard deviation over voxels (ddof 1), missing for a single voxel.
+        ``suvr_z`` is missing: the group level fills it; so is ``quality``, which is known once the sidecar of the map
+        is.
 
     Raises
     ------
