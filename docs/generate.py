@@ -521,7 +521,9 @@ def regions() -> str:
             NOTE,
             "See `atlases/README.md` in the source for the origin of the definitions.\n",
             "## Reference regions\n",
-            "For `--ref-region`. To define your own, join label numbers with `+` "
+            "For `--ref-region`. Regions whose names begin with ADNI follow the rules of UC Berkeley's processing for "
+            "ADNI; all others leave out voxels with spill-in ([details](../decisions/reference-guard.md)). To define "
+            "your own, join label numbers with `+` "
             "([details](../how-to/own-reference-region.md)).\n",
             table(["name", "labels", "description", "minimum volume"], references),
             "## Composites\n",

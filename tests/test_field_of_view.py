@@ -18,7 +18,7 @@ from tau_pipeline.pet.field_of_view import frame_of, measured_voxels, not_measur
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.motion import correct_motion, static_image
 from tau_pipeline.pet.quantification import pet_on_t1w
-from tau_pipeline.pet.reference_region import check_reference
+from tau_pipeline.pet.reference_check import check_reference
 
 SIZE = np.array([4.0, 4.0, 4.0])
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])

@@ -14,10 +14,12 @@ from tau_pipeline import atlas
 from tau_pipeline.errors import GridMismatchError, ReferenceRegionError, UnknownNameError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_on, voxel_volume_mm3
+from tau_pipeline.pet import reference_check
 from tau_pipeline.pet import reference_region as reference
 
 DATASET = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_dataset = pytest.mark.skipif(not DATASET.is_dir(), reason="needs ../shared/data/ds-simtau")
+ADNI = ("ADNIInferiorCerebellarGM", "ADNIErodedWM", "ADNIWholeCerebellum")
 SIDES = {"L": (8, 7, 2, 1011), "R": (47, 46, 41, 2011)}
 
 
@@ -77,6 +79,7 @@ def test_the_default_is_cerebellar_grey_matter():
         "WholeCerebellum",
         "Pons",
         "ErodedWM",
+        *ADNI,
     )
 
 
@@ -121,7 +124,7 @@ def test_what_is_no_region_is_refused(text):
 # Guard
 
 
-@pytest.mark.parametrize("name", reference.REGIONS)
+@pytest.mark.parametrize("name", [name for name in reference.REGIONS if name not in ADNI])
 def test_a_region_is_some_but_not_all_of_its_labels(name, head, template):
     found = mask_of(name, head, template_regions=template)
     whole = np.isin(np.asarray(head.dataobj), reference.definition(name).labels)
@@ -275,6 +278,57 @@ def test_a_template_that_lies_elsewhere_is_an_error(name, head, template):
         reference.find_reference(name, head, empty)
 
 
+# Rules of ADNI
+
+
+def slow_blur(mask, edge_mm, fwhm_mm=8.0):
+    """Blur by a sum over shifted copies, one axis after the other, with zeros around."""
+    sigma = fwhm_mm / (8 * np.log(2)) ** 0.5 / edge_mm
+    reach = int(4.0 * sigma + 0.5)
+    kernel = [np.exp(-0.5 * (step / sigma) ** 2) for step in range(-reach, reach + 1)]
+    image = mask.astype(float)
+    for axis in range(3):
+        wide = np.pad(image, [(reach, reach) if axis == one else (0, 0) for one in range(3)])
+        image = sum(
+            weight / sum(kernel) * np.take(wide, np.arange(step, step + mask.shape[axis]), axis)
+            for step, weight in enumerate(kernel)
+        )
+    return image
+
+
+def test_eroded_white_matter_of_adni_is_where_the_blurred_labels_exceed_0_7(head):
+    blurred = slow_blur(np.isin(np.asarray(head.dataobj), (2, 41)), 2.0)
+    differing = mask_of("ADNIErodedWM", head) ^ (blurred > 0.7)
+    assert not (differing & (np.abs(blurred - 0.7) > 1e-4)).any()
+
+
+def test_inferior_cerebellum_of_adni_is_a_vote_of_blurred_lobules_in_which_vermis_6_is_kept(head, template):
+    parts = np.array(template.dataobj)
+    i, _, k = np.indices(parts.shape)
+    parts[(parts > 0) & (parts < 9200) & (np.abs(i - 32) < 6) & (k > 18)] = 9130
+    keep, toss = (slow_blur(np.isin(parts, numbers), 2.0) for numbers in ((9061, 9130), (9041,)))
+    found = mask_of("ADNIInferiorCerebellarGM", head, template_regions=image_on(parts, head.affine))
+    differing = found ^ (np.isin(np.asarray(head.dataobj), (8, 47)) & (keep > toss))
+    assert not (differing & (np.abs(keep - toss) > 1e-4)).any()
+    assert found[(parts == 9130) & np.isin(np.asarray(head.dataobj), (8, 47))].any()
+    assert not found[(parts == 9041) & (keep < toss - 1e-4)].any()
+
+
+def test_whole_cerebellum_of_adni_is_every_voxel_of_its_labels_also_where_the_tissue_is_csf(head):
+    tissue = np.zeros((*head.shape, 3), np.float32)
+    tissue[..., 0] = 1.0
+    found = mask_of("ADNIWholeCerebellum", head, tissue=image_on(tissue, head.affine))
+    np.testing.assert_array_equal(found, np.isin(np.asarray(head.dataobj), (7, 8, 46, 47)))
+
+
+@pytest.mark.parametrize("name", ADNI)
+def test_a_region_of_adni_has_no_guard_and_says_its_rule(name, head, template):
+    found = reference.find_reference(name, head, template)
+    assert not found.relaxed
+    assert "ADNI's rule" in found.description
+    assert "at most" not in found.description
+
+
 # What cannot be
 
 
@@ -311,7 +365,7 @@ def scan(head):
 
 
 def test_a_plausible_activity_has_nothing_to_report(scan):
-    assert reference.check_reference(*scan, "CerebellarGM") == ()
+    assert reference_check.check_reference(*scan, "CerebellarGM") == ()
 
 
 @settings(deadline=None)
@@ -320,7 +374,7 @@ def test_the_unit_of_activity_does_not_matter(factor):
     reference_mask = np.zeros((6, 6, 6), dtype=bool)
     reference_mask[2:4] = True
     activity = np.random.default_rng(1).normal(1, 0.1, (6, 6, 6)) * factor
-    assert reference.check_reference(activity, reference_mask, np.ones((6, 6, 6), bool), "x") == ()
+    assert reference_check.check_reference(activity, reference_mask, np.ones((6, 6, 6), bool), "x") == ()
 
 
 @pytest.mark.parametrize(
@@ -331,7 +385,7 @@ def test_an_impossible_activity_is_an_error(scan, factor, message):
     activity, region, brain = scan
     activity[region] *= factor
     with pytest.raises(ReferenceRegionError, match=message):
-        reference.check_reference(activity, region, brain, "CerebellarGM")
+        reference_check.check_reference(activity, region, brain, "CerebellarGM")
 
 
 def test_a_region_outside_the_field_of_view_is_an_error_and_partly_outside_a_sentence(scan):
@@ -339,11 +393,11 @@ def test_a_region_outside_the_field_of_view_is_an_error_and_partly_outside_a_sen
     voxels = np.argwhere(region)
     for at in voxels[: len(voxels) // 10]:
         activity[tuple(at)] = np.nan
-    (sentence,) = reference.check_reference(activity, region, brain, "CerebellarGM")
+    (sentence,) = reference_check.check_reference(activity, region, brain, "CerebellarGM")
     assert sentence.startswith("10 % of reference region CerebellarGM has no PET activity")
     activity[region] = np.nan
     with pytest.raises(ReferenceRegionError, match="field of view"):
-        reference.check_reference(activity, region, brain, "CerebellarGM")
+        reference_check.check_reference(activity, region, brain, "CerebellarGM")
 
 
 def test_the_measured_part_keeps_the_mean_of_a_region_that_the_field_of_view_cuts(scan):
@@ -351,7 +405,7 @@ def test_the_measured_part_keeps_the_mean_of_a_region_that_the_field_of_view_cut
     activity[region] = 3000.0
     activity[:, :, :12] = 0
     activity[:, 9] = np.nan
-    part = reference.measured_part(activity, region)
+    part = reference_check.measured_part(activity, region)
     assert 0 < part.sum() < region.sum()
     assert activity[part].mean() == 3000
     assert not (part & ~region).any()
@@ -360,14 +414,14 @@ def test_the_measured_part_keeps_the_mean_of_a_region_that_the_field_of_view_cut
 def test_a_scattered_activity_is_flagged(scan):
     activity, region, brain = scan
     activity[region] *= np.random.default_rng(2).choice([0.4, 1.6], region.sum())
-    (sentence,) = reference.check_reference(activity, region, brain, "CerebellarGM")
+    (sentence,) = reference_check.check_reference(activity, region, brain, "CerebellarGM")
     assert "coefficient of variation" in sentence
 
 
 def test_an_empty_mask_is_an_error(scan):
     activity, region, brain = scan
     with pytest.raises(ReferenceRegionError, match="CerebellarGM is empty"):
-        reference.check_reference(activity, np.zeros_like(region), brain, "CerebellarGM")
+        reference_check.check_reference(activity, np.zeros_like(region), brain, "CerebellarGM")
 
 
 # Simulated scans with known truth

@@ -4,6 +4,9 @@ A PET voxel sees some 6 mm around itself. Cerebellar voxels beside occipital and
 at the outer surface see CSF, meninges and bone; both would shift every SUVR of the scan. So the labels are blurred
 as a scanner blurs, which gives each voxel's share of signal from cerebral gray matter and from outside, and a voxel
 is left out where one of them is above the limit in `REGIONS`.
+
+Regions whose names begin with ADNI follow the rules of UC Berkeley's processing for ADNI instead
+(`tau_pipeline.pet.reference_adni`), so that values can be compared with ADNI's.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from tau_pipeline.atlas import (
 )
 from tau_pipeline.errors import ReferenceRegionError, UnknownNameError
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid, voxel_size_mm, voxel_volume_mm3
-from tau_pipeline.settings.participant import Settings
+from tau_pipeline.pet.reference_adni import REACH_MM, AdniRule, adni_voxels
 
 #: Cerebral cortex that has no region name: aseg's own, and aparc's "unknown".
 _UNNAMED_CORTEX = (3, 42, 1000, 2000)
@@ -55,6 +58,8 @@ class Definition:
     """Most of a voxel's signal, as a share, that may come from CSF, vessels or what has no label."""
     minimum_mm3: float
     """Less than this cannot be right. Both limits are doubled, then dropped, before a region falls below it."""
+    rule: AdniRule | None = None
+    """Rule of ADNI in place of the guard."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class ReferenceRegion:
     @property
     def description(self) -> str:
         """Description of the region, for a sidecar or a report."""
+        wanted = definition(self.name)
+        if wanted.rule is not None:
+            return f"{self.name}: {wanted.description}, {self.volume_mm3 / 1000:.1f} cm³"
         return (
             f"{self.name}: FreeSurfer labels {'+'.join(map(str, self.labels))}, voxels that get at most "
             f"{self.gray_share:.0%} of their signal from cerebral gray matter and {self.outside_share:.0%} from CSF "
@@ -105,11 +113,33 @@ REGIONS = {
         Definition("WholeCerebellum", (7, 8, 46, 47), "cerebellar cortex and white matter", 0.1, 0.45, 8000.0),
         Definition("Pons", (16,), "the brainstem inside the template's pons", 0.05, 0.1, 1000.0),
         Definition("ErodedWM", (2, 41), "cerebral white matter away from gray matter and CSF", 0.05, 0.02, 5000.0),
+        Definition(
+            "ADNIInferiorCerebellarGM",
+            CEREBELLAR_CORTEX,
+            "by ADNI's rule: cerebellar cortex where vermis VI, crus I, and all lobules below, blurred by 8 mm FWHM, "
+            "outweigh lobules I to VI, blurred likewise; AAL lobules in place of SUIT's",
+            *(1.0, 1.0, 3000.0),
+            "inferior",
+        ),
+        Definition(
+            "ADNIErodedWM",
+            (2, 41),
+            "by ADNI's rule: cerebral white matter blurred by 8 mm FWHM, above 0.7",
+            *(1.0, 1.0, 5000.0),
+            "eroded",
+        ),
+        Definition(
+            "ADNIWholeCerebellum",
+            (7, 8, 46, 47),
+            "by ADNI's rule: all cerebellar cortex and white matter",
+            *(1.0, 1.0, 8000.0),
+            "whole",
+        ),
     )
 }
 
 #: Regions that need the template's lobules and pons.
-NEED_TEMPLATE = ("InferiorCerebellarGM", "Pons")
+NEED_TEMPLATE = ("InferiorCerebellarGM", "Pons", "ADNIInferiorCerebellarGM")
 
 
 def parse_reference(text: str) -> str:
@@ -210,11 +240,16 @@ def find_reference(
         raise ReferenceRegionError(
             f"reference region {region.name} is empty: no voxel has label {numbers}; check the parcellation"
         )
-    box = _box(whole, voxel_size_mm(dseg), margin_mm=_FURTHEST_LOBULE_MM)
-    inside, size = whole[box], voxel_size_mm(dseg)
+    margin_mm = _FURTHEST_LOBULE_MM if region.rule is None else REACH_MM
+    box = _box(whole, voxel_size_mm(dseg), margin_mm)
+    inside, size, parts = whole[box], voxel_size_mm(dseg), labels[box]
     if region.name in NEED_TEMPLATE:
-        inside = _within_template_region(region, inside, template_regions, box, size)
-    if tissue is not None:
+        parts = _template_parts(region, template_regions, box)
+    if region.rule is not None:
+        inside = adni_voxels(region.rule, inside, parts, size)
+    elif region.name in NEED_TEMPLATE:
+        inside = _within_template_region(region, inside, parts, size)
+    if tissue is not None and region.rule is None:
         inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > _SURELY_CSF)
     kept, spill_in, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
     mask = np.zeros(labels.shape, dtype=np.uint8)
@@ -251,20 +286,20 @@ def _guard(
     )
 
 
-def _within_template_region(
-    region: Definition,
-    inside: NDArray[np.bool_],
-    template_regions: Volume | None,
-    box: tuple[slice, ...],
-    size: NDArray,
-) -> NDArray[np.bool_]:
-    """Restrict to the pons, or to the voxels whose nearest lobule is an inferior one."""
+def _template_parts(region: Definition, template_regions: Volume | None, box: tuple[slice, ...]) -> NDArray[np.integer]:
+    """Return the template's lobules and pons in the box, of which a region is made."""
     if template_regions is None:
         raise ReferenceRegionError(
             f"reference region {region.name} needs the template's lobules and pons on the T1w grid, and there are "
             "none; register the T1w to the template, or take CerebellarGM"
         )
-    parts = label_array(template_regions)[box]
+    return label_array(template_regions)[box]
+
+
+def _within_template_region(
+    region: Definition, inside: NDArray[np.bool_], parts: NDArray[np.integer], size: NDArray
+) -> NDArray[np.bool_]:
+    """Restrict to the pons, or to the voxels whose nearest lobule is an inferior one."""
     if region.name == "Pons":
         return inside & (parts == PONS)
     # Growing the lobules to the cortex's voxels closes the gaps that a warped 2 mm atlas leaves.
@@ -274,95 +309,6 @@ def _within_template_region(
     distance, nearest = ndimage.distance_transform_edt(~lobules, sampling=size, return_indices=True)
     inferior = labels_mask(parts, lobule_numbers("inferior"))[tuple(nearest)]
     return inside & inferior & (distance <= _FURTHEST_LOBULE_MM)
-
-
-def measured_part(activity: NDArray, reference: NDArray) -> NDArray[np.bool_]:
-    """Return the voxels of a mask ``(I, J, K)`` that the PET measured, so that a cut FOV does not lower the mean.
-
-    A voxel that is not finite, or exactly 0 as earlier versions left it outside the field of view, was not measured.
-    """
-    return reference.astype(bool) & _measured(activity)
-
-
-def _measured(values: NDArray) -> NDArray[np.bool_]:
-    return np.isfinite(values) & (values != 0)
-
-
-def check_reference(
-    activity: NDArray,
-    reference: NDArray,
-    brain: NDArray,
-    name: str,
-    min_measured_fraction: float = Settings.min_measured_fraction,
-) -> tuple[str, ...]:
-    """Refuse a reference region whose activity cannot be right, and say what looks odd.
-
-    Parameters
-    ----------
-    activity
-        PET ``(I, J, K)``, any unit proportional to activity.
-    reference, brain
-        Boolean masks ``(I, J, K)``.
-    name
-        The region's name, for the messages.
-    min_measured_fraction
-        Of the region, which is refused with less.
-
-    Returns
-    -------
-    tuple of str
-        Sentences to put into the sidecar and the report: a coefficient of variation over 35 %, or more than 5 %
-        of the region without a measurement. Empty when nothing is odd.
-
-    Raises
-    ------
-    ReferenceRegionError
-        The region is empty, too little of it was measured, its mean is not positive, or its mean is not
-        within 0.3 to 2 times the brain's: in tau PET the cerebellum has 0.5 to 1.1 times the brain's activity, white
-        matter little more.
-    """
-    reference, brain = reference.astype(bool), brain.astype(bool)
-    values = activity[reference].astype(np.float64)
-    if values.size == 0:
-        raise ReferenceRegionError(f"reference region {name} is empty; check the parcellation")
-    measured = _measured(values)
-    share = float(measured.mean())
-    lacking = 100 * (1 - share)
-    if not measured.any() or share < min_measured_fraction:
-        raise ReferenceRegionError(
-            f"the PET measured {share:.0%} of reference region {name}, and at least {min_measured_fraction:.0%} "
-            "(--min-measured-fraction) are needed: check the field of view of the PET and the coregistration, or take "
-            "another reference region (--ref-region)"
-        )
-    mean = float(values[measured].mean())
-    whole = activity[brain]
-    whole_mean = float(whole[np.isfinite(whole)].mean(dtype=np.float64)) if np.isfinite(whole).any() else 0.0
-    if mean <= 0 or whole_mean <= 0:
-        raise ReferenceRegionError(
-            f"the mean activity is {mean:.4g} in reference region {name} and {whole_mean:.4g} in the brain; both must "
-            "be above 0: check the PET image and its coregistration"
-        )
-    if not 0.3 <= mean / whole_mean <= 2:
-        raise ReferenceRegionError(
-            f"the mean activity in reference region {name} is {mean / whole_mean:.2f} times the brain's; 0.3 to 2 is "
-            "expected: check the coregistration and the parcellation"
-        )
-    return _oddities(values[measured], lacking, name)
-
-
-def _oddities(values: NDArray, lacking: float, name: str) -> tuple[str, ...]:
-    found = []
-    if lacking > 5:
-        found.append(
-            f"{lacking:.0f} % of reference region {name} has no PET activity: it is partly outside the field of view."
-        )
-    variation = 100 * float(values.std() / values.mean())
-    if variation > 35:
-        found.append(
-            f"The activity in reference region {name} varies by {variation:.0f} % (coefficient of variation; under "
-            "35 % is expected): a noisy scan, or a misplaced region."
-        )
-    return tuple(found)
 
 
 def _cerebral_gray() -> tuple[int, ...]:

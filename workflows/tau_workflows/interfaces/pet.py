@@ -20,7 +20,7 @@ from tau_pipeline.measures import quality, quality_figures
 from tau_pipeline.measures import regions as roi
 from tau_pipeline.pet import coregister, field_of_view, motion, resolution
 from tau_pipeline.pet import quantification as pet
-from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.pet import reference_check as reference
 from tau_pipeline.pet.frames import FramePlan, Window
 from tau_pipeline.settings.participant import Orientation, Settings
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait

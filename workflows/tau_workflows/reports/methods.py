@@ -312,6 +312,8 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
 def _region(name: str) -> str:
     """Return a reference region in words, with its guard against spill-in."""
     one = definition(name)
+    if one.rule is not None:
+        return f"{name} ({one.description})"
     return (
         f"{name} ({one.description}; voxels that get at most {one.gray_share:.0%} of their signal from cerebral gray "
         f"matter and {one.outside_share:.0%} from CSF and background at 6 mm FWHM, unless too few remain)"
