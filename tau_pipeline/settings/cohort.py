@@ -12,6 +12,7 @@ UnknownManufacturer = Literal["error", "pooled", "exclude"]
 
 
 Harmonize = Literal["none", "combat"]
+Columns = Literal["own", "adni"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Group(Checked):
         metadata=documented(
             "Also write z-scores of regional SUVR against the participants for whom this holds: comparisons of columns "
             'of participants.tsv, joined by and, such as "diagnosis == CN". Default: no z-scores.'
+        ),
+    )
+    columns: Columns = field(
+        default="own",
+        metadata=documented(
+            "adni also writes one row per scan with the columns of ADNI's UC Berkeley tau PET tables: "
+            "UCBERKELEY_TAU_6MM and, with partial volume correction, UCBERKELEY_TAUPVC_6MM.",
+            source="UCBERKELEY_TAU_6MM, LONI",
         ),
     )
     allow_mixed_settings: bool = field(

@@ -12,22 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS, dictionary
+from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
-from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
-from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
 from tau_pipeline.cohort.scans import is_included, left_out_in_words, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
-from tau_pipeline.cohort.tables import (
-    WIDE_KEYS,
-    fit_cohort,
-    long_table,
-    require_scans,
-    status_table,
-    wide_table,
-)
+from tau_pipeline.cohort.tables import fit_cohort, require_scans
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.index import DoneScan, find_scans
 from tau_pipeline.derivatives.names import sidecar_path
@@ -40,6 +31,7 @@ from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
 from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
+from tau_workflows.levels.group_tables import OPTIONAL, Cohort, cohort_tables, described
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
 
@@ -84,14 +76,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
     left_out = left_out_in_words(scans, include_failed=include_failed)
-    long = long_table(scans, fits, demographics, include_failed=include_failed)
-    if config.group.reference_group is not None:
-        long = _with_zscores(long, bids_dir, config.group.reference_group)
-    status = status_table(scans, statuses, fits, demographics, include_failed=include_failed)
-    wide = wide_table(long)
-    tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
-    if config.group.harmonize == "combat":
-        tables["suvr_rois_combat_wide"] = _harmonized(wide)
+    tables = cohort_tables(Cohort(bids_dir, scans, statuses, fits, demographics, config.group))
+    status = tables["status"]
     if config.execution.dry_run:
         say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
@@ -158,28 +144,6 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
 
 
-def _with_zscores(long: pd.DataFrame, bids_dir: Path, expression: str) -> pd.DataFrame:
-    """Add z-scores against a reference group, and say how many participants it has."""
-    found = with_zscores(long, reference_participants(bids_dir, expression))
-    for kind, own in found.groupby(["tracer", "reference_region"], dropna=False)["zscore_n"]:
-        n = int(own.max())
-        few = "" if n >= FEWEST else f"; at least {FEWEST} are needed, so there are no z-scores"
-        say(f"z-scores against the {n} participants with {expression} ({', '.join(map(str, kind))}){few}")
-    return found
-
-
-def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:
-    """Apply ComBat to the included measured scans of each tracer and reference region; only ``suvr_mean`` columns."""
-    import pandas as pd
-
-    plain = [name for name in wide.columns if not name.endswith(("_standardized", "_zscore")) and "_pvc_" not in name]
-    table = wide[plain]
-    regions = [name for name in table.columns if name not in (*WIDE_KEYS, "reference")]
-    measured = table[(table["source"] == "measured") & (table["included"] == "yes")]
-    parts = [combat(rows, regions) for _, rows in measured.groupby(["tracer", "reference_region"], dropna=False)]
-    return pd.concat(parts, ignore_index=True)
-
-
 def _write_maps(
     scans: Sequence[DoneScan], fits: Sequence[Standardization], output_dir: Path, execution: Execution
 ) -> Mapping[str, Exception]:
@@ -211,9 +175,10 @@ def _write_tables(
         if name != "status":
             # An empty cell is what pandas, R and Excel all take as missing.
             write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
-        described = dictionary(name, table)
-        described["included"] = {**described["included"], "LeftOut": left_out or "none"}
-        write_dictionary(described, folder / f"{name}.json")
+        write_dictionary(described(name, table, left_out), folder / f"{name}.json")
+    for path in [folder / f"{name}.{ending}" for name in OPTIONAL for ending in ("tsv", "csv", "json")]:
+        if path.stem not in tables:
+            path.unlink(missing_ok=True)
     if fits:
         new = folder / ".standardization.tsv"
         save_standardizations(fits, new)
