@@ -283,6 +283,9 @@ def tables() -> str:
             "and corrected for partial volume effects, with the suffixes `_pvc_mean` and `_pvc_se`. "
             "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_standardized`. "
             "With `--reference-group`, there are z-scores against that group, with the suffix `_zscore`.\n",
+            "## `group/UCBERKELEY_TAU_6MM.csv`, `group/UCBERKELEY_TAUPVC_6MM.csv`\n",
+            "Written with `--columns adni`: one row per measured scan, with the columns of ADNI's tables. See "
+            "[Make an ADNI table](../how-to/make-an-adni-table.md).\n",
             "## `group/status.tsv`\n",
             "One row per requested scan, with its processing status.\n",
             _columns(described("status", group.STATUS_COLUMNS)),

@@ -28,7 +28,7 @@ OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE)
 
 @dataclass(frozen=True)
 class Cohort:
-    """What the tables are made from."""
+    """A cohort: all that its tables are made from."""
 
     bids_dir: Path
     scans: Sequence[DoneScan]
