@@ -1,10 +1,11 @@
 """Error rates of the checks of PET against T1w: own heads, exchanged heads, mirrored and turned PET, wrong voxel sizes.
 
-    python benchmarks/fit_verdict.py SHARED_DATA [--simulated 8] [--seed 71] [--pairs 60] [--json FILE]
+    python benchmarks/fit_verdict.py SHARED_DATA FOLDER [--simulated 6] [--seed 71] [--kinds KIND ...]
 
-Heads are those of ds-simtau with PET, the template of real_pet, and simulated ones at 2 mm. Every PET is registered to
-its own T1w, and judged as it is, mirrored, turned by 180 degrees about each axis, moved by 60 mm, and with voxels wrong
-by 25 %; then the first ``--pairs`` pairs of a PET and the T1w of another head. One line per scan, one per kind.
+Heads are those of ds-simtau with PET, the template of real_pet, and simulated ones, all at 2 mm with their true brain
+masks. Every PET is registered to its own T1w, and judged as it is, mirrored, turned by 180 degrees, moved by 60 mm, and
+with voxels wrong by 25 %; and every PET is registered to the T1w of every other head. One line per scan, then a table
+of kinds. FOLDER keeps the heads and the results (results.jsonl): started again, the program goes on where it ended.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import pandas as pd
 from coregistration_offsets import simulated, template
 
 from tau_pipeline.derivatives.quality_checks import judge, worst
 from tau_pipeline.imaging.header_orientation import Readings
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.rigid import grid_about
+from tau_pipeline.imaging.smooth import smooth
 from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on
 from tau_pipeline.measures.quality_figures import move
 from tau_pipeline.pet.coregister import coregister_scan
@@ -35,43 +42,82 @@ from tau_pipeline.simulate.template import load_template
 #: PET, T1w and brain mask of one head.
 Head = tuple[Volume, Volume, Volume]
 
+#: Heads are kept at this voxel size, that of the registration.
+_MM = 2.0
+#: Kinds whose scans are good.
+_GOOD = ("own",)
 
-def heads(data: Path, count: int, seed: int) -> dict[str, Head]:
-    """Return all heads by name."""
-    cases = [*(simulated(data, name) for name in ("sub-01", "sub-02", "sub-03")), template(data)]
-    found = {case.name: (case.pet, case.t1w, case.mask) for case in cases}
-    settings, model = Simulation(count + 1, seed, 2.0), load_template()
-    for number in (one for one in range(1, count + 2) if one != 4):
-        plan = plan_participant(number, settings)
-        (visit,) = draw_visits(number, plan, seed)
-        head = make_head(visit.head, model, 2.0)
-        assert visit.pet is not None
-        pet = make_pet(visit.pet, head).pet
-        frames = plan_frames(pet.shape, pet_sidecar(SCANNERS[plan.scanner], plan.frames))
-        static = static_image(pet, frames, correct_motion(pet, frames))
-        mask = image_like(np.asanyarray(head.labels.dataobj) > 0, head.t1w)
-        found[f"simulated-{number:02d}"] = static, head.t1w, mask
+
+def heads(data: Path, folder: Path, count: int, seed: int) -> dict[str, Head]:
+    """Return all heads by name, from the folder where they are there already."""
+    names = ["sub-01", "sub-02", "sub-03", "template"]
+    numbers = [one for one in range(1, count + 2) if one != 4][:count]
+    makers = {name: lambda name=name: _shared(data, name) for name in names}
+    makers |= {f"simulated-{number:02d}": lambda number=number: _simulated(number, seed) for number in numbers}
+    found = {}
+    for name, make in makers.items():
+        paths = [folder / f"{name}_{part}.nii" for part in ("pet", "t1w", "mask")]
+        if not all(path.exists() for path in paths):
+            for img, path in zip(make(), paths, strict=True):
+                nib.save(img, path)
+        pet, t1w, mask = map(load_volume, paths)
+        found[name] = pet, t1w, mask
     return found
+
+
+def _shared(data: Path, name: str) -> Head:
+    """Return a head of the shared data, its T1w and mask at 2 mm."""
+    case = template(data) if name == "template" else simulated(data, name)
+    grid = grid_about(case.mask, _MM, 24.0)
+    t1w = resample(smooth(case.t1w, _MM / 2), grid, np.eye(4))
+    return case.pet, t1w, resample(case.mask, grid, np.eye(4), "nearest")
+
+
+def _simulated(number: int, seed: int) -> Head:
+    """Return a head of tau-simulate at 2 mm."""
+    plan = plan_participant(number, Simulation(number, seed, _MM))
+    (visit,) = draw_visits(number, plan, seed)
+    head = make_head(visit.head, load_template(), _MM)
+    if visit.pet is None:
+        raise ValueError(f"participant {number} has no PET; choose another number")
+    pet = make_pet(visit.pet, head).pet
+    frames = plan_frames(pet.shape, pet_sidecar(SCANNERS[plan.scanner], plan.frames))
+    mask = image_like((np.asanyarray(head.labels.dataobj) > 0).astype(np.uint8), head.t1w)
+    return static_image(pet, frames, correct_motion(pet, frames)), head.t1w, mask
 
 
 def changed(pet: Volume, linear: np.ndarray, shift_mm: tuple[float, float, float] = (0, 0, 0)) -> Volume:
     """Return the PET with another header: its world changed about the middle of the image."""
-    move: Affine = np.eye(4)
+    there: Affine = np.eye(4)
     middle = (pet.affine @ [*((np.array(pet.shape) - 1) / 2), 1])[:3]
-    move[:3, :3] = linear
-    move[:3, 3] = middle - linear @ middle + shift_mm
-    return image_on(np.asanyarray(pet.dataobj), move @ pet.affine)
+    there[:3, :3] = linear
+    there[:3, 3] = middle - linear @ middle + shift_mm
+    return image_on(np.asanyarray(pet.dataobj), there @ pet.affine)
 
 
-def variants(pet: Volume) -> Iterator[tuple[str, Volume]]:
-    """Yield a PET as it is and with planted faults, by kind."""
-    yield "own", pet
-    yield "mirrored", changed(pet, np.diag([-1.0, 1, 1]))
-    for axis, signs in (("x", (1, -1, -1)), ("y", (-1, 1, -1)), ("z", (-1, -1, 1))):
-        yield f"turned about {axis}", changed(pet, np.diag(np.array(signs, float)))
-    yield "moved by 60 mm", changed(pet, np.eye(3), (35, -35, 34))
-    for size in ((1.25, 1.25, 1.25), (0.8, 0.8, 0.8), (1, 1, 1.25), (1, 1, 0.8)):
-        yield f"voxels times {size}", changed(pet, np.diag(np.array(size, float)))
+def kinds() -> dict[str, tuple[np.ndarray, tuple[float, float, float]]]:
+    """Return what is done to the header of a PET, by kind: a linear map and a shift."""
+    still = (0.0, 0.0, 0.0)
+    found = {
+        "own": (np.eye(3), still),
+        "mirrored": (np.diag([-1.0, 1, 1]), still),
+        "turned about z": (np.diag([-1.0, -1, 1]), still),
+        "turned about x": (np.diag([1.0, -1, -1]), still),
+        "turned about y": (np.diag([-1.0, 1, -1]), still),
+    }
+    sizes = [(1.25, 1.25, 1.25), (0.8, 0.8, 0.8), (1, 1, 1.25), (1, 1, 0.8)]
+    found |= {f"voxels times {size}": (np.diag(np.array(size, float)), still) for size in sizes}
+    return found | {"moved by 60 mm": (np.eye(3), (35.0, -35.0, 34.0))}
+
+
+def jobs(found: dict[str, Head], wanted: list[str]) -> Iterator[tuple[str, str, str, Volume]]:
+    """Yield kind, name of the PET, name of the T1w, and the PET, kind by kind."""
+    for kind in wanted:
+        if kind == "another head":
+            pairs = [(one, other) for one, other in product(found, repeat=2) if one != other]
+            yield from ((kind, one, other, found[one][0]) for one, other in pairs)
+        else:
+            yield from ((kind, name, name, changed(head[0], *kinds()[kind])) for name, head in found.items())
 
 
 def judged(pet: Volume, t1w: Volume, mask: Volume) -> dict[str, object]:
@@ -85,31 +131,32 @@ def judged(pet: Volume, t1w: Volume, mask: Volume) -> dict[str, object]:
 
 def main() -> int:
     """Print the verdicts, and how many there are of each for each kind; 1 if a good scan fails or a bad one passes."""
+    every = [*[*kinds()][:3], "another head", *[*kinds()][3:]]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--simulated", type=int, default=8)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--simulated", type=int, default=6)
     parser.add_argument("--seed", type=int, default=71)
-    parser.add_argument("--pairs", type=int, default=60)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=every, default=every)
     args = parser.parse_args()
-    found = heads(args.data, args.simulated, args.seed)
-    names = list(found)
-    jobs = [(kind, name, name, pet) for name in names for kind, pet in variants(found[name][0])]
-    shifted = [(names[i], names[(i + k) % len(names)]) for k in range(1, len(names)) for i in range(len(names))]
-    jobs += [("another head", one, other, found[one][0]) for one, other in shifted[: args.pairs]]
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    rows = []
-    for kind, name, other, pet in jobs:
-        row = judged(pet, *found[other][1:])
-        counts[kind][str(row["verdict"])] += 1
-        rows.append({"kind": kind, "pet": name, "t1w": other, **row})
+    args.folder.mkdir(parents=True, exist_ok=True)
+    results = args.folder / "results.jsonl"
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(row["kind"], row["pet"], row["t1w"]) for row in rows}
+    found = heads(args.data, args.folder, args.simulated, args.seed)
+    for kind, name, other, pet in jobs(found, args.kinds):
+        if (kind, name, other) in done:
+            continue
+        row = {"kind": kind, "pet": name, "t1w": other, **judged(pet, *found[other][1:])}
+        rows.append(row)
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
         print(kind, name, other, row["verdict"], row["doubts"], flush=True)
-    for kind, verdicts in counts.items():
-        print(f"{kind}: {dict(verdicts)}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
-    wrong = counts["own"]["fail"] + sum(verdicts["pass"] for kind, verdicts in counts.items() if kind != "own")
-    return int(wrong > 0)
+    table = pd.DataFrame(rows)
+    counts = pd.crosstab(table["kind"], table["verdict"]).reindex(columns=["pass", "warn", "fail"], fill_value=0)
+    print(counts.to_string())
+    good = counts.index.isin(_GOOD)
+    return int(counts["fail"][good].sum() + counts["pass"][~good].sum() > 0)
 
 
 if __name__ == "__main__":

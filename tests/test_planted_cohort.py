@@ -32,7 +32,7 @@ FOUND_BY = {
     "turned": ("coreg_",),
     "moved": ("coreg_",),
     "cut": ("fov_missing_top_percent",),
-    "window": ("window_overlap_percent",),
+    "window": ("window_start_min",),
     "motion": ("fd_max_mm",),
     "noise": ("noise_percent",),
 }
@@ -69,8 +69,7 @@ def run(bids: Path, out: Path, level: str, *options: str) -> str:
 
 
 def group(bids: Path, out: Path) -> str:
-    # One of the faults is a window that differs, which is otherwise refused.
-    return run(bids, out, "group", "--min-participants", "1", "--allow-mixed-settings")
+    return run(bids, out, "group", "--min-participants", "1")
 
 
 @pytest.fixture(scope="module")

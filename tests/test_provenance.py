@@ -70,6 +70,19 @@ def test_scanners_may_have_different_smoothing_and_start_some_minutes_apart(tmp_
     assert mixtures(find_scans(out)) == []
 
 
+@pytest.mark.parametrize("verdict", ["warn", "fail"])
+def test_a_scan_whose_window_is_doubted_already_does_not_stop_the_cohort(tmp_path: Path, verdict: str) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    doubt = {"Check": "window_start_min", "Value": -20, "Verdict": verdict}
+    for number, path in enumerate(sidecars(out)):
+        odd = {"FrameTimesStart": [3600.0], "QualityChecks": [doubt]} if number == 0 else {"FrameTimesStart": [4800.0]}
+        edit(path, lambda content, odd=odd: content.update(FrameDuration=[1200.0], **odd))
+    assert mixtures(find_scans(out)) == []
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    counted = read_tsv(out / "group/suvr_rois.tsv").groupby("participant_id")["included"].first()
+    assert (counted == "no").tolist() == [verdict == "fail", *[False] * (len(counted) - 1)]
+
+
 def test_a_participant_that_was_removed_from_the_dataset_leaves_the_tables(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, 6, images=False)
     for path in sidecars(out):

@@ -15,7 +15,7 @@ from tau_pipeline.imaging.transforms import rotation
 from tau_pipeline.imaging.volume import image_on
 from tau_pipeline.measures import quality_figures as figures
 from tau_pipeline.pet.frames import FramePlan, Window, plan_frames
-from tau_pipeline.pet.quality import known_figures, window_overlap
+from tau_pipeline.pet.quality import known_figures, window_figures
 
 #: 2 mm, in RAS and turned: nothing may depend on how voxels are stored.
 GRIDS = {
@@ -108,27 +108,45 @@ def test_the_shell_is_2_to_6_mm_outside_the_brain(size: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("starts_min", "lasts_min", "share"),
-    [([80, 85, 90, 95], 5, 1.0), ([80], 20, 1.0), ([70], 20, 10 / 30), ([60], 40, 0.5), ([77], 20, 17 / 23)],
+    ("tracer", "starts_min", "lasts_min", "asked", "share", "start"),
+    [
+        ("AV1451", [80, 85, 90, 95], 5, None, 1.0, 0),
+        ("AV1451", [80], 20, None, 1.0, 0),
+        ("AV1451", [70], 20, None, 10 / 30, -10),
+        ("AV1451", [60], 40, None, 0.5, -20),
+        ("AV1451", [77], 20, None, 17 / 23, -3),
+        ("PI-2620", [60], 30, None, 1.0, 0),
+        ("PI-2620", [50], 30, None, 25 / 35, 5),
+        ("MK-6240", [70], 20, (70, 90), 1.0, 0),
+        ("MK-6240", [90], 20, (70, 110), 1.0, 0),
+    ],
 )
-def test_the_window_is_compared_with_the_tracers(starts_min: list[float], lasts_min: float, share: float) -> None:
+def test_the_window_is_compared_with_those_of_the_tracer_and_the_one_asked_for(
+    tracer: str,
+    starts_min: list[float],
+    lasts_min: float,
+    asked: tuple[float, float] | None,
+    share: float,
+    start: float,
+) -> None:
     n = len(starts_min)
     metadata = {
-        "TracerName": "AV1451",
+        "TracerName": tracer,
         "Units": "Bq/mL",
         "InjectionStart": 0,
         "FrameTimesStart": [60 * start for start in starts_min],
         "FrameDuration": [60 * lasts_min] * n,
     }
-    plan = plan_frames((4, 4, 4, n), metadata)
-    assert window_overlap(plan, "AV1451") == pytest.approx(share)
+    plan = plan_frames((4, 4, 4, n), metadata, asked)
+    found = window_figures(plan, tracer)
+    assert (found["WindowOverlap"], found["WindowStart"]) == pytest.approx((share, start))
 
 
 def test_a_window_is_not_judged_without_times_or_a_known_tracer() -> None:
     untimed = FramePlan((0,), (1.0,), (), (), Window(80, 100, ""), ())
     timed = FramePlan((0,), (1.0,), (4800.0,), (1200.0,), Window(80, 100, ""), ())
-    assert window_overlap(untimed, "AV1451") is None
-    assert window_overlap(timed, "unheard") is None
+    assert window_figures(untimed, "AV1451") == {}
+    assert window_figures(timed, "unheard") == {}
 
 
 def test_days_between_pet_and_t1w_are_those_of_the_scan(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def mixtures(scans: Iterable[DoneScan]) -> list[str]:
     """Say in which ways scans of one tracer and reference region were made differently; empty if in none.
 
     Compared are the hash of the settings, the version of the program, the smoothing of scans from one scanner, and the
-    start of the window, of measured scans. The caller leaves out those that do not count
-    (`tau_pipeline.cohort.scans.is_included`).
+    start of the window, of measured scans; not the start of scans whose checks of the window say already that it is
+    not the tracer's. The caller leaves out those that do not count (`tau_pipeline.cohort.scans.is_included`).
     """
     kinds: dict[tuple[str, str], list[DoneScan]] = {}
     for scan in scans:
@@ -62,13 +62,21 @@ def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
             scanner = (_text(scan, "Manufacturer"), _text(scan, "ManufacturersModelName")) if one.by_scanner else ""
             scanners.setdefault(scanner, {}).setdefault(one.value(scan), []).append(scan)
         found += [_sentence(tracer, one.heading, values) for values in scanners.values() if len(values) > 1]
-    starts = {scan: window[0] for scan in scans if (window := window_min(scan.sidecar)) is not None}
+    starts = {
+        scan: window[0]
+        for scan in scans
+        if not _window_doubted(scan) and (window := window_min(scan.sidecar)) is not None
+    }
     if starts and max(starts.values()) - min(starts.values()) > _WINDOW_MIN:
         values: dict[Hashable, list[DoneScan]] = {}
         for scan, start in starts.items():
             values.setdefault(f"{start:g} min", []).append(scan)
         found.append(_sentence(tracer, "start of the window", values))
     return found
+
+
+def _window_doubted(scan: DoneScan) -> bool:
+    return any(str(one.get("Check", "")).startswith("window_") for one in scan.quality.doubts)
 
 
 def _sentence(tracer: str, heading: str, values: dict[Hashable, list[DoneScan]]) -> str:

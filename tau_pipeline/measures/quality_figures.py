@@ -31,10 +31,10 @@ def move(pet2t1w_xfm: Affine, mask: Volume) -> dict[str, float]:
     pet2t1w_xfm
         ``(4, 4)``, PET world to T1w world, RAS+ mm.
     mask
-        Brain mask on the T1w grid. The shift is the mean displacement of its voxels.
+        Brain mask on the T1w grid. The shift is that of its center, so that a turn of the head does not count twice.
     """
-    points = _brain_points(mask)
-    shift = float(displacement_mm(_inverse(pet2t1w_xfm), np.eye(4), points).mean())
+    center = _brain_points(mask).mean(axis=0, keepdims=True)
+    shift = float(displacement_mm(_inverse(pet2t1w_xfm), np.eye(4), center)[0])
     cosine = (np.trace(pet2t1w_xfm[:3, :3]) - 1) / 2
     return {"RegistrationShift": shift, "RegistrationRotation": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))}
 

@@ -64,6 +64,10 @@ WINDOWS: dict[str, Window] = {
     "RO-948": Window(70, 90, "RO-948, 70-90 min: Leuzy et al. 2020, JAMA Neurol 77:955"),
     "GTP1": Window(60, 90, "GTP1, 60-90 min: Sanabria Bohórquez et al. 2019, Eur J Nucl Med Mol Imaging 46:2077"),
 }
+#: Windows that are in use as well, minutes: a scan that was made in one of them is no mistake.
+ALSO_USED: dict[str, tuple[Window, ...]] = {
+    "PI-2620": (Window(60, 90, "PI-2620, 60-90 min: Mueller et al. 2020, J Nucl Med 61:911"),),
+}
 
 
 def default_window(tracer: str | None) -> Window:
