@@ -73,37 +73,33 @@ def same(img: nib.Nifti1Image) -> nib.Nifti1Image:
 
 #: By participant: the fault, what it does to the image, and the sidecar's fields.
 FAULTS: dict[str, tuple[str, Callable[[nib.Nifti1Image], nib.Nifti1Image], dict[str, object]]] = {
-    "sub-04": ("another person", same, {}),
-    "sub-05": ("mirrored", mirrored, {}),
-    "sub-06": ("turned", turned, {}),
-    "sub-07": ("moved", moved, {}),
-    "sub-08": ("cut", cut, {}),
-    "sub-09": ("window", same, {"FrameTimesStart": [3600], "FrameDuration": [2400]}),
-    "sub-10": (
+    "sub-05": ("another person", same, {}),
+    "sub-06": ("mirrored", mirrored, {}),
+    "sub-07": ("turned", turned, {}),
+    "sub-08": ("moved", moved, {}),
+    "sub-09": ("cut", cut, {}),
+    "sub-10": ("window", same, {"FrameTimesStart": [3600], "FrameDuration": [2400]}),
+    "sub-11": (
         "motion",
         shaken,
         {"FrameTimesStart": [4800, 5100, 5400, 5700], "FrameDuration": [300, 300, 300, 300]},
     ),
-    "sub-11": ("noise", noisy, {}),
+    "sub-12": ("noise", noisy, {}),
 }
 
 
 def write_planted(root: Path) -> Path:
-    """Simulate three participants without skull, and copy them to participants with a fault each."""
-    bids = simulate_dataset(root / "bids", Simulation(3, seed=3, voxel_mm=VOXEL_MM, pet="static"))
+    """Simulate eleven people without skull, three of them with good scans and the others with a fault each."""
+    bids = simulate_dataset(root / "bids", Simulation(12, seed=3, voxel_mm=VOXEL_MM, pet="static"))
+    shutil.rmtree(bids / "sub-04")  # has no PET
     for path in sorted(bids.glob("sub-*/anat/*_T1w.nii.gz")):
         img, mask = nib.load(path), nib.load(bids / "truth" / f"{path.name.split('_')[0]}_mask.nii.gz")
         inside = np.asanyarray(resample(mask, img, np.eye(4)).dataobj) > 0.5
         nib.save(_rewrite(img, img.get_fdata() * inside), path)
-    for count, (who, (fault, change, fields)) in enumerate(FAULTS.items()):
-        source = GOOD[count % len(GOOD)]
-        for old in sorted((bids / source).glob("*/*")):
-            new = bids / who / old.parent.name / old.name.replace(source, who)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(old, new)
+    for who, (fault, change, fields) in FAULTS.items():
         (pet_file,) = (bids / who / "pet").glob("*_pet.nii.gz")
         if fault == "another person":
-            (other,) = (bids / GOOD[(count + 1) % len(GOOD)] / "pet").glob("*_pet.nii.gz")
+            (other,) = (bids / GOOD[1] / "pet").glob("*_pet.nii.gz")
             shutil.copyfile(other, pet_file)
         pet = nib.load(pet_file)
         nib.save(change(image_on(pet.get_fdata(dtype=np.float32), pet.affine)), pet_file)

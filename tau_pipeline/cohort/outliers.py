@@ -1,10 +1,10 @@
 """Outliers of a quality measure among scans that can be compared, from five scans on.
 
 The scans are sorted, and the stretch of at least two thirds of them with the least variance is the core; what lies
-further from it than chance explains is an outlier. This is Rosner's generalized test (1983, Technometrics 25:165) with
-the core of least trimmed squares (Rousseeuw & Leroy 1987, Robust Regression and Outlier Detection, chapter 4) in place
-of stepwise deletion, so that two bad scans do not hide each other. docs/decisions/outliers.md compares it with median
-and MAD, which miss more in small cohorts.
+further from it than chance explains is an outlier. For five to nine scans, what chance explains comes from simulation.
+This is Rosner's generalized test (1983, Technometrics 25:165) with the core of least trimmed squares (Rousseeuw & Leroy
+1987, Robust Regression and Outlier Detection, chapter 4) in place of stepwise deletion, so that two bad scans do not
+hide each other. docs/decisions/outliers.md compares it with median and MAD, which miss more in small cohorts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,20 @@ FEWEST = 5
 FEWEST_OF_MANUFACTURER = 8
 #: Scores beyond this are outliers; figures and pages mark them by it.
 LIMIT = 2.5
-#: Levels of the two-sided test by number of scans and of those left out, from simulations: fewer than 2 % of the scans
-#: of clean normal cohorts are marked, and in small cohorts one and two bad scans are found about equally often.
-_LEVELS = {5: (0.075,), 6: (0.02, 0.06), 7: (0.03, 0.075), 8: (0.03, 0.09)}
+#: Level of the two-sided test for ten scans and more.
 _LEVEL = 0.04
+_NEVER = np.inf
+#: For fewer scans, limits from simulations (benchmarks/outlier_limits.py) by number of scans, two-sided and one-sided,
+#: one pair for each number of scans left out: distance of each of them from the core in standard deviations of the
+#: core, and of their mean in pooled standard deviations where they lie on one side. 1.85 % of the scans of clean normal
+#: cohorts are marked, and bad scans of any number are found equally often.
+_LIMITS: dict[int, tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]] = {
+    5: (((5.22, _NEVER),), ((4.01, _NEVER),)),
+    6: (((5.89, _NEVER), (11.72, 5.98)), ((4.82, _NEVER), (10.15, 4.98))),
+    7: (((4.86, _NEVER), (6.19, 5.09)), ((4.09, _NEVER), (5.55, 4.39))),
+    8: (((4.44, _NEVER), (4.12, _NEVER)), ((4.04, _NEVER), (3.63, _NEVER))),
+    9: (((4.91, _NEVER), (4.53, _NEVER), (4.27, _NEVER)), ((4.55, _NEVER), (4.16, _NEVER), (3.93, _NEVER))),
+}
 #: Differences below this part of the center are no outliers where the core hardly varies.
 _SMALLEST_SD = 1e-3
 
@@ -66,7 +76,7 @@ def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
     for left_out in range(own.size // 3, -1, -1):
         center, sd = _core(np.sort(own), left_out)
         distance = (own - center) / sd
-        critical = _critical(own.size, left_out, one_sided)
+        critical = _critical(distance, left_out, one_sided)
         if left_out == 0 or np.sort(np.abs(distance))[-left_out] > critical:
             break
     beyond = np.zeros(own.size, bool)
@@ -88,11 +98,23 @@ def _core(ordered: NDArray[np.float64], left_out: int) -> tuple[float, float]:
     return center, max(float(best.std(ddof=1)), _SMALLEST_SD * abs(center), float(np.finfo(float).tiny))
 
 
-def _critical(n: int, left_out: int, one_sided: bool) -> float:
-    """Return the distance from a core, in its SD, that chance explains in one of the values left out."""
-    left_out = max(left_out, 1)
+def _critical(distance: NDArray[np.float64], left_out: int, one_sided: bool) -> float:
+    """Return the distance from a core, in its SD, that chance explains in the nearest of the values left out.
+
+    In small cohorts the values left out are also judged together: bad scans of one cause lie side by side, so that
+    their spread tells of the standard deviation, too.
+    """
+    n, left_out = distance.size, max(left_out, 1)
+    if n in _LIMITS:
+        apart, together = _LIMITS[n][one_sided][left_out - 1]
+        order = np.argsort(np.abs(distance), kind="stable")
+        core, out = distance[order[:-left_out]], distance[order[-left_out:]]
+        if together == _NEVER or out.min() * out.max() < 0:
+            return apart
+        pooled = np.sqrt((np.sum((core - core.mean()) ** 2) + np.sum((out - out.mean()) ** 2)) / (n - 2))
+        return min(apart, float(np.abs(out).min() * together * pooled / abs(out.mean() - core.mean())))
     size = n - left_out
-    level = (_LEVELS[n][left_out - 1] if n in _LEVELS else _LEVEL) * (2 if one_sided else 1)
+    level = _LEVEL * (2 if one_sided else 1)
     return float(stats.t.isf(level / (2 * (size + 1)), size - 1) * np.sqrt(1 + 1 / size))
 
 
