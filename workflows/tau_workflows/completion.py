@@ -12,7 +12,7 @@ _BASH = """\
 _tau_pipeline() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" level="" word
     COMPREPLY=()
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do
         case "$word" in %(levels_pattern)s) level="$word" ;; esac
     done
     case "$previous" in
@@ -32,7 +32,11 @@ _tau_pipeline() {
 complete -o filenames -F _tau_pipeline tau-pipeline
 """
 #: zsh runs the function of bash.
-_ZSH = "# Completion of tau-pipeline for zsh, by its emulation of bash.\nautoload -Uz bashcompinit && bashcompinit\n"
+_ZSH = """\
+# Completion of tau-pipeline for zsh, by its emulation of bash, which needs zsh's own completion.
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+autoload -Uz bashcompinit && bashcompinit
+"""
 
 
 def completion(shell: str, levels: Sequence[str], parser_of: Callable[[str], argparse.ArgumentParser]) -> str:
