@@ -123,12 +123,12 @@ def _cohort(path: Path, _: int) -> pd.DataFrame | None:
     """Return the cohort's measured scans, one row each, with a column ``control``; None if the table is damaged."""
     import pandas as pd
 
-    texts = ("participant_id", "scan", "source", "tracer", "reference_region", "diagnosis", "quality")
+    texts = ("participant_id", "scan", "source", "tracer", "reference_region", "diagnosis", "included")
     with suppress(OSError, ValueError):
         table = pd.read_csv(path, na_values=["n/a"], keep_default_na=False, dtype=dict.fromkeys(texts, "string"))
         known = {name: table[name].fillna("").astype(str) if name in table else "" for name in texts}
         own = pd.DataFrame(known, index=table.index)
-        own["control"] = own["diagnosis"].str.strip().str.casefold().isin(CONTROLS) & (own["quality"] != "fail")
+        own["control"] = own["diagnosis"].str.strip().str.casefold().isin(CONTROLS) & (own["included"] != "no")
         table = pd.concat([table.drop(columns=list(texts), errors="ignore"), own], axis=1)
         return table[table["source"] == "measured"]
     return None
