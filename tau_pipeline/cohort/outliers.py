@@ -64,7 +64,7 @@ def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
     Examples
     --------
     >>> outlier_scores([1.0, 1.1, 0.9, 1.05, 0.95, 1.02, 3.0]).round(0) + 0
-    array([ 0.,  1., -1.,  0.,  0.,  0., 13.])
+    array([ 0.,  1., -1.,  0.,  0.,  0., 14.])
     """
     found = np.asarray(values, np.float64)
     scores = np.full(found.shape, np.nan)
@@ -109,7 +109,7 @@ def _critical(distance: NDArray[np.float64], left_out: int, one_sided: bool) -> 
         apart, together = _LIMITS[n][one_sided][left_out - 1]
         order = np.argsort(np.abs(distance), kind="stable")
         core, out = distance[order[:-left_out]], distance[order[-left_out:]]
-        if together == _NEVER or out.min() * out.max() < 0:
+        if together == _NEVER or out.min() * out.max() <= 0:
             return apart
         pooled = np.sqrt((np.sum((core - core.mean()) ** 2) + np.sum((out - out.mean()) ** 2)) / (n - 2))
         return min(apart, float(np.abs(out).min() * together * pooled / abs(out.mean() - core.mean())))
