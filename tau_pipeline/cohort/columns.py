@@ -83,6 +83,45 @@ _ZSCORE_COLUMNS: dict[str, Any] = {
 }
 
 
+_WSCORE_COLUMNS: dict[str, Any] = {
+    "suvr_wscore": {
+        "Description": "W-score of the mean SUVR: minus what the covariates (--w-scores) predict by linear regression "
+        "in the reference group (--reference-group), divided by the standard deviation of the residuals, within "
+        "region, tracer, and reference region; n/a for too few participants.",
+        "Units": "1",
+    },
+    "wscore_n": {"Description": "Number of participants of the reference group that suvr_wscore is by."},
+}
+_ANSWERS: dict[str, Any] = {
+    "_positive": {
+        "Description": "Whether the mean SUVR of the region reaches its threshold (thresholds.tsv); n/a for scans that "
+        "do not count.",
+        "Levels": {"yes": "tau-positive", "no": "tau-negative"},
+    },
+    "_probability": {
+        "Description": "Probability of the upper of two normal components (thresholds.tsv), given the mean SUVR of the "
+        "region; n/a for scans that do not count.",
+        "Units": "1",
+    },
+}
+_STAGE_COLUMNS: dict[str, Any] = {
+    "braak_stage": {
+        "Description": "Highest Braak stage whose composite is tau-positive; n/a if one of the three is not known.",
+        "Levels": {"0": "none", "I": "braak1", "III-IV": "braak34", "V-VI": "braak56"},
+    },
+    "braak_order": {
+        "Description": "Order of the positive stages.",
+        "Levels": {"typical": "all stages before are positive", "atypical": "an earlier stage is negative"},
+    },
+}
+#: Columns of the wide table by what stands behind the name of the region.
+_OF_REGION: dict[str, Any] = {
+    "_zscore": _ZSCORE_COLUMNS["suvr_zscore"],
+    "_wscore": _WSCORE_COLUMNS["suvr_wscore"],
+    **_ANSWERS,
+}
+
+
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """Return the data dictionary of a cohort table."""
     of_status = STATUS_COLUMNS if name == "status" else {}
@@ -93,7 +132,7 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         "This is no z-score against controls (suvr_zscore).",
         "Units": "1",
     }
-    known |= _ZSCORE_COLUMNS
+    known |= {**_ZSCORE_COLUMNS, **_WSCORE_COLUMNS, **_STAGE_COLUMNS}
     found: dict[str, Any] = {}
     for column in table.columns:
         if column in known:
@@ -101,8 +140,8 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         elif corrected := next((name for name in PVC_COLUMNS if column.endswith(name.removeprefix("suvr"))), ""):
             region = column.removesuffix(corrected.removeprefix("suvr"))
             found[column] = {"Description": f"{corrected} of {region}.", "Units": "1"}
-        elif column.endswith("_zscore"):
-            found[column] = {**_ZSCORE_COLUMNS["suvr_zscore"], "Region": column.removesuffix("_zscore")}
+        elif scored := next((one for one in _OF_REGION if column.endswith(one)), ""):
+            found[column] = {**_OF_REGION[scored], "Region": column.removesuffix(scored)}
         elif column.endswith("_standardized"):
             region = column.removesuffix("_standardized")
             found[column] = {

@@ -168,7 +168,8 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
         As `long_table` gives it.
     values
         Columns of it to spread, with what is put behind the names: default ``suvr_mean`` as it is, ``suvr_z`` as
-        ``_standardized``, z-scores against a reference group as ``_zscore``, and corrected columns that are there, such
+        ``_standardized``, scores against a reference group as ``_zscore`` and
+        ``_wscore``, and corrected columns that are there, such
         as ``suvr_pvc_mean`` as ``_pvc_mean``.
     """
     import pandas as pd
@@ -176,7 +177,7 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
     if table.empty:
         return pd.DataFrame(columns=list(WIDE_KEYS))
     corrected = {name: name.removeprefix("suvr") for name in PVC_COLUMNS if name in table.columns}
-    scored = {"suvr_zscore": "_zscore"} if "suvr_zscore" in table.columns else {}
+    scored = {f"suvr{ending}": ending for ending in ("_zscore", "_wscore") if f"suvr{ending}" in table.columns}
     values = values or {"suvr_mean": "", "suvr_z": "_standardized", **scored, **corrected}
     columns = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
     key = ["scan", "source", "reference_region"]

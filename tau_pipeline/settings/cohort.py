@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ UnknownManufacturer = Literal["error", "pooled", "exclude"]
 
 Harmonize = Literal["none", "combat"]
 Columns = Literal["own", "adni"]
+Covariate = Literal["age", "sex"]
+_THRESHOLD = re.compile(r"[^=]*\w[^=]*=(2sd|gmm|\d+(\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Group(Checked):
     fit_participants: tuple[str, ...] = field(
         default=(),
         metadata=documented(
-            "Participants that the standardization is fitted on (such as a training split), with or without "
-            "sub-. Default: all."
+            "Participants that the standardization, thresholds, and W-scores are fitted on (such as a training split), "
+            "with or without sub-. Default: all."
         ),
     )
     standardization: Path | None = field(
@@ -58,6 +61,23 @@ class Group(Checked):
         metadata=documented(
             "Also write z-scores of regional SUVR against the participants for whom this holds: comparisons of columns "
             'of participants.tsv, joined by and, such as "diagnosis == CN". Default: no z-scores.'
+        ),
+    )
+    threshold: tuple[str, ...] = field(
+        default=(),
+        metadata=documented(
+            "Thresholds of tau positivity, REGION=HOW each: HOW is an SUVR, 2sd (mean plus 2 SD of the reference "
+            "group), or gmm (mixture of two normal distributions); braak means braak1, braak34, and braak56, and gives "
+            "stages. Default: none.",
+            source="2sd: Weigand 2022, Alzheimer's & Dementia 18:1447",
+        ),
+    )
+    w_scores: tuple[Covariate, ...] = field(
+        default=(),
+        metadata=documented(
+            "Also write W-scores of regional SUVR: distance from what these covariates predict in the reference group, "
+            "in standard deviations of its residuals. Default: none.",
+            source="La Joie et al. 2012, J Neurosci 32:16265",
         ),
     )
     columns: Columns = field(
@@ -102,4 +122,11 @@ class Group(Checked):
         labels = tuple(label.removeprefix("sub-") for label in self.fit_participants)
         object.__setattr__(self, "fit_participants", tuple(dict.fromkeys(labels)))
         both = self.standardization is not None and bool(self.fit_participants)
+        for text in self.threshold:
+            expected = "REGION=SUVR, REGION=2sd, or REGION=gmm, such as metatemporal=1.32"
+            require(_THRESHOLD.fullmatch(text) is not None, "threshold", text, expected)
+        needing = [text for text in self.threshold if text.endswith("=2sd")] + ["w_scores"] * bool(self.w_scores)
+        expected = f"a filter such as diagnosis == CN, since {', '.join(needing)} is relative to a reference group"
+        require(not needing or self.reference_group is not None, "reference_group", None, expected)
+        object.__setattr__(self, "w_scores", tuple(dict.fromkeys(self.w_scores)))
         require(not both, "fit_participants", list(labels), "none where standardization gives a fit")

@@ -109,7 +109,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
     ),
     "group": (
         *("min_participants", "unknown_manufacturer", "fit_participants", "standardization", "diagnosis_column"),
-        *("harmonize", "reference_group", "columns", "nprocs", "dry_run", "reports_only"),
+        *("harmonize", "reference_group", "threshold", "w_scores", "columns", "nprocs", "dry_run", "reports_only"),
     ),
     "train": (
         *("network", "network_preset", "loss", "epochs", "batch_size", "normalisation", "folds", "fold"),

@@ -27,6 +27,7 @@ from tau_workflows.reports.cohort_warnings import options, warnings_of
 from tau_workflows.reports.links import scan_link
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
+from tau_workflows.reports.positivity import positivity_tables
 from tau_workflows.reports.scan_table import (
     COLUMNS,
     FILTERS,
@@ -72,6 +73,7 @@ def write_group_report(output_dir: Path) -> Path:
     problems: list[str] = []
     standardization = _optional(group, ("standardization.tsv",), problems)
     wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
+    thresholds = _optional(group, ("thresholds.tsv",), problems)
     records = html.error_records(output_dir)
     bad = status[status["state"] != "done"]
     report = html.render(
@@ -94,6 +96,7 @@ def write_group_report(output_dir: Path) -> Path:
         override={"columns": OVERRIDE_COLUMNS, "rows": override_rows(output_dir), "root": ".."},
         filters=[(name, options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
+        positivity=positivity_tables(wide, thresholds),
         figures=_figures(status, wide, output_dir),
         standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),
