@@ -23,6 +23,7 @@ import graph as graphs  # noqa: E402
 
 from tau_pipeline import atlas, errors  # noqa: E402
 from tau_pipeline.bids import tracers  # noqa: E402
+from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
@@ -282,7 +283,19 @@ def tables() -> str:
             "`metatemporal_left`, …), then the same standardized by manufacturer, with the suffix `_standardized`, "
             "and corrected for partial volume effects, with the suffixes `_pvc_mean` and `_pvc_se`. "
             "`suvr_rois_combat_wide.csv` (`--harmonize combat`) has the same columns without `_standardized`. "
-            "With `--reference-group`, there are z-scores against that group, with the suffix `_zscore`.\n",
+            "With `--reference-group`, there are z-scores against that group, with the suffix `_zscore`; with "
+            "`--w-scores`, W-scores, with the suffix `_wscore`; with `--threshold`, the columns "
+            + ", ".join(map(code, group_columns.ANSWER_COLUMNS))
+            + " (see [Tau positivity](../how-to/tau-positivity.md)).\n",
+            "## `group/thresholds.tsv`, `group/thresholds.csv`\n",
+            "Written with `--threshold`: one row per region, tracer, and reference region.\n",
+            _columns(positivity.THRESHOLD_COLUMNS),
+            "## `group/change.tsv`, `group/change.csv`\n",
+            "Written if a participant has several visits: one row per region and later visit.\n",
+            _columns(change.CHANGE_COLUMNS),
+            "## `group/centaur.tsv`, `group/centaur.csv`\n",
+            "Written with `--centaur-masks`: one row per measured scan.\n",
+            _columns(centaur.centaur_columns()),
             "## `group/UCBERKELEY_TAU_6MM.csv`, `group/UCBERKELEY_TAUPVC_6MM.csv`\n",
             "Written with `--columns adni`: one row per measured scan, with the columns of ADNI's tables. See "
             "[Make an ADNI table](../how-to/make-an-adni-table.md).\n",

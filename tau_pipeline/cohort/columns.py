@@ -114,6 +114,8 @@ _STAGE_COLUMNS: dict[str, Any] = {
         "Levels": {"typical": "all stages before are positive", "atypical": "an earlier stage is negative"},
     },
 }
+#: Columns that thresholds add to the wide table.
+ANSWER_COLUMNS = (*(f"REGION{ending}" for ending in _ANSWERS), *_STAGE_COLUMNS)
 #: Columns of the wide table by what stands behind the name of the region.
 _OF_REGION: dict[str, Any] = {
     "_zscore": _ZSCORE_COLUMNS["suvr_zscore"],

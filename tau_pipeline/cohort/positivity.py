@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -275,7 +275,7 @@ def _staged(table: pd.DataFrame) -> tuple[list[str | None], list[str | None]]:
     stages: list[str | None] = []
     orders: list[str | None] = []
     for row in table[[f"{region}_positive" for region in STAGES]].to_numpy(object):
-        known: list[Hashable] = [one if one in ("yes", "no") else None for one in row]
+        known = [one if isinstance(one, str) else None for one in row]
         if None in known:
             stages.append(None)
             orders.append(None)

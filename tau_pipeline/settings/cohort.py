@@ -80,6 +80,14 @@ class Group(Checked):
             source="La Joie et al. 2012, J Neurosci 32:16265",
         ),
     )
+    centaur_masks: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Folder with the CenTauR masks, downloaded from gaain.org: also write SUVR in them and uncalibrated "
+            "CenTauRz. Default: none.",
+            source="Villemagne et al. 2023, Alzheimer's & Dementia: DADM 15:e12454",
+        ),
+    )
     columns: Columns = field(
         default="own",
         metadata=documented(

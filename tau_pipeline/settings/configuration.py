@@ -2,7 +2,8 @@
 
 Frozen dataclasses. `Settings` contains what changes results, and its hash is in every sidecar; `Execution` what
 only changes how the work is run; `Selection` which files go in; `Group` what is done with the scans of a cohort;
-`Training` how a model is trained; `Comparison` which trainings are compared. A field's metadata is the only text about
+`Training` how a model is trained; `Comparison` which trainings are compared; `Calibration` how values are related to a
+reference. A field's metadata is the only text about
 it: the command line's help and the reference page are generated from `documentation`.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_pipeline.settings.calibration import Calibration
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.execution import Execution
@@ -61,6 +63,7 @@ class Configuration:
     training: Training = field(default_factory=Training)
     synthesis: Synthesis = field(default_factory=Synthesis)
     comparison: Comparison = field(default_factory=Comparison)
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 SECTIONS: dict[str, type] = {
@@ -71,6 +74,7 @@ SECTIONS: dict[str, type] = {
     "training": Training,
     "synthesis": Synthesis,
     "comparison": Comparison,
+    "calibration": Calibration,
 }
 
 
@@ -92,6 +96,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
         *("suvr_range", "hot_suvr", "lesion_volume"),
     ),
     "synthesize": ("settings", "execution", "selection", "group", "synthesis", "device"),
+    "calibrate": ("calibration", "work_dir", "verbose", "dry_run"),
 }
 
 

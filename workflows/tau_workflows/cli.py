@@ -83,6 +83,12 @@ def _synthesize(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     return run_synthesis(bids_dir, output_dir, config)
 
 
+def _calibrate(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    from tau_workflows.levels.calibrate import run_calibration
+
+    return run_calibration(bids_dir, output_dir, config)
+
+
 #: What runs, by the names in `READ_BY`. A level is loaded only when it runs, so that the help is fast.
 _RUN = {
     "participant": _participant,
@@ -90,6 +96,7 @@ _RUN = {
     "train": _train,
     "train --compare": _compare,
     "synthesize": _synthesize,
+    "calibrate": _calibrate,
 }
 #: The levels and what each of them does.
 LEVELS = {
@@ -97,6 +104,7 @@ LEVELS = {
     "group": "standardize SUVR by manufacturer; group tables and group report",
     "train": "train a model that predicts tau PET from T1w, on the derivatives of participants with both",
     "synthesize": "apply a trained model to T1w derivatives to get synthetic tau PET",
+    "calibrate": "fit a line of regional values to reference values, such as those of another pipeline",
 }
 _EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "participant_label", "session_label")
 #: Settings that ``--help`` shows, by level; ``--help-all`` shows all that the level reads.
@@ -109,7 +117,17 @@ _COMMON: dict[str, tuple[str, ...]] = {
     ),
     "group": (
         *("min_participants", "unknown_manufacturer", "fit_participants", "standardization", "diagnosis_column"),
-        *("harmonize", "reference_group", "threshold", "w_scores", "columns", "nprocs", "dry_run", "reports_only"),
+        *(
+            "harmonize",
+            "reference_group",
+            "threshold",
+            "w_scores",
+            "columns",
+            "centaur_masks",
+            "nprocs",
+            "dry_run",
+            "reports_only",
+        ),
     ),
     "train": (
         *("network", "network_preset", "loss", "epochs", "batch_size", "normalisation", "folds", "fold"),
@@ -119,6 +137,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
         *("model", "synthesize", "as_manufacturer", "unlike_training", "prediction_memory", "unknown_manufacturer"),
         *("device", *_EVERYWHERE),
     ),
+    "calibrate": ("reference_table", "reference_column", "measured_column", "error_ratio", "dry_run"),
 }
 
 

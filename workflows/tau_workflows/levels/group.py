@@ -76,7 +76,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
     left_out = left_out_in_words(scans, include_failed=include_failed)
-    tables = cohort_tables(Cohort(bids_dir, scans, statuses, fits, demographics, config.group))
+    processes = config.execution.nprocs or 1
+    cohort = Cohort(bids_dir, scans, statuses, fits, demographics, config.group, processes, config.execution.dry_run)
+    tables = cohort_tables(cohort)
     status = tables["status"]
     if config.execution.dry_run:
         say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.adni import ADNI_PVC_TABLE, ADNI_TABLE, adni_dictionary, adni_table
+from tau_pipeline.cohort.centaur import LINES, centaur_columns, centaur_table, find_masks
 from tau_pipeline.cohort.change import CHANGE_COLUMNS, change_table
 from tau_pipeline.cohort.columns import dictionary
 from tau_pipeline.cohort.demographics import Demographics
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Tables that are only there if they are asked for; one of an earlier run is removed.
-OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE, "thresholds", "change")
+OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE, "thresholds", "change", "centaur")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Cohort:
     fits: Sequence[Standardization]
     demographics: Demographics
     settings: Group
+    processes: int = 1
+    """Scans whose images are read at a time."""
+    dry_run: bool = False
+    """Whether to leave out tables that need images."""
 
 
 def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
@@ -51,15 +56,7 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     """
     settings, include_failed = cohort.settings, cohort.settings.include_failed_quality
     long = long_table(cohort.scans, cohort.fits, cohort.demographics, include_failed=include_failed)
-    reference: frozenset[str] = frozenset()
-    if settings.reference_group is not None:
-        reference = reference_participants(cohort.bids_dir, settings.reference_group)
-        long = _with_zscores(long, reference, settings.reference_group)
-    fit_on = frozenset(f"sub-{label}" for label in settings.fit_participants)
-    if settings.w_scores:
-        long, sentences = with_wscores(long, reference & fit_on if fit_on else reference, settings.w_scores)
-        for sentence in sentences:
-            say(sentence)
+    long, reference = _with_scores(long, cohort)
     status = status_table(
         cohort.scans, cohort.statuses, cohort.fits, cohort.demographics, include_failed=include_failed
     )
@@ -68,11 +65,15 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     if settings.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if settings.threshold:
-        tables |= _answers(wide, settings.threshold, reference, fit_on)
+        tables |= _answers(wide, settings, reference)
     change = change_table(long, cohort.bids_dir)
     if len(change):
         tables["change"] = change
         say(f"change between visits of {change['participant_id'].nunique()} participants: group/change.csv")
+    if settings.centaur_masks is not None:
+        find_masks(settings.centaur_masks)
+        if not cohort.dry_run:
+            tables["centaur"] = _centaur(cohort, settings.centaur_masks)
     if settings.columns == "adni":
         tables |= _adni_tables(long, cohort)
     return tables
@@ -82,18 +83,37 @@ def described(name: str, table: pd.DataFrame, left_out: str) -> dict[str, Any]:
     """Return the data dictionary of one of these tables; ``left_out`` says which scans do not count."""
     if name in (ADNI_TABLE, ADNI_PVC_TABLE):
         return adni_dictionary(table, left_out)
-    tables = {"thresholds": (THRESHOLD_COLUMNS, "n_participants"), "change": (CHANGE_COLUMNS, "participant_id")}
+    tables = {
+        "thresholds": (THRESHOLD_COLUMNS, "n_participants"),
+        "change": (CHANGE_COLUMNS, "participant_id"),
+        "centaur": (centaur_columns(), "included"),
+    }
     found, who = tables.get(name) or (dictionary(name, table), "included")
     return {**found, who: {**found[who], "LeftOut": left_out or "none"}}
 
 
-def _answers(
-    wide: pd.DataFrame, texts: Sequence[str], reference: frozenset[str], fit_on: frozenset[str]
-) -> dict[str, pd.DataFrame]:
+def _fit_on(settings: Group) -> frozenset[str]:
+    return frozenset(f"sub-{label}" for label in settings.fit_participants)
+
+
+def _with_scores(long: pd.DataFrame, cohort: Cohort) -> tuple[pd.DataFrame, frozenset[str]]:
+    """Add scores against the reference group to the long table; also returns the participants of the group."""
+    settings, reference = cohort.settings, frozenset[str]()
+    if settings.reference_group is not None:
+        reference = reference_participants(cohort.bids_dir, settings.reference_group)
+        long = _with_zscores(long, reference, settings.reference_group)
+    if settings.w_scores:
+        fit_on = _fit_on(settings)
+        long, sentences = with_wscores(long, reference & fit_on if fit_on else reference, settings.w_scores)
+        for sentence in sentences:
+            say(sentence)
+    return long, reference
+
+
+def _answers(wide: pd.DataFrame, settings: Group, reference: frozenset[str]) -> dict[str, pd.DataFrame]:
     """Add tau positivity to the wide table, and say what the thresholds are and how many scans reach them."""
-    answered, thresholds, sentences = with_positivity(
-        wide, parse_thresholds(texts, regions_of(wide)), reference, fit_on
-    )
+    requests = parse_thresholds(settings.threshold, regions_of(wide))
+    answered, thresholds, sentences = with_positivity(wide, requests, reference, _fit_on(settings))
     for sentence in sentences:
         say(sentence)
     for row in thresholds.to_dict("records"):
@@ -115,6 +135,18 @@ def _with_zscores(long: pd.DataFrame, participants: frozenset[str], expression: 
         few = "" if n >= FEWEST else f"; at least {FEWEST} are needed, so there are no z-scores"
         say(f"z-scores against the {n} participants with {expression} ({', '.join(map(str, kind))}){few}")
     return found
+
+
+def _centaur(cohort: Cohort, folder: Path) -> pd.DataFrame:
+    """Make the table of CenTauR, and say what could not be computed and that the values are uncalibrated."""
+    include_failed = cohort.settings.include_failed_quality
+    table, failed = centaur_table(cohort.scans, folder, include_failed=include_failed, processes=cohort.processes)
+    for scan, reason in failed.items():
+        say(f"{scan} has no CenTauR values: {reason}")
+    if unknown := sorted({str(name) for name in table["tracer"] if name not in LINES}):
+        say(f"there is no published line of CenTauRz for {', '.join(unknown)}; only SUVR in the masks are given")
+    say("CenTauRz are uncalibrated: the published lines are for images processed by SPM8")
+    return table
 
 
 def _adni_tables(long: pd.DataFrame, cohort: Cohort) -> dict[str, pd.DataFrame]:
