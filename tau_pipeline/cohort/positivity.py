@@ -205,7 +205,8 @@ def with_positivity(
             result[f"{request.region}_probability"] = probability
     if all(f"{region}_positive" in result for region in STAGES):
         result["braak_stage"], result["braak_order"] = _staged(result)
-    return result, pd.DataFrame(rows, columns=list(THRESHOLD_COLUMNS)), sentences
+    thresholds = pd.DataFrame(rows, columns=list(THRESHOLD_COLUMNS)).astype({"n_participants": "Int64"})
+    return result, thresholds, sentences
 
 
 #: Columns of the table of thresholds, and what they mean.
