@@ -39,11 +39,11 @@ SUVR_CHECKS: tuple[Check, ...] = (
         unit="mL",
         digits=".0f",
         warn_below=850.0,
-        warn_above=2200.0,
+        warn_above=2250.0,
         fail_below=500.0,
-        fail_above=2800.0,
+        fail_above=2300.0,
         limit_source="brains of 1000 to 1700 mL are usual in adults (Allen et al. 2002, Am J Phys Anthropol 118:341); "
-        "masks include CSF and a rim, up to 1960 mL on good scans",
+        "masks include CSF, together up to 2000 mL, and a rim, 3 mm of which are 250 mL",
         action="Look at the figure Brain mask; run again with --skull-strip-t1w force or skip if the outline is wrong.",
     ),
     Check(
