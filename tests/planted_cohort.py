@@ -119,7 +119,7 @@ if __name__ == "__main__":
     from tau_pipeline.imaging.greedy import Schedule
     from tau_workflows.execution import participant
 
-    fine, coarse, refined = 2.0, 8.0, 8
+    fine, coarse, refined = 2.0, 8.0, 4
     ants.n4_bias_field_correction = short_n4
     anat.REGISTRATION_MM = 4.0
     anat._AFFINE, anat._DEFORMABLE = Schedule("NMI", (40,)), Schedule("NCC 2x2x2", (8,))
