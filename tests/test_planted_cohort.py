@@ -92,6 +92,9 @@ def test_every_fault_is_in_the_table_on_the_terminal_and_first_on_the_page(who: 
     page = (cohort.out / f"{who}.html").read_text()
     content = page[page.index("<main") :]
     assert content.index('class="alert') < content.index('id="summary"')
+    cohort_page = (cohort.out / "group/report.html").read_text()
+    warnings = cohort_page[cohort_page.index('class="warnings') :]
+    assert f"{who}_" in warnings[: warnings.index("</div>")]
 
 
 @pytest.mark.parametrize("who", GOOD)

@@ -18,7 +18,8 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
     """Return the warnings of the report, in sentences."""
     done = status[status["state"] == "done"]
     found = [
-        _quality_warning(done),
+        _failed_quality_warning(done),
+        _doubtful_quality_warning(done),
         _standardization_warning(done, standardization),
         _few_participants_warning(standardization),
     ]
@@ -53,13 +54,28 @@ def _no_outliers_warning(done: pd.DataFrame) -> str:
     )
 
 
-def _quality_warning(done: pd.DataFrame) -> str:
+def _failed_quality_warning(done: pd.DataFrame) -> str:
     failed, out = done[done["quality"] == "fail"], done[done["included"] == "no"]
     if failed.empty:
         return ""
-    names = ", ".join(f"{row['scan']} ({row['quality_failed']})" for row in failed.to_dict("records"))
     what = f"{len(out)} are left out of standardization, figures, and tests" if len(out) else "they are included"
+    names = _named(failed, "quality_failed")
     return f"The quality of {len(failed)} of {len(done)} processed scans is fail; {what}: {names}."
+
+
+def _doubtful_quality_warning(done: pd.DataFrame) -> str:
+    doubtful = done[(done["quality"] == "warn") & (done["included"] != "no")]
+    if doubtful.empty:
+        return ""
+    return (
+        f"The quality of {len(doubtful)} of {len(done)} processed scans is warn; they are included; look at their "
+        f"reports: {_named(doubtful, 'quality_warned')}."
+    )
+
+
+def _named(scans: pd.DataFrame, column: str) -> str:
+    """Return scans with the names of their checks."""
+    return "; ".join(f"{row['scan']} ({str(row[column]).replace(',', ', ')})" for row in scans.to_dict("records"))
 
 
 def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame | None) -> str:

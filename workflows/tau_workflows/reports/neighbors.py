@@ -172,7 +172,8 @@ def _picture(path: Path, changed: int, tracer: str, reference: str, scale: tuple
             values[int(region.index)] = float(mean)
     if not values:
         return ""
-    title = f"Controls: mean regional SUVR of {len(same)} scans, scale {scale[0]:g} to {scale[1]:g}"
+    scans = "1 scan" if len(same) == 1 else f"{len(same)} scans"
+    title = f"Controls: mean regional SUVR of {scans}, scale {scale[0]:g} to {scale[1]:g}"
     try:
         figure = cortex_figure({"": values}, title, scale, f"SUVR (reference: {reference})", UPTAKE_MAP)
     except TauPipelineError:
