@@ -173,8 +173,8 @@ PET_CHECKS: tuple[Check, ...] = (
         digits=".0f",
         warn_below=75.0,
         fail_below=40.0,
-        limit_source="the windows of the tracers (docs/reference/scanners.md), for 20 min: 75 % allows a start 3 min early "
-        "or late, 40 % one of 8.5 min (docs/decisions/pooled-scans.md)",
+        limit_source="the windows of the tracers (docs/reference/scanners.md), for 20 min: 75 % allows a start 3 min "
+        "early or late, 40 % one of 8.5 min (docs/decisions/pooled-scans.md)",
         action=_CHECK_TIMES,
     ),
     Check(
