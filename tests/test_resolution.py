@@ -11,7 +11,15 @@ from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA, smooth
 from tau_pipeline.imaging.volume import image_on
-from tau_pipeline.pet.resolution import SCANNERS, estimate_fwhm, image_resolution, scanner_fwhm, smoothing_kernel_mm
+from tau_pipeline.pet.resolution import (
+    SCANNERS,
+    Resolution,
+    estimate_fwhm,
+    image_resolution,
+    resolution_figures,
+    scanner_fwhm,
+    smoothing_kernel_mm,
+)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 
@@ -198,3 +206,11 @@ def test_the_resolution_of_a_simulated_scan_and_of_a_brain_map_of_known_blur_is_
     for fwhm_mm in (4.0, 6.0, 8.0):
         blurred = smooth(image_on(brain, labels.affine), fwhm_mm)
         assert estimate_fwhm(blurred) == pytest.approx(fwhm_mm, abs=1.25)
+
+
+def test_found_and_stated_resolution_are_compared_only_in_voxels_that_can_show_it():
+    stated = Resolution(5.0, "of a scanner", False)
+    found = resolution_figures(stated, folded(7.0))
+    assert found["FWHMDifference"] == pytest.approx(2.0, abs=0.7)
+    assert resolution_figures(stated, folded(7.0, voxel_mm=(3.5, 3.5, 5.7))) == {}
+    assert resolution_figures(Resolution(5.0, "estimated", True), folded(7.0)) == {}

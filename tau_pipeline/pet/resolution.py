@@ -175,10 +175,10 @@ def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
     Returns
     -------
     dict
-        ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, or the
-        image does not let its resolution be estimated.
+        ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, the
+        voxels are too coarse to show it (a side of over the FWHM), or the image does not let it be estimated.
     """
-    if stated.estimated:
+    if stated.estimated or voxel_size_mm(pet_img).max() > stated.fwhm_mm:
         return {}
     try:
         return {"FWHMDifference": estimate_fwhm(pet_img) - stated.fwhm_mm}
