@@ -1,7 +1,7 @@
 """A participant's process with coarse steps: the real graph and its files, a few iterations at 4 to 8 mm for each step.
 
-For tests of cohorts, which need many participants and no exact results. ``python -m coarse_participant JOB`` is what
-a cohort runs; `program` is the command line with it in the place of `tau_workflows.execution.participant`.
+For tests of cohorts, which need many participants and no exact results. Figures are blank. ``python -m
+coarse_participant JOB`` is what a cohort runs; see `coarse_program` for the command line.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 
 import ants
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import ndimage
 
 from tau_pipeline.anatomy import brain_mask
 from tau_pipeline.anatomy import grid as anatomy_grid
 from tau_pipeline.anatomy import template as anat
-from tau_pipeline.figures import sheet
+from tau_pipeline.figures import participant as figures
 from tau_pipeline.imaging import rigid as registration
 from tau_pipeline.imaging.greedy import Schedule
 from tau_pipeline.imaging.volume import Volume, image_like, voxel_size_mm
-from tau_workflows import cli
 from tau_workflows.execution import participant
-from tau_workflows.levels import participant as cohort
+from tau_workflows.reports import regions
 
 _n4 = ants.n4_bias_field_correction
 
@@ -40,6 +40,11 @@ def inner_head(t1w: Volume) -> Volume:
     return image_like((depth > 16).astype(np.uint8), t1w)
 
 
+def blank(*_: Any, **__: Any) -> Figure:
+    """A figure of one inch without content: drawing takes half of the time of a small head."""
+    return Figure(figsize=(1, 1), dpi=20)
+
+
 def replace(module: Any, **values: Any) -> None:
     """Set names of a module, each of which must exist: a step whose name has changed would be slow again unseen."""
     for name, value in values.items():
@@ -52,15 +57,11 @@ replace(ants, n4_bias_field_correction=short_n4)
 replace(brain_mask, extract_brain=inner_head)
 replace(anat, REGISTRATION_MM=5.0, _AFFINE=Schedule("NMI", (40,)), _DEFORMABLE=Schedule("NCC 2x2x2", (4,)))
 anatomy_grid.working_grid.__defaults__ = (4.0, None)
-replace(sheet, DPI=20)
+_SHEETS = ("brain_mask", "tissue", "template", "parcellation", "coregistration", "suvr", "reference_region")
+replace(figures, **{f"{name}_figure": blank for name in _SHEETS})
+replace(figures, flicker_figures=lambda *_, **__: (blank(), blank()))
+replace(regions, cortex_figure=blank)
 replace(registration, _FINE_MM=4.0, _COARSE_MM=8.0, _REFINED=1, _ANGLES_DEG=(45.0,))
-
-
-def program(arguments: list[str]) -> int:
-    """Run the command line with coarse participants."""
-    cohort.MODULE = "coarse_participant"
-    return cli.main(arguments)
-
 
 if __name__ == "__main__":
     sys.exit(participant.main(sys.argv[1]))

@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures out of the group report: drawing them takes most of the time of a group level."""
+    from tau_workflows.reports import cohort
+
+    monkeypatch.setattr(cohort, "_figures", lambda *_: [])
+
+
+@pytest.fixture
 def job(tmp_path: Path) -> ParticipantJob:
     """A participant with one T1w and one static PET, whose files are empty: enough to build graphs."""
     for name in ("T1w.nii.gz", "pet.nii.gz", "aparc+aseg.mgz", "brain.mgz", "mask.mgz"):

@@ -56,6 +56,7 @@ def scaled(pet: Volume, factor: tuple[float, float, float]) -> Volume:
     return image_on(np.asanyarray(pet.dataobj), wrong @ pet.affine)
 
 
+@pytest.mark.slow
 def test_the_pet_of_the_head_belongs_and_that_of_another_does_not(scans):
     for own, other in (scans, scans[::-1]):
         good = assess_fit(own.pet, own.t1w, own.mask, own.true)

@@ -14,6 +14,8 @@ from tau_pipeline.cohort.provenance import mixtures
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.files import read_tsv
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def sidecars(out: Path) -> list[Path]:
     return sorted(out.glob("sub-*/**/pet/*_desc-suvr_pet.json"))

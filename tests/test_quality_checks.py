@@ -21,6 +21,8 @@ from tau_pipeline.synthesis.data.pairs import survey
 from tau_workflows.cli import main
 from tau_workflows.reports.participant import write_participant_report
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 BAD = ("sub-03", "sub-10")
 #: Far beyond the limits of whatever these figures are limits of.
 FAILING = {"RegistrationTrusted": 0.0}
