@@ -1,130 +1,161 @@
-"""A cyclic-loss U-Net on a simulated cohort, against the mean of its training images.
+"""A model of each kind on a simulated cohort, beside all yardsticks, on held-out participants.
 
-    python benchmarks/synthesis_quality.py BIDS DERIVATIVES MODEL_DIR --vgg16 FILE [--epochs 36] [--seed 0]
+    python benchmarks/synthesis_quality.py BIDS DERIVATIVES DIR [--train 8 20 60] [--systems regression unet ...]
 
-The cohort is one whose tau follows atrophy (``tau-simulate BIDS``), after the participant level. Participants are split
-by the seed; nothing about the test split is looked at before the end. Both predictors get the scale of the scan's
-manufacturer, and are compared with the measured SUVR on the T1w's own grid. An interrupted run goes on.
+The cohort is one whose tau follows atrophy (``tau-simulate BIDS``), after the participant level or
+``true_derivatives.py``. The seed draws the held-out participants, who are the same for every size of the training
+split; smaller training splits are parts of the larger ones. Every predictor gets the scale of the scan's manufacturer,
+and is compared with the measured SUVR on the T1w's own grid. "measured, through the grid" is the measured map on the
+grid of the network and back: no model on this grid can do better. An interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.anatomy import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
-from tau_pipeline.synthesis.evaluation.scores import (
-    DIAGNOSIS_MEAN,
-    MODEL,
-    TRAINING_MEAN,
-    baseline_maps,
-    evaluate,
-    score_scan,
-)
-from tau_pipeline.synthesis.model.baselines import TrainingStatistics, fit_training_statistics, regional_values
-from tau_pipeline.synthesis.model.ensemble import load_ensemble
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
-from tau_pipeline.synthesis.training.log import read_rows
+from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.data.splits import save_splits
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics
+from tau_pipeline.synthesis.model.ensemble import known_or_pooled, load_ensemble
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.regression import REGRESSION
+from tau_pipeline.synthesis.model.yardsticks import MEASURES, baseline_maps, figures_of, score_maps
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.results import is_finished
 
-MEASURES = ("ssim", "psnr", "mae", "regional_mae")
+CEILING = "measured, through the grid"
 
 
-def settings_of(options: argparse.Namespace) -> Training:
-    """Return the settings of the paper's method in a size for two processor cores."""
-    return Training(
-        network="unet",
+def settings_of(options: argparse.Namespace, system: str) -> Training:
+    """Return settings in a size for two processor cores."""
+    common = Training(
+        network=system,  # type: ignore[arg-type]
+        normalisation=options.normalisation,
+        cache_dir=options.cache or options.dir / "cache",
+        device=options.device,
+    )
+    if system == REGRESSION:
+        return common
+    return replace(
+        common,
         network_preset="laptop",
+        norm_layer=options.norm_layer,
         loss=options.loss,
         perceptual_weights_file=options.vgg16,
         first_cycle=3,
         epochs=options.epochs,
         batch_size=1,
-        learning_rate=3e-3,
+        learning_rate=options.learning_rate,
         learning_rate_schedule="cosine-once",
         warmup_epochs=1,
         clip_gradient_norm=1.0,
         early_stopping_patience=0,
+        ssim_window=7,
         augmentation="off",
         grid_voxel=options.voxel,
-        split_fractions=(0.7, 0.1, 0.2),
-        cache_dir=options.cache,
-        device=options.device,
         checkpoint_minutes=1.0,
     )
 
 
-def main() -> None:
-    """Train, or go on; evaluate on the test split; print and save the tables."""
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bids", type=Path)
     parser.add_argument("derivatives", type=Path)
-    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--train", type=int, nargs="+", default=[60], help="participants for training")
+    parser.add_argument("--held-out", type=int, default=35)
+    parser.add_argument("--systems", nargs="+", default=[REGRESSION, "unet"])
+    parser.add_argument("--normalisation", default="by-manufacturer")
+    parser.add_argument("--norm-layer", default="group")
+    parser.add_argument("--loss", default="mse_ssim")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--vgg16", type=Path)
-    parser.add_argument("--loss", default="cyclic2.5d")
-    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--voxel", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train each system on each number of participants, or go on; score, print, and save one table."""
+    options = arguments()
     torch.set_num_threads(options.threads)
+    demographics = read_demographics(options.bids)
+    diagnoses = {who: str(v["diagnosis"]) for who, v in demographics.of_participant.items() if "diagnosis" in v}
+    pairs = with_covariates(find_pairs(options.derivatives, diagnoses=diagnoses), demographics)
+    people = sorted({pair.participant_id for pair in pairs})
+    order = [people[n] for n in np.random.default_rng(options.seed).permutation(len(people))]
+    tables = []
+    for n_train in options.train:
+        used = order[: options.held_out + n_train]
+        own = [pair for pair in pairs if pair.participant_id in used]
+        splits = splits_of(own, set(order[: options.held_out]))
+        for system in options.systems:
+            folder = options.dir / f"{system}_{n_train}_seed{options.seed}"
+            file = save_splits(splits, options.dir / f"splits_{n_train}_seed{options.seed}.tsv")
+            settings = replace(settings_of(options, system), split_file=file)
+            if not is_finished(folder, settings, own, options.seed):
+                train(settings, own, folder, random_seed=options.seed, cohort=Group(unknown_manufacturer="pooled"))
+            tables.append(report(folder, system, own, options).assign(n_train=n_train))
+    # Yardsticks of the same training split are the same whatever model they stand beside.
+    table = pd.concat(tables).drop_duplicates(["predictor", "n_train"], keep="last")
+    table = table.sort_values(["n_train", "ssim"])[["n_train", "predictor", *MEASURES]]
+    write_tsv(table, options.dir / f"quality_seed{options.seed}.tsv")
+    print(table.round(4).to_string(index=False))
 
-    people = read_demographics(options.bids).of_participant
-    diagnoses = {who: str(values["diagnosis"]) for who, values in people.items() if "diagnosis" in values}
-    pairs = find_pairs(options.derivatives, diagnoses=diagnoses)
-    settings = settings_of(options)
-    if not is_finished(options.model_dir, settings, pairs, options.seed):
-        train(settings, pairs, options.model_dir, random_seed=options.seed)
-    report(options, pairs)
+
+def splits_of(pairs: Sequence[Pair], held_out: set[str]) -> pd.DataFrame:
+    """Return a table of splits with a test and a training split only."""
+    rows = {
+        pair.participant_id: {
+            "participant_id": pair.participant_id,
+            "split": "test" if pair.participant_id in held_out else "train",
+            "manufacturer": pair.manufacturer,
+            "diagnosis": pair.diagnosis,
+        }
+        for pair in pairs
+    }
+    return pd.DataFrame(list(rows.values()))
 
 
-def report(options: argparse.Namespace, pairs: list[Pair]) -> None:
-    """Score the model and the mean of the training images on the test split."""
-    started = time.monotonic()
-    ensemble = load_ensemble([options.model_dir])
-    model = ensemble.first
-    training_statistics = TrainingStatistics.load(options.model_dir) or fit_training_statistics(
-        model, pairs, options.cache
-    )
-    split_of = dict(zip(model.splits["participant_id"], model.splits["split"], strict=True))
-    held_out = [pair for pair in pairs if split_of[pair.participant_id] == "test"]
-    scores = []
-    for pair in held_out:
-        t1w, mask = load_volume(pair.t1w_file, ndim=3), load_volume(pair.mask_file, ndim=3)
-        predicted = predict(ensemble, t1w, mask, pair.manufacturer, Synthesis(test_time_flips=False), options.device)
-        maps = {MODEL: on_t1w_grid(predicted.mean, predicted.brain, predicted.placement, mask)}
-        maps |= baseline_maps(training_statistics, model, mask, pair.manufacturer, pair.diagnosis)
-        scores.append(score_scan(pair, maps))
-    measured = pd.concat([regional_values(pair) for pair in held_out], ignore_index=True)
-    found = evaluate(scores, measured, split_of, training_statistics.positivity)
-    write_tsv(found.summary, options.model_dir / "evaluation_summary.tsv")
-    write_tsv(found.regions, options.model_dir / "evaluation_regions.tsv")
-    write_tsv(found.scans, options.model_dir / "evaluation_scans.tsv")
-
-    rows = read_rows(options.model_dir / "log.tsv")
-    print(f"{options.loss}, seed {options.seed}, voxels of {options.voxel} mm, {len(rows)} epochs in", end=" ")
-    print(f"{sum(float(row['seconds']) for row in rows) / 60:.1f} min; evaluation {time.monotonic() - started:.0f} s")
-    print("splits:", json.dumps(model.splits["split"].value_counts().to_dict()))
-    means = found.scans.groupby("predictor")[list(MEASURES)].mean()
-    cortical = found.regions[found.regions["kind"] == "cortical"]
-    for name in ("pearson_r", "icc21"):
-        means[f"cortical_{name}"] = cortical.groupby("predictor")[name].mean()
-    print(
-        means.loc[[name for name in (MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN) if name in means.index]].round(4).to_string()
-    )
+def report(folder: Path, system: str, pairs: Sequence[Pair], options: argparse.Namespace) -> pd.DataFrame:
+    """Score a model and everything beside it on the test split; one row per predictor."""
+    ensemble, statistics = load_ensemble([folder]), TrainingStatistics.load(folder)
+    if statistics is None:
+        raise SystemExit(f"{folder} holds no yardsticks; remove it and run again")
+    rows: dict[str, list] = {}
+    for pair in pairs:
+        if ensemble.split_of(pair.participant_id) == "test":
+            mask, dseg = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file))
+            maker = known_or_pooled(ensemble, pair.manufacturer)
+            predicted = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), options.device)
+            known = prepare(pair, ensemble.grid, options.cache or options.dir / "cache")
+            through = on_t1w_grid(known.suvr, known.known, known.placement, mask)
+            maps = {system: on_t1w_grid(predicted.mean, predicted.brain, predicted.placement, mask)}
+            maps |= baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
+            maps[f"{CEILING}, {ensemble.grid.voxel_mm[0]:g} mm"] = through
+            for name, row in score_maps(pair, maps, mask, dseg).items():
+                rows.setdefault(name, []).append(row)
+    return pd.DataFrame([{"predictor": name, **figures_of(own)} for name, own in rows.items()])
 
 
 if __name__ == "__main__":

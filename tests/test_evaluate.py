@@ -18,18 +18,15 @@ from tau_pipeline.measures import images as metrics
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.evaluation.scores import (
-    DIAGNOSIS_MEAN,
     MASK,
     MEASURES,
-    MODEL,
-    TRAINING_MEAN,
     ScanScores,
-    baseline_maps,
     canonical,
     evaluate,
     score_scan,
 )
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
+from tau_pipeline.synthesis.model.yardsticks import DIAGNOSIS_MEAN, MODEL, TRAINING_MEAN, baseline_maps
 
 LEVELS = {"01": 0.9, "02": 1.0, "03": 1.15, "04": 1.3, "05": 1.4, "06": 1.2}
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RAS", "LIA", "RAS")

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
+#: What can be trained: a network, or the regional regression, which is no network.
+System = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan", "regression"]
 NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
 Normalisation = Literal["by-manufacturer", "min-max"]
@@ -56,11 +58,14 @@ class Training(LossSettings, HardwareSettings):
         A value has the wrong type or lies outside its range; the message names the setting and the value.
     """
 
-    network: Network = field(
+    network: System = field(
         default="unet",
         metadata=documented(
-            "System to train: U-Net, UNETR, SwinUNETR, or 3-D Pix2Pix or CycleGAN with their discriminators.",
+            "System to train: U-Net, UNETR, SwinUNETR, or 3-D Pix2Pix or CycleGAN with their discriminators; or the "
+            "regional regression, which predicts the SUVR of each region from the volumes of all regions, age, and "
+            "sex, and needs no GPU and few participants.",
             source=_MOON,
+            flags=("--network", "--system"),
         ),
     )
     network_preset: NetworkPreset = field(
@@ -224,13 +229,14 @@ class Training(LossSettings, HardwareSettings):
     @property
     def needs_features(self) -> bool:
         """True if the loss has a perceptual term, which needs a feature network."""
-        return self.loss != "mse_ssim" and self.perceptual_weight > 0
+        return self.network != "regression" and self.loss != "mse_ssim" and self.perceptual_weight > 0
 
     @property
     def name(self) -> str:
         """Name of the model's folder."""
         fold = f"-fold{self.fold}" if self.folds else ""
-        return self.model_name or f"{self.network}-{self.loss}{fold}"
+        loss = "" if self.network == "regression" else f"-{self.loss}"
+        return self.model_name or f"{self.network}{loss}{fold}"
 
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that must stay the same when a training is taken up again, as JSON values."""

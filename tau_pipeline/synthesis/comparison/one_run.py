@@ -36,14 +36,11 @@ from tau_pipeline.synthesis.comparison.runs import Run
 from tau_pipeline.synthesis.comparison.tables import measures_of
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
-from tau_pipeline.synthesis.evaluation.scores import (
-    MODEL,
-    baseline_maps,
-    score_scan,
-)
+from tau_pipeline.synthesis.evaluation.scores import score_scan
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 
 _ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
@@ -149,8 +146,7 @@ def do_run(run: Run, settings: Training, context: ComparisonContext) -> dict[str
     without_flips = Synthesis(test_time_flips=False)
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        t1w, maker = load_volume(pair.t1w_file, ndim=3), _maker(ensemble, pair, context.cohort)
-        found = predict(ensemble, t1w, mask, maker, without_flips, context.device)
+        found = predict_pair(ensemble, pair, _maker(ensemble, pair, context.cohort), without_flips, context.device)
         return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
 
     test = _test_pairs(ensemble, settings, context)
@@ -200,7 +196,8 @@ def do_baselines(run: Run, settings: Training, context: ComparisonContext, sourc
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
         maker = _maker(ensemble, pair, context.cohort)
-        return baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis)
+        dseg = load_volume(pair.dseg_file, ndim=3)
+        return baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
 
     test = _test_pairs(ensemble, settings, context)
     scans, regions = _score(test, maps_of, context, None)

@@ -16,8 +16,9 @@ from tau_pipeline.settings.training import Training
 
 #: The loss that the others are tested against, and the normalization.
 CYCLIC, BY_MANUFACTURER = "cyclic2.5d", "by-manufacturer"
-#: Trivial predictors in the tables beside the systems; they have no loss.
-TRAINING_MEAN, DIAGNOSIS_MEAN = "training mean", "diagnosis mean"
+#: Simple predictors in the tables beside the systems; they have no loss.
+TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION = "training mean", "diagnosis mean", "regional regression"
+YARDSTICKS = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
 NO_LOSS = "n/a"
 #: Name of the run that scores both of them.
 _BASELINES = "baselines"

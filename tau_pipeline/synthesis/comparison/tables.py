@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.measures.agreement import pearson
-from tau_pipeline.synthesis.comparison.runs import BY_MANUFACTURER, CYCLIC, DIAGNOSIS_MEAN, NO_LOSS, TRAINING_MEAN
+from tau_pipeline.synthesis.comparison.runs import BY_MANUFACTURER, CYCLIC, NO_LOSS, TRAINING_MEAN, YARDSTICKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -315,4 +315,4 @@ def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 def is_baseline(system: str) -> bool:
     """Return whether a row is that of a trivial predictor."""
-    return system in (TRAINING_MEAN, DIAGNOSIS_MEAN)
+    return system in YARDSTICKS

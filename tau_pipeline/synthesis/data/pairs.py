@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
@@ -51,6 +51,8 @@ class Pair:
         Its table of regions; None if there is none.
     tracer, reference_region
         Of the SUVR map.
+    covariates
+        Numbers by name, such as the age (`tau_pipeline.synthesis.data.anatomy`); what is not known is not there.
     """
 
     participant: str
@@ -65,6 +67,7 @@ class Pair:
     rois_file: Path | None
     tracer: str = UNKNOWN
     reference_region: str = UNKNOWN
+    covariates: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def participant_id(self) -> str:

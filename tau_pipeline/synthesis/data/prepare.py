@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, finite, require_same_grid
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.training import Normalisation
+from tau_pipeline.synthesis.data.anatomy import Anatomy, label_means, label_volumes
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.data.placement import Placement, place, to_grid
@@ -41,7 +42,7 @@ T1W_BACKGROUND = -1.0
 
 
 #: Goes up whenever `prepare` gives other arrays for the same files, so that no old cache is read.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 class PlacedT1w(NamedTuple):
@@ -80,6 +81,9 @@ class Prepared:
         Of the SUVR in known brain voxels, on the T1w's own grid.
     suvr_range
         Least and largest SUVR there.
+    volumes, uptake
+        Volume in mm3 of each label in the brain (0 is brain without a label), and its mean SUVR over known voxels, both
+        on the T1w's own grid; labels without a known voxel have no mean.
     """
 
     t1w: NDArray[np.float32]
@@ -90,11 +94,17 @@ class Prepared:
     placement: Placement
     moments: ScanMoments
     suvr_range: tuple[float, float]
+    volumes: Mapping[int, float]
+    uptake: Mapping[int, float]
 
     @property
     def placed_t1w(self) -> PlacedT1w:
         """Return the T1w as `prepare_t1w` gives it."""
         return PlacedT1w(self.t1w, self.brain, self.placement)
+
+    def anatomy(self, covariates: Mapping[str, float]) -> Anatomy:
+        """Return what a regional regression knows of the participant, as `anatomy_of` gives it."""
+        return Anatomy(self.labels, self.volumes, covariates)
 
 
 def scale_t1w(
@@ -233,7 +243,8 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
     )
     known = brain & (to_grid(known_img, placement, labels=True) > 0)
     on_grid = _measured_to_grid(suvr, covered, suvr_img, placement)
-    labels = to_grid(Volume(label_array(images["dseg"]), suvr_img.affine), placement, labels=True)
+    on_t1w = label_array(images["dseg"])
+    labels = to_grid(Volume(on_t1w, suvr_img.affine), placement, labels=True)
     return Prepared(
         t1w=t1w,
         suvr=np.where(known, on_grid, np.float32(0)),
@@ -243,6 +254,8 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
         placement=placement,
         moments=moments,
         suvr_range=(float(suvr[inside].min()), float(suvr[inside].max())),
+        volumes=label_volumes(images["dseg"], images["mask"]),
+        uptake=label_means(suvr, on_t1w, inside),
     )
 
 
@@ -266,6 +279,8 @@ def _into_cache(found: Prepared, path: Path) -> None:
         "placement": found.placement.as_dict(),
         "moments": [found.moments.mean, found.moments.mean_square, found.moments.n_voxels],
         "suvr_range": list(found.suvr_range),
+        "volumes": {str(number): value for number, value in found.volumes.items()},
+        "uptake": {str(number): value for number, value in found.uptake.items()},
     }
     with complete_file(path) as partial:
         arrays = {name: getattr(found, name) for name in _ARRAYS}
@@ -280,6 +295,7 @@ def _from_cache(path: Path, pair: Pair) -> Prepared | None:
             arrays = {name: stored[name] for name in _ARRAYS}
         mean, mean_square, n_voxels = record["moments"]
         low, high = record["suvr_range"]
+        volumes, uptake = ({int(k): float(v) for k, v in record[name].items()} for name in ("volumes", "uptake"))
         placement = Placement.from_dict(record["placement"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -292,7 +308,9 @@ def _from_cache(path: Path, pair: Pair) -> Prepared | None:
         "" if pair.tracer == UNKNOWN else pair.tracer,
         "" if pair.reference_region == UNKNOWN else pair.reference_region,
     )
-    return Prepared(placement=placement, moments=moments, suvr_range=(low, high), **arrays)
+    return Prepared(
+        placement=placement, moments=moments, suvr_range=(low, high), volumes=volumes, uptake=uptake, **arrays
+    )
 
 
 def check_pairs(pairs: Iterable[Pair], grid: Grid, cache_dir: Path | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tau_pipeline.derivatives.index import find_outputs
@@ -40,6 +40,8 @@ class Target:
         ``n/a`` if not known.
     measured
         Scans to compare with; empty without PET.
+    covariates
+        Numbers by name, as in `tau_pipeline.synthesis.data.pairs.Pair`.
     """
 
     names: SyntheticNames
@@ -49,6 +51,7 @@ class Target:
     manufacturer: str | None
     diagnosis: str
     measured: tuple[Pair, ...] = ()
+    covariates: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def participant_id(self) -> str:

@@ -29,15 +29,18 @@ from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
+from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import to_grid
+from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.data.targets import Target
-from tau_pipeline.synthesis.evaluation.scores import MODEL, ScanScores, baseline_maps, score_scan
+from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import Prediction, on_t1w_grid, predict
+from tau_pipeline.synthesis.model.predict import Prediction, on_t1w_grid, predict_placed
+from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
 
 _NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
@@ -165,8 +168,11 @@ def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
     region = reference_region(target, context.ensemble)
     images = _load(target, region)
     manufacturer = manufacturer_of(target, context)
-    prediction = predict(
-        context.ensemble, images.t1w, images.mask, manufacturer, context.synthesis, context.device, context.mem_mb
+    percentiles = context.ensemble.first.card.t1w_percentiles
+    placed = prepare_t1w(images.t1w, images.mask, context.ensemble.grid, "the participant", percentiles)
+    anatomy = anatomy_of(images.dseg, images.mask, placed.placement, target.covariates)
+    prediction = predict_placed(
+        context.ensemble, placed, manufacturer, context.synthesis, context.device, context.mem_mb, anatomy
     )
     return _SyntheticScan(
         target=target,
@@ -230,6 +236,8 @@ class _SyntheticScan:
                 self.images.mask,
                 self.manufacturer,
                 self.target.diagnosis,
+                self.images.dseg,
+                self.target.covariates,
             )
         return score_scan(pair, maps, context.synthesis)
 

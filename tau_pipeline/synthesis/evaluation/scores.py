@@ -33,14 +33,7 @@ from tau_pipeline.measures.images import image_agreement, slice_agreement, supra
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.placement import place, to_grid
-from tau_pipeline.synthesis.model.baselines import TrainingStatistics
-from tau_pipeline.synthesis.model.ensemble import to_suvr
-from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.predict import on_t1w_grid
 
-#: Names of what predicts, in the column ``predictor``.
-MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN = "model", "training mean", "diagnosis mean"
 #: The mask in words, for the tables.
 MASK = "brain mask where the PET has a value"
 #: Measures of a scan that are averaged over participants, without those of suprathreshold clusters.
@@ -64,46 +57,6 @@ class ScanScores:
     scans: pd.DataFrame
     slices: pd.DataFrame
     regions: pd.DataFrame
-
-
-def baseline_maps(
-    training_statistics: TrainingStatistics,
-    model: LoadedModel,
-    mask_img: Volume,
-    manufacturer: str | None,
-    diagnosis: str,
-) -> dict[str, Volume]:
-    """Return predictions that ignore the T1w: mean images of the training split, as SUVR.
-
-    Parameters
-    ----------
-    training_statistics
-        Mean images on the model's grid, scaled.
-    model
-        Whose grid and target scaling they have.
-    mask_img
-        The participant's brain mask, on the T1w's grid.
-    manufacturer
-        Whose scale the SUVR gets; the model knows it too.
-    diagnosis
-        The participant's; without training participants who have it there is no mean of the same diagnosis.
-
-    Returns
-    -------
-    dict
-        Maps on the T1w's grid by predictor.
-    """
-    placement = place(mask_img, model.grid)
-    brain = to_grid(mask_img, placement, labels=True) > 0
-    images = {
-        TRAINING_MEAN: training_statistics.mean_image,
-        DIAGNOSIS_MEAN: training_statistics.diagnosis_images.get(diagnosis),
-    }
-    return {
-        name: on_t1w_grid(to_suvr(model, image, manufacturer), brain, placement, mask_img)
-        for name, image in images.items()
-        if image is not None
-    }
 
 
 def score_scan(pair: Pair, predicted: Mapping[str, Volume], settings: Synthesis | None = None) -> ScanScores:

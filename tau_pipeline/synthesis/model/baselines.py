@@ -1,8 +1,9 @@
 """Baselines for a model's predictions, computed on its training split and kept in its folder.
 
 - The range of the training T1w images, so that one unlike them is flagged.
-- Trivial baselines: the mean of the training images, and the mean of those with the same diagnosis. A model that does
-  not beat them has learned nothing about the participant.
+- Yardsticks: the mean of the training images, the mean of those with the same diagnosis, and a regional regression
+  (`tau_pipeline.synthesis.model.regression`). A model that does not beat the means has learned nothing about the
+  participant; one that does not beat the regression, nothing that the volumes of regions do not say.
 - Thresholds of tau positivity: regional SUVR that few controls reach.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from tau_pipeline.derivatives.read import read_regions
@@ -26,8 +28,12 @@ from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.data.placement import Placement
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
+from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
 
 FILE = "yardsticks.npz"
+#: Begin of the names of the regression's arrays in it.
+_PREFIX = "regression_"
 
 #: A figure is flagged when it lies outside the training range by more than this part of the range's width, or, where
 #: all training images are alike, of its value.
@@ -68,6 +74,8 @@ class TrainingStatistics:
         SUVR threshold of each region, by ``region|hemisphere``; empty without controls.
     participants
         Who was used.
+    regression
+        The regional regression; None where the model is one itself, or there are too few participants.
     """
 
     t1w_range: Mapping[str, tuple[float, float]]
@@ -75,6 +83,7 @@ class TrainingStatistics:
     diagnosis_images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     positivity: Mapping[str, float] = field(default_factory=dict)
     participants: tuple[str, ...] = ()
+    regression: RegionalRegression | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `FILE`, complete or not at all."""
@@ -85,6 +94,8 @@ class TrainingStatistics:
             "diagnoses": list(self.diagnosis_images),
         }
         images: dict[str, Any] = {f"diagnosis_{n}": image for n, image in enumerate(self.diagnosis_images.values())}
+        if self.regression is not None:
+            images |= {_PREFIX + name: value.numpy() for name, value in self.regression.state_dict().items()}
         with complete_file(Path(folder) / FILE) as partial:
             np.savez_compressed(partial, record=np.array(json.dumps(record)), mean_image=self.mean_image, **images)
         return Path(folder) / FILE
@@ -106,9 +117,15 @@ class TrainingStatistics:
                 record = json.loads(str(stored["record"]))
                 images = {name: stored[f"diagnosis_{n}"] for n, name in enumerate(record["diagnoses"])}
                 ends = {name: (float(low), float(high)) for name, (low, high) in record["t1w_range"].items()}
-                return cls(ends, stored["mean_image"], images, record["positivity"], tuple(record["participants"]))
+                people = tuple(record["participants"])
+                return cls(ends, stored["mean_image"], images, record["positivity"], people, _regression_in(stored))
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as exc:
             raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again, or remove it") from exc
+
+
+def _regression_in(stored: Mapping[str, NDArray]) -> RegionalRegression | None:
+    state = {name.removeprefix(_PREFIX): stored[name] for name in stored if name.startswith(_PREFIX)}
+    return RegionalRegression({name: torch.from_numpy(value) for name, value in state.items()}) if state else None
 
 
 def t1w_measures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str, float]:
@@ -178,12 +195,15 @@ def fit_training_statistics(
         figures.append(t1w_measures(known.t1w, known.brain, known.placement))
         sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
     table = pd.DataFrame(figures)
+    enough = weights.size >= LEAST_PARTICIPANTS and model.card.network != REGRESSION
+    fitted = fit_regression(used, model.target_scaling, model.grid, cache_dir).system if enough else None
     return TrainingStatistics(
         t1w_range={str(name): (float(table[name].min()), float(table[name].max())) for name in table},
         mean_image=sums.mean(""),
         diagnosis_images={name: sums.mean(name) for name in sums.names if name},
         positivity=positivity_thresholds(used),
         participants=tuple(sorted({pair.participant_id for pair in used})),
+        regression=fitted,
     )
 
 

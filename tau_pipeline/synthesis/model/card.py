@@ -37,7 +37,7 @@ _INTENDED_USE = (
 
 
 _LIMITS = (
-    "The maps are synthetic: they are predicted from structure by a network, do not measure tau, and must be labeled "
+    "The maps are synthetic: they are predicted from structure by a model, do not measure tau, and must be labeled "
     "as synthetic wherever they are shown.",
     "A good SSIM or PSNR does not mean that regions with high SUVR are correct: check regional values and upper "
     "percentiles.",

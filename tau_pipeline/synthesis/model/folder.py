@@ -49,12 +49,16 @@ from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, TargetScaling, load_target_scaling
 from tau_pipeline.synthesis.data.splits import load_splits, save_splits
 from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
+from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
 from tau_pipeline.synthesis.networks.networks import SIDE_MULTIPLE
 from tau_pipeline.synthesis.networks.systems import System, build_system
 
 WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
 _SPLITS_TABLE = "splits.tsv"
+
+#: Networks, or the regression that has their interface.
+AnySystem = System | RegionalRegression
 
 #: How many values of the output are kept to recognize a network.
 _PROBED = 16
@@ -64,7 +68,7 @@ _PROBED = 16
 class LoadedModel:
     """A model that is ready to be used: the system is in evaluation mode, on the CPU."""
 
-    system: System
+    system: AnySystem
     card: ModelCard
     target_scaling: TargetScaling
     splits: pd.DataFrame
@@ -77,7 +81,7 @@ class LoadedModel:
 
 def save_model(
     folder: Path,
-    system: System,
+    system: AnySystem,
     card: ModelCard,
     target_scaling: TargetScaling,
     splits: pd.DataFrame,
@@ -128,7 +132,7 @@ def save_model(
     return folder
 
 
-def _check_matches(system: System, card: ModelCard, target_scaling: TargetScaling, splits: pd.DataFrame) -> None:
+def _check_matches(system: AnySystem, card: ModelCard, target_scaling: TargetScaling, splits: pd.DataFrame) -> None:
     if (system.name, system.preset) != (card.network, card.preset):
         raise SettingError(
             f"the card says {card.network} ({card.preset}), and the system is {system.name} ({system.preset})"
@@ -141,7 +145,7 @@ def _check_matches(system: System, card: ModelCard, target_scaling: TargetScalin
             )
 
 
-def _completed(card: ModelCard, system: System, target_scaling: TargetScaling, splits: pd.DataFrame) -> ModelCard:
+def _completed(card: ModelCard, system: AnySystem, target_scaling: TargetScaling, splits: pd.DataFrame) -> ModelCard:
     split = splits.loc[splits["split"] == "train", "participant_id"]
     train = tuple(sorted(card.training_participants or split))
     seen: dict[str, Any] = {"normalisation": target_scaling.kind}
@@ -158,12 +162,18 @@ def _completed(card: ModelCard, system: System, target_scaling: TargetScaling, s
         **seen,
         training_participants=train,
         training_participants_hash=participants_hash(train),
-        n_parameters=sum(parameter.numel() for parameter in system.parameters()),
+        n_parameters=_n_numbers(system),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _of_generator(system: System, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _n_numbers(system: AnySystem) -> int:
+    if isinstance(system, RegionalRegression):
+        return system.n_numbers
+    return sum(parameter.numel() for parameter in system.parameters())
+
+
+def _of_generator(system: AnySystem, average: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return averaged weights by their names in the generator; they may come with their names in the system."""
     wanted = set(system.generator.state_dict())
     own = dict(average)
@@ -209,6 +219,7 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     multiple = SIDE_MULTIPLE.get(card.network)
     # Two voxels at the narrowest place: instance normalization of one is not possible.
     shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple, multiple, multiple)
+    shape = generator.probe_shape if isinstance(generator, RegionalRegression) else shape
     # On the processor and in full precision whatever trained it: devices differ by more than versions may.
     own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
     state = {name: value.detach().cpu() for name, value in own.items()}
@@ -311,11 +322,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         _check_file(folder / name, digest)
     if use_average and AVERAGE not in card.files:
         raise SettingError(f"{folder} holds no averaged weights; training kept none")
-    # The first weights are drawn and thrown away; what a script has seeded must not feel that.
-    with torch.random.fork_rng(devices=[]):
-        # Cards of models without this setting are of networks with instance normalization.
-        norm_layer = card.settings.get("norm_layer", "instance")
-        system = build_system(card.network, card.preset, card.grid.shape, norm_layer)  # type: ignore[arg-type]
+    system = _built(card, folder / WEIGHTS)
     _load_weights(system, folder / WEIGHTS, card)
     used = WEIGHTS
     if use_average or (use_average is None and AVERAGE in card.files):
@@ -324,6 +331,17 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
     _check_probe(system.generator, card, used)
     target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)
     return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE))
+
+
+def _built(card: ModelCard, weights: Path) -> AnySystem:
+    """Return the system of a card, whose weights are not loaded yet; a regression has the shape of its weights."""
+    if card.network == REGRESSION:
+        return RegionalRegression(_read_weights(weights), card.preset)
+    # The first weights are drawn and thrown away; what a script has seeded must not feel that.
+    with torch.random.fork_rng(devices=[]):
+        # Cards of models without this setting are of networks with instance normalization.
+        norm_layer = card.settings.get("norm_layer", "instance")
+        return build_system(card.network, card.preset, card.grid.shape, norm_layer)  # type: ignore[arg-type]
 
 
 def _check_file(path: Path, digest: str) -> None:
@@ -337,11 +355,15 @@ def _check_file(path: Path, digest: str) -> None:
         )
 
 
-def _load_weights(network: nn.Module, path: Path, card: ModelCard) -> None:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        found = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as exc:
         raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again") from exc
+
+
+def _load_weights(network: nn.Module, path: Path, card: ModelCard) -> None:
+    found = _read_weights(path)
     wanted = network.state_dict()
     odd = [
         *(f"{name} is missing" for name in wanted if name not in found),

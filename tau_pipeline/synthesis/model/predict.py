@@ -23,14 +23,18 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from tau_pipeline.errors import ImageError, SettingError
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Volume, image_like
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
+from tau_pipeline.synthesis.data.anatomy import Anatomy, anatomy_of
+from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import Placement, from_grid
 from tau_pipeline.synthesis.data.prepare import PlacedT1w, prepare_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.regression import RegionalRegression
 
 #: Networks whose positional embedding fixes the size of their input.
 _WHOLE_ONLY = ("unetr",)
@@ -127,6 +131,28 @@ def predict(
     return predict_placed(ensemble, placed, manufacturer, settings, device, mem_mb)
 
 
+def predict_pair(
+    ensemble: Ensemble,
+    pair: Pair,
+    manufacturer: str | None,
+    settings: Synthesis | None = None,
+    device: Device = Training.device,
+) -> Prediction:
+    """Predict SUVR for the T1w of a pair, with the labels and covariates that a regression needs; see `predict`.
+
+    Parameters
+    ----------
+    pair
+        Its files are read, but for the PET.
+    ensemble, manufacturer, settings, device
+        As in `predict`, and so are the errors.
+    """
+    t1w, mask, dseg = (load_volume(path, ndim=3) for path in (pair.t1w_file, pair.mask_file, pair.dseg_file))
+    placed = prepare_t1w(t1w, mask, ensemble.grid, pair.participant_id, ensemble.first.card.t1w_percentiles)
+    anatomy = anatomy_of(dseg, mask, placed.placement, pair.covariates)
+    return predict_placed(ensemble, placed, manufacturer, settings, device, anatomy=anatomy)
+
+
 def predict_placed(
     ensemble: Ensemble,
     placed: PlacedT1w,
@@ -134,6 +160,7 @@ def predict_placed(
     settings: Synthesis | None = None,
     device: Device = Training.device,
     mem_mb: int | None = None,
+    anatomy: Anatomy | None = None,
 ) -> Prediction:
     """Predict SUVR for a T1w that is on the model's grid already; see `predict`.
 
@@ -143,13 +170,23 @@ def predict_placed(
         From `tau_pipeline.synthesis.data.prepare.prepare_t1w`.
     ensemble, manufacturer, settings, device, mem_mb
         As in `predict`, and so are the errors.
+    anatomy
+        Labels and covariates of the participant, which a regional regression needs.
+
+    Raises
+    ------
+    MissingInputError
+        A model is a regional regression, and there is no anatomy.
     """
     settings = settings or Synthesis()
     t1w, brain, placement = placed
     maker = require_manufacturer(ensemble, manufacturer)
     members, windowed = [], False
     for model in ensemble.models:
-        maps, in_windows = predict_on_grid(model, t1w, settings, device, mem_mb)
+        if isinstance(model.system, RegionalRegression):
+            maps, in_windows = model.system.maps(anatomy, brain, placement.grid.voxel_mm), False
+        else:
+            maps, in_windows = predict_on_grid(model, t1w, settings, device, mem_mb)
         members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
         windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)

@@ -25,6 +25,7 @@ from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.losses.schedule import plane_at
+from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.networks.systems import build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
@@ -41,6 +42,7 @@ from tau_pipeline.synthesis.training.optimization import (
     training_loss,
 )
 from tau_pipeline.synthesis.training.processes import Processes, processes
+from tau_pipeline.synthesis.training.regression import train_regression
 from tau_pipeline.synthesis.training.results import CHECKPOINTS, claim_folder, save_results
 from tau_pipeline.synthesis.training.run import Loss, Piece, Run
 from tau_pipeline.synthesis.training.state import Means, TrainingState, weighted_mean
@@ -96,6 +98,14 @@ def train(
     """
     out_dir = Path(out_dir)
     with processes(settings.device) as group:
+        if settings.network == REGRESSION:
+            with _only_training(out_dir, group):
+                claim_folder(out_dir, settings, pairs, random_seed, group)
+                data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)
+                if group.writes:
+                    train_regression(settings, data, out_dir, random_seed, left_out)
+                group.wait()
+            return out_dir
         # First, so that missing weights are reported before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
         with _only_training(out_dir, group):

@@ -21,6 +21,7 @@ from tau_pipeline.errors import SettingError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.grid import Grid, common_grid
 from tau_pipeline.synthesis.losses.weighted import WeightedLoss, build_loss
+from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.networks import NETWORKS
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def grid_of(settings: Training) -> Grid:
     SettingError
         A side of the grid does not divide as the network needs.
     """
+    if settings.network == REGRESSION:
+        return common_grid(settings.grid_voxel, settings.grid_shape or None, 1)
     side_multiple = NETWORKS[settings.network].side_multiple[settings.network_preset]
     return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple)
 

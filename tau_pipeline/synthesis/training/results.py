@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tau_pipeline.errors import SettingError
 from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.figures.training import Sample, learning_curves_figure, samples_figure
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.model.baselines import FILE as TRAINING_STATISTICS
 from tau_pipeline.synthesis.model.baselines import fit_training_statistics
@@ -24,6 +25,9 @@ from tau_pipeline.synthesis.model.calibration import calibrate
 from tau_pipeline.synthesis.model.card import CARD, ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
+from tau_pipeline.synthesis.model.regression import REGRESSION
+from tau_pipeline.synthesis.model.yardsticks import KEY as HELD_OUT
+from tau_pipeline.synthesis.model.yardsticks import score_held_out
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
@@ -31,6 +35,7 @@ from tau_pipeline.synthesis.training.validation import SUVR_RANGE, ScanScores, m
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
 if TYPE_CHECKING:
+    from tau_pipeline.synthesis.training.data import TrainingData
     from tau_pipeline.synthesis.training.run import Run
 
 #: Folder of the checkpoints in the model's folder.
@@ -107,6 +112,8 @@ def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], random_
     if not all((folder / name).is_file() for name in (CARD, _TRAINING_FILE, TRAINING_STATISTICS)):
         return False
     _require_same(read_json(folder / _TRAINING_FILE), _identity(settings, pairs, random_seed), folder)
+    if settings.network == REGRESSION:
+        return True
     figures = read_json(folder / CARD).get("figures", {})
     return bool(figures.get("stopped_early")) or figures.get("epochs", 0) >= settings.epochs
 
@@ -143,18 +150,36 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
     )
     weights = average.weights if average is not None else None
     save_model(run.folder, state.system, card, data.target_scaling, data.splits, average=weights)
-    _save_measures(run)
+    save_measures(run.folder, data, settings.device)
 
 
-def _save_measures(run: Run) -> None:
-    """Save the calibration of the spread and the training statistics, which are used wherever the model is applied."""
-    data, ensemble = run.data, load_ensemble([run.folder])
-    (run.folder / UNCERTAINTY).unlink(missing_ok=True)
-    held_out = [*data.validation.pairs, *data.test.pairs]
-    found = calibrate(ensemble, held_out, data.train.cache_dir, device=run.settings.device)
+def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
+    """Save what is found by applying the model: figures beside the yardsticks, calibration, training statistics.
+
+    Parameters
+    ----------
+    folder
+        Model folder. Its card gets the figures of the held-out participants.
+    data
+        Scans of the splits.
+    device
+        Where to predict.
+    """
+    ensemble, held_out = load_ensemble([folder]), [*data.validation.pairs, *data.test.pairs]
+    (folder / UNCERTAINTY).unlink(missing_ok=True)
+    statistics = fit_training_statistics(ensemble.first, data.train.pairs, data.train.cache_dir)
+    scored = score_held_out(ensemble, statistics, held_out, device)
+    if scored is not None:
+        figures = {**ensemble.first.card.figures, HELD_OUT: scored.as_dict()}
+        limits = tuple(filter(None, (*ensemble.first.card.limits, scored.sentence)))
+        card = replace(ensemble.first.card, figures=figures, limits=limits)
+        write_json(card.as_dict(), folder / CARD)
+        # The hash of the card names the model in the calibration.
+        ensemble = load_ensemble([folder])
+    found = calibrate(ensemble, held_out, data.train.cache_dir, device=device)
     if found is not None:
-        found.save(run.folder)
-    fit_training_statistics(ensemble.first, data.train.pairs, data.train.cache_dir).save(run.folder)
+        found.save(folder)
+    statistics.save(folder)
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:

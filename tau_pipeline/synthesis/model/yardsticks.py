@@ -1,0 +1,301 @@
+"""Yardsticks: simple predictors that stand beside every figure of a model, and whether the model beats them.
+
+A model is compared with the mean of its training images, with the mean of those with the participant's diagnosis, and
+with the regional regression. All are compared with the measured SUVR on the grid of the T1w, in the brain where the PET
+has a value, on participants of the test split (of the validation split where there is no other).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.atlas import label_array, region_numbers
+from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import Volume
+from tau_pipeline.measures.agreement import pearson
+from tau_pipeline.measures.images import mae, ssim
+from tau_pipeline.settings.synthesis import Synthesis
+from tau_pipeline.settings.training import Device, Training
+from tau_pipeline.synthesis.data.anatomy import anatomy_of, label_means
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.placement import place, to_grid
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics
+from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled, to_suvr
+from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.regression_fit import regression_grid
+
+#: Names of what predicts, in the column ``predictor``.
+MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION = (
+    "model",
+    "training mean",
+    "diagnosis mean",
+    "regional regression",
+)
+YARDSTICKS = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
+#: Measures by which a model is judged: heading, and whether more is better.
+MEASURES = {
+    "ssim": ("SSIM", True),
+    "mae": ("MAE", False),
+    "regional_mae": ("regional MAE", False),
+    "regional_r": ("r over participants", True),
+}
+#: In the figures of a model card.
+KEY = "held_out"
+#: SUVR is taken to lie between 0 and this for SSIM.
+_SUVR_RANGE = 3.0
+#: A correlation over fewer participants says nothing.
+_LEAST_FOR_R = 3
+
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Figures of a model and its yardsticks on the grid of the T1w.
+
+    Attributes
+    ----------
+    split
+        ``test`` or ``validation``.
+    n_participants
+        Of that split.
+    figures
+        The `MEASURES` of each predictor; None where a measure is not defined. SSIM and MAE are means over scans;
+        ``regional_mae`` is over the cortical and subcortical regions; ``regional_r`` is the mean over cortical regions
+        of the correlation over scans.
+    """
+
+    split: str
+    n_participants: int
+    figures: Mapping[str, Figures]
+
+    @property
+    def not_beaten(self) -> dict[str, list[str]]:
+        """Return the measures in which the model is not better than a yardstick, by yardstick."""
+        found = {}
+        for name in YARDSTICKS:
+            worse = [key for key in MEASURES if name in self.figures and self._is_not_better(name, key)]
+            if worse:
+                found[name] = worse
+        return found
+
+    def _is_not_better(self, yardstick: str, measure: str) -> bool:
+        own, other = self.figures[MODEL].get(measure), self.figures[yardstick].get(measure)
+        if own is None or other is None:
+            return False
+        return own <= other if MEASURES[measure][1] else own >= other
+
+    @property
+    def sentence(self) -> str:
+        """Say which yardsticks the model does not beat, in one sentence; empty if it beats all."""
+        if not self.not_beaten:
+            return ""
+        parts = [
+            f"the {name} in {' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))}"
+            for name, words in ((name, [MEASURES[key][0] for key in keys]) for name, keys in self.not_beaten.items())
+        ]
+        people = f"{self.n_participants} participant{'s' * (self.n_participants != 1)}"
+        return (
+            f"This model does not beat {'; nor '.join(parts)} ({people} of the {self.split} split, on the grid of the "
+            "T1w): its maps say no more about a participant than these simple predictors do."
+        )
+
+    def lines(self, model: str = MODEL) -> list[str]:
+        """Return one line of figures per predictor, as text; ``model`` is what the model is called."""
+        rows = []
+        for name, own in self.figures.items():
+            cells = [f"{heading} {_number(own.get(key))}" for key, (heading, _) in MEASURES.items()]
+            rows.append(f"{model if name == MODEL else name}: {', '.join(cells)}")
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form, for model cards and sidecars."""
+        return {
+            "grid": "T1w",
+            "split": self.split,
+            "n_participants": self.n_participants,
+            "figures": {name: dict(own) for name, own in self.figures.items()},
+            "beats_yardsticks": not self.not_beaten,
+            "not_beaten": self.not_beaten,
+        }
+
+    @classmethod
+    def from_card(cls, figures: Mapping[str, Any]) -> HeldOut | None:
+        """Read the figures of a model card; None where it has none, as that of an older model.
+
+        Raises
+        ------
+        DamagedFileError
+            A value is missing or has another type.
+        """
+        stated = figures.get(KEY)
+        if stated is None:
+            return None
+        try:
+            own = {
+                str(name): {key: None if one[key] is None else float(one[key]) for key in MEASURES}
+                for name, one in stated["figures"].items()
+            }
+            return cls(str(stated["split"]), int(stated["n_participants"]), {MODEL: own.pop(MODEL), **own})
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise DamagedFileError(f"the model card's {KEY} is damaged ({exc}); copy the model folder again") from exc
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def baseline_maps(
+    training_statistics: TrainingStatistics,
+    model: LoadedModel,
+    mask_img: Volume,
+    manufacturer: str | None,
+    diagnosis: str,
+    dseg_img: Volume | None = None,
+    covariates: Mapping[str, float] | None = None,
+) -> dict[str, Volume]:
+    """Return the maps of the yardsticks as SUVR: mean images of the training split, and the regional regression.
+
+    Parameters
+    ----------
+    training_statistics
+        Mean images on the model's grid, scaled, and the regression.
+    model
+        Whose grid and target scaling they have.
+    mask_img
+        The participant's brain mask, on the T1w's grid.
+    manufacturer
+        Whose scale the SUVR gets; the model knows it too.
+    diagnosis
+        The participant's; without training participants who have it there is no mean of the same diagnosis.
+    dseg_img, covariates
+        The participant's labels on the T1w's grid, and age and sex; without labels there is no regression.
+
+    Returns
+    -------
+    dict
+        Maps on the T1w's grid by predictor.
+    """
+    placement = place(mask_img, model.grid)
+    brain = to_grid(mask_img, placement, labels=True) > 0
+    images = {
+        TRAINING_MEAN: training_statistics.mean_image,
+        DIAGNOSIS_MEAN: training_statistics.diagnosis_images.get(diagnosis),
+    }
+    maps = {
+        name: on_t1w_grid(to_suvr(model, image, manufacturer), brain, placement, mask_img)
+        for name, image in images.items()
+        if image is not None
+    }
+    regression = training_statistics.regression
+    if regression is not None and dseg_img is not None:
+        fine = place(mask_img, regression_grid())
+        inside = to_grid(mask_img, fine, labels=True) > 0
+        anatomy = anatomy_of(dseg_img, mask_img, fine, covariates)
+        z = regression.mean_map(anatomy, inside, fine.grid.voxel_mm)
+        maps[REGIONAL_REGRESSION] = on_t1w_grid(to_suvr(model, z, manufacturer), inside, fine, mask_img)
+    return maps
+
+
+def score_held_out(
+    ensemble: Ensemble,
+    training_statistics: TrainingStatistics,
+    pairs: Iterable[Pair],
+    device: Device = Training.device,
+) -> HeldOut | None:
+    """Score a model and its yardsticks on the grid of the T1w.
+
+    Parameters
+    ----------
+    ensemble
+        The model, without test-time flips.
+    training_statistics
+        Of the model.
+    pairs
+        Any; used are those of the test split, or of the validation split where there are none of the other.
+    device
+        Where to predict.
+
+    Returns
+    -------
+    HeldOut or None
+        None without a held-out scan.
+    """
+    of = {split: [pair for pair in pairs if ensemble.split_of(pair.participant_id) == split] for split in _HELD_OUT}
+    split = next((name for name in _HELD_OUT if of[name]), None)
+    if split is None:
+        return None
+    rows: dict[str, list[_Row]] = {}
+    for pair in of[split]:
+        maker = known_or_pooled(ensemble, pair.manufacturer)
+        mask, dseg = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file))
+        found = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), device)
+        maps = {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
+        maps |= baseline_maps(training_statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
+        for name, row in score_maps(pair, maps, mask, dseg).items():
+            rows.setdefault(name, []).append(row)
+    people = {pair.participant_id for pair in of[split]}
+    return HeldOut(split, len(people), {name: figures_of(own) for name, own in rows.items()})
+
+
+_HELD_OUT = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Scores of one map: SSIM, MAE, and regional means ``(R,)``, NaN for a region without voxels."""
+
+    ssim: float
+    mae: float
+    synthetic: NDArray[np.float64]
+    measured: NDArray[np.float64]
+
+
+def score_maps(pair: Pair, maps: Mapping[str, Volume], mask_img: Volume, dseg_img: Volume) -> dict[str, _Row]:
+    """Compare maps on the T1w's grid with the measured one of a pair; by predictor."""
+    measured = np.asanyarray(load_volume(pair.suvr_file, ndim=3).dataobj).astype(np.float64)
+    # Earlier versions of the participant level wrote 0 where it now writes NaN.
+    known = np.isfinite(measured) & (measured != 0) & (np.asanyarray(mask_img.dataobj) > 0)
+    labels, rows = label_array(dseg_img), {}
+    for name, img in maps.items():
+        synthetic = np.asanyarray(img.dataobj).astype(np.float64)
+        inside = known & np.isfinite(synthetic)
+        a, b = (np.where(inside, values, 0.0) for values in (synthetic, measured))
+        means = [_regional(values, labels, inside) for values in (a, b)]
+        rows[name] = _Row(ssim(a, b, inside, _SUVR_RANGE), mae(a, b, inside), *means)
+    return rows
+
+
+def _regional(values: NDArray, labels: NDArray, inside: NDArray) -> NDArray[np.float64]:
+    of_label = label_means(values, labels, inside)
+    return np.array([of_label.get(number, math.nan) for number in (*_CORTICAL, *_SUBCORTICAL)])
+
+
+_CORTICAL, _SUBCORTICAL = region_numbers("cortical"), region_numbers("subcortical")
+
+
+def figures_of(rows: Sequence[_Row]) -> dict[str, float | None]:
+    """Return the `MEASURES` of one predictor over scans."""
+    synthetic, measured = (np.array([getattr(row, name) for row in rows]) for name in ("synthetic", "measured"))
+    r = np.nan
+    if len(rows) >= _LEAST_FOR_R:
+        cortex = slice(0, len(_CORTICAL))
+        both = np.isfinite(synthetic[:, cortex]).all(axis=0) & np.isfinite(measured[:, cortex]).all(axis=0)
+        of_region = pearson(synthetic[:, cortex][:, both].T, measured[:, cortex][:, both].T)
+        r = float(np.nanmean(of_region)) if np.isfinite(of_region).any() else np.nan
+    error = np.abs(synthetic - measured)
+    found = {
+        "ssim": float(np.mean([row.ssim for row in rows])),
+        "mae": float(np.mean([row.mae for row in rows])),
+        "regional_mae": float(np.nanmean(error)) if np.isfinite(error).any() else np.nan,
+        "regional_r": r,
+    }
+    return {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
