@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,8 @@ class SyntheticSidecar:
         The calibration, or why there is none.
     assumptions
         Sentences on what the input did not state.
+    yardsticks
+        ``BeatsYardsticks`` and ``Yardsticks``: how the models do beside simple predictors.
     """
 
     sources: tuple[str, ...]
@@ -174,6 +176,7 @@ class SyntheticSidecar:
     flags: tuple[str, ...]
     uncertainty: Mapping[str, Any] | str
     assumptions: tuple[str, ...] = ()
+    yardsticks: Mapping[str, Any] = field(default_factory=lambda: {"BeatsYardsticks": "n/a", "Yardsticks": []})
 
     def content(self, what: str, **more: Any) -> dict[str, Any]:
         """Return the JSON object.
@@ -205,5 +208,6 @@ class SyntheticSidecar:
             EnsembleMembers=self.members,
             Flags=list(self.flags),
             Uncertainty=self.uncertainty if isinstance(self.uncertainty, str) else dict(self.uncertainty),
+            **self.yardsticks,
             **more,
         )

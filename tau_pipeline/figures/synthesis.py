@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figures_of_merit(ssim: float, psnr: float, data_range: float) -> str:
-    """Describe SSIM and PSNR, with what they depend on.
+def figures_of_merit(ssim: float, psnr: float, data_range: float, yardsticks: Mapping[str, float] | None = None) -> str:
+    """Describe SSIM and PSNR, with what they depend on, and the SSIM of simple predictors of the same scan.
 
     >>> figures_of_merit(0.9123, 28.04, 3.0)
     'SSIM 0.912, PSNR 28.0 dB (volume, in the brain; data range 3 SUVR)'
+    >>> figures_of_merit(0.9, 28.0, 3.0, {"training mean": 0.85})
+    'SSIM 0.900, PSNR 28.0 dB (volume, in the brain; data range 3 SUVR). SSIM of the training mean 0.850'
     """
-    return f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB (volume, in the brain; data range {data_range:g} SUVR)"
+    stated = f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB (volume, in the brain; data range {data_range:g} SUVR)"
+    others = ", ".join(f"{name} {value:.3f}" for name, value in (yardsticks or {}).items())
+    return f"{stated}. SSIM of the {others}" if others else stated
 
 
 def synthetic_figure(

@@ -40,7 +40,7 @@ from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibratio
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.predict import Prediction, on_t1w_grid, predict_placed
-from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
+from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps, yardstick_keys
 
 _NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
@@ -268,6 +268,7 @@ class _SyntheticScan:
             flags=self.flags,
             uncertainty=_NOT_CALIBRATED if context.calibration is None else context.calibration.as_dict(),
             assumptions=tuple(assumptions),
+            yardsticks=yardstick_keys(ensemble),
         )
 
     def write_maps(self) -> None:
@@ -319,7 +320,8 @@ class _SyntheticScan:
         table["quality"] = self._judged()["Quality"]
         table = table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
         described = columns.column_descriptions() | columns.FURTHER_COLUMNS
-        write_json({name: described[name] for name in table.columns}, sidecar_path(target.names.rois))
+        own = {name: described[name] for name in table.columns}
+        write_json({**own, **yardstick_keys(self.context.ensemble)}, sidecar_path(target.names.rois))
         write_tsv(table, target.names.rois)
 
     def write_agreement(self, scores: Sequence[ScanScores]) -> None:
@@ -331,7 +333,8 @@ class _SyntheticScan:
             return
         table = pd.concat([each.scans for each in scores], ignore_index=True)
         table.insert(4, "split", self.context.ensemble.split_of(self.target.participant_id))
-        write_json(agreement_columns(map(str, table.columns)), sidecar_path(file))
+        described = agreement_columns(map(str, table.columns))
+        write_json({**described, **yardstick_keys(self.context.ensemble)}, sidecar_path(file))
         write_tsv(table, file)
 
     def draw(self, scores: Sequence[ScanScores]) -> None:
@@ -339,8 +342,11 @@ class _SyntheticScan:
         measured, merit = None, ""
         if scores:
             measured = load_volume(self.target.measured[0].suvr_file, ndim=3)
-            row = scores[0].scans.iloc[0]
-            merit = figures_of_merit(float(row["ssim"]), float(row["psnr"]), float(row["data_range"]))
+            rows = scores[0].scans.set_index("predictor")
+            merit = figures_of_merit(
+                *(float(rows.loc[MODEL, name]) for name in ("ssim", "psnr", "data_range")),
+                {str(name): float(rows.loc[name, "ssim"]) for name in rows.index if name != MODEL},
+            )
         images = self.images
         figure = synthetic_figure(
             self.suvr, images.t1w, images.mask, measured=measured, reference=self.reference_region, aside=merit

@@ -125,6 +125,7 @@ class HeldOut:
             "figures": {name: dict(own) for name, own in self.figures.items()},
             "beats_yardsticks": not self.not_beaten,
             "not_beaten": self.not_beaten,
+            "in_words": self.sentence or "This model beats all yardsticks in every measure.",
         }
 
     @classmethod
@@ -147,6 +148,29 @@ class HeldOut:
             return cls(str(stated["split"]), int(stated["n_participants"]), {MODEL: own.pop(MODEL), **own})
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise DamagedFileError(f"the model card's {KEY} is damaged ({exc}); copy the model folder again") from exc
+
+
+def yardstick_keys(ensemble: Ensemble) -> dict[str, Any]:
+    """Return the keys of a sidecar that say how the models do beside the yardsticks.
+
+    ``BeatsYardsticks`` is true where every model beats every yardstick, and ``n/a`` where a model's card does not say.
+    """
+    found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
+    known = [each for each in found if each is not None]
+    return {
+        "BeatsYardsticks": not any(each.not_beaten for each in known) if len(known) == len(found) else "n/a",
+        "Yardsticks": [
+            {"model": folder.name, **each.as_dict()}
+            for folder, each in zip(ensemble.folders, found, strict=True)
+            if each is not None
+        ],
+    }
+
+
+def unbeaten(ensemble: Ensemble) -> list[str]:
+    """Return the sentence of each model that does not beat its yardsticks."""
+    found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
+    return [each.sentence for each in found if each is not None and each.sentence]
 
 
 def _number(value: float | None) -> str:

@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tau_pipeline.derivatives.dataset import check_output_dir
 from tau_pipeline.errors import MissingInputError
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
+
+if TYPE_CHECKING:
+    from tau_pipeline.cohort.demographics import Demographics
 
 #: Exit codes: all scans are done; at least one failed; the call or the input is wrong; nothing to do.
 DONE, SOME_FAILED, WRONG_CALL, NOTHING_TO_DO = 0, 1, 2, 3
@@ -102,12 +106,17 @@ def is_selected(participant: str, session: str | None, selection: Selection) -> 
     return by_participant and (not selection.session_label or session in selection.session_label)
 
 
-def read_diagnoses(bids_dir: Path, config: Configuration) -> dict[str, str]:
-    """Return the diagnosis of each participant who has one in ``participants.tsv`` or ``sessions.tsv``."""
+def read_people(bids_dir: Path, config: Configuration) -> Demographics:
+    """Return age, sex, and diagnosis as ``participants.tsv`` or ``sessions.tsv`` state them, and say what is odd."""
     # Only here, since the command line needs the exit codes before pandas is loaded.
     from tau_pipeline.cohort.demographics import read_demographics
 
     demographics = read_demographics(bids_dir, config.group.diagnosis_column)
     for sentence in demographics.notes:
         say(sentence)
+    return demographics
+
+
+def diagnoses_of(demographics: Demographics) -> dict[str, str]:
+    """Return the diagnosis of each participant who has one."""
     return {who: str(own["diagnosis"]) for who, own in demographics.of_participant.items() if "diagnosis" in own}

@@ -24,9 +24,10 @@ from tau_workflows.levels.call import (
     NOTHING_TO_DO,
     SOME_FAILED,
     check_call,
+    diagnoses_of,
     exclusive_run,
     is_selected,
-    read_diagnoses,
+    read_people,
     say,
 )
 from tau_workflows.levels.interruption import raise_again
@@ -73,6 +74,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
+    from tau_pipeline.synthesis.data.anatomy import with_covariates
     from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_pairs
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.model.ensemble import load_ensemble
@@ -85,11 +87,14 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     ensemble = load_ensemble(folders)
     card = ensemble.first.card
     model_target = ModelTarget(tracer=card.tracer, reference_region=card.reference_region)
-    diagnoses = read_diagnoses(bids_dir, config)
-    pairs = measured_pairs(output_dir, model_target, diagnoses, config.group)
+    people = read_people(bids_dir, config)
+    diagnoses = diagnoses_of(people)
+    pairs = with_covariates(measured_pairs(output_dir, model_target, diagnoses, config.group), people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     targets = [
-        target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)
+        target.with_covariates(people)
+        for target in found
+        if is_selected(target.names.entities["sub"], target.session, config.selection)
     ]
     if not targets:
         say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
@@ -131,11 +136,15 @@ def _check_manufacturers(targets: Sequence[Target], context: SynthesisContext) -
 
 def _with_measures(context: SynthesisContext, pairs: Sequence[Pair], cache_dir: Path) -> SynthesisContext:
     """Add calibration and training statistics: of the model folder, or found on the measured scans."""
+    from tau_pipeline.synthesis.model.yardsticks import unbeaten
+
     calibration = _calibration(context, pairs, cache_dir)
     if calibration is None:
         say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
         say(calibration.in_words())
+    for sentence in unbeaten(context.ensemble):
+        say(f"warning: {sentence}")
     return replace(
         context, calibration=calibration, training_statistics=_training_statistics(context.ensemble, pairs, cache_dir)
     )
@@ -334,10 +343,13 @@ def _evaluated(
 
 
 def _write_report(report: Report, context: SynthesisContext) -> None:
+    from tau_pipeline.synthesis.model.yardsticks import yardstick_keys
+
     folder = context.output_dir / "group"
     for name in ("scans", "slices", "regions", "summary"):
         table, path = getattr(report, name), folder / f"synthSUVR_{name}.tsv"
-        write_json(agreement_columns(map(str, table.columns)), sidecar_path(path))
+        described = agreement_columns(map(str, table.columns))
+        write_json({**described, **yardstick_keys(context.ensemble)}, sidecar_path(path))
         write_tsv(table, path)
     if context.calibration is not None:
         write_json(context.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")

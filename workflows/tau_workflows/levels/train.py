@@ -14,8 +14,18 @@ from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.anatomy import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, survey
-from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, check_call, is_selected, read_diagnoses, say
+from tau_workflows.levels.call import (
+    DONE,
+    NOTHING_TO_DO,
+    SOME_FAILED,
+    check_call,
+    diagnoses_of,
+    is_selected,
+    read_people,
+    say,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     model_dir = (settings.model_dir or output_dir / "models" / settings.name).absolute()
     if config.execution.dry_run:
         people = len({pair.participant for pair in pairs})
-        say(f"would train {settings.network} with {settings.loss} on {len(pairs)} scans of {people} participants")
+        what = settings.network if settings.network == "regression" else f"{settings.network} with {settings.loss}"
+        say(f"would train {what} on {len(pairs)} scans of {people} participants")
         say(f"model: {model_dir}")
         return DONE
     write_bidsignore(output_dir)
@@ -102,11 +113,12 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
         raise SettingError(
             f"tracer_label is {list(chosen.tracer_label)}; expected: one, since SUVR of several must not be mixed"
         )
+    people = read_people(bids_dir, config)
     found = survey(
         output_dir,
         tracer=chosen.tracer_label[0] if chosen.tracer_label else None,
         reference_region=parse_reference(config.settings.ref_region[0]),
-        diagnoses=read_diagnoses(bids_dir, config),
+        diagnoses=diagnoses_of(people),
         group=config.group,
     )
     refuse_mixtures(found.mixed, allowed=config.group.allow_mixed_settings)
@@ -114,7 +126,9 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
         say(sentence)
     if found.left_out:
         say(f"{len(found.left_out)} scans are left out because of failed quality; see --include-failed-quality")
-    pairs = [pair for pair in found.pairs if is_selected(pair.participant, pair.session, chosen)]
+    pairs = [
+        pair for pair in with_covariates(found.pairs, people) if is_selected(pair.participant, pair.session, chosen)
+    ]
     if not pairs:
         raise MissingInputError(f"no T1w-PET pair matches the selection options in {output_dir}")
     return Chosen(pairs, tuple(stem for stem in found.left_out if _is_of(stem, chosen)))
@@ -128,14 +142,20 @@ def _is_of(stem: str, chosen: Selection) -> bool:
 
 def _summarize(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.model.calibration import Calibration
+    from tau_pipeline.synthesis.model.yardsticks import HeldOut
 
-    figures = read_json(model_dir / "model.json")["figures"]
-    say(f"trained {_counted(figures['epochs'], 'epoch')} in {seconds / 60:.1f} minutes")
-    if figures["test_scans"]:
-        say(
-            f"test split ({_counted(figures['test_scans'], 'scan')}): SSIM {figures['test_ssim']:.3f}, PSNR "
-            f"{figures['test_psnr']:.1f} dB, regional error {figures['test_regional_error']:.3f} SUVR"
-        )
+    card = read_json(model_dir / "model.json")
+    figures, held_out = card["figures"], HeldOut.from_card(card["figures"])
+    how = figures.get("choice") or _counted(figures["epochs"], "epoch")
+    say(f"trained {card['network']} ({how}) in {seconds / 60:.1f} minutes")
+    if held_out is None:
+        say("no participant was held out, so it is not known how the model does beside simple predictors")
+    else:
+        say(f"{held_out.split} split ({_counted(held_out.n_participants, 'participant')}), on the grid of the T1w:")
+        for line in held_out.lines():
+            say(f"  {line}")
+        if held_out.sentence:
+            say(f"warning: {held_out.sentence}")
     calibration = Calibration.load(model_dir)
     say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
     say(f"model: {model_dir}")

@@ -198,6 +198,9 @@ def _flags(sidecar: Mapping[str, Any]) -> list[str]:
         found.insert(
             0, "The model was trained on this participant: the map does not show how well it performs on others."
         )
+    stated = sidecar.get("Yardsticks")
+    if sidecar.get("BeatsYardsticks") is False and isinstance(stated, list):
+        found += [str(one["in_words"]) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
     if isinstance(sidecar.get("Uncertainty"), str):
         found.append(f"Uncertainty: {sidecar['Uncertainty']}")
     return found
