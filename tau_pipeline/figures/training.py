@@ -33,7 +33,7 @@ HEADING_IN, _CURVES_IN = 0.45, 6.8
 class Sample:
     """One held-out scan; arrays ``(I, J, K)`` on one grid, SUVR where not T1w.
 
-    ``title`` says whose, and how well they agree.
+    ``title`` says whose.
     """
 
     t1w: NDArray
@@ -62,9 +62,9 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panels = {
         "loss": ["train_loss", "validation_loss"],
         "parts of the training loss": [name for name in rows[0] if name.startswith("train_") and name != "train_loss"],
-        "SSIM": ["validation_ssim"],
-        "PSNR (dB)": ["validation_psnr"],
-        "error (SUVR)": ["validation_mae", "validation_regional_error"],
+        "SSIM": _with_yardsticks(rows, "validation_ssim"),
+        "PSNR (dB)": _with_yardsticks(rows, "validation_psnr"),
+        "error (SUVR)": _with_yardsticks(rows, "validation_mae", "validation_regional_error"),
         "learning rate": ["learning_rate"],
     }
     drawn = {row.get("plane") for row in rows}
@@ -77,11 +77,18 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             values = np.array([v if isinstance(v := row.get(name), int | float) else np.nan for row in rows], float)
             if np.isfinite(values).any():
                 label = name.removeprefix("train_").removeprefix("validation_") if len(names) > 2 else name
-                axes.plot(epochs, values, label=label.replace("_", " "), linewidth=1.4)
+                style = {"linestyle": "--", "linewidth": 0.9} if "_of_" in name else {"linewidth": 1.4}
+                axes.plot(epochs, values, label=label.replace("_", " "), **style)
         axes.set(title=title, xlabel="epoch")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", frameon=False)
     return sheet.figure
+
+
+def _with_yardsticks(rows: Sequence[Mapping[str, Any]], *names: str) -> list[str]:
+    """Return columns of the log, and those of the yardsticks of the same measures."""
+    every = dict.fromkeys(column for row in rows for column in row)
+    return [*names, *(column for column in every if column.startswith(tuple(f"{name}_of_" for name in names)))]
 
 
 def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray) -> None:

@@ -23,10 +23,15 @@ COLUMNS = {
     "learning_rate": "Learning rate of the epoch",
     "train_loss": "Mean over the scans of the epoch of the loss that the network descends",
     "validation_loss": "Mean over the validation split, with the plane of the epoch and without adversarial terms",
-    "validation_ssim": "Mean SSIM of SUVR within the brain over the validation split",
-    "validation_psnr": "Mean PSNR of SUVR within the brain over the validation split, dB",
-    "validation_mae": "Mean absolute error of SUVR within the brain over the validation split",
-    "validation_regional_error": "Mean absolute error of regional SUVR over regions and the validation split",
+    "validation_ssim": "Mean SSIM of SUVR within the brain over the validation split, on the model's grid",
+    "validation_psnr": "Mean PSNR of SUVR within the brain over the validation split, on the model's grid, dB",
+    "validation_mae": "Mean absolute error of SUVR within the brain over the validation split, on the model's grid",
+    "validation_regional_error": "Mean absolute error of regional SUVR over the validation split, on the model's grid",
+    **{
+        f"validation_{measure}_of_{name}": f"The same of the {name.replace('_', ' ')}, which the model should beat"
+        for measure in ("ssim", "psnr", "mae", "regional_error")
+        for name in ("training_mean", "regional_regression")
+    },
     "best": "1 where the validation was the best so far by the measure that select_by names",
     "seconds": "Wall time of the epoch, validation included",
 }

@@ -29,6 +29,7 @@ from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.networks.systems import build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
+from tau_pipeline.synthesis.training.grid_yardsticks import fit_grid_yardsticks, log_columns, validation_in_words
 from tau_pipeline.synthesis.training.interruption import interruption
 from tau_pipeline.synthesis.training.log import Cell, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
@@ -120,7 +121,7 @@ def train(
             if settings.activation_checkpointing:
                 checkpoint_activations(system.generator)
             run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
-            run = replace(run, left_out=tuple(left_out))
+            run = _with_yardsticks(replace(run, left_out=tuple(left_out)))
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()
@@ -129,6 +130,15 @@ def train(
                 save_results(run, scores)
             group.wait()
     return out_dir
+
+
+def _with_yardsticks(run: Run) -> Run:
+    """Fit the yardsticks of the log, in the process that writes it."""
+    if not run.group.writes:
+        return run
+    yardsticks = fit_grid_yardsticks(run.data)
+    columns = log_columns(yardsticks.scores(run.data, "validation"))
+    return replace(run, yardsticks=yardsticks, yardstick_columns=columns)
 
 
 @contextmanager
@@ -183,7 +193,7 @@ def fit(run: Run) -> None:
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
             if scores:
-                bar.set_description_str(_validation_in_words(scores))
+                bar.set_description_str(validation_in_words(scores, run.yardstick_columns))
             if log is not None:
                 log.add(row)
                 state.save(checkpoints)
@@ -346,6 +356,7 @@ def _log_row(run: Run, plane: str, scores: Mapping[str, float], better: bool) ->
         "train_loss": losses.pop("generator"),
         **{f"train_{name}": value for name, value in losses.items()},
         **{f"validation_{name}": value for name, value in scores.items()},
+        **(run.yardstick_columns if scores else {}),
         "best": int(better),
         "seconds": round(progress.seconds, 2),
     }
@@ -374,7 +385,3 @@ def _progress_bar(run: Run) -> tqdm:
 def _losses_in_words(epoch: int, plane: str, losses: Mapping[str, float]) -> str:
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     return f"epoch {epoch} {plane if plane != 'n/a' else ''} {parts}"
-
-
-def _validation_in_words(scores: Mapping[str, float]) -> str:
-    return f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"

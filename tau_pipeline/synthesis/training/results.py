@@ -27,7 +27,7 @@ from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.model.yardsticks import KEY as HELD_OUT
-from tau_pipeline.synthesis.model.yardsticks import score_held_out
+from tau_pipeline.synthesis.model.yardsticks import MODEL, score_held_out
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
@@ -185,18 +185,27 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
     """Return metrics for the card: means over the scans of the test split."""
     progress = run.state.progress
-    correlation = regional_correlation(scores)
     return {
         "epochs": progress.epoch,
         "stopped_early": progress.stopped,
         "tested_weights": run.settings.tested_weights,
         "averaged": run.state.average is not None,
         "test_scans": len(scores),
+        "on_model_grid": _on_model_grid(run, scores),
         "scans_left_out_for_quality": list(run.left_out),
+    }
+
+
+def _on_model_grid(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
+    """Return the figures of the test split on the model's grid, with those of the yardsticks."""
+    correlation = regional_correlation(scores)
+    own = {name: round(value, 6) for name, value in mean_scores(scores).items()}
+    own["regional_correlation"] = round(correlation, 6) if np.isfinite(correlation) else None
+    others = run.yardsticks.scores(run.data, "test") if run.yardsticks is not None else {}
+    return {
         "suvr_range": SUVR_RANGE,
         "mask": "brain mask where the PET is known, on the model's grid",
-        **{f"test_{name}": round(value, 6) for name, value in mean_scores(scores).items()},
-        "test_regional_correlation": round(correlation, 6) if np.isfinite(correlation) else None,
+        "figures": {MODEL: own, **{k: {n: round(v, 6) for n, v in each.items()} for k, each in others.items()}},
     }
 
 
@@ -212,6 +221,6 @@ def _samples(run: Run, scores: Sequence[ScanScores]) -> list[Sample]:
         synthetic, measured = (
             np.where(mask, run.data.target_scaling.invert(array, maker), 0.0) for array in (z, item["pet"][0].numpy())
         )
-        title = f"sub-{score.participant} ({maker}): SSIM {score.ssim:.3f}, PSNR {score.psnr:.1f} dB"
+        title = f"sub-{score.participant} ({maker})"
         found.append(Sample(item["t1w"][0].numpy(), measured, synthetic, title))
     return found

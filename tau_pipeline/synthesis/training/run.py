@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.training.data import TrainingData
+from tau_pipeline.synthesis.training.grid_yardsticks import GridYardsticks
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.state import TrainingState
 
@@ -42,6 +43,10 @@ class Run:
         The processes that train together.
     left_out
         Scans that were left out because of their quality.
+    yardsticks
+        Of the log; None where they are not wanted.
+    yardstick_columns
+        Their figures on the validation split, by column of the log.
     """
 
     state: TrainingState
@@ -52,3 +57,5 @@ class Run:
     folder: Path
     group: Processes
     left_out: tuple[str, ...] = ()
+    yardsticks: GridYardsticks | None = None
+    yardstick_columns: Mapping[str, float] = field(default_factory=dict)

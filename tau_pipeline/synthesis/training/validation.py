@@ -81,12 +81,13 @@ def score_scans(
             # Outside of the mask both have the same background, here and in training.
             prediction = torch.where(mask, network(t1w).float(), pet)
             value, _ = loss(prediction, pet)
-        found.append(_scores(scan, prediction, float(value), target_scaling))
+        found.append(score_prediction(scan, prediction, float(value), target_scaling))
     network.train(was_training)
     return found
 
 
-def _scores(scan: dict, prediction: Tensor, loss: float, target_scaling: TargetScaling) -> ScanScores:
+def score_prediction(scan: dict, prediction: Tensor, loss: float, target_scaling: TargetScaling) -> ScanScores:
+    """Compare a prediction ``(1, 1, I, J, K)``, scaled, with what was measured; ``scan`` is a batch of one item."""
     (manufacturer,), (participant,), (name,) = (scan[key] for key in ("manufacturer", "participant", "scan"))
     device = prediction.device
     mask, labels, pet = (scan[key][0, 0].to(device) for key in ("mask", "labels", "pet"))

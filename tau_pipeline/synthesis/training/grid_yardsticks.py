@@ -1,0 +1,99 @@
+"""Yardsticks on the model's grid: what stands beside the figures of each epoch in the log.
+
+The figures of an epoch are on the model's grid, where they are cheap. They are larger than those on the grid of the T1w
+(`tau_pipeline.synthesis.model.yardsticks`), by which a finished model is judged, so that they mean nothing without the
+same figures of the mean of the training images and of the regional regression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tau_pipeline.synthesis.data.dataset import PairDataset
+from tau_pipeline.synthesis.model.regression import RegionalRegression
+from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
+from tau_pipeline.synthesis.model.yardsticks import REGIONAL_REGRESSION, TRAINING_MEAN
+from tau_pipeline.synthesis.training.data import TrainingData
+from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, score_prediction
+
+#: Measures of an epoch that yardsticks have too; a loss depends on the plane of the epoch.
+_MEASURES = ("ssim", "psnr", "mae", "regional_error")
+
+
+@dataclass(frozen=True)
+class GridYardsticks:
+    """Simple predictors on the model's grid.
+
+    Attributes
+    ----------
+    mean_image
+        ``(I, J, K)`` mean of the scaled training images.
+    regression
+        The regional regression; None with too few participants.
+    """
+
+    mean_image: NDArray[np.float32]
+    regression: RegionalRegression | None
+
+    def scores(self, data: TrainingData, split: str) -> dict[str, dict[str, float]]:
+        """Return the mean of each measure over the scans of a split, by predictor; empty without scans."""
+        dataset: PairDataset = getattr(data, split)
+        found: dict[str, list[ScanScores]] = {}
+        for scan in data.loader(split, [[index] for index in range(len(dataset))]):
+            for name, z in self._maps(dataset, int(scan["index"][0])).items():
+                prediction = torch.from_numpy(z)[None, None]
+                found.setdefault(name, []).append(score_prediction(scan, prediction, 0.0, data.target_scaling))
+        return {name: {key: mean_scores(own)[key] for key in _MEASURES} for name, own in found.items()}
+
+    def _maps(self, dataset: PairDataset, index: int) -> dict[str, NDArray[np.float32]]:
+        prepared, maps = dataset.prepared(index), {TRAINING_MEAN: self.mean_image}
+        if self.regression is not None:
+            anatomy = prepared.anatomy(dataset.pairs[index].covariates)
+            maps[REGIONAL_REGRESSION] = self.regression.mean_map(anatomy, prepared.brain, dataset.grid.voxel_mm)
+        return maps
+
+
+def fit_grid_yardsticks(data: TrainingData) -> GridYardsticks:
+    """Fit the yardsticks of the log on the training split."""
+    train, grid = data.train, data.train.grid
+    total, known = np.zeros(grid.shape), np.zeros(grid.shape)
+    for index, pair in enumerate(train.pairs):
+        scan = train.prepared(index)
+        total += np.where(scan.known, data.target_scaling.apply(scan.suvr, pair.manufacturer, scan.known), 0.0)
+        known += scan.known
+    mean = np.where(known > 0, total / np.maximum(known, 1), data.target_scaling.background).astype(np.float32)
+    regression = None
+    if len({pair.participant_id for pair in train.pairs}) >= LEAST_PARTICIPANTS:
+        regression = fit_regression(train.pairs, data.target_scaling, grid, train.cache_dir).system
+    return GridYardsticks(mean, regression)
+
+
+def log_columns(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the columns of the log for scores of the validation split.
+
+    >>> log_columns({"training mean": {"ssim": 0.8}})
+    {'validation_ssim_of_training_mean': 0.8}
+    """
+    return {
+        f"validation_{measure}_of_{name.replace(' ', '_')}": value
+        for name, own in scores.items()
+        for measure, value in own.items()
+    }
+
+
+def validation_in_words(scores: Mapping[str, float], yardsticks: Mapping[str, float]) -> str:
+    """Say how the model does on the validation split, on its own grid, and how the yardsticks do."""
+    found = f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"
+    stem = "validation_ssim_of_"
+    names = [column.removeprefix(stem) for column in yardsticks if column.startswith(stem)]
+    others = [
+        f"{name.replace('_', ' ')}: SSIM {yardsticks[stem + name]:.3f}"
+        f" regional error {yardsticks[f'validation_regional_error_of_{name}']:.3f}"
+        for name in names
+    ]
+    return f"{found} ({'; '.join(others)})" if others else found

@@ -1,0 +1,274 @@
+"""Regional regression and yardsticks: closed forms, a planted relation, and every figure beside its yardstick."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import redirect_stderr
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from synthesis_cohort import Person
+from toy_models import write_people
+
+from tau_pipeline.cohort.demographics import Demographics, read_demographics
+from tau_pipeline.derivatives.dataset import write_dataset_files
+from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.volume import image_like, save_volume
+from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, covariates_of, label_volumes
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.data.scaling import MinMax
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.regression import COVARIATES, RegionalRegression, features, painted
+from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
+from tau_pipeline.synthesis.model.yardsticks import MEASURES, MODEL, YARDSTICKS, HeldOut
+from tau_workflows.cli import main
+
+SMALL = Grid((24, 24, 24), (2.0, 2.0, 2.0))
+#: Labels of the made-up heads.
+LABELS = (1006, 1015, 2006, 2015)
+
+
+# --- painting ---
+
+
+def test_the_painted_map_has_the_wanted_regional_means_and_stays_in_the_brain() -> None:
+    x, y, z = np.indices((40, 44, 36)) - 20.0
+    brain = x**2 + y**2 + z**2 < 18**2
+    labels = np.where(x < 0, 1006, 2006) + np.where(y > 3, 9, 0)
+    values = {1006: 1.0, 1015: 1.4, 2006: 2.0, 2015: 0.8, 0: 1.2}
+    found = painted(values, labels, brain, 7.0, (2.0, 2.0, 2.0))
+    blurred_once = ndimage.gaussian_filter(np.vectorize(values.get)(labels) * brain, 7 / 2.3548 / 2)
+    for number in LABELS:
+        inside = brain & (labels == number)
+        assert found[inside].mean() == pytest.approx(values[number], abs=0.03)
+        assert abs(found[inside].mean() - values[number]) < abs(blurred_once[inside].mean() - values[number])
+    assert not found[~brain].any()
+
+
+def test_one_value_everywhere_is_that_value_and_unknown_labels_take_that_of_brain_without_a_label() -> None:
+    brain = np.zeros((12, 12, 12), bool)
+    brain[2:-2, 2:-2, 2:-2] = True
+    labels = np.where(np.indices(brain.shape)[0] < 6, 17, 4242)
+    np.testing.assert_allclose(painted({0: 1.3, 17: 1.3}, labels, brain, 6.0, (2, 2, 2))[brain], 1.3, rtol=1e-5)
+    assert painted({17: 1.0}, labels, np.zeros_like(brain), 6.0, (2, 2, 2)).max() == 0
+
+
+# --- features and fit ---
+
+
+def test_features_are_logs_of_parts_of_the_brain_and_what_is_not_known_is_nan() -> None:
+    found = features(Anatomy(np.zeros(1, int), {0: 500.0, 10: 250.0, 49: 250.0}, {AGE: 70.0}), [10, 49, 53])
+    np.testing.assert_allclose(found, [np.log(0.25), np.log(0.25), np.nan, np.log(1000.0), 70.0, np.nan])
+    assert COVARIATES == (AGE, SEX)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"age": 71.0, "sex": "F"}, {AGE: 71.0, SEX: 1.0}),
+        ({"age": None, "sex": "male"}, {SEX: 0.0}),
+        ({"sex": "x"}, {}),
+        ({}, {}),
+    ],
+)
+def test_age_and_sex_become_numbers_or_are_left_out(stated: dict, expected: dict) -> None:
+    assert covariates_of(Demographics({"sub-1": stated}, {}), "sub-1", None) == expected
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen people whose left anterior region is the smaller the more SUVR there is everywhere in the brain."""
+    root = tmp_path_factory.mktemp("people")
+    (root / "bids").mkdir()
+    levels = np.linspace(1.0, 2.0, 14)[np.random.default_rng(3).permutation(14)]
+    made = tuple(
+        Person(f"{n:02d}", "RAS", ("SIEMENS", "GE")[n % 2], float(level), (22, 24, 20))
+        for n, level in enumerate(levels, start=1)
+    )
+    lines = [f"sub-{p.label}\t{60 + n}\t{'FM'[n % 2]}\t{'CN' if n % 2 else 'AD'}" for n, p in enumerate(made)]
+    (root / "bids/participants.tsv").write_text("participant_id\tage\tsex\tgroup\n" + "\n".join(lines) + "\n")
+    write_dataset_files(root / "out", root / "bids")
+    write_people(root / "out", made)
+    for person in made:
+        path = person.anat(root / "out").dseg
+        dseg = load_volume(path)
+        labels = np.asarray(dseg.dataobj).copy()
+        anterior = np.argwhere(labels == 1015)
+        order = np.argsort(anterior @ dseg.affine[1, :3], kind="stable")
+        given_away = anterior[order[: int(len(order) * (person.level - 1) * 0.6)]]
+        labels[tuple(given_away.T)] = 1006
+        save_volume(image_like(labels, dseg), path)
+    return root
+
+
+def test_the_regression_finds_a_planted_relation_and_nothing_of_others_is_needed(people: Path, tmp_path: Path) -> None:
+    pairs = find_pairs(people / "out")
+    scaling = MinMax(0.0, 3.0)
+    found = fit_regression(pairs[:10], scaling, SMALL, tmp_path)
+    model = found.system
+    for pair in pairs[10:]:
+        scan = prepare(pair, SMALL, tmp_path)
+        of_label = dict(zip(model.labels.tolist(), model.regional(scan.anatomy({})).mean(axis=0), strict=True))
+        for number in LABELS:
+            assert scaling.invert(of_label[number], None) == pytest.approx(scan.uptake[number], abs=0.12)
+    # A member is the whole model plus what leaving out a part changes; the mean is the whole model.
+    assert len(model.weight) == 5
+    assert float(model.weight.std(dim=0).max()) > 0
+
+
+def test_too_few_participants_are_refused_with_the_number_that_is_needed(people: Path, tmp_path: Path) -> None:
+    pairs = find_pairs(people / "out")[: LEAST_PARTICIPANTS - 1]
+    with pytest.raises(SettingError, match=f"has 5 participants.*needs {LEAST_PARTICIPANTS} or more"):
+        fit_regression(pairs, MinMax(0.0, 3.0), SMALL, tmp_path)
+
+
+def test_weights_of_something_else_are_damaged() -> None:
+    with pytest.raises(DamagedFileError, match="not those of a regional regression"):
+        RegionalRegression({"weight": torch.zeros(1, 2, 3)})
+
+
+# --- verdict ---
+
+
+def held_out(model: tuple, regression: tuple) -> HeldOut:
+    return HeldOut(
+        "test",
+        7,
+        {MODEL: dict(zip(MEASURES, model, strict=True)), YARDSTICKS[2]: dict(zip(MEASURES, regression, strict=True))},
+    )
+
+
+def test_a_model_beats_a_yardstick_only_if_it_is_better_in_every_measure() -> None:
+    better = held_out((0.9, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
+    assert (better.not_beaten, better.sentence) == ({}, "")
+    assert better.as_dict()["beats_yardsticks"] is True
+    equal = held_out((0.8, 0.1, 0.3, None), (0.8, 0.2, 0.2, 0.7))
+    assert equal.not_beaten == {"regional regression": ["ssim", "regional_mae"]}
+    assert "does not beat the regional regression in SSIM and regional MAE (7 participants" in equal.sentence
+    assert HeldOut.from_card({"held_out": equal.as_dict()}) == equal
+    assert HeldOut.from_card({}) is None
+    with pytest.raises(DamagedFileError, match="held_out is damaged"):
+        HeldOut.from_card({"held_out": {"figures": {MODEL: 3}}})
+
+
+# --- every figure that is shown has its yardstick ---
+
+
+@pytest.fixture(scope="module")
+def shown(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A network that has learned nothing, trained, applied, and put into pages from the command line."""
+    root = tmp_path_factory.mktemp("shown")
+    shutil.copytree(people, root, dirs_exist_ok=True)
+    where = [str(root / "bids"), str(root / "out")]
+    both = ["--work-dir", str(root / "work"), "--omp-nthreads", "1"]
+    train = ["--network", "unet", "--loss", "mse_ssim", "--epochs", "1", "--grid-shape", "16", "24", "16"]
+    train += ["--device", "cpu", "--split-fractions", "0.6", "0.2", "0.2", "--min-participants", "1"]
+    said = {}
+    for level, options in (
+        ("train", [*train, "--model-dir", str(root / "network")]),
+        ("synthesize", ["--model", str(root / "network"), "--synthesize", "all", "--participant-label", "01", "02"]),
+        ("group", ["--min-participants", "1"]),
+    ):
+        with redirect_stderr(StringIO()) as lines:
+            code = main([*where, level, *options, *both])
+        assert code == 0, lines.getvalue()
+        said[level] = root / f"{level}.txt"
+        said[level].write_text(lines.getvalue())
+    return {**said, "root": root}
+
+
+def named(text: str) -> set[str]:
+    return {name for name in YARDSTICKS if name in text}
+
+
+def test_what_train_and_synthesize_say_has_every_yardstick_beside_it(shown: dict[str, Path]) -> None:
+    for level in ("train", "synthesize"):
+        said = shown[level].read_text()
+        figures = [line for line in said.splitlines() if re.search(r"SSIM|ssim|MAE|mae", line)]
+        assert figures
+        assert named("\n".join(figures)) == set(YARDSTICKS), level
+        assert "warning: This model does not beat the training mean" in said
+    assert "SSIM" not in shown["group"].read_text()
+
+
+def test_the_card_and_the_log_have_every_yardstick_and_say_on_which_grid(shown: dict[str, Path]) -> None:
+    folder = shown["root"] / "network"
+    card = read_json(folder / "model.json")
+    stated = card["figures"]["held_out"]
+    assert (stated["grid"], stated["beats_yardsticks"]) == ("T1w", False)
+    assert set(stated["figures"]) == {MODEL, *YARDSTICKS}
+    assert stated["in_words"] in card["limits"]
+    assert "on the model's grid" in card["figures"]["on_model_grid"]["mask"]
+    assert {"model", "training mean", "regional regression"} == set(card["figures"]["on_model_grid"]["figures"])
+    log, described = read_tsv(folder / "log.tsv"), read_json(folder / "log.json")
+    for measure in ("ssim", "psnr", "mae", "regional_error"):
+        assert "grid" in described[f"validation_{measure}"]
+        for name in ("training_mean", "regional_regression"):
+            assert np.isfinite(log[f"validation_{measure}_of_{name}"]).all()
+            assert f"validation_{measure}_of_{name}" in described
+
+
+def test_every_sidecar_and_table_of_the_maps_has_every_yardstick(shown: dict[str, Path]) -> None:
+    out = shown["root"] / "out"
+    made = [path for path in out.rglob("*synthSUVR*") if path.suffix in (".json", ".tsv")]
+    assert len(made) > 10
+    for path in made:
+        if path.suffix == ".json" and not path.name.endswith("uncertainty.json"):
+            content = read_json(path)
+            assert content["BeatsYardsticks"] is False, path
+            assert set(content["Yardsticks"][0]["figures"]) == {MODEL, *YARDSTICKS}
+        if path.suffix == ".tsv" and "predictor" in (table := read_tsv(path)):
+            assert set(table["predictor"]) == {MODEL, *YARDSTICKS}, path
+
+
+def test_pages_show_figures_with_yardsticks_and_a_warning(shown: dict[str, Path]) -> None:
+    out = shown["root"] / "out"
+    pages = {path.name: path.read_text() for path in [*out.glob("*.html"), *out.glob("group/*.html")]}
+    with_figures = {name: page for name, page in pages.items() if re.search(r"SSIM|PSNR", page)}
+    assert {"sub-01.html", "sub-02.html"} <= set(with_figures)
+    for name, page in with_figures.items():
+        assert named(page) == set(YARDSTICKS), name
+        assert re.search(r'<ul class="problem">.*This model does not beat the training mean', page, re.DOTALL), name
+
+
+def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path: Path) -> None:
+    shutil.copytree(people, tmp_path, dirs_exist_ok=True)
+    where = [str(tmp_path / "bids"), str(tmp_path / "out")]
+    both = ["--work-dir", str(tmp_path / "work"), "--omp-nthreads", "1"]
+    train = ["--system", "regression", "--split-fractions", "0.6", "0.2", "0.2", "--min-participants", "1"]
+    assert main([*where, "train", *train, *both]) == 0
+    folder = tmp_path / "out/models/regression"
+    card = read_json(folder / "model.json")
+    assert (card["network"], set(card["figures"]["held_out"]["figures"])) == (
+        "regression",
+        {MODEL, "training mean", "diagnosis mean"},
+    )
+    assert "not_beaten" in card["figures"]["held_out"]
+    options = ["--model", str(folder), "--synthesize", "all", "--participant-label", "01"]
+    assert main([*where, "synthesize", *options, *both]) == 0
+    path = tmp_path / "out/sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-synthSUVR_pet.nii.gz"
+    sidecar, (pair,) = read_json(sidecar_path(path)), [p for p in find_pairs(tmp_path / "out") if p.participant == "01"]
+    assert (sidecar["Models"][0]["Network"], sidecar["EnsembleMembers"]) == ("regression", 5)
+    # The map has the regional means that the model predicts for this participant.
+    rois = read_tsv(path.with_name("sub-01_trc-AV1451_desc-synthSUVR_rois.tsv")).set_index("index")["suvr_mean"]
+    model = load_ensemble([folder]).first
+    anatomy = Anatomy(np.zeros(1, int), label_volumes(load_volume(pair.dseg_file), load_volume(pair.mask_file)), {})
+    age_sex = covariates_of(read_demographics(tmp_path / "bids"), "sub-01", None)
+    z = model.system.regional(replace(anatomy, covariates=age_sex)).mean(axis=0)
+    for number, value in zip(model.system.labels.tolist(), z, strict=True):
+        if number in LABELS:
+            wanted = float(model.target_scaling.invert(np.array(value), pair.manufacturer))
+            assert rois[number] == pytest.approx(wanted, abs=0.05)
+    # The second call has nothing to do, and another penalty cannot come out of the same data.
+    assert main([*where, "train", *train, *both]) == 3
