@@ -307,6 +307,7 @@ def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> N
     assert named == {
         *("network_preset", "batch_size", "micro_batch_size", "grid_voxel", "grid_shape", "split_fractions"),
         "select_by",
+        "network",
     }
     assert configuration(folder / "laptop.toml").training.loss == "cyclic2.5d"
 

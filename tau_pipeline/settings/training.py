@@ -29,17 +29,27 @@ __all__ = [
     "Normalisation",
     "PerceptualScaling",
     "SelectBy",
+    "System",
     "Training",
 ]
 
 Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
-#: What can be trained: a network, or the regional regression, which is no network.
-System = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan", "regression"]
+#: What can be trained: a network, or the regional regression, which is no network; auto chooses.
+System = Literal["auto", "unet", "unetr", "swinunetr", "pix2pix", "cyclegan", "regression"]
 NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
 Normalisation = Literal["by-manufacturer", "min-max"]
 Augmentation = Literal["paper", "upright", "off"]
 SelectBy = Literal["score", "ssim", "regional-error", "loss"]
+
+#: With fewer participants than the first, a regression cannot be fitted and tested; with fewer than the second, it
+#: predicts better than the networks that were tried (docs/decisions/regional-regression.md).
+LEAST_FOR_REGRESSION, LEAST_FOR_NETWORK = 9, 200
+#: Settings that are read for every system; a value given to another one asks for a network.
+_OF_EVERY_SYSTEM = frozenset(
+    {"network", "normalisation", "split_fractions", "split_file", "folds", "fold", "model_name", "model_dir"}
+    | {"device", "cache_dir", "loader_workers", "checkpoint_minutes"}
+)
 
 _MOON = "Moon et al., arXiv 2406.12632"
 #: Settings under which the same training goes on: they change where and how long it runs, not what it computes.
@@ -59,11 +69,12 @@ class Training(LossSettings, HardwareSettings):
     """
 
     network: System = field(
-        default="unet",
+        default="auto",
         metadata=documented(
             "System to train: U-Net, UNETR, SwinUNETR, or 3-D Pix2Pix or CycleGAN with their discriminators; or the "
             "regional regression, which predicts the SUVR of each region from the volumes of all regions, age, and "
-            "sex, and needs no GPU and few participants.",
+            "sex, and needs no GPU and few participants. auto is the regression for fewer than 200 participants, and "
+            "unet for more, or if a setting that only networks have is given.",
             source=_MOON,
             flags=("--network", "--system"),
         ),
@@ -226,6 +237,22 @@ class Training(LossSettings, HardwareSettings):
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")
 
+    def resolved(self, n_participants: int) -> Training:
+        """Return the settings with a system instead of ``auto``.
+
+        Parameters
+        ----------
+        n_participants
+            Participants with T1w and PET, of all splits together.
+        """
+        if self.network != "auto":
+            return self
+        changed = {
+            item.name for item in dataclasses.fields(self) if getattr(self, item.name) != item.default
+        } - _OF_EVERY_SYSTEM
+        few = LEAST_FOR_REGRESSION <= n_participants < LEAST_FOR_NETWORK
+        return dataclasses.replace(self, network="regression" if few and not changed else "unet")
+
     @property
     def needs_features(self) -> bool:
         """True if the loss has a perceptual term, which needs a feature network."""
@@ -235,8 +262,9 @@ class Training(LossSettings, HardwareSettings):
     def name(self) -> str:
         """Name of the model's folder."""
         fold = f"-fold{self.fold}" if self.folds else ""
-        loss = "" if self.network == "regression" else f"-{self.loss}"
-        return self.model_name or f"{self.network}{loss}{fold}"
+        system = "unet" if self.network == "auto" else self.network
+        loss = "" if system == "regression" else f"-{self.loss}"
+        return self.model_name or f"{system}{loss}{fold}"
 
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that must stay the same when a training is taken up again, as JSON values."""

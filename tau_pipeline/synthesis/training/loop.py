@@ -98,6 +98,7 @@ def train(
         An image or the feature network cannot be used.
     """
     out_dir = Path(out_dir)
+    settings = settings.resolved(len({pair.participant_id for pair in pairs}))
     with processes(settings.device) as group:
         if settings.network == REGRESSION:
             with _only_training(out_dir, group):

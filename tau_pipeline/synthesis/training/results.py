@@ -107,7 +107,7 @@ def is_finished(folder: Path, settings: Training, pairs: Sequence[Pair], random_
     SettingError
         The folder holds another training.
     """
-    folder = Path(folder)
+    folder, settings = Path(folder), settings.resolved(len({pair.participant_id for pair in pairs}))
     # The training statistics come after the card: without them the end of the training was cut off, and is made again.
     if not all((folder / name).is_file() for name in (CARD, _TRAINING_FILE, TRAINING_STATISTICS)):
         return False

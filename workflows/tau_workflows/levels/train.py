@@ -62,18 +62,29 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     check_call(bids_dir, output_dir)
     chosen = chosen_pairs(bids_dir, output_dir, config)
     pairs = chosen.pairs
-    settings = config.training
+    settings = config.training.resolved(n_people := len({pair.participant for pair in pairs}))
+    if settings.network != config.training.network:
+        say(_choice(settings.network, n_people))
     if settings.cache_dir is None:
         settings = replace(settings, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
     model_dir = (settings.model_dir or output_dir / "models" / settings.name).absolute()
     if config.execution.dry_run:
-        people = len({pair.participant for pair in pairs})
         what = settings.network if settings.network == "regression" else f"{settings.network} with {settings.loss}"
-        say(f"would train {what} on {len(pairs)} scans of {people} participants")
+        say(f"would train {what} on {len(pairs)} scans of {n_people} participants")
         say(f"model: {model_dir}")
         return DONE
     write_bidsignore(output_dir)
     return _train(settings, chosen, model_dir, config, started)
+
+
+def _choice(system: str, n_people: int) -> str:
+    """Say what ``auto`` chose, and how to choose otherwise."""
+    if system == "regression":
+        return (
+            f"network is auto: with {n_people} participants, a regional regression predicts better than a network, and "
+            "is trained; --network unet trains a network"
+        )
+    return "network is auto: a U-Net is trained; --system regression fits a regional regression instead"
 
 
 def _train(settings: Training, chosen: Chosen, model_dir: Path, config: Configuration, started: float) -> int:
