@@ -12,6 +12,7 @@ from scipy import stats
 from tau_pipeline.synthesis.comparison.runs import NO_LOSS, TRAINING_MEAN
 from tau_pipeline.synthesis.comparison.tables import (
     holm,
+    not_beaten,
     paired_test,
     paired_test_table,
     region_table,
@@ -149,3 +150,19 @@ def test_the_wide_table_has_a_row_a_setting_and_no_p_for_the_cyclic_loss_itself(
     assert len(wide) == 5
     assert np.isnan(of(wide, system="unet", loss="cyclic2.5d", normalisation="min-max")["ssim_p_holm"])
     assert np.isfinite(of(wide, system="unet", loss="mse_ssim", normalisation="min-max")["ssim_p_holm"])
+
+
+def test_a_setting_beats_a_yardstick_only_if_it_is_better_in_every_measure_that_both_have():
+    rows = [
+        ("training mean", NO_LOSS, 0.8, 0.2, np.nan),
+        ("regional regression", NO_LOSS, 0.9, 0.1, 0.8),
+        ("unet", "mse_ssim", 0.95, 0.15, 0.9),
+        ("unet", "cyclic2.5d", 0.95, 0.05, 0.9),
+        ("unetr", "mse_ssim", 0.8, 0.15, 0.9),
+    ]
+    columns = ["system", "loss", "ssim_mean", "mae_mean", "regional_r_mean"]
+    found = not_beaten(pd.DataFrame(rows, columns=columns).assign(normalisation="min-max"))
+    assert found == {
+        ("unet", "mse_ssim", "min-max"): ["regional regression"],
+        ("unetr", "mse_ssim", "min-max"): ["training mean", "regional regression"],
+    }

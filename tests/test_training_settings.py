@@ -17,7 +17,10 @@ from tau_pipeline.settings.training import Training
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"network": "u-net"}, "network is 'u-net'; expected: one of auto, unet, unetr, swinunetr, pix2pix, cyclegan, regression"),
+        (
+            {"network": "u-net"},
+            "network is 'u-net'; expected: one of auto, unet, unetr, swinunetr, pix2pix, cyclegan, regression",
+        ),
         ({"loss": "perceptual"}, "loss is 'perceptual'"),
         ({"learning_rate": 0}, "learning_rate is 0.0; expected: a number above 0"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -32,7 +32,7 @@ from tau_pipeline.figures.slices import NO_VALUE, gray_window, show_gray, show_u
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.measures.quality import PERCENTILES
-from tau_pipeline.synthesis.comparison.runs import DIAGNOSIS_MEAN, NO_LOSS, TRAINING_MEAN
+from tau_pipeline.synthesis.comparison.runs import DIAGNOSIS_MEAN, NO_LOSS, REGIONAL_REGRESSION, TRAINING_MEAN
 from tau_pipeline.synthesis.comparison.tables import REGIONAL, measures_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ SHOWN = ("ssim", "psnr", "regional_mae", "regional_r", "regional_r_within")
 #: Scans that one place across holds before its points become smaller.
 _MANY_POINTS = 40
 #: Lines of the trivial predictors.
-_DASHES = {TRAINING_MEAN: "--", DIAGNOSIS_MEAN: ":"}
+_DASHES = {TRAINING_MEAN: "--", DIAGNOSIS_MEAN: ":", REGIONAL_REGRESSION: "-."}
 #: Heights of a plot of scores and of percentiles, and of a row of scatter plot and cortex; width of a scatter plot with
 #: its labels; room for the names of losses above their pictures, and of systems beside them, in inches.
 _SCORES_IN, _PERCENTILES_IN, _SCATTER_IN, _LOSSES_IN, _SYSTEM_IN = 2.3, 2.5, 2.75, 0.45, 0.4

@@ -47,6 +47,8 @@ REGIONAL = {
     _REGIONAL_R: "Correlation of regional SUVR over participants",
     _REGIONAL_R_WITHIN: "The same within manufacturers",
 }
+#: Measures by which a system is judged beside its yardsticks.
+JUDGED = ("ssim", "mae", "regional_mae", _REGIONAL_R)
 
 
 @dataclass(frozen=True)
@@ -316,3 +318,30 @@ def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 def is_baseline(system: str) -> bool:
     """Return whether a row is that of a trivial predictor."""
     return system in YARDSTICKS
+
+
+def not_beaten(settings: pd.DataFrame) -> dict[Key, list[str]]:
+    """Return the yardsticks that each setting of a model does not beat in every one of `JUDGED`, by setting.
+
+    Parameters
+    ----------
+    settings
+        From `wide_table`. A measure counts where both rows have it.
+    """
+    found: dict[Key, list[str]] = {}
+    simple = {
+        (row["system"], row["normalisation"]): row for row in settings.to_dict("records") if row["loss"] == NO_LOSS
+    }
+    for own in settings[settings["loss"] != NO_LOSS].to_dict("records"):
+        others = {
+            name: simple[name, own["normalisation"]] for name in YARDSTICKS if (name, own["normalisation"]) in simple
+        }
+        worse = [name for name, other in others.items() if any(_is_not_better(own, other, one) for one in JUDGED)]
+        if worse:
+            found[str(own["system"]), str(own["loss"]), str(own["normalisation"])] = worse
+    return found
+
+
+def _is_not_better(own: dict[Any, Any], other: dict[Any, Any], measure: str) -> bool:
+    a, b = (row.get(f"{measure}_mean", np.nan) for row in (own, other))
+    return bool(a <= b) if more_is_better(measure) else bool(a >= b)

@@ -16,13 +16,14 @@ from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, table_text, write_changed, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.synthesis.comparison import figures
-from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS
+from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS, YARDSTICKS
 from tau_pipeline.synthesis.comparison.tables import (
     KEYS,
     REGIONAL,
     is_baseline,
     measures_of,
     more_is_better,
+    not_beaten,
     paired_test_table,
     region_table,
     settings_in,
@@ -85,7 +86,7 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
     report = html.template("comparison.html.jinja").render(
         record=record,
         facts=_facts(record, runs),
-        warnings=_warnings(record, runs, scans),
+        warnings=_warnings(record, runs, scans, tables["settings"]),
         measures={name: heading for name, heading in measures_of(scans).items() if name in IN_REPORT} | REGIONAL,
         rows=_table_rows(tables["settings"], tables["tests"]),
         alpha=_ALPHA,
@@ -141,9 +142,22 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     return facts
 
 
-def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame) -> list[str]:
+def _yardsticks_in_words(settings: pd.DataFrame) -> list[str]:
+    """Say for each yardstick how many settings do not beat it."""
+    unbeaten = list(not_beaten(settings).values())
+    trained = int((settings["loss"] != NO_LOSS).sum())
+    counts = {name: sum(name in names for names in unbeaten) for name in YARDSTICKS}
+    return [
+        f"{count} of {trained} settings do not beat the {name} in SSIM, mean absolute error, regional error, and "
+        "correlation over participants: they say no more about a participant than this simple predictor."
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
     """List what a reader should know before the figures are used, in sentences."""
-    said = []
+    said = _yardsticks_in_words(settings)
     if record["simulated"]:
         said.append("The participants are simulated: the results do not show how a method performs on real data.")
     if "3d" in record["losses"] and record["volume_features"] == "random":
