@@ -343,10 +343,9 @@ class _SyntheticScan:
         if scores:
             measured = load_volume(self.target.measured[0].suvr_file, ndim=3)
             rows = scores[0].scans.set_index("predictor")
-            merit = figures_of_merit(
-                *(float(rows.loc[MODEL, name]) for name in ("ssim", "psnr", "data_range")),
-                {str(name): float(rows.loc[name, "ssim"]) for name in rows.index if name != MODEL},
-            )
+            own = rows.loc[MODEL]
+            others = {str(name): float(value) for name, value in rows["ssim"].items() if name != MODEL}
+            merit = figures_of_merit(float(own["ssim"]), float(own["psnr"]), float(own["data_range"]), others)
         images = self.images
         figure = synthetic_figure(
             self.suvr, images.t1w, images.mask, measured=measured, reference=self.reference_region, aside=merit

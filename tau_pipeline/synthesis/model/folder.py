@@ -218,8 +218,11 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     """
     multiple = SIDE_MULTIPLE.get(card.network)
     # Two voxels at the narrowest place: instance normalization of one is not possible.
-    shape = card.grid.shape if multiple is None or card.network == "unetr" else (2 * multiple, multiple, multiple)
-    shape = generator.probe_shape if isinstance(generator, RegionalRegression) else shape
+    shape: tuple[int, ...] = (2 * (multiple or 1), multiple or 1, multiple or 1)
+    if isinstance(generator, RegionalRegression):
+        shape = generator.probe_shape
+    elif multiple is None or card.network == "unetr":
+        shape = card.grid.shape
     # On the processor and in full precision whatever trained it: devices differ by more than versions may.
     own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
     state = {name: value.detach().cpu() for name, value in own.items()}

@@ -73,6 +73,13 @@ class RegionalRegression(nn.Module):
 
     NAMES = ("labels", "feature_labels", "center", "scale", "weight", "bias", "fwhm_mm")
     name = REGRESSION
+    labels: Tensor
+    feature_labels: Tensor
+    center: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    fwhm_mm: Tensor
 
     def __init__(self, state: Mapping[str, Tensor], preset: str = "laptop") -> None:
         super().__init__()

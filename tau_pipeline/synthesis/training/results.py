@@ -199,7 +199,7 @@ def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
 def _on_model_grid(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
     """Return the figures of the test split on the model's grid, with those of the yardsticks."""
     correlation = regional_correlation(scores)
-    own = {name: round(value, 6) for name, value in mean_scores(scores).items()}
+    own: dict[str, float | None] = {name: round(value, 6) for name, value in mean_scores(scores).items()}
     own["regional_correlation"] = round(correlation, 6) if np.isfinite(correlation) else None
     others = run.yardsticks.scores(run.data, "test") if run.yardsticks is not None else {}
     return {
