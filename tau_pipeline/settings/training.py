@@ -269,7 +269,9 @@ class Training(LossSettings, HardwareSettings):
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that must stay the same when a training is taken up again, as JSON values."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key not in _MAY_CHANGE}
-        if self.learning_rate_schedule == "cosine-once":
+        if self.network == "regression":
+            values = {key: value for key, value in values.items() if key in _OF_EVERY_SYSTEM or key.startswith("grid_")}
+        elif self.learning_rate_schedule == "cosine-once":
             values["epochs"] = self.epochs
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
