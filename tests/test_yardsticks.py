@@ -20,7 +20,7 @@ from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.errors import DamagedFileError, SettingError
-from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, covariates_of, label_volumes
@@ -101,6 +101,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset_files(root / "out", root / "bids")
     write_people(root / "out", made)
     for person in made:
+        path = sidecar_path(person.pet(root / "out").suvr())
+        moments = {"BrainMean": person.level, "BrainStandardDeviation": 0.3, "BrainVoxels": 4000}
+        write_json({**read_json(path), **moments}, path)
         path = person.anat(root / "out").dseg
         dseg = load_volume(path)
         labels = np.asarray(dseg.dataobj).copy()
@@ -192,6 +195,7 @@ def named(text: str) -> set[str]:
     return {name for name in YARDSTICKS if name in text}
 
 
+@pytest.mark.slow
 def test_what_train_and_synthesize_say_has_every_yardstick_beside_it(shown: dict[str, Path]) -> None:
     for level in ("train", "synthesize"):
         said = shown[level].read_text()
@@ -202,6 +206,7 @@ def test_what_train_and_synthesize_say_has_every_yardstick_beside_it(shown: dict
     assert "SSIM" not in shown["group"].read_text()
 
 
+@pytest.mark.slow
 def test_the_card_and_the_log_have_every_yardstick_and_say_on_which_grid(shown: dict[str, Path]) -> None:
     folder = shown["root"] / "network"
     card = read_json(folder / "model.json")
@@ -219,6 +224,7 @@ def test_the_card_and_the_log_have_every_yardstick_and_say_on_which_grid(shown: 
             assert f"validation_{measure}_of_{name}" in described
 
 
+@pytest.mark.slow
 def test_every_sidecar_and_table_of_the_maps_has_every_yardstick(shown: dict[str, Path]) -> None:
     out = shown["root"] / "out"
     made = [path for path in out.rglob("*synthSUVR*") if path.suffix in (".json", ".tsv")]
@@ -232,6 +238,7 @@ def test_every_sidecar_and_table_of_the_maps_has_every_yardstick(shown: dict[str
             assert set(table["predictor"]) == {MODEL, *YARDSTICKS}, path
 
 
+@pytest.mark.slow
 def test_pages_show_figures_with_yardsticks_and_a_warning(shown: dict[str, Path]) -> None:
     out = shown["root"] / "out"
     pages = {path.name: path.read_text() for path in [*out.glob("*.html"), *out.glob("group/*.html")]}
@@ -242,6 +249,7 @@ def test_pages_show_figures_with_yardsticks_and_a_warning(shown: dict[str, Path]
         assert re.search(r'<ul class="problem">.*This model does not beat the training mean', page, re.DOTALL), name
 
 
+@pytest.mark.slow
 def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path: Path) -> None:
     shutil.copytree(people, tmp_path, dirs_exist_ok=True)
     where = [str(tmp_path / "bids"), str(tmp_path / "out")]

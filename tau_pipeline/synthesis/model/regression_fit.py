@@ -164,8 +164,10 @@ def _members(
     """
     from sklearn.base import clone
 
-    center = np.nan_to_num(np.nanmean(np.where(np.isfinite(table), table, np.nan), axis=0))
-    scale = np.nan_to_num(np.nanstd(table, axis=0))
+    known = np.isfinite(table)
+    counts = np.maximum(known.sum(axis=0), 1)
+    center = np.where(known, table, 0.0).sum(axis=0) / counts
+    scale = np.sqrt(np.where(known, (table - center) ** 2, 0.0).sum(axis=0) / counts)
     scale[scale < 1e-9] = 1.0
     points = np.vstack([center, center + np.diag(scale)])
 
