@@ -1,4 +1,4 @@
-"""What a model may know of a participant beside the T1w: volumes of the labels, where they lie, age, and sex."""
+"""Measure what a model may know of a participant beside the T1w: volumes of labels, where they lie, age, and sex."""
 
 from __future__ import annotations
 
