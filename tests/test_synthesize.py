@@ -166,7 +166,7 @@ def test_the_map_is_the_models_prediction_on_the_grid_of_the_t1w(everybody, labe
 def test_the_region_table_has_the_columns_of_the_contract_and_those_of_the_uncertainty(everybody):
     root, _ = everybody
     table, measured = table_of(root, "02"), find_pairs(root / "out")[1]
-    assert list(table.columns) == [*columns.COLUMNS, "suvr_mean_sd", "suvr_mean_low", "suvr_mean_high"]
+    assert list(table.columns) == [*columns.COLUMNS, "suvr_p90", "suvr_mean_sd", "suvr_mean_low", "suvr_mean_high"]
     assert set(table["source"]) == {"synthetic"}
     assert set(table["manufacturer"]) == {"GE"}
     suvr, dseg = load_volume(synthetic(root, "02")), load_volume(measured.dseg_file)
