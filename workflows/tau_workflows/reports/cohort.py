@@ -23,7 +23,7 @@ from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
-from tau_workflows.reports.cohort_warnings import options, warnings_of
+from tau_workflows.reports.cohort_warnings import options, unbeaten_models, warnings_of
 from tau_workflows.reports.links import scan_link
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
@@ -85,7 +85,7 @@ def write_group_report(output_dir: Path) -> Path:
         total=_state_counts(_pets(status), _states_of(_pets(status))),
         n_pets=len(_pets(status)),
         n_synthetic=len(status) - len(_pets(status)),
-        warnings=[*problems, *warnings_of(status, standardization)],
+        warnings=[*problems, *unbeaten_models(output_dir), *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir),
         most_assumptions=_MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.outliers import FEWEST
+from tau_pipeline.derivatives.index import find_outputs
+from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.figures.cohort import OUTLIER_Z
+from tau_pipeline.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +46,28 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
         have = "scan has" if outliers == 1 else "scans have"
         found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
     return [sentence for sentence in found if sentence]
+
+
+def unbeaten_models(output_dir: Path) -> list[str]:
+    """Return what the sidecars of synthetic maps say of models that do not beat their yardsticks, each sentence once."""
+    found: dict[str, int] = {}
+    for path in find_outputs(output_dir, "synthetic_suvr", sidecars=True):
+        try:
+            sentences = unbeaten_sentences(read_json(path))
+        except TauPipelineError:
+            # The page of the participant names a sidecar that cannot be read.
+            continue
+        for sentence in sentences:
+            found[sentence] = found.get(sentence, 0) + 1
+    return [f"{count} synthetic {'scan' if count == 1 else 'scans'}: {sentence}" for sentence, count in found.items()]
+
+
+def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
+    """Return what a sidecar of a synthetic map says of models that do not beat their yardsticks."""
+    stated = sidecar.get("Yardsticks")
+    if sidecar.get("BeatsYardsticks") is not False or not isinstance(stated, list):
+        return []
+    return [str(one.get("in_words")) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
 
 
 def _no_outliers_warning(done: pd.DataFrame) -> str:

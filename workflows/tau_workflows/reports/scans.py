@@ -17,6 +17,7 @@ from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import voxel_volume_mm3
+from tau_workflows.reports.cohort_warnings import unbeaten_sentences
 from tau_workflows.reports.failures import Failure, failures_of
 from tau_workflows.reports.links import anchor_of, relative_link
 from tau_workflows.reports.pictures import BLEND, THUMBNAIL, VOLUMES, Figure, desc_of, embed, rank, viewer
@@ -198,9 +199,7 @@ def _flags(sidecar: Mapping[str, Any]) -> list[str]:
         found.insert(
             0, "The model was trained on this participant: the map does not show how well it performs on others."
         )
-    stated = sidecar.get("Yardsticks")
-    if sidecar.get("BeatsYardsticks") is False and isinstance(stated, list):
-        found += [str(one["in_words"]) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
+    found += unbeaten_sentences(sidecar)
     if isinstance(sidecar.get("Uncertainty"), str):
         found.append(f"Uncertainty: {sidecar['Uncertainty']}")
     return found
