@@ -49,7 +49,7 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
 
 
 def unbeaten_models(output_dir: Path) -> list[str]:
-    """Return what the sidecars of synthetic maps say of models that do not beat their yardsticks, each sentence once."""
+    """Return what sidecars of synthetic maps say of models that do not beat their yardsticks, each sentence once."""
     found: dict[str, int] = {}
     for path in find_outputs(output_dir, "synthetic_suvr", sidecars=True):
         try:
