@@ -24,8 +24,8 @@ from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 LONGEST = tuple(
     f"test_{name}.py"
     for name in (
-        *("docs", "faults", "training_cli", "participant", "world", "registration", "anat", "pet", "comparison"),
-        *("parcellation", "study", "train", "interruption"),
+        *("docs", "faults", "planted_cohort", "participant", "parcellation", "registration", "training_cli", "world"),
+        *("comparison", "anat", "fuzz_inputs", "pet", "any_world", "train", "interruption"),
     )
 )
 
@@ -38,10 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave figures out of the group report: drawing them takes most of the time of a group level."""
-    from tau_workflows.reports import cohort
+    """Leave figures out of pages: drawing them takes most of the time of a group level."""
+    from matplotlib.figure import Figure
+
+    from tau_workflows.reports import cohort, regions
 
     monkeypatch.setattr(cohort, "_figures", lambda *_: [])
+    monkeypatch.setattr(regions, "cortex_figure", lambda *_, **__: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture

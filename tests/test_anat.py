@@ -116,6 +116,7 @@ def test_resampling_onto_the_same_grid_changes_nothing_and_a_linear_image_stays_
     np.testing.assert_allclose(resample.resample_onto_data(img, like), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_bias_field_is_taken_out_and_the_head_around_the_brain_stays():
     r = distance_from_centre((46, 46, 46), 4.0)
     tissue = np.select([r < 45, r < 65, r < 80], [WHITE, GRAY, 80.0], 0.0)

@@ -193,6 +193,7 @@ def test_sagittal_slices_face_right_and_name_their_side() -> None:
     assert last.get_title().endswith("(R)")
 
 
+@pytest.mark.slow
 def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, object]) -> None:
     t1w, mask = head("SAR")
     turned = {

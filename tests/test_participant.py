@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from coarse_program import SEARCHED
 
 from tau_pipeline.atlas import CORTICAL_NUMBERS
 from tau_pipeline.bids.validator import validate
@@ -18,6 +19,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import same_grid, voxel_volume_mm3
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import main
+from tau_workflows.levels import participant
 from tau_workflows.levels.call import DONE, SOME_FAILED
 
 pytestmark = pytest.mark.slow
@@ -32,20 +34,28 @@ SAVING = "save"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three participants: a whole one, one whose PET is cut short, one without a T1w; the job has run once."""
+    """Three participants: a whole one, one whose PET is cut short, one without a T1w; the job has run once on each.
+
+    The steps of the whole one are the real ones, those of the other two are coarse.
+    """
     root = tmp_path_factory.mktemp("main_job")
     bids = simulate_dataset(root / "bids", Simulation(3, seed=1, voxel_mm=VOXEL_MM, pet="static"))
     pet = next((bids / "sub-02" / "pet").glob("*_pet.nii.gz"))
     shutil.copyfile(pet, root / WHOLE_PET)
     pet.write_bytes(pet.read_bytes()[: pet.stat().st_size // 2])
     shutil.rmtree(bids / "sub-03" / "anat")
-    assert run(root, "--ref-region", "CerebellarGM", "Pons") == SOME_FAILED
+    assert run(root, "--participant-label", "01") == DONE
+    assert run(root, "--participant-label", "02", "03", coarse=True) == SOME_FAILED
     return root
 
 
-def run(root: Path, *options: str) -> int:
+def run(root: Path, *options: str, coarse: bool = False) -> int:
     places = [str(root / "bids"), str(root / "out"), "participant", "--work-dir", str(root / "work")]
-    return main([*places, "--skip-bids-validation", *options])
+    with pytest.MonkeyPatch.context() as patch:
+        if coarse:
+            patch.setattr(participant, "MODULE", "coarse_participant")
+            patch.setenv("PYTHONPATH", SEARCHED)
+        return main([*places, "--skip-bids-validation", "--ref-region", "CerebellarGM", "Pons", *options])
 
 
 def steps(root: Path, participant: str = "01") -> set[str]:
@@ -64,7 +74,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 def test_the_table_has_the_68_regions_of_each_reference_region(place: Path) -> None:
     table = pd.read_csv(next((place / "out/sub-01/pet").glob("*_rois.tsv")), sep="\t", na_values="n/a")
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == [*COLUMNS, "suvr_p90"]
     assert set(table["reference_region"]) == {"CerebellarGM", "Pons"}
     for _, rows in table.groupby("reference_region"):
         assert set(rows[rows["kind"] == "cortical"]["index"].astype(int)) == DESIKAN_KILLIANY
@@ -124,7 +134,7 @@ def test_the_pages_show_figures_and_need_nothing_else(place: Path) -> None:
 
 def test_a_second_run_computes_nothing_and_changes_nothing(place: Path) -> None:
     before = snapshot(place)
-    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01") == DONE
+    assert run(place, "--participant-label", "01") == DONE
     assert steps(place) == set()
     assert snapshot(place) == before
 
@@ -132,7 +142,7 @@ def test_a_second_run_computes_nothing_and_changes_nothing(place: Path) -> None:
 def test_a_deleted_output_comes_back_from_the_work_folder(place: Path) -> None:
     before = snapshot(place)
     shutil.rmtree(place / "out" / "sub-01")
-    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01") == DONE
+    assert run(place, "--participant-label", "01") == DONE
     assert steps(place) == set()
     assert snapshot(place) == before
 
@@ -140,14 +150,14 @@ def test_a_deleted_output_comes_back_from_the_work_folder(place: Path) -> None:
 def test_a_mended_participant_completes_and_loses_its_record(place: Path) -> None:
     pet = next((place / "bids/sub-02/pet").glob("*_pet.nii.gz"))
     shutil.copyfile(place / WHOLE_PET, pet)
-    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "02") == DONE
+    assert run(place, "--participant-label", "02", coarse=True) == DONE
     assert not list((place / "out/logs/errors").glob("sub-02*"))
     assert list((place / "out/sub-02/pet").glob("*_desc-suvr_pet.nii.gz"))
     assert "brain" not in steps(place, "02")
 
 
 def test_a_changed_setting_recomputes_only_what_it_touches(place: Path) -> None:
-    assert run(place, "--ref-region", "CerebellarGM", "Pons", "--participant-label", "01", "--smooth-fwhm", "4") == DONE
+    assert run(place, "--participant-label", "01", "--smooth-fwhm", "4") == DONE
     recomputed = steps(place)
     assert {"on_t1w", "quantify"} <= recomputed
     assert recomputed.isdisjoint({"brain", "bias", "template", "tissue", "labels", "regions", "motion", "coregister"})

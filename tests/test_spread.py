@@ -249,6 +249,7 @@ def test_a_work_without_a_word_about_its_end_says_so(tmp_path: Path) -> None:
     assert how_it_ended(tmp_path / "none.job") == NEVER_TOLD
 
 
+@pytest.mark.slow
 def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +272,7 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
     assert "exit code 3" in how_it_ended(works[2].job_file)
 
 
+@pytest.mark.slow
 def test_sge_runs_the_works_as_an_array_job_by_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = write_stand_ins(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
