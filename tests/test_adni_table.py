@@ -22,6 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("adni")
     bids, out = write_cohort(root, n=8, images=False)
     checks = {"QualityChecks": [{"Check": "coreg_fit", "Verdict": "pass"}]}
+    regions = ("Pons", "InferiorCerebellarGM", "ADNIInferiorCerebellarGM", "ADNIErodedWM")
     for session in ("bl", "M012"):
         pet = write_scan(
             out,
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "SIEMENS",
             50,
             session=session,
-            regions=("Pons", "InferiorCerebellarGM"),
+            regions=regions,
             changes=checks,
         )
         table = read_tsv(pet.rois)
@@ -71,7 +72,7 @@ def test_values_are_those_of_the_long_table_and_both_sides_are_weighted_by_volum
     long = pd.read_csv(folder / "suvr_rois.csv")
     for scan, reference in (
         ("sub-03_trc-AV1451_pet", "CerebellarGM"),
-        ("sub-ADNI002S0295_ses-bl_trc-AV1451_pet", "InferiorCerebellarGM"),
+        ("sub-ADNI002S0295_ses-bl_trc-AV1451_pet", "ADNIInferiorCerebellarGM"),
     ):
         own = long[(long["scan"] == scan) & (long["reference_region"] == reference)].set_index(["region", "hemisphere"])
         row = table.loc[scan]
@@ -85,6 +86,8 @@ def test_values_are_those_of_the_long_table_and_both_sides_are_weighted_by_volum
         # Pooled entorhinal voxels are both Braak I and the bilateral region.
         assert row["CTX_ENTORHINAL_SUVR"] == pytest.approx(row["BRAAK1_SUVR"], rel=1e-6)
         assert row["META_TEMPORAL_SUVR"] == own.loc[("metatemporal", "both"), "suvr_mean"]
+    # Both activities are the same in the made-up sidecars.
+    assert table.loc["sub-ADNI002S0295_ses-bl_trc-AV1451_pet", "ERODED_SUBCORTICALWM_SUVR"] == 1
     assert table["LEFT_LATERAL_VENTRICLE_SUVR"].isna().all()
     assert read_tsv(folder / f"{ADNI_TABLE}.tsv")["BRAINSTEM_SUVR"].isna().all()
 

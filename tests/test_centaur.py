@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from participant_results import write_cohort
 
+from tau_pipeline.cohort.calibrated import with_calibrated
 from tau_pipeline.cohort.centaur import LINES, MASKS, REFERENCE, centaurz, find_masks, mask_means
 from tau_pipeline.derivatives.index import find_maps
 from tau_pipeline.errors import MissingInputError, SettingError
@@ -146,7 +147,27 @@ def test_calibrate_fits_our_values_to_a_column_and_stores_the_line(
         pytest.approx(0.2, rel=1e-3),
         13,
     )
+    assert main([str(bids), str(out), "group", "--calibration-line", str(out / "group/calibration.json")]) == 0
+    wide = pd.read_csv(out / "group/suvr_rois_wide.csv")
+    np.testing.assert_allclose(wide["metatemporal_calibrated"], 0.2 + 0.7 * wide["metatemporal"], rtol=1e-4)
+    assert "metatemporal_calibrated" in read_json(out / "group/suvr_rois_wide.json")
     assert found["SlopeInterval"][0] <= found["Slope"] <= found["SlopeInterval"][1]
+
+
+def test_calibrated_centaurz_are_by_the_calibrated_suvr_of_the_same_tracer_alone() -> None:
+    table = pd.DataFrame(
+        {"tracer": ["flortaucipir", "MK-6240"], "frontal_suvr": [1.2, 1.2], "calibration": "uncalibrated"}
+    )
+    table["frontal_centaurz"] = [centaurz(1.2, name, "frontal") for name in table["tracer"]]
+    line = {"Slope": 1.1, "Intercept": -0.05, "MeasuredColumn": "frontal_suvr", "Tracer": "flortaucipir"}
+    found, outside = with_calibrated({"centaur": table}, {**line, "MeasuredRange": [1.3, 2.0]}, "calibration.json")
+    first, second = found["centaur"].to_dict("records")
+    assert first["frontal_centaurz"] == pytest.approx(11.61 * (1.1 * 1.2 - 0.05) - 13.01)
+    assert (first["calibration"], second["calibration"]) == ("frontal: calibration.json", "uncalibrated")
+    assert second["frontal_centaurz"] == table["frontal_centaurz"][1]
+    assert outside == 1
+    with pytest.raises(SettingError, match="frontal_suvr, which no table has"):
+        with_calibrated({}, line, "calibration.json")
 
 
 def test_too_few_pairs_are_refused() -> None:

@@ -360,3 +360,22 @@ def test_up_to_a_thousand_scans_make_a_page_of_pictures_below_10_mb_in_10_second
     text = page.read_text(encoding="utf-8")
     assert text.count("<tr data-manufacturer") == count
     assert text.count("<img") == 3
+
+
+def test_positive_scans_and_stages_are_counted_by_diagnosis(output: Path) -> None:
+    wide = pd.read_csv(output / "group/suvr_rois_wide.csv", na_values=["n/a"], keep_default_na=False)
+    positive = ["yes" if place % 3 == 0 else "no" for place in range(len(wide))]
+    wide = wide.assign(included="yes", braak1_positive=positive, braak_stage="III-IV", braak_order="typical")
+    wide.loc[1, ["included", "braak1_positive", "braak_stage"]] = ["no", "yes", "V-VI"]
+    wide.loc[0, "braak_order"] = "atypical"
+    write_text(wide.to_csv(index=False, na_rep="n/a"), output / "group/suvr_rois_wide.csv")
+    row = {"region": "braak1", "tracer": "AV1451", "reference_region": "CerebellarGM", "method": "2sd"}
+    write_tsv(pd.DataFrame([{**row, "threshold": 1.23456, "n_participants": 14}]), output / "group/thresholds.tsv")
+    rows = Reader(page_of(output).split('<section id="positivity">')[1].split("</section>")[0]).rows
+    counted = wide[wide["included"] == "yes"]
+    groups = [counted[counted["diagnosis"] == name] for name in sorted(counted["diagnosis"].unique())]
+    cells = [f"{(own['braak1_positive'] == 'yes').sum()} of {len(own)}" for own in [*groups, counted]]
+    assert ["braak1", "2sd", "1.235", "14", *cells] in rows
+    assert ["Braak III-IV", *(str(len(own)) for own in [*groups, counted])] in rows
+    assert [row[-1] for row in rows if row[0] == "Braak V-VI"] == ["0"]
+    assert [row[-1] for row in rows if row[0] == "atypical order"] == ["1"]

@@ -221,11 +221,14 @@ def centaur_columns() -> dict[str, Any]:
             "Units": "1",
         }
         found[f"{name}_centaurz"] = {
-            "Description": f"CenTauRz of {name}_suvr by the line of Villemagne 2023, uncalibrated: the line is for "
-            "images processed by SPM8; n/a for a tracer without a line.",
+            "Description": f"CenTauRz of {name}_suvr by the line of Villemagne 2023, uncalibrated unless the column "
+            "calibration says otherwise: the line is for images processed by SPM8; n/a for a tracer without a line.",
             "Units": "1",
         }
-    found["calibration"] = {"Description": "Calibration of the CenTauRz.", "Levels": {"uncalibrated": "none"}}
+    found["calibration"] = {
+        "Description": "Calibration of the CenTauRz.",
+        "Levels": {"uncalibrated": "none; else mask and file of --calibration-line"},
+    }
     return found
 
 

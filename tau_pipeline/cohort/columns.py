@@ -114,6 +114,11 @@ _STAGE_COLUMNS: dict[str, Any] = {
         "Levels": {"typical": "all stages before are positive", "atypical": "an earlier stage is negative"},
     },
 }
+#: A column of values that a line has brought to another scale.
+CALIBRATED_COLUMN: dict[str, Any] = {
+    "Description": "Value of the column without _calibrated, by the line that --calibration-line gave; n/a for other "
+    "tracers and reference regions."
+}
 #: Columns that thresholds add to the wide table.
 ANSWER_COLUMNS = (*(f"REGION{ending}" for ending in _ANSWERS), *_STAGE_COLUMNS)
 #: Columns of the wide table by what stands behind the name of the region.
@@ -121,6 +126,7 @@ _OF_REGION: dict[str, Any] = {
     "_zscore": _ZSCORE_COLUMNS["suvr_zscore"],
     "_wscore": _WSCORE_COLUMNS["suvr_wscore"],
     **_ANSWERS,
+    "_calibrated": CALIBRATED_COLUMN,
 }
 
 

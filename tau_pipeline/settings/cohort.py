@@ -88,6 +88,12 @@ class Group(Checked):
             source="Villemagne et al. 2023, Alzheimer's & Dementia: DADM 15:e12454",
         ),
     )
+    calibration_line: Path | None = field(
+        default=None,
+        metadata=documented(
+            "calibration.json of the level calibrate: also write calibrated values of its column. Default: none."
+        ),
+    )
     columns: Columns = field(
         default="own",
         metadata=documented(

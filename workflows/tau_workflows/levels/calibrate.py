@@ -87,6 +87,7 @@ def calibration(group: Path, settings: Calibration) -> dict[str, Any]:
         "ReferenceColumn": settings.reference_column,
         "ReferenceTable": settings.reference_table.name,
         "Tracer": str(pairs["tracer"].iloc[0]),
+        **({"ReferenceRegion": str(pairs["reference_region"].iloc[0])} if "reference_region" in pairs else {}),
         **{"".join(part.capitalize() for part in name.split("_")): value for name, value in line.items()},
         "MeasuredRange": [float(pairs[one].min()), float(pairs[one].max())],
         "Scans": sorted(pairs["scan"]),

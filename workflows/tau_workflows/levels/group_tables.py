@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.adni import ADNI_PVC_TABLE, ADNI_TABLE, adni_dictionary, adni_table
+from tau_pipeline.cohort.calibrated import read_line, with_calibrated
 from tau_pipeline.cohort.centaur import LINES, centaur_columns, centaur_table, find_masks
 from tau_pipeline.cohort.change import CHANGE_COLUMNS, change_table
-from tau_pipeline.cohort.columns import dictionary
+from tau_pipeline.cohort.columns import CALIBRATED_COLUMN, dictionary
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, regions_of, with_positivity
@@ -74,6 +75,8 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         find_masks(settings.centaur_masks)
         if not cohort.dry_run:
             tables["centaur"] = _centaur(cohort, settings.centaur_masks)
+    if settings.calibration_line is not None and not cohort.dry_run:
+        tables |= _calibrated(tables, settings.calibration_line)
     if settings.columns == "adni":
         tables |= _adni_tables(long, cohort)
     return tables
@@ -89,7 +92,8 @@ def described(name: str, table: pd.DataFrame, left_out: str) -> dict[str, Any]:
         "centaur": (centaur_columns(), "included"),
     }
     found, who = tables.get(name) or (dictionary(name, table), "included")
-    return {**found, who: {**found[who], "LeftOut": left_out or "none"}}
+    own = {column: found.get(column) or CALIBRATED_COLUMN for column in table.columns}
+    return {**own, who: {**own[who], "LeftOut": left_out or "none"}}
 
 
 def _fit_on(settings: Group) -> frozenset[str]:
@@ -149,6 +153,15 @@ def _centaur(cohort: Cohort, folder: Path) -> pd.DataFrame:
     return table
 
 
+def _calibrated(tables: Mapping[str, pd.DataFrame], path: Path) -> dict[str, pd.DataFrame]:
+    """Add calibrated values to a table, and say how many are extrapolated."""
+    line = read_line(path)
+    found, outside = with_calibrated(tables, line, path.name)
+    beyond = f"; {outside} values lie outside the range of its {line.get('N', 'n/a')} scans" if outside else ""
+    say(f"{line['MeasuredColumn']} calibrated by {path}{beyond}")
+    return found
+
+
 def _adni_tables(long: pd.DataFrame, cohort: Cohort) -> dict[str, pd.DataFrame]:
     """Make the tables with ADNI's columns, and say what its readers have to know about the reference region."""
     found = {}
@@ -161,7 +174,7 @@ def _adni_tables(long: pd.DataFrame, cohort: Cohort) -> dict[str, pd.DataFrame]:
     if others := sorted({name for name in references if "inferiorcerebell" not in name.lower()}):
         say(
             f"SUVR in the tables with ADNI's columns are by {', '.join(others)}, ADNI's by inferior cerebellar gray "
-            "matter, whose columns are n/a; for these run participant with --ref-region InferiorCerebellarGM"
+            "matter, whose columns are n/a; for these run participant with --ref-region ADNIInferiorCerebellarGM"
         )
     return found
 
