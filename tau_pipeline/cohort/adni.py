@@ -121,8 +121,11 @@ def adni_table(
 
     taken = _taken(scans, include_failed=include_failed)
     regions = _by_region(long, "suvr_pvc_mean" if pvc else "suvr_mean", taken)
+    by_key: dict[str, list[DoneScan]] = {}
+    for scan in scans:
+        by_key.setdefault(scan.key, []).append(scan)
     for name, pattern in ((_reference_name(pvc=pvc), _INFERIOR), ("ERODED_SUBCORTICALWM", _ERODED)):
-        found = [_reference_of(scan, scans, pattern, pvc=pvc) for scan in taken]
+        found = [_reference_of(scan, by_key[scan.key], pattern, pvc=pvc) for scan in taken]
         regions[name] = np.array([suvr for suvr, _ in found]), np.array([size for _, size in found])
     nothing = np.full(len(taken), np.nan)
     about = pd.DataFrame(_about(taken, Path(bids_dir)), columns=list(_ABOUT), dtype=object)
@@ -220,11 +223,14 @@ def _by_region(
 
 
 def _reference_of(
-    scan: DoneScan, scans: Sequence[DoneScan], pattern: re.Pattern[str], *, pvc: bool
+    scan: DoneScan, alike: Sequence[DoneScan], pattern: re.Pattern[str], *, pvc: bool
 ) -> tuple[float, float]:
-    """Return SUVR and volume of a reference region of a scan, from the activities in the sidecars; else NaN."""
+    """Return SUVR and volume of a reference region of a scan, from the activities in the sidecars; else NaN.
+
+    ``alike`` are the same scan by all its reference regions.
+    """
     key = "PVCReferenceValue" if pvc else "ReferenceValue"
-    own = [one for one in scans if one.key == scan.key and pattern.search(one.reference_region)]
+    own = [one for one in alike if pattern.search(one.reference_region)]
     if not own:
         return np.nan, np.nan
     best = min(own, key=lambda one: _rank(one.reference_region, pattern))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,22 +63,23 @@ def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str]) -> pd.Dat
     used = long[(long["source"] == "measured") & (long["included"] == "yes").fillna(False) & long["session_id"].notna()]
     scans = used.drop_duplicates(["participant_id", "tracer", "reference_region", "session_id"])
     parts = []
+    by_scan = dict(iter(used.groupby(["scan", "reference_region"], sort=False)))
     for _, own in scans.groupby(["participant_id", "tracer", "reference_region"], dropna=False, sort=True):
         if len(own) > 1:
             times = timeline(Path(bids_dir) / str(own["participant_id"].iloc[0]))
-            parts += _changes(used, own.to_dict("records"), times)
+            parts += _changes(by_scan, own.to_dict("records"), times)
     if not parts:
         return pd.DataFrame(columns=list(CHANGE_COLUMNS))
     return pd.concat(parts, ignore_index=True)[list(CHANGE_COLUMNS)]
 
 
-def _changes(used: pd.DataFrame, visits: list[dict[Any, Any]], times: Timeline) -> list[pd.DataFrame]:
+def _changes(by_scan: Mapping[Any, pd.DataFrame], visits: list[dict[Any, Any]], times: Timeline) -> list[pd.DataFrame]:
     """Return the changes of one participant from the first visit to each other one."""
     first, *rest = _in_time(visits, times)
-    before = _rows_of(used, first)
+    before = _rows_of(by_scan, first)
     parts = []
     for later in rest:
-        both = before.merge(_rows_of(used, later), on=_KIND, suffixes=("_before", "_after"))
+        both = before.merge(_rows_of(by_scan, later), on=_KIND, suffixes=("_before", "_after"))
         one, other = (both[f"suvr_mean_{name}"].to_numpy(float, na_value=np.nan) for name in ("before", "after"))
         with np.errstate(divide="ignore", invalid="ignore"):
             percent = np.where(one > 0, 100 * (other / one - 1), np.nan)
@@ -99,9 +100,8 @@ def _changes(used: pd.DataFrame, visits: list[dict[Any, Any]], times: Timeline) 
     return parts
 
 
-def _rows_of(used: pd.DataFrame, visit: dict[Any, Any]) -> pd.DataFrame:
-    same = (used["scan"] == visit["scan"]) & (used["reference_region"] == visit["reference_region"])
-    return used.loc[same, [*_KIND, "suvr_mean"]]
+def _rows_of(by_scan: Mapping[Any, pd.DataFrame], visit: dict[Any, Any]) -> pd.DataFrame:
+    return by_scan[visit["scan"], visit["reference_region"]][[*_KIND, "suvr_mean"]]
 
 
 def _label(visit: dict[Any, Any]) -> str:
