@@ -365,7 +365,7 @@ def test_up_to_a_thousand_scans_make_a_page_of_pictures_below_10_mb_in_10_second
 def test_positive_scans_and_stages_are_counted_by_diagnosis(output: Path) -> None:
     wide = pd.read_csv(output / "group/suvr_rois_wide.csv", na_values=["n/a"], keep_default_na=False)
     positive = ["yes" if place % 3 == 0 else "no" for place in range(len(wide))]
-    wide = wide.assign(included="yes", braak1_positive=positive, braak_stage="III-IV", braak_order="typical")
+    wide = wide.copy().assign(included="yes", braak1_positive=positive, braak_stage="III-IV", braak_order="typical")
     wide.loc[1, ["included", "braak1_positive", "braak_stage"]] = ["no", "yes", "V-VI"]
     wide.loc[0, "braak_order"] = "atypical"
     write_text(wide.to_csv(index=False, na_rep="n/a"), output / "group/suvr_rois_wide.csv")

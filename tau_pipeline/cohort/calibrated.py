@@ -69,7 +69,7 @@ def with_calibrated(
     table = tables[name].copy()
     same = (table["tracer"] == line["Tracer"]).fillna(False).to_numpy(bool)
     if "reference_region" in table and "ReferenceRegion" in line:
-        same &= (table["reference_region"] == line["ReferenceRegion"]).fillna(False).to_numpy(bool)
+        same = same & (table["reference_region"] == line["ReferenceRegion"]).fillna(False).to_numpy(bool)
     values = table[column].to_numpy(float, na_value=np.nan)
     calibrated = np.where(same, line["Intercept"] + line["Slope"] * values, np.nan)
     table[f"{column}_calibrated"] = calibrated
