@@ -104,6 +104,13 @@ def of_damaged(tmp_path_factory: pytest.TempPathFactory) -> ValidationReport:
     return validate(folder)
 
 
+def test_of_chosen_participants_only_their_folders_are_validated(tmp_path):
+    folder = write_dataset(tmp_path, "01", "02")
+    (folder / "sub-02/anat/sub-02_T1w.json").write_text("{half")
+    assert validate(folder, ["01"]).valid
+    assert set(validate(folder, ["02", "99"]).participant_errors) == {"02"}
+
+
 def test_a_valid_dataset_has_no_errors(of_valid):
     report, _ = of_valid
     assert report.valid

@@ -153,3 +153,87 @@ def test_a_link_in_the_place_of_the_lock_is_refused_and_its_target_kept(tmp_path
     with pytest.raises(OutputError, match="symbolic link"), only_run(tmp_path, "group", ""):
         pass
     assert precious.read_text() == "kept"
+
+
+HOLD_PARTICIPANTS = HOLD.replace('"wait"', '"wait", sys.argv[2:] or None')
+
+
+def holding_participants(folder: Path, *labels: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_PARTICIPANTS, str(folder), *labels],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_runs_on_different_participants_work_side_by_side(tmp_path: Path) -> None:
+    first = holding_participants(tmp_path, "01", "02")
+    try:
+        with only_run(tmp_path, "participant", "", ["03"]):
+            assert len(list(tmp_path.glob(".tau-pipeline-*.lock"))) == 2
+        with (
+            pytest.raises(BusyError, match=f"^sub-02 in {tmp_path} is in use by .* process {first.pid} on .*, or wait"),
+            only_run(tmp_path, "synthesize", "wait", ["02", "03"]),
+        ):
+            pass
+        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by"), only_run(tmp_path, "group", "wait"):
+            pass
+    finally:
+        first.communicate(timeout=20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_the_whole_folder_keeps_runs_on_participants_out(tmp_path: Path) -> None:
+    with only_run(tmp_path, "group", ""):
+        with pytest.raises(BusyError, match="in use by the level group"), only_run(tmp_path, "participant", "", ["01"]):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_killed_run_leaves_its_participants_free(tmp_path: Path) -> None:
+    first = holding_participants(tmp_path, "01")
+    first.kill()
+    first.communicate(timeout=20)
+    with only_run(tmp_path, "participant", "", ["01"]):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+RACE = """
+import os, sys, time
+from pathlib import Path
+from tau_pipeline.errors import BusyError
+from tau_pipeline.lock import only_run
+folder, *labels = sys.argv[1:]
+while time.time() < float(os.environ["START"]):
+    time.sleep(0.001)
+try:
+    with only_run(folder, "participant", "wait", labels or None):
+        inside = [Path(folder, f"inside-{label}") for label in labels or map(str, range(4))]
+        for path in inside:
+            path.touch(exist_ok=False)
+        time.sleep(0.05)
+        for path in inside:
+            path.unlink()
+    print("held")
+except BusyError:
+    print("busy")
+"""
+
+
+def test_of_runs_that_start_at_one_moment_no_two_hold_the_same_participant(tmp_path: Path) -> None:
+    env = {**os.environ, "START": str(time.time() + 4)}
+    wanted = [["0"], ["1"], ["2", "3"], ["0", "1"], ["1", "2"], [], ["3"], ["0", "3"]]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path), *labels], stdout=subprocess.PIPE, env=env)
+        for labels in wanted
+    ]
+    ends = [run.communicate(timeout=60)[0].decode().strip() for run in runs]
+    # A file that is there already would have ended a run with an error and without a word.
+    assert set(ends) <= {"held", "busy"}
+    assert "held" in ends
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -65,11 +65,21 @@ class ValidationReport:
         return not self.errors and not self.participant_errors
 
 
-def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport:
+def validate(dataset_dir: Path, participants: Collection[str] = (), *, timeout_s: float = 600.0) -> ValidationReport:
     """Run the official validator on a raw or derivative dataset; the dataset's own description says which it is.
 
     Keys that BIDS requires of a PET's sidecar count as warnings where they are missing: `tau_pipeline.bids.scans`
     asks for those that the job needs, scan by scan, and the others change nothing.
+
+    Parameters
+    ----------
+    dataset_dir
+        Root of the dataset.
+    participants
+        Labels, without ``sub-``: only their folders and the files at the root are validated, so that a run on a few
+        participants of a large dataset does not read them all. Everything is validated if there are none.
+    timeout_s
+        How long the validator may take, in seconds.
 
     Raises
     ------
@@ -81,7 +91,20 @@ def validate(dataset_dir: Path, *, timeout_s: float = 600.0) -> ValidationReport
     dataset_dir = Path(dataset_dir)
     if not dataset_dir.is_dir():
         raise MissingInputError(f"{dataset_dir} is not a folder; give the root of a BIDS dataset")
-    return summarize(_run(validator_program(), dataset_dir, timeout_s))
+    program = validator_program()
+    if not participants:
+        return summarize(_run(program, dataset_dir, dataset_dir, timeout_s))
+    with tempfile.TemporaryDirectory(prefix="tau-pipeline-dataset-") as folder:
+        _link_part(dataset_dir.resolve(), Path(folder), participants)
+        return summarize(_run(program, Path(folder), dataset_dir, timeout_s))
+
+
+def _link_part(dataset_dir: Path, folder: Path, participants: Collection[str]) -> None:
+    """Link the files at the root of a dataset and the folders of some participants into a folder."""
+    roots = [path for path in dataset_dir.iterdir() if path.is_file() and not path.name.startswith(".tau-pipeline")]
+    for path in (*roots, *(dataset_dir / f"sub-{label}" for label in participants)):
+        if path.exists():
+            (folder / path.name).symlink_to(path)
 
 
 def validator_program() -> Path:
@@ -107,9 +130,10 @@ def _cache_folder() -> str:
     return folder
 
 
-def _run(program: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
+def _run(program: Path, folder: Path, dataset_dir: Path, timeout_s: float) -> list[dict[str, Any]]:
+    """Return what the validator says of a folder; messages name the dataset that it stands for."""
     # Without a number the validator reads 1,000 rows of a table, and takes participants after them for not listed.
-    command = [str(program), str(dataset_dir), "--format", "json", "--max-rows=-1"]
+    command = [str(program), str(folder), "--format", "json", "--max-rows=-1"]
     try:
         done = subprocess.run(
             command,

@@ -1,20 +1,27 @@
-"""The heartbeat of the program: a file that processes on this machine and others read to know whether it still runs."""
+"""The heartbeat of the program: a file that processes on this machine and others read to know whether it still runs.
+
+It lies in a folder of the run, beside the job files: several runs may work on different participants in one work
+folder.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tau_pipeline.errors import OutputError
-from tau_pipeline.files import write_json
+from tau_pipeline.errors import OutputError, TauPipelineError
+from tau_pipeline.files import read_json, write_json
+
+_RUN_DIR, _ALIVE_FILE, _WORKS_FILE = "run-", "alive.json", "works.json"
 
 #: Seconds between two heartbeats, and without one after which a work on another machine ends.
 BEAT_S, _SILENCE_S = 5.0, 300.0
@@ -48,14 +55,15 @@ class Program:
     @property
     def stop_file(self) -> Path:
         """Return the file that exists when a work has failed and no other may start."""
-        return self.alive_file.with_name(f"stop-{self.run}")
+        return self.alive_file.with_name("stop")
 
 
 class Heartbeat:
     """Writes the heartbeat, in the program; ``run`` is the name of its run."""
 
-    def __init__(self, alive_file: Path) -> None:
-        self.file, self.run = alive_file, uuid.uuid4().hex
+    def __init__(self, inbox: Path) -> None:
+        self.run = uuid.uuid4().hex
+        self.file = inbox / f"{_RUN_DIR}{self.run}" / _ALIVE_FILE
         self._done, self._count = threading.Event(), 0
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -80,15 +88,28 @@ class Heartbeat:
                 self._write()
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Write heartbeats until the block ends, then remove the file."""
+    def beating(self, works: Sequence[str]) -> Iterator[None]:
+        """Write the names of the works and heartbeats until the block ends, then remove the folder of the run."""
+        write_json({"works": list(works)}, self.file.with_name(_WORKS_FILE))
         self._write()
         self._thread.start()
         try:
             yield
         finally:
             self._stop()
-            self.file.unlink(missing_ok=True)
+            shutil.rmtree(self.file.parent, ignore_errors=True)
+
+
+def run_dirs(inbox: Path) -> list[Path]:
+    """Return the folders of runs that go on or were killed, which lie beside their job files."""
+    return sorted(inbox.glob(f"{_RUN_DIR}*"))
+
+
+def works_of(run_dir: Path) -> tuple[str, ...]:
+    """Return the names of a run's works; none where the folder says nothing."""
+    with suppress(TauPipelineError, KeyError, TypeError):
+        return tuple(map(str, read_json(run_dir / _WORKS_FILE)["works"]))
+    return ()
 
 
 class HeartbeatMonitor:

@@ -47,7 +47,7 @@ def in_pool_run_work(work: Work, program: Program) -> int:
         with suppress(OutputError):
             tell_not_begun(work.job_file)
         return 1
-    env = environment(work.threads, program.alive_file.parent)
+    env = environment(work.threads, work.job_file.parent)
     with _outputs(work.job_file, program.loud) as outputs:
         start = _forked if of_program and can_fork() else _new
         code = _waited(start(work, env, *outputs), heartbeat)

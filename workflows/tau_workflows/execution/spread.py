@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
@@ -24,7 +25,7 @@ from pydra.workers import cf, sge, slurm
 from pydra.workers.base import Worker
 
 from tau_pipeline.settings.execution import Execution
-from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program
+from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program, run_dirs, works_of
 from tau_workflows.execution.pool import in_pool_run_work
 from tau_workflows.execution.work import Work, clear, ended_path, outcome_path
 
@@ -41,7 +42,8 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
     Parameters
     ----------
     works
-        Their job files are in one folder, which every machine that runs them can see.
+        Their job files are in one folder, which every machine that runs them can see. The caller holds the lock of
+        these works: no other run that lives has works of the same names there.
     execution
         Read here: ``worker``, ``worker_args``, ``stop_on_first_crash`` and ``verbose``.
     together
@@ -50,16 +52,26 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
     if not works:
         return
     clear(works)
-    heartbeat = Heartbeat(works[0].job_file.parent / "alive.json")
-    # Jobs of a program that was killed may still run on the cluster; the heartbeat of another run ends them.
-    left_behind = execution.worker != "cf" and heartbeat.file.exists()
+    inbox = works[0].job_file.parent
+    # Jobs of a program that was killed may still run on the cluster; they end when its folder is gone.
+    left_behind = _remove_dead_runs(inbox, works) and execution.worker != "cf"
+    heartbeat = Heartbeat(inbox)
     program = Program(heartbeat.file, heartbeat.run, os.getpid(), execution.stop_on_first_crash, execution.verbose > 0)
-    with heartbeat.beating():
+    with heartbeat.beating([work.name for work in works]):
         time.sleep(GRACE_S + BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
             waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
             if waiting:
                 _submit(waiting, program, _worker(waiting, execution, together), heartbeat)
+
+
+def _remove_dead_runs(inbox: Path, works: Sequence[Work]) -> bool:
+    """Remove the folders of earlier runs of the same works, which are dead; returns whether there were any."""
+    names = {work.name for work in works}
+    dead = [run for run in run_dirs(inbox) if names.intersection(works_of(run))]
+    for run in dead:
+        shutil.rmtree(run, ignore_errors=True)
+    return bool(dead)
 
 
 def _ended(work: Work) -> bool:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -74,8 +74,8 @@ def check_call(bids_dir: Path, output_dir: Path) -> None:
 
 
 @contextmanager
-def exclusive_run(level: str, *folders: tuple[Path, str]) -> Iterator[None]:
-    """Hold the locks of folders while the block runs.
+def exclusive_run(level: str, *folders: tuple[Path, str], participants: Iterable[str] | None = None) -> Iterator[None]:
+    """Hold the locks of folders, or of participants of them, while the block runs.
 
     Parameters
     ----------
@@ -84,6 +84,8 @@ def exclusive_run(level: str, *folders: tuple[Path, str]) -> Iterator[None]:
     folders
         Folders, made where they do not exist, each with what to do where another run holds it. A folder given twice
         counts once.
+    participants
+        Labels, without ``sub-``, of the only participants that this run writes for; None for all.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def exclusive_run(level: str, *folders: tuple[Path, str]) -> Iterator[None]:
         for folder, advice in folders:
             if folder.resolve() not in held:
                 folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(only_run(folder, level, advice))
+                locks.enter_context(only_run(folder, level, advice, participants))
                 held.add(folder.resolve())
         yield
 

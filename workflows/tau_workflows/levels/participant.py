@@ -61,16 +61,17 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     # A dry run writes nothing and may look at any time.
     if config.execution.dry_run:
         return _run(bids_dir, output_dir, config, started)
-    advice = "give all participants to one run, which spreads them (--worker slurm on a cluster)"
-    work = (config.execution.work_dir, "give another folder with --work-dir")
-    with exclusive_run("participant", (output_dir, advice), work):
+    advice = "give all participants to one run, or different ones to each with --participant-label"
+    labels = config.selection.participant_label or None
+    with exclusive_run("participant", (output_dir, advice), (config.execution.work_dir, advice), participants=labels):
         return _run(bids_dir, output_dir, config, started)
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
+    labels = config.selection.participant_label
     with ThreadPoolExecutor(1) as beside:
         # The validator is a separate program; on a thousand participants it takes as long as planning.
-        found = None if config.execution.skip_bids_validation else beside.submit(validate, bids_dir)
+        found = None if config.execution.skip_bids_validation else beside.submit(validate, bids_dir, labels)
         participants = find_participants(bids_dir, config.selection)
     if found is not None:
         _check_validity(bids_dir, _validated(found.result))
@@ -135,7 +136,8 @@ def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
     write_methods(output_dir, config.settings)
     show_problems(plan.problems, bids_dir, output_dir)
-    _say_validity(_validated(lambda: validate(output_dir)), "the output")
+    labels = config.selection.participant_label
+    _say_validity(_validated(lambda: validate(output_dir, labels)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
 

@@ -114,7 +114,10 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
             say(f"would create {target.names.suvr()}")
         return DONE
     advice = "wait for it; one run makes any number of scans"
-    with exclusive_run("synthesize", (output_dir, advice), (config.execution.work_dir.absolute(), advice)):
+    labels = config.selection.participant_label or None
+    # The cache and the measures of the model lie in the work folder, for one run at a time.
+    own = exclusive_run("synthesize", (config.execution.work_dir.absolute(), "give another folder with --work-dir"))
+    with exclusive_run("synthesize", (output_dir, advice), participants=labels), own:
         write_bidsignore(output_dir)
         context = _with_measures(context, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
         return _run(targets, context, config, started)
