@@ -296,6 +296,7 @@ def test_slurm_and_an_undisturbed_run_give_the_same_tables(
 ) -> None:
     root = second[0]
     others = ["--participant-label", "01", KILLED, BROKEN, "--worker", "slurm", "--worker-args=--time=30"]
+    others += ["--poll-interval", "1"]
     code = finish(start(root, "slurm", *others, env=slurm.env))
     said = (root / "slurm.log").read_text()
     assert code == 1, said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,15 +259,32 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
     jobs = {"well": {}, "killed": {"signal": "SIGKILL"}, "failed": {"exit_code": 3}}
     works = works_of(tmp_path / "jobs", jobs, processes=2, threads=1)
     cluster = Slurm(tmp_path / "slurm")
+    calls = tmp_path / "calls"
+    for name in ("squeue", "sacct"):
+        counted = tmp_path / "bin" / name
+        counted.parent.mkdir(exist_ok=True)
+        counted.write_text(f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n')
+        counted.chmod(0o755)
     try:
         cluster.start()
         for name, value in cluster.env.items():
             monkeypatch.setenv(name, value)
-        spread(works, Execution(worker="slurm", worker_args="--time=5 --comment=mine"), 3)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        execution = Execution(worker="slurm", worker_args="--time=5 --comment=mine", poll_interval=2, max_jobs=2)
+        started = time.monotonic()
+        spread(works, execution, 3)
+        seconds = time.monotonic() - started
         rows = cluster.run("sacct", "-n", "-X", "-P", "-o", "State,AllocCPUS,ReqMem,Timelimit").split()
+        times = cluster.run("sacct", "-n", "-X", "-P", "-o", "Submit,End").split()
     finally:
         cluster.stop()
     assert rows == ["COMPLETED|2|100M|00:05:00"] * 3
+    # One call of squeue for all jobs every two seconds, and one of sacct when jobs have left the queue.
+    asked = calls.read_text().split()
+    assert 0 < asked.count("squeue") <= seconds / 2 + 1
+    assert asked.count("sacct") <= asked.count("squeue")
+    submitted, ended = zip(*(row.split("|") for row in times), strict=True)
+    assert max(submitted) >= min(ended)
     assert set(outcomes(works)) == {"well"}
     assert "SIGKILL" in how_it_ended(works[1].job_file)
     assert "exit code 3" in how_it_ended(works[2].job_file)

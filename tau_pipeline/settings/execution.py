@@ -53,6 +53,17 @@ class Execution(Checked):
             "Additional arguments for sbatch or qsub, as a single string: '--partition=long --time=8:00:00'."
         ),
     )
+    max_jobs: int = field(
+        default=500,
+        metadata=documented(
+            "Largest number of SLURM jobs in the queue at a time; further participants are submitted as jobs end.",
+            at_least=1,
+        ),
+    )
+    poll_interval: float = field(
+        default=30.0,
+        metadata=documented("Time between two requests to SLURM, each for all jobs.", unit="s", at_least=1),
+    )
     stop_on_first_crash: bool = field(
         default=False, metadata=documented("Stop at the first failed scan instead of finishing the others.")
     )

@@ -21,12 +21,13 @@ from pathlib import Path
 
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
-from pydra.workers import cf, sge, slurm
+from pydra.workers import cf, sge
 from pydra.workers.base import Worker
 
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program, run_dirs, works_of
 from tau_workflows.execution.pool import in_pool_run_work
+from tau_workflows.execution.slurm_queue import SlurmQueue
 from tau_workflows.execution.work import Work, clear, ended_path, outcome_path
 
 #: Seconds that all works have to end after an interruption, before their processes are killed.
@@ -45,7 +46,8 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
         Their job files are in one folder, which every machine that runs them can see. The caller holds the lock of
         these works: no other run that lives has works of the same names there.
     execution
-        Read here: ``worker``, ``worker_args``, ``stop_on_first_crash`` and ``verbose``.
+        Read here: ``worker``, ``worker_args``, ``poll_interval``, ``max_jobs``, ``stop_on_first_crash`` and
+        ``verbose``.
     together
         How many run at a time on this machine; a cluster's own queue decides there.
     """
@@ -87,7 +89,7 @@ def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worke
         processes = max(work.processes for work in works)
         # A job that is canceled or out of time has failed; Pydra would put it into the queue again for ever.
         asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
-        return slurm.Worker(sbatch_args=asked.strip())
+        return SlurmQueue(asked.strip(), execution.poll_interval, execution.max_jobs)
     # Pydra 1.0a12 cannot read the result files of an array job; the end of the array is enough.
     worker = sge.Worker(default_qsub_args=execution.worker_args, poll_for_result_file=False, collect_jobs_delay=2)
     # It counts threads in this, and begins with an empty dictionary, to which nothing can be added.
@@ -134,7 +136,7 @@ def _run_in_pydra(works: Sequence[Work], program: Program, worker: Worker, done:
 
 def _remove_from_queue(worker: Worker) -> None:
     """Cancel the jobs of SLURM or Grid Engine, those that wait and those that run."""
-    if isinstance(worker, slurm.Worker):
+    if isinstance(worker, SlurmQueue):
         program, numbers = "scancel", tuple(worker.error)
     elif isinstance(worker, sge.Worker):
         program, numbers = "qdel", tuple(worker.output_by_jobid)
