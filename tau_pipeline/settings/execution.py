@@ -64,6 +64,30 @@ class Execution(Checked):
         default=30.0,
         metadata=documented("Time between two requests to SLURM, each for all jobs.", unit="s", at_least=1),
     )
+    write_array: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Do not process; write the scripts of an array job to this folder, with one call of the program per task "
+            "and a job that runs the group level at the end. Participants that are done are left out."
+        ),
+    )
+    array_chunk: int | None = field(
+        default=None,
+        metadata=documented("Participants per task of the array. Default: as few as give 1000 tasks.", at_least=1),
+    )
+    array_limit: int = field(
+        default=100, metadata=documented("Largest number of tasks of the array that run at a time.", at_least=1)
+    )
+    array_scheduler: Literal["slurm", "sge", "pbs"] = field(
+        default="slurm", metadata=documented("Scheduler for which the array is written.")
+    )
+    container: str | None = field(
+        default=None,
+        metadata=documented(
+            "Image in which the tasks of the array run: a .sif file or an address such as docker://NAME for "
+            "Apptainer, else the name of a Docker image. Default: the Python environment of this command."
+        ),
+    )
     stop_on_first_crash: bool = field(
         default=False, metadata=documented("Stop at the first failed scan instead of finishing the others.")
     )

@@ -16,7 +16,7 @@ from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
-from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
+from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, update_status
 from tau_pipeline.errors import InvalidDatasetError, OutputError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
@@ -30,6 +30,7 @@ from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.levels.pages import show_problems, write_pages_again
+from tau_workflows.plan.array import unfinished, write_array
 from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.reports.methods import write_methods
@@ -38,6 +39,9 @@ from tau_workflows.reports.quality import sentences_of
 #: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
 #: limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
+
+#: State of a scan whose task of an array has not begun.
+_WAITS = "not started: its task of the array job has not run"
 
 #: What runs one participant, as `python -m MODULE JOB_FILE`.
 MODULE = "tau_workflows.execution.participant"
@@ -91,14 +95,32 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return DONE
     if config.execution.reports_only:
         return write_pages_again([job.participant for job in plan.jobs], plan.problems, output_dir)
+    if config.execution.write_array is not None:
+        return _write_array(plan, bids_dir, output_dir, config)
     _note_requested(plan, output_dir, config.selection.derivatives)
     with _interruptions_noted(plan, output_dir):
         return _compute(plan, bids_dir, output_dir, config, started)
 
 
-def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str]) -> None:
+def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
+    """Write an array job for the participants that are not done, whose states are noted; computes nothing."""
+    labels = unfinished(plan.jobs)
+    jobs = tuple(job for job in plan.jobs if job.participant in labels)
+    _note_requested(replace(plan, jobs=jobs), output_dir, config.selection.derivatives, _WAITS)
+    show_problems(plan.problems, bids_dir, output_dir)
+    if not labels:
+        say(f"nothing to do: all {len(plan.jobs)} participants are done")
+        return NOTHING_TO_DO
+    execution = config.execution
+    processes, memory_mb = execution.nprocs or PROCESSES_OF_ONE, execution.mem_mb or MEMORY_OF_ONE_MB
+    file = write_array(labels, bids_dir, output_dir, config, processes, memory_mb)
+    say(f"{len(labels)} of {len(plan.jobs)} participants are to be computed; submit them with: bash {file}")
+    return SOME_FAILED if plan.problems else DONE
+
+
+def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str], reason: str = NOT_FINISHED) -> None:
     """Write the states of all scans before the work begins, and say which will not be computed."""
-    requested = {key: status for job in plan.jobs for key, status in job.statuses().items()}
+    requested = {key: replace(status, reason=reason) for job in plan.jobs for key, status in job.statuses().items()}
     # With its stem a scan that cannot be begun replaces what an earlier run has left of it.
     requested |= {
         key: ScanStatus(key, reason=message, stem=key.removesuffix("_pet") if key.endswith("_pet") else "")
