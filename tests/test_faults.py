@@ -313,7 +313,7 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
     try:
         process_of("sub-01", program)
         other = subprocess.run(
-            command(bids, "twice", "--participant-label", "03"),
+            command(bids, "twice", "--participant-label", "03", "01"),
             env={**os.environ, "PYTHONPATH": SEARCHED},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -322,7 +322,8 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
             check=False,
         )
         assert other.returncode == 2
-        assert f"is in use by the level participant, process {program.pid} on " in other.stderr
+        said = f"tau-pipeline: sub-01 in {bids / 'twice'} is in use by the level participant, process {program.pid} on "
+        assert other.stderr.startswith(said)
         assert "Traceback" not in other.stderr
     finally:
         program.kill()
