@@ -24,6 +24,7 @@ import graph as graphs  # noqa: E402
 from tau_pipeline import atlas, errors  # noqa: E402
 from tau_pipeline.bids import tracers  # noqa: E402
 from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
+from tau_pipeline.bids.off_target import off_target  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
@@ -584,6 +585,23 @@ def scanners() -> str:
                     )
                     for name, w in frames.WINDOWS.items()
                 ],
+            ),
+            "Other windows are in use. One of them is taken if the frames cover it and do not cover the usual one, and "
+            "this is recorded in `Assumptions`. SUVR differs between windows.\n",
+            table(
+                ["tracer", "window, min", "source"],
+                [
+                    (name, f"{w.start_min:g} to {w.end_min:g}", w.source)
+                    for name, others in frames.ALSO_USED.items()
+                    for w in others
+                ],
+            ),
+            "## Binding without tau\n",
+            "What tracers bind to besides tau, and the regions that it affects. From abstracts and reviews; the papers "
+            "were not checked word by word.\n",
+            table(
+                ["tracer", "structure", "regions affected", "remark", "source"],
+                [(one.tracer, one.structure, one.regions, one.remark, one.source) for one in off_target()],
             ),
             "## Manufacturers\n",
             "Case and punctuation are ignored. Other names are used as given in the sidecar.\n",

@@ -67,7 +67,14 @@ def test_tracers_are_known_in_every_usual_spelling(spelling, name):
 
 @pytest.mark.parametrize(
     ("tracer", "window"),
-    [("AV1451", (80, 100)), ("MK6240", (90, 110)), ("PI2620", (45, 75)), ("RO948", (70, 90)), ("GTP1", (60, 90))],
+    [
+        ("AV1451", (80, 100)),
+        ("MK6240", (90, 110)),
+        ("PI2620", (45, 75)),
+        ("RO948", (70, 90)),
+        ("GTP1", (60, 90)),
+        ("18F-PM-PBB3", (90, 110)),
+    ],
 )
 def test_each_tracer_has_its_window_and_the_source_says_so(tracer, window):
     found = default_window(tracer)
@@ -93,6 +100,27 @@ def test_a_complete_dynamic_scan_needs_no_assumption():
     assert plan.weights == pytest.approx((0.25,) * 4)
     assert plan.starts_s == (4800, 5100, 5400, 5700)
     assert plan.assumptions == ()
+
+
+@pytest.mark.parametrize(
+    ("tracer", "frames_min", "window"),
+    [
+        ("MK-6240", (70, 90), (70, 90)),
+        ("MK-6240", (70, 110), (90, 110)),
+        ("PI-2620", (60, 90), (60, 90)),
+        ("PI-2620", (30, 60), (30, 60)),
+        ("PI-2620", (30, 90), (45, 75)),
+        ("PI-2620", (50, 70), (45, 75)),
+        ("flortaucipir", (75, 95), (80, 100)),
+    ],
+)
+def test_a_further_window_is_taken_where_it_is_covered_and_the_usual_one_is_not(tracer, frames_min, window):
+    starts = np.arange(60 * frames_min[0], 60 * frames_min[1], 300)
+    metadata = sidecar(TracerName=tracer, FrameTimesStart=starts.tolist(), FrameDuration=[300] * len(starts))
+    plan = plan_frames((4, 4, 4, len(starts)), metadata)
+    assert (plan.window.start_min, plan.window.end_min) == window
+    said = any(f"{window[0]} to {window[1]} minutes was taken" in sentence for sentence in plan.assumptions)
+    assert said == (plan.window not in WINDOWS.values())
 
 
 def test_frames_outside_the_window_are_left_out():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -10,11 +11,13 @@ import pytest
 from phantom import TRACER, tiny_dataset
 from scipy import ndimage
 
+from tau_pipeline.bids.off_target import meningeal_note, off_target
 from tau_pipeline.bids.scans import find_participants
+from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.transforms import rotation
 from tau_pipeline.imaging.volume import image_on
 from tau_pipeline.measures import quality_figures as figures
-from tau_pipeline.pet.frames import FramePlan, Window, plan_frames
+from tau_pipeline.pet.frames import WINDOWS, FramePlan, Window, plan_frames
 from tau_pipeline.pet.quality import known_figures, window_figures
 
 #: 2 mm, in RAS and turned: nothing may depend on how voxels are stored.
@@ -105,6 +108,21 @@ def test_the_shell_is_2_to_6_mm_outside_the_brain(size: float) -> None:
     suvr[:, :, : n // 2][(away[:, :, : n // 2] > 3) & (away[:, :, : n // 2] < 5)] = 0  # outside the field of view
     img = image_on(suvr, np.diag([size, size, size, 1.0]))
     assert figures.shell_uptake(suvr, mask, img)["MeningealSUVR"] == pytest.approx(1.7, rel=1e-6)
+
+
+def test_high_uptake_of_the_meninges_is_told_for_tracers_that_bind_there() -> None:
+    limit = BY_NAME["meninges_suvr"].warn_above
+    assert limit is not None
+    note = meningeal_note("[18F]MK-6240", limit + 0.01)
+    assert f"{limit + 0.01:.2f}" in note
+    assert "Fu et al. 2023" in note
+    assert meningeal_note("MK-6240", limit) == meningeal_note("MK-6240", None) == ""
+    assert meningeal_note("PI-2620", 3.0) == meningeal_note(None, 3.0) == ""
+
+
+def test_off_target_binding_is_known_for_every_tracer_with_a_source_and_no_other() -> None:
+    assert {one.tracer for one in off_target()} == set(WINDOWS)
+    assert all(re.search(r"(19|20)\d\d", one.source) for one in off_target())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ ALIASES: dict[str, str] = {
     "ro6958948": "RO-948",
     "gtp1": "GTP1",
     "genentechtauprobe1": "GTP1",
+    "florzolotau": "florzolotau",
+    "pmpbb3": "florzolotau",
+    "apn1607": "florzolotau",
+    "mni958": "florzolotau",
 }
 
 #: Tracers of other targets, so that one of them in a tau dataset is recognized as a contradiction and not as a filler.

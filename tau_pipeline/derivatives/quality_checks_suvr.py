@@ -124,6 +124,7 @@ SUVR_CHECKS: tuple[Check, ...] = (
         digits=".2f",
         warn_above=1.8,
         limit_source=GOOD_SCANS,
-        action="Look at the figure SUVR: spill-over from the meninges raises cortex and cerebellum beside them.",
+        action="Look at the figure SUVR: spill-over from the meninges raises cortex and cerebellum beside them. With "
+        "MK-6240, it is common: compare with ADNIErodedWM or Pons (--ref-region), and with --pvc-extracerebral.",
     ),
 )

@@ -52,7 +52,7 @@ class FramePlan:
 
 _FLORTAUCIPIR = Window(80, 100, "flortaucipir, 80-100 min: Shcherbinin et al. 2016, J Nucl Med 57:1535")
 #: By the name that ``tracer_name`` gives. The windows of flortaucipir, MK-6240 and GTP1 are given in the abstracts
-#: named; those of PI-2620 and RO-948 are in common use; the papers named have not been checked word by word.
+#: named; the others are in common use; the papers named have not been checked word by word.
 WINDOWS: dict[str, Window] = {
     "flortaucipir": _FLORTAUCIPIR,
     "MK-6240": Window(90, 110, "MK-6240, 90-110 min: Fu et al. 2023, J Cereb Blood Flow Metab 43:581"),
@@ -63,10 +63,16 @@ WINDOWS: dict[str, Window] = {
     ),
     "RO-948": Window(70, 90, "RO-948, 70-90 min: Leuzy et al. 2020, JAMA Neurol 77:955"),
     "GTP1": Window(60, 90, "GTP1, 60-90 min: Sanabria Bohórquez et al. 2019, Eur J Nucl Med Mol Imaging 46:2077"),
+    "florzolotau": Window(90, 110, "florzolotau, 90-110 min: Tagai et al. 2021, Neuron 109:42"),
 }
-#: Windows that are in use as well, minutes: a scan that was made in one of them is no mistake.
+#: Windows that are in use as well: a scan that was made in one of them is no mistake. One is taken only where a scan
+#: covers it and not the one above, since SUVR differs between windows.
 ALSO_USED: dict[str, tuple[Window, ...]] = {
-    "PI-2620": (Window(60, 90, "PI-2620, 60-90 min: Mueller et al. 2020, J Nucl Med 61:911"),),
+    "MK-6240": (Window(70, 90, "MK-6240, 70-90 min: in use in AIBL and HEAD"),),
+    "PI-2620": (
+        Window(60, 90, "PI-2620, 60-90 min: one of the windows of the SCAN project"),
+        Window(30, 60, "PI-2620, 30-60 min: one of the windows of the SCAN project"),
+    ),
 }
 
 
@@ -77,6 +83,12 @@ def default_window(tracer: str | None) -> Window:
         return WINDOWS[known]
     named = f"the tracer {tracer!r} has no default window" if tracer else "no tracer is stated"
     return Window(80, 100, f"{named}; 80-100 min, as for flortaucipir, is assumed")
+
+
+def usual_windows(tracer: str | None) -> tuple[Window, ...]:
+    """Return the windows that are in use for a tracer, the usual one first; empty for an unknown tracer."""
+    known = tracer_name(tracer)
+    return (WINDOWS[known], *ALSO_USED.get(known, ())) if known else ()
 
 
 def frame_weights(starts_s: ArrayLike, durations_s: ArrayLike, window_min: tuple[float, float]) -> NDArray[np.float64]:
@@ -148,6 +160,8 @@ def plan_frames(
     if starts is not None:
         starts = starts - _injection_s(metadata, notes)
     if starts is not None and durations is not None:
+        if not suvr_window:
+            window = _covered_window(starts, durations, window, tracer, notes)
         _check_clock(starts, durations, window)
     if frames == 1 and (starts is None or durations is None or starts[0] <= 0):
         return _static_of_unknown_time(starts, durations, window, notes)
@@ -169,10 +183,33 @@ def plan_frames(
     )
 
 
+def _covered_window(
+    starts: NDArray, durations: NDArray, window: Window, tracer: str | None, notes: list[str]
+) -> Window:
+    """Return the usual window, or another in use for the tracer if the frames cover that one and not the usual one."""
+
+    def is_covered(one: Window) -> bool:
+        low, high = 60.0 * one.start_min, 60.0 * one.end_min
+        inside = np.clip(np.minimum(starts + durations, high) - np.maximum(starts, low), 0, None)
+        return bool(inside.sum() >= 0.99 * (high - low))
+
+    if is_covered(window):
+        return window
+    other = next((one for one in usual_windows(tracer)[1:] if is_covered(one)), None)
+    if other is None:
+        return window
+    notes.append(
+        f"The frames do not cover {window.start_min:g} to {window.end_min:g} minutes, and the window of "
+        f"{other.start_min:g} to {other.end_min:g} minutes was taken ({other.source}); do not mix it with others."
+    )
+    return other
+
+
 def _unusual_window_note(asked: tuple[float, float] | None, tracer: str | None) -> list[str]:
     """Return a sentence if a window was asked for that has no minute in common with the tracer's."""
     name = tracer_name(tracer)
-    if asked is None or name is None or (asked[0] < WINDOWS[name].end_min and asked[1] > WINDOWS[name].start_min):
+    meets = [asked is not None and asked[0] < one.end_min and asked[1] > one.start_min for one in usual_windows(tracer)]
+    if asked is None or name is None or any(meets):
         return []
     usual = WINDOWS[name]
     return [

@@ -11,6 +11,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from tau_pipeline.atlas import label_array
+from tau_pipeline.bids.off_target import meningeal_note
 from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.header_orientation import readings, template_space
 from tau_pipeline.imaging.load import load_volume
@@ -232,6 +233,8 @@ class Quantify(LibraryInterface):
                 figures["ExtentThreshold"] = extent
             measures.append({**quality.map_quality(*found, voxel_volume_mm3(suvr)), **figures})
             tables.append(roi.regional_table(suvr, dseg, mask, name, self.inputs.identity, share, extent))
+        if note := meningeal_note(self.inputs.identity.get("tracer"), measures[0].get("MeningealSUVR")):
+            assumptions.append(note)
         if sum(lost.values()) > _LARGEST_CUT:
             assumptions.append(_cut_in_words(lost, tables[0]))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
