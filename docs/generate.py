@@ -83,6 +83,8 @@ SIDECAR_KEYS: dict[str, str] = {
     "ModelHash": "Combined hash of all models.",
     "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
     "OutsideBrain": "Value outside the brain mask.",
+    "PVCExtracerebralRegions": "Hot spots around the brain that are regions of their own (`--pvc-extracerebral`): "
+    "volume in mm³, and SUVR by the first method.",
     "PVCMergedRegions": "Regions that are too small to be corrected on their own, and the regions they were "
     "merged with.",
     "PVCMethods": "Methods of partial volume correction; the first fills `suvr_pvc_mean` and `suvr_pvc_se`.",

@@ -19,6 +19,10 @@ UPTAKE = {
 }  # fmt: skip
 
 
+#: Label of the hot patch outside the mask.
+HOT = 300
+
+
 @dataclass(frozen=True)
 class PetPhantom:
     """Labels and mask on the T1w grid, PET on its own, rotated grid, and the transform between the worlds."""
@@ -58,8 +62,12 @@ def phantom(
     voxel_mm: tuple[float, float, float] = (2.5, 2.5, 3.0),
     uptake: dict[int, float] = UPTAKE,
     size: int = 44,
+    hot: bool = False,
 ) -> PetPhantom:
-    """Paint the labels with uptake, blur along the axes of the PET, and sample at the voxels of the PET."""
+    """Paint the labels with uptake, blur along the axes of the PET, and sample at the voxels of the PET.
+
+    With ``hot``, a patch around the left side of the head, just outside the mask and 3 mm thick, is label `HOT`.
+    """
     dseg, inside = labels()
     own = affine_about_center(dseg.shape[0], np.full(3, FINE_MM))
     voxel = np.array(voxel_mm)
@@ -68,6 +76,10 @@ def phantom(
     pet2t1w[:3, :3] = rotation(np.radians([4.0, -6.0, 8.0]))
     pet2t1w[:3, 3] = (2.0, -1.0, 3.0)
     code = np.where(inside & (dseg == 0), 257, dseg)
+    if hot:
+        x, y, z = np.indices(code.shape) - (code.shape[0] - 1) / 2
+        near = ndimage.distance_transform_edt(~inside) * FINE_MM
+        code[(near > 0) & (near <= 3) & (x < 0) & (np.hypot(y, z) * FINE_MM < 20)] = HOT
     # The truth turned to the axes of the PET, four samples for each axis of a voxel of the fine grid's size.
     n = round(110 / (FINE_MM / 2))
     turned = affine_about_center(n, np.full(3, FINE_MM / 2))

@@ -31,6 +31,7 @@ OTHER_VALUES = {
     "extent_suvr": 1.4,
     "pvc": ("sgtm", "rbv"),
     "psf": (6.0, 6.0, 7.0),
+    "pvc_extracerebral": True,
     "motion_correction": False,
     "random_seed": 7,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pvc_phantom import UPTAKE, PetPhantom, phantom
+from pvc_phantom import HOT, UPTAKE, PetPhantom, phantom
 from scipy import ndimage
 
 from tau_pipeline.atlas import label_array
@@ -24,12 +24,13 @@ from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.regions import regional_table
-from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values
+from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values, sidecar
+from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.methods import estimate
 from tau_pipeline.pvc.model import Blurred, blur_regions
-from tau_pipeline.pvc.psf import PointSpread, estimate_point_spread, given_point_spread
-from tau_pipeline.pvc.regions import SULCAL_CSF, RegionModel, region_model
+from tau_pipeline.pvc.psf import PointSpread, estimate_point_spread, given_point_spread, resolution_by_regions
+from tau_pipeline.pvc.regions import HOT_SPOTS, SULCAL_CSF, RegionModel, region_model
 from tau_workflows.interfaces.pvc import CorrectPartialVolume
 
 FWHM = (6.0, 6.0, 6.0)
@@ -132,6 +133,36 @@ def test_a_point_spread_beyond_the_range_of_search_is_said(head: PetPhantom, mod
     found = estimate_point_spread(model, model.cut(wide))
     assert found.at_bound
     assert "state --psf" in found.source
+
+
+def test_hot_spots_around_the_brain_become_regions_and_no_longer_raise_the_cortex() -> None:
+    """A patch of meninges with seven times the uptake of what surrounds it; the true cortex below has 2.0 and 1.2."""
+    made = phantom(FWHM, uptake={**UPTAKE, HOT: 3.0}, hot=True)
+    model = region_model(made.pet, made.dseg, made.mask, made.pet2t1w)
+    pet, spread = model.cut(made.pet.get_fdata()), given_point_spread(FWHM, "")
+    with_spots = with_hot_spots(blur_regions(model, pet, FWHM))
+    spots = [number for number in with_spots.numbers if number >= HOT_SPOTS]
+    assert spots == [HOT_SPOTS]
+    assert sum(with_spots.volumes_mm3) == pytest.approx(sum(model.volumes_mm3), rel=1e-6)
+    errors = []
+    for one in (model, with_spots):
+        found = correct(one, pet, spread, ["sgtm"]).by_method["sgtm"].values
+        errors.append(np.abs(values_of(one, found) / TRUE - 1).max())
+    assert errors[1] < 0.5 * errors[0]
+    assert 1.5 < found[with_spots.numbers.index(HOT_SPOTS)] < 4.5
+    (told,) = sidecar(correct(with_spots, pet, spread, ["sgtm"]), np.array([8]))["PVCExtracerebralRegions"]
+    assert told["SUVR"] == pytest.approx(found[with_spots.numbers.index(HOT_SPOTS)] / found[with_spots.column(8)], 0.01)
+
+
+def test_without_hot_spots_the_regions_stay_as_they_are(blurred: Blurred) -> None:
+    """Strong uptake in cortex spills outside, but the brain explains it."""
+    assert with_hot_spots(blurred) is blurred.model
+
+
+def test_the_resolution_by_regions_is_that_of_the_blur(head: PetPhantom) -> None:
+    assert resolution_by_regions(head.pet, head.dseg, head.mask, head.pet2t1w) == pytest.approx(6.0, abs=0.06)
+    wide = image_like(ndimage.gaussian_filter(head.pet.get_fdata(), 16 / FWHM_PER_SIGMA / 2.5), head.pet)
+    assert resolution_by_regions(wide, head.dseg, head.mask, head.pet2t1w) is None
 
 
 def test_what_is_not_measured_is_left_out(head: PetPhantom, model: RegionModel) -> None:
@@ -342,6 +373,16 @@ def inputs(tmp_path: Path, head: PetPhantom, table: pd.DataFrame) -> dict[str, A
         "activity_file": str(save_volume(resample(head.pet, head.dseg, head.pet2t1w), tmp_path / "activity.nii")),
         "smoothing_fwhm": 0.0,
     }
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, [8.0, 8.0, 8.0]), ({"psf": [6.0, 6.0, 7.0]}, [6.0, 6.0, 7.0])])
+def test_the_resolution_of_an_image_smoothed_in_advance_is_its_point_spread(
+    tmp_path: Path, inputs: dict[str, Any], given: dict[str, Any], expected: list[float]
+) -> None:
+    metadata = {"SeriesDescription": "Coreg, Avg, Std Img and Vox Siz, Uniform Resolution"}
+    step = CorrectPartialVolume(pvc=["sgtm"], pet_metadata=metadata, **given, **inputs)
+    (sidecar,) = step.call(tmp_path)["quality"]
+    assert sidecar["PVCPointSpreadFWHM"] == expected
 
 
 def test_the_step_writes_table_map_and_sidecar(tmp_path: Path, head: PetPhantom, inputs: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tau_pipeline.pet.resolution import (
     resolution_figures,
     scanner_fwhm,
     smoothing_kernel_mm,
+    uniform_resolution_mm,
 )
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
@@ -214,3 +215,20 @@ def test_found_and_stated_resolution_are_compared_only_in_voxels_that_can_show_i
     assert found["FWHMDifference"] == pytest.approx(2.0, abs=0.7)
     assert resolution_figures(stated, folded(7.0, voxel_mm=(3.5, 3.5, 5.7))) == {}
     assert resolution_figures(Resolution(5.0, "estimated", True), folded(7.0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("description", "expected_mm"),
+    [
+        ("AV1451 Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res", 6.0),
+        ("AV1451 Coreg, Avg, Std Img and Vox Siz, Uniform Resolution", 8.0),
+        ("Uniform Resolution 6 mm", 6.0),
+        ("uniform resolution: 5.5 mm", 5.5),
+        ("PET 3 mm uniformity correction", None),
+        ("", None),
+    ],
+)
+def test_a_resolution_that_images_were_smoothed_to_comes_before_the_scanners(description, expected_mm):
+    metadata = {"SeriesDescription": description, "Manufacturer": "Siemens", "ManufacturersModelName": "Biograph mMR"}
+    assert uniform_resolution_mm(metadata) == expected_mm
+    assert image_resolution(metadata, impulse()).fwhm_mm == (expected_mm or 4.3)

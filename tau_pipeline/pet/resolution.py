@@ -125,13 +125,42 @@ def scanner_fwhm(manufacturer: str | None, model: str | None) -> Scanner:
     )
 
 
+#: Keys of a sidecar in which the common resolution of images that were smoothed in advance is stated.
+_DESCRIPTIONS = ("ImageDescription", "SeriesDescription", "ProtocolName", "ImageComments", "ReconMethodName")
+_UNIFORM = re.compile(
+    r"uniform\s*(?:resolution|res)?[\s_:,=-]*(\d+(?:\.\d+)?)\s*mm|uniform\s+resolution", re.IGNORECASE
+)
+#: Resolution of ADNI's images that say "Uniform Resolution" without a number, mm; newer ones have "Uniform 6mm Res".
+_ADNI_UNIFORM_MM = 8.0
+
+
+def uniform_resolution_mm(metadata: Mapping[str, Any]) -> float | None:
+    """Return the resolution to which an image was smoothed in advance, mm FWHM, as its sidecar states; else None.
+
+    Parameters
+    ----------
+    metadata
+        BIDS sidecar. ADNI's descriptions are read: ``Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res``, and
+        ``… Uniform Resolution``, which is 8 mm.
+
+    >>> uniform_resolution_mm({"SeriesDescription": "AV1451 Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res"})
+    6.0
+    """
+    for key in _DESCRIPTIONS:
+        found = _UNIFORM.search(str(metadata.get(key, "")))
+        if found:
+            return float(found[1] or _ADNI_UNIFORM_MM)
+    return None
+
+
 def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution:
     """Return the effective resolution of a PET: from scanner and reconstruction filter, or estimated from the image.
 
     Parameters
     ----------
     metadata
-        BIDS sidecar; ``ManufacturersModelName`` and, where it stands, ``ReconFilterSize`` (mm FWHM) are used.
+        BIDS sidecar; `uniform_resolution_mm` or else ``ManufacturersModelName`` and, where it stands,
+        ``ReconFilterSize`` (mm FWHM) are used.
     pet_img
         3-D PET image in its own grid, not smoothed; used only when the model is not in the table.
 
@@ -140,6 +169,10 @@ def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution
     ImageError
         The model is not known, and the image does not let its resolution be estimated.
     """
+    uniform_mm = uniform_resolution_mm(metadata)
+    if uniform_mm is not None:
+        text = f"The resolution was taken as {uniform_mm:g} mm, to which the image was smoothed in advance (sidecar)."
+        return Resolution(uniform_mm, text, False)
     try:
         scanner = scanner_fwhm(metadata.get("Manufacturer"), metadata.get("ManufacturersModelName"))
     except UnknownNameError:

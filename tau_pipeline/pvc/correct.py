@@ -16,7 +16,7 @@ from tau_pipeline.pvc.methods import estimate
 from tau_pipeline.pvc.model import Blurred, blur_regions
 from tau_pipeline.pvc.noise import Noise
 from tau_pipeline.pvc.psf import PointSpread
-from tau_pipeline.pvc.regions import SULCAL_CSF, Floats, RegionModel
+from tau_pipeline.pvc.regions import HOT_SPOTS, SULCAL_CSF, Floats, RegionModel
 from tau_pipeline.settings.participant import PvcMethod
 
 if TYPE_CHECKING:
@@ -200,9 +200,21 @@ def _ratios(
     return ratio + missing, np.sqrt(np.maximum(variance, 0.0)) + missing
 
 
+def _hot_spots(correction: Correction, references: Mapping[PvcMethod, float]) -> list[dict[str, Any]]:
+    """Return volume in mm³ and SUVR, by the first method, of each hot spot around the brain."""
+    model, method = correction.model, next(iter(correction.by_method))
+    values = correction.by_method[method].values / references[method]
+    return [
+        {"Volume": round(volume, 1), "SUVR": round(float(value), 3) if np.isfinite(value) else "n/a"}
+        for number, volume, value in zip(model.numbers, model.volumes_mm3.tolist(), values, strict=True)
+        if number >= HOT_SPOTS
+    ]
+
+
 #: Keys of the sidecar that `sidecar` gives.
 PVC_KEYS = (
     "PVCConditionNumber",
+    "PVCExtracerebralRegions",
     "PVCMergedRegions",
     "PVCMethods",
     "PVCPointSpreadAtBound",
@@ -232,6 +244,7 @@ def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> di
         "PVCPointSpreadAtBound": float(spread.at_bound),
         "PVCConditionNumber": round(correction.condition, 2),
         "PVCReferenceValue": values,
+        "PVCExtracerebralRegions": _hot_spots(correction, values),
         "PVCMergedRegions": {
             str(names.get(small, small)): str(names.get(into, into)) for small, into in correction.model.merged.items()
         },

@@ -16,8 +16,9 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.imaging.volume import Affine, Volume
 from tau_pipeline.pvc.model import Blurred, blur, blur_regions, sigma_voxels
-from tau_pipeline.pvc.regions import Floats, RegionModel
+from tau_pipeline.pvc.regions import Floats, RegionModel, region_model
 
 #: The search starts here and stays within these bounds, FWHM in mm.
 _START_MM, BOUNDS_MM = 6.0, (2.5, 12.0)
@@ -88,6 +89,32 @@ def estimate_point_spread(model: RegionModel, pet: Floats) -> PointSpread:
     if at_bound:
         text += f" This is at the end of the range of search ({BOUNDS_MM[0]:g} to {BOUNDS_MM[1]:g} mm): state --psf."
     return PointSpread((across, across, along), text, at_bound)
+
+
+def resolution_by_regions(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -> float | None:
+    """Return the resolution of a PET as one number, FWHM in mm, by its regions; None if it cannot be estimated so.
+
+    Parameters
+    ----------
+    pet
+        3-D, on its own grid; 0 where nothing is measured.
+    dseg, mask
+        Labels (FreeSurfer numbers) and brain mask on the T1w grid.
+    pet2t1w_xfm
+        ``(4, 4)``, PET world to T1w world.
+
+    Returns
+    -------
+    float or None
+        FWHM of the isotropic Gaussian with the volume of the estimated point spread.
+    """
+    values = np.asanyarray(pet.dataobj)
+    try:
+        model = region_model(pet, dseg, mask, pet2t1w_xfm)
+        found = estimate_point_spread(model, model.cut(np.where(values == 0, np.nan, values)))
+    except ImageError:
+        return None
+    return None if found.at_bound else float(np.cbrt(np.prod(found.fwhm_mm)))
 
 
 def _step(model: RegionModel, pet: Floats, variance: NDArray[np.float64]) -> NDArray[np.float64]:

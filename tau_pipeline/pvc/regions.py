@@ -28,7 +28,7 @@ Box = tuple[slice, slice, slice]
 SULCAL_CSF = 257
 #: Shells around the brain: outer distance in mm, by number. FreeSurfer has none for them.
 SHELLS_MM = {9301: 4.0, 9302: 12.0, 9303: 25.0}
-#: First number of the hot spots in the shells.
+#: First number of the hot spots in the shells (`tau_pipeline.pvc.hot_spots`).
 HOT_SPOTS = 9311
 #: Regions below this volume are merged with a neighbor: they have too few voxels to be told apart.
 SMALLEST_MM3 = 300.0

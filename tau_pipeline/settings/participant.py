@@ -108,6 +108,14 @@ class Settings(Checked):
             unit="mm",
         ),
     )
+    pvc_extracerebral: bool = field(
+        default=False,
+        metadata=documented(
+            "Make hot spots of uptake around the brain, in meninges and skull, regions of partial volume correction, "
+            "so that they do not raise the cortex beside them.",
+            source="Baker et al. 2017, Data in Brief 15:648",
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),

@@ -50,7 +50,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         Which frames count, and how much.
     settings
         Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``,
-        ``extent_suvr``, ``pvc``, ``psf``.
+        ``extent_suvr``, ``pvc``, ``psf``, ``pvc_extracerebral``.
 
     Inputs
     ------
@@ -122,11 +122,19 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         wf.connect(node, "quality_figures", figures, f"in{place}")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
+    _connect_regions(wf, settings)
     _add_figures(wf, str(scan.pet_metadata.get("Units", "")))
-    tables = _add_partial_volume(wf, settings)
+    tables = _add_partial_volume(wf, settings, scan)
     for name in ("rois_file", "quality"):
         wf.connect(tables, name, outputnode, name)
     return wf
+
+
+def _connect_regions(wf: pe.Workflow, settings: Settings) -> None:
+    """Give labels and mask to the step that smooths to a resolution, which it estimates by the regions."""
+    if settings.target_fwhm is not None:
+        for name in ("mask_file", "dseg_file"):
+            wf.connect(wf.get_node("inputnode"), name, wf.get_node("on_t1w"), name)
 
 
 def _add_figures(wf: pe.Workflow, units: str) -> None:
@@ -138,12 +146,13 @@ def _add_figures(wf: pe.Workflow, units: str) -> None:
     wf.connect(node, "activity_figure_files", wf.get_node("outputnode"), "activity_figure_files")
 
 
-def _add_partial_volume(wf: pe.Workflow, settings: Settings) -> pe.Node:
+def _add_partial_volume(wf: pe.Workflow, settings: Settings, scan: Scan) -> pe.Node:
     """Return the node that gives the region table: a new one that corrects it for partial volume, if asked for."""
     if not settings.pvc:
         wf.get_node("outputnode").inputs.corrected_files = {}
         return wf.get_node("quantify")
-    node = pe.Node(CorrectPartialVolume.with_settings(settings), name="partial_volume", mem_gb=1.2)
+    step = CorrectPartialVolume.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
+    node = pe.Node(step, name="partial_volume", mem_gb=1.2)
     for name in ("mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(wf.get_node("inputnode"), name, node, name)
     wf.connect(wf.get_node("motion"), "static_file", node, "static_file")

@@ -23,6 +23,7 @@ from tau_pipeline.pet import coregister, field_of_view, motion, resolution
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_check as reference
 from tau_pipeline.pet.frames import FramePlan, Window
+from tau_pipeline.pvc.psf import resolution_by_regions
 from tau_pipeline.settings.participant import Orientation, Settings
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
@@ -137,6 +138,8 @@ class _ResampleIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="gives the grid")
     smooth_fwhm = traits.Float(Settings.smooth_fwhm, usedefault=True, desc="FWHM of a Gaussian, mm")
     target_fwhm = traits.Float(desc="effective resolution to reach, mm; the image's own where this is not set")
+    mask_file = File(exists=True, desc="brain mask on the T1w grid, to estimate the resolution with the regions")
+    dseg_file = File(exists=True, desc="labels on the T1w grid, likewise")
 
 
 class _ResampleOut(TraitedSpec):
@@ -155,10 +158,11 @@ class PetOnT1w(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         static = load_volume(self.inputs.static_file, ndim=3)
-        native = resolution.image_resolution(self.inputs.pet_metadata, static)
-        kernel = self.inputs.smooth_fwhm
+        stated = native = resolution.image_resolution(self.inputs.pet_metadata, static)
+        kernel, notes = self.inputs.smooth_fwhm, []
         if isdefined(self.inputs.target_fwhm):
-            kernel = resolution.smoothing_kernel_mm(self.inputs.target_fwhm, native.fwhm_mm)
+            native = self._estimated(static, stated)
+            kernel, notes = _kernel_mm(self.inputs.target_fwhm, native.fwhm_mm, stated.fwhm_mm)
         activity = pet.pet_on_t1w(
             load_volume(self.inputs.pet_file),
             frame_plan(self.inputs.frames),
@@ -171,9 +175,31 @@ class PetOnT1w(LibraryInterface):
             "activity_file": str(save_volume(activity, folder / "activity.nii")),
             "smoothing_fwhm": float(kernel),
             "effective_fwhm": float(np.hypot(native.fwhm_mm, kernel)),
-            "quality_figures": resolution.resolution_figures(native, static),
-            "assumptions": [native.source],
+            "quality_figures": resolution.resolution_figures(stated, static),
+            "assumptions": [native.source, *notes],
         }
+
+    def _estimated(self, static: Volume, stated: resolution.Resolution) -> resolution.Resolution:
+        """Return the resolution with which the regions explain the image best; the stated one where there is none."""
+        files = [self.optional(name) for name in ("dseg_file", "mask_file")]
+        if None in files or resolution.uniform_resolution_mm(self.inputs.pet_metadata) is not None:
+            return stated
+        dseg, mask = (load_volume(file, ndim=3) for file in files)
+        found = resolution_by_regions(static, dseg, mask, load_itk(self.inputs.pet2t1w_xfm))
+        if found is None:
+            return stated
+        text = f"The resolution was taken as {found:.1f} mm, with which the regions explain the image best."
+        return resolution.Resolution(found, text, True)
+
+
+def _kernel_mm(target_mm: float, native_mm: float, stated_mm: float) -> tuple[float, list[str]]:
+    """Return the FWHM of the filter that leads to the target resolution, and what must be said about it."""
+    if native_mm > target_mm >= stated_mm:
+        return 0.0, [
+            f"The image was not smoothed: its resolution of {native_mm:.1f} mm is coarser than the target of "
+            f"{target_mm:g} mm already."
+        ]
+    return resolution.smoothing_kernel_mm(target_mm, native_mm), []
 
 
 class _QuantifyIn(BaseInterfaceInputSpec):

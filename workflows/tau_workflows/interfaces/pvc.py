@@ -14,11 +14,14 @@ from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
 from tau_pipeline.imaging.volume import save_volume
+from tau_pipeline.pet.resolution import uniform_resolution_mm
 from tau_pipeline.pvc import correct as pvc
 from tau_pipeline.pvc import psf as spread
 from tau_pipeline.pvc.correct import Correction
+from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
-from tau_pipeline.pvc.regions import region_model
+from tau_pipeline.pvc.model import blur_regions
+from tau_pipeline.pvc.regions import RegionModel, region_model
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
 
@@ -37,6 +40,12 @@ class _PvcIn(BaseInterfaceInputSpec):
     pvc = traits.List(traits.Str(), mandatory=True, desc="methods, the first one first in the table")
     min_measured_fraction = traits.Float(
         Settings.min_measured_fraction, usedefault=True, desc="share of a region that must be measured"
+    )
+    pet_metadata = traits.Dict(
+        {}, usedefault=True, desc="the PET's sidecar: a resolution it was smoothed to in advance"
+    )
+    pvc_extracerebral = traits.Bool(
+        Settings.pvc_extracerebral, usedefault=True, desc="hot spots around the brain are regions of their own"
     )
     psf = traits.List(traits.Float(), desc="FWHM of the point spread, one or three values, mm")
 
@@ -61,14 +70,10 @@ class CorrectPartialVolume(LibraryInterface):
         values = np.asanyarray(static.dataobj)
         # The static image is 0 where no frame has measured anything.
         pet = model.cut(np.where(values == 0, np.nan, values))
-        given = tuple(self.optional("psf") or ())
-        point_spread = (
-            spread.given_point_spread(
-                given, f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm."
-            )
-            if given
-            else spread.estimate_point_spread(model, pet)
-        )
+        point_spread = self._point_spread(model, pet)
+        if self.inputs.pvc_extracerebral:
+            share = self.inputs.min_measured_fraction
+            model = with_hot_spots(blur_regions(model, pet, point_spread.fwhm_mm, share))
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
         labels = label_array(dseg)
         masks = {
@@ -87,6 +92,18 @@ class CorrectPartialVolume(LibraryInterface):
             "quality": measures,
             "assumptions": [point_spread.source],
         }
+
+    def _point_spread(self, model: RegionModel, pet: NDArray[np.float32]) -> spread.PointSpread:
+        """Return the point spread that was given, that the image was smoothed to in advance, or that is estimated."""
+        given = tuple(self.optional("psf") or ())
+        if given:
+            text = f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm."
+            return spread.given_point_spread(given, text)
+        uniform_mm = uniform_resolution_mm(self.inputs.pet_metadata)
+        if uniform_mm is not None:
+            text = f"The point spread is that to which the image was smoothed in advance (sidecar): {uniform_mm:g} mm."
+            return spread.given_point_spread((uniform_mm,), text)
+        return spread.estimate_point_spread(model, pet)
 
     def _maps(self, folder: Path, found: Correction, reference_labels: NDArray[np.integer]) -> dict[str, str]:
         """Write the map of each method that has one."""
