@@ -103,7 +103,6 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "frames", on_t1w, "frames")
     wf.connect(motion, "frame_xfms", on_t1w, "frame_xfms")
     wf.connect(coregister, "pet2t1w_xfm", on_t1w, "pet2t1w_xfm")
-    wf.connect(inputnode, "t1w_preproc_file", on_t1w, "t1w_preproc_file")
     wf.connect(on_t1w, "activity_file", quantify, "activity_file")
     for name in ("mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(inputnode, name, quantify, name)
@@ -122,7 +121,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         wf.connect(node, "quality_figures", figures, f"in{place}")
     for place, node in enumerate((motion, coregister, on_t1w, quantify), start=2):
         wf.connect(node, "assumptions", assumptions, f"in{place}")
-    _connect_regions(wf, settings)
+    _connect_t1w(wf, settings)
     _add_figures(wf, str(scan.pet_metadata.get("Units", "")))
     tables = _add_partial_volume(wf, settings, scan)
     for name in ("rois_file", "quality"):
@@ -130,11 +129,11 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     return wf
 
 
-def _connect_regions(wf: pe.Workflow, settings: Settings) -> None:
-    """Give labels and mask to the step that smooths to a resolution, which it estimates by the regions."""
-    if settings.target_fwhm is not None:
-        for name in ("mask_file", "dseg_file"):
-            wf.connect(wf.get_node("inputnode"), name, wf.get_node("on_t1w"), name)
+def _connect_t1w(wf: pe.Workflow, settings: Settings) -> None:
+    """Give the T1w to the step that resamples; labels and mask too where it must estimate the resolution by them."""
+    regions = ("mask_file", "dseg_file") if settings.target_fwhm is not None else ()
+    for name in ("t1w_preproc_file", *regions):
+        wf.connect(wf.get_node("inputnode"), name, wf.get_node("on_t1w"), name)
 
 
 def _add_figures(wf: pe.Workflow, units: str) -> None:
