@@ -12,24 +12,28 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from tau_pipeline.atlas import label_array, region_numbers
+from tau_pipeline.anatomy.parcellation import labels_to_t1w
+from tau_pipeline.atlas import label_array, lobule_numbers, region_numbers, template_regions
 from tau_pipeline.bids.scans import Scan, find_participants
 from tau_pipeline.derivatives.names import AnatNames, PetNames
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.transforms import load_itk
-from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, voxel_size_mm
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, save_volume, voxel_size_mm
 from tau_pipeline.pet.frames import FramePlan, plan_frames
 from tau_pipeline.pet.motion import correct_motion, static_image
+from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import correct
 from tau_pipeline.pvc.model import blur_regions
 from tau_pipeline.pvc.psf import estimate_point_spread, given_point_spread
@@ -37,7 +41,8 @@ from tau_pipeline.pvc.regions import RegionModel, region_model
 from tau_pipeline.settings.participant import Selection
 
 METHODS = ("sgtm", "gtm", "rbv", "iy", "mg", "meltzer")
-CEREBELLAR_CORTEX = (8, 47)
+#: As labels, and in lobules.
+CEREBELLAR_CORTEX = {8, 47, *lobule_numbers("inferior"), *lobule_numbers("superior")}
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,15 @@ def of_derivatives(true: Case, scan: Scan, who: str, derivatives: list[Path]) ->
         if not anat.dseg.is_file():
             continue
         dseg, mask = load_volume(anat.dseg, ndim=3), load_volume(anat.mask, ndim=3)
-        own = replace(true, dseg=dseg, mask=mask, pet2t1w=load_itk(names.to_t1w))
+        lobules = labels_to_t1w(on_template(), load_volume(anat.t1w, ndim=3), (anat.from_template(),))
+        own = replace(true, dseg=with_lobules(dseg, lobules), mask=mask, pet2t1w=load_itk(names.to_t1w))
         yield replace(own, name=f"{who}, labels of {folder}", true_fwhm_mm=None)
+
+
+@cache
+def on_template() -> Path:
+    """Return a file with the lobules of the cerebellum on the template."""
+    return save_volume(template_regions(), Path(tempfile.mkdtemp()) / "lobules.nii")
 
 
 def with_interpolation(fwhm_mm: float, static: Volume, plan: FramePlan) -> tuple[float, ...]:
@@ -149,7 +161,7 @@ def report(case: Case) -> Iterator[str]:
 def line(method: str, how: str, model: RegionModel, values: np.ndarray, case: Case) -> str:
     """Return one line of the table."""
     uptake = {int(label): value for label, value in case.truth["uptake"].items()}
-    places = [model.column(label) for label in CEREBELLAR_CORTEX]
+    places = [place for place, number in enumerate(model.numbers) if number in CEREBELLAR_CORTEX]
     reference = np.average(values[places], weights=model.volumes_mm3[places])
     labels = [label for label in region_numbers("cortical") if label in uptake and model.column(label) is not None]
     true = np.array([uptake[label] for label in labels])

@@ -179,6 +179,11 @@ def lobule_numbers(part: str) -> tuple[int, ...]:
     return tuple(int(number) for number in table.loc[table["part"] == part, "index"])
 
 
+def template_region_table() -> pd.DataFrame:
+    """Return the regions defined on the template: ``index``, ``region``, ``hemisphere``, and ``part``."""
+    return _table("template_regions.tsv").copy()
+
+
 def labels_mask(dseg: NDArray, numbers: Iterable[int]) -> NDArray[np.bool_]:
     """Return the mask of the voxels of a label array ``(I, J, K)`` that hold one of the numbers."""
     return np.isin(dseg, np.fromiter(numbers, dtype=np.int64))

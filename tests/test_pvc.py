@@ -22,8 +22,9 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.transforms import save_itk
-from tau_pipeline.imaging.volume import image_like, save_volume
+from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values, sidecar
 from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
@@ -399,6 +400,51 @@ def test_the_step_writes_table_map_and_sidecar(tmp_path: Path, head: PetPhantom,
     assert load_volume(found["corrected_files"]["iy"]).shape == head.dseg.shape
     assert found["corrected_files"].keys() == {"iy"}
     assert found["assumptions"] == ["The point spread was given: 6 mm."]
+
+
+def test_the_cerebellum_in_lobules_takes_the_number_of_the_nearest_of_its_side(head: PetPhantom) -> None:
+    """Each voxel against a search through all voxels of lobules."""
+    labels = np.zeros((12, 10, 8), np.int16)
+    labels[1:6, 2:8, 1:7], labels[6:11, 2:8, 1:7] = 8, 47
+    labels[3, 3:5, 2:4] = 7
+    lobules = np.zeros_like(labels)
+    lobules[2, 3, 2], lobules[4, 6, 5], lobules[5, 4, 6] = 9011, 9041, 9110
+    lobules[8, 3, 2], lobules[9, 7, 5] = 9012, 9042
+    affine = np.diag([2.0, 2.5, 3.0, 1.0])
+    found = label_array(with_lobules(image_on(labels, affine), image_on(lobules, affine)))
+    sides = {8: (9011, 9041, 9110), 47: (9012, 9042, 9110)}
+    for place in np.argwhere(labels):
+        label = int(labels[tuple(place)])
+        if label not in sides:
+            assert found[tuple(place)] == label
+            continue
+        away = {
+            int(lobules[tuple(one)]): np.linalg.norm((one - place) * (2.0, 2.5, 3.0))
+            for one in np.argwhere(np.isin(lobules, sides[label]))
+        }
+        nearest = min(away.values())
+        assert found[tuple(place)] in ([one for one in away if away[one] == nearest] if nearest <= 10 else [label])
+    assert (found[labels == 0] == 0).all()
+
+
+def test_lobules_of_one_uptake_give_the_values_of_the_whole_cortex(
+    tmp_path: Path, inputs: dict[str, Any], head: PetPhantom
+) -> None:
+    """Maps are painted with the lobules, too."""
+    labels = label_array(head.dseg)
+    lobules = np.where(np.isin(labels, (8, 47)), np.where(labels == 8, 9041, 9042), 0).astype(np.int16)
+    lobules[:, :, :38] = np.where(lobules[:, :, :38] > 0, lobules[:, :, :38] + 20, 0)
+    file = save_volume(image_like(lobules, head.dseg), tmp_path / "lobules.nii")
+    tables = []
+    for more in ({}, {"template_regions_file": str(file)}):
+        found = CorrectPartialVolume(pvc=["gtm", "iy"], psf=[6.0], **inputs, **more).call(tmp_path)
+        tables.append(read_regions(Path(found["rois_file"])).set_index("index"))
+    for label in (8, 47, 1001, 1006, 2006):
+        once, again = (table.loc[label, "suvr_pvc_mean"] for table in tables)
+        assert again == pytest.approx(once, rel=2e-3)
+    assert tables[1].loc[8, "suvr_pvc_se"] > 0
+    made = load_volume(found["corrected_files"]["iy"]).get_fdata()
+    assert made[labels == 8].mean() == pytest.approx(1.0 / found["quality"][0]["PVCReferenceValue"]["iy"], rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["rbv", "iy"])

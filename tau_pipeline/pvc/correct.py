@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.atlas import composites, label_table
+from tau_pipeline.atlas import CEREBELLAR_CORTEX, composites, label_table, template_region_table
 from tau_pipeline.derivatives.columns import pvc_columns
 from tau_pipeline.errors import ReferenceRegionError
 from tau_pipeline.pvc.methods import estimate
@@ -118,7 +118,11 @@ def map_values(correction: Correction, method: PvcMethod) -> dict[int, float]:
 
 
 def add_columns(
-    table: pd.DataFrame, correction: Correction, labels: NDArray[np.integer], references: Mapping[str, NDArray]
+    table: pd.DataFrame,
+    correction: Correction,
+    labels: NDArray[np.integer],
+    references: Mapping[str, NDArray],
+    parts: NDArray[np.integer] | None = None,
 ) -> pd.DataFrame:
     """Return a table of regions with the corrected columns of each method.
 
@@ -133,6 +137,9 @@ def add_columns(
     references
         Mask of each reference region on the same grid, boolean, by name. Its corrected value is the mean of the values
         of its regions, each weighted by the voxels that the mask has of it.
+    parts
+        The labels that the model was made of, if these are others: the cerebellar cortex in lobules. A cortex is then
+        the mean of its lobules, weighted by volume.
 
     Raises
     ------
@@ -140,21 +147,25 @@ def add_columns(
         A reference region has no corrected value, or one that is not above 0.
     """
     table = table.copy()
-    parts = {name: _shares(correction.model, labels[mask]) for name, mask in references.items()}
-    weights = np.stack([_row_weights(row, correction.model, parts) for row in table.to_dict("records")])
+    parts = labels if parts is None else parts
+    shares: dict[str | int, NDArray[np.float64]] = {
+        name: _shares(correction.model, parts[mask]) for name, mask in references.items()
+    }
+    shares |= {label: _shares(correction.model, parts[labels == label]) for label in CEREBELLAR_CORTEX}
+    weights = np.stack([_row_weights(row, correction.model, shares) for row in table.to_dict("records")])
     for rank, (method, found) in enumerate(correction.by_method.items()):
         mean = np.full(len(table), np.nan)
         error = np.full(len(table), np.nan)
-        for name, part in parts.items():
+        for name in references:
             own = (table["reference_region"] == name).to_numpy()
-            mean[own], error[own] = _ratios(found, weights[own], part, name)
+            mean[own], error[own] = _ratios(found, weights[own], shares[name], name)
         for column, values in zip(pvc_columns(method, first=rank == 0), (mean, error), strict=True):
             table[column] = values
     return table
 
 
 def reference_value(correction: Correction, method: PvcMethod, labels: NDArray[np.integer]) -> float:
-    """Return the corrected activity of a reference region; ``labels`` are those of its voxels."""
+    """Return the corrected activity of a reference region; ``labels`` are those of its voxels, as in the model."""
     return float(_shares(correction.model, labels) @ np.nan_to_num(correction.by_method[method].values))
 
 
@@ -168,11 +179,15 @@ def _shares(model: RegionModel, labels: NDArray[np.integer]) -> NDArray[np.float
     return shares / max(shares.sum(), 1)
 
 
-def _row_weights(row: Mapping, model: RegionModel, parts: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _row_weights(
+    row: Mapping, model: RegionModel, shares: Mapping[str | int, NDArray[np.float64]]
+) -> NDArray[np.float64]:
     """Return the weight of each region of the model in a row of the table; zeros where it has none."""
     weights = np.zeros(len(model.numbers))
     if row["kind"] == "reference":
-        return parts[row["reference_region"]]
+        return shares[row["reference_region"]]
+    if row["kind"] != "composite" and row["index"] in shares:
+        return shares[int(row["index"])]
     members = composites()[row["region"]][row["hemisphere"]] if row["kind"] == "composite" else (int(row["index"]),)
     places = [place for label in members if (place := model.column(label)) is not None]
     volume = model.volumes_mm3
@@ -236,7 +251,9 @@ def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> di
     """
     spread = correction.point_spread
     values = {method: reference_value(correction, method, reference_labels) for method in correction.by_method}
-    names = dict(zip(label_table()["index"], label_table()["region"], strict=True)) | {SULCAL_CSF: "CSF-ExtraCerebral"}
+    names = {SULCAL_CSF: "CSF-ExtraCerebral"}
+    for known in (label_table(), template_region_table()):
+        names |= dict(zip(known["index"], known["region"], strict=True))
     return {
         "PVCMethods": list(correction.by_method),
         "PVCPointSpreadFWHM": [round(one, 3) for one in spread.fwhm_mm],

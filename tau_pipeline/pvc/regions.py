@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.atlas import label_array, label_table
+from tau_pipeline.atlas import label_array, label_table, template_region_table
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.volume import Affine, Volume, require_same_grid, voxel_size_mm, voxel_volume_mm3
 
@@ -51,7 +51,7 @@ class RegionModel:
     Attributes
     ----------
     numbers
-        FreeSurfer numbers, `SULCAL_CSF`, `SHELLS_MM`, and hot spots; in this order everywhere.
+        FreeSurfer numbers, AAL numbers of lobules, `SULCAL_CSF`, `SHELLS_MM`, and hot spots; in this order everywhere.
     boxes, fractions
         For each region, its box within the part, and the fraction of each of the box's voxels that it fills, float32.
         A voxel takes from its neighbors what linear weights give it, so fractions are blurred by `variance_mm2`.
@@ -126,7 +126,8 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     pet
         3-D; gives the grid.
     dseg
-        Labels ``(I, J, K)``, FreeSurfer numbers, on the T1w grid.
+        Labels ``(I, J, K)``, FreeSurfer numbers, on the T1w grid; the cerebellar cortex may be in lobules
+        (`tau_pipeline.pvc.cerebellum.with_lobules`).
     mask
         Brain mask on the same grid.
     pet2t1w_xfm
@@ -264,6 +265,7 @@ def _merge_small(fine: NDArray[np.int16], voxel_mm3: float) -> dict[int, int]:
     both together are large enough, else the neighbor with the longest border.
     """
     kinds = dict(zip(label_table()["index"], label_table()["kind"], strict=True))
+    kinds |= dict.fromkeys(template_region_table()["index"], "cerebellum")
     volumes = np.bincount(fine.ravel()) * voxel_mm3
     small = [one for one in np.flatnonzero(volumes).tolist() if one and volumes[one] < SMALLEST_MM3]
     merged: dict[int, int] = {}

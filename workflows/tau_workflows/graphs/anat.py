@@ -29,6 +29,7 @@ OUTPUTS = [
     "mask_file",
     "tissue_file",
     "dseg_file",
+    "template_regions_file",
     "t1w_from_template",
     "template_from_t1w",
     "reference_file",
@@ -68,7 +69,7 @@ def init_anat_wf(
 
     Outputs
     -------
-    t1w_preproc_file, mask_file, tissue_file, dseg_file
+    t1w_preproc_file, mask_file, tissue_file, dseg_file, template_regions_file
         Images on the T1w grid.
     t1w_from_template, template_from_t1w
         ITK transforms, one a direction.
@@ -131,6 +132,7 @@ def init_anat_wf(
         "mask_file": masked,
         "tissue_file": tissue,
         "dseg_file": labels,
+        "template_regions_file": regions,
         "t1w_from_template": template,
         "template_from_t1w": template,
         "reference_file": reference,

@@ -16,7 +16,9 @@ from tau_workflows.interfaces.figures import ActivityFigures
 from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
 from tau_workflows.interfaces.pvc import CorrectPartialVolume
 
-INPUTS = ["pet_file", "t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"]
+#: Inputs that come from the anatomy.
+ANATOMY = ("t1w_preproc_file", "mask_file", "dseg_file", "template_regions_file", "reference_file", "reference")
+INPUTS = ["pet_file", *ANATOMY]
 OUTPUTS = [
     "pet2t1w_xfm",
     "registration_metric",
@@ -56,7 +58,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     ------
     pet_file
         The PET; set already.
-    t1w_preproc_file, mask_file, dseg_file, reference_file, reference
+    t1w_preproc_file, mask_file, dseg_file, template_regions_file, reference_file, reference
         As `init_anat_wf` gives them.
 
     Outputs
@@ -152,7 +154,7 @@ def _add_partial_volume(wf: pe.Workflow, settings: Settings, scan: Scan) -> pe.N
         return wf.get_node("quantify")
     step = CorrectPartialVolume.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     node = pe.Node(step, name="partial_volume", mem_gb=1.2)
-    for name in ("mask_file", "dseg_file", "reference_file", "reference"):
+    for name in ANATOMY[1:]:
         wf.connect(wf.get_node("inputnode"), name, node, name)
     wf.connect(wf.get_node("motion"), "static_file", node, "static_file")
     wf.connect(wf.get_node("coregister"), "pet2t1w_xfm", node, "pet2t1w_xfm")

@@ -10,8 +10,8 @@ from tau_pipeline.pet.quality import known_figures
 from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
 from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
+from tau_workflows.graphs.pet import ANATOMY, identity_of, init_pet_wf
 from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
-from tau_workflows.graphs.pet import identity_of, init_pet_wf
 from tau_workflows.interfaces.figures import AnatFigures, PetFigures
 from tau_workflows.interfaces.outputs import SaveAnat, SavePet
 
@@ -68,7 +68,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(save.inputs, name, value)
-    for name in ("t1w_preproc_file", "mask_file", "dseg_file", "reference_file", "reference"):
+    for name in ANATOMY:
         wf.connect(anat_wf, f"outputnode.{name}", pet_wf, f"inputnode.{name}")
     # An output that both graphs have, such as the assumptions, is that of the scan.
     of_anatomy_alone = [name for name in ANAT_OUTPUTS if name not in PET_OUTPUTS]

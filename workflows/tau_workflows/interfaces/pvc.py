@@ -13,10 +13,11 @@ from tau_pipeline.atlas import label_array
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
-from tau_pipeline.imaging.volume import save_volume
+from tau_pipeline.imaging.volume import Volume, save_volume
 from tau_pipeline.pet.resolution import uniform_resolution_mm
 from tau_pipeline.pvc import correct as pvc
 from tau_pipeline.pvc import psf as spread
+from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import Correction
 from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
@@ -31,6 +32,7 @@ class _PvcIn(BaseInterfaceInputSpec):
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
     dseg_file = File(exists=True, mandatory=True, desc="labels on the T1w grid, FreeSurfer numbers")
+    template_regions_file = File(exists=True, desc="cerebellar lobules on the T1w grid")
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="names and descriptions of the reference regions")
     rois_file = File(exists=True, mandatory=True, desc="region table without correction")
@@ -66,7 +68,9 @@ class CorrectPartialVolume(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         static, dseg = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.dseg_file, ndim=3)
         mask = load_volume(self.inputs.mask_file, ndim=3)
-        model = region_model(static, dseg, mask, load_itk(self.inputs.pet2t1w_xfm))
+        lobules_file = self.optional("template_regions_file")
+        in_parts = with_lobules(dseg, load_volume(lobules_file, ndim=3)) if lobules_file else dseg
+        model = region_model(static, in_parts, mask, load_itk(self.inputs.pet2t1w_xfm))
         values = np.asanyarray(static.dataobj)
         # The static image is 0 where no frame has measured anything.
         pet = model.cut(np.where(values == 0, np.nan, values))
@@ -75,19 +79,19 @@ class CorrectPartialVolume(LibraryInterface):
             share = self.inputs.min_measured_fraction
             model = with_hot_spots(blur_regions(model, pet, point_spread.fwhm_mm, share))
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
-        labels = label_array(dseg)
+        parts = label_array(in_parts)
         masks = {
             described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj) > 0
             for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True)
         }
-        table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, labels, masks)
+        table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, label_array(dseg), masks, parts)
         measures = [
-            own | pvc.sidecar(found, labels[inside])
+            own | pvc.sidecar(found, parts[inside])
             for own, inside in zip(self.inputs.quality, masks.values(), strict=True)
         ]
         first = next(iter(masks.values()))
         return {
-            "corrected_files": self._maps(folder, found, labels[first]),
+            "corrected_files": self._maps(folder, found, in_parts, first),
             "rois_file": str(write_tsv(table, folder / "rois.tsv")),
             "quality": measures,
             "assumptions": [point_spread.source],
@@ -105,19 +109,19 @@ class CorrectPartialVolume(LibraryInterface):
             return spread.given_point_spread((uniform_mm,), text)
         return spread.estimate_point_spread(model, pet)
 
-    def _maps(self, folder: Path, found: Correction, reference_labels: NDArray[np.integer]) -> dict[str, str]:
-        """Write the map of each method that has one."""
+    def _maps(self, folder: Path, found: Correction, dseg: Volume, reference: NDArray[np.bool_]) -> dict[str, str]:
+        """Write the map of each method that has one; ``dseg`` has the labels that the model was made of."""
         methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
         if not methods:
             return {}
-        names = ("activity_file", "dseg_file", "mask_file", "static_file")
-        activity, dseg, mask, static = (load_volume(getattr(self.inputs, name), ndim=3) for name in names)
+        names = ("activity_file", "mask_file", "static_file")
+        activity, mask, static = (load_volume(getattr(self.inputs, name), ndim=3) for name in names)
         xfm = load_itk(self.inputs.pet2t1w_xfm)
         blur = blur_on_t1w(found.point_spread.fwhm_mm, static, xfm, self.inputs.smoothing_fwhm)
         maps = CorrectedMaps(activity, dseg, mask, blur)
         files: dict[str, str] = {}
         for method in methods:
-            reference = pvc.reference_value(found, method, reference_labels)
-            made = maps.make(method, pvc.map_values(found, method), reference)
+            value = pvc.reference_value(found, method, label_array(dseg)[reference])
+            made = maps.make(method, pvc.map_values(found, method), value)
             files[method] = str(save_volume(made, folder / f"{method}.nii"))
         return files
