@@ -27,6 +27,7 @@ from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
 from tau_pipeline.bids.off_target import off_target  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
+from tau_pipeline.cohort.bilateral import BILATERAL_COLUMNS  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
 from tau_pipeline.derivatives.columns import PVC_COLUMNS, UNCERTAINTY_COLUMNS  # noqa: E402
 from tau_pipeline.derivatives.quality_checks import CHECKS  # noqa: E402
@@ -306,6 +307,9 @@ def tables() -> str:
             "## `group/UCBERKELEY_TAU_6MM.csv`, `group/UCBERKELEY_TAUPVC_6MM.csv`\n",
             "Written with `--columns adni`: one row per measured scan, with the columns of ADNI's tables. See "
             "[Make an ADNI table](../how-to/make-an-adni-table.md).\n",
+            "## `group/suvr_bilateral.tsv`, `group/suvr_bilateral.csv`\n",
+            "One row per scan, reference region, and structure with two sides.\n",
+            _columns(described("suvr_bilateral", BILATERAL_COLUMNS)),
             "## `group/status.tsv`\n",
             "One row per requested scan, with its processing status.\n",
             _columns(described("status", group.STATUS_COLUMNS)),

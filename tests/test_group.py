@@ -72,6 +72,30 @@ def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]
     pd.testing.assert_frame_equal(long[unchanged], own[unchanged], check_dtype=False)
 
 
+def test_bilateral_values_and_asymmetry_are_those_of_a_loop_over_pairs(cohort: tuple[Path, Path]) -> None:
+    _, out = cohort
+    long, table = read_tsv(out / "group/suvr_rois.tsv"), read_tsv(out / "group/suvr_bilateral.tsv")
+    scan = long["scan"].iloc[0]
+    own = long[long["scan"] == scan].set_index(["region", "hemisphere"])
+    rows = table[table["scan"] == scan].set_index("region")
+    assert len(rows) == 34 + 9 + 11
+    for name, sides in {
+        "ctx-entorhinal": ("ctx-lh-entorhinal", "ctx-rh-entorhinal"),
+        "Hippocampus": ("Left-Hippocampus", "Right-Hippocampus"),
+        "braak34": ("braak34", "braak34"),
+    }.items():
+        left, right = (own.loc[one] for one in zip(sides, ("left", "right"), strict=True))
+        total = left["n_voxels"] + right["n_voxels"]
+        mean = (left["suvr_mean"] * left["n_voxels"] + right["suvr_mean"] * right["n_voxels"]) / total
+        index = 2 * (left["suvr_mean"] - right["suvr_mean"]) / (left["suvr_mean"] + right["suvr_mean"])
+        assert rows.loc[name, "suvr_mean"] == pytest.approx(mean, rel=1e-5)
+        assert rows.loc[name, "asymmetry_index"] == pytest.approx(index, abs=1e-5)
+        assert rows.loc[name, "volume_mm3"] == pytest.approx(left["volume_mm3"] + right["volume_mm3"], rel=1e-5)
+    assert (out / "group/suvr_bilateral.csv").is_file()
+    described = json.loads((out / "group/suvr_bilateral.json").read_text())
+    assert "both sides" in described["suvr_mean"]["Description"]
+
+
 def test_the_uncertainty_of_synthetic_scans_stands_in_the_long_table(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, n=9)
     measured = sorted(out.glob("sub-*/pet/*_desc-suvr_rois.tsv"))[0]

@@ -128,6 +128,23 @@ _OF_REGION: dict[str, Any] = {
     **_ANSWERS,
     "_calibrated": CALIBRATED_COLUMN,
 }
+#: Columns of ``group/suvr_bilateral.tsv`` that other tables do not have, or have with another meaning.
+BILATERAL: dict[str, Any] = {
+    "region": {"Description": "Structure or composite, without its side."},
+    "volume_mm3": {"Description": "Measured volume of both sides.", "Units": "mm^3"},
+    "suvr_left": {"Description": "Mean SUVR of the left side.", "Units": "1"},
+    "suvr_right": {"Description": "Mean SUVR of the right side.", "Units": "1"},
+    "suvr_mean": {
+        "Description": "Mean SUVR of both sides, weighted by their measured volumes; of a composite, its value for "
+        "both sides. n/a if a side has none.",
+        "Units": "1",
+    },
+    "asymmetry_index": {
+        "Description": "Left minus right side, over the mean of both (not weighted): positive where the left side has "
+        "more.",
+        "Units": "1",
+    },
+}
 
 
 def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
@@ -141,6 +158,9 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         "Units": "1",
     }
     known |= {**_ZSCORE_COLUMNS, **_WSCORE_COLUMNS, **_STAGE_COLUMNS}
+    known |= _ZSCORE_COLUMNS
+    if name == "suvr_bilateral":
+        known |= BILATERAL
     found: dict[str, Any] = {}
     for column in table.columns:
         if column in known:

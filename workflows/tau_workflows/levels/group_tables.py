@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.adni import ADNI_PVC_TABLE, ADNI_TABLE, adni_dictionary, adni_table
+from tau_pipeline.cohort.bilateral import bilateral_table
 from tau_pipeline.cohort.calibrated import read_line, with_calibrated
 from tau_pipeline.cohort.centaur import LINES, centaur_columns, centaur_table, find_masks
 from tau_pipeline.cohort.change import CHANGE_COLUMNS, change_table
@@ -62,7 +63,7 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         cohort.scans, cohort.statuses, cohort.fits, cohort.demographics, include_failed=include_failed
     )
     wide = wide_table(long)
-    tables = {"suvr_rois": long, "suvr_rois_wide": wide, "status": status}
+    tables = {"suvr_rois": long, "suvr_rois_wide": wide, "suvr_bilateral": bilateral_table(long), "status": status}
     if settings.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if settings.threshold:
