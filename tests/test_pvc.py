@@ -31,7 +31,7 @@ from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.methods import estimate
 from tau_pipeline.pvc.model import Blurred, blur_regions
 from tau_pipeline.pvc.psf import PointSpread, estimate_point_spread, given_point_spread, resolution_by_regions
-from tau_pipeline.pvc.regions import HOT_SPOTS, SULCAL_CSF, RegionModel, region_model
+from tau_pipeline.pvc.regions import HOT_SPOTS, SHELLS_MM, SULCAL_CSF, RegionModel, region_model
 from tau_workflows.interfaces.pvc import CorrectPartialVolume
 
 FWHM = (6.0, 6.0, 6.0)
@@ -141,7 +141,7 @@ def test_hot_spots_around_the_brain_become_regions_and_no_longer_raise_the_corte
     made = phantom(FWHM, uptake={**UPTAKE, HOT: 3.0}, hot=True)
     model = region_model(made.pet, made.dseg, made.mask, made.pet2t1w)
     pet, spread = model.cut(made.pet.get_fdata()), given_point_spread(FWHM, "")
-    with_spots = with_hot_spots(blur_regions(model, pet, FWHM))
+    with_spots = with_hot_spots(model, pet, FWHM)
     spots = [number for number in with_spots.numbers if number >= HOT_SPOTS]
     assert spots == [HOT_SPOTS]
     assert sum(with_spots.volumes_mm3) == pytest.approx(sum(model.volumes_mm3), rel=1e-6)
@@ -155,9 +155,19 @@ def test_hot_spots_around_the_brain_become_regions_and_no_longer_raise_the_corte
     assert told["SUVR"] == pytest.approx(found[with_spots.numbers.index(HOT_SPOTS)] / found[with_spots.column(8)], 0.01)
 
 
-def test_without_hot_spots_the_regions_stay_as_they_are(blurred: Blurred) -> None:
+def test_without_hot_spots_the_regions_stay_as_they_are(head: PetPhantom, model: RegionModel) -> None:
     """Strong uptake in cortex spills outside, but the brain explains it."""
-    assert with_hot_spots(blurred) is blurred.model
+    assert with_hot_spots(model, model.cut(head.pet.get_fdata()), FWHM) is model
+
+
+def test_what_is_far_from_the_brain_does_not_matter(head: PetPhantom, model: RegionModel) -> None:
+    """Uptake that the shells cannot have, beyond the reach of the brain's signal."""
+    pet, spread = model.cut(head.pet.get_fdata()), given_point_spread(FWHM, "")
+    changed = np.where(model.distance_mm > 9, np.float32(20.0) * pet, pet)
+    for method in ("sgtm", "gtm"):
+        once, again = (correct(model, one, spread, [method]).by_method[method].values for one in (pet, changed))
+        brain = np.array(model.numbers) < min(SHELLS_MM)
+        assert np.allclose(again[brain], once[brain], rtol=1e-5)
 
 
 def test_the_resolution_by_regions_is_that_of_the_blur(head: PetPhantom) -> None:

@@ -8,6 +8,7 @@ brain's regions, over the share of each voxel that is outside the brain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.pvc.methods import least_squares
-from tau_pipeline.pvc.model import Blurred
+from tau_pipeline.pvc.model import Blurred, blur_regions
 from tau_pipeline.pvc.regions import HOT_SPOTS, SHELLS_MM, SMALLEST_MM3, Box, Floats, RegionModel
 
 #: Spots are looked for up to this distance from the brain, mm.
@@ -28,13 +29,17 @@ _ENOUGH_OUTSIDE = 0.3
 _MOST_SPOTS = 30
 
 
-def with_hot_spots(blurred: Blurred) -> RegionModel:
+def with_hot_spots(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float]) -> RegionModel:
     """Return the regions with hot spots around the brain as further regions, taken from the shells.
 
     Parameters
     ----------
-    blurred
-        Regions without hot spots, point spread, and PET.
+    model
+        Regions without hot spots.
+    pet
+        PET on the part, as `RegionModel.cut` gives it.
+    fwhm_mm
+        Point spread along the three axes of the PET grid.
 
     Returns
     -------
@@ -42,8 +47,7 @@ def with_hot_spots(blurred: Blurred) -> RegionModel:
         Hot spots are connected voxels of at least `SMALLEST_MM3`; they have the numbers from `HOT_SPOTS` on, the
         largest first. The same regions if there is none.
     """
-    model = blurred.model
-    outside = _activity_outside(blurred)
+    outside = _activity_outside(blur_regions(model, pet, fwhm_mm), blur_regions(model, pet, fwhm_mm, reached=0.0))
     near = (model.distance_mm > 0) & (model.distance_mm <= _FURTHEST_MM) & np.isfinite(outside)
     usual = float(np.median(outside[near])) if near.any() else 0.0
     if not usual > 0:
@@ -56,11 +60,14 @@ def with_hot_spots(blurred: Blurred) -> RegionModel:
     return _taken_from_shells(model, labels, largest)
 
 
-def _activity_outside(blurred: Blurred) -> NDArray[np.float64]:
-    """Return the activity outside the brain in each voxel of the part; NaN where too little of it is outside."""
+def _activity_outside(near: Blurred, blurred: Blurred) -> NDArray[np.float64]:
+    """Return the activity outside the brain in each voxel of the part; NaN where too little of it is outside.
+
+    The values of the brain are those of the voxels ``near`` it; ``blurred`` has all voxels.
+    """
     brain = np.array([number < min(SHELLS_MM) for number in blurred.model.numbers])
     of_brain = blurred.columns[:, np.flatnonzero(brain)]
-    values = np.nan_to_num(least_squares(blurred).values[brain])
+    values = np.nan_to_num(least_squares(near).values[brain])
     share = 1 - np.asarray(of_brain.sum(axis=1)).ravel()
     image = np.full(blurred.model.shape, np.nan)
     rest = blurred.pet - of_brain @ values

@@ -13,12 +13,15 @@ from scipy import ndimage, sparse
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.pvc.regions import Box, Floats, RegionModel
+from tau_pipeline.pvc.regions import SHELLS_MM, Box, Floats, RegionModel
 
 #: Kernels end at this many standard deviations.
 _TRUNCATE = 4.0
 #: The regions must explain this share of a voxel for it to count: nothing unknown reaches it.
 _COVERED = 0.99
+#: The brain must give this share of a voxel's signal for it to count. What is farther says nothing about the brain, and
+#: would pull the shells, which have one value each, away from what spills into it.
+_REACHED = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class Blurred:
         The regions.
     fwhm_mm
         Point spread along the three axes of the PET grid.
+    usable
+        Boolean, of the part: voxels that the regions explain and that the brain reaches.
     rows
-        Boolean, of the part: voxels that are measured and that the regions explain.
+        Boolean, of the part: those of them that are measured.
     columns
         Sparse ``(rows, regions)``, ``Bᵢ``: each region's share of a voxel's signal.
     pet
         The PET at the rows, float64.
     min_measured
-        A region of which less than this share is measured has no value.
+        A region of which less than this share of the usable voxels is measured has no value.
     """
 
     model: RegionModel
     fwhm_mm: tuple[float, float, float]
+    usable: NDArray[np.bool_]
     rows: NDArray[np.bool_]
     columns: Any
     pet: NDArray[np.float64]
@@ -58,8 +64,12 @@ class Blurred:
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """Regions of which enough is measured."""
-        volume = np.array([one.sum(dtype=np.float64) for one in self.model.fractions])
-        return np.asarray(self.fractions.sum(axis=0)).ravel() >= self.min_measured * volume
+        usable = (self.usable[box] for box in self.model.boxes)
+        volume = np.array(
+            [one[own].sum(dtype=np.float64) for one, own in zip(self.model.fractions, usable, strict=True)]
+        )
+        measured = np.asarray(self.fractions.sum(axis=0)).ravel()
+        return (measured > 0) & (measured >= self.min_measured * volume * (1 - 1e-6))
 
     def spread(self, paint: Floats) -> NDArray[np.float64]:
         """Return an image of the part, blurred by the point spread, at the rows."""
@@ -80,7 +90,13 @@ def blur(image: Floats, sigma: NDArray[np.float64]) -> Floats:
     return ndimage.gaussian_filter(image, sigma.tolist(), mode="constant", truncate=_TRUNCATE)
 
 
-def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float], min_measured: float = 0.5) -> Blurred:
+def blur_regions(
+    model: RegionModel,
+    pet: Floats,
+    fwhm_mm: Sequence[float],
+    min_measured: float = 0.5,
+    reached: float = _REACHED,
+) -> Blurred:
     """Blur the fractions of each region.
 
     Parameters
@@ -93,6 +109,8 @@ def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float], min_
         Point spread along the three axes of the PET grid.
     min_measured
         Share of a region that must be measured.
+    reached
+        Share of a voxel's signal that must come from the brain or a hot spot beside it.
 
     Raises
     ------
@@ -100,8 +118,10 @@ def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float], min_
         No voxel counts.
     """
     whole = stacked(model.boxes, model.fractions, model.shape, sigma_voxels(model, fwhm_mm))
-    covered = np.asarray(whole.sum(axis=1)).ravel() > _COVERED
-    rows = covered.reshape(model.shape) & np.isfinite(pet)
+    shells = np.isin(model.numbers, list(SHELLS_MM))
+    near = np.asarray(whole[:, np.flatnonzero(~shells)].sum(axis=1)).ravel() >= reached
+    usable = (near & (np.asarray(whole.sum(axis=1)).ravel() > _COVERED)).reshape(model.shape)
+    rows = usable & np.isfinite(pet)
     if not rows.any():
         raise ImageError(
             "no voxel of the head has a PET value, so that partial volume correction is not possible; check the "
@@ -109,7 +129,9 @@ def blur_regions(model: RegionModel, pet: Floats, fwhm_mm: Sequence[float], min_
         )
     along_i, along_j, along_k = map(float, fwhm_mm)
     columns = whole[np.flatnonzero(rows.ravel())]
-    return Blurred(model, (along_i, along_j, along_k), rows, columns, pet[rows].astype(np.float64), min_measured)
+    return Blurred(
+        model, (along_i, along_j, along_k), usable, rows, columns, pet[rows].astype(np.float64), min_measured
+    )
 
 
 def stacked(

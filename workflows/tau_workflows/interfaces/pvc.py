@@ -21,7 +21,6 @@ from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import Correction
 from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
-from tau_pipeline.pvc.model import blur_regions
 from tau_pipeline.pvc.regions import RegionModel, region_model
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
@@ -76,8 +75,7 @@ class CorrectPartialVolume(LibraryInterface):
         pet = model.cut(np.where(values == 0, np.nan, values))
         point_spread = self._point_spread(model, pet)
         if self.inputs.pvc_extracerebral:
-            share = self.inputs.min_measured_fraction
-            model = with_hot_spots(blur_regions(model, pet, point_spread.fwhm_mm, share))
+            model = with_hot_spots(model, pet, point_spread.fwhm_mm)
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
         parts = label_array(in_parts)
         masks = {
