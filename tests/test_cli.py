@@ -283,7 +283,7 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 #: No step of a participant draws random numbers; trainings do.
 @pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed"}))
 def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
-    base = Settings(pvc=("gtm",)) if name == "psf" else Settings()
+    base = Settings(pvc=("gtm",)) if name in ("psf", "pvc_extracerebral") else Settings()
     changed = dataclasses.replace(base, **{name: OTHER_VALUES[name]})
     assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, base)
 

@@ -25,7 +25,7 @@ from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pvc.cerebellum import with_lobules
-from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values, sidecar
+from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values, reference_shares, sidecar
 from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.methods import estimate
@@ -151,7 +151,8 @@ def test_hot_spots_around_the_brain_become_regions_and_no_longer_raise_the_corte
         errors.append(np.abs(values_of(one, found) / TRUE - 1).max())
     assert errors[1] < 0.5 * errors[0]
     assert 1.5 < found[with_spots.numbers.index(HOT_SPOTS)] < 4.5
-    (told,) = sidecar(correct(with_spots, pet, spread, ["sgtm"]), np.array([8]))["PVCExtracerebralRegions"]
+    shares = reference_shares(with_spots, np.array([8]), np.array([True]))
+    (told,) = sidecar(correct(with_spots, pet, spread, ["sgtm"]), shares)["PVCExtracerebralRegions"]
     assert told["SUVR"] == pytest.approx(found[with_spots.numbers.index(HOT_SPOTS)] / found[with_spots.column(8)], 0.01)
 
 
@@ -248,12 +249,15 @@ class Plain:
         return np.linalg.lstsq(matrix, np.array([self.total(one, target) for one in weights]), rcond=1e-12)[0]
 
     def gtm(self) -> np.ndarray:
-        transfer, means = [], []
-        for one in self.fractions:
-            size = one[self.blurred.rows].sum()
-            transfer.append([self.total(one, other) / size for other in self.spread])
+        transfer, means, sizes = [], [], [one[self.blurred.rows].sum() for one in self.fractions]
+        seen = [place for place, size in enumerate(sizes) if size > 0]  # the outermost shell is too far away
+        for place in seen:
+            one, size = self.fractions[place], sizes[place]
+            transfer.append([self.total(one, self.spread[other]) / size for other in seen])
             means.append(self.total(one, self.pet) / size)
-        return np.linalg.solve(transfer, means)
+        values = np.zeros(len(sizes))
+        values[seen] = np.linalg.solve(transfer, means)
+        return values
 
     def yang(self, values: np.ndarray) -> np.ndarray:
         """One correction: each voxel times the ratio of the regions' image before and after the blur, unmixed."""

@@ -14,12 +14,14 @@ from tau_pipeline import atlas
 from tau_pipeline.errors import GridMismatchError, ReferenceRegionError, UnknownNameError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_on, voxel_volume_mm3
+from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pet import reference_check
 from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.pet.quantification import mean_of_parts
 
 DATASET = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_dataset = pytest.mark.skipif(not DATASET.is_dir(), reason="needs ../shared/data/ds-simtau")
-ADNI = ("ADNIInferiorCerebellarGM", "ADNIErodedWM", "ADNIWholeCerebellum")
+ADNI = ("ADNIInferiorCerebellarGM", "ADNIErodedWM", "ADNIWholeCerebellum", "ADNICompositeWM")
 SIDES = {"L": (8, 7, 2, 1011), "R": (47, 46, 41, 2011)}
 
 
@@ -319,6 +321,19 @@ def test_whole_cerebellum_of_adni_is_every_voxel_of_its_labels_also_where_the_ti
     tissue[..., 0] = 1.0
     found = mask_of("ADNIWholeCerebellum", head, tissue=image_on(tissue, head.affine))
     np.testing.assert_array_equal(found, np.isin(np.asarray(head.dataobj), (7, 8, 46, 47)))
+
+
+def test_the_parts_of_composite_white_matter_count_equally(head):
+    mask = reference.find_reference("ADNICompositeWM", head).mask
+    labels, parts = np.asarray(head.dataobj), np.asarray(mask.dataobj)
+    np.testing.assert_array_equal(parts == 1, labels == 16)
+    np.testing.assert_array_equal(parts == 3, np.isin(labels, (7, 8, 46, 47)))
+    np.testing.assert_array_equal(parts == 2, mask_of("ADNIErodedWM", head) & ~np.isin(labels, (7, 8, 16, 46, 47)))
+    activity = np.choose(parts, (9.0, 1.0, 2.0, 6.0))
+    assert mean_of_parts(activity, parts) == pytest.approx(3.0)
+    suvr = image_on((activity / 3).astype(np.float32), head.affine)
+    table = regional_table(suvr, head, mask, "ADNICompositeWM", {})
+    assert table.loc[table["kind"] == "reference", "suvr_mean"].tolist() == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("name", ADNI)

@@ -40,7 +40,8 @@ def regional_table(
     dseg
         Labels ``(I, J, K)``, FreeSurfer numbers, on the grid of ``suvr``.
     reference_mask
-        The reference region, above 0 inside, on the same grid.
+        The reference region, above 0 inside, on the same grid. If it has several numbers, they are parts that count
+        equally: ``suvr_mean`` of its row is the mean of their means.
     reference_name
         Its name.
     identity
@@ -78,14 +79,17 @@ def regional_table(
     values = np.asanyarray(suvr.dataobj)
     if values.ndim != 3:
         raise ImageError(f"the SUVR image has shape {values.shape}; a 3-D image is needed")
-    inside = np.asanyarray(reference_mask.dataobj) > 0
+    parts = np.asanyarray(reference_mask.dataobj)
+    inside = parts > 0
     if not inside.any():
         raise ReferenceRegionError(f"reference region {reference_name} is empty; no SUVR can be reported")
     by_label = values_by_label(values, label_array(dseg), measured_only=False)
     voxel_mm3 = voxel_volume_mm3(suvr)
     rows = [
         {**place, **_statistics(place, parts, voxel_mm3, min_measured_fraction, extent_suvr)}
-        for place, parts in _regions(by_label, values[inside], reference_name)
+        for place, parts in _regions(
+            by_label, [values[parts == number] for number in np.unique(parts[inside])], reference_name
+        )
     ]
     table = pd.DataFrame(rows)
     for name in IDENTITY:
@@ -160,19 +164,26 @@ def composite_value(name: str, members: Sequence[NDArray]) -> float:
 
 
 def _regions(
-    by_label: Mapping[int, NDArray], in_reference: NDArray, reference_name: str
+    by_label: Mapping[int, NDArray], in_reference: list[NDArray], reference_name: str
 ) -> Iterator[tuple[dict[str, Any], list[NDArray]]]:
     """Yield each row's place (region, index, hemisphere, kind) and the values of its parts, in the order of the table.
 
-    Only a composite has more than one part.
+    Only a composite, and a reference region that is one, has more than one part.
     """
     for row in _single_regions().itertuples():
         number = int(row.index)
         yield _place(row.region, number, row.hemisphere, row.kind), [by_label[number]]
-    yield _place(reference_name, None, "both", "reference"), [in_reference]
+    yield _place(reference_name, None, "both", "reference"), in_reference
     for name, hemispheres in composites().items():
         for hemisphere, members in hemispheres.items():
             yield _place(name, None, hemisphere, "composite"), [by_label[number] for number in members]
+
+
+def _mean(place: Mapping[str, Any], parts: Sequence[NDArray]) -> float:
+    """Return the mean of a row by its rule: of a reference region, the mean of the means of its parts."""
+    if place["kind"] == "composite":
+        return composite_value(place["region"], parts)
+    return float(np.mean([part.mean(dtype=np.float64) for part in parts if part.size]))
 
 
 def _place(region: str, index: int | None, hemisphere: str, kind: str) -> dict[str, Any]:
@@ -194,9 +205,8 @@ def _statistics(
     found: dict[str, float | int] = {"n_voxels": n, "volume_mm3": n * voxel_mm3, "measured_fraction": share}
     if not n or share < min_measured_fraction:
         return found | dict.fromkeys(("suvr_mean", "suvr_sd", "suvr_median", "suvr_p90", "suvr_extent"), nothing)
-    composite = place["kind"] == "composite"
     return found | {
-        "suvr_mean": composite_value(place["region"], of_parts) if composite else float(values.mean(dtype=np.float64)),
+        "suvr_mean": _mean(place, of_parts),
         "suvr_sd": float(values.std(dtype=np.float64, ddof=1)) if n > 1 else nothing,
         "suvr_median": float(np.median(values)),
         "suvr_p90": float(np.percentile(values, 90)),

@@ -109,6 +109,28 @@ def reference_value(activity: NDArray, reference_region: NDArray) -> float:
     return mean
 
 
+def mean_of_parts(activity: NDArray, parts: NDArray[np.integer]) -> float:
+    """Return the mean activity in a reference region whose parts count equally: the mean of their means.
+
+    Parameters
+    ----------
+    activity
+        ``(I, J, K)``.
+    parts
+        ``(I, J, K)``: number of the part of each voxel, 0 outside the region. With one part it is `reference_value`.
+
+    Raises
+    ------
+    ReferenceRegionError
+        See `reference_value`.
+
+    >>> mean_of_parts(np.array([[[1.0, 1.0, 4.0]]]), np.array([[[1, 1, 2]]]))
+    2.5
+    """
+    numbers = np.unique(parts[parts > 0]).tolist() or [1]
+    return float(np.mean([reference_value(activity, parts == number) for number in numbers]))
+
+
 def suvr(activity: NDArray, reference_region: NDArray) -> NDArray[np.float32]:
     """Return the standardized uptake value ratio: activity divided by its mean in a reference region.
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 from tau_pipeline.atlas import labels_mask, lobule_numbers
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 
-AdniRule = Literal["inferior", "eroded", "whole"]
+AdniRule = Literal["inferior", "eroded", "whole", "composite"]
 
 _BLUR_FWHM_MM = 8.0
 _ERODED_ABOVE = 0.7
@@ -26,6 +26,35 @@ _TRUNCATE = 4.0
 REACH_MM = _TRUNCATE * _BLUR_FWHM_MM / FWHM_PER_SIGMA + 1
 #: SUIT's number 6 is vermis VI, which is kept, while the hemispheres of lobule VI (5 and 7) are not.
 _VERMIS_6 = 9130
+#: Parts of composite white matter: brainstem, whole cerebellum, and (eroded) cerebral white matter.
+_BRAINSTEM, _CEREBELLUM, _WHITE = (16,), (7, 8, 46, 47), (2, 41)
+
+
+def adni_parts(
+    rule: AdniRule,
+    labels: NDArray[np.integer],
+    inside: NDArray[np.bool_],
+    lobules: NDArray,
+    voxel_mm: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Return the voxels of a reference region by a rule of ADNI, as the number of the part that they belong to.
+
+    Parameters
+    ----------
+    rule
+        ``composite``: brainstem (1), eroded white matter (2), and whole cerebellum (3), whose means count equally; for
+        all others see `adni_voxels`, and there is one part.
+    labels
+        FreeSurfer numbers ``(I, J, K)``, with `REACH_MM` around the region.
+    inside, lobules, voxel_mm
+        As for `adni_voxels`.
+    """
+    if rule != "composite":
+        return adni_voxels(rule, inside, lobules, voxel_mm).astype(np.uint8)
+    parts = np.where(adni_voxels("eroded", labels_mask(labels, _WHITE), lobules, voxel_mm), 2, 0).astype(np.uint8)
+    parts[labels_mask(labels, _BRAINSTEM)] = 1
+    parts[labels_mask(labels, _CEREBELLUM)] = 3
+    return parts
 
 
 def adni_voxels(

@@ -29,7 +29,7 @@ from tau_pipeline.atlas import (
 )
 from tau_pipeline.errors import ReferenceRegionError, UnknownNameError
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid, voxel_size_mm, voxel_volume_mm3
-from tau_pipeline.pet.reference_adni import REACH_MM, AdniRule, adni_voxels
+from tau_pipeline.pet.reference_adni import REACH_MM, AdniRule, adni_parts
 
 #: Cerebral cortex that has no region name: aseg's own, and aparc's "unknown".
 _UNNAMED_CORTEX = (3, 42, 1000, 2000)
@@ -69,7 +69,7 @@ class ReferenceRegion:
     name: str
     labels: tuple[int, ...]
     mask: Volume
-    """uint8, on the grid of the dseg."""
+    """uint8, on the grid of the dseg; parts whose means count equally are numbered from 1."""
     volume_mm3: float
     gray_share: float
     """Limit that was kept; above the definition's where the region would have become too small."""
@@ -134,6 +134,14 @@ REGIONS = {
             "by ADNI's rule: all cerebellar cortex and white matter",
             *(1.0, 1.0, 8000.0),
             "whole",
+        ),
+        Definition(
+            "ADNICompositeWM",
+            (2, 7, 8, 16, 41, 46, 47),
+            "by ADNI's rule: mean of the means of brainstem, eroded white matter as in ADNIErodedWM, and whole "
+            "cerebellum, each with the same weight",
+            *(1.0, 1.0, 15000.0),
+            "composite",
         ),
     )
 }
@@ -245,15 +253,17 @@ def find_reference(
     inside, size, parts = whole[box], voxel_size_mm(dseg), labels[box]
     if region.name in NEED_TEMPLATE:
         parts = _template_parts(region, template_regions, box)
+    codes = inside.astype(np.uint8)
     if region.rule is not None:
-        inside = adni_voxels(region.rule, inside, parts, size)
+        codes = adni_parts(region.rule, labels[box], inside, parts, size)
+        inside = codes > 0
     elif region.name in NEED_TEMPLATE:
         inside = _within_template_region(region, inside, parts, size)
     if tissue is not None and region.rule is None:
         inside = inside & ~(np.asarray(tissue.dataobj[box])[..., 0] > _SURELY_CSF)
     kept, spill_in, region = _guard(region, inside, labels[box], size, voxel_volume_mm3(dseg))
     mask = np.zeros(labels.shape, dtype=np.uint8)
-    mask[box] = kept
+    mask[box] = np.where(kept, codes, 0)
     volume = float(kept.sum() * voxel_volume_mm3(dseg))
     return ReferenceRegion(
         region.name, region.labels, image_like(mask, dseg), volume, region.gray_share, region.outside_share, spill_in

@@ -135,8 +135,8 @@ def add_columns(
     labels
         Labels ``(I, J, K)`` on the T1w grid, FreeSurfer numbers.
     references
-        Mask of each reference region on the same grid, boolean, by name. Its corrected value is the mean of the values
-        of its regions, each weighted by the voxels that the mask has of it.
+        Mask of each reference region on the same grid, by name. Its corrected value is the mean of the values of its
+        regions, each weighted by the voxels that the mask has of it; parts with numbers of their own count equally.
     parts
         The labels that the model was made of, if these are others: the cerebellar cortex in lobules. A cortex is then
         the mean of its lobules, weighted by volume.
@@ -149,7 +149,7 @@ def add_columns(
     table = table.copy()
     parts = labels if parts is None else parts
     shares: dict[str | int, NDArray[np.float64]] = {
-        name: _shares(correction.model, parts[mask]) for name, mask in references.items()
+        name: reference_shares(correction.model, parts, mask) for name, mask in references.items()
     }
     shares |= {label: _shares(correction.model, parts[labels == label]) for label in CEREBELLAR_CORTEX}
     weights = np.stack([_row_weights(row, correction.model, shares) for row in table.to_dict("records")])
@@ -164,9 +164,26 @@ def add_columns(
     return table
 
 
-def reference_value(correction: Correction, method: PvcMethod, labels: NDArray[np.integer]) -> float:
-    """Return the corrected activity of a reference region; ``labels`` are those of its voxels, as in the model."""
-    return float(_shares(correction.model, labels) @ np.nan_to_num(correction.by_method[method].values))
+def reference_shares(model: RegionModel, labels: NDArray[np.integer], mask: NDArray) -> NDArray[np.float64]:
+    """Return the weight of each region of the model in a reference region.
+
+    Parameters
+    ----------
+    model
+        The regions.
+    labels
+        Labels ``(I, J, K)`` that the model was made of.
+    mask
+        Boolean, or the number of the part of each voxel, 0 outside; parts count equally.
+    """
+    numbers = np.unique(mask[mask > 0])
+    found = [_shares(model, labels[mask == number]) for number in numbers]
+    return np.mean(found, axis=0) if found else np.zeros(len(model.numbers))
+
+
+def reference_value(correction: Correction, method: PvcMethod, shares: NDArray[np.float64]) -> float:
+    """Return the corrected activity of a reference region with these `reference_shares`."""
+    return float(shares @ np.nan_to_num(correction.by_method[method].values))
 
 
 def _shares(model: RegionModel, labels: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -239,18 +256,18 @@ PVC_KEYS = (
 )
 
 
-def sidecar(correction: Correction, reference_labels: NDArray[np.integer]) -> dict[str, Any]:
+def sidecar(correction: Correction, shares: NDArray[np.float64]) -> dict[str, Any]:
     """Return what the sidecar of an SUVR map says about the correction.
 
     Parameters
     ----------
     correction
         Of the scan.
-    reference_labels
-        Labels of the voxels of the map's reference region.
+    shares
+        `reference_shares` of the map's reference region.
     """
     spread = correction.point_spread
-    values = {method: reference_value(correction, method, reference_labels) for method in correction.by_method}
+    values = {method: reference_value(correction, method, shares) for method in correction.by_method}
     names = {SULCAL_CSF: "CSF-ExtraCerebral"}
     for known in (label_table(), template_region_table()):
         names |= dict(zip(known["index"], known["region"], strict=True))

@@ -159,7 +159,8 @@ class PetOnT1w(LibraryInterface):
     def call(self, folder: Path) -> dict[str, Any]:
         static = load_volume(self.inputs.static_file, ndim=3)
         stated = native = resolution.image_resolution(self.inputs.pet_metadata, static)
-        kernel, notes = self.inputs.smooth_fwhm, []
+        kernel: float = self.inputs.smooth_fwhm
+        notes: list[str] = []
         if isdefined(self.inputs.target_fwhm):
             native = self._estimated(static, stated)
             kernel, notes = _kernel_mm(self.inputs.target_fwhm, native.fwhm_mm, stated.fwhm_mm)
@@ -246,8 +247,8 @@ class Quantify(LibraryInterface):
             assumptions += reference.check_reference(data, inside, brain, name, share)
             covered = float(measured[inside].mean())
             inside = reference.measured_part(data, inside)
-            values.append(pet.reference_value(data, inside))
-            suvr: Volume = image_like(pet.suvr(data, inside), activity)
+            values.append(pet.mean_of_parts(data, np.where(inside, np.asanyarray(mask.dataobj), 0)))
+            suvr: Volume = image_like((data / values[-1]).astype(np.float32), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
             figures = {

@@ -79,17 +79,14 @@ class CorrectPartialVolume(LibraryInterface):
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
         parts = label_array(in_parts)
         masks = {
-            described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj) > 0
+            described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj)
             for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True)
         }
         table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, label_array(dseg), masks, parts)
-        measures = [
-            own | pvc.sidecar(found, parts[inside])
-            for own, inside in zip(self.inputs.quality, masks.values(), strict=True)
-        ]
-        first = next(iter(masks.values()))
+        shares = [pvc.reference_shares(model, parts, mask_of) for mask_of in masks.values()]
+        measures = [own | pvc.sidecar(found, one) for own, one in zip(self.inputs.quality, shares, strict=True)]
         return {
-            "corrected_files": self._maps(folder, found, in_parts, first),
+            "corrected_files": self._maps(folder, found, in_parts, shares[0]),
             "rois_file": str(write_tsv(table, folder / "rois.tsv")),
             "quality": measures,
             "assumptions": [point_spread.source],
@@ -107,7 +104,7 @@ class CorrectPartialVolume(LibraryInterface):
             return spread.given_point_spread((uniform_mm,), text)
         return spread.estimate_point_spread(model, pet)
 
-    def _maps(self, folder: Path, found: Correction, dseg: Volume, reference: NDArray[np.bool_]) -> dict[str, str]:
+    def _maps(self, folder: Path, found: Correction, dseg: Volume, shares: NDArray[np.float64]) -> dict[str, str]:
         """Write the map of each method that has one; ``dseg`` has the labels that the model was made of."""
         methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
         if not methods:
@@ -119,7 +116,7 @@ class CorrectPartialVolume(LibraryInterface):
         maps = CorrectedMaps(activity, dseg, mask, blur)
         files: dict[str, str] = {}
         for method in methods:
-            value = pvc.reference_value(found, method, label_array(dseg)[reference])
+            value = pvc.reference_value(found, method, shares)
             made = maps.make(method, pvc.map_values(found, method), value)
             files[method] = str(save_volume(made, folder / f"{method}.nii"))
         return files
