@@ -23,8 +23,8 @@ import graph as graphs  # noqa: E402
 
 from tau_pipeline import atlas, errors  # noqa: E402
 from tau_pipeline.bids import tracers  # noqa: E402
-from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
 from tau_pipeline.bids.off_target import off_target  # noqa: E402
+from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.cohort.bilateral import BILATERAL_COLUMNS  # noqa: E402

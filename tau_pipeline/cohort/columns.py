@@ -158,7 +158,6 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         "Units": "1",
     }
     known |= {**_ZSCORE_COLUMNS, **_WSCORE_COLUMNS, **_STAGE_COLUMNS}
-    known |= _ZSCORE_COLUMNS
     if name == "suvr_bilateral":
         known |= BILATERAL
     found: dict[str, Any] = {}
