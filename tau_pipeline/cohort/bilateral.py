@@ -44,7 +44,7 @@ def bilateral_table(long: pd.DataFrame) -> pd.DataFrame:
         side: named[named["hemisphere"] == side].set_index([*keys])[["volume_mm3", "suvr_mean"]].astype(float)
         for side in ("left", "right", "both")
     }
-    found = sided["left"].join(sided["right"], how="inner", lsuffix="_left", rsuffix="_right")
+    found = sided["left"].add_suffix("_left").join(sided["right"].add_suffix("_right"), how="inner")
     found = found.join(sided["both"].rename(columns={"suvr_mean": "of_both"})["of_both"])
     left, right = found["suvr_mean_left"], found["suvr_mean_right"]
     volume = found["volume_mm3_left"] + found["volume_mm3_right"]
