@@ -264,7 +264,8 @@ def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path:
         {MODEL, "training mean", "diagnosis mean"},
     )
     assert "not_beaten" in card["figures"]["held_out"]
-    options = ["--model", str(folder), "--synthesize", "all", "--participant-label", "01"]
+    # Without --model, the regression of these derivatives is applied.
+    options = ["--synthesize", "all", "--participant-label", "01"]
     assert main([*where, "synthesize", *options, *both]) == 0
     path = tmp_path / "out/sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-synthSUVR_pet.nii.gz"
     sidecar, (pair,) = read_json(sidecar_path(path)), [p for p in find_pairs(tmp_path / "out") if p.participant == "01"]

@@ -28,7 +28,8 @@ class Synthesis(Checked):
         default=(),
         metadata=documented(
             "Model folders written by the train level. The predictions of several models, such as one per fold, "
-            "are averaged, and their spread determines the uncertainty."
+            "are averaged, and their spread determines the uncertainty. Default: models/regression in the output "
+            "folder, if it exists."
         ),
     )
     synthesize: Synthesize = field(

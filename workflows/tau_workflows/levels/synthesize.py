@@ -69,8 +69,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     started = time.monotonic()
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     check_call(bids_dir, output_dir)
-    if not config.synthesis.model:
-        raise SettingError("model is not given; expected: a model folder that the level train wrote (--model DIR)")
+    folders = _model_folders(config.synthesis.model, output_dir)
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
@@ -82,7 +81,6 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
-    folders = tuple(Path(folder).absolute() for folder in config.synthesis.model)
     config = replace(config, synthesis=replace(config.synthesis, model=folders))
     ensemble = load_ensemble(folders)
     card = ensemble.first.card
@@ -121,6 +119,20 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         write_bidsignore(output_dir)
         context = _with_measures(context, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
         return _run(targets, context, config, started)
+
+
+def _model_folders(given: Sequence[Path], output_dir: Path) -> tuple[Path, ...]:
+    """Return the folders of the models; where none is given, that of the regional regression, if it was trained."""
+    if given:
+        return tuple(Path(folder).absolute() for folder in given)
+    folder = output_dir / "models" / "regression"
+    if not (folder / "model.json").is_file():
+        raise SettingError(
+            "model is not given; expected: a model folder that the level train wrote (--model DIR). The level train "
+            f"without further options fits a regional regression, which is found in {folder} without --model"
+        )
+    say(f"model is not given: {folder} is applied")
+    return (folder,)
 
 
 def _check_manufacturers(targets: Sequence[Target], context: SynthesisContext) -> None:
