@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_group import run, write_cohort
 
-from tau_pipeline.cohort.provenance import mixtures
+from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, mixtures
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.files import read_tsv
 
@@ -33,7 +33,8 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ("SettingsHash", "abcdef", "SettingsHash"),
         ("SoftwareVersion", "99.0", "version"),
         ("SmoothingFWHM", 8.0, "SmoothingFWHM"),
-        ("FrameTimesStart", [1200.0], "start of the window"),
+        ("FrameTimesStart", [1200.0], "window"),
+        ("FrameDuration", [300.0], "window"),
     ],
 )
 def test_scans_made_in_different_ways_are_refused_by_name(
@@ -83,6 +84,20 @@ def test_a_scan_whose_window_is_doubted_already_does_not_stop_the_cohort(tmp_pat
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     counted = read_tsv(out / "group/suvr_rois.tsv").groupby("participant_id")["included"].first()
     assert (counted == "no").tolist() == [verdict == "fail", *[False] * (len(counted) - 1)]
+
+
+def test_the_tables_state_how_each_scan_was_made(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    made = {"FrameTimesStart": [4800.0], "FrameDuration": [1200.0], "SettingsHash": "0=1+1", "EffectiveFWHM": 6.5}
+    for path in sidecars(out):
+        edit(path, lambda content: content.update(made, DaysBetweenPETAndT1w=12))
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    for name in ("suvr_rois", "suvr_rois_wide", "status"):
+        table = read_tsv(out / f"group/{name}.tsv")
+        described = json.loads((out / f"group/{name}.json").read_text())
+        for column, value in zip(PROVENANCE_COLUMNS, (80.0, 100.0, 6.5, "0=1+1", 12.0), strict=True):
+            assert set(table[column]) == {value}, (name, column)
+            assert described[column]["Description"]
 
 
 def test_a_participant_that_was_removed_from_the_dataset_leaves_the_tables(tmp_path: Path) -> None:

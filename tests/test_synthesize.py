@@ -32,7 +32,7 @@ from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.splits import COLUMNS as SPLIT_COLUMNS
-from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_pairs
+from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
 from tau_pipeline.synthesis.evaluation import outputs
 from tau_pipeline.synthesis.model.calibration import Calibration
 from tau_pipeline.synthesis.model.card import ModelCard
@@ -291,7 +291,7 @@ def test_a_second_scan_of_a_t1w_shares_its_synthetic_scan_by_session(tmp_path):
     )
     write_people(tmp_path, people)
     model_target = ModelTarget("flortaucipir", "CerebellarGM")
-    pairs = measured_pairs(tmp_path, model_target)
+    pairs = measured_scans(tmp_path, model_target).pairs
     targets = find_targets(tmp_path, pairs, model_target, "all")
     assert [(target.names.entities["sub"], target.session) for target in targets] == [
         ("01", "a"),
@@ -305,7 +305,7 @@ def test_a_second_scan_of_a_t1w_shares_its_synthetic_scan_by_session(tmp_path):
 def test_a_pet_of_another_tracer_does_not_count_as_pet(tmp_path):
     write_people(tmp_path, (Person("01", tracer="PI2620", shape=(22, 24, 20)),))
     model_target = ModelTarget("flortaucipir", "CerebellarGM")
-    pairs = measured_pairs(tmp_path, model_target)
+    pairs = measured_scans(tmp_path, model_target).pairs
     (target,) = find_targets(tmp_path, pairs, model_target, "missing")
     assert (target.names.key, target.manufacturer) == ("sub-01_trc-flortaucipir_desc-synthSUVR", None)
 

@@ -28,6 +28,11 @@ PERSON_COLUMNS: dict[str, Any] = {
         "Levels": {"yes": "it does", "no": "its quality is fail"},
     },
     "diagnosis": {"Description": "Diagnosis, as in participants.tsv or sessions.tsv."},
+    "window_start_min": _described("Start of the time that the SUVR stands for, after injection.", "min"),
+    "window_end_min": _described("End of that time.", "min"),
+    "effective_fwhm_mm": _described("Effective resolution of the SUVR map.", "mm"),
+    "settings_hash": {"Description": "Hash of the settings that change results."},
+    "pet_t1w_days": _described("Days between PET and T1w, by the tables of the dataset.", "d"),
 }
 STATUS_COLUMNS: dict[str, Any] = {
     "scan": {"Description": "Requested scan: stem of the raw file name."},

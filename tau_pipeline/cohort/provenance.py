@@ -39,12 +39,23 @@ _PROPERTIES = (
 )
 
 
+#: Columns of the tables of the cohort that state how the SUVR of a scan was made.
+PROVENANCE_COLUMNS = ("window_start_min", "window_end_min", "effective_fwhm_mm", "settings_hash", "pet_t1w_days")
+
+
+def provenance(scan: DoneScan) -> dict[str, Any]:
+    """Return what the sidecar of a scan states of `PROVENANCE_COLUMNS`; None for what it does not."""
+    start, end = window_min(scan.sidecar) or (None, None)
+    stated = (scan.stated(key) for key in ("EffectiveFWHM", "SettingsHash", "DaysBetweenPETAndT1w"))
+    return dict(zip(PROVENANCE_COLUMNS, (start, end, *stated), strict=True))
+
+
 def mixtures(scans: Iterable[DoneScan]) -> list[str]:
     """Say in which ways scans of one tracer and reference region were made differently; empty if in none.
 
-    Compared are the hash of the settings, the version of the program, the smoothing of scans from one scanner, and the
-    start of the window, of measured scans; not the start of scans whose checks of the window say already that it is
-    not the tracer's. The caller leaves out those that do not count (`tau_pipeline.cohort.scans.is_included`).
+    Compared are the hash of the settings, the version of the program, the smoothing of scans from one scanner, and
+    start and end of the window, of measured scans; not the window of scans whose checks of the window say already that
+    it is not the tracer's. The caller leaves out those that do not count (`tau_pipeline.cohort.scans.is_included`).
     """
     kinds: dict[tuple[str, str], list[DoneScan]] = {}
     for scan in scans:
@@ -62,16 +73,16 @@ def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
             scanner = (_text(scan, "Manufacturer"), _text(scan, "ManufacturersModelName")) if one.by_scanner else ""
             scanners.setdefault(scanner, {}).setdefault(one.value(scan), []).append(scan)
         found += [_sentence(tracer, one.heading, values) for values in scanners.values() if len(values) > 1]
-    starts = {
-        scan: window[0]
+    windows = {
+        scan: window
         for scan in scans
         if not _window_doubted(scan) and (window := window_min(scan.sidecar)) is not None
     }
-    if starts and max(starts.values()) - min(starts.values()) > _WINDOW_MIN:
+    if any(max(times) - min(times) > _WINDOW_MIN for times in zip(*windows.values(), strict=True)):
         values: dict[Hashable, list[DoneScan]] = {}
-        for scan, start in starts.items():
-            values.setdefault(f"{start:g} min", []).append(scan)
-        found.append(_sentence(tracer, "start of the window", values))
+        for scan, (start, end) in windows.items():
+            values.setdefault(f"{start:g} to {end:g} min", []).append(scan)
+        found.append(_sentence(tracer, "window", values))
     return found
 
 

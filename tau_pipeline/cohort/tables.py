@@ -16,6 +16,7 @@ from tau_pipeline.bids.manufacturers import common_name
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.outliers import cohort_scores
+from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, provenance
 from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, PVC_COLUMNS, column_name
@@ -32,21 +33,23 @@ QUALITY_COLUMNS = ("quality", "quality_failed", "quality_warned", "quality_decis
 #: Measures by which a scan is compared with the cohort, and the columns of their z-scores.
 OUTLIERS = {one.column: one.outlier for one in IN_TABLE if one.outlier}
 _WORSE = {one.column: one.worse for one in IN_TABLE}
+_MEASURED = {one.column for one in IN_TABLE}
 STATUS_COLUMNS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("age", "sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
     *(one.column for one in IN_TABLE),
     *(one.z_column for one in IN_TABLE if one.standardized),
     *("n_assumptions", "minutes", *OUTLIERS.values()),
+    *(name for name in PROVENANCE_COLUMNS if name not in _MEASURED),
 )
 _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
-    *("sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS),
+    *("sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS, "settings_hash"),
 )
-LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis", "included")
+LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis", "included", *PROVENANCE_COLUMNS)
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
-    *("age", "sex", "diagnosis", "quality", "included"),
+    *("age", "sex", "diagnosis", "quality", "included", *PROVENANCE_COLUMNS),
 )
 
 
@@ -137,13 +140,15 @@ def long_table(
                 "manufacturer": common_name(scan.stated("Manufacturer")),
                 "quality": _known(scan.quality.verdict),
                 "included": "yes" if is_included(scan, include_failed=include_failed) else "no",
+                **provenance(scan),
                 **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
             }
             for scan, ses in zip(scans, sessions, strict=True)
         ]
     )
     table[list(who.columns)] = who.loc[np.repeat(np.arange(len(scans)), lengths)].to_numpy()
-    table["age"] = pd.to_numeric(table["age"])
+    for name in ("age", *(name for name in PROVENANCE_COLUMNS if name != "settings_hash")):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
     for name in ("index", "n_voxels"):
         table[name] = table[name].astype("Int64")
     return table[[*LONG_COLUMNS, *(name for name in FURTHER_COLUMNS if name in table.columns)]]
@@ -258,6 +263,7 @@ def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any
         "state": "done",
         "n_assumptions": len(scan.sidecar.get("Assumptions") or ()),
         **_quality_row(scan),
+        **provenance(scan),
     }
     for measure in IN_TABLE:
         value = row[measure.column] = measure.value(scan.sidecar)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tau_pipeline
 from tau_pipeline.derivatives.names import BIDS_VERSION, SOFTWARE
@@ -106,3 +108,30 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
     if SOFTWARE not in names:
         made_by = f"made by {', '.join(map(str, names))}" if names else "not made by this program"
         raise OutputError(f"the output folder {output_dir} holds a dataset {made_by}; give another folder")
+    _refuse_newer(output_dir, [each for each in generators if isinstance(each, dict) and each.get("Name") == SOFTWARE])
+
+
+def _refuse_newer(output_dir: Path, generators: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an output of a later version of this program, of which an earlier one would overwrite parts."""
+    for stated in (str(each.get("Version", "")) for each in generators):
+        if _release(stated) > _release(tau_pipeline.__version__):
+            raise OutputError(
+                f"the output folder {output_dir} was made by version {stated} of {SOFTWARE}, and this is version "
+                f"{tau_pipeline.__version__}, which would overwrite it: use that version or a later one, or give "
+                "another folder"
+            )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version before its first suffix, without zeros at the end; empty if there are none.
+
+    Examples
+    --------
+    >>> _release("1.10.0.dev3") > _release("1.9")
+    True
+    """
+    numbers = re.match(r"\s*v?(\d+(?:\.\d+)*)", version)
+    found = [int(number) for number in numbers[1].split(".")] if numbers else []
+    while found and found[-1] == 0:
+        found.pop()
+    return tuple(found)

@@ -17,6 +17,7 @@ _CHECK_TIMES = (
     "Check FrameTimesStart, FrameDuration, and InjectionStart; if the scan was made at another time on purpose, give "
     "its window with --suvr-window, and compare only scans of the same window."
 )
+_VALUES = "good scans, and scans with an offset or with steps between slices (docs/decisions/values-of-the-pet.md)"
 
 
 def _not_measured(end: str, half: str) -> Check:
@@ -146,6 +147,53 @@ PET_CHECKS: tuple[Check, ...] = (
         limit_source="25 % in voxels of 2 mm are 2 % in a region of 1 mL, nearly the test-retest difference of SUVR of "
         "3 %, and smoothed noise averages out less (docs/decisions/quality-checks.md)",
         action="Check dose, duration, and reconstruction; smooth with --smooth-fwhm or --target-fwhm.",
+    ),
+    Check(
+        name="air_percent",
+        key="AirActivity",
+        key_description="Median of the PET above and beside the upper half of the brain, more than 25 mm from it, over "
+        "the mean of the brain.",
+        factor=100.0,
+        heading="Activity of air",
+        description="Activity of the air outside the head, relative to the mean of the brain.",
+        unit="%",
+        digits=".1f",
+        warn_below=-5.0,
+        fail_below=-15.0,
+        warn_above=5.0,
+        fail_above=15.0,
+        limit_source=_VALUES,
+        action="The background is not zero, so that ratios are wrong: convert the PET again (the intercept was lost), "
+        "or subtract the offset.",
+    ),
+    Check(
+        name="slice_step_percent",
+        key="SliceStep",
+        key_description="Largest change of the scale of the PET from one slice to the next within tissue, beyond what "
+        "anatomy and chance explain, as a share of the scale.",
+        factor=100.0,
+        heading="Step between slices",
+        description="Largest sudden change of the scale of the PET from one slice to the next, within tissue.",
+        unit="%",
+        digits=".1f",
+        warn_above=5.0,
+        fail_above=10.0,
+        limit_source=_VALUES,
+        action="The scale of a bed position, or the slope of a slice, is wrong: convert or stitch the PET again.",
+    ),
+    Check(
+        name="slice_same_maximum_percent",
+        key="SlicesOfOneMaximum",
+        key_description="Share of the slices of a frame that have one and the same maximum.",
+        factor=100.0,
+        heading="Slices of one maximum",
+        description="Share of the slices of the PET that have one and the same maximum.",
+        unit="%",
+        digits=".0f",
+        warn_above=30.0,
+        fail_above=60.0,
+        limit_source=_VALUES,
+        action="The slope of each slice was lost: convert the PET again.",
     ),
     Check(
         name="fwhm_difference_mm",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.header_orientation import Readings, with_affine
 from tau_pipeline.imaging.rigid import Rigid, register_rigid
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_volume_mm3
@@ -17,6 +18,9 @@ from tau_pipeline.pet.fit import Fit, assess_fit
 #: Left and right are known if the unexplained variance of a PET and of its mirror image differ by at least this much
 #: (natural logarithm of their ratio; see docs/decisions/fit-verdict.md).
 SURE_MIRROR = 0.15
+
+#: Axes whose sizes differ by less (natural logarithm of the factor) have one and the same error.
+_SAME_SIZE = 0.1
 
 #: In T1w of coarse voxels (cube root of the volume), the cortex is blurred, so that a deformation gains more and the
 #: figure is lower: by so much per mm above the first size. Beyond the second size, heads cannot be told apart.
@@ -87,6 +91,7 @@ def coregister_scan(
             "template's head and not of this one."
         )
     fit = replace(fit, belongs=_at_voxel_size(fit.belongs, float(np.cbrt(voxel_volume_mm3(t1w)))))
+    notes += _sizes_in_words(fit)
     figures = _figures(fit) | {
         "PetOrientationDoubt": doubt,
         "PetInTemplateSpace": float(bool(template_space)),
@@ -119,6 +124,21 @@ def _at_voxel_size(belongs: float, size_mm: float) -> float:
     if size_mm > _COARSEST_T1W_MM:
         return math.nan
     return belongs + _LOWER_PER_MM * max(0.0, size_mm - _FINE_T1W_MM)
+
+
+def _sizes_in_words(fit: Fit) -> list[str]:
+    """Return a sentence if the head has another size in the PET than in the T1w; otherwise nothing."""
+    check = BY_NAME["coreg_scale"]
+    if check.judge(check.value(_figures(fit))) not in ("warn", "fail"):
+        return []
+    axes = zip(fit.scale, ("left to right", "back to front", "bottom to top"), strict=True)
+    factor, axis = max(axes, key=lambda one: abs(math.log(one[0])))
+    every = all(abs(math.log(one / factor)) < _SAME_SIZE for one in fit.scale)
+    return [
+        f"The voxel size in the header of the PET looks wrong by a factor of {max(factor, 1 / factor):.2f} "
+        f"{'along all axes' if every else f'from {axis}'}: the head is {'smaller' if factor > 1 else 'larger'} in the "
+        "PET than in the T1w. Check the voxel sizes of both headers."
+    ]
 
 
 def _figures(fit: Fit) -> dict[str, float]:

@@ -16,7 +16,7 @@ from tau_pipeline.files import read_json
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesize
 from tau_pipeline.synthesis.data.anatomy import covariates_of
-from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, survey
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Survey, survey
 
 #: Entities that distinguish synthetic scans; a second run or reconstruction of a PET has the same T1w.
 _ENTITIES = ("sub", "ses", "trc")
@@ -74,15 +74,15 @@ class ModelTarget:
     reference_region: str
 
 
-def measured_pairs(
+def measured_scans(
     output_dir: Path,
     model_target: ModelTarget,
     diagnoses: Mapping[str, str] | None = None,
     group: Group | None = None,
-) -> list[Pair]:
+) -> Survey:
     """Return the measured scans of the model's kind; finding none is no error."""
     try:
-        found = survey(
+        return survey(
             output_dir,
             tracer=model_target.tracer or None,
             reference_region=model_target.reference_region or None,
@@ -90,8 +90,7 @@ def measured_pairs(
             group=group,
         )
     except (MissingInputError, UnknownNameError):
-        return []
-    return list(found.pairs)
+        return Survey((), ())
 
 
 def find_targets(
@@ -108,7 +107,7 @@ def find_targets(
     output_dir
         The derivatives.
     pairs
-        The measured scans of the model's kind (`measured_pairs`).
+        The measured scans of the model's kind (`measured_scans`).
     model_target
         Tracer and reference region of the model.
     synthesize

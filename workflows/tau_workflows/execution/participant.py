@@ -18,8 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tau_pipeline.derivatives.names import error_path
+from tau_pipeline.derivatives.names import PetNames, error_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
+from tau_pipeline.derivatives.withdraw import withdraw
 from tau_pipeline.errors import MissingInputError, OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 from tau_workflows.execution.work import ProgressWriter, StepState, outcome_path
@@ -148,8 +149,13 @@ def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) 
 def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> bool:
     """Write error records, states, report and outcome, in this order; returns whether nothing failed.
 
-    A full disk must not hide why the work failed.
+    A full disk must not hide why the work failed. Maps and tables of scans that failed are deleted: they are of an
+    earlier run, or not complete.
     """
+    for t1w_job in job.t1ws:
+        for scan_job in t1w_job.scans:
+            if f"{scan_job.scan.key}_pet" in failures:
+                withdraw(PetNames(job.output_dir, scan_job.scan.entities))
     _write_records(job, failures)
     with suppress(TauPipelineError):
         update_status(job.output_dir, _ended(job, failures))

@@ -19,7 +19,7 @@ from tau_pipeline.imaging.transforms import load_itk, save_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_volume_mm3
 from tau_pipeline.measures import quality, quality_figures
 from tau_pipeline.measures import regions as roi
-from tau_pipeline.pet import coregister, field_of_view, motion, resolution
+from tau_pipeline.pet import coregister, field_of_view, motion, resolution, uniformity
 from tau_pipeline.pet import quantification as pet
 from tau_pipeline.pet import reference_check as reference
 from tau_pipeline.pet.frames import FramePlan, Window
@@ -68,7 +68,8 @@ class CorrectMotion(LibraryInterface):
         plan, notes = field_of_view.with_measured_frames(img, frame_plan(self.inputs.frames))
         found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
         static = motion.static_image(img, plan, found)
-        figures: dict[str, Any] = {}
+        figures: dict[str, Any] = uniformity.same_maximum(img, plan.indices)
+        notes = (*notes, *uniformity.in_words(figures))
         if len(found.frame_xfms) > 1 and self.inputs.motion_correction:
             figures |= quality_figures.motion_between(found.frame_xfms, quality_figures.center_of(static))
             displacements = found.displacement_mm
@@ -115,6 +116,8 @@ class Coregister(LibraryInterface):
         found, warnings = judged.rigid, list(judged.notes)
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
+        values = uniformity.value_figures(static, t1w, mask, found.matrix) if found.plausible else {}
+        warnings += uniformity.in_words(values)
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
@@ -123,6 +126,7 @@ class Coregister(LibraryInterface):
                 **judged.figures,
                 **quality_figures.move(judged.move, mask),
                 **quality_figures.noise(static, found.matrix, mask),
+                **values,
             },
             "assumptions": warnings,
         }

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tau_pipeline.cohort.provenance import refuse_mixtures
 from tau_pipeline.derivatives.columns import agreement_columns
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.names import error_path, sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, note_interrupted, update_status
+from tau_pipeline.derivatives.withdraw import withdraw
 from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.settings.configuration import Configuration
@@ -74,7 +76,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     import torch
 
     from tau_pipeline.synthesis.data.anatomy import with_covariates
-    from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_pairs
+    from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.model.ensemble import load_ensemble
 
@@ -87,7 +89,11 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     model_target = ModelTarget(tracer=card.tracer, reference_region=card.reference_region)
     people = read_people(bids_dir, config)
     diagnoses = diagnoses_of(people)
-    pairs = with_covariates(measured_pairs(output_dir, model_target, diagnoses, config.group), people)
+    measured = measured_scans(output_dir, model_target, diagnoses, config.group)
+    refuse_mixtures(measured.mixed, allowed=config.group.allow_mixed_settings)
+    for sentence in measured.mixed:
+        say(sentence)
+    pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     targets = [
         target.with_covariates(people)
@@ -240,7 +246,12 @@ def _run(targets: Sequence[Target], context: SynthesisContext, config: Configura
 
 
 def _failures(nodes: _Nodes, output_dir: Path) -> dict[str, str]:
-    """Write the records of the nodes that failed; returns why they did, by the key of the scan."""
+    """Write the records of the nodes that failed, and delete what there is of their results.
+
+    Returns why they did, by the key of the scan.
+    """
+    for node in nodes.failed.values():
+        withdraw(node.inputs.target.names)
     return {
         _key(node): _record(output_dir, _key(node), {"step": "synthesis", **engine.error_of(node)})
         for node in nodes.failed.values()

@@ -1,0 +1,198 @@
+"""Checks of the values of a PET: air is 0, and all slices have one scale.
+
+A converter that loses the intercept of the DICOM image raises the whole image by a constant, and every ratio moves
+towards 1. One that loses the slopes of slices, or a scan stitched from two bed positions of different scale, leaves
+steps along the axis of the scanner. Neither changes the fit of PET and T1w much (docs/decisions/values-of-the-pet.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tau_pipeline.derivatives.quality_checks import BY_NAME
+from tau_pipeline.imaging.resample import Floats, Mask, resample_array
+from tau_pipeline.imaging.smooth import smooth
+from tau_pipeline.imaging.volume import Affine, Volume, finite, voxel_size_mm
+
+#: Skull, scalp, and the blur of the scanner end above the brain within this distance of the brain, mm.
+_AIR_MM = 25.0
+#: Fewer voxels of air tell nothing; air of which less than the second part holds a value is 0.
+_LEAST_AIR, _FILLED = 100, 0.05
+#: Resolution to which the T1w is smoothed, FWHM in mm.
+_T1W_FWHM_MM = 6.0
+#: Voxels of neighboring slices are of one tissue if the T1w differs by less than this part of its spread in the brain.
+_SAME_TISSUE = 0.15
+#: Pairs of voxels that a pair of slices must have; a PET has about one independent value in this many voxels.
+_LEAST_PAIRS, _VOXELS_PER_VALUE = 100, 10
+#: Extent along the axis over which anatomy and tracer change smoothly, and over which resampling spreads a step, mm.
+_SMOOTH_MM, _STEP_MM = 20.0, 4.5
+#: Slices whose maximum is this close to the largest have the same; those below the second part of it hold no head.
+_SAME_MAXIMUM, _HEAD = 1e-3, 0.02
+#: A median absolute deviation times this is the standard deviation of a normal distribution.
+_SD_PER_MAD = 1.4826
+
+
+def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine) -> dict[str, float]:
+    """Return the figures of the checks of a PET's values: ``AirActivity`` and ``SliceStep``.
+
+    Parameters
+    ----------
+    pet
+        ``(I, J, K)``, on its own grid, not smoothed; NaN and 0 where nothing was measured.
+    t1w, mask
+        ``(I, J, K)``, T1w and brain mask on one grid.
+    pet2t1w
+        ``(4, 4)``, PET world to T1w world.
+
+    Returns
+    -------
+    dict
+        ``AirActivity``: median of the air above and beside the upper half of the brain, as a share of the mean of the
+        brain. ``SliceStep``: largest change of scale from one slice to the next, as a share of the scale. What cannot
+        be measured is left out.
+    """
+    brain = _on_pet(mask, pet, pet2t1w) > 0.5
+    figures = {
+        "AirActivity": _air(pet, brain, pet2t1w),
+        "SliceStep": _largest_step(pet, brain, _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w)),
+    }
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def same_maximum(pet: Volume, frames: Sequence[int]) -> dict[str, float]:
+    """Return the largest share, 0 to 1, of slices of a frame whose maximum is that of the frame.
+
+    DICOM PET is stored slice by slice in integers, and each slice is scaled to its own maximum. If the slopes are lost,
+    all slices have one maximum; of a PET with its scale, only one slice has.
+
+    Parameters
+    ----------
+    pet
+        ``(I, J, K[, T])``, as it was read.
+    frames
+        Which frames are looked at, counted from 0.
+
+    Returns
+    -------
+    dict
+        ``SlicesOfOneMaximum``, of the slices that hold anything; empty if there are fewer than five of them.
+    """
+    data = np.asanyarray(pet.dataobj)
+    axis = _axis_of_scanner(pet.affine)
+    found = [_share_of_maximum(finite(data if data.ndim == 3 else data[..., index]), axis) for index in frames]
+    known = [share for share in found if math.isfinite(share)]
+    return {"SlicesOfOneMaximum": max(known)} if known else {}
+
+
+def in_words(figures: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each figure beyond its limits."""
+    air, step, same = (
+        BY_NAME[name].judge(BY_NAME[name].value(figures)) in ("warn", "fail")
+        for name in ("air_percent", "slice_step_percent", "slice_same_maximum_percent")
+    )
+    found = []
+    if air:
+        found.append(
+            f"The background is not zero: air outside the head has {figures['AirActivity']:.0%} of the mean of the "
+            "brain. The whole PET seems to have an offset (the intercept was lost in the conversion), so that ratios "
+            "are wrong; convert it again, or subtract the offset."
+        )
+    if step:
+        found.append(
+            f"The PET changes its scale by {figures['SliceStep']:.0%} from one slice to the next, where the tissue of "
+            "the T1w does not change: the scale of a bed position, or the slope of slices, seems to be wrong. Convert "
+            "or stitch it again."
+        )
+    if same:
+        found.append(
+            f"{figures['SlicesOfOneMaximum']:.0%} of the slices of the PET have the same maximum: the scale (slope) of "
+            "each slice seems to have been lost in the conversion. Convert it again."
+        )
+    return found
+
+
+def _on_pet(img: Volume, pet: Volume, pet2t1w: Affine) -> Floats:
+    """Return an image of the T1w's world at the voxels of the PET, linearly interpolated."""
+    to_voxel = np.linalg.inv(img.affine) @ pet2t1w @ pet.affine
+    return resample_array(finite(np.asanyarray(img.dataobj)).astype(np.float32), to_voxel, pet.shape, order=1)
+
+
+def _air(pet: Volume, brain: Mask, pet2t1w: Affine) -> float:
+    """Return the median of air as a share of the mean of the brain; NaN if there is too little of either.
+
+    Above the middle of the brain, nothing is warm more than 25 mm from it; below are face and neck. Zeros do not count,
+    since scanners fill what is outside of their circle with them; where nearly all of the air is 0, so is its level.
+    """
+    data = finite(np.asanyarray(pet.dataobj))
+    known = brain & (data != 0)
+    if not known.any():
+        return math.nan
+    i, j, k = (np.arange(n) for n in pet.shape[:3])
+    along = (pet2t1w @ pet.affine)[2, :3]
+    height = along[0] * i[:, None, None] + along[1] * j[:, None] + along[2] * k
+    upper = height > (height[brain].min() + height[brain].max()) / 2
+    air = data[upper & (ndimage.distance_transform_edt(~brain, sampling=voxel_size_mm(pet)) > _AIR_MM)]
+    mean = float(data[known].mean(dtype=np.float64))
+    if air.size < _LEAST_AIR or mean <= 0:
+        return math.nan
+    held = air[air != 0]
+    return float(np.median(held)) / mean if held.size > _FILLED * air.size else 0.0
+
+
+def _largest_step(pet: Volume, brain: Mask, t1w: Floats) -> float:
+    """Return the largest change of scale between slices that chance and anatomy do not explain; NaN if not known.
+
+    Voxels of neighboring slices at one place are compared where the T1w has one tissue in both. Their ratio changes
+    smoothly along the axis, by anatomy and tracer; what exceeds the running median is a step.
+    """
+    axis = _axis_of_scanner(pet.affine)
+    slices = [np.moveaxis(one, axis, 0) for one in (np.asanyarray(pet.dataobj, dtype=np.float32), t1w, brain)]
+    ratios = _log_ratios(slices[0], slices[1], slices[2])
+    step_mm = float(voxel_size_mm(pet)[axis])
+    wide = 2 * max(1, round(_SMOOTH_MM / step_mm / 2)) + 1
+    if len(ratios) < wide:
+        return math.nan
+    sudden = ratios[:, 0] - ndimage.median_filter(ratios[:, 0], wide, mode="nearest")
+    steps = []
+    for count in range(1, max(1, int(_STEP_MM / step_mm)) + 1):
+        summed = np.convolve(sudden, np.ones(count), "valid")
+        error = np.sqrt(np.convolve(ratios[:, 1] ** 2, np.ones(count), "valid"))
+        steps.append(float(np.maximum(np.abs(summed) - 2 * error, 0).max()))
+    return math.expm1(max(steps))
+
+
+def _log_ratios(pet: Floats, t1w: Floats, brain: Mask) -> NDArray[np.float64]:
+    """Return log ratios of slices to the ones before, and their standard errors, ``(N, 2)``; of slices that have any.
+
+    Parameters
+    ----------
+    pet, t1w, brain
+        ``(K, I, J)``, slices first.
+    """
+    limit = _SAME_TISSUE * float(t1w[brain].std()) if brain.any() else 0.0
+    found = []
+    for k in range(len(pet) - 1):
+        pair = brain[k] & brain[k + 1] & (pet[k] > 0) & (pet[k + 1] > 0) & (np.abs(t1w[k + 1] - t1w[k]) < limit)
+        if pair.sum() >= _LEAST_PAIRS:
+            ratio = np.log(pet[k + 1][pair] / pet[k][pair])
+            middle = float(np.median(ratio))
+            spread = _SD_PER_MAD * float(np.median(np.abs(ratio - middle)))
+            found.append((middle, spread / math.sqrt(pair.sum() / _VOXELS_PER_VALUE)))
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
+
+
+def _share_of_maximum(frame: Floats, axis: int) -> float:
+    others = tuple(other for other in range(3) if other != axis)
+    highest = frame.max(axis=others)
+    holding = highest[highest > _HEAD * highest.max()]
+    return float((holding > (1 - _SAME_MAXIMUM) * holding.max()).mean()) if len(holding) >= 5 else math.nan
+
+
+def _axis_of_scanner(affine: Affine) -> int:
+    """Return the axis of a grid that is nearest to the scanner's, which is the third of the world."""
+    return int(np.argmax(np.abs(affine[2, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
