@@ -28,7 +28,7 @@ from tau_pipeline.bids.layout import (
 from tau_pipeline.bids.pairing import Looks, body_part, choose_t1w, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Timeline, timeline
-from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, text_value
+from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
     ImageError,
@@ -298,15 +298,33 @@ def _looks(path: Path, sidecars: SidecarIndex) -> Looks | None:
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
     shape = read_shape(path)
-    if len(shape) > 3:
-        raise ImageError(f"{path} has more than three dimensions; a T1w of one volume is needed")
     entities = entities_of(path)
     metadata = sidecars.metadata(path)
-    known = (*_if_simulated(metadata, "T1w"), *assumptions)
-    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, known, shape)
+    known = (*_if_simulated(metadata, "T1w"), *assumptions, *_first_echo(path, shape, metadata))
+    t1w = T1w(entities["sub"], entities.get("ses"), path, metadata, entities, known, shape[:3])
     # Asked for here, so that a wrong type is found before anything is computed.
     _ = t1w.skull_stripped
     return t1w
+
+
+def _first_echo(path: Path, shape: tuple[int, ...], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence if a T1w has several volumes that its sidecar states to be echoes; the first is taken.
+
+    Raises
+    ------
+    ImageError
+        It has several volumes, and the sidecar does not state an echo time for each.
+    """
+    if len(shape) < 4:
+        return ()
+    stated = metadata.get("EchoTime")
+    echoes = number_list(metadata, "EchoTime") if isinstance(stated, list) else None
+    if echoes is None or len(echoes) != shape[3]:
+        raise ImageError(
+            f"{path} has {shape[3]} volumes, and a T1w of one is needed; if they are echoes, list their times in "
+            "EchoTime of the sidecar, and the first is taken; else keep the volume that is the T1w"
+        )
+    return (f"The T1w has {shape[3]} volumes, echoes by its sidecar (EchoTime); the first was taken.",)
 
 
 def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:

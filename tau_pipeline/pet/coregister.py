@@ -141,6 +141,33 @@ def _sizes_in_words(fit: Fit) -> list[str]:
     ]
 
 
+#: What a check that fails means, in a sentence.
+_DOUBTS = {
+    "coreg_fit": "The PET fits the T1w hardly better than the PET of another head would: check that both are of the "
+    "same person, and their headers.",
+    "coreg_mirror": "The PET fits the T1w better as its mirror image: an axis of the PET or of the T1w seems to be "
+    "flipped. Check the orientation in the headers, or choose with --orientation.",
+    "coreg_angle_deg": "The PET was turned by {value:.0f}° to fit: by its header, the head lies upside down or on its "
+    "side. Check the orientation in the headers of PET and T1w.",
+}
+
+
+def doubts_in_words(figures: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each check of the fit that fails.
+
+    Parameters
+    ----------
+    figures
+        By their key in the sidecar.
+    """
+    values = {name: BY_NAME[name].value(figures) for name in _DOUBTS}
+    return [
+        sentence.format(value=values[name])
+        for name, sentence in _DOUBTS.items()
+        if BY_NAME[name].judge(values[name]) == "fail"
+    ]
+
+
 def _figures(fit: Fit) -> dict[str, float]:
     """Return figures of quality checks; those that could not be found are left out."""
     figures = {

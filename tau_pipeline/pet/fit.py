@@ -266,14 +266,17 @@ def _reflection(head: _Head) -> Affine:
 def _scale(head: _Head, moving: Volume, pose: Affine) -> tuple[float, float, float]:
     """Return the factors along the T1w's axes by which the PET fits best, with a shift and a rotation.
 
-    The search begins where the PET was registered; or with the centers on each other and turned as registered, since a
-    wrong size leads the registration astray.
+    The search begins where the PET was registered; or with the centers on each other, turned as registered or as the
+    headers say, since a wrong size leads the registration astray.
     """
     measure = _Measure(head, moving)
-    centered = pose.copy()
-    centered[:3, 3] += measure.center - (pose @ [*_bright_center(moving), 1.0])[:3]
+    centered, upright, middle = pose.copy(), np.eye(4), _bright_center(moving)
+    centered[:3, 3] += measure.center - (pose @ [*middle, 1.0])[:3]
+    upright[:3, 3] = measure.center - middle
     still = np.zeros(3)
-    trials = [(begin, np.array(scale)) for begin in (pose, centered) for scale in product(_TRIAL_SCALES, repeat=3)]
+    trials = [
+        (begin, np.array(scale)) for begin in (pose, centered, upright) for scale in product(_TRIAL_SCALES, repeat=3)
+    ]
     begun, start = max(trials, key=lambda one: measure(_scaling(measure.center, still, still, one[1]) @ one[0]))
 
     def cost(x: NDArray[np.float64]) -> float:

@@ -37,7 +37,7 @@ _SAME_MAXIMUM, _HEAD = 1e-3, 0.02
 _SD_PER_MAD = 1.4826
 
 
-def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine) -> dict[str, float]:
+def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine, *, fits: bool = True) -> dict[str, float]:
     """Return the figures of the checks of a PET's values: ``AirActivity`` and ``SliceStep``.
 
     Parameters
@@ -48,6 +48,9 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine) -> di
         ``(I, J, K)``, T1w and brain mask on one grid.
     pet2t1w
         ``(4, 4)``, PET world to T1w world.
+    fits
+        Whether the transform can be trusted. If not, slices are compared where the PET itself is bright, and air is not
+        looked for.
 
     Returns
     -------
@@ -56,6 +59,9 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine) -> di
         brain. ``SliceStep``: largest change of scale from one slice to the next, as a share of the scale. What cannot
         be measured is left out.
     """
+    if not fits:
+        step = _largest_step(pet, _bright(pet), np.zeros(pet.shape[:3], np.float32))
+        return {"SliceStep": step} if math.isfinite(step) else {}
     brain = _on_pet(mask, pet, pet2t1w) > 0.5
     figures = {
         "AirActivity": _air(pet, brain, pet2t1w),
@@ -144,6 +150,19 @@ def _air(pet: Volume, brain: Mask, pet2t1w: Affine) -> float:
     return float(np.median(held)) / mean if held.size > _FILLED * air.size else 0.0
 
 
+def _bright(pet: Volume) -> Mask:
+    """Return the voxels that are at least half as bright as the brightest of their slice, as those of a brain are.
+
+    Each slice has its own scale, which may be wrong. Slices with few of them are left out: there the head ends.
+    """
+    axis = _axis_of_scanner(pet.affine)
+    data = ndimage.uniform_filter(finite(np.asanyarray(pet.dataobj)), [1 if one == axis else 3 for one in range(3)])
+    others = tuple(other for other in range(3) if other != axis)
+    bright: Mask = data > np.maximum(0.5 * np.percentile(data, 99, axis=others, keepdims=True), 0)
+    area = bright.sum(axis=others, keepdims=True)
+    return bright & (area > 0.5 * area.max())
+
+
 def _largest_step(pet: Volume, brain: Mask, t1w: Floats) -> float:
     """Return the largest change of scale between slices that chance and anatomy do not explain; NaN if not known.
 
@@ -175,6 +194,7 @@ def _log_ratios(pet: Floats, t1w: Floats, brain: Mask) -> NDArray[np.float64]:
         ``(K, I, J)``, slices first.
     """
     limit = _SAME_TISSUE * float(t1w[brain].std()) if brain.any() else 0.0
+    limit = limit or math.inf
     found = []
     for k in range(len(pet) - 1):
         pair = brain[k] & brain[k + 1] & (pet[k] > 0) & (pet[k + 1] > 0) & (np.abs(t1w[k + 1] - t1w[k]) < limit)

@@ -16,7 +16,7 @@ from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
-from tau_pipeline.imaging.volume import save_volume
+from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.quality_figures import tissue_contrast
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.settings.participant import Orientation, SkullStrip
@@ -24,7 +24,7 @@ from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trai
 
 
 class _ReadT1wIn(BaseInterfaceInputSpec):
-    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
+    t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D; or 4-D with echoes, of which the first is taken")
     orientation = traits.Enum(*get_args(Orientation), usedefault=True, desc="which description of the axes to take")
 
 
@@ -42,8 +42,10 @@ class ReadT1w(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         path = Path(self.inputs.t1w_file)
-        header, img = readings(path, self.inputs.orientation), load_volume(path, ndim=3)
-        same = np.allclose(header.affine, img.affine, atol=1e-3)
+        header, img = readings(path, self.inputs.orientation), load_volume(path)
+        same = img.ndim == 3 and np.allclose(header.affine, img.affine, atol=1e-3)
+        if img.ndim > 3:
+            img = image_like(np.asanyarray(img.dataobj)[..., 0], img)
         used = path if same else save_volume(with_affine(img, header.affine), folder / "t1w.nii")
         doubt = (2.0 if header.mirrored else 1.0) if header.reason else 0.0
         note = (

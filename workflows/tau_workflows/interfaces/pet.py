@@ -116,15 +116,16 @@ class Coregister(LibraryInterface):
         found, warnings = judged.rigid, list(judged.notes)
         if not found.plausible:
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
-        values = uniformity.value_figures(static, t1w, mask, found.matrix) if found.plausible else {}
-        warnings += uniformity.in_words(values)
+        values = uniformity.value_figures(static, t1w, mask, found.matrix, fits=found.plausible)
+        moved = quality_figures.move(judged.move, mask)
+        warnings += [*coregister.doubts_in_words({**judged.figures, **moved}), *uniformity.in_words(values)]
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
             "quality_figures": {
                 "RegistrationTrusted": float(found.plausible),
                 **judged.figures,
-                **quality_figures.move(judged.move, mask),
+                **moved,
                 **quality_figures.noise(static, found.matrix, mask),
                 **values,
             },
