@@ -18,6 +18,7 @@ from tau_pipeline.bids.scans import Participant, find_participants, participant_
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.settings.participant import Selection
 from tau_workflows.cli import main
+from tau_workflows.interfaces.anat import ReadT1w
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 STATIC = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "flortaucipir"}
@@ -358,6 +359,21 @@ def test_a_broken_participant_has_a_problem_and_the_other_none(simple, break_it,
     assert message in of_the_scan[0].message
     assert "\n" not in str(of_the_scan[0])
     assert participants["02"] == whole
+
+
+def test_of_several_echoes_the_first_is_taken_only_where_the_sidecar_lists_them(simple, tmp_path_factory):
+    echoes = np.stack([np.full((2, 2, 2), value, np.int16) for value in (7, 9)], -1)
+    path = simple / "sub-01/anat/sub-01_T1w.nii.gz"
+    nib.save(nib.Nifti1Image(echoes, np.eye(4)), path)
+    for stated in (0.003, [0.003], ["a", "b"], None):
+        put(path.with_name("sub-01_T1w.json"), {"EchoTime": stated})
+        assert found(simple)["01"].scans == ()
+    put(path.with_name("sub-01_T1w.json"), {"EchoTime": [0.002, 0.005]})
+    (t1w,) = found(simple)["01"].t1ws
+    assert t1w.shape == (2, 2, 2)
+    assert "2 volumes" in " ".join(t1w.assumptions)
+    read = ReadT1w(t1w_file=str(path)).call(tmp_path_factory.mktemp("read"))
+    assert set(np.asanyarray(nib.load(read["t1w_file"]).dataobj).ravel()) == {7}
 
 
 def test_one_broken_scan_leaves_the_other_scans_of_the_participant(simple):

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -211,4 +212,9 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path):
             write_dataset_files(place, raw)
         assert sorted(tmp_path.rglob("*")) == before
     check_output_dir(tmp_path / "new", raw)
+    made = {"Name": "tau-pipeline", "Version": "0.1.0"}
+    for version, refused in (("0.0.9", False), (made["Version"], False), ("not stated", False), ("99.1.dev2", True)):
+        write_json({"GeneratedBy": [{**made, "Version": version}]}, tmp_path / "ours/dataset_description.json")
+        with pytest.raises(OutputError, match="made by version 99") if refused else nullcontext():
+            check_output_dir(tmp_path / "ours", raw)
     check_output_dir(raw / "derivatives" / "tau", raw)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
+from tau_pipeline.derivatives.names import PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.derivatives.status import (
     NOT_FINISHED,
     ScanStatus,
@@ -17,6 +19,7 @@ from tau_pipeline.derivatives.status import (
     update_status,
 )
 from tau_pipeline.errors import DamagedFileError
+from tau_workflows.execution import participant
 from tau_workflows.execution.participant import conclude
 from tau_workflows.execution.work import outcome_path
 from tau_workflows.graphs.job import ParticipantJob
@@ -113,3 +116,27 @@ def test_a_scan_is_done_or_failed_by_what_its_process_says(job: ParticipantJob, 
     assert outcome_path(tmp_path / "job.pkl").is_file()
     done = all_statuses(tmp_path)[key]
     assert (done.state, done.reason, done.manufacturer) == ("done", "", "GE")
+
+
+def test_of_a_scan_that_fails_no_map_or_table_of_an_earlier_run_stays(
+    job: ParticipantJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(participant, "run_participant", fail)
+    monkeypatch.setattr(participant, "preload", list)
+    pet, again, synthetic = (
+        kind(tmp_path, {"sub": "01", "trc": "AV1451", **more})
+        for kind, more in ((PetNames, {}), (PetNames, {"run": "2"}), (SyntheticNames, {}))
+    )
+    own = [pet.suvr(), pet.suvr("Pons"), pet.rois, pet.standardized(), pet.corrected("gtm")]
+    others = [again.suvr(), again.rois, synthetic.suvr(), synthetic.rois, pet.to_t1w]
+    for path in (*own, *map(sidecar_path, own), *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of an earlier run")
+    job_file = tmp_path / "job.pkl"
+    job_file.write_bytes(pickle.dumps(job))
+    assert participant.main(str(job_file)) == 1
+    assert sorted(pet.rois.parent.iterdir()) == sorted(others)
+    assert all_statuses(tmp_path)[job.keys[0]].state == "failed"

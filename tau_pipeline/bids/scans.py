@@ -321,8 +321,8 @@ def _first_echo(path: Path, shape: tuple[int, ...], metadata: Mapping[str, Any])
     echoes = number_list(metadata, "EchoTime") if isinstance(stated, list) else None
     if echoes is None or len(echoes) != shape[3]:
         raise ImageError(
-            f"{path} has {shape[3]} volumes, and a T1w of one is needed; if they are echoes, list their times in "
-            "EchoTime of the sidecar, and the first is taken; else keep the volume that is the T1w"
+            f"{path} has {shape[3]} volumes, and a T1w of one volume is needed; if they are echoes, list their times "
+            "in EchoTime of the sidecar, and the first is taken; otherwise keep only the T1w"
         )
     return (f"The T1w has {shape[3]} volumes, echoes by its sidecar (EchoTime); the first was taken.",)
 

@@ -11,7 +11,7 @@ import pickle
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -149,13 +149,8 @@ def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) 
 def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> bool:
     """Write error records, states, report and outcome, in this order; returns whether nothing failed.
 
-    A full disk must not hide why the work failed. Maps and tables of scans that failed are deleted: they are of an
-    earlier run, or not complete.
+    A full disk must not hide why the work failed.
     """
-    for t1w_job in job.t1ws:
-        for scan_job in t1w_job.scans:
-            if f"{scan_job.scan.key}_pet" in failures:
-                withdraw(PetNames(job.output_dir, scan_job.scan.entities))
     _write_records(job, failures)
     with suppress(TauPipelineError):
         update_status(job.output_dir, _ended(job, failures))
@@ -188,6 +183,13 @@ def _write_report(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -
     return {}
 
 
+def _withdraw(job: ParticipantJob, keys: Collection[str]) -> None:
+    """Delete maps and tables of scans that failed: they are of an earlier run, or not complete."""
+    for scan in (one.scan for t1w_job in job.t1ws for one in t1w_job.scans):
+        if f"{scan.key}_pet" in keys:
+            withdraw(PetNames(job.output_dir, scan.entities))
+
+
 def preload() -> None:
     """Load what the nodes need, once, before Nipype forks its workers."""
     for module in PRELOADED:
@@ -207,6 +209,7 @@ def main(job_file: str) -> int:
         lines = traceback.format_exc().splitlines()
         record = {"step": "graph", "error": type(exc).__name__, "message": str(exc) or lines[-1], "traceback": lines}
         failures = dict.fromkeys(job.keys, record)
+    _withdraw(job, failures)
     return 0 if conclude(job, job_file, failures) else 1
 
 
