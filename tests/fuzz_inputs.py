@@ -24,6 +24,7 @@ import nibabel as nib
 from fuzz_answers import answer_of_call, answer_of_function
 from fuzz_calls import places, spoilt_call, spoilt_settings
 from fuzz_derived import spoilt_group, spoilt_model, spoilt_pages, spoilt_results, spoilt_study, spoilt_weights
+from fuzz_field import clocked_frames, labelled_sessions, named_tracers, spelt_units, tabled_participants
 from fuzz_trees import (
     ODD_CONTENTS,
     ODD_VALUES,
@@ -137,6 +138,11 @@ FAMILIES: Mapping[str, Callable[[st.DrawFn, Path], str]] = {
     "study": spoilt_study,
     "model": spoilt_model,
     "weights": spoilt_weights,
+    "sessions": labelled_sessions,
+    "tracers": named_tracers,
+    "units": spelt_units,
+    "clocks": clocked_frames,
+    "participants": tabled_participants,
 }
 
 

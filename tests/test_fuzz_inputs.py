@@ -13,6 +13,8 @@ from fuzz_inputs import FAMILIES, fuzz
 #: So many that all of them together take about a minute.
 EXAMPLES = {
     **{"dataset": 80, "sidecar": 100, "image": 100, "freesurfer": 15, "call": 30, "settings": 40},
+    # Drawn from a known truth, in milliseconds each.
+    **{"sessions": 700, "tracers": 700, "units": 600, "clocks": 700, "participants": 400},
     **{"results": 30, "group": 8, "pages": 4, "study": 40, "model": 80, "weights": 80},
 }
 
