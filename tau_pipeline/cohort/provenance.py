@@ -74,9 +74,7 @@ def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
             scanners.setdefault(scanner, {}).setdefault(one.value(scan), []).append(scan)
         found += [_sentence(tracer, one.heading, values) for values in scanners.values() if len(values) > 1]
     windows = {
-        scan: window
-        for scan in scans
-        if not _window_doubted(scan) and (window := window_min(scan.sidecar)) is not None
+        scan: window for scan in scans if not _window_doubted(scan) and (window := window_min(scan.sidecar)) is not None
     }
     if any(max(times) - min(times) > _WINDOW_MIN for times in zip(*windows.values(), strict=True)):
         values: dict[Hashable, list[DoneScan]] = {}
