@@ -103,12 +103,13 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
         found = read_json(output_dir / "dataset_description.json")
     except TauPipelineError as exc:
         raise OutputError(f"the output folder {output_dir} holds a damaged dataset: {exc}") from exc
-    generators = found.get("GeneratedBy")
-    names = [each.get("Name") for each in generators if isinstance(each, dict)] if isinstance(generators, list) else []
+    stated = found.get("GeneratedBy")
+    generators = [each for each in stated if isinstance(each, dict)] if isinstance(stated, list) else []
+    names = [each.get("Name") for each in generators]
     if SOFTWARE not in names:
         made_by = f"made by {', '.join(map(str, names))}" if names else "not made by this program"
         raise OutputError(f"the output folder {output_dir} holds a dataset {made_by}; give another folder")
-    _refuse_newer(output_dir, [each for each in generators if isinstance(each, dict) and each.get("Name") == SOFTWARE])
+    _refuse_newer(output_dir, [each for each in generators if each.get("Name") == SOFTWARE])
 
 
 def _refuse_newer(output_dir: Path, generators: Sequence[Mapping[str, Any]]) -> None:

@@ -170,8 +170,8 @@ def _largest_step(pet: Volume, brain: Mask, t1w: Floats) -> float:
     smoothly along the axis, by anatomy and tracer; what exceeds the running median is a step.
     """
     axis = _axis_of_scanner(pet.affine)
-    slices = [np.moveaxis(one, axis, 0) for one in (np.asanyarray(pet.dataobj, dtype=np.float32), t1w, brain)]
-    ratios = _log_ratios(slices[0], slices[1], slices[2])
+    data = finite(np.asanyarray(pet.dataobj))
+    ratios = _log_ratios(np.moveaxis(data, axis, 0), np.moveaxis(t1w, axis, 0), np.moveaxis(brain, axis, 0))
     step_mm = float(voxel_size_mm(pet)[axis])
     wide = 2 * max(1, round(_SMOOTH_MM / step_mm / 2)) + 1
     if len(ratios) < wide:
