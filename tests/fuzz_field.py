@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import date
 from pathlib import Path
 
 from fuzz_answers import WrongAnswerError, answer_of_function
@@ -66,7 +67,7 @@ def labelled_sessions(draw: st.DrawFn, folder: Path) -> str:
 
 def _dated_sessions(draw: st.DrawFn, random_of: random.Random, folder: Path) -> str:
     """Every row of sessions.tsv has a date or stands among the texts that could not be read."""
-    days = draw(st.lists(st.dates(), min_size=1, max_size=5))
+    days = draw(st.lists(st.dates(date(1990, 1, 1), date(2040, 1, 1)), min_size=1, max_size=5))
     forms = draw(st.sampled_from([_DATES[:2], *[(form,) for form in _DATES], _DATES]))
     texts = [random_of.choice(forms) for _ in days]
     texts = [day.strftime(form) for day, form in zip(days, texts, strict=True)]
@@ -77,7 +78,7 @@ def _dated_sessions(draw: st.DrawFn, random_of: random.Random, folder: Path) -> 
 
     def read() -> None:
         found = timeline(root)
-        read_at = {int(label): date.date() for label, date in found.dates.items()}
+        read_at = {int(label): time.date() for label, time in found.dates.items()}
         for number, text in enumerate(texts):
             require_answer(
                 read_at[number] == days[number] if number in read_at else text in found.unreadable,
@@ -188,7 +189,7 @@ def clocked_frames(draw: st.DrawFn, folder: Path) -> str:
         if harmless:
             require_answer(list(plan.indices) == inside, f"frames {plan.indices}, expected {inside}: {metadata}")
             require_answer(abs(sum(plan.weights) - 1) < 1e-9, f"weights {plan.weights}")
-        elif set(plan.indices) != set(inside):
+        elif fault != "sign" and set(plan.indices) != set(inside):
             require_answer(
                 bool(notes or plan.assumptions), f"{fault}: frames {plan.indices} without a word: {metadata}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -343,7 +344,7 @@ def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
 #: A ratio is the same in each of these; in small letters, without spaces, "unitless" for a ratio already taken. Those
 #: without a slash are DICOM's terms (C.8.9.1: BQML, GML, CM2ML).
 _UNITS = re.compile(
-    r"([kmg]?bq|[munp]?ci|(kilo|mega|giga)?becquerels?|(milli|micro|nano)?curies?)(/|per|\*?)"
+    r"(([kmg]|kilo|mega|giga)?(bq|becquerels?)|[munp]?ci|(milli|micro|nano)?curies?)(/|per|\*?)"
     r"(ml|cc|cm3|cm\^3|l|milliliters?|millilitres?)(\^?-1)?|suv(bw|bsa|lbm|sul)?|(kg|g|cm2|cm\^2|m\^2|m2)/?ml(\^?-1)?"
     r"|unitless|arbitrary|1"
 )
@@ -354,7 +355,7 @@ def _units_note(metadata: Mapping[str, Any]) -> list[str]:
     units = text_value(metadata, "Units")
     if units is None:
         return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
-    plain = units.lower().replace(" ", "").replace("µ", "u")
+    plain = unicodedata.normalize("NFKC", units).lower().replace(" ", "").replace("μ", "u")
     if _UNITS.fullmatch(plain):
         return []
     if re.search(r"count|cps|propcp|cnt", plain):
