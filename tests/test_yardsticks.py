@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -30,7 +31,7 @@ from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.regression import COVARIATES, RegionalRegression, features, painted
-from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
+from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, _searched, fit_regression
 from tau_pipeline.synthesis.model.yardsticks import MEASURES, MODEL, YARDSTICKS, HeldOut
 from tau_workflows.cli import main
 
@@ -128,6 +129,14 @@ def test_the_regression_finds_a_planted_relation_and_nothing_of_others_is_needed
     # A member is the whole model plus what leaving out a part changes; the mean is the whole model.
     assert len(model.weight) == 5
     assert float(model.weight.std(dim=0).max()) > 0
+
+
+def test_candidates_that_cannot_be_fitted_are_passed_over_without_a_word() -> None:
+    table, targets = np.random.default_rng(0).normal(size=(8, 5)), np.ones((8, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        search = _searched(table, targets, [f"sub-{n}" for n in range(8)])
+    np.testing.assert_allclose(search.best_estimator_.predict(table), 1.0)
 
 
 def test_too_few_participants_are_refused_with_the_number_that_is_needed(people: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,11 @@ def _searched(table: Floats, targets: Floats, people: Sequence[str]) -> GridSear
         {"model": [PLSRegression(scale=False)], "model__n_components": [n for n in _COMPONENTS if n < smallest]},
     ]
     search = GridSearchCV(Pipeline(steps), candidates, scoring="neg_mean_absolute_error", cv=folds)
-    return search.fit(table, targets)
+    with warnings.catch_warnings():
+        # A candidate that cannot be fitted, such as more components than the table has directions, is not chosen.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return search.fit(table, targets)
 
 
 def _folds(table: Floats, people: Sequence[str]) -> list[tuple[NDArray, NDArray]]:
