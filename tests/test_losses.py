@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import time
 from pathlib import Path
@@ -605,3 +606,34 @@ class _Counting(nn.Module):
         self.images.append(len(images))
         self.with_gradient.append(torch.is_grad_enabled() and images.requires_grad)
         return self.features(images)
+
+
+def test_a_share_of_the_slices_estimates_the_loss_of_all_and_validation_compares_all() -> None:
+    torch.manual_seed(0)
+    prediction, target = torch.rand(1, 1, 16, 16, 16, requires_grad=True), torch.rand(1, 1, 16, 16, 16)
+    loss = PlanePerceptualLoss(random_features(0))
+    whole = loss(prediction, target, "axial")
+    loss.slice_share = 0.25
+    drawn = [loss(prediction, target, "axial") for _ in range(60)]
+    values = np.array([float(value.detach()) for value in drawn])
+    assert values.std() > 0
+    assert abs(values.mean() - float(whole.detach())) < 4 * values.std() / math.sqrt(len(values))
+    (gradient,) = torch.autograd.grad(drawn[0], prediction)
+    assert int((gradient.abs().amax(dim=(0, 1, 2, 3)) > 0).sum()) == 4
+    with torch.no_grad():
+        torch.testing.assert_close(loss(prediction, target, "axial"), whole.detach())
+
+
+def test_the_gradient_in_half_precision_is_scaled_before_it_is_cast() -> None:
+    torch.manual_seed(0)
+    start, target = torch.rand(1, 1, 16, 16, 16), torch.rand(1, 1, 16, 16, 16)
+    loss = PlanePerceptualLoss(random_features(0))
+    scale, gradients = 2.0**16, []
+    for dtype in (torch.float32, torch.float16):
+        prediction = start.to(dtype, copy=True).requires_grad_()
+        # Weights that make the gradient too small for half precision until it is scaled.
+        (loss(prediction, target, "axial") * 1e-4 * scale).backward()
+        assert prediction.grad is not None
+        gradients.append(prediction.grad.float())
+    kept = (gradients[0] - gradients[1]).abs().sum() / gradients[0].abs().sum()
+    assert float(kept) < 0.05

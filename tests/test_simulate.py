@@ -15,7 +15,14 @@ from scipy import ndimage
 
 from tau_pipeline.errors import ImageError, OutputError, SettingError
 from tau_pipeline.imaging.volume import image_like
-from tau_pipeline.simulate.dataset import Simulation, draw_visits, plan_participant, simulate_dataset, with_atrophy
+from tau_pipeline.simulate.dataset import (
+    Simulation,
+    draw_visits,
+    plan_participant,
+    plasma_p_tau217,
+    simulate_dataset,
+    with_atrophy,
+)
 from tau_pipeline.simulate.heads import draw_head, make_head, spline_field, template_coordinates
 from tau_pipeline.simulate.pet import (
     BRAAK_STAGE,
@@ -438,3 +445,24 @@ def test_deepbet_finds_the_brain_of_a_simulated_head(tmp_path: Path) -> None:
     ).astype(bool)
     brain = np.asarray(true.dataobj) > 0
     assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.93
+
+
+def test_plasma_p_tau217_follows_the_amount_of_tau_and_tells_more_of_it_than_the_group() -> None:
+    settings = Simulation(60, seed=5, p_tau217=True)
+    plans = [plan_participant(number, settings) for number in range(1, 61)]
+    burden = np.array([draw_visits(number, plan, 5)[0].burden for number, plan in enumerate(plans, start=1)])
+    found = np.log([plasma_p_tau217(number, plan, 5) for number, plan in enumerate(plans, start=1)])
+    assert np.corrcoef(burden, found)[0, 1] > 0.9
+    within = {group: np.array([plan.group == group for plan in plans]) for group in BURDEN}
+    assert min(np.corrcoef(burden[own], found[own])[0, 1] for own in within.values()) > 0.5
+
+
+def test_p_tau217_is_a_described_column_that_changes_no_image(tmp_path: Path) -> None:
+    for name, more in (("with", True), ("without", False)):
+        simulate_dataset(tmp_path / name, Simulation(1, seed=3, voxel_mm=COARSE, pet="static", p_tau217=more))
+    tables = {name: pd.read_csv(tmp_path / name / "participants.tsv", sep="\t") for name in ("with", "without")}
+    assert set(tables["with"]) - set(tables["without"]) == {"p_tau217"}
+    described = json.loads((tmp_path / "with/participants.json").read_text())
+    assert set(described) == set(tables["with"]) - {"participant_id"}
+    images = [sorted((tmp_path / name / "sub-01").rglob("*.nii.gz")) for name in ("with", "without")]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*images, strict=True))

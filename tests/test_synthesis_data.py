@@ -95,7 +95,7 @@ def test_a_t1w_without_contrast_is_refused_with_the_name(values):
 
 def test_the_t1w_of_training_is_that_of_synthesis(pairs):
     for pair in pairs:
-        t1w, brain, placement = prepare_t1w(load_volume(pair.t1w_file), load_volume(pair.mask_file), GRID, "x")
+        t1w, brain, placement, _ = prepare_t1w(load_volume(pair.t1w_file), load_volume(pair.mask_file), GRID, "x")
         found = prepare(pair, GRID)
         np.testing.assert_array_equal(t1w, found.t1w)
         np.testing.assert_array_equal(brain, found.brain)

@@ -27,7 +27,7 @@ from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model import folder as model_room
 from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
 from tau_pipeline.synthesis.model.folder import AVERAGE, WEIGHTS, load_model, save_model
-from tau_pipeline.synthesis.networks.systems import build_system
+from tau_pipeline.synthesis.networks.systems import Options, build_system
 
 GRID = Grid((32, 32, 64), (2, 2, 2))
 SPLITS = split_participants([Pair(f"{n:02d}", None, f"sub-{n:02d}", "GE", "CN", *[Path("x")] * 5) for n in range(10)])
@@ -107,7 +107,7 @@ def test_every_system_comes_back_with_all_its_networks_and_the_same_output(tmp_p
 
 def test_the_normalization_layer_comes_back_and_older_cards_mean_instance(tmp_path):
     torch.manual_seed(0)
-    built = build_system("unet", "laptop", GRID.shape, "group")
+    built = build_system("unet", "laptop", GRID.shape, Options(norm_layer="group"))
     settings = {"norm_layer": "group"}
     save_model(tmp_path / "m", built, dataclasses.replace(card(), settings=settings), STANDARDISATION, SPLITS)
     loaded = load_model(tmp_path / "m")

@@ -28,14 +28,16 @@ from tau_pipeline.errors import DivergenceError, ImageError, SettingError
 from tau_pipeline.measures import images
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses.schedule import may_stop, plane_at
+from tau_pipeline.synthesis.losses.weighted import WeightedLoss
 from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 from tau_pipeline.synthesis.training import agreement, run
 from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints, newest_checkpoint, write_checkpoint
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
+from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.state import Progress, weighted_mean
-from tau_pipeline.synthesis.training.validation import regions
+from tau_pipeline.synthesis.training.validation import loss_voxels, regions
 from tau_pipeline.synthesis.training.weight_average import WeightAverage, averaged_weights
 
 TOY_PROGRAM = Path(__file__).with_name("toy_training.py")
@@ -247,6 +249,41 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
         assert ours["plane"] == theirs["plane"]
         for name in ("train_loss", "train_discriminator", "validation_loss", "validation_ssim"):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+
+
+def test_an_error_of_one_process_ends_all_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[Any] = [None, (ImageError, "sub-07 is damaged")]
+    group = Processes(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(group, "gathered", lambda value: [value, others[-1]])
+    with pytest.raises(ImageError, match="sub-07 is damaged"), group.together():
+        pass
+    with pytest.raises(SettingError, match="mine"), group.together():
+        raise SettingError("mine")
+    others.append(None)
+    with group.together():
+        pass
+
+
+def test_the_discriminator_has_a_learning_rate_and_adam_a_decay_of_its_own(tmp_path: Path) -> None:
+    options = {"learning_rate": 1e-3, "discriminator_learning_rate": 4e-3, "adam_beta1": 0.5, "epochs": 1}
+    state = toy_run(tmp_path, {**options, "loss": "mse_ssim"}, adversarial=True)
+    groups = {phase: optimizer.param_groups[0] for phase, optimizer in state.optimizers.items()}
+    assert {phase: group["lr"] for phase, group in groups.items()} == {"generator": 1e-3, "discriminator": 4e-3}
+    assert {group["betas"] for group in groups.values()} == {(0.5, 0.999)}
+
+
+def test_absolute_errors_are_those_of_a_loop_over_the_voxels_of_brain_and_regions() -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 2, 1, 8, 8, 8))
+    mask = rng.random((2, 1, 8, 8, 8)) < 0.6
+    labels = rng.choice([0, 2, 1006, 18], size=mask.shape)
+    settings = Training(loss="mse_ssim", mse_weight=0, ssim_weight=0, mae_weight=1.0, region_mae_weight=2.0)
+    within = loss_voxels(torch.from_numpy(mask), torch.from_numpy(labels))
+    value, parts = WeightedLoss(settings, None)(torch.from_numpy(prediction), torch.from_numpy(target), 0, within)
+    for name, inside in (("mae", mask), ("region_mae", mask & np.isin(labels, (1006, 18)))):
+        means = [np.abs(a - b)[m].mean() for a, b, m in zip(prediction, target, inside, strict=True)]
+        assert parts[name] == pytest.approx(np.mean(means), rel=1e-5)
+    assert float(value) == pytest.approx(parts["mae"] + 2 * parts["region_mae"])
 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tau_pipeline.settings.participant import Selection, Settings
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.splits import k_folds, save_splits, split_participants
-from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 from tau_pipeline.synthesis.model.folder import load_model
 from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training import run
@@ -309,7 +309,54 @@ def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> N
         "select_by",
         "network",
     }
+    strict = dataclasses.asdict(configuration(folder / "paper-strict.toml").training)
+    assert {name for name, value in dataclasses.asdict(paper).items() if strict[name] != value} == {
+        *("micro_batch_size", "loss_mask", "augmentation", "perceptual_scaling", "empty_slices"),
+    }
     assert configuration(folder / "laptop.toml").training.loss == "cyclic2.5d"
+
+
+def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = config(tmp_path, folds=3, epochs=1, loss="mse_ssim", group=Group(min_participants=1))
+    assert run_training(*cohort, made) == 0
+    assert members_of(tmp_path / "model") == [tmp_path / f"model/fold{n}" for n in range(3)]
+    ensemble = load_ensemble([tmp_path / "model"])
+    assert len(ensemble.models) == 3
+    tested = [set(m.splits.loc[m.splits["split"] == "test", "participant_id"]) for m in ensemble.models]
+    assert sorted(who for part in tested for who in part) == sorted(f"sub-{person.label}" for person in PEOPLE)
+    assert ensemble.hash == load_ensemble(members_of(tmp_path / "model")).hash
+    assert run_training(*cohort, made) == 3
+
+
+def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
+    cohort: tuple[Path, Path], begun: Path, tmp_path: Path
+) -> None:
+    source = load_model(begun / "model")
+    made = config(tmp_path, epochs=1, loss="mse_ssim", init_from=begun / "model", learning_rate=1e-12)
+    assert run_training(*cohort, made) == 0
+    tuned = load_model(tmp_path / "model")
+    for name, value in source.system.state_dict().items():
+        torch.testing.assert_close(tuned.system.state_dict()[name], value, rtol=0, atol=1e-9)
+    found = tuned.card.figures["started_from"]
+    assert found == {"folder": "model", "hash": load_ensemble([begun / "model"]).hash}
+    with pytest.raises(SettingError, match="norm_layer instance"):
+        run_training(*cohort, config(tmp_path / "other", init_from=begun / "model", norm_layer="group"))
+
+
+def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
+    cohort: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = config(tmp_path, epochs=1, loss="mse_ssim", covariates=("diagnosis", "age"), label_channels=True)
+    assert run_training(*cohort, made) == 0
+    assert "have no age" in caplog.text
+    model = load_model(tmp_path / "model")
+    assert model.channels.names[-4:] == ("diagnosis", "diagnosis_known", "age", "age_known")
+    train = model.splits.loc[model.splits["split"] == "train"]
+    severity = train["diagnosis"].map({"AD": 2.0, "CN": 0.0})
+    assert model.channels.covariates.means == (pytest.approx(severity.mean()), 0.0)
+    assert model.channels.covariates.known == (len(train), 0)
 
 
 # --- the command itself ---------------------------------------------------------------------------------------------

@@ -67,7 +67,12 @@ class ToySystem(nn.Module):
         return list(getattr(self, phase).parameters())
 
     def step_loss(
-        self, phase: str, t1w: Tensor, pet: Tensor, content_loss: Callable[[Tensor, Tensor], tuple[Tensor, dict]]
+        self,
+        phase: str,
+        t1w: Tensor,
+        pet: Tensor,
+        content_loss: Callable[[Tensor, Tensor], tuple[Tensor, dict]],
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         predicted = self.generator(t1w)
         if phase == "discriminator":

@@ -25,6 +25,12 @@ _DEMOGRAPHICS = {
 }
 
 
+#: Further covariates, which only models ask for; spellings of their columns.
+_FURTHER = {
+    "apoe": ("apoe", "apoe_genotype", "apoe4", "apoe_e4", "apoegn", "apoe_status"),
+    "p_tau217": ("p_tau217", "ptau217", "p-tau217", "plasma_ptau217", "plasma_p_tau217", "pt217_f"),
+}
+
 #: Spellings of the column that makes a row of ``participants.tsv`` one of a session.
 _SESSION_COLUMNS = ("session_id", "session", "ses")
 
@@ -79,7 +85,9 @@ class Demographics:
         return sentences
 
 
-def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None) -> Demographics:
+def read_demographics(
+    bids_dir: str | os.PathLike[str], diagnosis_column: str | None = None, further: bool = False
+) -> Demographics:
     """Read age, sex and diagnosis from ``participants.tsv`` and the ``sessions.tsv`` of participants.
 
     ``participants.tsv`` may have one row per session, with a column ``session_id``. Where rows of one participant (or
@@ -91,6 +99,8 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
         The raw dataset.
     diagnosis_column
         Its name in these tables; None takes the first of `_DEMOGRAPHICS` that is there.
+    further
+        Read APOE and plasma p-tau217 too.
 
     Raises
     ------
@@ -101,6 +111,7 @@ def read_demographics(bids_dir: str | os.PathLike[str], diagnosis_column: str | 
     """
     root = Path(bids_dir)
     wanted = {**_DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else _DEMOGRAPHICS
+    wanted = {**wanted, **_FURTHER} if further else wanted
     rows = _Rows()
     columns: set[str] = set()
     if (root / "participants.tsv").is_file():

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from tau_pipeline.settings.fields import documented, require
 from tau_pipeline.settings.training_hardware import Device, HardwareSettings
+from tau_pipeline.settings.training_inputs import InputSettings
 from tau_pipeline.settings.training_loss import EmptySlices, LossKind, LossSettings, PerceptualScaling
 
 __all__ = [
@@ -39,7 +40,7 @@ System = Literal["auto", "unet", "unetr", "swinunetr", "pix2pix", "cyclegan", "r
 NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
 Normalisation = Literal["by-manufacturer", "min-max"]
-Augmentation = Literal["paper", "upright", "off"]
+Augmentation = Literal["paper", "paper-strict", "upright", "off"]
 SelectBy = Literal["score", "ssim", "regional-error", "loss"]
 
 #: With fewer participants than the first, a regression cannot be fitted and tested; with fewer than the second, it
@@ -54,12 +55,15 @@ _OF_EVERY_SYSTEM = frozenset(
 _MOON = "Moon et al., arXiv 2406.12632"
 #: Settings under which the same training goes on: they change where and how long it runs, not what it computes.
 _MAY_CHANGE = frozenset(
-    {"epochs", "cache_dir", "device", "model_name", "model_dir", "loader_workers", "checkpoint_minutes"}
+    {
+        *("epochs", "cache_dir", "device", "model_name", "model_dir", "checkpoint_minutes"),
+        *("loader_workers", "pin_memory", "cudnn_benchmark", "channels_last", "compile_network"),
+    }
 )
 
 
 @dataclass(frozen=True)
-class Training(LossSettings, HardwareSettings):
+class Training(LossSettings, InputSettings, HardwareSettings):
     """Settings of training. The seed is ``random_seed`` of the section ``[settings]``.
 
     Raises
@@ -105,6 +109,18 @@ class Training(LossSettings, HardwareSettings):
     )
     optimizer: Literal["adam", "adamw"] = field(
         default="adam", metadata=documented("Optimizer; adamw decouples weight decay from the gradient.", source=_MOON)
+    )
+    adam_beta1: float = field(
+        default=0.9,
+        metadata=documented(
+            "Decay of the mean of the gradient in Adam; 0.5 in Pix2Pix and CycleGAN.", at_least=0, below=1
+        ),
+    )
+    discriminator_learning_rate: float | None = field(
+        default=None,
+        metadata=documented(
+            "Maximum learning rate of the discriminators of Pix2Pix and CycleGAN. Default: learning_rate.", above=0
+        ),
     )
     learning_rate: float = field(default=5e-4, metadata=documented("Maximum learning rate.", source=_MOON, above=0))
     weight_decay: float = field(default=0.0, metadata=documented("Weight decay of the optimizer.", at_least=0))
@@ -186,7 +202,8 @@ class Training(LossSettings, HardwareSettings):
         default="paper",
         metadata=documented(
             "Augmentation of the training split: elastic, affine, flip, and noise as in the paper, which flips all "
-            "three axes together; upright flips left-right only.",
+            "three axes together; paper-strict also adds the noise outside the brain and mirrors the image at the "
+            "border of the grid, as the paper's code does; upright flips left-right only.",
             source=_MOON,
         ),
     )
@@ -205,9 +222,22 @@ class Training(LossSettings, HardwareSettings):
     )
     folds: int = field(
         default=0,
-        metadata=documented("Number of cross-validation folds; 0: no cross-validation.", at_least=0),
+        metadata=documented(
+            "Number of cross-validation folds; 0: no cross-validation. All folds are trained one after another, and "
+            "their models predict together, unless fold names one.",
+            at_least=0,
+        ),
     )
-    fold: int = field(default=0, metadata=documented("Test fold, counted from 0.", at_least=0))
+    fold: int | None = field(
+        default=None, metadata=documented("Test fold, counted from 0. Default: all folds.", at_least=0)
+    )
+    init_from: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Model folder whose weights the training starts from (fine-tuning); network, inputs, and grid must be the "
+            "same. Default: random weights."
+        ),
+    )
 
     model_name: str | None = field(
         default=None,
@@ -222,7 +252,8 @@ class Training(LossSettings, HardwareSettings):
         super().__post_init__()
         require(self.ssim_window % 2 == 1, "ssim_window", self.ssim_window, "an odd number")
         used = self.mse_weight + self.ssim_weight + (self.perceptual_weight if self.loss != "mse_ssim" else 0)
-        weights = "mse_weight, ssim_weight, perceptual_weight"
+        used += self.mae_weight + self.region_mae_weight
+        weights = "mse_weight, ssim_weight, perceptual_weight, mae_weight, region_mae_weight"
         require(used > 0, weights, 0, "at least one weight above 0 among the terms in use")
         shape, shares = self.grid_shape, self.split_fractions
         good_shape = not shape or (len(shape) == 3 and min(shape) > 0)
@@ -232,7 +263,8 @@ class Training(LossSettings, HardwareSettings):
         can_do_without = self.norm_layer != "none" or self.network not in ("unetr", "swinunetr")
         require(can_do_without, "norm_layer", self.norm_layer, f"instance or group for {self.network}")
         require(self.folds == 0 or self.folds >= 3, "folds", self.folds, "0, or 3 and more")
-        require(self.fold < max(1, self.folds), "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
+        in_range = self.fold is None or self.fold < max(1, self.folds)
+        require(in_range, "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
         name = self.model_name
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")
@@ -261,7 +293,7 @@ class Training(LossSettings, HardwareSettings):
     @property
     def name(self) -> str:
         """Name of the model's folder."""
-        fold = f"-fold{self.fold}" if self.folds else ""
+        fold = f"-fold{self.fold}" if self.folds and self.fold is not None else ""
         system = "unet" if self.network == "auto" else self.network
         loss = "" if system == "regression" else f"-{self.loss}"
         return self.model_name or f"{system}{loss}{fold}"

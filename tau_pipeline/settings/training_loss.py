@@ -48,6 +48,20 @@ class LossSettings(Checked):
             at_most=1,
         ),
     )
+    mae_weight: float = field(
+        default=0.0, metadata=documented("Weight of the mean absolute error within the brain.", at_least=0)
+    )
+    region_mae_weight: float = field(
+        default=0.0,
+        metadata=documented("Weight of the mean absolute error within the regions of the Braak stages.", at_least=0),
+    )
+    loss_mask: Literal["brain", "none"] = field(
+        default="brain",
+        metadata=documented(
+            "Voxels that the loss sees: brain puts the background in place of the prediction outside the brain, so "
+            "that nothing is learned there; none compares whole volumes, as in the paper."
+        ),
+    )
     perceptual_features: Literal["pretrained", "random"] = field(
         default="pretrained",
         metadata=documented(
@@ -93,4 +107,29 @@ class LossSettings(Checked):
     ssim_range: float = field(
         default=2.0,
         metadata=documented("Data range of SSIM in the loss, in standardized SUVR.", source=_MOON_CODE, above=0),
+    )
+    perceptual_slices: float = field(
+        default=1.0,
+        metadata=documented(
+            "Share of the slices of a plane that the perceptual term compares in a training step, drawn anew for each "
+            "step. Less than 1 saves most of the run time on a processor; validation compares all slices.",
+            above=0,
+            at_most=1,
+        ),
+    )
+    adversarial_weight: float = field(
+        default=0.01,
+        metadata=documented(
+            "Weight of the adversarial term of Pix2Pix and CycleGAN beside the content loss: 1 to 100.",
+            source="Isola et al. 2017, arXiv 1611.07004",
+            at_least=0,
+        ),
+    )
+    cycle_weight: float = field(
+        default=0.1,
+        metadata=documented(
+            "Weight of the cycle term of CycleGAN: ten times the adversarial weight.",
+            source="Zhu et al. 2017, arXiv 1703.10593",
+            at_least=0,
+        ),
     )

@@ -42,6 +42,9 @@ _FRAME_COUNT = 4
 #: than in patients, so that small cohorts show it.
 _THINNING_PER_TAU = 0.8
 _VENTRICLES_PER_TAU = 2.5
+#: Plasma p-tau217 in pg/mL without tau, growth of its logarithm from no tau to the most, and SD of its logarithm among
+#: people with the same tau: five times as high with the most tau.
+_P_TAU_LEAST, _P_TAU_PER_BURDEN, _P_TAU_NOISE = 0.2, 1.6, 0.12
 #: Axis order and direction in which T1w images are stored, in turn.
 _STORED = ("RAS", "LAS", "PSR", "LIA")
 
@@ -65,6 +68,8 @@ class Simulation:
     scanner_bias
         Error of the scanners in the posterior fossa, 0 to 0.5: none, plus and minus this share of the activity for
         the three. 0, the default, leaves the SUVR of all scanners comparable but for resolution and noise.
+    p_tau217
+        Whether participants.tsv has plasma p-tau217, which follows the amount of tau.
 
     Raises
     ------
@@ -78,6 +83,7 @@ class Simulation:
     pet: PetKind = "mixed"
     sessions: bool = False
     scanner_bias: float = 0.0
+    p_tau217: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.participants <= 999:
@@ -179,6 +185,17 @@ def age_and_sex(number: int, seed: int) -> tuple[int, str]:
     """Return age in years and sex of a participant; neither changes the images."""
     rng = np.random.default_rng([seed, number, 1])
     return int(rng.integers(58, 86)), str(rng.choice(["F", "M"]))
+
+
+def plasma_p_tau217(number: int, plan: Plan, seed: int) -> float:
+    """Return plasma p-tau217 of a participant in pg/mL: log-normal around an exponential of the amount of tau.
+
+    The images do not depend on it. It tells of the amount of tau what atrophy, which differs between people with the
+    same tau, leaves open.
+    """
+    burden = draw_visits(number, plan, seed)[0].burden
+    noise = np.random.default_rng([seed, number, 2]).normal(0, _P_TAU_NOISE)
+    return float(round(_P_TAU_LEAST * np.exp(_P_TAU_PER_BURDEN * burden + noise), 3))
 
 
 def simulate_dataset(
@@ -348,12 +365,15 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     options = f"--participants {settings.participants} --seed {settings.seed} --voxel-size {settings.voxel_mm:g}"
     options += f" --pet {settings.pet}" + (" --sessions" if settings.sessions else "")
     options += f" --scanner-bias {settings.scanner_bias:g}" if settings.scanner_bias else ""
+    options += " --p-tau217" if settings.p_tau217 else ""
     write_text(README.format(version=__version__, options=options), out / "README")
     write_text("truth\n", out / ".bidsignore")
     rows = [
         dict(zip(("participant_id", "age", "sex"), (plan.label, *age_and_sex(i, settings.seed)), strict=True))
         | {"group": plan.group}
+        | ({"p_tau217": plasma_p_tau217(i, plan, settings.seed)} if settings.p_tau217 else {})
         for i, plan in enumerate(plans, start=1)
     ]
     write_tsv(pd.DataFrame(rows), out / "participants.tsv")
-    write_json(PARTICIPANTS, out / "participants.json")
+    described = {name: about for name, about in PARTICIPANTS.items() if name in rows[0]}
+    write_json(described, out / "participants.json")

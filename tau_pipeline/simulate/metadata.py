@@ -80,6 +80,7 @@ PARTICIPANTS = {
         "Description": "simulated diagnosis",
         "Levels": {"CN": "cognitively normal", "MCI": "mild cognitive impairment", "AD": "Alzheimer's dementia"},
     },
+    "p_tau217": {"Description": "simulated plasma p-tau217, which follows the amount of tau", "Units": "pg/mL"},
 }
 
 README = """\

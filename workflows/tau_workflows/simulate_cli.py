@@ -32,6 +32,10 @@ def parser() -> argparse.ArgumentParser:
         "--scanner-bias", "--scanner_bias", type=float, default=0.0, metavar="SHARE",
         help="bias of the scanners in the posterior fossa, so that SUVR differs by manufacturer (default 0)",
     )  # fmt: skip
+    p.add_argument(
+        "--p-tau217", "--p_tau217", action="store_true",
+        help="add plasma p-tau217, which follows the amount of tau, to participants.tsv",
+    )  # fmt: skip
     p.add_argument("--version", action="version", version=f"tau-simulate {__version__}")
     return p
 
@@ -49,7 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start = time.monotonic()
     try:
-        settings = Simulation(args.participants, args.seed, args.voxel_size, args.pet, args.sessions, args.scanner_bias)
+        settings = Simulation(
+            args.participants,
+            args.seed,
+            args.voxel_size,
+            args.pet,
+            args.sessions,
+            args.scanner_bias,
+            args.p_tau217,
+        )
         simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
     except TauPipelineError as error:
         print(f"tau-simulate: {error}", file=sys.stderr)

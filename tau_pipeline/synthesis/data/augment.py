@@ -10,7 +10,7 @@ each with probability one half, and noise on the T1w.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,15 +46,17 @@ def draw_augmentation(rng: np.random.Generator, augmentation: Augmentation) -> d
     rng
         The only source of randomness.
     augmentation
-        ``paper`` flips all three axes together, which turns the brain upside down; ``upright`` flips left-right only,
-        which gives heads that could exist; ``off`` draws nothing.
+        ``paper`` flips all three axes together, which turns the brain upside down; ``paper-strict`` also leaves the
+        background as it comes; ``upright`` flips left-right only, which gives heads that could exist; ``off`` draws
+        nothing.
 
     Returns
     -------
     dict or None
         Plain numbers, fit for JSON: ``elastic`` (seed of the field, sigma and magnitude in voxels) or None; ``affine``
         (rotation in degrees and scale factor, three each) or None; ``flip``, the names of axes; ``noise`` (seed and
-        SD). The stream of random numbers is used up alike whatever is drawn.
+        SD); ``background``: ``constant`` outside the brain, or ``mirrored`` at the border of the grid. The stream of
+        random numbers is used up alike whatever is drawn.
     """
     if augmentation == "off":
         return None
@@ -65,7 +67,7 @@ def draw_augmentation(rng: np.random.Generator, augmentation: Augmentation) -> d
     rotation = rng.uniform(-1, 1, 3) * _ROTATION_DEG
     scale = 1 + rng.uniform(-1, 1, 3) * _SCALING
     noise_sd = rng.uniform() * _NOISE_SD
-    flipped = AXES if augmentation == "paper" else AXES[:1]
+    flipped = AXES[:1] if augmentation == "upright" else AXES
     elastic = {"seed": int(seeds[0]), "sigma": float(sigma), "magnitude": float(magnitude)}
     affine = {"rotation_deg": rotation.tolist(), "scale": scale.tolist()}
     return {
@@ -73,6 +75,7 @@ def draw_augmentation(rng: np.random.Generator, augmentation: Augmentation) -> d
         "affine": affine if chance[1] < _PROBABILITY else None,
         "flip": list(flipped) if chance[2] < _PROBABILITY else [],
         "noise": {"seed": int(seeds[1]), "sd": float(noise_sd)},
+        "background": "mirrored" if augmentation == "paper-strict" else "constant",
     }
 
 
@@ -83,7 +86,7 @@ def apply_augmentation(
     mask: torch.Tensor,
     labels: torch.Tensor | None = None,
     brain: torch.Tensor | None = None,
-    backgrounds: tuple[float, float] = (-1.0, 0.0),
+    backgrounds: tuple[float | Sequence[float], float] = (-1.0, 0.0),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Apply what was drawn.
 
@@ -92,13 +95,14 @@ def apply_augmentation(
     drawn
         From `draw_augmentation`.
     t1w, pet
-        ``(1, I, J, K)`` float; linear interpolation.
+        ``(C, I, J, K)`` with the T1w first, and ``(1, I, J, K)``, float; linear interpolation.
     mask, labels
         ``(1, I, J, K)`` boolean and integers; nearest neighbor, so that no value appears that was not there.
     brain
         Boolean like ``mask``: the whole brain, where ``mask`` is less because the PET does not cover it.
     backgrounds
-        Values of T1w outside ``brain`` and of PET outside ``mask``; they hold there afterwards too, exactly.
+        Values of T1w (one, or one per channel) outside ``brain`` and of PET outside ``mask``; they hold there
+        afterwards too, exactly, unless ``background`` was drawn as ``mirrored``.
 
     Returns
     -------
@@ -106,18 +110,23 @@ def apply_augmentation(
         T1w, PET, mask and labels, of the same shapes and types. The inputs are unchanged.
     """
     sampling = _sampling_grid(drawn, t1w.shape[1:])
+    mirrored = drawn.get("background") == "mirrored"
     flipped = [1 + AXES.index(axis) for axis in drawn["flip"]]
 
-    def moved(image: torch.Tensor, background: float = 0, nearest: bool = True) -> torch.Tensor:
-        return torch.flip(_sampled(image, sampling, background, nearest), flipped)
+    def moved(image: torch.Tensor, background: float | torch.Tensor = 0, nearest: bool = True) -> torch.Tensor:
+        return torch.flip(_sampled(image, sampling, background, nearest, mirrored), flipped)
 
-    t1w_background, pet_background = backgrounds
+    pet_background = backgrounds[1]
+    t1w_background = torch.as_tensor(backgrounds[0], dtype=t1w.dtype).reshape(-1, 1, 1, 1)
     new_mask = moved(mask)
     new_brain = new_mask if brain is None else moved(brain)
     new_t1w = moved(t1w, t1w_background, nearest=False)
     if drawn["noise"] is not None:
-        new_t1w = new_t1w + _noise(drawn["noise"], new_t1w)
-    new_t1w = new_t1w.masked_fill(~new_brain, t1w_background)
+        noisy = new_t1w[:1] + _noise(drawn["noise"], new_t1w[:1])
+        new_t1w = torch.cat([noisy, new_t1w[1:]])
+    if mirrored:
+        return new_t1w, moved(pet, pet_background, nearest=False), new_mask, None if labels is None else moved(labels)
+    new_t1w = torch.where(new_brain, new_t1w, t1w_background)
     new_pet = moved(pet, pet_background, nearest=False).masked_fill(~new_mask, pet_background)
     return new_t1w, new_pet, new_mask, None if labels is None else moved(labels)
 
@@ -151,12 +160,19 @@ def displacement(elastic: Mapping[str, Any], shape: tuple[int, ...]) -> torch.Te
     return torch.from_numpy(ndimage.gaussian_filter(white, sigma, mode="constant", truncate=3.0) * elastic["magnitude"])
 
 
-def _sampled(image: torch.Tensor, grid: torch.Tensor | None, background: float, nearest: bool = False) -> torch.Tensor:
+def _sampled(
+    image: torch.Tensor,
+    grid: torch.Tensor | None,
+    background: float | torch.Tensor,
+    nearest: bool = False,
+    mirrored: bool = False,
+) -> torch.Tensor:
     if grid is None:
         return image
     # Zeros come from outside, so that the background is brought to zero first; labels up to 2**24 are exact floats.
     shifted = image.to(torch.float32) - background
-    sampled = Resample(mode="nearest" if nearest else "bilinear", padding_mode="zeros")(shifted, grid)
+    padding = "reflection" if mirrored else "zeros"
+    sampled = Resample(mode="nearest" if nearest else "bilinear", padding_mode=padding)(shifted, grid)
     moved = _plain(sampled) + background
     return moved.round().to(image.dtype) if nearest else moved.to(image.dtype)
 

@@ -6,12 +6,14 @@ What a model sees of a T1w is fixed by three things that its card repeats: the c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from tau_pipeline.settings.training import Augmentation
@@ -22,13 +24,33 @@ from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, Prepared, prepar
 from tau_pipeline.synthesis.data.scaling import TargetScaling
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Network inputs of pairs.
+
+    Attributes
+    ----------
+    of
+        From a pair and its prepared arrays to ``(C, I, J, K)``, the T1w first.
+    backgrounds
+        Value of each channel outside the brain.
+    """
+
+    of: Callable[[Pair, Prepared], NDArray[np.float32]]
+    backgrounds: tuple[float, ...]
+
+
+#: The T1w alone.
+T1W_ONLY = Inputs(lambda _pair, found: found.t1w[None], (T1W_BACKGROUND,))
+
+
 class PairDataset(Dataset):
     """Pairs as tensors, for a `torch.utils.data.DataLoader` with or without workers.
 
-    An item is a dictionary: ``t1w`` ``(1, I, J, K)`` float32 from -1 to 1; ``pet`` ``(1, I, J, K)`` float32,
-    scaled, with the target scaling's background outside the mask; ``mask`` ``(1, I, J, K)`` boolean, where the PET is
-    known in the brain; ``labels`` ``(1, I, J, K)`` int32 if requested; ``index``, ``participant``, ``scan``
-    and ``manufacturer``.
+    An item is a dictionary: ``t1w`` ``(C, I, J, K)`` float32, the T1w from -1 to 1 and further channels; ``pet``
+    ``(1, I, J, K)`` float32, scaled, with the target scaling's background outside the mask; ``mask`` ``(1, I, J, K)``
+    boolean, where the PET is known in the brain; ``labels`` ``(1, I, J, K)`` int32 if requested; ``index``,
+    ``participant``, ``scan`` and ``manufacturer``.
 
     Parameters
     ----------
@@ -47,6 +69,11 @@ class PairDataset(Dataset):
         make a difference, and a run that is resumed draws what it would have drawn.
     labels
         Whether items have ``labels``.
+
+    Attributes
+    ----------
+    inputs : Inputs
+        Channels of ``t1w``; the T1w alone unless they are set.
     """
 
     def __init__(
@@ -66,6 +93,7 @@ class PairDataset(Dataset):
         self.augmentation = augmentation
         self.random_seed = random_seed
         self.labels = labels
+        self.inputs = T1W_ONLY
         # Shared memory: workers that outlive an epoch see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -88,9 +116,10 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         pair, found = self.pairs[index], self.prepared(index)
         z = self.target_scaling.apply(found.suvr, pair.manufacturer, found.known)
-        t1w, pet, mask, brain, labels = (
+        t1w = torch.from_numpy(self.inputs.of(pair, found))
+        pet, mask, brain, labels = (
             torch.from_numpy(array)[None]
-            for array in (found.t1w, z.astype(np.float32), found.known, found.brain, found.labels.astype(np.int32))
+            for array in (z.astype(np.float32), found.known, found.brain, found.labels.astype(np.int32))
         )
         if (drawn := self.drawn(index)) is not None:
             t1w, pet, mask, moved = apply_augmentation(
@@ -100,7 +129,7 @@ class PairDataset(Dataset):
                 mask,
                 labels if self.labels else None,
                 brain,
-                (T1W_BACKGROUND, self.target_scaling.background),
+                (self.inputs.backgrounds, self.target_scaling.background),
             )
             labels = labels if moved is None else moved
         item = {"t1w": t1w, "pet": pet, "mask": mask}

@@ -29,6 +29,23 @@ UNKNOWN = "n/a"
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Data of a participant that a model may use beside the T1w.
+
+    Attributes
+    ----------
+    dseg_file, mask_file
+        Desikan-Killiany labels and brain mask on the grid of the T1w.
+    covariates
+        Numbers by name, such as the age; what is not known is not there.
+    """
+
+    dseg_file: Path
+    mask_file: Path
+    covariates: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
 class Pair:
     """One PET scan with its T1w: files of the participant level on one grid, the T1w's.
 
@@ -52,7 +69,7 @@ class Pair:
     tracer, reference_region
         Of the SUVR map.
     covariates
-        Numbers by name, such as the age (`tau_pipeline.synthesis.data.anatomy`); what is not known is not there.
+        Numbers by name, such as the age (`tau_pipeline.synthesis.data.covariates`); what is not known is not there.
     """
 
     participant: str
@@ -68,6 +85,11 @@ class Pair:
     tracer: str = UNKNOWN
     reference_region: str = UNKNOWN
     covariates: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def subject(self) -> Subject:
+        """Labels and covariates, for models that use them."""
+        return Subject(self.dseg_file, self.mask_file, self.covariates)
 
     @property
     def participant_id(self) -> str:

@@ -28,7 +28,7 @@ from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.training import Normalisation
 from tau_pipeline.synthesis.data.anatomy import Anatomy, label_means, label_volumes
 from tau_pipeline.synthesis.data.grid import Grid
-from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Subject
 from tau_pipeline.synthesis.data.placement import Placement, place, to_grid
 from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, TargetScaling
 
@@ -49,12 +49,13 @@ class PlacedT1w(NamedTuple):
     """A T1w as network input on the common grid.
 
     ``t1w`` ``(I, J, K)`` from -1 to 1, with -1 outside the brain; ``brain``, the mask; ``placement``, where the common
-    grid lies on the T1w's.
+    grid lies on the T1w's; ``subject``, labels and covariates, for models that use them.
     """
 
     t1w: NDArray[np.float32]
     brain: NDArray[np.bool_]
     placement: Placement
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Prepared:
     volumes, uptake
         Volume in mm3 of each label in the brain (0 is brain without a label), and its mean SUVR over known voxels, both
         on the T1w's own grid; labels without a known voxel have no mean.
+    subject
+        Labels and covariates, for models that use them.
     """
 
     t1w: NDArray[np.float32]
@@ -96,11 +99,12 @@ class Prepared:
     suvr_range: tuple[float, float]
     volumes: Mapping[int, float]
     uptake: Mapping[int, float]
+    subject: Subject | None = None
 
     @property
     def placed_t1w(self) -> PlacedT1w:
         """Return the T1w as `prepare_t1w` gives it."""
-        return PlacedT1w(self.t1w, self.brain, self.placement)
+        return PlacedT1w(self.t1w, self.brain, self.placement, self.subject)
 
     def anatomy(self, covariates: Mapping[str, float]) -> Anatomy:
         """Return what a regional regression knows of the participant, as `anatomy_of` gives it."""
@@ -227,7 +231,7 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
     }
     suvr_img = load_volume(pair.suvr_file, ndim=3)
     require_same_grid(**images, suvr=suvr_img)
-    t1w, brain, placement = prepare_t1w(images["t1w"], images["mask"], grid, pair.participant_id)
+    t1w, brain, placement, _ = prepare_t1w(images["t1w"], images["mask"], grid, pair.participant_id)
     suvr = np.asanyarray(suvr_img.dataobj).astype(np.float32)
     # Earlier versions of the participant level wrote 0 where it now writes NaN; no brain voxel has exactly that.
     covered = np.isfinite(suvr) & (suvr != 0)
@@ -256,6 +260,7 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
         suvr_range=(float(suvr[inside].min()), float(suvr[inside].max())),
         volumes=label_volumes(images["dseg"], images["mask"]),
         uptake=label_means(suvr, on_t1w, inside),
+        subject=pair.subject,
     )
 
 
@@ -309,7 +314,13 @@ def _from_cache(path: Path, pair: Pair) -> Prepared | None:
         "" if pair.reference_region == UNKNOWN else pair.reference_region,
     )
     return Prepared(
-        placement=placement, moments=moments, suvr_range=(low, high), volumes=volumes, uptake=uptake, **arrays
+        placement=placement,
+        moments=moments,
+        suvr_range=(low, high),
+        volumes=volumes,
+        uptake=uptake,
+        subject=pair.subject,
+        **arrays,
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.derivatives.index import find_outputs
 from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.derivatives.read import read_regions
@@ -15,8 +14,7 @@ from tau_pipeline.errors import MissingInputError, UnknownNameError
 from tau_pipeline.files import read_json
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesize
-from tau_pipeline.synthesis.data.anatomy import covariates_of
-from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Survey, survey
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Subject, Survey, survey
 
 #: Entities that distinguish synthetic scans; a second run or reconstruction of a PET has the same T1w.
 _ENTITIES = ("sub", "ses", "trc")
@@ -56,14 +54,14 @@ class Target:
     covariates: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
+    def subject(self) -> Subject:
+        """Labels and covariates, for models that use them."""
+        return Subject(self.anat.dseg, self.anat.mask, self.covariates)
+
+    @property
     def participant_id(self) -> str:
         """With ``sub-``."""
         return f"sub-{self.names.entities['sub']}"
-
-    def with_covariates(self, people: Demographics) -> Target:
-        """Return the target with age and sex as far as they are known."""
-        session = f"ses-{self.session}" if self.session else None
-        return replace(self, covariates=covariates_of(people, self.participant_id, session))
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,7 @@ def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
     manufacturer = manufacturer_of(target, context)
     percentiles = context.ensemble.first.card.t1w_percentiles
     placed = prepare_t1w(images.t1w, images.mask, context.ensemble.grid, "the participant", percentiles)
+    placed = placed._replace(subject=target.subject)
     anatomy = anatomy_of(images.dseg, images.mask, placed.placement, target.covariates)
     prediction = predict_placed(
         context.ensemble, placed, manufacturer, context.synthesis, context.device, context.mem_mb, anatomy

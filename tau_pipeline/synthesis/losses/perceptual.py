@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tau_pipeline.errors import ImageError, SettingError, UnknownNameError
 from tau_pipeline.settings.fields import require
 from tau_pipeline.settings.training import EmptySlices, PerceptualScaling, Training
+from tau_pipeline.synthesis.losses.checks import check_device, check_slice_settings, check_volumes
 from tau_pipeline.synthesis.losses.chunks import SliceBudget
 from tau_pipeline.synthesis.losses.features import frozen, gray_input
 from tau_pipeline.synthesis.losses.schedule import PLANES, Plane, plane_at
@@ -77,11 +78,19 @@ class PlanePerceptualLoss(nn.Module):
         "item": minimum and maximum of each slice of each item of the batch, so that no item depends on another.
         "batch": over the slices of equal number of all items, as the authors' code does; the same for a batch of one.
 
+    Attributes
+    ----------
+    slice_share : float
+        Share of the slices that are compared where a gradient is computed, drawn by torch's generator for each call and
+        item; 1 for all. The mean over the drawn slices estimates that over all.
+
     Raises
     ------
     SettingError
         A setting has a value that cannot be used.
     """
+
+    slice_share: float = 1.0
 
     def __init__(
         self,
@@ -135,7 +144,7 @@ class PlanePerceptualLoss(nn.Module):
         """
         if plane not in _SLICE_AXIS:
             raise UnknownNameError(f"there is no plane {plane!r}; known: {', '.join(PLANES)}")
-        _check_volumes(prediction, target)
+        check_volumes(prediction, target)
         self._check_slices(prediction, plane)
         if not (torch.is_grad_enabled() and prediction.requires_grad):
             return self.value_and_gradient(prediction, target, plane)[0]
@@ -177,10 +186,13 @@ class PlanePerceptualLoss(nn.Module):
                 f"{plane} slices of {sides[0]} x {sides[1]} pixels are too small for the perceptual loss; expected: "
                 f"{_SMALLEST_SIDE} x {_SMALLEST_SIDE} or more"
             )
-        _check_device(prediction, self.features)
+        check_device(prediction, self.features)
 
     def value_and_gradient(self, prediction: Tensor, target: Tensor, plane: Plane) -> tuple[Tensor, Tensor | None]:
-        """Return the loss, and its gradient ``(B, 1, I, J, K)`` where the prediction and torch require one."""
+        """Return the loss, and its gradient ``(B, 1, I, J, K)`` where the prediction and torch require one.
+
+        The gradient is in float32 or the precision of the features, whatever that of the prediction.
+        """
         wanted = torch.is_grad_enabled() and prediction.requires_grad
         dtype = torch.promote_types(next(self.features.parameters()).dtype, torch.float32)
         if not (torch.isfinite(prediction.amin()) and torch.isfinite(prediction.amax())):
@@ -191,13 +203,13 @@ class PlanePerceptualLoss(nn.Module):
         slices = self._slices(leaf, plane)
         with torch.no_grad():
             targets = self._slices(target.to(dtype), plane)
-            weights = self._weights(targets)
+            weights = self._weights(targets, self.slice_share if wanted else 1.0)
         value, slopes = self._over_chunks(_Slices(*(part.detach() for part in slices)), targets, weights, wanted)
         if slopes is None:
             return value, None
         # Minimum and maximum depend on the prediction too: torch leads their part of the gradient back to it.
         (gradient,) = torch.autograd.grad(slices, leaf, slopes)
-        return value, gradient.to(prediction.dtype)
+        return value, gradient
 
     def _slices(self, volumes: Tensor, plane: Plane) -> _Slices:
         """Return all slices of a plane of volumes ``(B, 1, I, J, K)``, item by item, with their scaling."""
@@ -210,13 +222,15 @@ class PlanePerceptualLoss(nn.Module):
         )
         return _Slices(slices, low, high)
 
-    def _weights(self, targets: _Slices) -> Tensor:
-        """Share of each slice in the loss, ``(B * N,)``."""
+    def _weights(self, targets: _Slices, share: float) -> Tensor:
+        """Return the weight of each slice in the loss, ``(B * N,)``, where a share of the slices is drawn."""
         low, high = targets.images.amin(dim=(2, 3)), targets.images.amax(dim=(2, 3))
         counts = torch.ones_like(low)
         if self.empty_slices == "skip":
             span, volume_span = high - low, high.amax(dim=1) - low.amin(dim=1)
             counts = ((span >= self.empty_fraction * volume_span[:, None]) & (span > 0)).to(span.dtype)
+        if share < 1:
+            counts = counts * _drawn(counts, share)
         return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1) / len(counts)).flatten()
 
     def _over_chunks(
@@ -242,6 +256,14 @@ class PlanePerceptualLoss(nn.Module):
         return value, gradient
 
 
+def _drawn(counts: Tensor, share: float) -> Tensor:
+    """Return 1 for slices that are drawn and 0 for others ``(B, N)``: of each item that share of those that count."""
+    # Drawn on the processor, so that all devices draw the same.
+    order = torch.rand(counts.shape).to(counts.device).masked_fill(counts == 0, 2.0).argsort(dim=1).argsort(dim=1)
+    n_drawn = (share * counts.sum(dim=1, keepdim=True)).round().clamp(min=1)
+    return (order < n_drawn).to(counts.dtype)
+
+
 class _ValueWithGradient(torch.autograd.Function):
     """Computes the gradient together with the value, and keeps it for the backward pass."""
 
@@ -250,6 +272,7 @@ class _ValueWithGradient(torch.autograd.Function):
         with torch.enable_grad():
             value, gradient = loss.value_and_gradient(prediction, target, plane)
         ctx.save_for_backward(gradient)
+        ctx.dtype = prediction.dtype
         return value
 
     @staticmethod
@@ -260,7 +283,8 @@ class _ValueWithGradient(torch.autograd.Function):
                 "create_graph"
             )
         (gradient,) = ctx.saved_tensors
-        return (gradient * outer[0]).to(gradient.dtype), None, None, None
+        # Scaled before it is cast: in half precision most of the gradient itself would vanish.
+        return (gradient * outer[0]).to(ctx.dtype), None, None, None
 
 
 class ThreePlanePerceptualLoss(nn.Module):
@@ -345,8 +369,8 @@ class VolumePerceptualLoss(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return a scalar loss in float32; errors as `PlanePerceptualLoss`, planes aside."""
-        _check_volumes(prediction, target)
-        _check_device(prediction, self.features)
+        check_volumes(prediction, target)
+        check_device(prediction, self.features)
         with torch.no_grad():
             expected = self._unit_responses(target)
         return (self._unit_responses(prediction) - expected).square().sum(dim=1).mean()
@@ -358,42 +382,3 @@ class VolumePerceptualLoss(nn.Module):
         responses = self.features((volumes - mean) / (variance + _EPSILON).sqrt()).float()
         # EPSILON inside of the root, whose slope at 0 is infinite.
         return responses / (responses.square().sum(dim=1, keepdim=True) + _EPSILON).sqrt()
-
-
-def _check_volumes(prediction: Tensor, target: Tensor) -> None:
-    for name, volumes in (("prediction", prediction), ("target", target)):
-        if volumes.ndim != 5 or volumes.shape[1] != 1 or 0 in volumes.shape:
-            raise ImageError(f"the {name} has the shape {tuple(volumes.shape)}; expected: (B, 1, I, J, K)")
-        if not volumes.is_floating_point():
-            raise ImageError(f"the {name} holds {volumes.dtype}; expected: floating-point numbers")
-    if prediction.shape != target.shape:
-        raise ImageError(
-            f"the prediction has the shape {tuple(prediction.shape)} and the target {tuple(target.shape)}; expected: "
-            "the same"
-        )
-    if not (torch.isfinite(target.amin()) and torch.isfinite(target.amax())):
-        raise ImageError("the target holds NaN or infinite values; expected: a measured volume with finite ones")
-
-
-def _check_device(volumes: Tensor, features: nn.Module) -> None:
-    device = next(features.parameters()).device
-    if device != volumes.device:
-        raise ImageError(
-            f"the volumes are on {volumes.device} and the features of the perceptual loss on {device}; move the loss "
-            f"with loss.to({str(volumes.device)!r})"
-        )
-
-
-def check_slice_settings(chunk: int | None, empty_slices: str, empty_fraction: float, scaling: str) -> None:
-    """Refuse settings of `PlanePerceptualLoss` that cannot be used.
-
-    Raises
-    ------
-    SettingError
-        The message names the setting and the value.
-    """
-    whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0
-    require(chunk is None or whole, "chunk", chunk, "a whole number above 0, or None to go by free memory")
-    require(empty_slices in ("skip", "paper"), "empty_slices", empty_slices, "skip or paper")
-    require(0 <= empty_fraction < 1, "empty_fraction", empty_fraction, "a fraction, 0 or more and below 1")
-    require(scaling in ("item", "batch"), "scaling", scaling, "item or batch")

@@ -6,6 +6,8 @@ their feature networks in `tau_pipeline.synthesis.losses.features`; the names th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from monai.losses import SSIMLoss
 from torch import Tensor, nn
@@ -33,14 +35,34 @@ __all__ = [
     "ThreePlanePerceptualLoss",
     "VolumePerceptualLoss",
     "WeightedLoss",
+    "Within",
     "build_features",
     "build_loss",
     "load_vgg16_features",
 ]
 
 
+class Within(NamedTuple):
+    """Voxels that absolute errors are averaged over, boolean ``(B, 1, I, J, K)``; None stands for all.
+
+    ``brain`` is where the PET is known in the brain, ``regions`` the part of it in regions of the Braak stages.
+    """
+
+    brain: Tensor | None = None
+    regions: Tensor | None = None
+
+
+def _absolute_error(prediction: Tensor, target: Tensor, inside: Tensor | None) -> Tensor:
+    """Return the mean over scans of the mean absolute error inside; a scan without voxels there has none."""
+    difference = (prediction.float() - target.float()).abs()
+    if inside is None:
+        return difference.mean()
+    over = tuple(range(1, difference.ndim))
+    return ((difference * inside).sum(over) / inside.sum(over).clamp(min=1)).mean()
+
+
 class WeightedLoss(nn.Module):
-    """Weighted sum of mean squared error, 1 - SSIM and a perceptual term, with each of them for the log.
+    """Weighted sum of squared and absolute errors, 1 - SSIM and a perceptual term, with each of them for the log.
 
     Parameters
     ----------
@@ -66,7 +88,9 @@ class WeightedLoss(nn.Module):
         )
         self.perceptual = _perceptual(settings, features) if settings.needs_features else None
 
-    def forward(self, prediction: Tensor, target: Tensor, epoch: int) -> tuple[Tensor, dict[str, float]]:
+    def forward(
+        self, prediction: Tensor, target: Tensor, epoch: int, within: Within | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch.
 
         Parameters
@@ -75,13 +99,16 @@ class WeightedLoss(nn.Module):
             ``(B, 1, I, J, K)``.
         epoch
             From 0; chooses the plane of the cyclic loss.
+        within
+            Voxels of the absolute errors; None for all of the volume.
 
         Returns
         -------
         Tensor
             The weighted sum, a scalar in float32.
         dict
-            The terms before they are weighted: "mse", "ssim" (1 - SSIM), "perceptual". Only those of weight above 0.
+            The terms before they are weighted: "mse", "ssim" (1 - SSIM), "mae", "region_mae", "perceptual". Only those
+            of weight above 0.
 
         Raises
         ------
@@ -97,6 +124,11 @@ class WeightedLoss(nn.Module):
                 parts["mse"] = weights.mse_weight, nn.functional.mse_loss(prediction.float(), target.float())
             if weights.ssim_weight:
                 parts["ssim"] = weights.ssim_weight, self.ssim(prediction.float(), target.float())
+            brain, regions = within or Within()
+            if weights.mae_weight:
+                parts["mae"] = weights.mae_weight, _absolute_error(prediction, target, brain)
+            if weights.region_mae_weight:
+                parts["region_mae"] = weights.region_mae_weight, _absolute_error(prediction, target, regions)
         if self.perceptual is not None:
             parts["perceptual"] = weights.perceptual_weight, self._perceptual_term(prediction, target, epoch)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
@@ -167,8 +199,9 @@ def _perceptual(settings: Training, features: nn.Module | None) -> nn.Module:
             empty_slices=settings.empty_slices,
             scaling=settings.perceptual_scaling,
         )
+        loss.slice_share = settings.perceptual_slices
         return ThreePlanePerceptualLoss(loss)
-    return CyclicPerceptualLoss(
+    cyclic = CyclicPerceptualLoss(
         features,
         first_cycle=settings.first_cycle,
         factor=settings.cycle_factor,
@@ -176,3 +209,5 @@ def _perceptual(settings: Training, features: nn.Module | None) -> nn.Module:
         empty_slices=settings.empty_slices,
         scaling=settings.perceptual_scaling,
     )
+    cyclic.loss.slice_share = settings.perceptual_slices
+    return cyclic

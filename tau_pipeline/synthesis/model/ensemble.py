@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.cohort.standardize import POOLED
-from tau_pipeline.errors import SettingError, UnknownNameError, shown
+from tau_pipeline.errors import DamagedFileError, SettingError, UnknownNameError, shown
+from tau_pipeline.files import read_json, write_json
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.scaling import ByManufacturer
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.folder import LoadedModel, load_model
+
+#: In a folder of several models: their subfolders, with the hashes of their cards.
+FILE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,40 @@ def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
     return found | ({"train"} if participant_id in model.card.training_participants else set())
 
 
+def save_ensemble(folder: Path, members: Sequence[Path]) -> Path:
+    """Make a folder an ensemble of the models in some of its subfolders: write `FILE`.
+
+    Parameters
+    ----------
+    folder
+        Of the ensemble.
+    members
+        Model folders directly in it.
+    """
+    content = {"members": {path.name: _digest((path / CARD).read_bytes()) for path in members}}
+    write_json(content, Path(folder) / FILE)
+    return Path(folder)
+
+
+def members_of(folder: Path) -> list[Path]:
+    """Return the model folders that a folder stands for: those of an ensemble, or itself.
+
+    Raises
+    ------
+    DamagedFileError
+        The list of the ensemble cannot be read, or names something else than subfolders.
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        return [folder]
+    members = read_json(folder / FILE).get("members")
+    if not isinstance(members, dict) or not members or any(Path(name).name != name for name in members):
+        raise DamagedFileError(f"{folder / FILE} names no models in its folder; copy the ensemble again")
+    return [folder / name for name in members]
+
+
 def load_ensemble(folders: Sequence[Path]) -> Ensemble:
-    """Load one or several model folders.
+    """Load one or several folders of models or ensembles.
 
     Raises
     ------
@@ -73,7 +109,8 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
     SettingError
         The models differ in grid, tracer or reference region.
     """
-    models = tuple(load_model(Path(folder)) for folder in folders)
+    folders = [member for folder in folders for member in members_of(folder)]
+    models = tuple(load_model(folder) for folder in folders)
     first = models[0].card
     for folder, model in zip(folders, models, strict=True):
         for name in ("grid", "tracer", "reference_region", "t1w_percentiles"):

@@ -23,13 +23,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,13 +47,16 @@ from tau_pipeline.errors import (
     TauPipelineError,
 )
 from tau_pipeline.files import write_json
+from tau_pipeline.settings.training_inputs import channel_names
 from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.prepare import PlacedT1w
 from tau_pipeline.synthesis.data.scaling import ByManufacturer, MinMax, TargetScaling, load_target_scaling
 from tau_pipeline.synthesis.data.splits import load_splits, save_splits
 from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
+from tau_pipeline.synthesis.model.channels import InputChannels
 from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
 from tau_pipeline.synthesis.networks.networks import SIDE_MULTIPLE
-from tau_pipeline.synthesis.networks.systems import System, build_system
+from tau_pipeline.synthesis.networks.systems import Options, System, build_system
 
 WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
@@ -72,6 +77,28 @@ class LoadedModel:
     card: ModelCard
     target_scaling: TargetScaling
     splits: pd.DataFrame
+    channels: InputChannels = field(default_factory=InputChannels)
+
+    def inputs(self, placed: PlacedT1w, manufacturer: str | None) -> NDArray[np.float32]:
+        """Return what the network sees of a participant, ``(C, I, J, K)``.
+
+        Parameters
+        ----------
+        placed
+            T1w on the model's grid, with the subject's labels and covariates if the model uses them.
+        manufacturer
+            Whose scale the SUVR gets, by its name in the model.
+
+        Raises
+        ------
+        SettingError
+            The model uses labels, and they were not given.
+        """
+        prior = self.channels.prior
+        if prior is None:
+            return self.channels.stacked(placed)
+        suvr = prior.suvr_on_grid(placed)
+        return self.channels.stacked(placed, self.target_scaling.apply(suvr, manufacturer, placed.brain))
 
     @property
     def grid(self) -> Grid:
@@ -86,6 +113,7 @@ def save_model(
     target_scaling: TargetScaling,
     splits: pd.DataFrame,
     average: Mapping[str, Tensor] | None = None,
+    channels: InputChannels | None = None,
 ) -> Path:
     """Write a model folder. Whatever ends the process, a folder that holds a card is whole.
 
@@ -103,6 +131,8 @@ def save_model(
         Table of `tau_pipeline.synthesis.data.splits`.
     average
         Averaged weights: a state dict of the system or of its generator.
+    channels
+        Of the input; None for the T1w alone.
 
     Returns
     -------
@@ -127,6 +157,8 @@ def save_model(
             needed.append(_save_weights(own, partial / AVERAGE))
             probes[AVERAGE] = probe(system.generator, card, own)
         needed += [target_scaling.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
+        scale_file = (channels or InputChannels()).save(partial)
+        needed += [] if scale_file is None else [scale_file]
         card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
         write_json(_completed(card, system, target_scaling, splits).as_dict(), partial / CARD)
     return folder
@@ -200,7 +232,7 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     Parameters
     ----------
     generator
-        From T1w ``(1, 1, I, J, K)`` to PET.
+        From T1w and further channels ``(1, C, I, J, K)`` to PET.
     card
         Names the network, which decides how large the input must be: small, but for UNETR, which knows one size.
     weights
@@ -227,7 +259,9 @@ def probe(generator: nn.Module, card: ModelCard, weights: Mapping[str, Tensor] |
     own = {**dict(generator.named_parameters()), **dict(generator.named_buffers()), **(weights or {})}
     state = {name: value.detach().cpu() for name, value in own.items()}
     # No random numbers, which another version of torch might draw differently.
-    t1w = torch.sin(torch.arange(math.prod(shape), dtype=torch.float32) * 0.37).reshape(1, 1, *shape)
+    n_channels = len(channel_names(card.settings))
+    n = n_channels * math.prod(shape)
+    t1w = torch.sin(torch.arange(n, dtype=torch.float32) * 0.37).reshape(1, n_channels, *shape)
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
@@ -333,7 +367,8 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         used = AVERAGE
     _check_probe(system.generator, card, used)
     target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)
-    return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE))
+    channels = InputChannels.load(folder, card.settings)
+    return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE), channels)
 
 
 def _built(card: ModelCard, weights: Path) -> AnySystem:
@@ -342,9 +377,7 @@ def _built(card: ModelCard, weights: Path) -> AnySystem:
         return RegionalRegression(_read_weights(weights), card.preset)
     # The first weights are drawn and thrown away; what a script has seeded must not feel that.
     with torch.random.fork_rng(devices=[]):
-        # Cards of models without this setting are of networks with instance normalization.
-        norm_layer = card.settings.get("norm_layer", "instance")
-        return build_system(card.network, card.preset, card.grid.shape, norm_layer)  # type: ignore[arg-type]
+        return build_system(card.network, card.preset, card.grid.shape, Options.of(card.settings))  # type: ignore[arg-type]
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -149,6 +149,8 @@ def predict_pair(
     """
     t1w, mask, dseg = (load_volume(path, ndim=3) for path in (pair.t1w_file, pair.mask_file, pair.dseg_file))
     placed = prepare_t1w(t1w, mask, ensemble.grid, pair.participant_id, ensemble.first.card.t1w_percentiles)
+    placed = placed._replace(subject=pair.subject)
+    placed = placed._replace(subject=pair.subject)
     anatomy = anatomy_of(dseg, mask, placed.placement, pair.covariates)
     return predict_placed(ensemble, placed, manufacturer, settings, device, anatomy=anatomy)
 
@@ -179,14 +181,14 @@ def predict_placed(
         A model is a regional regression, and there is no anatomy.
     """
     settings = settings or Synthesis()
-    t1w, brain, placement = placed
+    t1w, brain, placement = placed.t1w, placed.brain, placed.placement
     maker = require_manufacturer(ensemble, manufacturer)
     members, windowed = [], False
     for model in ensemble.models:
         if isinstance(model.system, RegionalRegression):
             maps, in_windows = model.system.maps(anatomy, brain, placement.grid.voxel_mm), False
         else:
-            maps, in_windows = predict_on_grid(model, t1w, settings, device, mem_mb)
+            maps, in_windows = predict_on_grid(model, model.inputs(placed, maker), settings, device, mem_mb)
         members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
         windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)
@@ -199,25 +201,25 @@ def predict_placed(
 
 def predict_on_grid(
     model: LoadedModel,
-    t1w: NDArray[np.float32],
+    inputs: NDArray[np.float32],
     settings: Synthesis,
     device: Device = Training.device,
     mem_mb: int | None = None,
 ) -> tuple[list[NDArray[np.float32]], bool]:
-    """Run one model on a T1w that is on its grid: normalized predictions, and whether windows were used.
+    """Run one model on inputs that are on its grid: normalized predictions, and whether windows were used.
 
     Parameters
     ----------
     model
         The model; it is moved to the device and back.
-    t1w
-        ``(I, J, K)`` from -1 to 1.
+    inputs
+        ``(C, I, J, K)``, from `LoadedModel.inputs`.
     settings, device, mem_mb
         As in `predict`.
     """
     processor = chosen_device(device)
-    windows = _needs_windows(model, t1w.shape, settings, mem_mb or _free_mb(processor))
-    volume = torch.from_numpy(np.ascontiguousarray(t1w))[None, None].to(processor)  # (1, 1, I, J, K)
+    windows = _needs_windows(model, inputs.shape, settings, mem_mb or _free_mb(processor))
+    volume = torch.from_numpy(np.ascontiguousarray(inputs))[None].to(processor)  # (1, C, I, J, K)
     with _on_device(model.system, processor) as system, torch.inference_mode():
         found = [_run(system, volume, settings, windows)]
         if settings.test_time_flips:
@@ -264,7 +266,7 @@ def _needs_windows(model: LoadedModel, shape: Sequence[int], settings: Synthesis
         )
     if settings.prediction_memory != "auto" or whole_only:
         return settings.prediction_memory == "windows"
-    return peak_bytes(model.system, shape) > available_mb * 2**20
+    return peak_bytes(model.system, shape[1:], shape[0]) > available_mb * 2**20
 
 
 def _free_mb(device: torch.device) -> float:
@@ -272,8 +274,10 @@ def _free_mb(device: torch.device) -> float:
     return float(free / 2**20)
 
 
-def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:
+def peak_bytes(system: nn.Module, shape: Sequence[int], n_channels: int = 1) -> float:
     """Estimate the memory of a forward pass without gradients, in bytes; 0 if unknown.
+
+    The input is ``(1, n_channels, I, J, K)`` with ``shape`` ``(I, J, K)``.
 
     The pass is made on torch's ``meta`` device, which knows shapes and holds no numbers.
     """
@@ -289,7 +293,7 @@ def peak_bytes(system: nn.Module, shape: Sequence[int]) -> float:
             module.register_forward_hook(note)
     try:
         with torch.inference_mode():
-            ghost(torch.empty((1, 1, *shape), device="meta"))
+            ghost(torch.empty((1, n_channels, *shape), device="meta"))
     except (RuntimeError, NotImplementedError):
         return 0.0
     return _LARGEST_LAYERS * max(sizes, default=0)

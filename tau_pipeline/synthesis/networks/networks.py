@@ -1,8 +1,8 @@
 """The networks that turn a T1w volume into a PET volume, and the discriminators of the adversarial systems.
 
-All take and give tensors ``(B, 1, I, J, K)`` and end in a linear layer, since standardized SUVR has no bounds. Each
-comes in two sizes: "paper" as published (where it was published; see docs/decisions/networks.md), and "laptop", which
-trains on a processor with two cores.
+All take tensors ``(B, C, I, J, K)``, where channel 0 is the T1w, and give ``(B, 1, I, J, K)``. They end in a linear
+layer, since standardized SUVR has no bounds. Each comes in two sizes: "paper" as published (where it was published; see
+docs/decisions/networks.md), and "laptop", which trains on a processor with two cores.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Network:
     Parameters
     ----------
     build
-        From preset, image size, and normalization layer to the module.
+        From preset, image size, normalization layer, and number of input channels to the module.
     side_multiple
         What each side of the volumes must divide by, in each preset: 2 for each time that it is halved.
     """
 
-    build: Callable[[Preset, ImageSize, NormLayer], nn.Module]
+    build: Callable[[Preset, ImageSize, NormLayer, int], nn.Module]
     side_multiple: dict[Preset, int]
 
 
@@ -58,7 +58,7 @@ def _norm(kind: NormLayer, channels: int) -> tuple[str, dict[str, int]]:
     return ("instance", {}) if kind == "instance" else ("group", {"num_groups": channels // _GROUP})
 
 
-def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
+def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer, in_channels: int = 1) -> nn.Module:
     """Build the 3-D U-Net of strided convolutions (Kerfoot 2018), as in Moon et al. 2026: 31.6 million parameters."""
     channels = {"laptop": (16, 32, 64, 128), "paper": (64, 128, 256, 512, 1024)}[preset]
     dropout = {"laptop": 0.0, "paper": 0.2}[preset]
@@ -67,7 +67,7 @@ def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Mo
     norm: Any = None if norm_layer == "none" else _norm(norm_layer, channels[0])
     return UNet(
         spatial_dims=3,
-        in_channels=1,
+        in_channels=in_channels,
         out_channels=1,
         channels=channels,
         strides=strides,
@@ -76,11 +76,11 @@ def unet(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Mo
     )
 
 
-def unetr(preset: Preset, image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
+def unetr(preset: Preset, image_size: ImageSize, norm_layer: NormLayer, in_channels: int = 1) -> nn.Module:
     """Build a vision transformer on patches of 16 voxels with a convolutional decoder (Hatamizadeh et al. 2022)."""
     feature_size, hidden_size, n_heads = {"laptop": (8, 96, 4), "paper": (16, 768, 12)}[preset]
     network = UNETR(
-        in_channels=1,
+        in_channels=in_channels,
         out_channels=1,
         img_size=image_size,
         feature_size=feature_size,
@@ -96,12 +96,36 @@ def unetr(preset: Preset, image_size: ImageSize, norm_layer: NormLayer) -> nn.Mo
     return network
 
 
-def swinunetr(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer) -> nn.Module:
+def swinunetr(preset: Preset, _image_size: ImageSize, norm_layer: NormLayer, in_channels: int = 1) -> nn.Module:
     """Build a transformer on shifted windows with a convolutional decoder (Hatamizadeh et al. 2022)."""
     feature_size = {"laptop": 12, "paper": 48}[preset]
     return SwinUNETR(
-        in_channels=1, out_channels=1, feature_size=feature_size, norm_name=_norm(norm_layer, feature_size)
+        in_channels=in_channels, out_channels=1, feature_size=feature_size, norm_name=_norm(norm_layer, feature_size)
     )
+
+
+class AddedToPrior(nn.Module):
+    """A network whose output is added to the prior, channel 1 of its input.
+
+    The last layer of the network begins at 0, so that training starts from the prior itself.
+
+    Parameters
+    ----------
+    network
+        From ``(B, C, I, J, K)`` with two channels or more to ``(B, 1, I, J, K)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        last = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)][-1]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return prior plus correction, ``(B, 1, I, J, K)``."""
+        predicted: Tensor = inputs[:, 1:2] + self.network(inputs)
+        return predicted
 
 
 #: The networks by the name of their system. Pix2Pix and CycleGAN train the same generator as the U-Net system, so that
@@ -122,6 +146,8 @@ def build_network(
     preset: Preset = Training.network_preset,
     image_size: ImageSize | None = None,
     norm_layer: NormLayer = Training.norm_layer,
+    in_channels: int = 1,
+    residual: bool = False,
 ) -> nn.Module:
     """Build the network that predicts PET from T1w; of the two adversarial systems, the generator.
 
@@ -135,6 +161,10 @@ def build_network(
         Voxels ``(I, J, K)`` of the volumes. Only UNETR depends on it; None takes the preset's.
     norm_layer
         "instance", "group", or "none".
+    in_channels
+        Of the input; channel 0 is the T1w.
+    residual
+        Add the output to channel 1 of the input, see `AddedToPrior`.
 
     Raises
     ------
@@ -154,7 +184,8 @@ def build_network(
         raise SettingError(f"preset is {shown(preset)}; expected: one of {', '.join(get_args(Preset))}")
     image_size = DEFAULT_SIZE[preset] if image_size is None else image_size
     check_sides(name, preset, image_size)
-    return NETWORKS[name].build(preset, image_size, norm_layer)
+    network = NETWORKS[name].build(preset, image_size, norm_layer, in_channels)
+    return AddedToPrior(network) if residual else network
 
 
 class Discriminator(nn.Module):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from tau_pipeline.errors import SettingError, UnknownNameError
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.data.dataset import PairDataset
+from tau_pipeline.settings.training_inputs import channel_names
+from tau_pipeline.synthesis.data.covariates import CovariateScale, missing_in_words
+from tau_pipeline.synthesis.data.dataset import T1W_ONLY, Inputs, PairDataset
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.prepare import check_pairs, fit_target_scaling
+from tau_pipeline.synthesis.data.prepare import Prepared, cache_key, check_pairs, fit_target_scaling
 from tau_pipeline.synthesis.data.scaling import TargetScaling
 from tau_pipeline.synthesis.data.splits import (
     SPLITS,
@@ -27,6 +30,7 @@ from tau_pipeline.synthesis.data.splits import (
     save_splits,
     split_participants,
 )
+from tau_pipeline.synthesis.model.channels import InputChannels
 from tau_pipeline.synthesis.training.optimization import grid_of
 from tau_pipeline.synthesis.training.processes import Processes
 
@@ -43,11 +47,13 @@ class TrainingData:
     Parameters
     ----------
     train, validation, test
-        Only the first is augmented; the others have labels.
+        Only the first is augmented; the others have labels, and the first if the loss needs them.
     splits
         Table with the columns of `tau_pipeline.synthesis.data.splits.COLUMNS`.
     target_scaling
         Fitted on the training split.
+    channels
+        Of the network's input.
     """
 
     train: PairDataset
@@ -55,8 +61,16 @@ class TrainingData:
     test: PairDataset
     splits: pd.DataFrame
     target_scaling: TargetScaling
+    channels: InputChannels = field(default_factory=InputChannels)
 
-    def loader(self, split: str, pieces: Sequence[list[int]], epoch: int = 0, loader_workers: int = 0) -> Iterator[Any]:
+    def loader(
+        self,
+        split: str,
+        pieces: Sequence[list[int]],
+        epoch: int = 0,
+        loader_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> Iterator[Any]:
         """Give the scans of one split by lists of indices; each list as one batch.
 
         Parameters
@@ -69,10 +83,12 @@ class TrainingData:
             Decides the augmentation.
         loader_workers
             Processes that read and augment; 0 for this one.
+        pin_memory
+            Give tensors in page-locked memory.
         """
         dataset: PairDataset = getattr(self, split)
         dataset.set_epoch(epoch)
-        return iter(DataLoader(dataset, batch_sampler=list(pieces), num_workers=loader_workers))
+        return iter(DataLoader(dataset, batch_sampler=list(pieces), num_workers=loader_workers, pin_memory=pin_memory))
 
 
 def training_data(
@@ -102,9 +118,9 @@ def training_data(
     """
     grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
     splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, random_seed, group)
-    for sentence in check_pairs(group.share(pairs), grid, cache_dir):
-        _log.warning(sentence)
-    group.wait()
+    with group.together():
+        for sentence in check_pairs(group.share(pairs), grid, cache_dir):
+            _log.warning(sentence)
     target_scaling = fit_target_scaling(
         settings.normalisation,
         pairs_of_split(pairs, splits, "train"),
@@ -122,11 +138,34 @@ def training_data(
             cache_dir,
             augmentation=settings.augmentation if split == "train" else "off",
             random_seed=random_seed,
-            labels=split != "train",
+            labels=split != "train" or settings.region_mae_weight > 0,
         )
         for split in SPLITS
     )
-    return TrainingData(train, validation, test, splits, target_scaling)
+    channels = _channels(settings, train.pairs)
+    for dataset in (train, validation, test):
+        dataset.inputs = _inputs(channels, dataset, cache_dir)
+    return TrainingData(train, validation, test, splits, target_scaling, channels)
+
+
+def _channels(settings: Training, pairs: Sequence[Pair]) -> InputChannels:
+    """Return the channels of the network's input, with the scale of the covariates of the training split."""
+    people = {pair.participant_id: pair.covariates for pair in pairs}
+    for sentence in missing_in_words(settings.covariates, people):
+        _log.warning(sentence)
+    return InputChannels(channel_names(asdict(settings)), CovariateScale.fit(settings.covariates, people))
+
+
+def _inputs(channels: InputChannels, dataset: PairDataset, cache_dir: Path) -> Inputs:
+    """Return the inputs of the pairs of a dataset; shares of labels are kept in the cache."""
+    if channels.names == ("t1w",):
+        return T1W_ONLY
+
+    def of(pair: Pair, found: Prepared) -> NDArray[np.float32]:
+        labels_file = cache_dir / f"{pair.scan}_{cache_key(pair, dataset.grid)}_labels.npz"
+        return channels.stacked(found.placed_t1w, labels_file=labels_file)
+
+    return Inputs(of, channels.backgrounds(dataset.target_scaling.background))
 
 
 def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: int, group: Processes) -> pd.DataFrame:
@@ -136,7 +175,7 @@ def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: 
     if settings.split_file is not None:
         table = load_splits(settings.split_file)
     elif settings.folds:
-        table = k_folds(pairs, settings.folds, random_seed)[settings.fold]
+        table = k_folds(pairs, settings.folds, random_seed)[settings.fold or 0]
     else:
         table = split_participants(pairs, settings.split_fractions, random_seed)
     for sentence in table.attrs.get("remarks", ()):

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,7 @@ from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.model.regression import REGRESSION
-from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
-from tau_pipeline.synthesis.networks.systems import build_system
+from tau_pipeline.synthesis.networks.systems import Options, build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
 from tau_pipeline.synthesis.training.grid_yardsticks import fit_grid_yardsticks, log_columns, validation_in_words
 from tau_pipeline.synthesis.training.interruption import interruption
@@ -37,6 +36,7 @@ from tau_pipeline.synthesis.training.optimization import (
     batches,
     in_pieces,
     learning_rate_at,
+    prepare_network,
     seed_everything,
     set_learning_rate,
     sound_gradients,
@@ -45,9 +45,10 @@ from tau_pipeline.synthesis.training.optimization import (
 from tau_pipeline.synthesis.training.processes import Processes, processes
 from tau_pipeline.synthesis.training.regression import train_regression
 from tau_pipeline.synthesis.training.results import CHECKPOINTS, claim_folder, save_results
-from tau_pipeline.synthesis.training.run import Loss, Piece, Run
+from tau_pipeline.synthesis.training.run import Piece, Run
+from tau_pipeline.synthesis.training.source import start_from
 from tau_pipeline.synthesis.training.state import Means, TrainingState, weighted_mean
-from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, score_scans
+from tau_pipeline.synthesis.training.validation import ScanScores, loss_voxels, mean_scores, score_scans
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
 #: A loss this many times that of the very first step does not come down again.
@@ -115,14 +116,14 @@ def train(
             data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)
             require_validation(settings, data)
             seed_everything(random_seed)
-            system = build_system(
-                settings.network, settings.network_preset, data.train.grid.shape, settings.norm_layer
-            ).to(group.device)
+            options = Options.of(asdict(settings))
+            system = build_system(settings.network, settings.network_preset, data.train.grid.shape, options)
+            system = system.to(group.device)
+            started_from = start_from(system, settings, data)
             group.same_as_first(system)
-            if settings.activation_checkpointing:
-                checkpoint_activations(system.generator)
+            prepare_network(system.generator, settings, group.device)
             run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
-            run = _with_yardsticks(replace(run, left_out=tuple(left_out)))
+            run = _with_yardsticks(replace(run, left_out=tuple(left_out), started_from=started_from))
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()
@@ -169,7 +170,7 @@ def fit(run: Run) -> None:
         checkpoint_timer = _Timer()
         while progress.epoch < settings.epochs and not progress.stopped:
             plane = plane_of(progress.epoch, settings)
-            set_learning_rate(state.optimizers, learning_rate_at(progress.epoch, settings))
+            set_learning_rate(state.optimizers, progress.epoch, settings)
             state.system.train()
             epoch_timer = _Timer()
             for scans, n_scans in _rest_of_epoch(run):
@@ -224,9 +225,13 @@ def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
     left = batches(len(run.data.train), settings.batch_size, run.random_seed, progress.epoch)[progress.step :]
     own = [in_pieces(run.group.share(batch), settings.micro_batch_size) for batch in left]
     every = [piece for pieces in own for piece in pieces]
-    loader = run.data.loader("train", every, progress.epoch, settings.loader_workers)
+    loader = run.data.loader("train", every, progress.epoch, settings.loader_workers, _pins(run))
     for batch, pieces in zip(left, own, strict=True):
         yield [next(loader) for _ in pieces], len(batch)
+
+
+def _pins(run: Run) -> bool:
+    return run.settings.pin_memory and run.group.device.type == "cuda"
 
 
 def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
@@ -236,15 +241,8 @@ def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
     for phase in state.system.phases:
         optimizer, parameters = state.optimizers[phase], state.system.parameters_of(phase)
         optimizer.zero_grad(set_to_none=True)
-        own: list[Means] = []
-        for piece in pieces:
-            t1w, pet, mask = (piece[name].to(group.device, non_blocking=True) for name in ("t1w", "pet", "mask"))
-            content_loss = partial(_masked_loss, run.loss, mask, state.progress.epoch)
-            with autocast(settings, group.device), _naming(run, piece):
-                value, parts = state.system.step_loss(phase, t1w, pet, content_loss)
-            # A mean over this piece becomes its part of the mean over the batch.
-            state.scaler.scale(value * (len(t1w) / n_scans)).backward()
-            own.append(({phase: float(value.detach()), **parts}, len(t1w)))
+        with group.together():
+            own = [_backward(run, phase, piece, n_scans) for piece in pieces]
         group.sum_gradients(parameters)
         state.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm or math.inf)
@@ -258,6 +256,20 @@ def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
     return found
 
 
+def _backward(run: Run, phase: str, piece: Piece, n_scans: int) -> Means:
+    """Add the gradient of a piece of a batch of ``n_scans`` scans to the others; returns its losses."""
+    state, settings, device = run.state, run.settings, run.group.device
+    t1w, pet, mask = (piece[name].to(device, non_blocking=True) for name in ("t1w", "pet", "mask"))
+    if settings.channels_last:
+        t1w = t1w.to(memory_format=torch.channels_last_3d)
+    content_loss = partial(_content_loss, run, mask, piece.get("labels"))
+    with autocast(settings, device), _naming(run, piece):
+        value, parts = state.system.step_loss(phase, t1w, pet, content_loss, mask)
+    # A mean over this piece becomes its part of the mean over the batch.
+    state.scaler.scale(value * (len(t1w) / n_scans)).backward()
+    return {phase: float(value.detach()), **parts}, len(t1w)
+
+
 @contextmanager
 def _naming(run: Run, piece: Piece) -> Iterator[None]:
     """Say of an image that cannot be used whose it is, and when that was."""
@@ -269,11 +281,13 @@ def _naming(run: Run, piece: Piece) -> Iterator[None]:
         raise ImageError(f"epoch {progress.epoch}, batch {progress.step}, of participants {names}: {exc}") from exc
 
 
-def _masked_loss(
-    loss: Loss, mask: Tensor, epoch: int, prediction: Tensor, target: Tensor
+def _content_loss(
+    run: Run, mask: Tensor, labels: Tensor | None, prediction: Tensor, target: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss with the target's background outside the mask, so that nothing is learned there."""
-    return loss(torch.where(mask, prediction, target.to(prediction.dtype)), target, epoch)
+    """Return the loss; unless the settings say otherwise, with the target's background outside the mask."""
+    if run.settings.loss_mask == "brain":
+        prediction = torch.where(mask, prediction, target.to(prediction.dtype))
+    return run.loss(prediction, target, run.state.progress.epoch, loss_voxels(mask, labels))
 
 
 def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[Piece]) -> None:
@@ -325,14 +339,14 @@ def validate(run: Run, split: str) -> list[ScanScores]:
     state, settings, group = run.state, run.settings, run.group
     group.same_as_first(state.system)
     own = group.share(range(len(getattr(run.data, split))))
-    scans = run.data.loader(split, [[index] for index in own])
+    scans = run.data.loader(split, [[index] for index in own], pin_memory=_pins(run))
     epoch = min(state.progress.epoch, settings.epochs - 1)
     generator = state.system.generator
-    with averaged_weights(generator, state.average if state.best_weights is None else None):
+    with group.together(), averaged_weights(generator, state.average if state.best_weights is None else None):
         found = score_scans(
             generator,
             scans,
-            lambda prediction, target: run.loss(prediction, target, epoch),
+            lambda prediction, target, within: run.loss(prediction, target, epoch, within),
             run.data.target_scaling,
             autocast(settings, group.device),
         )

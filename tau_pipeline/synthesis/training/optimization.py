@@ -23,6 +23,7 @@ from tau_pipeline.synthesis.data.grid import Grid, common_grid
 from tau_pipeline.synthesis.losses.weighted import WeightedLoss, build_loss
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.networks import NETWORKS
+from tau_pipeline.synthesis.networks.recompute import checkpoint_activations
 
 if TYPE_CHECKING:
     from tau_pipeline.synthesis.networks.systems import System
@@ -45,10 +46,23 @@ def grid_of(settings: Training) -> Grid:
 def optimizers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
     """Return one optimizer for each phase of the system's step (generator; discriminator)."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    betas = (settings.adam_beta1, 0.999)
     return {
-        phase: kind(system.parameters_of(phase), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        phase: kind(
+            system.parameters_of(phase),
+            lr=_highest_rate(phase, settings),
+            betas=betas,
+            weight_decay=settings.weight_decay,
+        )
         for phase in system.phases
     }
+
+
+def _highest_rate(phase: str, settings: Training) -> float:
+    """Return the highest learning rate of a phase of the system's step."""
+    if phase == "discriminator" and settings.discriminator_learning_rate is not None:
+        return settings.discriminator_learning_rate
+    return settings.learning_rate
 
 
 def learning_rate_at(epoch: int, settings: Training) -> float:
@@ -66,11 +80,12 @@ def learning_rate_at(epoch: int, settings: Training) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (epoch - settings.warmup_epochs) / period)) / 2
 
 
-def set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], rate: float) -> None:
-    """Give all parameters of all optimizers one learning rate."""
-    for optimizer in optimizers.values():
+def set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], epoch: int, settings: Training) -> None:
+    """Give all optimizers the learning rate of an epoch; that of discriminators may have another maximum."""
+    share = learning_rate_at(epoch, settings) / settings.learning_rate
+    for phase, optimizer in optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = share * _highest_rate(phase, settings)
 
 
 def batches(n_scans: int, batch_size: int, random_seed: int, epoch: int) -> list[list[int]]:
@@ -108,6 +123,28 @@ def autocast(settings: Training, device: torch.device) -> torch.autocast:
         raise SettingError("mixed_precision is 'fp16' on a CPU; expected: bf16 or off there")
     dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=settings.mixed_precision != "off")
+
+
+def prepare_network(network: nn.Module, settings: Training, device: torch.device) -> None:
+    """Apply the settings of memory and speed to a network, in place; its state dict keeps its names.
+
+    Parameters
+    ----------
+    network
+        On the device.
+    settings
+        Read here: ``activation_checkpointing``, ``channels_last``, ``compile_network``, and ``cudnn_benchmark``.
+    device
+        The last one is for GPUs.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = settings.cudnn_benchmark
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if settings.activation_checkpointing:
+        checkpoint_activations(network)
+    if settings.compile_network:
+        network.compile()
 
 
 def gradient_scaler(settings: Training, device: torch.device) -> torch.amp.GradScaler:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.model.predict import chosen_device
 
@@ -69,6 +70,32 @@ class Processes:
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise an error of one process within the block in all of them, so that none waits for the others in vain.
+
+        The block must not exchange anything between the processes.
+
+        Raises
+        ------
+        TauPipelineError
+            Of this process or, in its words, of the first process that had one.
+        RuntimeError
+            Another process had an error of another kind.
+        """
+        own: Exception | None = None
+        try:
+            yield
+        except Exception as exc:
+            own = exc
+        said = None if own is None else (type(own) if isinstance(own, TauPipelineError) else RuntimeError, str(own))
+        failed = [found for found in self.gathered(said) if found is not None]
+        if own is not None:
+            raise own
+        if failed:
+            kind, message = failed[0]
+            raise kind(message)
 
     def wait(self) -> None:
         """Wait until all processes are here."""

@@ -149,7 +149,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )
     weights = average.weights if average is not None else None
-    save_model(run.folder, state.system, card, data.target_scaling, data.splits, average=weights)
+    save_model(run.folder, state.system, card, data.target_scaling, data.splits, weights, data.channels)
     save_measures(run.folder, data, settings.device)
 
 
@@ -193,6 +193,7 @@ def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
         "test_scans": len(scores),
         "on_model_grid": _on_model_grid(run, scores),
         "scans_left_out_for_quality": list(run.left_out),
+        **({"started_from": dict(run.started_from)} if run.started_from else {}),
     }
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.losses.weighted import Within
 from tau_pipeline.synthesis.training.data import TrainingData
 from tau_pipeline.synthesis.training.grid_yardsticks import GridYardsticks
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.state import TrainingState
 
-#: loss(prediction, target, epoch) -> (scalar, its parts)
-Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, dict[str, float]]]
+#: loss(prediction, target, epoch, within) -> (scalar, its parts)
+Loss = Callable[[Tensor, Tensor, int, Within | None], tuple[Tensor, dict[str, float]]]
 
 
 #: Scans in memory together: t1w, pet, mask (B, 1, I, J, K), and names as lists.
@@ -47,6 +48,8 @@ class Run:
         Of the log; None where they are not wanted.
     yardstick_columns
         Their figures on the validation split, by column of the log.
+    started_from
+        Folder and hash of the model whose weights were fine-tuned; None for random ones.
     """
 
     state: TrainingState
@@ -59,3 +62,4 @@ class Run:
     left_out: tuple[str, ...] = ()
     yardsticks: GridYardsticks | None = None
     yardstick_columns: Mapping[str, float] = field(default_factory=dict)
+    started_from: Mapping[str, str] | None = None

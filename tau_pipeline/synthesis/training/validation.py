@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tau_pipeline.atlas import region_numbers
+from tau_pipeline.atlas import composites, region_numbers
 from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.synthesis.data.scaling import TargetScaling
+from tau_pipeline.synthesis.losses.weighted import Within
 from tau_pipeline.synthesis.training import agreement
 
 #: SUVR is taken to lie between 0 and 3 for SSIM and PSNR; both change with this number.
 SUVR_RANGE = 3.0
 
-#: loss(prediction, target) -> (scalar, its parts)
-ScanLoss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, float]]]
+#: loss(prediction, target, within) -> (scalar, its parts)
+ScanLoss = Callable[[Tensor, Tensor, Within], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,20 @@ def regions() -> tuple[int, ...]:
     return region_numbers("cortical")
 
 
+def loss_voxels(mask: Tensor, labels: Tensor | None) -> Within:
+    """Return the voxels of the absolute errors in the loss: known ones of the brain, and of the Braak stages.
+
+    Parameters
+    ----------
+    mask, labels
+        ``(B, 1, I, J, K)`` boolean, and FreeSurfer numbers; without these there are no regions.
+    """
+    if labels is None:
+        return Within(mask)
+    stages = sorted({n for name in ("braak1", "braak34", "braak56") for n in composites()[name]["both"]})
+    return Within(mask, mask & torch.isin(labels.to(mask.device), torch.tensor(stages, device=mask.device)))
+
+
 def score_scans(
     network: nn.Module, scans: Iterable[dict], loss: ScanLoss, target_scaling: TargetScaling, autocast: torch.autocast
 ) -> list[ScanScores]:
@@ -80,7 +95,7 @@ def score_scans(
         with torch.no_grad(), autocast:
             # Outside of the mask both have the same background, here and in training.
             prediction = torch.where(mask, network(t1w).float(), pet)
-            value, _ = loss(prediction, pet)
+            value, _ = loss(prediction, pet, loss_voxels(mask, scan["labels"]))
         found.append(score_prediction(scan, prediction, float(value), target_scaling))
     network.train(was_training)
     return found

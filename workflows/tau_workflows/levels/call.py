@@ -109,11 +109,11 @@ def is_selected(participant: str, session: str | None, selection: Selection) -> 
 
 
 def read_people(bids_dir: Path, config: Configuration) -> Demographics:
-    """Return age, sex, and diagnosis as ``participants.tsv`` or ``sessions.tsv`` state them, and say what is odd."""
+    """Return covariates and diagnosis as ``participants.tsv`` or ``sessions.tsv`` state them, and say what is odd."""
     # Only here, since the command line needs the exit codes before pandas is loaded.
     from tau_pipeline.cohort.demographics import read_demographics
 
-    demographics = read_demographics(bids_dir, config.group.diagnosis_column)
+    demographics = read_demographics(bids_dir, config.group.diagnosis_column, further=True)
     for sentence in demographics.notes:
         say(sentence)
     return demographics

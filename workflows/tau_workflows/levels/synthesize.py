@@ -75,14 +75,15 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
-    from tau_pipeline.synthesis.data.anatomy import with_covariates
+    from tau_pipeline.synthesis.data.covariates import with_covariates
     from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
-    from tau_pipeline.synthesis.model.ensemble import load_ensemble
+    from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
+    folders = tuple(member for folder in folders for member in members_of(folder))
     config = replace(config, synthesis=replace(config.synthesis, model=folders))
     ensemble = load_ensemble(folders)
     card = ensemble.first.card
@@ -95,10 +96,9 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         say(sentence)
     pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
+    found = with_covariates(found, people)
     targets = [
-        target.with_covariates(people)
-        for target in found
-        if is_selected(target.names.entities["sub"], target.session, config.selection)
+        target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)
     ]
     if not targets:
         say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")

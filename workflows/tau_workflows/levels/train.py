@@ -14,7 +14,7 @@ from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.data.anatomy import with_covariates
+from tau_pipeline.synthesis.data.covariates import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, survey
 from tau_workflows.levels.call import (
     DONE,
@@ -71,6 +71,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     if config.execution.dry_run:
         what = settings.network if settings.network == "regression" else f"{settings.network} with {settings.loss}"
         say(f"would train {what} on {len(pairs)} scans of {n_people} participants")
+        if settings.folds and settings.fold is None:
+            say(f"{settings.folds} folds, whose models predict together")
         say(f"model: {model_dir}")
         return DONE
     write_bidsignore(output_dir)
@@ -91,24 +93,38 @@ def _train(settings: Training, chosen: Chosen, model_dir: Path, config: Configur
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
+    from tau_pipeline.synthesis.model.ensemble import FILE as ENSEMBLE
+    from tau_pipeline.synthesis.model.ensemble import save_ensemble
     from tau_pipeline.synthesis.training.loop import train
     from tau_pipeline.synthesis.training.results import is_finished
 
     pairs, seed = chosen.pairs, config.settings.random_seed
-    if is_finished(model_dir, settings, pairs, seed):
+    folds = _folds(settings, model_dir)
+    unfinished = [own for own in folds if not is_finished(*own[::-1], pairs, seed)]
+    if not unfinished and (len(folds) == 1 or (model_dir / ENSEMBLE).is_file()):
         say(f"nothing to do: {model_dir} contains this model, fully trained")
         return NOTHING_TO_DO
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
         torch.set_num_threads(threads)
     try:
-        left_out = chosen.left_out
-        train(settings, pairs, model_dir, random_seed=seed, cohort=config.group, left_out=left_out)
+        for own, folder in unfinished:
+            train(own, pairs, folder, random_seed=seed, cohort=config.group, left_out=chosen.left_out)
+            _summarize(folder, time.monotonic() - started)
     except DivergenceError as exc:
         say(str(exc))
         return SOME_FAILED
-    _summarize(model_dir, time.monotonic() - started)
+    if len(folds) > 1:
+        save_ensemble(model_dir, [folder for _, folder in folds])
+        say(f"ensemble of {len(folds)} folds: {model_dir}; give this folder to synthesize --model")
     return DONE
+
+
+def _folds(settings: Training, model_dir: Path) -> list[tuple[Training, Path]]:
+    """Return the trainings of a call, with their folders: one, or one per fold in subfolders."""
+    if not settings.folds or settings.fold is not None:
+        return [(settings, model_dir)]
+    return [(replace(settings, fold=fold), model_dir / f"fold{fold}") for fold in range(settings.folds)]
 
 
 def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Chosen:

@@ -1,0 +1,184 @@
+"""Age, sex, diagnosis, APOE, and plasma p-tau217 as numbers that a network can take."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+
+from tau_pipeline.cohort.demographics import Demographics
+from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.settings.training_inputs import Covariate
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.targets import Target
+
+#: Diagnoses by severity; spelled in small letters without punctuation.
+_SEVERITY = {
+    **dict.fromkeys(("cn", "cu", "hc", "nc", "nl", "control", "controls", "normal", "healthy", "smc"), 0.0),
+    **dict.fromkeys(("cognitivelynormal", "cognitivelyunimpaired", "healthycontrol"), 0.0),
+    **dict.fromkeys(("mci", "emci", "lmci", "mildcognitiveimpairment", "prodromalad"), 1.0),
+    **dict.fromkeys(("ad", "dementia", "dat", "alzheimersdisease", "alzheimersdementia", "probablead"), 2.0),
+}
+_SEXES = {**dict.fromkeys(("f", "female", "w", "woman"), 1.0), **dict.fromkeys(("m", "male", "man"), 0.0)}
+#: Names of all covariates.
+COVARIATES = get_args(Covariate)
+
+
+Scan = TypeVar("Scan", Pair, Target)
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return a covariate as a number; NaN where it is missing or cannot be understood.
+
+    Parameters
+    ----------
+    name
+        ``age`` (years), ``sex`` (1 female, 0 male), ``diagnosis`` (0 unimpaired, 1 mild impairment, 2 dementia),
+        ``apoe`` (number of ε4 alleles), or ``p_tau217`` (natural logarithm).
+    value
+        A cell of ``participants.tsv``, or None.
+
+    Examples
+    --------
+    >>> as_number("age", "71.5"), as_number("sex", "F"), as_number("diagnosis", "MCI"), as_number("apoe", "E3/E4")
+    (71.5, 1.0, 1.0, 1.0)
+    """
+    if value is None:
+        return math.nan
+    text = str(value).strip().lower()
+    word = re.sub(r"[^a-z0-9]", "", text)
+    if name == "sex":
+        return _SEXES.get(word, math.nan)
+    if name == "diagnosis":
+        return _SEVERITY.get(word, math.nan)
+    if name == "apoe":
+        return _e4_alleles(text)
+    number = _number(text)
+    if name == "p_tau217":
+        return math.log(number) if number > 0 else math.nan
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _e4_alleles(text: str) -> float:
+    """Return the number of ε4 alleles from a genotype (``e3/e4``, ``34``) or from the number itself."""
+    genotype = re.findall(r"[234]", text) if re.fullmatch(r"(apoe)?\W*[eε]?[234]\W*[eε]?[234]", text) else None
+    if genotype is not None:
+        return float(genotype.count("4"))
+    number = _number(text)
+    return number if number in (0.0, 1.0, 2.0) else math.nan
+
+
+def with_covariates(scans: Sequence[Scan], demographics: Demographics) -> list[Scan]:
+    """Return pairs or targets with the covariates of their participant or, where a table states them, of the session.
+
+    Parameters
+    ----------
+    scans
+        Pairs or targets.
+    demographics
+        Of the dataset, with further covariates.
+    """
+    found = []
+    for scan in scans:
+        session = None if scan.session is None else f"ses-{scan.session}"
+        stated = demographics.of(scan.participant_id, session)
+        numbers = {name: as_number(name, stated.get(name)) for name in COVARIATES}
+        known = {name: number for name, number in numbers.items() if math.isfinite(number)}
+        found.append(replace(scan, covariates=known))
+    return found
+
+
+@dataclass(frozen=True)
+class CovariateScale:
+    """Means and SDs of covariates over the training participants.
+
+    Attributes
+    ----------
+    names
+        Of the covariates.
+    means, sds
+        Over the training participants for whom they are known, each counted once.
+    known
+        Number of those participants.
+    """
+
+    names: tuple[str, ...]
+    means: tuple[float, ...]
+    sds: tuple[float, ...]
+    known: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, names: Sequence[str], people: Mapping[str, Mapping[str, float]]) -> CovariateScale:
+        """Fit the scale.
+
+        Parameters
+        ----------
+        names
+            Of the covariates.
+        people
+            Covariates of each training participant.
+        """
+        means, sds, known = [], [], []
+        for name in names:
+            numbers = np.array([own[name] for own in people.values() if name in own], float)
+            sd = float(numbers.std()) if len(numbers) else 0.0
+            means.append(float(numbers.mean()) if len(numbers) else 0.0)
+            sds.append(sd if sd > 0 else 1.0)
+            known.append(len(numbers))
+        return cls(tuple(names), tuple(means), tuple(sds), tuple(known))
+
+    def values(self, covariates: Mapping[str, float]) -> list[float]:
+        """Return, for each covariate, its standardized value and 1; or 0 and 0 where it is missing."""
+        found = []
+        for name, mean, sd in zip(self.names, self.means, self.sds, strict=True):
+            found += [(covariates[name] - mean) / sd, 1.0] if name in covariates else [0.0, 0.0]
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            name: {"mean": mean, "sd": sd, "known": known}
+            for name, mean, sd, known in zip(self.names, self.means, self.sds, self.known, strict=True)
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str) -> CovariateScale:
+        """Return the scale of a JSON form: the inverse of `as_dict`.
+
+        Raises
+        ------
+        DamagedFileError
+            A number is missing or is none.
+        """
+        try:
+            columns = [tuple(kind(own[key]) for own in content.values()) for key, kind in _KEYS]
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise DamagedFileError(f"{source} holds no means and SDs of covariates ({exc})") from exc
+        return cls(tuple(map(str, content)), *columns)
+
+
+_KEYS: tuple[tuple[str, type], ...] = (("mean", float), ("sd", float), ("known", int))
+
+
+def missing_in_words(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a sentence for each covariate that is missing for some participants, with their number."""
+    said = []
+    for name in names:
+        without = [who for who, own in people.items() if name not in own]
+        if without:
+            said.append(
+                f"{len(without)} of {len(people)} training participants have no {name}, which the model is told"
+            )
+    return said

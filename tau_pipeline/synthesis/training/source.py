@@ -1,0 +1,70 @@
+"""Fine-tuning: a training that starts from the weights of an earlier model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tau_pipeline.errors import SettingError
+from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training_inputs import channel_names
+from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.networks.systems import System
+from tau_pipeline.synthesis.training.data import TrainingData
+
+
+def start_from(system: System, settings: Training, data: TrainingData) -> dict[str, str] | None:
+    """Give a system the weights of the model that the settings name.
+
+    Parameters
+    ----------
+    system
+        Changed in place.
+    settings
+        Read here: ``init_from`` and all that the architecture depends on.
+    data
+        Of the training: its grid must be that of the model.
+
+    Returns
+    -------
+    dict or None
+        ``folder`` and ``hash`` of the model, for the card; None where none is named.
+
+    Raises
+    ------
+    SettingError
+        The model has another network, other inputs, or another grid; the message names the first difference.
+    MissingInputError, DamagedFileError
+        The folder is no model, or is damaged.
+    """
+    if settings.init_from is None:
+        return None
+    found = load_ensemble([settings.init_from])
+    card = found.first.card
+    theirs = {
+        **_architecture(card.settings),
+        "network": card.network,
+        "preset": card.preset,
+        "grid": card.grid.as_dict(),
+    }
+    ours = {
+        **_architecture(asdict(settings)),
+        "network": settings.network,
+        "preset": settings.network_preset,
+        "grid": data.train.grid.as_dict(),
+    }
+    for name, wanted in theirs.items():
+        if ours[name] != wanted:
+            raise SettingError(
+                f"init_from is {str(settings.init_from)!r}, a model with {name} {wanted}, and this training has {name} "
+                f"{ours[name]}; expected: the same network, inputs, and grid"
+            )
+    system.load_state_dict(found.first.system.state_dict())
+    return {"folder": Path(settings.init_from).name, "hash": found.hash}
+
+
+def _architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a network depends on beside its name and size."""
+    return {"norm_layer": settings.get("norm_layer", "instance"), "inputs": list(channel_names(settings))}

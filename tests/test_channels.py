@@ -1,0 +1,125 @@
+"""Channels beside the T1w: covariates, shares of labels, and the prior that a network corrects."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from tau_pipeline.atlas import region_numbers
+from tau_pipeline.errors import SettingError
+from tau_pipeline.imaging.volume import Volume
+from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
+from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.data.pairs import Subject
+from tau_pipeline.synthesis.data.placement import place
+from tau_pipeline.synthesis.data.prepare import PlacedT1w
+from tau_pipeline.synthesis.model.channels import InputChannels, cached_label_shares, label_shares
+from tau_pipeline.synthesis.networks.networks import AddedToPrior, build_network
+from tau_pipeline.synthesis.networks.systems import Options, build_system
+
+
+def placed(tmp_path: Path, voxel_mm: float = 2.0, **covariates: float) -> PlacedT1w:
+    """A box of a head with cortex on its right half and white matter on its left, on voxels of 1 mm."""
+    dseg = np.zeros((32, 32, 32), np.int16)
+    dseg[4:17, 4:28, 4:28], dseg[17:28, 4:28, 4:28] = 2, 1006
+    nib.save(nib.Nifti1Image(dseg, np.eye(4)), tmp_path / "dseg.nii.gz")
+    mask = Volume((dseg > 0).astype(np.uint8), np.eye(4))
+    grid = Grid((round(32 / voxel_mm),) * 3, (voxel_mm,) * 3)
+    placement = place(mask, grid)
+    brain = np.ones(grid.shape, bool)
+    t1w = np.full(grid.shape, 0.25, np.float32)
+    return PlacedT1w(t1w, brain, placement, Subject(tmp_path / "dseg.nii.gz", tmp_path / "mask.nii.gz", covariates))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "number"),
+    [
+        *(("apoe", spelled, 1.0) for spelled in ("e3/e4", "34", "3,4", "APOE ε3ε4", 1, "1.0")),
+        *(("apoe", spelled, 2.0) for spelled in ("44", "E4/E4", 2)),
+        *(("apoe", spelled, 0.0) for spelled in ("3/3", 23, 0)),
+        *(("sex", spelled, 1.0) for spelled in ("F", "female", "Woman")),
+        *(("diagnosis", spelled, 2.0) for spelled in ("AD", "Alzheimer's dementia")),
+        ("p_tau217", "0,5", math.log(0.5)),
+        ("age", 71, 71.0),
+    ],
+)
+def test_spellings_of_a_covariate_are_one_number(name: str, value: object, number: float) -> None:
+    assert as_number(name, value) == pytest.approx(number)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("apoe", "yes"), ("apoe", 7), ("sex", "?"), ("p_tau217", 0), ("p_tau217", "-"), ("age", None)]
+)
+def test_what_cannot_be_understood_is_missing(name: str, value: object) -> None:
+    assert math.isnan(as_number(name, value))
+
+
+def test_covariates_are_standardized_on_training_participants_and_their_absence_is_a_channel(tmp_path: Path) -> None:
+    people = {"a": {"age": 60.0, "sex": 1.0}, "b": {"age": 80.0}, "c": {}}
+    scale = CovariateScale.fit(("age", "sex"), people)
+    assert (scale.means, scale.sds, scale.known) == ((70.0, 1.0), (10.0, 1.0), (2, 1))
+    names = channel_names({"covariates": ["age", "sex"]})
+    channels = InputChannels(names, scale)
+    found = channels.stacked(placed(tmp_path, age=90.0))
+    assert found.shape == (5, 16, 16, 16)
+    assert [float(channel[8, 8, 8]) for channel in found] == [0.25, 2.0, 1.0, 0.0, 0.0]
+    channels.save(tmp_path)
+    assert InputChannels.load(tmp_path, {"covariates": ["age", "sex"]}) == channels
+
+
+def test_shares_of_labels_keep_their_volume_on_coarse_voxels_and_come_back_from_the_cache(tmp_path: Path) -> None:
+    one = placed(tmp_path, voxel_mm=4.0)
+    shares = dict(zip(LABEL_CHANNELS, label_shares(one), strict=True))
+    volumes = {"cortical": 11 * 24 * 24, "braak1": 11 * 24 * 24, "white": 13 * 24 * 24, "csf": 0}
+    for name, volume in volumes.items():
+        assert shares[name].sum() * 4**3 == pytest.approx(volume, rel=0.02), name
+    assert 1006 in region_numbers("cortical")
+    first = cached_label_shares(one, tmp_path / "kept.npz")
+    (tmp_path / "dseg.nii.gz").unlink()
+    np.testing.assert_allclose(cached_label_shares(one, tmp_path / "kept.npz"), first, atol=1e-3)
+    with pytest.raises(SettingError, match="labels"):
+        label_shares(one._replace(subject=None))
+
+
+def test_a_network_on_a_prior_begins_with_the_prior_and_can_leave_it() -> None:
+    torch.manual_seed(0)
+    network = build_network("unet", "laptop", (16, 16, 16), "group", in_channels=2, residual=True)
+    assert isinstance(network, AddedToPrior)
+    inputs = torch.rand(1, 2, 16, 16, 16)
+    assert torch.equal(network(inputs), inputs[:, 1:2])
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(30):
+        loss = (network(inputs) - inputs[:, :1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.7 * float((inputs[:, 1:2] - inputs[:, :1]).square().mean())
+
+
+@pytest.mark.parametrize("name", ["unet", "pix2pix", "cyclegan"])
+def test_systems_take_further_channels_and_discriminators_do_not_see_outside_of_the_mask(name: str) -> None:
+    torch.manual_seed(0)
+    options = Options.of({"start_from": "regression", "covariates": ["age"], "norm_layer": "group"})
+    system = build_system(name, "laptop", (24, 24, 24), options)
+    inputs, pet = torch.rand(2, 4, 24, 24, 24), torch.rand(2, 1, 24, 24, 24)
+    nowhere = torch.zeros(pet.shape, dtype=torch.bool)
+
+    def content(prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        return (prediction - target).square().mean(), {}
+
+    for phase in system.phases:
+        value, _ = system.step_loss(phase, inputs, pet, content, nowhere)
+        value.backward()
+        assert all(p.grad is not None for p in system.parameters_of(phase))
+    if name == "pix2pix":
+        # Measured and made are the same there: ((d - 1)**2 + d**2) / 2 of one judgement.
+        judged = system.discriminator(torch.cat([inputs[:, :1], pet], 1))
+        expected = ((judged - 1).square().mean() + judged.square().mean()) / 2
+        found, _ = system.step_loss("discriminator", inputs, pet, content, nowhere)
+        torch.testing.assert_close(found, expected)
