@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from tau_pipeline.atlas import composites, label_array, labels_mask, region_numbers
 from tau_pipeline.errors import SettingError
@@ -22,23 +23,17 @@ from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
+from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.covariates import CovariateScale
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, PlacedT1w
+from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
 
-#: Scale of the covariates, in a model's folder.
-FILE = "covariates.json"
+#: Scale of the covariates, and weights of the regression whose map is corrected, in a model's folder.
+FILE, PRIOR_FILE = "covariates.json", "prior.safetensors"
 
 
 _NO_COVARIATES = CovariateScale((), (), (), ())
-
-
-class Prior(Protocol):
-    """A model of regional SUVR that paints a map for a participant."""
-
-    def suvr_on_grid(self, placed: PlacedT1w) -> NDArray[np.float32]:
-        """Return SUVR ``(I, J, K)`` on the common grid; finite within the brain."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class InputChannels:
 
     names: tuple[str, ...] = ("t1w",)
     covariates: CovariateScale = _NO_COVARIATES
-    prior: Prior | None = None
+    prior: RegionalRegression | None = None
 
     def stacked(
         self, placed: PlacedT1w, prior_z: NDArray | None = None, labels_file: Path | None = None
@@ -69,7 +64,7 @@ class InputChannels:
         placed
             T1w, brain mask, placement, and subject.
         prior_z
-            ``(I, J, K)`` map of the prior on the network's scale, if there is such a channel.
+            ``(I, J, K)`` map of the prior on the network's scale; None paints it, if there is such a channel.
         labels_file
             Where the shares of labels are kept; None keeps none.
 
@@ -80,44 +75,83 @@ class InputChannels:
         """
         found: list[NDArray] = [placed.t1w]
         if "prior" in self.names:
-            if prior_z is None:
-                raise SettingError("the model corrects the map of a regression, and there is none for this T1w")
-            found.append(prior_z)
+            found.append(self._painted(placed) if prior_z is None else prior_z)
         if LABEL_CHANNELS[0] in self.names:
             found += list(cached_label_shares(placed, labels_file))
         covariates = placed.subject.covariates if placed.subject else {}
         found += [np.where(placed.brain, value, 0.0) for value in self.covariates.values(covariates)]
         return np.stack(found).astype(np.float32)
 
+    def _painted(self, placed: PlacedT1w) -> NDArray[np.float32]:
+        if self.prior is None:
+            raise SettingError("the model corrects the map of a regression, and has none; copy the model folder again")
+        return painted_prior(self.prior, placed)
+
     def backgrounds(self, target_background: float) -> tuple[float, ...]:
         """Return the value of each channel outside the brain; that of the prior is the target's."""
         known = {"t1w": T1W_BACKGROUND, "prior": target_background}
         return tuple(known.get(name, 0.0) for name in self.names)
 
-    def save(self, folder: Path) -> Path | None:
-        """Write the scale of the covariates, if there are any."""
-        if not self.covariates.names:
-            return None
-        path = Path(folder) / FILE
-        write_json(self.covariates.as_dict(), path)
-        return path
+    def save(self, folder: Path) -> list[Path]:
+        """Write the scale of the covariates and the prior, as far as there are any; returns the files."""
+        written = []
+        if self.covariates.names:
+            written.append(Path(folder) / FILE)
+            write_json(self.covariates.as_dict(), written[-1])
+        if self.prior is not None:
+            written.append(Path(folder) / PRIOR_FILE)
+            save_file({name: value.contiguous() for name, value in self.prior.state_dict().items()}, written[-1])
+        return written
 
     @classmethod
-    def load(cls, folder: Path, settings: Mapping[str, Any], prior: Prior | None = None) -> InputChannels:
+    def load(cls, folder: Path, settings: Mapping[str, Any]) -> InputChannels:
         """Read the channels of a model folder.
 
         Parameters
         ----------
         folder
-            Of the model.
+            Of the model; its files were checked.
         settings
             Of its card.
-        prior
-            Its prior, if it has one.
         """
+        names = channel_names(settings)
+        prior = RegionalRegression(load_file(Path(folder) / PRIOR_FILE)) if "prior" in names else None
         path = Path(folder) / FILE
         scale = CovariateScale.from_dict(read_json(path), str(path)) if settings.get("covariates") else cls.covariates
-        return cls(channel_names(settings), scale, prior)
+        return cls(names, scale, prior)
+
+
+def painted_prior(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[np.float32]:
+    """Return the map of a regression on the common grid, ``(I, J, K)`` on the network's scale; 0 outside the brain.
+
+    It is painted on the grid of the T1w, whose labels are finer, and then brought to the common grid.
+
+    Parameters
+    ----------
+    regression
+        Fitted on the network's scale; the mean over its members is taken.
+    placed
+        With the subject's labels and mask.
+
+    Raises
+    ------
+    SettingError
+        The labels of the participant were not given.
+    """
+    if placed.subject is None:
+        raise SettingError("the model needs the labels of the participant; give a subject with its T1w")
+    dseg_img, mask_img = (load_volume(path, ndim=3) for path in (placed.subject.dseg_file, placed.subject.mask_file))
+    anatomy = anatomy_of(dseg_img, mask_img, placed.placement, placed.subject.covariates)
+    values = regression.regional(anatomy).mean(axis=0)
+    of_label = dict(zip(regression.labels.tolist(), values, strict=True))
+    brain = np.asanyarray(mask_img.dataobj) > 0
+    edges = np.sqrt((dseg_img.affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    map_z = painted(of_label, label_array(dseg_img), brain, float(regression.fwhm_mm), edges)
+    total, weight = (
+        to_grid(Volume(array.astype(np.float32), dseg_img.affine), placed.placement) for array in (map_z, brain)
+    )
+    # The blur to coarse voxels takes in what lies outside of the brain, which is not counted.
+    return np.where(placed.brain, total / np.maximum(weight, 0.05), 0.0).astype(np.float32)
 
 
 def cached_label_shares(placed: PlacedT1w, path: Path | None) -> NDArray[np.float32]:

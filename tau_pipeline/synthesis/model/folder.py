@@ -79,26 +79,20 @@ class LoadedModel:
     splits: pd.DataFrame
     channels: InputChannels = field(default_factory=InputChannels)
 
-    def inputs(self, placed: PlacedT1w, manufacturer: str | None) -> NDArray[np.float32]:
+    def inputs(self, placed: PlacedT1w) -> NDArray[np.float32]:
         """Return what the network sees of a participant, ``(C, I, J, K)``.
 
         Parameters
         ----------
         placed
             T1w on the model's grid, with the subject's labels and covariates if the model uses them.
-        manufacturer
-            Whose scale the SUVR gets, by its name in the model.
 
         Raises
         ------
         SettingError
             The model uses labels, and they were not given.
         """
-        prior = self.channels.prior
-        if prior is None:
-            return self.channels.stacked(placed)
-        suvr = prior.suvr_on_grid(placed)
-        return self.channels.stacked(placed, self.target_scaling.apply(suvr, manufacturer, placed.brain))
+        return self.channels.stacked(placed)
 
     @property
     def grid(self) -> Grid:
@@ -157,8 +151,7 @@ def save_model(
             needed.append(_save_weights(own, partial / AVERAGE))
             probes[AVERAGE] = probe(system.generator, card, own)
         needed += [target_scaling.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
-        scale_file = (channels or InputChannels()).save(partial)
-        needed += [] if scale_file is None else [scale_file]
+        needed += (channels or InputChannels()).save(partial)
         card = dataclasses.replace(card, files={file.name: _sha256(file) for file in needed}, probes=probes)
         write_json(_completed(card, system, target_scaling, splits).as_dict(), partial / CARD)
     return folder

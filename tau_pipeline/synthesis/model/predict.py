@@ -188,7 +188,7 @@ def predict_placed(
         if isinstance(model.system, RegionalRegression):
             maps, in_windows = model.system.maps(anatomy, brain, placement.grid.voxel_mm), False
         else:
-            maps, in_windows = predict_on_grid(model, model.inputs(placed, maker), settings, device, mem_mb)
+            maps, in_windows = predict_on_grid(model, model.inputs(placed), settings, device, mem_mb)
         members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
         windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)

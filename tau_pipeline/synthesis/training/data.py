@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from tau_pipeline.synthesis.data.splits import (
 )
 from tau_pipeline.synthesis.model.channels import InputChannels
 from tau_pipeline.synthesis.training.optimization import grid_of
+from tau_pipeline.synthesis.training.priors import fit_priors
 from tau_pipeline.synthesis.training.processes import Processes
 
 #: Table of the splits while training; the model folder gets its own when it is written.
@@ -142,9 +143,12 @@ def training_data(
         )
         for split in SPLITS
     )
-    channels = _channels(settings, train.pairs)
+    channels, priors = _channels(settings, train.pairs), {}
+    if "prior" in channels.names:
+        prior, priors = fit_priors(train, [validation, test], group)
+        channels = replace(channels, prior=prior)
     for dataset in (train, validation, test):
-        dataset.inputs = _inputs(channels, dataset, cache_dir)
+        dataset.inputs = _inputs(channels, dataset, cache_dir, priors)
     return TrainingData(train, validation, test, splits, target_scaling, channels)
 
 
@@ -156,14 +160,16 @@ def _channels(settings: Training, pairs: Sequence[Pair]) -> InputChannels:
     return InputChannels(channel_names(asdict(settings)), CovariateScale.fit(settings.covariates, people))
 
 
-def _inputs(channels: InputChannels, dataset: PairDataset, cache_dir: Path) -> Inputs:
+def _inputs(
+    channels: InputChannels, dataset: PairDataset, cache_dir: Path, priors: Mapping[str, NDArray[np.float32]]
+) -> Inputs:
     """Return the inputs of the pairs of a dataset; shares of labels are kept in the cache."""
     if channels.names == ("t1w",):
         return T1W_ONLY
 
     def of(pair: Pair, found: Prepared) -> NDArray[np.float32]:
         labels_file = cache_dir / f"{pair.scan}_{cache_key(pair, dataset.grid)}_labels.npz"
-        return channels.stacked(found.placed_t1w, labels_file=labels_file)
+        return channels.stacked(found.placed_t1w, priors.get(pair.scan), labels_file)
 
     return Inputs(of, channels.backgrounds(dataset.target_scaling.background))
 

@@ -1,0 +1,68 @@
+"""Prior maps of the scans of a training: the regional regression, painted on each participant's labels.
+
+The regression knows the participants that it was fitted on too well. So that the network learns to correct maps as good
+as those that it will get for others, training participants get the map of a regression that was fitted without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.synthesis.data.dataset import PairDataset
+from tau_pipeline.synthesis.model.channels import painted_prior
+from tau_pipeline.synthesis.model.regression import RegionalRegression
+from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
+from tau_pipeline.synthesis.training.processes import Processes
+
+#: Parts of the training participants; each gets the map of a regression that was fitted on the others.
+_PARTS = 5
+
+Maps = dict[str, NDArray[np.float32]]
+
+
+def fit_priors(
+    train: PairDataset, held_out: Sequence[PairDataset], group: Processes
+) -> tuple[RegionalRegression, Maps]:
+    """Fit the regression on the training split, and paint its map for every scan.
+
+    Parameters
+    ----------
+    train
+        Training split; its target scaling is applied.
+    held_out
+        Validation and test split.
+    group
+        The processes share the painting.
+
+    Returns
+    -------
+    RegionalRegression, dict
+        The regression of the whole training split, and the map of each scan on the network's scale, ``(I, J, K)``.
+
+    Raises
+    ------
+    SettingError
+        There are too few training participants for a regression.
+    """
+    people = sorted({pair.participant_id for pair in train.pairs})
+    n_parts = min(_PARTS, max(2, len(people) - LEAST_PARTICIPANTS))
+    whole = _fitted(train, frozenset())
+    work = [(dataset, index, whole) for dataset in held_out for index in range(len(dataset))]
+    for part in range(n_parts):
+        out = frozenset(people[part::n_parts])
+        own = [index for index, pair in enumerate(train.pairs) if pair.participant_id in out]
+        work += [(train, index, _fitted(train, out)) for index in own[:1]]
+        work += [(train, index, work[-1][2]) for index in own[1:]]
+    painted = {
+        dataset.pairs[index].scan: painted_prior(regression, dataset.prepared(index).placed_t1w)
+        for dataset, index, regression in group.share(work)
+    }
+    return whole, {scan: found for maps in group.gathered(painted) for scan, found in maps.items()}
+
+
+def _fitted(train: PairDataset, left_out: frozenset[str]) -> RegionalRegression:
+    pairs = [pair for pair in train.pairs if pair.participant_id not in left_out]
+    return fit_regression(pairs, train.target_scaling, train.grid, train.cache_dir).system
