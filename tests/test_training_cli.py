@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from synthesis_cohort import Person, write_cohort
@@ -28,15 +29,20 @@ from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection, Settings
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import find_pairs
-from tau_pipeline.synthesis.data.splits import k_folds, save_splits, split_participants
+from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.data.splits import k_folds, pairs_of_split, save_splits, split_participants
+from tau_pipeline.synthesis.model.channels import painted_prior
 from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 from tau_pipeline.synthesis.model.folder import load_model
+from tau_pipeline.synthesis.model.regression_fit import fit_regression
 from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training import run
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
+from tau_pipeline.synthesis.training.data import training_data
 from tau_pipeline.synthesis.training.log import read_rows
+from tau_pipeline.synthesis.training.processes import processes
 from tau_workflows.cli import main
-from tau_workflows.levels.train import run_training
+from tau_workflows.levels.train import chosen_pairs, run_training
 
 TINY: dict[str, Any] = {
     "epochs": 2,
@@ -357,6 +363,33 @@ def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
     severity = train["diagnosis"].map({"AD": 2.0, "CN": 0.0})
     assert model.channels.covariates.means == (pytest.approx(severity.mean()), 0.0)
     assert model.channels.covariates.known == (len(train), 0)
+
+
+def test_a_network_corrects_the_map_of_a_regression_that_did_not_know_the_participant(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fractions = (0.8, 0.1, 0.1)
+    options = {"start_from": "regression", "loss": "mse_ssim", "epochs": 1, "split_fractions": fractions}
+    assert run_training(*cohort, config(tmp_path, **options, learning_rate=1e-12)) == 0
+    model = load_model(tmp_path / "model")
+    assert model.channels.prior is not None
+    pairs = chosen_pairs(*cohort, config(tmp_path)).pairs
+    train = pairs_of_split(pairs, model.splits, "train")
+    (test,) = pairs_of_split(pairs, model.splits, "test")
+    placed = prepare(test, model.grid).placed_t1w
+    prior = painted_prior(model.channels.prior, placed)
+    assert prior[placed.brain].std() > 0
+    with torch.no_grad():
+        predicted = model.system(torch.from_numpy(model.inputs(placed))[None])[0, 0].numpy()
+    np.testing.assert_allclose(predicted, prior, atol=1e-5)
+    settings = config(tmp_path, **options, cache_dir=tmp_path / "cache").training
+    with processes("cpu") as group:
+        data = training_data(settings, pairs, tmp_path / "again", 0, Group(min_participants=2), group)
+    one = data.train.pairs[0]
+    others = [pair for pair in train if pair.participant_id != one.participant_id]
+    blind = fit_regression(others, data.target_scaling, model.grid).system
+    expected = painted_prior(blind, prepare(one, model.grid).placed_t1w)
+    np.testing.assert_allclose(data.train[0]["t1w"][1].numpy(), expected, atol=1e-5)
 
 
 # --- the command itself ---------------------------------------------------------------------------------------------

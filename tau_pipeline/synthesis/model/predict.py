@@ -150,7 +150,6 @@ def predict_pair(
     t1w, mask, dseg = (load_volume(path, ndim=3) for path in (pair.t1w_file, pair.mask_file, pair.dseg_file))
     placed = prepare_t1w(t1w, mask, ensemble.grid, pair.participant_id, ensemble.first.card.t1w_percentiles)
     placed = placed._replace(subject=pair.subject)
-    placed = placed._replace(subject=pair.subject)
     anatomy = anatomy_of(dseg, mask, placed.placement, pair.covariates)
     return predict_placed(ensemble, placed, manufacturer, settings, device, anatomy=anatomy)
 

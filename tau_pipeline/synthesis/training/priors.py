@@ -6,6 +6,7 @@ as those that it will get for others, training participants get the map of a reg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ from tau_pipeline.synthesis.model.regression import RegionalRegression
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
 from tau_pipeline.synthesis.training.processes import Processes
 
-#: Parts of the training participants; each gets the map of a regression that was fitted on the others.
+#: Parts of the training participants; each gets the map of a regression that was fitted on the others. Fewer
+#: participants are left out one by one.
 _PARTS = 5
 
 Maps = dict[str, NDArray[np.float32]]
@@ -48,14 +50,13 @@ def fit_priors(
         There are too few training participants for a regression.
     """
     people = sorted({pair.participant_id for pair in train.pairs})
-    n_parts = min(_PARTS, max(2, len(people) - LEAST_PARTICIPANTS))
+    n_parts = _PARTS if len(people) - math.ceil(len(people) / _PARTS) >= LEAST_PARTICIPANTS else len(people)
     whole = _fitted(train, frozenset())
     work = [(dataset, index, whole) for dataset in held_out for index in range(len(dataset))]
     for part in range(n_parts):
         out = frozenset(people[part::n_parts])
-        own = [index for index, pair in enumerate(train.pairs) if pair.participant_id in out]
-        work += [(train, index, _fitted(train, out)) for index in own[:1]]
-        work += [(train, index, work[-1][2]) for index in own[1:]]
+        without = _fitted(train, out)
+        work += [(train, index, without) for index, pair in enumerate(train.pairs) if pair.participant_id in out]
     painted = {
         dataset.pairs[index].scan: painted_prior(regression, dataset.prepared(index).placed_t1w)
         for dataset, index, regression in group.share(work)
