@@ -225,13 +225,9 @@ def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
     left = batches(len(run.data.train), settings.batch_size, run.random_seed, progress.epoch)[progress.step :]
     own = [in_pieces(run.group.share(batch), settings.micro_batch_size) for batch in left]
     every = [piece for pieces in own for piece in pieces]
-    loader = run.data.loader("train", every, progress.epoch, settings.loader_workers, _pins(run))
+    loader = run.data.loader("train", every, progress.epoch, settings.loader_workers, run.pins_memory)
     for batch, pieces in zip(left, own, strict=True):
         yield [next(loader) for _ in pieces], len(batch)
-
-
-def _pins(run: Run) -> bool:
-    return run.settings.pin_memory and run.group.device.type == "cuda"
 
 
 def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:
@@ -339,7 +335,7 @@ def validate(run: Run, split: str) -> list[ScanScores]:
     state, settings, group = run.state, run.settings, run.group
     group.same_as_first(state.system)
     own = group.share(range(len(getattr(run.data, split))))
-    scans = run.data.loader(split, [[index] for index in own], pin_memory=_pins(run))
+    scans = run.data.loader(split, [[index] for index in own], pin_memory=run.pins_memory)
     epoch = min(state.progress.epoch, settings.epochs - 1)
     generator = state.system.generator
     with group.together(), averaged_weights(generator, state.average if state.best_weights is None else None):

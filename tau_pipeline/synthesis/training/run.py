@@ -63,3 +63,8 @@ class Run:
     yardsticks: GridYardsticks | None = None
     yardstick_columns: Mapping[str, float] = field(default_factory=dict)
     started_from: Mapping[str, str] | None = None
+
+    @property
+    def pins_memory(self) -> bool:
+        """True if images are loaded into page-locked memory."""
+        return self.settings.pin_memory and self.group.device.type == "cuda"
