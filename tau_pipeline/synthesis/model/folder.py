@@ -288,7 +288,8 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         used = AVERAGE
     check_probe(system.generator, card, used)
     target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)
-    channels = InputChannels.load(folder, card.settings)
+    # A regression reads its features itself, whatever the settings say of networks.
+    channels = InputChannels() if card.network == REGRESSION else InputChannels.load(folder, card.settings)
     return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE), channels)
 
 

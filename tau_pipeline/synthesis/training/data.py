@@ -31,6 +31,7 @@ from tau_pipeline.synthesis.data.splits import (
     split_participants,
 )
 from tau_pipeline.synthesis.model.channels import InputChannels
+from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.training.optimization import grid_of
 from tau_pipeline.synthesis.training.priors import fit_priors
 from tau_pipeline.synthesis.training.processes import Processes
@@ -154,6 +155,8 @@ def training_data(
 
 def _channels(settings: Training, pairs: Sequence[Pair]) -> InputChannels:
     """Return the channels of the network's input, with the scale of the covariates of the training split."""
+    if settings.network == REGRESSION:
+        return InputChannels()
     people = {pair.participant_id: pair.covariates for pair in pairs}
     for sentence in missing_in_words(settings.covariates, people):
         _log.warning(sentence)
