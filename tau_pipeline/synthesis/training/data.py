@@ -144,7 +144,8 @@ def training_data(
         )
         for split in SPLITS
     )
-    channels, priors = _channels(settings, train.pairs), {}
+    channels = _channels(settings, train.pairs)
+    priors: dict[str, NDArray[np.float32]] = {}
     if "prior" in channels.names:
         prior, priors = fit_priors(train, [validation, test], group)
         channels = replace(channels, prior=prior)
