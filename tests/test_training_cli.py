@@ -370,7 +370,7 @@ def test_a_network_corrects_the_map_of_a_regression_that_did_not_know_the_partic
 ) -> None:
     fractions = (0.8, 0.1, 0.1)
     options: dict[str, Any] = {"network": "unet", "start_from": "regression", "loss": "mse_ssim", "epochs": 1}
-    options["split_fractions"] = fractions
+    options |= {"split_fractions": fractions, "augmentation": "off"}
     assert run_training(*cohort, config(tmp_path, **options, learning_rate=1e-12)) == 0
     model = load_model(tmp_path / "model")
     assert model.channels.prior is not None
