@@ -28,11 +28,12 @@ from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.anatomy import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
+from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.splits import save_splits
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.ensemble import known_or_pooled, load_ensemble
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.predict import on_t1w, predict_pair
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.model.yardsticks import MEASURES, baseline_maps, figures_of, score_maps
 from tau_pipeline.synthesis.training.loop import train
@@ -150,7 +151,7 @@ def report(folder: Path, system: str, pairs: Sequence[Pair], options: argparse.N
             predicted = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), options.device)
             known = prepare(pair, ensemble.grid, options.cache or options.dir / "cache")
             through = on_t1w_grid(known.suvr, known.known, known.placement, mask)
-            maps = {system: on_t1w_grid(predicted.mean, predicted.brain, predicted.placement, mask)}
+            maps = {system: on_t1w(ensemble, predicted, mask, pair.subject, maker)}
             maps |= baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
             maps[f"{CEILING}, {ensemble.grid.voxel_mm[0]:g} mm"] = through
             for name, row in score_maps(pair, maps, mask, dseg).items():

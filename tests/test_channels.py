@@ -7,19 +7,27 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tau_pipeline.atlas import region_numbers
 from tau_pipeline.errors import SettingError
 from tau_pipeline.imaging.volume import Volume
+from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
 from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Subject
-from tau_pipeline.synthesis.data.placement import place
+from tau_pipeline.synthesis.data.placement import on_t1w_grid, place
 from tau_pipeline.synthesis.data.prepare import PlacedT1w
+from tau_pipeline.synthesis.data.scaling import MinMax
+from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.channels import InputChannels, cached_label_shares, label_shares
+from tau_pipeline.synthesis.model.ensemble import Ensemble
+from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.predict import on_t1w, predict_placed
+from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
 from tau_pipeline.synthesis.networks.networks import AddedToPrior, build_network
 from tau_pipeline.synthesis.networks.systems import Options, build_system
 
@@ -123,3 +131,40 @@ def test_systems_take_further_channels_and_discriminators_do_not_see_outside_of_
         expected = ((judged - 1).square().mean() + judged.square().mean()) / 2
         found, _ = system.step_loss("discriminator", inputs, pet, content, nowhere)
         torch.testing.assert_close(found, expected)
+
+
+def regression_of(values: dict[int, float]) -> RegionalRegression:
+    """A regression that predicts the same values for everybody, and blurs them by 2 mm."""
+    n = len(values)
+    state = {
+        "labels": torch.tensor(list(values)),
+        "feature_labels": torch.tensor([2]),
+        "center": torch.zeros(4, dtype=torch.float64),
+        "scale": torch.ones(4, dtype=torch.float64),
+        "weight": torch.zeros(1, n, 4),
+        "bias": torch.tensor([list(values.values())]),
+        "fwhm_mm": torch.tensor([2.0]),
+    }
+    return RegionalRegression(state)
+
+
+def test_a_prior_that_is_not_corrected_comes_back_as_it_is_painted_on_the_grid_of_the_t1w(tmp_path: Path) -> None:
+    one, values = placed(tmp_path), {2: -0.5, 1006: 0.5}
+    dseg = np.asarray(nib.load(tmp_path / "dseg.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image((dseg > 0).astype(np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    mask, grid = Volume((dseg > 0).astype(np.uint8), np.eye(4)), one.placement.grid
+    settings = {"start_from": "regression", "norm_layer": "group"}
+    channels = InputChannels(channel_names(settings), prior=regression_of(values))
+    # A network that was not trained yet corrects nothing.
+    system = build_system("unet", "laptop", grid.shape, Options.of(settings)).eval()
+    model = LoadedModel(
+        system, ModelCard("unet", "laptop", grid, settings, 0), MinMax(0.0, 4.0), pd.DataFrame(), channels
+    )
+    ensemble = Ensemble((model,), (tmp_path,), ("x",))
+    found = predict_placed(ensemble, one, None, Synthesis(test_time_flips=False), "cpu")
+    suvr = np.asarray(on_t1w(ensemble, found, mask, one.subject, None).dataobj)
+    expected = 2.0 + 2.0 * painted(values, dseg, dseg > 0, 2.0, (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(suvr[dseg > 0], expected[dseg > 0], atol=1e-3)
+    assert (suvr[dseg == 0] == 0).all()
+    coarse = np.asarray(on_t1w_grid(found.mean, found.brain, found.placement, mask).dataobj)
+    assert np.abs(coarse - expected)[dseg > 0].max() > 0.1

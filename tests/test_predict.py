@@ -25,12 +25,13 @@ from tau_pipeline.imaging.volume import image_like, image_on
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.folder import save_model
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, peak_bytes, predict
+from tau_pipeline.synthesis.model.predict import peak_bytes, predict
 from tau_pipeline.synthesis.networks.systems import build_system
 
 WHOLE = Synthesis(test_time_flips=False, prediction_memory="whole")

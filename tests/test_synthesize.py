@@ -31,6 +31,7 @@ from tau_pipeline.settings.configuration import configuration
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
+from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.splits import COLUMNS as SPLIT_COLUMNS
 from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
 from tau_pipeline.synthesis.evaluation import outputs
@@ -38,7 +39,7 @@ from tau_pipeline.synthesis.model.calibration import Calibration
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict
+from tau_pipeline.synthesis.model.predict import predict
 from tau_pipeline.synthesis.networks.systems import build_system
 from tau_workflows.interfaces.synthesis import SynthesizeScan
 from tau_workflows.levels import synthesize as level

@@ -39,7 +39,7 @@ from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import score_scan
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.predict import on_t1w, predict_pair
 from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 
@@ -146,8 +146,9 @@ def do_run(run: Run, settings: Training, context: ComparisonContext) -> dict[str
     without_flips = Synthesis(test_time_flips=False)
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        found = predict_pair(ensemble, pair, _maker(ensemble, pair, context.cohort), without_flips, context.device)
-        return {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
+        maker = _maker(ensemble, pair, context.cohort)
+        found = predict_pair(ensemble, pair, maker, without_flips, context.device)
+        return {MODEL: on_t1w(ensemble, found, mask, pair.subject, maker)}
 
     test = _test_pairs(ensemble, settings, context)
     scans, regions = _score(test, maps_of, context, folder / _MAPS)

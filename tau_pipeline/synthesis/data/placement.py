@@ -23,7 +23,7 @@ from scipy import ndimage
 from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError
 from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.imaging.volume import Affine, Volume, image_on, require_same_grid
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, require_same_grid
 from tau_pipeline.synthesis.data.grid import Grid, times
 
 #: Voxels of two grids count as the same where none of them is farther off than this part of a voxel.
@@ -322,3 +322,29 @@ def _resampled(values: NDArray, matrix: NDArray, shape: Sequence[int], labels: b
     # Booleans have no interpolation in scipy; one byte has the same values.
     typed = values.astype(np.uint8) if values.dtype == bool else values
     return resample_array(typed, matrix, shape, order=order, fill=fill).astype(values.dtype, copy=False)
+
+
+def on_t1w_grid(array: NDArray, brain: NDArray, placement: Placement, mask_img: Volume) -> Volume:
+    """Bring a map of SUVR or of its SD from the model's grid onto the T1w's: one linear interpolation.
+
+    Values of the brain are first carried outward, so that the border of the brain does not mix with the background.
+
+    Parameters
+    ----------
+    array, brain
+        Map and brain mask, ``(I, J, K)`` on the model's grid.
+    placement
+        Where that grid lies on the T1w's.
+    mask_img
+        Brain mask on the T1w's grid.
+
+    Returns
+    -------
+    Volume
+        float32 on the T1w's grid; 0 outside the brain mask, NaN in the brain where the model's grid does not reach.
+    """
+    beside = ndimage.distance_transform_edt(np.asarray(brain) == 0, return_distances=False, return_indices=True)
+    carried = np.asarray(array, np.float32)[tuple(beside)]
+    moved = np.asanyarray(from_grid(carried, placement, fill=np.nan).dataobj)
+    inside = np.asanyarray(mask_img.dataobj) > 0
+    return image_like(np.where(inside, moved, np.float32(0)), mask_img)

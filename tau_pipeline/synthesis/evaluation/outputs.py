@@ -31,7 +31,7 @@ from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.placement import to_grid
+from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan
@@ -39,7 +39,7 @@ from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measu
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import Prediction, on_t1w_grid, predict_placed
+from tau_pipeline.synthesis.model.predict import Prediction, on_t1w, predict_placed
 from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps, yardstick_keys
 
 _NOT_CALIBRATED = (
@@ -183,7 +183,7 @@ def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
         images=images,
         prediction=prediction,
         flags=_flags(prediction, context),
-        suvr=on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, images.mask),
+        suvr=on_t1w(context.ensemble, prediction, images.mask, target.subject, manufacturer),
     )
 
 

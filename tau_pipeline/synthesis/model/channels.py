@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
 from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.covariates import CovariateScale
-from tau_pipeline.synthesis.data.placement import to_grid
+from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
 from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, PlacedT1w
 from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
 
@@ -34,6 +34,14 @@ FILE, PRIOR_FILE = "covariates.json", "prior.safetensors"
 
 
 _NO_COVARIATES = CovariateScale((), (), (), ())
+
+
+class Prior(NamedTuple):
+    """Map of the regression, ``(I, J, K)`` on the network's scale, brain mask, and affine, on the grid of the T1w."""
+
+    map_z: NDArray[np.float32]
+    brain: NDArray[np.bool_]
+    affine: NDArray
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,11 @@ def painted_prior(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[
     SettingError
         The labels of the participant were not given.
     """
+    return _on_grid(prior_on_t1w(regression, placed), placed)
+
+
+def prior_on_t1w(regression: RegionalRegression, placed: PlacedT1w) -> Prior:
+    """Return the map of a regression on the grid of the T1w, and the brain mask there; see `painted_prior`."""
     if placed.subject is None:
         raise SettingError("the model needs the labels of the participant; give a subject with its T1w")
     dseg_img, mask_img = (load_volume(path, ndim=3) for path in (placed.subject.dseg_file, placed.subject.mask_file))
@@ -147,11 +160,38 @@ def painted_prior(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[
     brain = np.asanyarray(mask_img.dataobj) > 0
     edges = np.sqrt((dseg_img.affine[:3, :3] ** 2).sum(axis=0)).tolist()
     map_z = painted(of_label, label_array(dseg_img), brain, float(regression.fwhm_mm), edges)
+    return Prior(map_z, brain, dseg_img.affine)
+
+
+def _on_grid(prior: Prior, placed: PlacedT1w) -> NDArray[np.float32]:
     total, weight = (
-        to_grid(Volume(array.astype(np.float32), dseg_img.affine), placed.placement) for array in (map_z, brain)
+        to_grid(Volume(array.astype(np.float32), prior.affine), placed.placement)
+        for array in (prior.map_z, prior.brain)
     )
     # The blur to coarse voxels takes in what lies outside of the brain, which is not counted.
     return np.where(placed.brain, total / np.maximum(weight, 0.05), 0.0).astype(np.float32)
+
+
+def lost_detail(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[np.float32]:
+    """Return what the map of a regression loses on the common grid, ``(I, J, K)`` on the grid of the T1w.
+
+    A network that corrects the map on coarse voxels says nothing about this part, which the regression knows.
+
+    Parameters
+    ----------
+    regression, placed
+        As in `painted_prior`.
+
+    Returns
+    -------
+    ndarray
+        On the network's scale: the map on the grid of the T1w less the one that went through the common grid and
+        back; 0 outside the brain, NaN in the brain where the common grid does not reach.
+    """
+    prior = prior_on_t1w(regression, placed)
+    mask_img = Volume(prior.brain.astype(np.uint8), prior.affine)
+    through = on_t1w_grid(_on_grid(prior, placed), placed.brain, placed.placement, mask_img)
+    return prior.map_z - np.asanyarray(through.dataobj, dtype=np.float32)
 
 
 def cached_label_shares(placed: PlacedT1w, path: Path | None) -> NDArray[np.float32]:

@@ -29,9 +29,10 @@ from tau_pipeline.imaging.volume import Volume, image_like
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.anatomy import Anatomy, anatomy_of
-from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.placement import Placement, from_grid
+from tau_pipeline.synthesis.data.pairs import Pair, Subject
+from tau_pipeline.synthesis.data.placement import Placement, on_t1w_grid
 from tau_pipeline.synthesis.data.prepare import PlacedT1w, prepare_t1w
+from tau_pipeline.synthesis.model.channels import lost_detail
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
 from tau_pipeline.synthesis.model.regression import RegionalRegression
@@ -198,6 +199,45 @@ def predict_placed(
     return Prediction(stacked, brain, t1w, placement, tuple(text for text in remarks if text))
 
 
+def on_t1w(
+    ensemble: Ensemble, prediction: Prediction, mask_img: Volume, subject: Subject | None, manufacturer: str | None
+) -> Volume:
+    """Bring the mean of a prediction to the grid of the T1w.
+
+    A network that corrects the map of a regression does so on coarse voxels; what these lose of the map is added, so
+    that the result is the map as painted on the T1w's labels, with the network's correction.
+
+    Parameters
+    ----------
+    ensemble
+        What predicted.
+    prediction
+        Of it.
+    mask_img
+        Brain mask on the T1w's grid.
+    subject
+        Files of the participant; networks that correct a regression need them.
+    manufacturer
+        As in `predict`.
+
+    Returns
+    -------
+    Volume
+        SUVR as `tau_pipeline.synthesis.data.placement.on_t1w_grid` returns it.
+    """
+    found = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, mask_img)
+    placed = PlacedT1w(prediction.t1w, prediction.brain, prediction.placement, subject)
+    maker = require_manufacturer(ensemble, manufacturer)
+    total = np.asanyarray(found.dataobj).astype(np.float32)
+    for model in ensemble.models:
+        if model.channels.prior is not None:
+            zero = to_suvr(model, np.zeros(1, np.float32), maker)
+            detail = to_suvr(model, lost_detail(model.channels.prior, placed), maker) - zero
+            total += detail / len(ensemble.models)
+    inside = np.asanyarray(mask_img.dataobj) > 0
+    return image_like(np.where(inside, total, np.float32(0)), mask_img)
+
+
 def predict_on_grid(
     model: LoadedModel,
     inputs: NDArray[np.float32],
@@ -296,29 +336,3 @@ def peak_bytes(system: nn.Module, shape: Sequence[int], n_channels: int = 1) -> 
     except (RuntimeError, NotImplementedError):
         return 0.0
     return _LARGEST_LAYERS * max(sizes, default=0)
-
-
-def on_t1w_grid(array: NDArray, brain: NDArray, placement: Placement, mask_img: Volume) -> Volume:
-    """Bring a map of SUVR or of its SD from the model's grid onto the T1w's: one linear interpolation.
-
-    Values of the brain are first carried outward, so that the border of the brain does not mix with the background.
-
-    Parameters
-    ----------
-    array, brain
-        Map and brain mask, ``(I, J, K)`` on the model's grid.
-    placement
-        Where that grid lies on the T1w's.
-    mask_img
-        Brain mask on the T1w's grid.
-
-    Returns
-    -------
-    Volume
-        float32 on the T1w's grid; 0 outside the brain mask, NaN in the brain where the model's grid does not reach.
-    """
-    beside = ndimage.distance_transform_edt(np.asarray(brain) == 0, return_distances=False, return_indices=True)
-    carried = np.asarray(array, np.float32)[tuple(beside)]
-    moved = np.asanyarray(from_grid(carried, placement, fill=np.nan).dataobj)
-    inside = np.asanyarray(mask_img.dataobj) > 0
-    return image_like(np.where(inside, moved, np.float32(0)), mask_img)

@@ -25,11 +25,11 @@ from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.anatomy import anatomy_of, label_means
 from tau_pipeline.synthesis.data.pairs import Pair
-from tau_pipeline.synthesis.data.placement import place, to_grid
+from tau_pipeline.synthesis.data.placement import on_t1w_grid, place, to_grid
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.predict import on_t1w_grid, predict_pair
+from tau_pipeline.synthesis.model.predict import on_t1w, predict_pair
 from tau_pipeline.synthesis.model.regression_fit import regression_grid
 
 #: Names of what predicts, in the column ``predictor``.
@@ -262,7 +262,7 @@ def score_held_out(
         maker = known_or_pooled(ensemble, pair.manufacturer)
         mask, dseg = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file))
         found = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), device)
-        maps = {MODEL: on_t1w_grid(found.mean, found.brain, found.placement, mask)}
+        maps = {MODEL: on_t1w(ensemble, found, mask, pair.subject, maker)}
         maps |= baseline_maps(training_statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
         for name, row in score_maps(pair, maps, mask, dseg).items():
             rows.setdefault(name, []).append(row)
