@@ -53,3 +53,13 @@ def test_a_structure_moves_to_where_its_intensity_is():
     scale[26:28, 10:30, 24:30] = 1  # two voxels more of caudate, where the atlas has white matter
     found = refine_deep(atlas, scale, inside)
     assert (found[26, 11:29, 25:29] == CAUDATE).mean() > 0.9
+
+
+def test_a_border_between_two_places_is_where_two_atlases_have_it_on_average():
+    atlas, scale, inside = block()
+    scale[:] = 1.5  # the intensities do not tell
+    other = atlas.copy()
+    other[12:26, 12:28, 15:19] = HIPPOCAMPUS
+    for one, second in ((atlas, other), (other, atlas)):
+        top = (refine_deep(one, scale, inside, [second]) == HIPPOCAMPUS)[15:23, 16:24].sum(axis=2) + 8
+        np.testing.assert_array_equal(top, 17)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
-from tau_pipeline.imaging.foreground import largest_object
+from tau_pipeline.imaging.foreground import center_of, closer_than, largest_object
 
 
 def test_the_larger_of_two_bright_pieces_is_found_and_dim_voxels_are_not():
@@ -18,3 +20,22 @@ def test_the_larger_of_two_bright_pieces_is_found_and_dim_voxels_are_not():
 
 def test_an_image_without_bright_voxels_has_no_object():
     assert not largest_object(np.ones((3, 3, 3)), 1.0).any()
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.5, 2.1, 3.0, 6.0, 10.0])
+def test_what_is_near_a_mask_is_what_the_distance_transform_has_below_the_reach(reach):
+    mask = np.random.default_rng(4).random((31, 5, 24)) < 0.003
+    np.testing.assert_array_equal(closer_than(mask, reach), ndimage.distance_transform_edt(~mask) < reach)
+    assert not closer_than(np.zeros((4, 4, 4), bool), reach).any()
+
+
+def test_a_reach_that_would_overflow_is_refused():
+    with pytest.raises(ValueError, match="10 at most"):
+        closer_than(np.ones((3, 3, 3), bool), 11)
+
+
+def test_the_center_of_a_mask_is_the_mean_of_its_voxels_in_the_world():
+    mask = np.random.default_rng(6).random((7, 8, 9)) < 0.4
+    affine = np.array([[0, -2.0, 0, 400], [1.5, 0, 0.3, -7], [0, 0, 3, 1], [0, 0, 0, 1]])
+    expected = (np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]).mean(axis=0)
+    np.testing.assert_allclose(center_of(mask, affine), expected)

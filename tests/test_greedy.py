@@ -75,11 +75,10 @@ def test_a_deformation_is_found_and_its_inverse_undoes_it_with_any_number_of_thr
     fields = [
         register_deformable(moving, fixed, mask, np.eye(4), schedule=schedule, threads=threads) for threads in (1, 2, 4)
     ]
-    arrays = [[greedy.displacements(field) for field in pair] for pair in fields]
-    for pair in arrays[1:]:
-        for one, other in zip(arrays[0], pair, strict=True):
-            np.testing.assert_array_equal(one, other)
-    warp, inverse = arrays[0]
+    warp, *others = (greedy.displacements(field) for field in fields)
+    for other in others:
+        np.testing.assert_array_equal(warp, other)
+    inverse = greedy.displacements(greedy.inverse_of(fields[0]))
     inside = ndimage.binary_erosion(np.asanyarray(mask.dataobj) > 0, iterations=2)
     # fixed(x) = moving(x + u) and moving(x) = fixed(x + along), so that u is -along; LPS turns the sign, 3 mm a voxel
     expected = np.broadcast_to(3 * along.reshape(1, -1, 1), SHAPE)[inside]

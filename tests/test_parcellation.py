@@ -6,6 +6,7 @@ import pytest
 from tau_pipeline.anatomy import bias, brain_mask, parcellation
 from tau_pipeline.anatomy import template as anat
 from tau_pipeline.anatomy.tissue import segment_tissue
+from tau_pipeline.anatomy.warped_atlas import warped_atlas
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.errors import GridMismatchError
 from tau_pipeline.imaging import resample
@@ -38,9 +39,12 @@ def slab_head(shape=(40, 40, 40)):
 
 def test_votes_are_the_sums_of_gaussian_weights():
     rng = np.random.default_rng(0)
-    labels = np.where(rng.random((9, 10, 11)) < 0.3, rng.choice([1, 7, 2035], (9, 10, 11)), 0).astype(np.int32)
+    atlases = [
+        np.where(rng.random((9, 10, 11)) < share, rng.choice(numbers, (9, 10, 11)), 0).astype(np.int32)
+        for share, numbers in ((0.3, [1, 7, 2035]), (0.2, [1, 7]))
+    ]
     sd = 1.5
-    found = parcellation.vote(labels, np.ones(labels.shape, bool), sd)
+    found = parcellation.vote(atlases, np.ones(atlases[0].shape, bool), sd)
     reach = int(3 * sd + 0.5)
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sd) ** 2)
@@ -50,8 +54,10 @@ def test_votes_are_the_sums_of_gaussian_weights():
             for b, wb in zip(offsets, weights, strict=True):
                 for c, wc in zip(offsets, weights, strict=True):
                     q = (place[0] + a, place[1] + b, place[2] + c)
-                    if all(0 <= x < n for x, n in zip(q, labels.shape, strict=True)) and labels[q]:
-                        sums[int(labels[q])] += wa * wb * wc
+                    within = all(0 <= x < n for x, n in zip(q, found.shape, strict=True))
+                    for labels in atlases if within else ():
+                        if labels[q]:
+                            sums[int(labels[q])] += wa * wb * wc
         assert found[place] == max(sums, key=sums.__getitem__)
 
 
@@ -63,7 +69,7 @@ def test_votes_are_averaged_with_the_mean_over_the_column():
     labels[inner] = np.where(rng.random((7, 7, 7)) < 0.3, rng.choice([3, 1010], (7, 7, 7)), 0)
     where[inner] = rng.random((7, 7, 7)) < 0.7
     columns[where] = rng.permutation(np.arange(np.count_nonzero(where)) // 4)
-    found = parcellation.vote(labels, where, sd, columns)
+    found = parcellation.vote([labels], where, sd, columns)
     steps = np.indices((2 * reach + 1,) * 3) - reach
     weights = np.exp(-0.5 * (steps**2).sum(axis=0) / sd**2)
     sums = np.zeros((2, *labels.shape))
@@ -107,7 +113,7 @@ def test_the_banks_of_a_sulcus_without_fluid_keep_their_own_labels_when_the_atla
 def test_a_voxel_beyond_all_votes_gets_none():
     labels = np.zeros((30, 9, 9), np.int32)
     labels[2, 4, 4] = 1035
-    found = parcellation.vote(labels, np.ones(labels.shape, bool), 1.5)
+    found = parcellation.vote([labels], np.ones(labels.shape, bool), 1.5)
     assert found[2, 4, 4] == 1035
     assert not found[12:].any()
 
@@ -164,6 +170,16 @@ def test_cerebellum_is_split_by_tissue_and_grows_into_grey_matter():
     assert set(np.unique(found[20:])) == {0, 46, 47}
 
 
+def test_two_atlases_meet_half_way_at_the_outline_of_the_cerebellum():
+    i, _, k = np.indices((40, 40, 40))
+    low, high = (np.where((k >= 10) & (k < end), np.where(i < 20, 8, 47), 0).astype(np.int32) for end in (20, 24))
+    none = np.zeros(low.shape, bool)
+    for one, other in ((low, high), (high, low)):
+        found = parcellation.label_tissue(one, none, none, ~none, [other])
+        np.testing.assert_array_equal(np.isin(found, (8, 47)), (k >= 10) & (k < 22))
+        assert set(np.unique(found[:20])) == {0, 8}
+
+
 def test_labels_above_255_arrive_unchanged_on_the_grid_of_the_t1w(tmp_path, no_change):
     labels = np.random.default_rng(3).choice([0, 8, 1035, 2035, 9170], (12, 13, 14)).astype(np.int32)
     affine = np.array([[-1.0, 0, 0, 30], [0, 0, 1.2, -20], [0, -1.1, 0, 10], [0, 0, 0, 1]])
@@ -187,23 +203,29 @@ def test_a_flipped_t1w_gives_the_flipped_parcellation(tmp_path, no_change):
     atlas, mask, tissue = phantom_images()
     path = tmp_path / "atlas.nii.gz"
     image_on(atlas, mask.affine).to_filename(path)
-    straight = parcellation.parcellate(mask, mask, image_like(tissue, mask), path, no_change)
+    upright = anat.TemplateRegistration(tuple(no_change), (), np.eye(4))
+    straight = parcellation.parcellate(mask, mask, image_like(tissue, mask), [warped_atlas(mask, path, upright)])
     turned = np.diag([-1.0, -1.0, 1.0, 1.0])
     turned[:2, 3] = atlas.shape[0] - 1
     flipped_mask = image_on(np.asarray(mask.dataobj)[::-1, ::-1].copy(), turned)
     flipped = parcellation.parcellate(
-        flipped_mask, flipped_mask, image_like(tissue[::-1, ::-1].copy(), flipped_mask), path, no_change
+        flipped_mask,
+        flipped_mask,
+        image_like(tissue[::-1, ::-1].copy(), flipped_mask),
+        [warped_atlas(flipped_mask, path, upright)],
     )
     assert straight.get_data_dtype() == np.int16
     assert set(np.unique(np.asarray(straight.dataobj))) == {0, 2, 41, 1024, 2024}
     np.testing.assert_array_equal(np.asarray(flipped.dataobj)[::-1, ::-1], np.asarray(straight.dataobj))
 
 
-def test_images_on_different_grids_are_refused(tmp_path, no_change):
+def test_images_on_different_grids_are_refused():
     _, mask, tissue = phantom_images()
     other = image_on(tissue[:-1], mask.affine)
     with pytest.raises(GridMismatchError, match="tissue"):
-        parcellation.parcellate(mask, mask, other, tmp_path / "none.nii.gz", no_change)
+        parcellation.parcellate(mask, mask, other, [mask])
+    with pytest.raises(GridMismatchError, match="atlas 2"):
+        parcellation.parcellate(mask, mask, image_like(tissue, mask), [mask, image_on(tissue[1:, ..., 0], mask.affine)])
 
 
 def overlap(a, b):
@@ -220,9 +242,12 @@ def test_real_heads_are_parcellated_as_well_as_promised(participant, cortical, c
     t1w = load_volume(SIMTAU / participant / "anat" / f"{participant}_T1w.nii.gz", 3)
     mask = brain_mask.stripped_mask(t1w) if brain_mask.is_skull_stripped(t1w) else brain_mask.extract_brain(t1w)
     t1w = bias.correct_bias(t1w, mask)
-    onto_t1w = anat.register_to_template(t1w, mask, files.template_brain, tmp_path).t1w_from_template
-    tissue = segment_tissue(t1w, mask, files.desikan_killiany, onto_t1w)
-    found = np.asarray(parcellation.parcellate(t1w, mask, tissue, files.desikan_killiany, onto_t1w).dataobj)
+    atlases = [
+        warped_atlas(mask, files.desikan_killiany, register(t1w, mask, files.template_brain, tmp_path))
+        for register in (anat.register_to_template, anat.register_to_mirror_image)
+    ]
+    tissue = segment_tissue(t1w, mask, atlases[0])
+    found = np.asarray(parcellation.parcellate(t1w, mask, tissue, atlases).dataobj)
     labels = load_volume(SIMTAU / "truth" / f"{participant}_labels.nii.gz", 3)
     truth = np.round(resample.resample_onto_data(labels, t1w, order=0)).astype(int)
     regions = [hemisphere + k for hemisphere in (1000, 2000) for k in range(1, 36) if k != 4]

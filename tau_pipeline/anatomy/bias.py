@@ -18,11 +18,14 @@ from tau_pipeline.imaging.volume import (
     to_ants,
 )
 
+#: Edge of the voxels on which the field is estimated, mm. The field is a spline with knots 50 mm apart.
+_GRID_MM = 5.0
+
 
 def correct_bias(t1w: Volume, mask: Volume) -> Volume:
     """Return the T1w without its bias field, float32, full head, by N4 (Tustison et al., IEEE TMI 2010).
 
-    The field is estimated inside the mask on a grid four times as coarse, and divided out of the full grid.
+    The field is estimated inside the mask on a grid of `_GRID_MM`, and divided out of the full grid.
 
     Raises
     ------
@@ -32,9 +35,12 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
     import ants
 
     require_same_grid(t1w=t1w, mask=mask)
+    coarse = working_grid(mask, _GRID_MM)
+    template = load_volume(atlas_files().template_brain, ndim=3)
+    lies = head_orientation(resample_onto(t1w, coarse), resample_onto(mask, coarse, order=0), template)
     upright = np.eye(4)
-    upright[:3, :3] = head_orientation(t1w, mask, load_volume(atlas_files().template_brain, ndim=3)).frame[:3, :3]
-    coarse = working_grid(mask, 4.0, upright)
+    upright[:3, :3] = lies.frame[:3, :3]
+    coarse = working_grid(mask, _GRID_MM, upright)
     # N4 sees the head upright, or what it finds would depend on the header in the last digits.
     small, inside = (
         to_ants(image_on(np.asanyarray(one.dataobj), upright @ coarse.affine))

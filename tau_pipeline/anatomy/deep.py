@@ -7,12 +7,13 @@ Fischl et al. 2002, Neuron 33:341, without their model of neighboring labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tau_pipeline.anatomy.grid import united
 from tau_pipeline.imaging.resample import Floats, Mask
 
 Labels = NDArray[np.int32]
@@ -33,7 +34,7 @@ _SPREAD = 0.4
 _VENTRICLE_REACH_MM = 12.0
 
 
-def refine_deep(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
+def refine_deep(atlas: Labels, scale: Floats, inside: Mask, others: Sequence[Labels] = ()) -> Labels:
     """Return the labels of a warped atlas with deep structures and ventricles put where the intensities have them.
 
     Parameters
@@ -44,23 +45,26 @@ def refine_deep(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
         Intensity with 0 for fluid, 1 for gray, and 2 for white matter, on the same voxels.
     inside
         Brain mask.
+    others
+        Labels of further atlases, which count as much as ``atlas`` in how probable a label is.
     """
     # All of it happens in the box around the deep structures and what surrounds them.
     (box,) = ndimage.find_objects(np.isin(atlas, STRUCTURES + VENTRICLES).astype(np.uint8)) or [None]
     if box is None:
         return atlas
     room = int(_VENTRICLE_REACH_MM) + 2
-    wide = tuple(slice(max(0, s.start - room), s.stop + room) for s in box)
+    wide = united([box], room)
     refined = atlas.copy()
-    refined[wide] = _most_probable(atlas[wide], scale[wide], inside[wide])
+    refined[wide] = _most_probable([one[wide] for one in (atlas, *others)], scale[wide], inside[wide])
     return refined
 
 
-def _most_probable(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
+def _most_probable(atlases: Sequence[Labels], scale: Floats, inside: Mask) -> Labels:
+    atlas = atlases[0]
     near = ndimage.binary_dilation(np.isin(atlas, STRUCTURES + VENTRICLES), iterations=3) & inside
     best = np.full(atlas.shape, -np.inf, dtype=np.float32)
     refined = np.where(near, 0, atlas)
-    for number, prior, box in _priors(atlas):
+    for number, prior, box in _priors(atlases):
         typical = _typical(scale[box], atlas[box], number)
         log = np.log(np.maximum(prior, 1e-9)) - 0.5 * ((scale[box] - typical) / _SPREAD) ** 2
         better = (prior > 1e-3) & (log > best[box]) & near[box]
@@ -74,19 +78,29 @@ def _most_probable(atlas: Labels, scale: Floats, inside: Mask) -> Labels:
     return refined
 
 
-def _priors(atlas: Labels) -> Iterator[tuple[int, Floats, tuple[slice, ...]]]:
-    """Yield each label, its probability by the atlas with uncertain edges, and its box; 0 stands for the rest."""
+def _priors(atlases: Sequence[Labels]) -> Iterator[tuple[int, Floats, tuple[slice, ...]]]:
+    """Yield each label of the first atlas, its probability by all of them with uncertain edges, and its box.
+
+    0 stands for the rest.
+    """
     room = int(np.ceil(4 * _EDGE_SD_MM))
     named = STRUCTURES + VENTRICLES + _WHITE + _NEIGHBORS
-    boxes = ndimage.find_objects(np.where(np.isin(atlas, named), atlas, 0))
+    known = [np.where(np.isin(one, named), one, 0) for one in atlases]
+    boxes = [ndimage.find_objects(one, max(named)) for one in known]
     for number in named:
-        box = boxes[number - 1] if number <= len(boxes) else None
-        if box is None:
+        found = [of_one[number - 1] for of_one in boxes if of_one[number - 1] is not None]
+        if boxes[0][number - 1] is None:
             continue
-        wide = tuple(slice(max(0, s.start - room), s.stop + room) for s in box)
-        yield number, ndimage.gaussian_filter((atlas[wide] == number).astype(np.float32), _EDGE_SD_MM), wide
-    rest = ndimage.gaussian_filter((~np.isin(atlas, named)).astype(np.float32), _EDGE_SD_MM)
-    yield 0, rest, tuple(slice(0, n) for n in atlas.shape)
+        wide = united(found, room)
+        yield number, _mean_blurred([one[wide] == number for one in known]), wide
+    yield 0, _mean_blurred([one == 0 for one in known]), tuple(slice(0, n) for n in atlases[0].shape)
+
+
+def _mean_blurred(masks: Sequence[Mask]) -> Floats:
+    """Return the mean of masks with edges that are uncertain by `_EDGE_SD_MM`."""
+    mean = np.mean(masks, axis=0, dtype=np.float32)
+    blurred: Floats = ndimage.gaussian_filter(mean, _EDGE_SD_MM)
+    return blurred
 
 
 def _typical(scale: Floats, atlas: Labels, number: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import nibabel as nib
 import numpy as np
 
@@ -32,6 +34,14 @@ def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
+def united(boxes: Sequence[tuple[slice, ...]], room: int) -> tuple[slice, ...]:
+    """Return the smallest box that holds some boxes, with ``room`` voxels around it as far as there are any."""
+    return tuple(
+        slice(max(0, min(side.start for side in sides) - room), max(side.stop for side in sides) + room)
+        for sides in zip(*boxes, strict=True)
+    )
+
+
 def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM, upright: Affine | None = None) -> Volume:
     """Return an empty grid of cubes around a mask, with `_MARGIN_MM` of room, in the world of the mask.
 
@@ -46,7 +56,7 @@ def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM, upright: Affine | 
         Edge of the cubes.
     upright
         ``(4, 4)``, quarter turns that bring the axes of the world to those of the head, where the header has them
-        wrong; see `tau_pipeline.anatomy.template.upright`.
+        wrong; see `tau_pipeline.anatomy.template.TemplateRegistration`.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tau_pipeline.imaging.foreground import center_of
 from tau_pipeline.imaging.resample import Mask
 from tau_pipeline.imaging.transforms import quarter_turns, tilts
 from tau_pipeline.imaging.volume import (
@@ -64,7 +65,7 @@ def head_orientation(t1w: Volume, mask: Volume, template: Volume) -> HeadOrienta
     center, size = _center_and_size(inside, mask)
     center_of_model, size_of_model = _center_and_size(of_model, template)
     scale = size / size_of_model
-    brain = _smoothed(image_like(finite(np.asanyarray(t1w.dataobj)) * inside, mask))
+    brain = _smoothed(_cropped(image_like(finite(np.asanyarray(t1w.dataobj)) * inside, mask), inside))
     model = _smoothed(template)
     offsets = _points_in(model) - center_of_model
     values = _at(model, offsets + center_of_model)
@@ -84,8 +85,16 @@ def head_orientation(t1w: Volume, mask: Volume, template: Volume) -> HeadOrienta
 
 def _center_and_size(inside: Mask, img: Volume) -> tuple[NDArray[np.float64], float]:
     """Center of mass in the world, mm, and the cube root of the volume, mm."""
-    center = img.affine[:3, :3] @ np.argwhere(inside).mean(axis=0) + img.affine[:3, 3]
-    return center, float(np.cbrt(inside.sum() * voxel_volume_mm3(img)))
+    return center_of(inside, img.affine), float(np.cbrt(np.count_nonzero(inside) * voxel_volume_mm3(img)))
+
+
+def _cropped(img: Volume, inside: Mask) -> Volume:
+    """Return the part of an image around its brain, with room for `_smoothed`; there is nothing outside of it."""
+    room = np.ceil(5 * _SMOOTHING_SD_MM / voxel_size_mm(img)).astype(int)
+    (box,) = ndimage.find_objects(inside.astype(np.uint8))
+    return img.slicer[
+        tuple(slice(max(0, ends.start - r), ends.stop + r) for ends, r in zip(box, room.tolist(), strict=True))
+    ]
 
 
 def _smoothed(img: Volume) -> Volume:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.anatomy.deep import refine_deep
-from tau_pipeline.anatomy.grid import brain_box, working_grid
-from tau_pipeline.anatomy.template import upright, warp_labels
+from tau_pipeline.anatomy.grid import brain_box, united
+from tau_pipeline.anatomy.template import warp_labels
+from tau_pipeline.imaging.foreground import closer_than
 from tau_pipeline.imaging.resample import Floats, resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
@@ -36,6 +37,8 @@ _CORTEX_REACH_MM = 6.0
 _CORTEX_STEPS = 6
 #: Gray matter up to this far outside the atlas's cerebellum belongs to it, mm.
 CEREBELLUM_REACH_MM = 2.1
+#: Blur of the outline that several atlases agree on, SD in mm: less than the grooves between the folia are deep.
+_OUTLINE_SD_MM = 1.0
 #: Width of the kernel in which the atlas's labels vote, SD in mm: less than the thickness of the cortex.
 _VOTE_SD_MM = 1.7
 #: Weight of the mean over a voxel's column against its own votes.
@@ -57,9 +60,7 @@ def labels_to_t1w(labels_path: Path, t1w: Volume, transforms: Sequence[Path]) ->
     return image_like(warp_labels(labels_path, t1w, transforms), t1w)
 
 
-def parcellate(
-    t1w: Volume, mask: Volume, tissue: Volume, labels_path: Path, t1w_from_template: Sequence[Path]
-) -> Volume:
+def parcellate(t1w: Volume, mask: Volume, tissue: Volume, atlases: Sequence[Volume]) -> Volume:
     """Return Desikan-Killiany labels with FreeSurfer numbers, int16 on the T1w grid; 0 outside the mask.
 
     Parameters
@@ -70,10 +71,9 @@ def parcellate(
         Brain mask on the same grid.
     tissue
         Fractions of CSF, gray and white matter, ``(I, J, K, 3)``, on the same grid.
-    labels_path
-        aparc+aseg of the template.
-    t1w_from_template
-        ITK files from the template to the T1w.
+    atlases
+        aparc+aseg of one template or several, warped to the head, on its working grid; from `warped_atlas`. Structures
+        that all of them have are where they have them on average; for the rest, the first one counts.
 
     Raises
     ------
@@ -81,23 +81,26 @@ def parcellate(
         The images have different grids.
     """
     require_same_grid(t1w=t1w, mask=mask, tissue=tissue)
-    grid = working_grid(mask, upright=upright(t1w_from_template, mask))
+    grid = atlases[0]
+    require_same_grid(**{f"atlas {place}": one for place, one in enumerate(atlases, start=1)})
     inside = resample_onto_data(mask, grid, order=0) > 0
     fractions = np.asanyarray(tissue.dataobj)
     box = brain_box(mask)
     near = mask.slicer[box]
     gray, white = (resample_onto_data(image_like(fractions[box][..., k], near), grid) for k in (1, 2))
-    atlas = warp_labels(labels_path, grid, t1w_from_template)
-    atlas = refine_deep(atlas, gray + 2 * white, inside)
-    found = label_tissue(atlas, (gray > 0.5) & inside, (white > 0.5) & inside, inside)
+    first, *others = (np.asanyarray(one.dataobj).astype(np.int32) for one in atlases)
+    refined = refine_deep(first, gray + 2 * white, inside, others)
+    found = label_tissue(refined, (gray > 0.5) & inside, (white > 0.5) & inside, inside, others)
     dseg = np.zeros(mask.shape[:3], dtype=np.int16)
     dseg[box] = np.round(resample_onto_data(image_like(found, grid), near, order=0))
     dseg[np.asanyarray(mask.dataobj) == 0] = 0
     return image_like(dseg, t1w)
 
 
-def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels:
+def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask, others: Sequence[Labels] = ()) -> Labels:
     """Put the labels of a warped atlas on a head's own tissue; all arrays ``(I, J, K)`` of 1 mm voxels.
+
+    ``others`` are further atlases, which vote on the labels of the cortex and on the outline of the cerebellum.
 
     - Deep structures, ventricles and brainstem stay where ``atlas`` has them.
     - Cerebellum keeps its outline, grows by `CEREBELLUM_REACH_MM` where there is gray matter, and is split into cortex
@@ -109,23 +112,58 @@ def label_tissue(atlas: Labels, gray: Mask, white: Mask, inside: Mask) -> Labels
     """
     from scipy import ndimage
 
-    atlas = np.where(np.isin(atlas, _HYPOINTENSITIES), 0, atlas)
-    is_cortex = (atlas > 1000) & ~np.isin(atlas % 1000, (0, 4))
+    atlas = _with_joint_cerebellum(np.where(np.isin(atlas, _HYPOINTENSITIES), 0, atlas), others)
+    is_cortex = _is_cortex(atlas)
     is_cerebral_white = np.isin(atlas, _CEREBRAL_WHITE)
     fixed = (atlas > 0) & (atlas < 1000) & ~is_cerebral_white
     found = np.where(fixed, atlas, 0)
-    distance, nearest = ndimage.distance_transform_edt(~is_cortex, return_indices=True)
-    near = inside & ~fixed & (distance < _CORTEX_REACH_MM)
+    near = inside & ~fixed & closer_than(is_cortex, _CORTEX_REACH_MM)
     ventricles = ndimage.binary_dilation(np.isin(atlas, _LATERAL_VENTRICLES), iterations=2)
     cortex = near & reached_cortex(gray & inside, white & ~np.isin(atlas, _NOT_UNDER_CORTEX)) & ~ventricles
     columns = nearest_white(cortex, white & ~np.isin(atlas, _NOT_UNDER_CORTEX))
-    voted = vote(np.where(is_cortex, atlas, 0), cortex, _VOTE_SD_MM, columns)
-    found[cortex] = np.where(voted > 0, voted, atlas[tuple(nearest)])[cortex]
-    _, nearest = ndimage.distance_transform_edt(~is_cerebral_white, return_indices=True)
+    voted = vote([np.where(_is_cortex(one), one, 0) for one in (atlas, *others)], cortex, _VOTE_SD_MM, columns)
+    found[cortex] = voted[cortex]
+    _fill_from_nearest(found, cortex & (voted == 0), atlas, is_cortex)
     rest = inside & (found == 0) & (white | (is_cerebral_white & gray))
-    found[rest] = atlas[tuple(nearest)][rest]
+    _fill_from_nearest(found, rest, atlas, is_cerebral_white)
     _split_cerebellum(found, atlas, gray, white)
     return np.where(inside, found, 0)
+
+
+def _is_cortex(labels: Labels) -> Mask:
+    return (labels > 1000) & ~np.isin(labels % 1000, (0, 4))
+
+
+def _fill_from_nearest(found: Labels, where: Mask, atlas: Labels, source: Mask) -> None:
+    """Give each voxel of ``where`` the label that the atlas has at the nearest voxel of ``source``, in place."""
+    from scipy import ndimage
+
+    if where.any():
+        nearest = ndimage.distance_transform_edt(~source, return_distances=False, return_indices=True)
+        found[where] = atlas[tuple(axis[where] for axis in nearest)]
+
+
+def _with_joint_cerebellum(atlas: Labels, others: Sequence[Labels]) -> Labels:
+    """Return an atlas whose cerebellum is where it and others have it on average, blurred by `_OUTLINE_SD_MM`.
+
+    A voxel gets its label from the first atlas that agrees with the others on average whether it is cerebellum.
+    """
+    from scipy import ndimage
+
+    atlases = (atlas, *others)
+    members = [np.isin(one, CEREBELLAR_CORTEX + _CEREBELLAR_WHITE) for one in atlases]
+    boxes = [box for member in members for box in ndimage.find_objects(member.astype(np.uint8))]
+    if not others or not boxes:
+        return atlas
+    wide = united(boxes, int(np.ceil(4 * _OUTLINE_SD_MM)))
+    share = np.mean([member[wide] for member in members], axis=0, dtype=np.float32)
+    joint = ndimage.gaussian_filter(share, _OUTLINE_SD_MM) > 0.5
+    found = atlas.copy()
+    # from the last atlas to the first, so that the first that agrees has the last word
+    for one, member in zip(reversed(atlases), reversed(members), strict=True):
+        agrees = member[wide] == joint
+        found[wide][agrees] = one[wide][agrees]
+    return found
 
 
 def reached_cortex(gray: Mask, white: Mask, steps: int = _CORTEX_STEPS) -> Mask:
@@ -165,12 +203,12 @@ def nearest_white(cortex: Mask, white: Mask) -> NDArray[np.int32]:
     return columns
 
 
-def vote(labels: Labels, where: Mask, sd_mm: float, columns: NDArray[np.int32] | None = None) -> Labels:
+def vote(atlases: Sequence[Labels], where: Mask, sd_mm: float, columns: NDArray[np.int32] | None = None) -> Labels:
     """Return, at each voxel of ``where``, the label with the largest sum of Gaussian weights; 0 if none is within 3 SD.
 
     Parameters
     ----------
-    labels
+    atlases
         Labels that vote, ``(I, J, K)`` of 1 mm voxels, 0 for none.
     where
         Voxels to label.
@@ -181,14 +219,18 @@ def vote(labels: Labels, where: Mask, sd_mm: float, columns: NDArray[np.int32] |
     """
     from scipy import ndimage
 
-    most, winner = np.zeros(labels.shape, dtype=np.float32), np.zeros(labels.shape, dtype=np.int32)
+    most, winner = np.zeros(where.shape, dtype=np.float32), np.zeros(where.shape, dtype=np.int32)
     room = int(np.ceil(3 * sd_mm)) + 1
     sizes = None if columns is None else np.bincount(columns[where])
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None:
+    highest = max(int(labels.max(initial=0)) for labels in atlases)
+    boxes = zip(*(ndimage.find_objects(labels, highest) for labels in atlases), strict=True)
+    for number, of_number in enumerate(boxes, start=1):
+        found = [box for box in of_number if box is not None]
+        if not found:
             continue
-        wide = tuple(slice(max(0, s.start - room), s.stop + room) for s in box)
-        votes = ndimage.gaussian_filter((labels[wide] == number).astype(np.float32), sd_mm, truncate=3)
+        wide = united(found, room)
+        voters = np.sum([labels[wide] == number for labels in atlases], axis=0, dtype=np.float32)
+        votes = ndimage.gaussian_filter(voters, sd_mm, truncate=3)
         if columns is not None and sizes is not None:
             votes = _shared(votes, columns[wide], sizes)
         better = (votes > most[wide]) & where[wide]
@@ -213,6 +255,8 @@ def _split_cerebellum(found: Labels, atlas: Labels, gray: Mask, white: Mask) -> 
     cerebellum = np.isin(atlas, CEREBELLAR_CORTEX + _CEREBELLAR_WHITE)
     if not cerebellum.any():
         return
+    wide = united(ndimage.find_objects(cerebellum.astype(np.uint8)), int(np.ceil(CEREBELLUM_REACH_MM)))
+    found, atlas, gray, white, cerebellum = (one[wide] for one in (found, atlas, gray, white, cerebellum))
     distance, nearest = ndimage.distance_transform_edt(~cerebellum, return_indices=True)
     side = atlas[tuple(nearest)]
     left = np.isin(side, (_CEREBELLAR_WHITE[0], CEREBELLAR_CORTEX[0]))

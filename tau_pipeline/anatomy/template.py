@@ -18,12 +18,12 @@ from scipy import ndimage
 from tau_pipeline.anatomy.orientation import head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
-from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
+from tau_pipeline.imaging.foreground import closer_than
+from tau_pipeline.imaging.greedy import Schedule, displacements, inverse_of, register_deformable, register_linear
 from tau_pipeline.imaging.hdf5_times import clear_times
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.rigid import grid_about
-from tau_pipeline.imaging.transforms import quarter_turns
 from tau_pipeline.imaging.volume import (
     RAS_LPS,
     Affine,
@@ -51,6 +51,8 @@ _ROOM_MM = 12.0
 #: The figures that chose them are in docs/decisions/registration.md.
 _DEFORMABLE = Schedule("NCC 2x2x2", (100, 60, 12), "1.5vox 0.5vox")
 _AFFINE = Schedule("NMI", (100, 50, 10))
+#: Exchanges left and right in the world of the template.
+_MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,16 @@ class TemplateRegistration:
         Resamples images of the template onto the T1w.
     template_from_t1w
         Resamples images on the T1w onto the template.
+    upright
+        ``(4, 4)``, the quarter turns that bring the axes of the T1w's world nearest to the template's.
+    mirrored
+        Whether the T1w was registered to the mirror image, so that labels arrive on the other side.
     """
 
     t1w_from_template: tuple[Path, ...]
     template_from_t1w: tuple[Path, ...]
+    upright: Affine
+    mirrored: bool = False
 
 
 def register_to_template(
@@ -94,8 +102,51 @@ def register_to_template(
     RegistrationError
         The two could not be registered, or the affine scales the brain by more than a factor of two.
     """
+    found = _registered(t1w, mask, load_volume(template_brain, ndim=3), threads)
+    linear, frame = _linear(found.linear), found.frame
+    onto_t1w = _saved([_field(found.warp, frame), linear], Path(out_dir) / "template_to_t1w.h5")
+    back = [linear.invert(), _field(inverse_of(found.warp), frame)]
+    onto_template = _saved(back, Path(out_dir) / "t1w_to_template.h5")
+    return TemplateRegistration((onto_t1w,), (onto_template,), _turn_of(frame))
+
+
+def register_to_mirror_image(
+    t1w: Volume, mask: Volume, template_brain: Path, out_dir: Path, threads: int = 1
+) -> TemplateRegistration:
+    """Register the brain to the mirror image of the template, which is a second brain with known labels.
+
+    The transform leads on to the template itself, to the same place on the other side: labels that it brings to the
+    T1w are those of the other hemisphere (`tau_pipeline.anatomy.warped_atlas.exchange_sides`).
+
+    Parameters and errors are those of `register_to_template`. There is no way back: ``template_from_t1w`` is empty.
+    """
+    found = _registered(t1w, mask, _mirror_image(load_volume(template_brain, ndim=3)), threads)
+    parts = [_field(found.warp, found.frame), _linear(_MIRROR @ found.linear)]
+    onto_t1w = _saved(parts, Path(out_dir) / "mirror_image_to_t1w.h5")
+    return TemplateRegistration((onto_t1w,), (), _turn_of(found.frame), mirrored=True)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Transform from a T1w to a template: a displacement field in a frame of the head, then a linear transform.
+
+    Attributes
+    ----------
+    warp
+        Displacements, LPS+ mm, in the world of the frame.
+    linear
+        ``(4, 4)``, the T1w's world to the template's.
+    frame
+        ``(4, 4)``, the T1w's world to that of the frame.
+    """
+
+    warp: SimpleITK.Image
+    linear: Affine
+    frame: Affine
+
+
+def _registered(t1w: Volume, mask: Volume, template: Volume, threads: int) -> _Found:
     require_same_grid(t1w=t1w, mask=mask)
-    template = load_volume(template_brain, ndim=3)
     orientation = head_orientation(t1w, mask, template)
     fixed, near = _brain_in(orientation.frame, t1w, mask)
     moving = _coarse(template)
@@ -107,8 +158,24 @@ def register_to_template(
         raise RegistrationError(
             f"the affine to the template scales volumes by {determinant:.2f}; check the T1w and its brain mask"
         )
-    warp, inverse = register_deformable(moving, fixed, near, affine, schedule=_DEFORMABLE, threads=threads)
-    return _save(warp, inverse, affine, orientation.frame, Path(out_dir))
+    warp = register_deformable(moving, fixed, near, affine, schedule=_DEFORMABLE, threads=threads)
+    return _Found(warp, np.linalg.inv(affine) @ orientation.frame, orientation.frame)
+
+
+def _turn_of(frame: Affine) -> Affine:
+    """Return a frame without its shift."""
+    turn: Affine = frame.copy()
+    turn[:3, 3] = 0
+    return turn
+
+
+def _mirror_image(template: Volume) -> Volume:
+    """Template with left and right exchanged about the middle of its world, its first axis going the same way."""
+    affine = _MIRROR @ template.affine
+    # the first axis, reversed, begins where it ended
+    affine[:3, 3] += affine[:3, 0] * (template.shape[0] - 1)
+    affine[:3, 0] *= -1
+    return image_on(np.ascontiguousarray(np.asanyarray(template.dataobj)[::-1]), affine)
 
 
 def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]:
@@ -122,7 +189,7 @@ def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]
     sigma = np.maximum(0.0, 0.4 * REGISTRATION_MM / voxel_size_mm(t1w) - 0.4)
     blurred = image_on(ndimage.gaussian_filter(data.astype(np.float32), sigma), here.affine)
     inside = np.asanyarray(resample(here, grid, np.eye(4), "nearest").dataobj) > 0
-    near = ndimage.distance_transform_edt(~inside) * REGISTRATION_MM <= _RIM_MM
+    near = closer_than(inside, _RIM_MM / REGISTRATION_MM)
     return resample(blurred, grid, np.eye(4)), image_like(near, grid)
 
 
@@ -138,22 +205,14 @@ def _coarse(template: Volume) -> Volume:
     )
 
 
-def _save(
-    warp: SimpleITK.Image, inverse: SimpleITK.Image, affine: Affine, frame: Affine, out_dir: Path
-) -> TemplateRegistration:
-    """Compose affine and displacement field into one ITK file per direction, from the frame to the T1w's world."""
+def _saved(parts: Sequence[ants.ANTsTransform], path: Path) -> Path:
+    """Compose transforms into one ITK file without the time at which it was made."""
     import ants
 
-    to_template = _linear(np.linalg.inv(affine) @ frame)
-    onto_t1w = [_field(warp, frame), to_template]
-    onto_template = [to_template.invert(), _field(inverse, frame)]
-    files = []
-    for name, parts in (("template_to_t1w.h5", onto_t1w), ("t1w_to_template.h5", onto_template)):
-        with complete_file(out_dir / name) as partial:
-            ants.write_transform(ants.compose_ants_transforms(parts), str(partial))
-            clear_times(partial)
-        files.append(out_dir / name)
-    return TemplateRegistration((files[0],), (files[1],))
+    with complete_file(path) as partial:
+        ants.write_transform(ants.compose_ants_transforms(list(parts)), str(partial))
+        clear_times(partial)
+    return path
 
 
 def _linear(ras: Affine) -> ants.ANTsTransform:
@@ -181,31 +240,6 @@ def _field(displacement: SimpleITK.Image, frame: Affine) -> ants.ANTsTransform:
         has_components=True,
     )
     return ants.transform_from_displacement_field(field)
-
-
-def upright(t1w_from_template: Sequence[Path], mask: Volume) -> Affine:
-    """Return the quarter turns ``(4, 4)`` that bring the axes of a T1w's world nearest to the template's.
-
-    Parameters
-    ----------
-    t1w_from_template
-        ITK files as in `TemplateRegistration`.
-    mask
-        Brain mask on the T1w grid.
-    """
-    import ants
-
-    voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
-    center = RAS_LPS[:3, :3] @ (mask.affine[:3, :3] @ voxels.mean(axis=0) + mask.affine[:3, 3])
-    transform = ants.read_transform(str(t1w_from_template[0]))
-    ends = np.array(
-        [transform.apply_to_point((center + 40.0 * sign * axis).tolist()) for axis in np.eye(3) for sign in (1, -1)]
-    )
-    jacobian = ((ends[::2] - ends[1::2]) / 80.0).T
-    lps = RAS_LPS[:3, :3]
-    turn = np.eye(4)
-    turn[:3, :3] = max(quarter_turns(), key=lambda one: float((one * (lps @ jacobian @ lps)).sum()))
-    return turn
 
 
 def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> NDArray[np.int32]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.anatomy.grid import brain_box, working_grid
-from tau_pipeline.anatomy.template import upright, warp_labels
+from tau_pipeline.anatomy.grid import brain_box
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import closer_than
 from tau_pipeline.imaging.resample import Floats, Mask, resample_onto_data
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
@@ -27,7 +24,7 @@ _NEAR_GRAY_MM = 4.0
 CEREBELLUM_REACH_MM = 3.0
 
 
-def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_template: Sequence[Path]) -> Volume:
+def segment_tissue(t1w: Volume, mask: Volume, atlas: Volume) -> Volume:
     """Return fractions of CSF, gray and white matter, float32 ``(I, J, K, 3)`` on the T1w grid; 0 outside.
 
     The typical intensity of each tissue is a median over voxels where the warped atlas expects that tissue, so that
@@ -42,10 +39,8 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
         Bias-corrected T1w.
     mask
         Brain mask on the same grid.
-    labels_path
-        aparc+aseg of the template.
-    t1w_from_template
-        ITK files from the template to the T1w.
+    atlas
+        aparc+aseg of the template, warped to the head, on its working grid; from `warped_atlas`.
 
     Raises
     ------
@@ -55,15 +50,13 @@ def segment_tissue(t1w: Volume, mask: Volume, labels_path: Path, t1w_from_templa
         The image has no contrast between gray and white matter.
     """
     require_same_grid(t1w=t1w, mask=mask)
-    grid = working_grid(mask, upright=upright(t1w_from_template, mask))
-    intensity = resample_onto_data(t1w, grid)
-    inside = resample_onto_data(mask, grid, order=0) > 0
-    atlas = warp_labels(labels_path, grid, t1w_from_template)
-    scale = tissue_scale(intensity, inside, atlas)
+    intensity = resample_onto_data(t1w, atlas)
+    inside = resample_onto_data(mask, atlas, order=0) > 0
+    scale = tissue_scale(intensity, inside, np.asanyarray(atlas.dataobj))
     box = brain_box(mask)
     fractions = np.zeros((*mask.shape[:3], 3), dtype=np.float32)
     keep = np.asanyarray(mask.dataobj)[box] > 0
-    on_t1w = resample_onto_data(image_like(scale, grid), mask.slicer[box])
+    on_t1w = resample_onto_data(image_like(scale, atlas), mask.slicer[box])
     fractions[box][..., 0] = np.clip(1 - on_t1w, 0, 1) * keep
     fractions[box][..., 2] = np.clip(on_t1w - 1, 0, 1) * keep
     fractions[box][..., 1] = keep - fractions[box][..., 0] - fractions[box][..., 2]
@@ -83,11 +76,11 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
     from scipy import ndimage
 
     in_cerebellum = np.isin(atlas, _CEREBELLUM["gray"] + _CEREBELLUM["white"])
-    near_cerebellum = ndimage.distance_transform_edt(~in_cerebellum) < CEREBELLUM_REACH_MM
+    near_cerebellum = closer_than(in_cerebellum, CEREBELLUM_REACH_MM)
     gray = ((atlas > 1000) | np.isin(atlas, _CEREBRUM["gray"])) & inside
     white = np.isin(atlas, _CEREBRUM["white"]) & inside
     smooth = _without_noise(intensity, ndimage.binary_erosion(white, iterations=2))
-    near = (ndimage.distance_transform_edt(~(atlas > 1000)) < _NEAR_GRAY_MM) & inside
+    near = closer_than(atlas > 1000, _NEAR_GRAY_MM) & inside
     centres = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, gray, white)
     scale = _piecewise(smooth, centres, _WHITE_SURFACE)
     gray, white = (np.isin(atlas, _CEREBELLUM[name]) & inside for name in ("gray", "white"))
@@ -119,17 +112,18 @@ def _typical(intensity: Floats, near: Mask, gray: Mask, white: Mask) -> tuple[fl
     """
     if not (gray.any() and white.any()):
         raise ImageError("the atlas does not overlap the brain mask; the registration to the template has failed")
-    g, w = float(np.median(intensity[gray])), float(np.median(intensity[white]))
+    around, bright = intensity[near], intensity[white]
+    g, w = float(np.median(intensity[gray])), float(np.median(bright))
     f = 0.3 * w
     for _ in range(10):
         low, high = (f + g) / 2, (g + w) / 2
-        fluid = near & (intensity < low) & (intensity > 0.05 * w)
-        f = float(np.median(intensity[fluid])) if fluid.any() else f
+        fluid = around[(around < low) & (around > 0.05 * w)]
+        f = float(np.median(fluid)) if fluid.size else f
         low = (f + g) / 2
-        between, above = near & (intensity > low) & (intensity < high), white & (intensity > high)
-        if not (between.any() and above.any()):
+        between, above = around[(around > low) & (around < high)], bright[bright > high]
+        if not (between.size and above.size):
             break
-        g, w = float(np.median(intensity[between])), float(np.median(intensity[above]))
+        g, w = float(np.median(between)), float(np.median(above))
     if not f < g < 0.97 * w:
         raise ImageError(
             f"typical intensities of CSF, gray and white matter are {f:.3g}, {g:.3g} and {w:.3g}; "

@@ -1,4 +1,4 @@
-"""Find the head in an image by its brightness."""
+"""Masks: the head by its brightness, the center of a mask, and what lies near it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.imaging.resample import Mask
+from tau_pipeline.imaging.volume import Affine
 
 
 def largest_object(data: NDArray, level: float | np.floating[Any]) -> Mask:
@@ -22,3 +23,39 @@ def largest_object(data: NDArray, level: float | np.floating[Any]) -> Mask:
         return np.zeros(data.shape, dtype=bool)
     largest: Mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
     return largest
+
+
+def center_of(inside: Mask, affine: Affine) -> NDArray[np.float64]:
+    """Return the center of mass of a mask ``(I, J, K)`` in the world of its ``affine``, ``(3,)``, RAS+ mm."""
+    # Sums along the axes: a list of all voxels of a brain would take ten times as long.
+    counts = [np.count_nonzero(inside, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    voxel = [float(count @ np.arange(count.size) / count.sum()) for count in counts]
+    center: NDArray[np.float64] = affine[:3, :3] @ voxel + affine[:3, 3]
+    return center
+
+
+def closer_than(mask: Mask, reach: float) -> Mask:
+    """Return the voxels ``(I, J, K)`` whose distance to a mask is below ``reach``, in voxels, at most 10.
+
+    The same as a Euclidean distance transform below ``reach``, in a tenth of its time: squared distances are minima
+    along one axis after the other (Felzenszwalb and Huttenlocher 2012, Theory Comput. 8:415).
+
+    Raises
+    ------
+    ValueError
+        ``reach`` is above 10.
+    """
+    if reach > 10:
+        raise ValueError(f"a reach of {reach:g} voxels was found; expected: 10 at most")
+    steps = int(np.ceil(reach)) - 1
+    limit = int(np.ceil(reach**2)) - 1
+    squared = np.where(mask, np.uint8(0), np.uint8(limit + 1))
+    for axis in range(3):
+        before = np.moveaxis(squared, axis, 0)
+        squared = squared.copy()
+        found = np.moveaxis(squared, axis, 0)
+        for step in range(1, min(steps, len(before) - 1) + 1):
+            farther = before + np.uint8(step**2)
+            np.minimum(found[step:], farther[:-step], out=found[step:])
+            np.minimum(found[:-step], farther[step:], out=found[:-step])
+    return squared <= limit

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import RegistrationError, memory_shortage
+from tau_pipeline.imaging.foreground import center_of
 from tau_pipeline.imaging.volume import RAS_LPS, Affine, Volume
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def register_linear(
         greedy could not register the images.
     """
     center = np.eye(4)
-    center[:3, 3] = -_center_of(mask)
+    center[:3, 3] = -center_of(np.asanyarray(mask.dataobj) > 0, mask.affine)
     begin = center @ start
     engine = _engine()
     _run(
@@ -115,11 +116,10 @@ def register_deformable(
     *,
     schedule: Schedule,
     threads: int = 1,
-) -> tuple[SimpleITK.Image, SimpleITK.Image]:
-    """Return the displacement fields of a deformable registration and of its inverse.
+) -> SimpleITK.Image:
+    """Return the displacement field of a deformable registration, on the grid of ``fixed``, in LPS+ mm.
 
-    Both lie on the grid of ``fixed``, in LPS+ mm. The first takes a fixed point to where ``affine`` then finds its
-    partner in ``moving``; the second one goes back.
+    It takes a fixed point to where ``affine`` then finds its partner in ``moving``.
 
     Parameters
     ----------
@@ -152,7 +152,8 @@ def register_deformable(
             mask=to_sitk(mask),
             warp=None,
         )
-    return engine["warp"], inverse_of(engine["warp"])
+    warp: SimpleITK.Image = engine["warp"]
+    return warp
 
 
 def inverse_of(field: SimpleITK.Image) -> SimpleITK.Image:
@@ -193,12 +194,6 @@ def displacements(field: SimpleITK.Image) -> NDArray[np.float32]:
 
     vectors: NDArray[np.float32] = np.moveaxis(SimpleITK.GetArrayFromImage(field), (0, 1, 2), (2, 1, 0))
     return vectors
-
-
-def _center_of(mask: Volume) -> NDArray[np.float64]:
-    voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
-    center: NDArray[np.float64] = mask.affine[:3, :3] @ voxels.mean(axis=0) + mask.affine[:3, 3]
-    return center
 
 
 def _engine(*, single_precision: bool = False) -> Any:

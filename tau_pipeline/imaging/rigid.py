@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import center_of
 from tau_pipeline.imaging.greedy import Schedule, register_linear
-from tau_pipeline.imaging.resample import resample
+from tau_pipeline.imaging.resample import Mask, resample
 from tau_pipeline.imaging.transforms import Points, Rotation3, cube, displacement_mm, quarter_turns, tilts
 from tau_pipeline.imaging.volume import (
     Affine,
@@ -175,15 +176,23 @@ def grid_about(mask: Volume, step_mm: float, room_mm: float) -> Volume:
     canonical = nib.as_closest_canonical(mask)
     left, _, right = np.linalg.svd(canonical.affine[:3, :3] / voxel_size_mm(canonical))
     axes = left @ right
-    voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)
-    points = voxels @ mask.affine[:3, :3].T + mask.affine[:3, 3]
-    center = points.mean(axis=0)
+    inside = np.asanyarray(mask.dataobj) > 0
+    center = center_of(inside, mask.affine)
+    points = _ends_of_rows(inside) @ mask.affine[:3, :3].T + mask.affine[:3, 3]
     reach = np.abs((points - center) @ axes).max(axis=0) + room_mm
     steps = np.ceil(reach / step_mm).astype(int)
     affine = np.eye(4)
     affine[:3, :3] = axes * step_mm
     affine[:3, 3] = center - affine[:3, :3] @ steps
     return image_on(np.zeros(tuple(2 * steps + 1), np.uint8), affine)
+
+
+def _ends_of_rows(inside: Mask) -> NDArray[np.int64]:
+    """Return the first and last voxels of each row of a mask, ``(N, 3)``; the mask reaches no farther anywhere."""
+    rows = np.argwhere(inside.any(axis=2))
+    first = inside.argmax(axis=2)[tuple(rows.T)]
+    last = inside.shape[2] - 1 - inside[:, :, ::-1].argmax(axis=2)[tuple(rows.T)]
+    return np.concatenate([np.column_stack([rows, ends]) for ends in (first, last)])
 
 
 def _ready(moving: Volume) -> Volume:

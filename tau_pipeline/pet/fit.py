@@ -213,7 +213,7 @@ def _deformed(head: _Head, seen: Floats, expected: Floats) -> float:
     affine = center @ head.t1w.affine
     moving, fixed, where = (image_on(one, affine) for one in (pet * unit, expected * unit, known))
     try:
-        field, _ = register_deformable(moving, fixed, where, np.eye(4), schedule=Schedule("SSD", (20, 10), "3vox 1vox"))
+        field = register_deformable(moving, fixed, where, np.eye(4), schedule=Schedule("SSD", (20, 10), "3vox 1vox"))
     except RegistrationError:
         return head.explain(seen)[0]
     shift = (displacements(field) * np.array([-1, -1, 1])) @ (affine[:3, :3] / _STEP_MM) / _STEP_MM

@@ -17,6 +17,7 @@ from tau_workflows.interfaces.anat import (
     FreeSurferLabels,
     Parcellate,
     ReadT1w,
+    RegisterToMirrorImage,
     RegisterToTemplate,
     SegmentTissue,
     WarpTemplateRegions,
@@ -60,7 +61,8 @@ def init_anat_wf(
     freesurfer
         Results of FreeSurfer or FastSurfer for the same head, or None.
     threads
-        Threads of the registration to the template. The processor of one of them is left to the PET.
+        Processors that the graph may use. The registrations to the template and to its mirror image share them, since
+        they run side by side.
 
     Inputs
     ------
@@ -92,7 +94,8 @@ def init_anat_wf(
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
-    template = pe.Node(RegisterToTemplate(threads=threads), name="template", mem_gb=1.2, n_procs=max(1, threads - 1))
+    half = max(1, threads // 2)
+    template = pe.Node(RegisterToTemplate(threads=half), name="template", mem_gb=1.2, n_procs=half)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
@@ -100,11 +103,7 @@ def init_anat_wf(
     for source, node in ((inputnode, read), (read, brain), (read, bias)):
         wf.connect(source, "t1w_file", node, "t1w_file")
     if freesurfer is None:
-        labels, masked = pe.Node(Parcellate(), name="labels", mem_gb=1.2), brain
-        wf.connect(bias, "t1w_preproc_file", labels, "t1w_preproc_file")
-        wf.connect(brain, "mask_file", labels, "mask_file")
-        wf.connect(tissue, "tissue_file", labels, "tissue_file")
-        wf.connect(template, "t1w_from_template", labels, "t1w_from_template")
+        labels, masked = _own_labels(wf, brain, bias, template, tissue, threads), brain
         outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
         given = FreeSurferLabels(
@@ -120,7 +119,8 @@ def init_anat_wf(
         wf.connect(masked, "mask_file", node, "mask_file")
     for node in (tissue, template, regions, draw):
         wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
-    for node in (tissue, regions, draw):
+    wf.connect(template, "atlas_file", tissue, "atlas_file")
+    for node in (regions, draw):
         wf.connect(template, "t1w_from_template", node, "t1w_from_template")
     wf.connect(tissue, "tissue_file", draw, "tissue_file")
     wf.connect(labels, "dseg_file", reference, "dseg_file")
@@ -145,6 +145,21 @@ def init_anat_wf(
     _merge(wf, "assumptions", (read, brain, reference), "assumptions")
     _merge(wf, "quality_figures", (read, brain, template, tissue), "anat_quality_figures")
     return wf
+
+
+def _own_labels(
+    wf: pe.Workflow, brain: pe.Node, bias: pe.Node, template: pe.Node, tissue: pe.Node, threads: int
+) -> pe.Node:
+    """Add the labels of the template and of its mirror image on this head's own tissue, and return their node."""
+    half = max(1, threads // 2)
+    mirror = pe.Node(RegisterToMirrorImage(threads=half), name="mirror", mem_gb=1.2, n_procs=half)
+    labels = pe.Node(Parcellate(), name="labels", mem_gb=1.2)
+    for node in (mirror, labels):
+        wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
+        wf.connect(brain, "mask_file", node, "mask_file")
+    for source, name in ((tissue, "tissue_file"), (template, "atlas_file"), (mirror, "mirror_atlas_file")):
+        wf.connect(source, name, labels, name)
+    return labels
 
 
 def _merge(wf: pe.Workflow, field: str, nodes: Sequence[pe.Node], output: str) -> None:

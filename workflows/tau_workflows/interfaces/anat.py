@@ -13,6 +13,7 @@ from tau_pipeline.anatomy import template as anat
 from tau_pipeline.anatomy.agreement import template_agreement
 from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.anatomy.tissue import segment_tissue
+from tau_pipeline.anatomy.warped_atlas import warped_atlas
 from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
@@ -122,7 +123,7 @@ class CorrectBias(LibraryInterface):
 class _TissueIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
-    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
+    atlas_file = File(exists=True, mandatory=True, desc="labels of the template warped to the head")
 
 
 class _TissueOut(TraitedSpec):
@@ -139,6 +140,7 @@ class _RegisterIn(BaseInterfaceInputSpec):
 class _RegisterOut(TraitedSpec):
     t1w_from_template = File(desc="ITK transform for resampling template images onto the T1w")
     template_from_t1w = File(desc="ITK transform for resampling images on the T1w onto the template")
+    atlas_file = File(desc="labels of the template warped to the head, on its working grid")
     quality_figures = quality_figures_trait()
 
 
@@ -160,8 +162,28 @@ class RegisterToTemplate(LibraryInterface):
         )
         (onto_t1w,), (onto_template,) = found.t1w_from_template, found.template_from_t1w
         transforms = {"t1w_from_template": str(onto_t1w), "template_from_t1w": str(onto_template)}
+        atlas = warped_atlas(mask, atlas_files().desikan_killiany, found)
         figures = {"TemplateCorrelation": template_agreement(t1w, mask, template, found.t1w_from_template)}
-        return {**transforms, "quality_figures": figures}
+        atlas_file = str(save_volume(atlas, folder / "atlas.nii"))
+        return {**transforms, "atlas_file": atlas_file, "quality_figures": figures}
+
+
+class _MirrorOut(TraitedSpec):
+    mirror_atlas_file = File(desc="labels of the template's mirror image warped to the head, on its working grid")
+
+
+class RegisterToMirrorImage(LibraryInterface):
+    """Bring the labels of the template's mirror image to the head: a second opinion on where its regions are."""
+
+    input_spec = _RegisterIn
+    output_spec = _MirrorOut
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        files = atlas_files()
+        found = anat.register_to_mirror_image(t1w, mask, files.template_brain, folder, threads=self.inputs.threads)
+        atlas = warped_atlas(mask, files.desikan_killiany, found)
+        return {"mirror_atlas_file": str(save_volume(atlas, folder / "mirror_atlas.nii"))}
 
 
 class SegmentTissue(LibraryInterface):
@@ -172,8 +194,7 @@ class SegmentTissue(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
-        onto_t1w = (Path(self.inputs.t1w_from_template),)
-        tissue = segment_tissue(t1w, mask, atlas_files().desikan_killiany, onto_t1w)
+        tissue = segment_tissue(t1w, mask, load_volume(self.inputs.atlas_file, ndim=3))
         return {
             "tissue_file": str(save_volume(tissue, folder / "tissue.nii")),
             "quality_figures": tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj)),
@@ -184,7 +205,8 @@ class _ParcellateIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
     tissue_file = File(exists=True, mandatory=True, desc="tissue probabilities on the T1w grid")
-    t1w_from_template = File(exists=True, mandatory=True, desc="ITK transform, template to T1w")
+    atlas_file = File(exists=True, mandatory=True, desc="labels of the template warped to the head")
+    mirror_atlas_file = File(exists=True, mandatory=True, desc="labels of its mirror image warped to the head")
 
 
 class _ParcellateOut(TraitedSpec):
@@ -202,8 +224,7 @@ class Parcellate(LibraryInterface):
             load_volume(self.inputs.t1w_preproc_file, ndim=3),
             load_volume(self.inputs.mask_file, ndim=3),
             load_volume(self.inputs.tissue_file, ndim=4),
-            atlas_files().desikan_killiany,
-            (Path(self.inputs.t1w_from_template),),
+            [load_volume(file, ndim=3) for file in (self.inputs.atlas_file, self.inputs.mirror_atlas_file)],
         )
         return {"dseg_file": str(save_volume(dseg, folder / "dseg.nii"))}
 
