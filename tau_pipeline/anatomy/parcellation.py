@@ -256,7 +256,8 @@ def _split_cerebellum(found: Labels, atlas: Labels, gray: Mask, white: Mask) -> 
     if not cerebellum.any():
         return
     wide = united(ndimage.find_objects(cerebellum.astype(np.uint8)), int(np.ceil(CEREBELLUM_REACH_MM)))
-    found, atlas, gray, white, cerebellum = (one[wide] for one in (found, atlas, gray, white, cerebellum))
+    found, atlas = found[wide], atlas[wide]
+    gray, white, cerebellum = gray[wide], white[wide], cerebellum[wide]
     distance, nearest = ndimage.distance_transform_edt(~cerebellum, return_indices=True)
     side = atlas[tuple(nearest)]
     left = np.isin(side, (_CEREBELLAR_WHITE[0], CEREBELLAR_CORTEX[0]))

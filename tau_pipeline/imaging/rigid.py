@@ -167,6 +167,15 @@ class _Pair:
             raise ImageError("the fixed image is constant inside its mask; there is nothing to register to")
         return cls(image_like(on_grid * rim, grid), image_like(inside, grid), image_like(rim, grid), _ready(moving))
 
+    @cached_property
+    def coarse(self) -> _Pair:
+        """Both images on voxels of `_COARSE_MM`, where a pose is refined in a tenth of the time."""
+        fixed, mask, rim, moving = (
+            _coarsened(one, _COARSE_MM) for one in (self.fixed, self.mask, self.rim, self.moving)
+        )
+        inside, near = (image_like(np.asanyarray(one.dataobj) > 0.5, one) for one in (mask, rim))
+        return _Pair(fixed, inside, near, moving)
+
 
 def grid_about(mask: Volume, step_mm: float, room_mm: float) -> Volume:
     """Return an empty grid of cubes along the axes of a mask's image, centered on the mask, ``room_mm`` around it.
@@ -207,13 +216,18 @@ def _ready(moving: Volume) -> Volume:
     size = voxel_size_mm(moving)
     if size.min() > 0.75 * _FINE_MM:
         return img
-    step = np.maximum(1.0, _FINE_MM / size)
-    blurred = image_like(ndimage.gaussian_filter(data, 0.4 * (step - 1.0), truncate=3.0), moving)
-    shape = np.maximum(1, np.floor((np.array(moving.shape) - 1) / step).astype(int) + 1)
-    affine = moving.affine @ np.diag([*step, 1.0])
+    return _coarsened(img, _FINE_MM)
+
+
+def _coarsened(img: Volume, voxel_mm: float) -> Volume:
+    """Return an image on voxels of ``voxel_mm``, blurred to match; where its own are larger, they stay."""
+    step = np.maximum(1.0, voxel_mm / voxel_size_mm(img))
+    blurred = ndimage.gaussian_filter(np.asanyarray(img.dataobj).astype(np.float32), 0.4 * (step - 1.0), truncate=3.0)
+    shape = np.maximum(1, np.floor((np.array(img.shape) - 1) / step).astype(int) + 1)
+    affine = img.affine @ np.diag([*step, 1.0])
     # the grid's middle is the image's middle, whichever way the axes run
-    affine[:3, 3] += moving.affine[:3, :3] @ (((np.array(moving.shape) - 1) - (shape - 1) * step) / 2)
-    return resample(blurred, image_on(np.zeros(shape, np.uint8), affine), np.eye(4))
+    affine[:3, 3] += img.affine[:3, :3] @ (((np.array(img.shape) - 1) - (shape - 1) * step) / 2)
+    return resample(image_like(blurred, img), image_on(np.zeros(shape, np.uint8), affine), np.eye(4))
 
 
 class Similarity:
@@ -309,7 +323,7 @@ def _measured(coarse: Similarity, poses: Sequence[Affine]) -> list[tuple[float, 
 def _refined_best(pair: _Pair, coarse: Similarity, ranked: Sequence[tuple[float, Affine]]) -> Affine:
     """Refine the best poses on coarse levels and return the best of the results."""
     some = _apart([pose for _, pose in ranked], coarse.points, _REFINED)
-    return max((_refined(pair, pose, (60, 0, 0)) for pose in some), key=coarse)
+    return max((_refined(pair.coarse, pose, (60,)) for pose in some), key=coarse)
 
 
 def _poses(
@@ -345,7 +359,7 @@ def _apart(poses: Sequence[Affine], points: Points, count: int, least_mm: float 
 
 
 def _refined(pair: _Pair, start: Affine, iterations: Sequence[int]) -> Affine:
-    """Run greedy's rigid optimizer from a pose; the last of the iterations are on the 2 mm grid."""
+    """Run greedy's rigid optimizer from a pose; the last of the iterations are on the voxels of the pair."""
     return register_linear(
         pair.moving, pair.fixed, pair.rim, start, degrees_of_freedom=6, schedule=Schedule("NMI", iterations)
     )

@@ -253,8 +253,8 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
     parts, papers = [], ["Desikan-Killiany"]
     if facts.own_labels != 0:
         parts.append(
-            "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space were assigned to the "
-            "participant's gray matter, deep structures and ventricles by their intensity "
+            "The Desikan-Killiany and aseg labels of FreeSurfer's CVS atlas in that space, and those of its mirror "
+            "image, were assigned to the participant's gray matter, deep structures and ventricles by their intensity "
             f"({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
         )
         papers.append("CVS atlas")
