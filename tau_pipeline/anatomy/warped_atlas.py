@@ -48,7 +48,7 @@ def exchange_sides(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 @cache
 def _partners() -> dict[int, int]:
     table = label_table()
-    by_name = dict(zip(table["region"], table["index"].astype(int), strict=True))
+    by_name: dict[str, int] = dict(zip(table["region"], table["index"].astype(int), strict=True))
     pairs: dict[int, int] = {}
     for name, number in by_name.items():
         other = by_name.get(name.replace("Left-", "Right-").replace("ctx-lh-", "ctx-rh-"), number)
