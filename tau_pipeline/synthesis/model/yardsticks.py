@@ -105,7 +105,7 @@ class HeldOut:
         people = f"{self.n_participants} participant{'s' * (self.n_participants != 1)}"
         return (
             f"This model does not beat {'; nor '.join(parts)} ({people} of the {self.split} split, on the grid of the "
-            "T1w): its maps say no more about a participant than these simple predictors do."
+            "T1w): in this respect, its maps say no more about a participant than these simple predictors do."
         )
 
     def lines(self, model: str = MODEL) -> list[str]:
