@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.anatomy.orientation import head_orientation
+from tau_pipeline.anatomy.orientation import HeadOrientation, head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.foreground import closer_than
@@ -102,7 +102,9 @@ def register_to_template(
     RegistrationError
         The two could not be registered, or the affine scales the brain by more than a factor of two.
     """
-    found = _registered(t1w, mask, load_volume(template_brain, ndim=3), threads)
+    require_same_grid(t1w=t1w, mask=mask)
+    template = load_volume(template_brain, ndim=3)
+    found = _registered(t1w, mask, head_orientation(t1w, mask, template), template, threads)
     linear, frame = _linear(found.linear), found.frame
     onto_t1w = _saved([_field(found.warp, frame), linear], Path(out_dir) / "template_to_t1w.h5")
     back = [linear.invert(), _field(inverse_of(found.warp), frame)]
@@ -120,7 +122,11 @@ def register_to_mirror_image(
 
     Parameters and errors are those of `register_to_template`. There is no way back: ``template_from_t1w`` is empty.
     """
-    found = _registered(t1w, mask, _mirror_image(load_volume(template_brain, ndim=3)), threads)
+    require_same_grid(t1w=t1w, mask=mask)
+    template = load_volume(template_brain, ndim=3)
+    # By the template itself: both registrations must find the same orientation, since their labels share a grid.
+    orientation = head_orientation(t1w, mask, template)
+    found = _registered(t1w, mask, orientation, _mirror_image(template), threads)
     parts = [_field(found.warp, found.frame), _linear(_MIRROR @ found.linear)]
     onto_t1w = _saved(parts, Path(out_dir) / "mirror_image_to_t1w.h5")
     return TemplateRegistration((onto_t1w,), (), _turn_of(found.frame), mirrored=True)
@@ -145,9 +151,7 @@ class _Found:
     frame: Affine
 
 
-def _registered(t1w: Volume, mask: Volume, template: Volume, threads: int) -> _Found:
-    require_same_grid(t1w=t1w, mask=mask)
-    orientation = head_orientation(t1w, mask, template)
+def _registered(t1w: Volume, mask: Volume, orientation: HeadOrientation, template: Volume, threads: int) -> _Found:
     fixed, near = _brain_in(orientation.frame, t1w, mask)
     moving = _coarse(template)
     affine = register_linear(
