@@ -19,8 +19,15 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def write_program(folder: Path) -> Path:
-    """Write a ``tau-pipeline`` with coarse participants to a folder that is to stand first in PATH.
+def write_program(folder: Path, module: str = "coarse_participant") -> Path:
+    """Write a ``tau-pipeline`` to a folder that is to stand first in PATH.
+
+    Parameters
+    ----------
+    folder
+        Where to; it is made.
+    module
+        Module of the tests that runs each participant.
 
     Returns
     -------
@@ -29,6 +36,6 @@ def write_program(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "tau-pipeline"
-    program.write_text(f"#!{sys.executable}\n{PROGRAM}", encoding="utf-8")
+    program.write_text(f"#!{sys.executable}\n{PROGRAM.replace('coarse_participant', module)}", encoding="utf-8")
     program.chmod(0o755)
     return folder

@@ -13,6 +13,7 @@ import container_engine
 import grid_engine
 import pandas as pd
 import pytest
+from coarse_program import SEARCHED, write_program
 from doc_blocks import DATA, MARKS, ROOT, RUN, SHOWN, Block, blocks, environment, pages, run
 from slurm import Slurm, missing
 from truth_results import results_from_truth
@@ -33,14 +34,14 @@ def name(page: Path) -> str:
 
 
 def run_page(page: Path, folder: Path) -> list[str]:
-    """Run a page's blocks in order; what each printed."""
-    printed = []
+    """Run a page's blocks in order, with coarse participants; what each printed."""
+    printed, program = [], write_program(folder / ".program", "docs_participant")
     for block in blocks(page):
         if block.mark("needs") == "slurm" and missing():
             printed.append("")
             continue
         with provided(block.mark("needs"), folder) as env:
-            done = run(block, folder, env)
+            done = run(block, folder, {**env, "PATH": f"{program}{os.pathsep}{env['PATH']}", "PYTHONPATH": SEARCHED})
         printed.append(done.stdout if done else "")
         if (after := block.mark("then")) is not None:
             AFTER[after](folder)
@@ -49,20 +50,21 @@ def run_page(page: Path, folder: Path) -> list[str]:
 
 @contextmanager
 def provided(kind: str | None, folder: Path) -> Iterator[dict[str, str]]:
-    """Start what a block needs; its variables."""
+    """Start what a block needs; its variables, PATH among them."""
+    path = environment()["PATH"]
     if kind in ("sge", "engine"):
         write = grid_engine.write_stand_ins if kind == "sge" else container_engine.write_stand_ins
-        yield {"PATH": f"{write(folder / kind)}{os.pathsep}{environment()['PATH']}"}
+        yield {"PATH": f"{write(folder / kind)}{os.pathsep}{path}"}
     elif kind == "slurm":
         slurm = Slurm(folder / "slurm")
         try:
             slurm.start()
-            yield {**slurm.env, "PATH": f"{environment()['PATH']}{os.pathsep}{slurm.env['PATH']}"}
+            yield {**slurm.env, "PATH": f"{path}{os.pathsep}{slurm.env['PATH']}"}
         finally:
             slurm.stop()
     else:
         assert kind is None
-        yield {}
+        yield {"PATH": path}
 
 
 @pytest.mark.parametrize("block", ALL, ids=lambda block: block.name)
