@@ -102,7 +102,8 @@ def test_a_group_that_is_too_small_gives_no_z_and_says_how_small_it_is() -> None
 
 def test_z_scores_stand_in_the_wide_table_and_are_described() -> None:
     long = with_zscores(long_table(FEWEST), {f"sub-{k:02d}" for k in range(FEWEST)})
-    for name in ("session_id", "manufacturer", "age", "sex", "diagnosis", "quality"):
+    of_scan = ("window_start_min", "window_end_min", "effective_fwhm_mm", "settings_hash", "pet_t1w_days")
+    for name in ("session_id", "manufacturer", "age", "sex", "diagnosis", "quality", *of_scan):
         long[name] = None
     wide = wide_table(long)
     np.testing.assert_allclose(wide["ctx_lh_fusiform_zscore"], long["suvr_zscore"])

@@ -63,7 +63,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three participants: 01 fails a check and is dynamic, with volumes; 02 is good; 03 failed. And the cohort."""
     folder = tmp_path_factory.mktemp("out")
     status = status_table(9, bad_every=99).astype({"reason": object})
-    status["quality_failed"] = None
+    status["quality_failed"], status["quality_warned"] = None, None
     status["quality"] = ["pass"] * 9
     status.loc[[1, 4], "quality"] = ["fail", "warn"]
     status.loc[1, "quality_failed"] = "nmi"

@@ -274,15 +274,16 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
         started = time.monotonic()
         spread(works, execution, 3)
         seconds = time.monotonic() - started
-        rows = cluster.run("sacct", "-n", "-X", "-P", "-o", "State,AllocCPUS,ReqMem,Timelimit").split()
-        times = cluster.run("sacct", "-n", "-X", "-P", "-o", "Submit,End").split()
+        asked = ("sacct", "-n", "-X", "-P", "-j", "1,2,3", "-o")
+        rows = cluster.run(*asked, "State,AllocCPUS,ReqMem,Timelimit").split()
+        times = cluster.run(*asked, "Submit,End").split()
     finally:
         cluster.stop()
     assert rows == ["COMPLETED|2|100M|00:05:00"] * 3
     # One call of squeue for all jobs every two seconds, and one of sacct when jobs have left the queue.
-    asked = calls.read_text().split()
-    assert 0 < asked.count("squeue") <= seconds / 2 + 1
-    assert asked.count("sacct") <= asked.count("squeue")
+    called = calls.read_text().split()
+    assert 0 < called.count("squeue") <= seconds / 2 + 1
+    assert called.count("sacct") <= called.count("squeue")
     submitted, ended = zip(*(row.split("|") for row in times), strict=True)
     assert max(submitted) >= min(ended)
     assert set(outcomes(works)) == {"well"}

@@ -31,7 +31,7 @@ def test_the_mirror_image_gives_the_labels_of_the_other_side_at_the_mirrored_pla
         img.to_filename(tmp_path / f"{name}.nii")
     seen = []
 
-    def nothing_moves(t1w, mask, template, threads):
+    def nothing_moves(t1w, mask, orientation, template, threads):
         seen.append(template)
         zero = image_on(np.zeros(t1w.shape, np.float32), t1w.affine)
         warp = SimpleITK.Cast(SimpleITK.Compose(*[to_sitk(zero)] * 3), SimpleITK.sitkVectorFloat32)

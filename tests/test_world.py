@@ -80,8 +80,15 @@ def test_moved_and_turned_worlds_give_the_same_table(tmp_path):
     assert seen.sum() > 80
     for label, table in tables.items():
         assert list(table["region"]) == list(reference["region"])
+        # Where the border of two labels runs through the middle of a voxel, rounding decides; voxels of 4 mm are so few
+        # that one of them shows, and it may change no region by more than its share.
+        moved = (table["n_voxels"] - reference["n_voxels"]).abs()[seen]
+        assert moved.max() <= 2
+        allowed = np.where(moved == 0, 1e-3, moved / reference["n_voxels"][seen])
         ratio = table["suvr_mean"][seen] / reference["suvr_mean"][seen]
-        assert float((ratio - 1).abs().max()) < 1e-3, (label, ratio.sub(1).abs().nlargest(3).to_dict())
+        worst = ratio.sub(1).abs()
+        assert (worst < allowed).all(), (label, worst.nlargest(3).to_dict())
+        assert (moved == 0).mean() > 0.8
         sidecar = json.loads(next((tmp_path / f"out/sub-{label}/pet").glob("*desc-suvr_pet.json")).read_text())
         assert not [sentence for sentence in sidecar["Assumptions"] if "must not be trusted" in sentence]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydra.workers import base, slurm
 
-#: Answers of ``sacct`` without a word on a job, after which its end counts as unknown; accounting may lag behind.
-_MOST_SILENT = 5
+#: Seconds for which ``sacct`` may say nothing of a job that has left the queue; accounting may lag behind.
+_SILENT_S = 60.0
 
 
 class SlurmQueue(slurm.Worker):
@@ -38,8 +38,8 @@ class SlurmQueue(slurm.Worker):
         self._slots, self._asking = asyncio.Semaphore(max_jobs), asyncio.Lock()
         self._asked, self._queued = -float("inf"), frozenset[str]()
         self._known_since: dict[str, float] = {}
-        self._ends: dict[str, str] = {}
-        self._silent: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._gone_since: dict[str, float] = {}
 
     async def run(self, job: Any, rerun: bool = False) -> Any:
         """Submit a job when there is room for it, and wait for its end."""
@@ -47,24 +47,18 @@ class SlurmQueue(slurm.Worker):
             return await super().run(job, rerun=rerun)
 
     async def _poll_job(self, jobid: str) -> bool:
-        """Return whether a job has ended.
+        """Return whether a job has ended, in whatever way: each work tells beside its job file how it ended.
 
-        Raises
-        ------
-        RuntimeError
-            It did not end well, or nothing is known about its end.
+        An error here would keep Pydra from submitting the jobs that still wait.
         """
+        if jobid in self._ended:
+            return True
         since = self._known_since.setdefault(jobid, time.monotonic())
         await self._refresh()
         # What was submitted after the last answer is not in it.
         if jobid in self._queued or since > self._asked:
             return False
-        if jobid not in self._ends:
-            return False
-        state = self._ends.pop(jobid)
-        if state != "COMPLETED":
-            raise RuntimeError(f"the job {jobid} ended as {state}")
-        return True
+        return jobid in self._ended
 
     async def _refresh(self) -> None:
         """Ask for the queue, and for the ends of the jobs that have left it, if the last answer is old."""
@@ -94,9 +88,7 @@ class SlurmQueue(slurm.Worker):
         told = dict(line.split("|", 1) for line in text.splitlines() if "|" in line)
         for job in gone:
             state = told.get(job, "").split(" ")[0]
-            self._silent[job] = self._silent.get(job, 0) + 1
-            if not state and self._silent[job] >= _MOST_SILENT:
-                state = "UNKNOWN"
-            if state and state not in ("PENDING", "RUNNING", "COMPLETING"):
-                self._ends[job] = state
-                del self._known_since[job], self._silent[job]
+            silent = not state and self._asked > self._gone_since.setdefault(job, self._asked) + _SILENT_S
+            if silent or state not in ("", "PENDING", "RUNNING", "COMPLETING"):
+                self._ended.add(job)
+                del self._known_since[job], self._gone_since[job]
