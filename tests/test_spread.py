@@ -271,15 +271,18 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
         execution = Execution(worker="slurm", worker_args="--time=5 --comment=mine", poll_interval=2, max_jobs=2)
+        expected = ["COMPLETED|2|100M|00:05:00"] * 3
         started = time.monotonic()
         spread(works, execution, 3)
         seconds = time.monotonic() - started
         asked = ("sacct", "-n", "-X", "-P", "-j", "1,2,3", "-o")
-        rows = cluster.run(*asked, "State,AllocCPUS,ReqMem,Timelimit").split()
+        # Accounting completes the record of a job some seconds after its end.
+        while (rows := cluster.run(*asked, "State,AllocCPUS,ReqMem,Timelimit").split()) != expected:
+            assert time.monotonic() < started + seconds + 30, rows
+            time.sleep(0.5)
         times = cluster.run(*asked, "Submit,End").split()
     finally:
         cluster.stop()
-    assert rows == ["COMPLETED|2|100M|00:05:00"] * 3
     # One call of squeue for all jobs every two seconds, and one of sacct when jobs have left the queue.
     called = calls.read_text().split()
     assert 0 < called.count("squeue") <= seconds / 2 + 1

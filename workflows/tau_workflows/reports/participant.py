@@ -19,7 +19,7 @@ from tau_workflows.reports.about import about_rows, read_about, suvr_scale
 from tau_workflows.reports.methods import found, methods_text
 from tau_workflows.reports.neighbors import cohort_parts, marked
 from tau_workflows.reports.quality import boxes
-from tau_workflows.reports.regions import AGREEMENT, COMPOSITES, MISSING
+from tau_workflows.reports.regions import AGREEMENT, COMPOSITES, IN_SUMMARY, MISSING
 from tau_workflows.reports.scans import Scan, find_scans, side_by_side
 from tau_workflows.reports.verdicts import OVERRIDE_COLUMNS, decisions_of, override_rows
 
@@ -68,7 +68,7 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         records={Path(record["file"]).stem: record["details"] for record in errors},
         methods=_methods(output_dir, label),
         software=_software(scans),
-        composite_names=COMPOSITES,
+        composite_names={name: COMPOSITES[name] for name in IN_SUMMARY},
         agreement_columns={name: heading for name, (heading, _) in AGREEMENT.items()},
         side_by_side=side_by_side,
         missing=MISSING,

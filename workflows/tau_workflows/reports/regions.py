@@ -32,6 +32,8 @@ COMPOSITES = {
     "metatemporal_jack2017": "Meta-temporal, medians (Jack 2017)",
     "cortex": "Cortex",
 }
+#: Composites in the first table of a participant's page, which must fit a sheet of paper; the others follow below.
+IN_SUMMARY = ("braak1", "braak34", "braak56", "metatemporal")
 #: Columns of a table of agreement: heading and format.
 AGREEMENT = {
     "predictor": ("Predictor", ""),
