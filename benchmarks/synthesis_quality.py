@@ -26,7 +26,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
-from tau_pipeline.synthesis.data.anatomy import with_covariates
+from tau_pipeline.synthesis.data.covariates import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
 from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.prepare import prepare

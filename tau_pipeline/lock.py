@@ -6,8 +6,9 @@ behind a run that was killed, on this machine. Shared folders are not always loc
 ``flock`` altogether. So the file also says who holds it, and the holder touches it twice a minute: a record of another
 machine counts as long as it is fresh, by the clock of the file system.
 
-A run first puts its file in place, then looks at those of others: whoever comes second sees the first. Two that come
-at once see each other; both step back and try again after a random time.
+A run creates its lock file first and then checks the lock files of other runs, so the later of two runs always sees the
+earlier one. Two runs that start at the same moment see each other; both remove their files and retry after a random
+delay.
 """
 
 from __future__ import annotations

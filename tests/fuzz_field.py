@@ -131,7 +131,7 @@ _NOT_UNITS = ("mm", "Bq", "Bq/s", "%", "HU", "MBq/h", "seconds", "keV", "mL/Bq",
 
 
 def spelt_units(draw: st.DrawFn, folder: Path) -> str:
-    """Units of activity in all their spellings are taken without a word; what is none is refused, and text is told."""
+    """Spellings of units of activity: known ones are accepted, others are refused, and free text is reported."""
     factor = draw(st.sampled_from(["", "k", "M"]))
     between = draw(st.sampled_from(["/", " / ", " per ", " ", "*"]))
     right = draw(st.sampled_from([*(one.format(factor, between) for one in _CONCENTRATIONS), *_ALONE, *_SMALL]))
@@ -207,7 +207,7 @@ _NO_AGES = ("old", "seventy", "12/03/1950", "70-", "P70Y", "nan?")
 
 
 def tabled_participants(draw: st.DrawFn, folder: Path) -> str:
-    """A table of participants, some twice, missing, or under another id: every value is read, or its loss is told."""
+    """Tables with duplicate, missing, or renamed participants: each value is read, or its loss is reported."""
     people = [f"sub-{number:02d}" for number in range(1, draw(st.integers(2, 6)) + 1)]
     visits = draw(st.booleans())
     rows: list[tuple[str, str, str, str]] = []

@@ -24,7 +24,8 @@ from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
-from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, covariates_of, label_volumes
+from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, label_volumes
+from tau_pipeline.synthesis.data.covariates import covariates_of
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_array
-from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.imaging.volume import Volume, voxel_volume_mm3
-from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import Placement, to_grid
 
 #: Names of the covariates: age in years; 1 for women and 0 for men.
@@ -71,36 +67,3 @@ def label_means(values: NDArray, labels: NDArray[np.integer], inside: NDArray[np
     counts = np.bincount(place.ravel(), minlength=len(numbers))
     sums = np.bincount(place.ravel(), values[inside].astype(np.float64), minlength=len(numbers))
     return {int(number): float(total / n) for number, total, n in zip(numbers, sums, counts, strict=True)}
-
-
-def covariates_of(demographics: Demographics, participant_id: str, session_id: str | None) -> dict[str, float]:
-    """Return age and sex of a scan as numbers; what is missing, or is neither female nor male, is left out.
-
-    Parameters
-    ----------
-    demographics
-        Of the dataset.
-    participant_id, session_id
-        With their prefixes; the session is None where there are none.
-    """
-    stated = demographics.of(participant_id, session_id)
-    found = {}
-    if isinstance(stated["age"], int | float) and math.isfinite(stated["age"]):
-        found[AGE] = float(stated["age"])
-    word = re.sub(r"[^a-z]", "", str(stated["sex"]).lower())
-    if word in ("f", "female", "w", "woman", "m", "male", "man"):
-        found[SEX] = float(word[0] in "fw")
-    return found
-
-
-def with_covariates(pairs: Sequence[Pair], demographics: Demographics) -> list[Pair]:
-    """Return the pairs with age and sex as far as they are known."""
-    return [
-        replace(
-            pair,
-            covariates=covariates_of(
-                demographics, pair.participant_id, f"ses-{pair.session}" if pair.session else None
-            ),
-        )
-        for pair in pairs
-    ]

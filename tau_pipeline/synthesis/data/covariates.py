@@ -90,14 +90,24 @@ def with_covariates(scans: Sequence[Scan], demographics: Demographics) -> list[S
     demographics
         Of the dataset, with further covariates.
     """
-    found = []
-    for scan in scans:
-        session = None if scan.session is None else f"ses-{scan.session}"
-        stated = demographics.of(scan.participant_id, session)
-        numbers = {name: as_number(name, stated.get(name)) for name in COVARIATES}
-        known = {name: number for name, number in numbers.items() if math.isfinite(number)}
-        found.append(replace(scan, covariates=known))
-    return found
+    return [replace(scan, covariates=covariates_of(demographics, scan.participant_id, scan.session)) for scan in scans]
+
+
+def covariates_of(demographics: Demographics, participant_id: str, session: str | None) -> dict[str, float]:
+    """Return the covariates of a scan as numbers by name; those that are missing or not understood are left out.
+
+    Parameters
+    ----------
+    demographics
+        Of the dataset, with further covariates.
+    participant_id
+        With its prefix ``sub-``.
+    session
+        Label of the session without its prefix; None where there are none.
+    """
+    stated = demographics.of(participant_id, None if session is None else f"ses-{session}")
+    numbers = {name: as_number(name, stated.get(name)) for name in COVARIATES}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,6 @@ def missing_in_words(names: Iterable[str], people: Mapping[str, Mapping[str, flo
         without = [who for who, own in people.items() if name not in own]
         if without:
             said.append(
-                f"{len(without)} of {len(people)} training participants have no {name}, which the model is told"
+                f"{name} is missing for {len(without)} of {len(people)} training participants; a channel marks them"
             )
     return said

@@ -2,7 +2,7 @@
 
 The table holds the volumes of the participant's labels, age, and sex. A network that does not predict better than this
 has learned nothing that the table does not say, so that the regression is a yardstick of every network; and since it
-needs few participants, it is also a system of its own. The map is made so that its regional means are the predicted
+needs few participants, it can be used as a model itself. The map is made so that its regional means are the predicted
 ones: the values that are painted are corrected for what the blur mixes from the neighbors, in a few steps
 (Van Cittert's iteration over regions instead of voxels).
 """

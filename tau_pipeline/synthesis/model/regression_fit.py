@@ -28,7 +28,7 @@ LEAST_PARTICIPANTS = 6
 _FOLDS = 5
 #: Penalties of ridge regression, on standardized features, and numbers of components of partial least squares.
 _PENALTIES, _COMPONENTS = tuple(np.logspace(0, 4, 9)), (1, 2, 3)
-#: Blurs that are tried, FWHM in mm, on at most so many training scans.
+#: FWHM of the blurs that are compared, mm, and the largest number of training scans used for it.
 _BLURS_MM, _BLURRED_SCANS = (5.0, 6.0, 7.0, 8.0, 9.0), 4
 #: A label counts where at least this part of the training scans has it.
 _LEAST_PRESENT = 0.5

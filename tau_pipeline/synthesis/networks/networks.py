@@ -46,7 +46,7 @@ _GROUP = 4
 
 
 def _norm(kind: NormLayer, channels: int) -> tuple[str, dict[str, int]]:
-    """Return MONAI's name and arguments of a normalization layer, of which the smallest has so many channels.
+    """Return MONAI's name and arguments of a normalization layer; ``channels`` is the number of the narrowest layer.
 
     Raises
     ------

@@ -305,7 +305,7 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
 
 
 def validates_after(epoch: int, settings: Training) -> bool:
-    """Return whether the validation split is predicted at the end of an epoch: every so many, and after the last."""
+    """Return whether an epoch ends with a validation: each ``validate_every``-th one and the last one do."""
     return (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
 
 

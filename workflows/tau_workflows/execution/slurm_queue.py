@@ -18,7 +18,7 @@ _SILENT_S = 60.0
 
 
 class SlurmQueue(slurm.Worker):
-    """Submits jobs, at most so many at a time, and asks for all of them in one call.
+    """Submits jobs up to a limit and polls all of them with one call.
 
     Parameters
     ----------
