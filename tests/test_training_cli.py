@@ -356,7 +356,7 @@ def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
 ) -> None:
     made = config(tmp_path, epochs=1, loss="mse_ssim", covariates=("diagnosis", "age"), label_channels=True)
     assert run_training(*cohort, made) == 0
-    assert "have no age" in caplog.text
+    assert "age is missing for 6 of 6 training participants" in caplog.text
     model = load_model(tmp_path / "model")
     assert model.channels.names[-4:] == ("diagnosis", "diagnosis_known", "age", "age_known")
     train = model.splits.loc[model.splits["split"] == "train"]
