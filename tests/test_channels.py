@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,20 +14,22 @@ import torch
 
 from tau_pipeline.atlas import region_numbers
 from tau_pipeline.errors import SettingError
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
 from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number
 from tau_pipeline.synthesis.data.grid import Grid
-from tau_pipeline.synthesis.data.pairs import Subject
+from tau_pipeline.synthesis.data.pairs import Pair, Subject
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place
 from tau_pipeline.synthesis.data.prepare import PlacedT1w
 from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.channels import InputChannels, cached_label_shares, label_shares
+from tau_pipeline.synthesis.model.correction import fit_level_weight, on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble
 from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.predict import on_t1w, predict_placed
+from tau_pipeline.synthesis.model.predict import predict_pair, predict_placed
 from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
 from tau_pipeline.synthesis.networks.networks import AddedToPrior, build_network
 from tau_pipeline.synthesis.networks.systems import Options, build_system
@@ -146,6 +149,61 @@ def regression_of(values: dict[int, float]) -> RegionalRegression:
         "fwhm_mm": torch.tensor([2.0]),
     }
     return RegionalRegression(state)
+
+
+class Slope(torch.nn.Module):
+    """A network that adds 0.2 and a slope along the second axis to the prior, which is its second channel."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        slope = torch.linspace(-0.3, 0.3, inputs.shape[3])[:, None]
+        return inputs[:, 1:2] + 0.2 + slope
+
+
+def correcting(tmp_path: Path, values: dict[int, float]) -> tuple[Ensemble, Pair]:
+    """A model that corrects a regression by `Slope`, and a validation participant whose files are in ``tmp_path``."""
+    one = placed(tmp_path)
+    dseg = np.asarray(nib.load(tmp_path / "dseg.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image((dseg > 0).astype(np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    rng = np.random.default_rng(0)
+    nib.save(nib.Nifti1Image(rng.random(dseg.shape, np.float32), np.eye(4)), tmp_path / "t1w.nii.gz")
+    settings = {"start_from": "regression", "norm_layer": "group"}
+    channels = InputChannels(channel_names(settings), prior=regression_of(values))
+    splits = pd.DataFrame({"participant_id": ["sub-01", "sub-02", "sub-03"], "split": "validation"})
+    card = ModelCard("unet", "laptop", one.placement.grid, settings, 0)
+    model = LoadedModel(Slope(), card, MinMax(0.0, 4.0), splits, channels)
+    files = (tmp_path / f"{name}.nii.gz" for name in ("t1w", "mask", "dseg", "suvr"))
+    pair = Pair("01", None, "sub-01", "GE", "CN", *files, rois_file=None)
+    return Ensemble((model,), (tmp_path,), ("x",)), pair
+
+
+def test_the_weight_of_levels_scales_regional_means_and_leaves_the_pattern(tmp_path: Path) -> None:
+    values = {2: -0.5, 1006: 0.5}
+    ensemble, pair = correcting(tmp_path, values)
+    mask, labels = load_volume(pair.mask_file), np.asarray(nib.load(pair.dseg_file).dataobj)
+    found = predict_pair(ensemble, pair, None, Synthesis(test_time_flips=False), "cpu")
+    maps = {}
+    for weight in (0.0, 0.5, 1.0):
+        model = replace(ensemble.first, card=replace(ensemble.first.card, level_weight=weight))
+        one = replace(ensemble, models=(model,))
+        maps[weight] = np.asarray(on_t1w(one, found, mask, pair.subject, None).dataobj)
+        for number, value in values.items():
+            # 2 + 2 z is SUVR; both regions are centered on the slope, so that its mean is 0 there.
+            expected = 2 + 2 * (value + weight * 0.2)
+            assert maps[weight][labels == number].mean() == pytest.approx(expected, abs=0.02)
+    steps = [np.diff(one[10, 10:-10, 16]).mean() for one in maps.values()]
+    np.testing.assert_allclose(steps, 2 * 0.6 / 30, rtol=0.1)
+
+
+@pytest.mark.parametrize("true_weight", [0.0, 0.3, 1.0, 1.8])
+def test_the_weight_of_levels_is_that_of_the_measured_means(tmp_path: Path, true_weight: float) -> None:
+    values = {2: -0.5, 1006: 0.5}
+    ensemble, pair = correcting(tmp_path, values)
+    labels = np.asarray(nib.load(pair.dseg_file).dataobj)
+    measured = sum((labels == number) * (2 + 2 * (value + true_weight * 0.2)) for number, value in values.items())
+    nib.save(nib.Nifti1Image(np.asarray(measured, np.float32), np.eye(4)), pair.suvr_file)
+    people = [replace(pair, participant=name) for name in ("01", "02", "03")]
+    assert fit_level_weight(ensemble, people, "cpu") == pytest.approx(min(true_weight, 1.0), abs=0.02)
+    assert fit_level_weight(ensemble, people[:2], "cpu") == 1
 
 
 def test_a_prior_that_is_not_corrected_comes_back_as_it_is_painted_on_the_grid_of_the_t1w(tmp_path: Path) -> None:

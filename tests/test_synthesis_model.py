@@ -143,7 +143,15 @@ def test_the_card_says_that_maps_are_synthetic_and_what_they_are_not_for(saved):
     assert "Not for diagnosis" in content["intended_use"]
     assert any("labeled as synthetic" in limit for limit in content["limits"])
     assert content["training_participants_hash"].startswith("sha256:")
-    assert content["format"] == 1
+    assert content["format"] == 2
+
+
+def test_a_card_of_the_first_format_uses_all_of_a_correction(saved):
+    content = json.loads((saved[0] / CARD).read_text(encoding="utf-8"))
+    del content["level_weight"]
+    with pytest.raises(DamagedFileError, match="level_weight"):
+        ModelCard.from_dict(content)
+    assert ModelCard.from_dict({**content, "format": 1}).level_weight == 1
 
 
 @pytest.mark.parametrize("random_features", [False, True])
@@ -343,8 +351,8 @@ def test_weights_that_were_truncated_before_they_were_hashed_are_damaged_all_the
 
 
 def test_a_card_from_a_newer_program_says_which_and_what_to_do(folder):
-    rewrite_card(folder, lambda content: content.update(format=2, code_version="9.1"))
-    with pytest.raises(SettingError, match=r"format 2, from tau-pipeline 9\.1; .*up to format 1: install a newer one"):
+    rewrite_card(folder, lambda content: content.update(format=3, code_version="9.1"))
+    with pytest.raises(SettingError, match=r"format 3, from tau-pipeline 9\.1; .*up to format 2: install a newer one"):
         load_model(folder)
 
 

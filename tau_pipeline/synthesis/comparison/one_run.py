@@ -38,8 +38,9 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import score_scan
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
+from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import on_t1w, predict_pair
+from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 

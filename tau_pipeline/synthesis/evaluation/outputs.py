@@ -38,8 +38,9 @@ from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
+from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
-from tau_pipeline.synthesis.model.predict import Prediction, on_t1w, predict_placed
+from tau_pipeline.synthesis.model.predict import Prediction, predict_placed
 from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps, yardstick_keys
 
 _NOT_CALIBRATED = (

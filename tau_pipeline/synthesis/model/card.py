@@ -27,7 +27,7 @@ CARD = "model.json"
 
 
 #: Goes up when an older program could not read a new folder.
-_CARD_FORMAT = 1
+_CARD_FORMAT = 2
 
 
 _INTENDED_USE = (
@@ -81,6 +81,9 @@ class ModelCard:
         Percentiles of the T1w in the brain that become -1 and 1.
     training_participants, training_participants_hash
         Who the weights were trained on.
+    level_weight
+        Of a network that corrects a regression, the part of its correction of regional means that is used
+        (`tau_pipeline.synthesis.model.correction`); cards of format 1 have none, and stand for 1.
     n_parameters
         Numbers in ``weights.safetensors``.
     files
@@ -109,6 +112,7 @@ class ModelCard:
     t1w_percentiles: tuple[float, float] = T1W_PERCENTILES
     training_participants: tuple[str, ...] = ()
     training_participants_hash: str = ""
+    level_weight: float = 1.0
     n_parameters: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     probes: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +147,8 @@ class ModelCard:
             )
         values = {}
         for item in dataclasses.fields(cls):
+            if item.name == "level_weight" and written == 1:
+                continue
             if item.name not in content:
                 raise DamagedFileError(f"{source} has no {item.name!r}; copy the model folder again")
             values[item.name] = _from_json(item.name, content[item.name], source)
@@ -155,6 +161,7 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("settings", "figures", "files", "probes", "grid"), dict),
     **dict.fromkeys(("limits", "manufacturers", "t1w_percentiles", "training_participants"), list),
     **dict.fromkeys(("seed", "n_parameters"), int),
+    "level_weight": float,
     "random_features": bool,
 }
 
@@ -164,6 +171,8 @@ def _from_json(name: str, value: Any, source: str) -> Any:
     fits = isinstance(value, wanted)
     if not fits:
         raise DamagedFileError(f"{source}: {name} is {shown(value)}, and a JSON {wanted.__name__} is needed")
+    if name == "level_weight" and not 0 <= value <= 1:
+        raise DamagedFileError(f"{source}: {name} is {value}, and a number from 0 to 1 is needed")
     if name == "grid":
         return Grid.from_dict(value)
     return tuple(value) if isinstance(value, list) else value

@@ -25,7 +25,7 @@ from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
 from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.covariates import CovariateScale
-from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
+from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, PlacedT1w
 from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
 
@@ -37,11 +37,27 @@ _NO_COVARIATES = CovariateScale((), (), (), ())
 
 
 class Prior(NamedTuple):
-    """Map of the regression, ``(I, J, K)`` on the network's scale, brain mask, and affine, on the grid of the T1w."""
+    """Map of the regression on the grid of the T1w.
+
+    Attributes
+    ----------
+    map_z
+        ``(I, J, K)`` on the network's scale.
+    labels, brain
+        ``(I, J, K)`` labels that it is painted on, and brain mask.
+    affine
+        Of that grid.
+    """
 
     map_z: NDArray[np.float32]
+    labels: NDArray[np.integer]
     brain: NDArray[np.bool_]
     affine: NDArray
+
+    @property
+    def voxel_mm(self) -> list[float]:
+        """Edges of the voxels."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
 
 
 @dataclass(frozen=True)
@@ -146,7 +162,7 @@ def painted_prior(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[
     SettingError
         The labels of the participant were not given.
     """
-    return _on_grid(prior_on_t1w(regression, placed), placed)
+    return prior_on_grid(prior_on_t1w(regression, placed), placed)
 
 
 def prior_on_t1w(regression: RegionalRegression, placed: PlacedT1w) -> Prior:
@@ -157,41 +173,19 @@ def prior_on_t1w(regression: RegionalRegression, placed: PlacedT1w) -> Prior:
     anatomy = anatomy_of(dseg_img, mask_img, placed.placement, placed.subject.covariates)
     values = regression.regional(anatomy).mean(axis=0)
     of_label = dict(zip(regression.labels.tolist(), values, strict=True))
-    brain = np.asanyarray(mask_img.dataobj) > 0
-    edges = np.sqrt((dseg_img.affine[:3, :3] ** 2).sum(axis=0)).tolist()
-    map_z = painted(of_label, label_array(dseg_img), brain, float(regression.fwhm_mm), edges)
-    return Prior(map_z, brain, dseg_img.affine)
+    labels, brain = label_array(dseg_img), np.asanyarray(mask_img.dataobj) > 0
+    found = Prior(np.zeros(brain.shape, np.float32), labels, brain, dseg_img.affine)
+    return found._replace(map_z=painted(of_label, labels, brain, float(regression.fwhm_mm), found.voxel_mm))
 
 
-def _on_grid(prior: Prior, placed: PlacedT1w) -> NDArray[np.float32]:
+def prior_on_grid(prior: Prior, placed: PlacedT1w) -> NDArray[np.float32]:
+    """Bring the map of a regression from the grid of the T1w to the common grid; see `painted_prior`."""
     total, weight = (
         to_grid(Volume(array.astype(np.float32), prior.affine), placed.placement)
         for array in (prior.map_z, prior.brain)
     )
     # The blur to coarse voxels takes in what lies outside of the brain, which is not counted.
     return np.where(placed.brain, total / np.maximum(weight, 0.05), 0.0).astype(np.float32)
-
-
-def lost_detail(regression: RegionalRegression, placed: PlacedT1w) -> NDArray[np.float32]:
-    """Return what the map of a regression loses on the common grid, ``(I, J, K)`` on the grid of the T1w.
-
-    A network that corrects the map on coarse voxels says nothing about this part, which the regression knows.
-
-    Parameters
-    ----------
-    regression, placed
-        As in `painted_prior`.
-
-    Returns
-    -------
-    ndarray
-        On the network's scale: the map on the grid of the T1w less the one that went through the common grid and
-        back; 0 outside the brain, NaN in the brain where the common grid does not reach.
-    """
-    prior = prior_on_t1w(regression, placed)
-    mask_img = Volume(prior.brain.astype(np.uint8), prior.affine)
-    through = on_t1w_grid(_on_grid(prior, placed), placed.brain, placed.placement, mask_img)
-    return prior.map_z - np.asanyarray(through.dataobj, dtype=np.float32)
 
 
 def cached_label_shares(placed: PlacedT1w, path: Path | None) -> NDArray[np.float32]:

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from tau_pipeline.errors import ImageError, SettingError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.imaging.volume import Volume, image_like
+from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.anatomy import Anatomy, anatomy_of
-from tau_pipeline.synthesis.data.pairs import Pair, Subject
-from tau_pipeline.synthesis.data.placement import Placement, on_t1w_grid
+from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.placement import Placement
 from tau_pipeline.synthesis.data.prepare import PlacedT1w, prepare_t1w
-from tau_pipeline.synthesis.model.channels import lost_detail
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
 from tau_pipeline.synthesis.model.regression import RegionalRegression
@@ -62,6 +61,8 @@ class Prediction:
         ``(I, J, K)`` what the network saw, from -1 to 1.
     placement
         Where the grid lies on the T1w's.
+    owners
+        Of each member, the place of its model in the ensemble.
     remarks
         Sentences on what was done otherwise than usual: brain cut by the grid, windows.
     """
@@ -70,6 +71,7 @@ class Prediction:
     brain: NDArray[np.bool_]
     t1w: NDArray[np.float32]
     placement: Placement
+    owners: tuple[int, ...]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -183,59 +185,21 @@ def predict_placed(
     settings = settings or Synthesis()
     t1w, brain, placement = placed.t1w, placed.brain, placed.placement
     maker = require_manufacturer(ensemble, manufacturer)
-    members, windowed = [], False
-    for model in ensemble.models:
+    members, owners, windowed = [], [], False
+    for n, model in enumerate(ensemble.models):
         if isinstance(model.system, RegionalRegression):
             maps, in_windows = model.system.maps(anatomy, brain, placement.grid.voxel_mm), False
         else:
             maps, in_windows = predict_on_grid(model, model.inputs(placed), settings, device, mem_mb)
         members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
+        owners += [n] * len(maps)
         windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)
     if not np.isfinite(stacked).all():
         raise ImageError("the network's output is not finite for this T1w; look at the T1w and at the model's training")
     remarks = [placement.cut_sentence("the participant")]
     remarks += ["The network was run in overlapping windows, because memory was limited."] if windowed else []
-    return Prediction(stacked, brain, t1w, placement, tuple(text for text in remarks if text))
-
-
-def on_t1w(
-    ensemble: Ensemble, prediction: Prediction, mask_img: Volume, subject: Subject | None, manufacturer: str | None
-) -> Volume:
-    """Bring the mean of a prediction to the grid of the T1w.
-
-    A network that corrects the map of a regression does so on coarse voxels; what these lose of the map is added, so
-    that the result is the map as painted on the T1w's labels, with the network's correction.
-
-    Parameters
-    ----------
-    ensemble
-        What predicted.
-    prediction
-        Of it.
-    mask_img
-        Brain mask on the T1w's grid.
-    subject
-        Files of the participant; networks that correct a regression need them.
-    manufacturer
-        As in `predict`.
-
-    Returns
-    -------
-    Volume
-        SUVR as `tau_pipeline.synthesis.data.placement.on_t1w_grid` returns it.
-    """
-    found = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, mask_img)
-    placed = PlacedT1w(prediction.t1w, prediction.brain, prediction.placement, subject)
-    maker = require_manufacturer(ensemble, manufacturer)
-    total = np.asanyarray(found.dataobj).astype(np.float32)
-    for model in ensemble.models:
-        if model.channels.prior is not None:
-            zero = to_suvr(model, np.zeros(1, np.float32), maker)
-            detail = to_suvr(model, lost_detail(model.channels.prior, placed), maker) - zero
-            total += detail / len(ensemble.models)
-    inside = np.asanyarray(mask_img.dataobj) > 0
-    return image_like(np.where(inside, total, np.float32(0)), mask_img)
+    return Prediction(stacked, brain, t1w, placement, tuple(owners), tuple(text for text in remarks if text))
 
 
 def predict_on_grid(

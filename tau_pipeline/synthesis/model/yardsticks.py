@@ -27,9 +27,10 @@ from tau_pipeline.synthesis.data.anatomy import anatomy_of, label_means
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place, to_grid
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
+from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.predict import on_t1w, predict_pair
+from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.regression_fit import regression_grid
 
 #: Names of what predicts, in the column ``predictor``.

@@ -23,7 +23,8 @@ from tau_pipeline.synthesis.model.baselines import fit_training_statistics
 from tau_pipeline.synthesis.model.calibration import FILE as UNCERTAINTY
 from tau_pipeline.synthesis.model.calibration import calibrate
 from tau_pipeline.synthesis.model.card import CARD, ModelCard
-from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.correction import fit_level_weight
+from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.model.yardsticks import KEY as HELD_OUT
@@ -165,7 +166,8 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
     device
         Where to predict.
     """
-    ensemble, held_out = load_ensemble([folder]), [*data.validation.pairs, *data.test.pairs]
+    held_out = [*data.validation.pairs, *data.test.pairs]
+    ensemble = _with_level_weight(folder, held_out, device)
     (folder / UNCERTAINTY).unlink(missing_ok=True)
     statistics = fit_training_statistics(ensemble.first, data.train.pairs, data.train.cache_dir)
     scored = score_held_out(ensemble, statistics, held_out, device)
@@ -180,6 +182,19 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
     if found is not None:
         found.save(folder)
     statistics.save(folder)
+
+
+def _with_level_weight(folder: Path, held_out: Sequence[Pair], device: Device) -> Ensemble:
+    """Return the model of a folder; the card of one that corrects a regression gets its ``level_weight``."""
+    ensemble = load_ensemble([folder])
+    if ensemble.first.channels.prior is None:
+        return ensemble
+    weight = round(fit_level_weight(ensemble, held_out, device), 4)
+    _log.info(
+        "%.0f %% of the network's correction of regional means is used (fitted on the validation split)", 100 * weight
+    )
+    write_json(replace(ensemble.first.card, level_weight=weight).as_dict(), folder / CARD)
+    return load_ensemble([folder])
 
 
 def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
