@@ -22,8 +22,8 @@ LABEL = re.compile(r"[0-9A-Za-z+]+")
 def folder_labels(path: Path) -> dict[str, str]:
     """Return the participant and session that a file's folders name; folders above the dataset do not count."""
     labels: dict[str, str] = {}
-    for folder in path.parents:
-        name, _, label = folder.name.partition("-")
+    for folder in reversed(path.parts[:-1]):
+        name, _, label = folder.partition("-")
         if name in ("sub", "ses"):
             labels[name] = label
         if name == "sub":

@@ -4,29 +4,145 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathspec import GitIgnoreSpec
 
 from tau_pipeline.bids.entities import folder_labels
-from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, SettingError
+from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, MissingInputError, SettingError
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
 IMAGE_ENDINGS = (".nii.gz", ".nii")
 
+#: Suffixes of the images, and the folders that hold them.
+_KINDS = ("T1w", "pet")
+_DATATYPES = ("anat", "pet")
+
 #: Folders with other names (sub-01_old) are no participants', and the validator says so.
 PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
 
-def index_files(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLayout:
-    """Return a pybids layout of the anat and pet folders only; metadata are read later, file by file.
+@dataclass(frozen=True)
+class RawFiles:
+    """Files of a dataset that the job looks at, sorted: T1w and PET images, and the JSON sidecars of either."""
 
-    Reading them here would let one damaged JSON file stop the whole dataset.
+    t1w: list[str]
+    pet: list[str]
+    sidecars: list[str]
+
+
+def find_files(
+    bids_dir: Path, labels: Sequence[str], filters: Mapping[str, Mapping[str, Any]], *, everybody: bool
+) -> RawFiles:
+    """Return the files in the anat and pet folders of participants, and the sidecars above them.
+
+    The folders are walked once. Only where there is a filter, pybids builds its database, whose queries filters are.
+    Metadata are read later, file by file: reading them here would let one damaged JSON file stop the whole dataset.
+
+    Parameters
+    ----------
+    bids_dir
+        Root of the dataset, an absolute path.
+    labels
+        Participants to look at, without ``sub-``.
+    filters
+        As `tau_pipeline.bids.filters.read_filters` gives them.
+    everybody
+        Whether these are all participants.
+
+    Raises
+    ------
+    InvalidDatasetError
+        The name of a file or folder is not in UTF-8.
+    SettingError
+        A filter cannot be used.
     """
+    if filters["t1w"] or filters["pet"]:
+        layout = _pybids_layout(bids_dir, labels, everybody=everybody)
+        return RawFiles(
+            _query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
+            _query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
+            _query(layout, ["T1w", "pet"], [".json"], {}),
+        )
+    found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in _KINDS for image in (False, True)}
+    for path in sorted(_walked(str(bids_dir), labels)):
+        stem, _, ending = path.rpartition("/")[2].partition(".")
+        kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
+        if kind in _KINDS and (image or ending == "json"):
+            found[kind, image].append(path)
+    t1w, pet = _KINDS
+    return RawFiles(found[t1w, True], found[pet, True], sorted(found[t1w, False] + found[pet, False]))
+
+
+def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:
+    """Yield the files at the root, in the folders of participants and sessions, and in and below anat and pet."""
+    _, files = _listed(bids_dir)
+    yield from files
+    below: list[str] = []
+    for label in labels:
+        folders, files = _listed(f"{bids_dir}/sub-{label}")
+        yield from files
+        for folder in folders:
+            name = folder.rpartition("/")[2]
+            if name in _DATATYPES:
+                below.append(folder)
+            elif name.startswith("ses-"):
+                in_session, files = _listed(folder)
+                yield from files
+                below += [one for one in in_session if one.rpartition("/")[2] in _DATATYPES]
+    while below:
+        folders, files = _listed(below.pop())
+        yield from files
+        below += folders
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """Return the folders and the files in a folder; hidden ones do not count.
+
+    Raises
+    ------
+    InvalidDatasetError
+        A name is not in UTF-8.
+    MissingInputError
+        The folder cannot be read.
+    """
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = f"{folder}/{entry.name}"
+                if not entry.name.isascii():
+                    _check_utf8(path)
+                (folders if entry.is_dir() else files).append(path)
+    except OSError as exc:
+        raise MissingInputError(f"cannot read the folder {folder}: {exc.strerror or exc}") from exc
+    return folders, files
+
+
+def _check_utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as exc:
+        raise _no_utf8(path) from exc
+
+
+def _no_utf8(path: str) -> InvalidDatasetError:
+    """Return the error of a path whose bytes are no UTF-8; they are shown by their codes."""
+    found = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return InvalidDatasetError(
+        f"the path {found} is not in UTF-8, as every name in a BIDS dataset must be; rename that file or folder"
+    )
+
+
+def _pybids_layout(bids_dir: Path, labels: Sequence[str], *, everybody: bool) -> BIDSLayout:
+    """Return a pybids layout of the anat and pet folders only, without metadata."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     folders = [path.name for path in bids_dir.iterdir() if path.is_dir()]
@@ -43,14 +159,12 @@ def index_files(bids_dir: Path, labels: list[str], *, everybody: bool) -> BIDSLa
     try:
         return BIDSLayout(bids_dir, validate=False, indexer=indexer)
     except UnicodeEncodeError as exc:
-        # Its database holds texts: bytes of a name that are no UTF-8 are shown as \xff.
-        found = os.fsencode(exc.object).decode("utf-8", "backslashreplace")
-        raise InvalidDatasetError(
-            f"the path {found} is not in UTF-8, as every name in a BIDS dataset must be; rename that file or folder"
-        ) from exc
+        raise _no_utf8(exc.object) from exc
 
 
-def query(layout: BIDSLayout, suffix: str | list[str], endings: Iterable[str], filters: Mapping[str, Any]) -> list[str]:
+def _query(
+    layout: BIDSLayout, suffix: str | list[str], endings: Iterable[str], filters: Mapping[str, Any]
+) -> list[str]:
     """Return the files of a suffix and ending that the filters leave, sorted; SettingError for a wrong filter."""
     asked = {"suffix": suffix, "extension": list(endings), **filters}
     try:

@@ -8,6 +8,7 @@ words in ``assumptions``, and from there goes into the sidecars.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,9 @@ import numpy as np
 from tau_pipeline.bids.entities import entities_of, stem
 from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.layout import (
-    IMAGE_ENDINGS,
     PARTICIPANT_FOLDER,
     by_participant,
-    index_files,
-    query,
+    find_files,
     without_ignored,
 )
 from tau_pipeline.bids.pairing import Looks, body_part, choose_t1w, nearest_session
@@ -146,8 +145,8 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
     if not (bids_dir / "dataset_description.json").is_file():
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
     read_json(bids_dir / "dataset_description.json")
-    folders = (path for path in bids_dir.glob("sub-*") if path.is_dir())
-    labels = sorted(path.name[4:] for path in folders if PARTICIPANT_FOLDER.fullmatch(path.name))
+    with os.scandir(bids_dir) as entries:
+        labels = sorted(one.name[4:] for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name) and one.is_dir())
     if not labels:
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
     return tuple(labels)
@@ -175,15 +174,16 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     """
     bids_dir, selection = Path(bids_dir).absolute(), selection or Selection()
     known = participant_labels(bids_dir)
+    there = frozenset(known)
     for label in selection.participant_label:
-        if label not in known:
+        if label not in there:
             raise SettingError(f"there is no participant {label!r} in {bids_dir}; known: {', '.join(known)}")
     wanted = sorted(selection.participant_label) or list(known)
     filters = read_filters(selection.bids_filter_file)
-    layout = index_files(bids_dir, wanted, everybody=len(wanted) == len(known))
-    sidecars = SidecarIndex(bids_dir, [Path(p) for p in query(layout, ["T1w", "pet"], [".json"], {})])
-    t1w_files = by_participant(without_ignored(bids_dir, query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"])))
-    pet_files = by_participant(without_ignored(bids_dir, query(layout, "pet", IMAGE_ENDINGS, filters["pet"])))
+    files = find_files(bids_dir, wanted, filters, everybody=len(wanted) == len(known))
+    sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
+    t1w_files = by_participant(without_ignored(bids_dir, files.t1w))
+    pet_files = by_participant(without_ignored(bids_dir, files.pet))
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         _participant(
@@ -254,11 +254,12 @@ def _participant(
     scans: list[Scan] = []
     for pet_file in pet_files:
         try:
-            why = why_left_out(sidecars.metadata(pet_file), name_parts(pet_file)[0])
+            metadata = sidecars.metadata(pet_file)
+            why = why_left_out(metadata, name_parts(pet_file)[0])
             if why:
                 problems.append(Problem(stem(pet_file), why, left_out=True))
                 continue
-            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), sidecars))
+            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), metadata))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
     if not t1w_files and not pet_files and not only_needed:
@@ -348,12 +349,12 @@ def _t1w_of(pet_file: Path, sessions: Sequence[_Session], order: Timeline) -> tu
 
 
 def _scan(
-    pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], days_from_t1w: float | None, sidecars: SidecarIndex
+    pet_file: Path, t1w: T1w, about_t1w: tuple[str, ...], days_from_t1w: float | None, stated: Mapping[str, Any]
 ) -> Scan:
     entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
     n_frames = math.prod(read_shape(pet_file)[3:])
-    metadata, corrections = corrected_pet_metadata(sidecars.metadata(pet_file), entities)
+    metadata, corrections = corrected_pet_metadata(stated, entities)
     return Scan(
         participant=entities["sub"],
         session=entities.get("ses"),

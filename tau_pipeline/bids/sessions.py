@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -149,12 +150,14 @@ def timeline(participant_dir: Path) -> Timeline:
     read counts as absent: dates only refine the choice, they are not needed.
     """
     name = participant_dir.name
-    labels = session_order(path.name.removeprefix("ses-") for path in participant_dir.glob("ses-*") if path.is_dir())
+    with os.scandir(participant_dir) as entries:
+        folders = sorted(one.name for one in entries if one.name.startswith("ses-") and one.is_dir())
+    labels = session_order(folder.removeprefix("ses-") for folder in folders)
     dates: dict[str, datetime] = {}
     files: dict[str, datetime] = {}
     unreadable: list[str] = []
     own_scans = participant_dir / f"{name}_scans.tsv"
-    for scans in (own_scans, *sorted(participant_dir.glob(f"ses-*/{name}_ses-*_scans.tsv"))):
+    for scans in (own_scans, *(participant_dir / folder / f"{name}_{folder}_scans.tsv" for folder in folders)):
         times, bad = _times(scans, "filename")
         unreadable += bad
         files |= {Path(file).name: time for file, time in times.items()}

@@ -17,7 +17,7 @@ from tau_pipeline.files import name_parts, read_json
 
 
 class SidecarIndex:
-    """The JSON files of a dataset, found by folder, suffix and entities; each is read once.
+    """The JSON files of a dataset, found by folder, suffix and entities.
 
     Parameters
     ----------
@@ -29,11 +29,11 @@ class SidecarIndex:
 
     def __init__(self, root: Path, json_files: Iterable[Path]) -> None:
         self.root = root
-        self._by_place: dict[tuple[Path, str], list[tuple[dict[str, str], Path]]] = {}
-        self._read: dict[Path, dict[str, Any]] = {}
+        self._by_place: dict[tuple[tuple[str, ...], str], list[tuple[dict[str, str], Path]]] = {}
+        self._shared: dict[Path, dict[str, Any]] = {}
         for path in json_files:
             entities, suffix = name_parts(path)
-            self._by_place.setdefault((path.parent, suffix), []).append((entities, path))
+            self._by_place.setdefault((path.parts[:-1], suffix), []).append((entities, path))
 
     def files(self, image: Path) -> list[Path]:
         """Return the sidecars that apply to an image, the most general one first.
@@ -42,12 +42,13 @@ class SidecarIndex:
         has not. Of several in one folder the one with more entities counts as the more specific.
         """
         entities, suffix = name_parts(image)
-        above = [folder for folder in reversed(image.parents) if folder.is_relative_to(self.root)]
+        own_folder, root = image.parts[:-1], self.root.parts
+        above = range(len(root), len(own_folder) + 1) if own_folder[: len(root)] == root else ()
         found: list[Path] = []
-        for folder in above:
+        for depth in above:
             here = [
                 (len(own), path)
-                for own, path in self._by_place.get((folder, suffix), [])
+                for own, path in self._by_place.get((own_folder[:depth], suffix), [])
                 if own.items() <= entities.items()
             ]
             found.extend(path for _, path in sorted(here))
@@ -63,9 +64,13 @@ class SidecarIndex:
         """
         values: dict[str, Any] = {}
         for path in self.files(image):
-            if path not in self._read:
-                self._read[path] = read_json(path)
-            values |= self._read[path]
+            # Those beside an image hardly ever apply to another; kept, they would take as much memory as all scans.
+            if path.parent == image.parent:
+                values |= read_json(path)
+                continue
+            if path not in self._shared:
+                self._shared[path] = read_json(path)
+            values |= self._shared[path]
         return values
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, TauPipelineError, memory_shortage
 from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
+from tau_pipeline.imaging.plain_header import plain_header
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 
 #: What nibabel raises where a file is not what its name says.
@@ -89,14 +90,41 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
         As `load_volume`, but damage inside the voxels is not seen.
     """
     path = Path(path)
-    img = _opened(path)
-    needed = _bytes_needed(path, img)
+    stated = _quickly_stated(path)
+    if stated is None:
+        img = _opened(path)
+        stated = _Stated(_without_trailing_axes(img.shape), _bytes_needed(path, img))
+    needed = stated.needed
     try:
         if is_compressed(path) and stated_length(path) != needed % 2**32:
             decompress(path, needed)
     except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
-    return _without_trailing_axes(img.shape)
+    return stated.shape
+
+
+class _Stated(NamedTuple):
+    """What a header states: the shape without trailing axes of length 1, and the unpacked length of the file."""
+
+    shape: tuple[int, ...]
+    needed: int
+
+
+def _quickly_stated(path: Path) -> _Stated | None:
+    """Return what an ordinary header states, after the checks of `_opened`; None where nibabel has to look at it."""
+    _check_there(path)
+    header = plain_header(path)
+    if header is None:
+        return None
+    try:
+        shape, dtype, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
+        affine[:3] *= _UNIT_MM.get(_stated_unit(header), 1.0)
+        needed = int(header.get_data_offset()) + math.prod(map(int, shape)) * dtype.itemsize
+    except _UNREADABLE:
+        return None
+    _check_usable(path, _without_trailing_axes(shape), dtype, affine)
+    _check_length(path, needed)
+    return _Stated(_without_trailing_axes(shape), needed)
 
 
 def read_affine(path: str | os.PathLike[str]) -> Affine:
@@ -118,13 +146,13 @@ def _affine_mm(img: Any) -> Affine:
     """Return the affine in mm, whatever unit the header states."""
     affine = np.array(img.affine, dtype=np.float64)
     if isinstance(img, nib.Nifti1Image):
-        affine[:3] *= _UNIT_MM.get(_stated_unit(img), 1.0)
+        affine[:3] *= _UNIT_MM.get(_stated_unit(img.header), 1.0)
     return affine
 
 
-def _stated_unit(img: nib.Nifti1Image) -> str:
+def _stated_unit(header: nib.Nifti1Header) -> str:
     try:
-        return str(img.header.get_xyzt_units()[0])
+        return str(header.get_xyzt_units()[0])
     except KeyError:
         # A code that NIfTI does not define states nothing.
         return "unknown"
@@ -150,13 +178,17 @@ def _opened(path: Path) -> Any:
 def _bytes_needed(path: Path, img: Any) -> int:
     """Return the unpacked length that the header asks for; a file that cannot hold that much is refused unread."""
     needed = int(img.dataobj.offset) + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
+    _check_length(path, needed)
+    return needed
+
+
+def _check_length(path: Path, needed: int) -> None:
     length, packed = path.stat().st_size, is_compressed(path)
     if length * (MOST_PACKED if packed else 1) < needed:
         raise DamagedFileError(
             f"{path} is truncated: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its "
             f"header; copy or convert it again"
         )
-    return needed
 
 
 def _check_there(path: Path) -> None:

@@ -8,6 +8,7 @@ lies at the same path and neither its content nor its inode has been touched sin
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,9 @@ from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
     """Return whether everything computed from a T1w alone exists, from the same inputs and settings."""
     t1w, folder = t1w_job.t1w, _folder(job, t1w_job)
+    # Outputs are put in their places at every run; a step before it that is missing would show here.
+    if _record(folder / "save_anat") is None:
+        return False
     steps: list[tuple[str, BaseInterface]] = [
         (
             "anat_wf/brain",
@@ -43,14 +47,15 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
         steps.append(("anat_wf/labels", labels))
     elif (record := _record(folder / "anat_wf/labels")) is not None and "labels_file" in _stored(record):
         return False
-    # Outputs are put in their places at every run; a step before it that is missing would show here.
-    return _record(folder / "save_anat") is not None and all(_is_same(folder / step, face) for step, face in steps)
+    return all(_is_same(folder / step, face) for step, face in steps)
 
 
 def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> bool:
     """Return whether everything computed from a PET scan exists, from the same inputs and settings."""
     scan, folder = scan_job.scan, _folder(job, t1w_job)
     pet_wf, _, save = scan_steps(scan)
+    if _record(folder / save) is None:
+        return False
     plan = asdict(scan_job.frames)
     saved = SavePet(settings_hash=job.settings.hash(), identity=identity_of(scan))
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
@@ -73,9 +78,13 @@ def _folder(job: ParticipantJob, t1w_job: T1wJob) -> Path:
 
 def _record(folder: Path) -> Path | None:
     """Return Nipype's record of a finished step; an unfinished one has another name."""
-    found = list(folder.glob("_0x*.json"))
-    whole = len(found) == 1 and not found[0].name.endswith("_unfinished.json")
-    return found[0] if whole else None
+    try:
+        with os.scandir(folder) as entries:
+            found = [one.name for one in entries if one.name.startswith("_0x") and one.name.endswith(".json")]
+    except OSError:
+        return None
+    whole = len(found) == 1 and not found[0].endswith("_unfinished.json")
+    return folder / found[0] if whole else None
 
 
 def _stored(record: Path) -> Mapping[str, Any]:
