@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +40,14 @@ def simulated_results(root: Path, count: int, seed: int = 0) -> tuple[Path, Path
     bids.mkdir()
     write_json({"Name": "SIMULATED tables", "BIDSVersion": "1.10.0"}, bids / "dataset_description.json")
     write_dataset_files(out, bids)
-    blank = image_on(np.ones((2, 2, 2), np.float32), np.eye(4))
-    labels = image_on(np.full((2, 2, 2), 8, np.int32), np.eye(4))
-    rows = regional_table(blank, labels, labels, "CerebellarGM", {"tracer": "AV1451", "source": "measured"})
     people = []
     for number in range(count):
         label, maker = f"{number:04d}", list(MAKERS)[number % 3]
         group = list(GROUPS)[(number // 3) % 3]
         level = MAKERS[maker] * GROUPS[group]
-        mean = np.where(rows["kind"] == "reference", 1.0, level * rng.normal(1, 0.08, len(rows)))
-        table = rows.assign(participant_id=f"sub-{label}", manufacturer=maker, suvr_mean=mean, suvr_median=mean)
-        table = table.assign(suvr_sd=rng.uniform(0.1, 0.2, len(rows)), n_voxels=500, volume_mm3=500.0)
         names = PetNames(out, {"sub": label, "trc": "AV1451"})
-        write_tsv(table, names.rois)
-        write_json(_sidecar(rng, out, label, maker, level), sidecar_path(names.suvr()))
+        write_tsv(scan_rows(rng, f"sub-{label}", maker, level), names.rois)
+        write_json(scan_sidecar(rng, out, label, maker, level), sidecar_path(names.suvr()))
         key = f"sub-{label}_trc-AV1451_pet"
         update_status(
             out, {key: ScanStatus(key, "done", "", key.removesuffix("_pet"), None, "AV1451", maker, None, 2.0)}
@@ -62,7 +57,23 @@ def simulated_results(root: Path, count: int, seed: int = 0) -> tuple[Path, Path
     return bids, out
 
 
-def _sidecar(rng: np.random.Generator, out: Path, label: str, maker: str, level: float) -> dict[str, object]:
+@cache
+def _regions() -> pd.DataFrame:
+    blank = image_on(np.ones((2, 2, 2), np.float32), np.eye(4))
+    labels = image_on(np.full((2, 2, 2), 8, np.int32), np.eye(4))
+    return regional_table(blank, labels, labels, "CerebellarGM", {"tracer": "AV1451", "source": "measured"})
+
+
+def scan_rows(rng: np.random.Generator, participant: str, maker: str, level: float) -> pd.DataFrame:
+    """Return the table of regions of a scan, with SUVR drawn around a level."""
+    rows = _regions()
+    mean = np.where(rows["kind"] == "reference", 1.0, level * rng.normal(1, 0.08, len(rows)))
+    table = rows.assign(participant_id=participant, manufacturer=maker, suvr_mean=mean, suvr_median=mean)
+    return table.assign(suvr_sd=rng.uniform(0.1, 0.2, len(rows)), n_voxels=500, volume_mm3=500.0)
+
+
+def scan_sidecar(rng: np.random.Generator, out: Path, label: str, maker: str, level: float) -> dict[str, object]:
+    """Return the sidecar of a scan's SUVR map."""
     return {
         "SpatialReference": bids_uri(AnatNames(out, {"sub": label}).t1w, out, ""),
         "ReferenceRegion": "CerebellarGM",

@@ -1,0 +1,171 @@
+"""Time and memory over datasets of thousands of participants: dry run, index, group level, and page of the cohort.
+
+    python benchmarks/scale.py FOLDER [--sizes 1000 3000] [--only dry-run index group page more]
+
+Datasets are generated below FOLDER, and kept there for the next call: raw datasets of tiny images (one T1w and one PET
+per participant), and results of the participant level with tables of three reference regions, but no images. All values
+are simulated. Prints one line per size and measure: processor time, which a busy machine changes least, wall time, and
+peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from group import GROUPS, MAKERS, scan_rows, scan_sidecar
+
+from tau_pipeline.derivatives.dataset import write_dataset_files
+from tau_pipeline.derivatives.names import PetNames, sidecar_path
+from tau_pipeline.derivatives.status import ScanStatus, status_path, update_status
+from tau_pipeline.files import table_text, write_json, write_text, write_tsv
+
+REFERENCES = ("CerebellarGM", "Pons", "ErodedWM")
+#: Different tables; those of further scans repeat them with another participant.
+_VARIANTS = 270
+_PET = {
+    **{"TracerName": "AV1451", "TracerRadionuclide": "F18", "Manufacturer": "Siemens", "Units": "Bq/mL"},
+    **{"FrameTimesStart": [4800, 5100, 5400, 5700], "FrameDuration": [300] * 4, "InjectionStart": 0, "ScanStart": 0},
+}
+_INDEX = (
+    "import sys; from pathlib import Path; from tau_pipeline.bids.scans import find_participants; "
+    "print(len(find_participants(Path(sys.argv[1]))))"
+)
+_PAGE = (
+    "import sys; from pathlib import Path; from tau_workflows.reports.cohort import write_group_report; "
+    "print(write_group_report(Path(sys.argv[1])).stat().st_size / 1e6, 'MB')"
+)
+
+
+def raw_dataset(root: Path, count: int) -> Path:
+    """Write a raw dataset with tiny images, one T1w and one PET of four frames per participant."""
+    if (root / "dataset_description.json").is_file():
+        return root
+    t1w, pet = (
+        gzip.compress(nib.Nifti1Image(np.ones(shape, np.int16), np.eye(4)).to_bytes())
+        for shape in ((4, 4, 4), (4, 4, 4, 4))
+    )
+    for number in range(count):
+        start = f"sub-{number:05d}_ses-01"
+        for datatype, name, image, sidecar in (("anat", "T1w", t1w, {}), ("pet", "trc-AV1451_pet", pet, _PET)):
+            folder = root / start.replace("_", "/") / datatype
+            folder.mkdir(parents=True)
+            (folder / f"{start}_{name}.nii.gz").write_bytes(image)
+            (folder / f"{start}_{name}.json").write_text(json.dumps(sidecar))
+    write_json({"Name": "SIMULATED", "BIDSVersion": "1.10.0"}, root / "dataset_description.json")
+    return root
+
+
+def results(root: Path, count: int, start: int = 0) -> tuple[Path, Path]:
+    """Write participants.tsv, and tables, sidecars, and states of scans, as the participant level does."""
+    bids, out = root / "bids", root / "out"
+    if start == 0 and (bids / "participants.tsv").is_file():
+        return bids, out
+    bids.mkdir(parents=True, exist_ok=True)
+    write_json({"Name": "SIMULATED tables", "BIDSVersion": "1.10.0"}, bids / "dataset_description.json")
+    write_dataset_files(out, bids)
+    rng = np.random.default_rng(start)
+    tables = [_table(rng, number) for number in range(min(_VARIANTS, count))]
+    people = []
+    for number in range(start, start + count):
+        label, (maker, group) = f"{number:05d}", _kind(number)
+        names = PetNames(out, {"sub": label, "trc": "AV1451"})
+        write_text(tables[(number - start) % len(tables)].replace("sub-LABEL", f"sub-{label}"), names.rois)
+        for region in REFERENCES:
+            sidecar = scan_sidecar(rng, out, label, maker, MAKERS[maker] * GROUPS[group])
+            further = "" if region == REFERENCES[0] else region
+            write_json({**sidecar, "ReferenceRegion": region}, sidecar_path(names.suvr(further)))
+        key = f"sub-{label}_trc-AV1451_pet"
+        status_path(out, label).unlink(missing_ok=True)
+        update_status(
+            out, {key: ScanStatus(key, "done", "", key.removesuffix("_pet"), None, "AV1451", maker, None, 2.0)}
+        )
+        people.append({"participant_id": f"sub-{label}", "age": int(rng.integers(55, 90)), "sex": "F", "group": group})
+    if start == 0:
+        write_tsv(pd.DataFrame(people), bids / "participants.tsv")
+    return bids, out
+
+
+def _kind(number: int) -> tuple[str, str]:
+    return list(MAKERS)[number % 3], list(GROUPS)[(number // 3) % 3]
+
+
+def _table(rng: np.random.Generator, number: int) -> str:
+    """Return the text of a table of regions by each reference region, of the participant LABEL."""
+    maker, group = _kind(number)
+    rows = scan_rows(rng, "sub-LABEL", maker, MAKERS[maker] * GROUPS[group])
+    values = [rows.assign(reference_region=region, suvr_mean=rows["suvr_mean"] * (1 + 0.1 * k))
+              for k, region in enumerate(REFERENCES)]  # fmt: skip
+    return table_text(pd.concat(values, ignore_index=True))
+
+
+def measured(what: str, size: int, command: list[str]) -> None:
+    """Run a command, and print what it took."""
+    started = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "NO_ET": "1", "NIPYPE_NO_ET": "1", "OMP_NUM_THREADS": "1"},
+    ) as process:
+        said = b"" if process.stdout is None else process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    last = (said.decode(errors="replace").strip().splitlines() or [""])[-1]
+    cpu, wall = used.ru_utime + used.ru_stime, time.monotonic() - started
+    print(
+        f"{size} {what}: {cpu:.1f} s of processor time, {wall:.1f} s wall, peak {used.ru_maxrss / 1024:.0f} MB, "
+        f"exit code {process.returncode} ({last[:100]})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Generate, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000], help="numbers of participants")
+    measures = ("dry-run", "index", "group", "page", "more")
+    parser.add_argument("--only", nargs="+", choices=measures, default=measures, help="what to measure")
+    args = parser.parse_args()
+    for size in args.sizes:
+        _measure_input(args.folder.absolute() / str(size), size, args.only)
+        _measure_group(args.folder.absolute() / str(size), size, args.only)
+
+
+def _measure_input(folder: Path, size: int, only: Sequence[str]) -> None:
+    if not {"dry-run", "index"} & set(only):
+        return
+    raw = str(raw_dataset(folder / "raw", size))
+    if "index" in only:
+        measured("index", size, ["-c", _INDEX, raw])
+    if "dry-run" in only:
+        call = [raw, str(folder / "none"), "participant", "--dry-run", "--skip-bids-validation"]
+        measured("dry run", size, ["-m", "tau_workflows", *call, "-w", str(folder / "work")])
+
+
+def _measure_group(folder: Path, size: int, only: Sequence[str]) -> None:
+    if not {"group", "page", "more"} & set(only):
+        return
+    bids, out = map(str, results(folder, size))
+    if "group" in only:
+        measured("group", size, ["-m", "tau_workflows", bids, out, "group"])
+    if "page" in only:
+        measured("page of the cohort", size, ["-c", _PAGE, out])
+    if "more" in only:
+        results(folder, 10, start=size)
+        measured("group with ten more", size, ["-m", "tau_workflows", bids, out, "group"])
+
+
+if __name__ == "__main__":
+    main()
