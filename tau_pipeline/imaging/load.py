@@ -104,14 +104,14 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 class _Stated(NamedTuple):
-    """What a header states: the shape without trailing axes of length 1, and the unpacked length of the file."""
+    """Shape without trailing axes of length 1, and unpacked length of the file, as the header states them."""
 
     shape: tuple[int, ...]
     needed: int
 
 
 def _quickly_stated(path: Path) -> _Stated | None:
-    """Return what an ordinary header states, after the checks of `_opened`; None where nibabel has to look at it."""
+    """Return shape and length by an ordinary header, after the checks of `_opened`; None if nibabel has to look."""
     _check_there(path)
     header = plain_header(path)
     if header is None:
