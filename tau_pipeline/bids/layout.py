@@ -111,7 +111,8 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
     MissingInputError
         The folder cannot be read.
     """
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
