@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from tau_pipeline.errors import GridMismatchError, ImageError, OutputError, SettingError
 from tau_pipeline.figures import participant as figures
@@ -118,6 +119,24 @@ def test_slices_are_the_same_in_every_axis_order_and_direction(name: str, plane:
     for view, turned_view in zip(views, turned_views, strict=True):
         assert view.caption == turned_view.caption
         np.testing.assert_allclose(sample(turned, turned_view), sample(reference, view), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("order", "outside"), [(1, np.nan), (0, -7)])
+def test_slices_along_the_axes_of_the_grid_are_those_of_scipy(order: int, outside: float) -> None:
+    rng, affine = np.random.default_rng(1), grid_affine("SAR")[1]
+    img = image_on(rng.normal(size=(9, 8, 7)).astype(np.float32), affine)
+    corners = affine[:3, 3:] + affine[:3, :3] @ np.array([[0, 8], [0, 7], [0, 6]])
+    for plane, axes in PLANES.items():
+        for view in spread_views(np.sort(corners, axis=1) + 0.3, plane, 2, step_mm=1.7):
+            places = (view.across_mm, view.up_mm, np.array([view.position_mm]))
+            world = np.stack(np.meshgrid(*(places[axes.index(axis)] for axis in range(3)), indexing="ij"))
+            voxels = np.einsum(
+                "ij,j...->i...", np.linalg.inv(affine[:3, :3]), world - affine[:3, 3].reshape(3, 1, 1, 1)
+            )
+            found = ndimage.map_coordinates(np.asanyarray(img.dataobj), voxels, order=order, cval=outside)
+            expected = np.moveaxis(found, (axes[2], axes[1], axes[0]), (0, 1, 2))[0]
+            assert np.isnan(expected).any() or (expected == outside).any()
+            np.testing.assert_allclose(sample(img, view, order, outside), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("plane", PLANES)

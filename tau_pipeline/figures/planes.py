@@ -116,13 +116,57 @@ def sample(img: Volume, view: View, order: int = 1, outside: float = np.nan) -> 
 
     if len(img.shape) != 3:
         raise ImageError(f"an image of shape {img.shape} cannot be drawn; a 3-D image is needed")
+    data, inverse = np.asanyarray(img.dataobj), np.linalg.inv(img.affine)
+    # Halfway between two voxels, the choice must not depend on the direction of the image's axes.
+    inverse[:3, 3] += inverse[:3, :3].sum(axis=1) * (1e-4 if order == 0 else 0.0)
+    along = np.abs(inverse[:3, :3]) > 1e-6 * np.abs(inverse[:3, :3]).max(axis=1, keepdims=True)
+    if (along.sum(axis=1) == 1).all():
+        return _sample_along_axes(data, inverse, along.argmax(axis=1), view, (order, outside))
     across, up, through = PLANES[view.plane]
     world = np.empty((3, view.up_mm.size, view.across_mm.size))
     world[across], world[up], world[through] = view.across_mm, view.up_mm[:, None], view.position_mm
-    if order == 0:
-        # Half-way between two voxels, the choice must not depend on the direction of the image's axes.
-        world += 1e-4
-    inverse = np.linalg.inv(img.affine)
     voxels = np.einsum("ij,jvh->ivh", inverse[:3, :3], world) + inverse[:3, 3, None, None]
-    data = np.asanyarray(img.dataobj)
     return map_coordinates(data, voxels, order=order, output=np.float32, mode="constant", cval=outside, prefilter=False)
+
+
+def _sample_along_axes(
+    data: NDArray, inverse: NDArray[np.float64], axes: NDArray[np.int64], view: View, how: tuple[int, float]
+) -> NDArray[np.float32]:
+    """Sample an image whose axes are those of the world: one axis after the other, a fifth of the time.
+
+    Parameters
+    ----------
+    data
+        ``(I, J, K)``.
+    inverse
+        From the world to voxels, ``(4, 4)``.
+    axes
+        World axis of each axis of the image.
+    view
+        The rectangle to sample.
+    how
+        Order of the interpolation, and value outside the grid, as in `sample`.
+    """
+    order, outside = how
+    across, up, through = PLANES[view.plane]
+    mm = {across: view.across_mm, up: view.up_mm, through: np.array([view.position_mm])}
+    found, beyond = data.transpose(np.argsort(axes)), np.zeros((1, 1, 1), bool)
+    for world_axis in (through, up, across):
+        axis = int(np.flatnonzero(axes == world_axis)[0])
+        voxels = inverse[axis, world_axis] * mm[world_axis] + inverse[axis, 3]
+        found = _along(found, voxels, world_axis, order)
+        last = data.shape[axis] - 1
+        beyond = beyond | np.expand_dims((voxels < 0) | (voxels > last), [k for k in range(3) if k != world_axis])
+    picture = np.where(beyond, outside, found).astype(np.float32).squeeze(axis=through)
+    return picture if up < across else np.ascontiguousarray(picture.T)
+
+
+def _along(data: NDArray, voxels: NDArray[np.float64], axis: int, order: int) -> NDArray:
+    """Interpolate along one axis at places ``(N,)`` in voxels; beyond the ends, the outermost voxels are continued."""
+    last = data.shape[axis] - 1
+    if order == 0:
+        return data.take(np.clip(np.floor(voxels + 0.5), 0, last).astype(np.int64), axis)
+    below = np.clip(np.floor(voxels), 0, last).astype(np.int64)
+    weight = np.expand_dims(np.clip(voxels - below, 0, 1), [k for k in range(3) if k != axis])
+    above: NDArray = data.take(np.minimum(below + 1, last), axis) * weight
+    return above + data.take(below, axis) * (1 - weight)
