@@ -36,12 +36,14 @@ from tau_pipeline.derivatives.sidecars import (  # noqa: E402
     SuvrSidecar,
     SyntheticSidecar,
     image_sidecar,
+    space_fields,
 )
 from tau_pipeline.measures.quality import map_quality  # noqa: E402
 from tau_pipeline.pet import frames, resolution  # noqa: E402
 from tau_pipeline.pet.reference_region import REGIONS  # noqa: E402
 from tau_pipeline.pvc.correct import PVC_KEYS  # noqa: E402
 from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation  # noqa: E402
+from tau_pipeline.settings.spaces import parse_space  # noqa: E402
 from tau_workflows import cli, simulate_cli  # noqa: E402
 from tau_workflows.levels import call  # noqa: E402
 
@@ -96,12 +98,14 @@ SIDECAR_KEYS: dict[str, str] = {
     "ReferenceRegion": "Reference region (mean SUVR of 1).",
     "ReferenceRegionDescription": "Description of the reference region and its limits on spill-in.",
     "ReferenceRegionIndices": "FreeSurfer label numbers of the reference region.",
+    "Resolution": "Voxels of an image in a standard space.",
     "SettingsHash": "Hash (twelve digits) of all settings that affect results.",
     "SkullStripped": "Whether the image is skull-stripped.",
     "SoftwareName": "Name of the software: tau-pipeline.",
     "SoftwareVersion": "Version of the software.",
     "Sources": "BIDS URIs of the direct inputs.",
-    "SpatialReference": "BIDS URI of the T1w that defines the grid of the map.",
+    "SpatialReference": "BIDS URI of the T1w that defines the grid of the map; the address of the template's image for "
+    "a map in a standard space.",
     "StandardizationHash": "Hash of the standardization.",
     "StandardizationMean": "Mean SUVR that was subtracted.",
     "StandardizationParticipants": "Number of participants that the standardization was fitted on.",
@@ -365,6 +369,7 @@ def sidecar_keys() -> dict[str, list[str]]:
         "SUVR with partial volume correction, in addition": list(PVC_KEYS),
         "synthetic SUVR": sorted({*synthetic, *quality, *judged, *_check_keys("synthetic")} - set(every)),
         "SUVR standardized by manufacturer": sorted(standard - set(every)),
+        "images in standard spaces, in addition": sorted(space_fields(parse_space("MNI152NLin6Asym"))),
         "brain mask and labels": ["MadeBy", "Manual", "Type"],
         "reference region": [
             "ReferenceRegion",
@@ -432,6 +437,7 @@ def sidecars() -> str:
         "synthetic SUVR": "`*_desc-synthSUVR_pet.json`, and `*_desc-synthSUVRsd_pet.json` for the standard deviation.",
         "SUVR standardized by manufacturer": "`*_desc-std_pet.json`, written by the group level. It also contains "
         "the keys of the SUVR map on tracer, scanner, and reference region.",
+        "images in standard spaces, in addition": "With `--output-spaces`: `*_space-MNI152…_res-…`.",
         "brain mask and labels": "`*_desc-brain_mask.json`, `*_dseg.json`.",
         "reference region": "`*_label-…_mask.json`, in addition to `Type`.",
     }

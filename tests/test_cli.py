@@ -32,6 +32,7 @@ OTHER_VALUES = {
     "pvc": ("sgtm", "rbv"),
     "psf": (6.0, 6.0, 7.0),
     "pvc_extracerebral": True,
+    "output_spaces": ("T1w", "MNI152NLin6Asym:res-2"),
     "motion_correction": False,
     "random_seed": 7,
 }
@@ -53,6 +54,8 @@ def call(dataset: Path, *options: str) -> int:
     [
         (["--participant-label", "99"], "no participant '99'"),
         (["--ref-region", "CerebelarGM"], "did you mean CerebellarGM"),
+        (["--output-spaces", "MNI152"], "no output space 'MNI152'; known are T1w, MNI152NLin6Asym"),
+        (["--output-spaces", "MNI152NLin6Asym:res-3"], "write MNI152NLin6Asym, MNI152NLin6Asym:res-2 or"),
         (["--suvr-window", "100", "80"], "suvr_window is [100.0, 80.0]"),
         (["--suvr-window", "4800", "6000"], "look like seconds"),
         (["-d", "freesurfer"], "NAME=PATH"),

@@ -168,7 +168,8 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "motion_correction": False,
         "random_seed": 1,
     }
-    assert changed.keys() == {item.name for item in dataclasses.fields(Settings)}
+    assert changed.keys() | {"output_spaces"} == {item.name for item in dataclasses.fields(Settings)}
+    assert Settings(output_spaces=("MNI152NLin6Asym",)).hash() == Settings().hash()
     hashes = {Settings().hash(), *(Settings(**{name: value}).hash() for name, value in changed.items())}
     assert len(hashes) == 1 + len(changed)
     assert all(len(text) == 12 and int(text, 16) >= 0 for text in hashes)

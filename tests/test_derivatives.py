@@ -21,7 +21,9 @@ from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidec
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import read_json, write_json, write_text
 from tau_pipeline.imaging.volume import image_on, save_volume
+from tau_pipeline.settings.spaces import parse_space
 
+MNI = parse_space("MNI152NLin6Asym")
 OUT = Path("out")
 PLAIN, IN_SESSION = {"sub": "01"}, {"sub": "01", "ses": "X"}
 PET, PET_IN_SESSION = {"sub": "01", "trc": "AV1451"}, {"sub": "01", "ses": "X", "trc": "AV1451"}
@@ -70,6 +72,15 @@ def suvr_sidecar(**changes: object) -> SuvrSidecar:
         (AnatNames(OUT, PLAIN).from_template(), "sub-01/anat/sub-01_from-MNI152NLin6Asym_to-T1w_mode-image_xfm.h5"),
         (PetNames(OUT, PET).suvr(), "sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-suvr_pet.nii.gz"),
         (PetNames(OUT, PET).suvr("Pons"), "sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-suvrPons_pet.nii.gz"),
+        (AnatNames(OUT, PLAIN).t1w_in(MNI), "sub-01/anat/sub-01_space-MNI152NLin6Asym_res-2_desc-preproc_T1w.nii.gz"),
+        (
+            AnatNames(OUT, PLAIN).dseg_in(MNI),
+            "sub-01/anat/sub-01_space-MNI152NLin6Asym_seg-DesikanKilliany_res-2_dseg.nii.gz",
+        ),
+        (
+            PetNames(OUT, PET).suvr_in(MNI, "Pons"),
+            "sub-01/pet/sub-01_trc-AV1451_space-MNI152NLin6Asym_res-2_desc-suvrPons_pet.nii.gz",
+        ),
         (PetNames(OUT, PLAIN).suvr(), "sub-01/pet/sub-01_space-T1w_desc-suvr_pet.nii.gz"),
         (PetNames(OUT, PET_IN_SESSION).rois, "sub-01/ses-X/pet/sub-01_ses-X_trc-AV1451_desc-suvr_rois.tsv"),
         (PetNames(OUT, PET).to_t1w, "sub-01/pet/sub-01_trc-AV1451_from-pet_to-T1w_mode-image_xfm.txt"),

@@ -29,6 +29,8 @@ from tau_workflows.graphs.training_memory import training_gb
 from tau_workflows.interfaces.anat import FindReference
 from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
 
+PARTS = ("anat", "anat with FreeSurfer", "pet", "pet with correction")
+
 
 def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
     """Every graph that the package can build."""
@@ -42,6 +44,9 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "pet": init_pet_wf(scan_job.scan, scan_job.frames, job.settings),
         "pet with correction": init_pet_wf(scan_job.scan, scan_job.frames, replace(job.settings, pvc=("gtm",))),
         "subject": init_subject_wf(job),
+        "subject in spaces": init_subject_wf(
+            replace(job, settings=replace(job.settings, pvc=("mg",), output_spaces=("T1w", "MNI152NLin6Asym")))
+        ),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), context(folder), folder),
     }
 
@@ -89,10 +94,11 @@ def needed(node: pe.Node) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["anat", "anat with FreeSurfer", "pet", "pet with correction", "subject", "synthetic scans"]
+    "name",
+    ["anat", "anat with FreeSurfer", "pet", "pet with correction", "subject", "subject in spaces", "synthetic scans"],
 )
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
-    assert mistakes(workflows(job)[name], is_part=name not in ("subject", "synthetic scans")) == []
+    assert mistakes(workflows(job)[name], is_part=name in PARTS) == []
 
 
 def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_a_gpu_where_one_is_wanted(
@@ -137,12 +143,12 @@ def test_a_misspelt_field_is_reported(job: ParticipantJob) -> None:
 
 
 def test_every_image_interface_is_used_by_a_graph(job: ParticipantJob) -> None:
-    from tau_workflows.interfaces import anat, figures, outputs, pet, synthesis
+    from tau_workflows.interfaces import anat, figures, outputs, pet, spaces, synthesis
     from tau_workflows.interfaces.base import LibraryInterface
 
     written = {
         cls
-        for module in (anat, figures, outputs, pet, synthesis)
+        for module in (anat, figures, outputs, pet, spaces, synthesis)
         for cls in vars(module).values()
         if isinstance(cls, type) and issubclass(cls, LibraryInterface) and cls is not LibraryInterface
     }

@@ -55,7 +55,8 @@ def run(root: Path, *options: str, coarse: bool = False) -> int:
         if coarse:
             patch.setattr(participant, "MODULE", "coarse_participant")
             patch.setenv("PYTHONPATH", SEARCHED)
-        return main([*places, "--skip-bids-validation", "--ref-region", "CerebellarGM", "Pons", *options])
+        wanted = ["--ref-region", "CerebellarGM", "Pons", "--output-spaces", "MNI152NLin6Asym"]
+        return main([*places, "--skip-bids-validation", *wanted, *options])
 
 
 def steps(root: Path, participant: str = "01") -> set[str]:
@@ -84,8 +85,8 @@ def test_the_table_has_the_68_regions_of_each_reference_region(place: Path) -> N
 
 def test_the_table_is_what_the_images_say(place: Path) -> None:
     pet, anat = place / "out/sub-01/pet", place / "out/sub-01/anat"
-    suvr = load_volume(next(pet.glob("*_desc-suvr_pet.nii.gz")))
-    dseg = load_volume(next(anat.glob("*_dseg.nii.gz")))
+    suvr = load_volume(next(pet.glob("*_space-T1w_desc-suvr_pet.nii.gz")))
+    dseg = load_volume(next(anat.glob("sub-01_seg-*_dseg.nii.gz")))
     assert same_grid(suvr, dseg)
     table = pd.read_csv(next(pet.glob("*_rois.tsv")), sep="\t", na_values="n/a")
     rows = table[(table["reference_region"] == "CerebellarGM") & table["index"].notna() & (table["n_voxels"] > 0)]
@@ -100,10 +101,28 @@ def test_the_maps_of_two_reference_regions_differ_by_one_factor(place: Path) -> 
     pet = place / "out/sub-01/pet"
     activity = []
     for desc in ("suvr", "suvrPons"):
-        suvr = np.asanyarray(load_volume(next(pet.glob(f"*_desc-{desc}_pet.nii.gz"))).dataobj)
-        sidecar = json.loads(next(pet.glob(f"*_desc-{desc}_pet.json")).read_text())
+        suvr = np.asanyarray(load_volume(next(pet.glob(f"*_space-T1w_desc-{desc}_pet.nii.gz"))).dataobj)
+        sidecar = json.loads(next(pet.glob(f"*_space-T1w_desc-{desc}_pet.json")).read_text())
         activity.append(suvr * sidecar["ReferenceValue"])
     np.testing.assert_allclose(*activity, rtol=1e-4, atol=1e-2)
+
+
+def test_large_regions_have_the_same_mean_in_standard_space(place: Path) -> None:
+    """Labels on voxels of 4 mm are blocks whose corners mix regions; with voxels of 1 mm, the largest is 1.5 %."""
+    pet, anat = place / "out/sub-01/pet", place / "out/sub-01/anat"
+    suvr = load_volume(next(pet.glob("*_space-MNI152NLin6Asym_res-2_desc-suvr_pet.nii.gz")))
+    dseg = load_volume(next(anat.glob("*_space-MNI152NLin6Asym_*_dseg.nii.gz")))
+    t1w = load_volume(next(anat.glob("*_space-MNI152NLin6Asym_*_T1w.nii.gz")))
+    assert same_grid(suvr, dseg)
+    assert same_grid(suvr, t1w)
+    table = pd.read_csv(next(pet.glob("*_rois.tsv")), sep="\t", na_values="n/a")
+    rows = table[(table["reference_region"] == "CerebellarGM") & table["index"].notna()]
+    large = rows[rows["volume_mm3"] > 4_000].to_dict("records")
+    assert len(large) > 30
+    values, labels = np.asanyarray(suvr.dataobj), np.asanyarray(dseg.dataobj)
+    ratio = np.array([np.nanmean(values[labels == int(row["index"])]) / row["suvr_mean"] for row in large])
+    assert np.abs(ratio - 1).max() < 0.035
+    assert np.median(np.abs(ratio - 1)) < 0.01
 
 
 def test_the_output_is_valid_bids(place: Path) -> None:

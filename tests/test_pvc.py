@@ -491,6 +491,19 @@ def test_maps_of_gray_matter_alone_have_no_other_voxels(head: PetPhantom, model:
     assert np.nanmean(made[labels == 1001]) == pytest.approx(UPTAKE[1001] / 2.0, rel=0.1)
 
 
+@pytest.mark.parametrize("method", ["iy", "mg", "meltzer"])
+def test_a_map_is_linear_in_the_activity(head: PetPhantom, model: RegionModel, method: str) -> None:
+    """Offset and slope, by which maps in other spaces are made, give the map on the grid of the T1w."""
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), [method])
+    activity = resample(head.pet, head.dseg, head.pet2t1w)
+    maps = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
+    made = maps.make(method, map_values(found, method), 2.0).get_fdata()
+    offset, slope = maps.weights(method, map_values(found, method), 2.0)
+    again = offset.get_fdata() + slope.get_fdata() * activity.get_fdata()
+    assert np.isfinite(made).any()
+    np.testing.assert_allclose(again, made, rtol=1e-3, atol=1e-4)
+
+
 def test_linear_interpolation_and_smoothing_add_their_variance(head: PetPhantom) -> None:
     blur = blur_on_t1w((5.0, 5.0, 5.0), head.pet, np.eye(4), smoothing_fwhm_mm=4.0)
     voxel = np.array([2.5, 2.5, 3.0])

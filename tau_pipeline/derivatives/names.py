@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from tau_pipeline.files import name_parts
+from tau_pipeline.settings.spaces import OutputSpace
 
 SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
@@ -146,6 +147,14 @@ class AnatNames(_Names):
         """Numbers, names and colors of the parcellation."""
         return self._path("dseg", ".tsv", seg=_PARCELLATION)
 
+    def t1w_in(self, space: OutputSpace) -> Path:
+        """Return the bias-corrected T1w in another space."""
+        return self._path("T1w", desc="preproc", **space.entities)
+
+    def dseg_in(self, space: OutputSpace) -> Path:
+        """Return the parcellation in another space."""
+        return self._path("dseg", seg=_PARCELLATION, **space.entities)
+
     def reference_mask(self, region: str) -> Path:
         """Mask of a reference region, by the name that it has in tables (``CerebellarGM``)."""
         return self._path("mask", label=region)
@@ -209,6 +218,14 @@ class PetNames(_ScanNames):
     def corrected(self, method: str) -> Path:
         """Return the SUVR map corrected for partial volume effects, by the first reference region."""
         return self._path("pet", space="T1w", desc=f"pvc{method.upper()}")
+
+    def suvr_in(self, space: OutputSpace, further_region: str = "") -> Path:
+        """Return the SUVR map in another space; of a further reference region if one is named."""
+        return self._path("pet", desc=f"{self._desc}{further_region}", **space.entities)
+
+    def corrected_in(self, space: OutputSpace, method: str) -> Path:
+        """Return the map of `corrected` in another space."""
+        return self._path("pet", desc=f"pvc{method.upper()}", **space.entities)
 
     @property
     def to_t1w(self) -> Path:

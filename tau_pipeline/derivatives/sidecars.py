@@ -9,6 +9,7 @@ from typing import Any
 
 import tau_pipeline
 from tau_pipeline.derivatives.names import SOFTWARE
+from tau_pipeline.settings.spaces import OutputSpace
 
 
 def bids_uri(file: Path, root: Path, dataset: str = "raw") -> str:
@@ -20,6 +21,15 @@ def bids_uri(file: Path, root: Path, dataset: str = "raw") -> str:
     'bids:raw:sub-01/anat/sub-01_T1w.nii'
     """
     return f"bids:{dataset}:{Path(file).absolute().relative_to(Path(root).absolute()).as_posix()}"
+
+
+def space_fields(space: OutputSpace) -> dict[str, str]:
+    """Return the fields that a file in the space of a template has in place of those of a file on the T1w grid."""
+    image = f"tpl-{space.name}/tpl-{space.name}_res-0{space.value}_T1w.nii.gz"
+    return {
+        "SpatialReference": f"https://templateflow.s3.amazonaws.com/{image}",
+        "Resolution": f"Cubes of {space.value} mm on TemplateFlow's grid of {space.name} (res-0{space.value})",
+    }
 
 
 def image_sidecar(

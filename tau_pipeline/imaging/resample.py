@@ -116,6 +116,23 @@ def resample_measured(
     ImageError
         The image is not 3-D, or holds no value at all.
     """
+    data, known = filled(img)
+    to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
+    order = {"nearest": 0, "linear": 1, "cubic": 3}[interpolation]
+    found = resample_array(data, to_voxel, like.shape, order=order, mode="nearest")
+    covered = resample_array(known.astype(np.uint8), to_voxel, like.shape, order=0, mode="grid-constant")
+    found[covered == 0] = np.nan
+    return image_like(found, like)
+
+
+def filled(img: Volume) -> tuple[Floats, Mask]:
+    """Return a 3-D image with the nearest measured value where it holds NaN or infinity, and where it was measured.
+
+    Raises
+    ------
+    ImageError
+        The image is not 3-D, or holds no value at all.
+    """
     if len(img.shape) != 3:
         raise ImageError(f"an image of shape {img.shape} cannot be resampled here; a 3-D image is needed")
     data = np.asanyarray(img.dataobj).astype(np.float32)
@@ -125,12 +142,7 @@ def resample_measured(
     if not known.all():
         nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
         data = data[tuple(nearest)]
-    to_voxel = np.linalg.inv(img.affine) @ np.linalg.inv(moving_to_fixed) @ like.affine
-    order = {"nearest": 0, "linear": 1, "cubic": 3}[interpolation]
-    found = resample_array(data, to_voxel, like.shape, order=order, mode="nearest")
-    covered = resample_array(known.astype(np.uint8), to_voxel, like.shape, order=0, mode="grid-constant")
-    found[covered == 0] = np.nan
-    return image_like(found, like)
+    return data, known
 
 
 def resample_onto_data(

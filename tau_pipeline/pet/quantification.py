@@ -7,7 +7,7 @@ one interpolation through the composed transforms; `suvr` divides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tau_pipeline.imaging.volume import (
     Volume,
     image_like,
 )
+from tau_pipeline.imaging.warp import Points, sample_measured
 from tau_pipeline.pet.field_of_view import frame_of
 from tau_pipeline.pet.frames import FramePlan
 
@@ -62,16 +63,54 @@ def pet_on_t1w(
         float32 on the T1w grid, in the unit of ``pet_img``; NaN where a frame of the plan measured nothing, since the
         mean over the window is not known there.
     """
+    total = np.zeros(t1w.shape[:3], np.float32)
+    for frame, weight, frame_xfm in weighted_frames(pet_img, plan, frame_xfms, fwhm_mm):
+        on_t1w = resample_measured(frame, t1w, pet2t1w_xfm @ frame_xfm, interpolation)
+        total += np.float32(weight) * np.asanyarray(on_t1w.dataobj)
+    return image_like(total, t1w)
+
+
+def pet_at(
+    pet_img: Volume,
+    plan: FramePlan,
+    frame_xfms: Sequence[Affine],
+    pet2t1w_xfm: Affine,
+    points: Points,
+    fwhm_mm: float = 0.0,
+) -> NDArray[np.float32]:
+    """Return mean activity in the window at points of the T1w's world; each frame is interpolated once, linearly.
+
+    This is `pet_on_t1w` for grids that a nonlinear transform leads to, such as that of a template.
+
+    Parameters
+    ----------
+    pet_img, plan, frame_xfms, pet2t1w_xfm, fwhm_mm
+        As there.
+    points
+        ``(I, J, K, 3)``, mm, RAS+, from `tau_pipeline.imaging.warp.points_through`.
+
+    Returns
+    -------
+    ndarray
+        ``(I, J, K)``, NaN where a frame of the plan measured nothing.
+    """
+    total = np.zeros(points.shape[:3], np.float32)
+    for frame, weight, frame_xfm in weighted_frames(pet_img, plan, frame_xfms, fwhm_mm):
+        total += np.float32(weight) * sample_measured(frame, points, pet2t1w_xfm @ frame_xfm)
+    return total
+
+
+def weighted_frames(
+    pet_img: Volume, plan: FramePlan, frame_xfms: Sequence[Affine], fwhm_mm: float
+) -> Iterator[tuple[Volume, float, Affine]]:
+    """Return each frame of a plan, smoothed, with its weight and its transform; the arguments are `pet_on_t1w`'s."""
     if len(frame_xfms) != len(plan.indices):
         raise ImageError(
             f"{len(frame_xfms)} frame transforms were given for {len(plan.indices)} frames; expected: one per frame"
         )
-    total = np.zeros(t1w.shape[:3], np.float32)
     for index, weight, frame_xfm in zip(plan.indices, plan.weights, frame_xfms, strict=True):
-        frame = smooth(frame_of(pet_img, index), fwhm_mm) if fwhm_mm else frame_of(pet_img, index)
-        on_t1w = resample_measured(frame, t1w, pet2t1w_xfm @ frame_xfm, interpolation)
-        total += np.float32(weight) * np.asanyarray(on_t1w.dataobj)
-    return image_like(total, t1w)
+        frame = frame_of(pet_img, index)
+        yield smooth(frame, fwhm_mm) if fwhm_mm else frame, weight, frame_xfm
 
 
 def reference_value(activity: NDArray, reference_region: NDArray) -> float:

@@ -68,14 +68,29 @@ class CorrectedMaps:
         reference
             Corrected activity of the reference region.
         """
+        return self._made(self._activity, method, values, reference)
+
+    def weights(self, method: PvcMethod, values: Mapping[int, float], reference: float) -> tuple[Volume, Volume]:
+        """Return offset and slope of a map, float32 on the T1w grid: `make` gives offset + slope * activity.
+
+        They come from labels and point spread alone, so that a map in another space needs the PET once. The arguments
+        are those of `make`.
+        """
+        offset = self._made(np.zeros_like(self._activity), method, values, reference)
+        at_one = self._made(np.ones_like(self._activity), method, values, reference)
+        slope = np.asanyarray(at_one.dataobj) - np.asanyarray(offset.dataobj)
+        return offset, image_like(slope, self._like)
+
+    def _made(self, activity: Floats, method: PvcMethod, values: Mapping[int, float], reference: float) -> Volume:
+        """Return the map of `make` for an activity in the box around the brain; it is linear in the activity."""
         if method in ("rbv", "iy"):
             before = self._painted(values)
             after = self._blurred(np.nan_to_num(before))
-            found = self._activity * before / np.maximum(after, _SMALLEST * max(float(np.nanmax(before)), 1e-30))
+            found = activity * before / np.maximum(after, _SMALLEST * max(float(np.nanmax(before)), 1e-30))
         else:
             gray, white = (np.isin(self._numbers, one) for one in tissue_numbers(np.unique(self._numbers)))
             target = gray if method == "mg" else gray | white
-            rest = self._activity
+            rest = activity
             if method == "mg":
                 rest = rest - self._blurred(np.where(white, np.nan_to_num(self._painted(values)), np.float32(0)))
             share = self._blurred(target.astype(np.float32))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
+from tau_pipeline.settings.spaces import parse_space
 
 SkullStrip = Literal["auto", "skip", "force"]
 PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
@@ -116,6 +117,14 @@ class Settings(Checked):
             source="Baker et al. 2017, Data in Brief 15:648",
         ),
     )
+    output_spaces: tuple[str, ...] = field(
+        default=("T1w",),
+        metadata=documented(
+            "Spaces to write maps in, beside T1w, which is always written: MNI152NLin6Asym and MNI152NLin2009cAsym, "
+            "with :res-1 or :res-2 for voxels of 1 or 2 mm (2 by default). Values in tables do not depend on it.",
+            source="spelling of fMRIPrep",
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),
@@ -141,12 +150,21 @@ class Settings(Checked):
         require(len(set(self.pvc)) == len(self.pvc), "pvc", list(self.pvc), "each method once")
         require(len(self.psf) in (0, 1, 3), "psf", list(self.psf), "one value, or one for each of three axes")
         require(all(0 < one <= 30 for one in self.psf), "psf", list(self.psf), "FWHM above 0 and at most 30 mm")
+        spaces = [parse_space(text) for text in self.output_spaces]
+        surfaces = [space.name for space in spaces if space.kind == "surface"]
+        require(not surfaces, "output_spaces", surfaces, "T1w or a volumetric template; surfaces are not written")
+        object.__setattr__(self, "output_spaces", tuple(dict.fromkeys(map(str, spaces))))
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
 
     def hash(self) -> str:
-        """Return twelve hexadecimal digits, equal exactly for equal settings, on every machine and Python."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True)
+        """Return twelve hexadecimal digits, equal exactly for equal settings, on every machine and Python.
+
+        ``output_spaces`` is left out: which further maps are written does not change any value, and scans that were
+        processed before somebody asked for more maps may be pooled with the others.
+        """
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "output_spaces"}
+        text = json.dumps(values, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
 
 

@@ -12,6 +12,7 @@ from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
 from tau_workflows.graphs.pet import ANATOMY, identity_of, init_pet_wf
 from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
+from tau_workflows.graphs.spaces import add_anatomy_in_spaces, add_pet_in_spaces
 from tau_workflows.interfaces.figures import AnatFigures, PetFigures
 from tau_workflows.interfaces.outputs import SaveAnat, SavePet
 
@@ -50,6 +51,7 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     for node in (draw, save):
         _connect(wf, anat_wf, ANAT_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
+    add_anatomy_in_spaces(wf, anat_wf, save, job)
     for scan_job in t1w_job.scans:
         _add_scan(wf, anat_wf, job, scan_job)
     return wf
@@ -76,6 +78,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
         _connect(wf, anat_wf, of_anatomy_alone, node)
         _connect(wf, pet_wf, PET_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
+    add_pet_in_spaces(wf, anat_wf, pet_wf, save, job)
 
 
 def _connect(wf: pe.Workflow, graph: pe.Workflow, outputs: Iterable[str], node: pe.Node) -> None:

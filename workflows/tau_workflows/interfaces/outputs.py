@@ -21,9 +21,10 @@ from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.derivatives.quality_checks import Quality, judge
 from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
-from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar
+from tau_pipeline.derivatives.sidecars import SuvrSidecar, bids_uri, image_sidecar, space_fields
 from tau_pipeline.files import complete_file, read_tsv, write_changed, write_json, write_tsv
 from tau_pipeline.pet.frames import FramePlan
+from tau_pipeline.settings.spaces import parse_space
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.pet import frame_plan
 
@@ -80,6 +81,7 @@ class _SaveAnatIn(BaseInterfaceInputSpec):
     reference_file = traits.List(File(exists=True), mandatory=True, desc="masks of the reference regions")
     reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
+    space_files = traits.Dict(desc="T1w and labels in the spaces of templates")
 
 
 class SaveAnat(LibraryInterface):
@@ -100,6 +102,18 @@ class SaveAnat(LibraryInterface):
         for mask_file, described in zip(given.reference_file, given.reference, strict=True):
             target = names.reference_mask(described["ReferenceRegion"])
             self._save(mask_file, target, skull_stripped=True, Type="ROI", **described)
+        for key, files in (self.optional("space_files") or {}).items():
+            space = parse_space(key)
+            own = space_fields(space)
+            self._save(files["t1w"], names.t1w_in(space), skull_stripped=given.skull_stripped, **own)
+            self._save(
+                files["dseg"],
+                names.dseg_in(space),
+                skull_stripped=True,
+                Manual=False,
+                MadeBy=given.labels_source,
+                **own,
+            )
         save_copy(given.template_from_t1w, names.to_template())
         save_copy(given.t1w_from_template, names.from_template())
         for desc, figure in given.figure_files.items():
@@ -142,6 +156,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     corrected_files = traits.Dict(desc="maps corrected for partial volume effects, by method")
     pet2t1w_xfm = File(exists=True, mandatory=True, desc="ITK transform for resampling PET onto the T1w")
     figure_files = traits.Dict(mandatory=True, desc="figures by their `desc` label")
+    space_files = traits.Dict(desc="SUVR maps in the spaces of templates")
 
 
 class SavePet(LibraryInterface):
@@ -161,7 +176,7 @@ class SavePet(LibraryInterface):
         sidecars = [self._judged(rank, decisions, names.stem) for rank in range(len(given.suvr_file))]
         write_changed(_with_quality(given.rois_file, sidecars), names.rois)
         write_json(_described(names.rois), sidecar_path(names.rois))
-        written = [names.rois, *self._save_corrected(names, sidecars[0])]
+        written = [names.rois, *self._save_corrected(names, sidecars[0]), *self._save_in_spaces(names, sidecars)]
         for rank, (suvr_file, sidecar) in enumerate(zip(given.suvr_file, sidecars, strict=True)):
             target = names.suvr(sidecar["ReferenceRegion"] if rank else "")
             save_copy(suvr_file, target, sidecar)
@@ -172,20 +187,26 @@ class SavePet(LibraryInterface):
         """Write the maps that are corrected for partial volume effects; they are by the first reference region."""
         written = []
         for method, file in (self.optional("corrected_files") or {}).items():
-            region = sidecar["ReferenceRegion"]
-            about = (
-                f"SUVR by {region}, corrected for partial volume effects by the {columns.PVC_METHODS[method]} method"
-            )
-            own = {
-                **sidecar,
-                "Description": about,
-                "PVCMethods": [method],
-                "ReferenceValue": sidecar["PVCReferenceValue"][method],
-                "SkullStripped": True,
-            }
-            save_copy(file, names.corrected(method), own)
+            save_copy(file, names.corrected(method), _of_correction(sidecar, method))
             written.append(names.corrected(method))
         return written
+
+    def _save_in_spaces(self, names: PetNames, sidecars: Sequence[Mapping[str, Any]]) -> list[Path]:
+        """Write the maps in the spaces of templates; what their sidecars say of quality is that of the T1w's map."""
+        found: list[tuple[str, Path, dict[str, Any]]] = []
+        for key, files in (self.optional("space_files") or {}).items():
+            space = parse_space(key)
+            for rank, (file, sidecar) in enumerate(zip(files["suvr"], sidecars, strict=True)):
+                region = sidecar["ReferenceRegion"]
+                text = f"SUVR by {region} in {space.name}"
+                own = {**sidecar, "Description": text, **space_fields(space)}
+                found.append((file, names.suvr_in(space, region if rank else ""), own))
+            for method, file in files["corrected"].items():
+                own = _of_correction(sidecars[0], method) | space_fields(space)
+                found.append((file, names.corrected_in(space, method), own))
+        for file, target, own in found:
+            save_copy(file, target, own)
+        return [target for _, target, _ in found]
 
     def _judged(self, rank: int, decisions: Sequence[Decision], stem: str) -> dict[str, Any]:
         """Return the sidecar of an SUVR map, with the quality checks and what people decided about them."""
@@ -227,6 +248,18 @@ class SavePet(LibraryInterface):
             labels=given.labels_source,
             assumptions=tuple(given.assumptions),
         )
+
+
+def _of_correction(sidecar: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the sidecar of a corrected map from that of the SUVR map by the same reference region."""
+    name, region = columns.PVC_METHODS[method], sidecar["ReferenceRegion"]
+    return {
+        **sidecar,
+        "Description": f"SUVR by {region}, corrected for partial volume effects by the {name} method",
+        "PVCMethods": [method],
+        "ReferenceValue": sidecar["PVCReferenceValue"][method],
+        "SkullStripped": True,
+    }
 
 
 def _with_quality(rois_file: str, sidecars: Iterable[Mapping[str, Any]]) -> str:

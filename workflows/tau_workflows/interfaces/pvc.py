@@ -48,6 +48,7 @@ class _PvcIn(BaseInterfaceInputSpec):
     pvc_extracerebral = traits.Bool(
         Settings.pvc_extracerebral, usedefault=True, desc="hot spots around the brain are regions of their own"
     )
+    with_weights = traits.Bool(False, usedefault=True, desc="also write what maps in other spaces are made with")
     psf = traits.List(traits.Float(), desc="FWHM of the point spread, one or three values, mm")
 
 
@@ -55,6 +56,7 @@ class _PvcOut(TraitedSpec):
     rois_file = File(desc="region table with the corrected columns")
     quality = traits.List(traits.Dict(), desc="quality measures of each SUVR map, and the sidecar's keys of correction")
     corrected_files = traits.Dict(desc="corrected map of each method that has one, by the first reference region")
+    weight_files = traits.Dict(desc="offset and slope of each method, on the T1w grid: map = offset + slope * activity")
     assumptions = traits.List(traits.Str(), desc="where the point spread comes from")
 
 
@@ -85,8 +87,10 @@ class CorrectPartialVolume(LibraryInterface):
         table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, label_array(dseg), masks, parts)
         shares = [pvc.reference_shares(model, parts, mask_of) for mask_of in masks.values()]
         measures = [own | pvc.sidecar(found, one) for own, one in zip(self.inputs.quality, shares, strict=True)]
+        maps, weights = self._maps(folder, found, in_parts, shares[0])
         return {
-            "corrected_files": self._maps(folder, found, in_parts, shares[0]),
+            "corrected_files": maps,
+            "weight_files": weights,
             "rois_file": str(write_tsv(table, folder / "rois.tsv")),
             "quality": measures,
             "assumptions": [point_spread.source],
@@ -104,19 +108,25 @@ class CorrectPartialVolume(LibraryInterface):
             return spread.given_point_spread((uniform_mm,), text)
         return spread.estimate_point_spread(model, pet)
 
-    def _maps(self, folder: Path, found: Correction, dseg: Volume, shares: NDArray[np.float64]) -> dict[str, str]:
-        """Write the map of each method that has one; ``dseg`` has the labels that the model was made of."""
+    def _maps(
+        self, folder: Path, found: Correction, dseg: Volume, shares: NDArray[np.float64]
+    ) -> tuple[dict[str, str], dict[str, list[str]]]:
+        """Write the map of each method that has one, and its weights; ``dseg`` has the labels of the model."""
         methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
         if not methods:
-            return {}
+            return {}, {}
         names = ("activity_file", "mask_file", "static_file")
         activity, mask, static = (load_volume(getattr(self.inputs, name), ndim=3) for name in names)
         xfm = load_itk(self.inputs.pet2t1w_xfm)
         blur = blur_on_t1w(found.point_spread.fwhm_mm, static, xfm, self.inputs.smoothing_fwhm)
         maps = CorrectedMaps(activity, dseg, mask, blur)
         files: dict[str, str] = {}
+        weights: dict[str, list[str]] = {}
         for method in methods:
             value = pvc.reference_value(found, method, shares)
-            made = maps.make(method, pvc.map_values(found, method), value)
-            files[method] = str(save_volume(made, folder / f"{method}.nii"))
-        return files
+            values = pvc.map_values(found, method)
+            files[method] = str(save_volume(maps.make(method, values, value), folder / f"{method}.nii"))
+            if self.inputs.with_weights:
+                pair = zip(("offset", "slope"), maps.weights(method, values, value), strict=True)
+                weights[method] = [str(save_volume(one, folder / f"{method}_{name}.nii")) for name, one in pair]
+        return files, weights

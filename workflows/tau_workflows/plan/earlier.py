@@ -17,12 +17,14 @@ from typing import Any
 from nipype.interfaces.base import BaseInterface
 from nipype.utils.filemanip import hash_infile
 
+from tau_pipeline.settings.spaces import template_spaces
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
 from tau_workflows.graphs.pet import identity_of
 from tau_workflows.interfaces.anat import ExtractBrain, FindReference, FreeSurferLabels, RegisterToTemplate
 from tau_workflows.interfaces.outputs import SavePet
 from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
+from tau_workflows.interfaces.spaces import AnatInSpaces, PetInSpaces
 
 
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
@@ -47,6 +49,8 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
         steps.append(("anat_wf/labels", labels))
     elif (record := _record(folder / "anat_wf/labels")) is not None and "labels_file" in _stored(record):
         return False
+    if spaces := list(map(str, template_spaces(job.settings.output_spaces))):
+        steps.append(("anat_spaces", AnatInSpaces(output_spaces=spaces)))
     return all(_is_same(folder / step, face) for step, face in steps)
 
 
@@ -69,6 +73,8 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
         (f"{pet_wf}/on_t1w", PetOnT1w.with_settings(job.settings, pet_metadata=dict(scan.pet_metadata))),
         (save, saved),
     ]
+    if spaces := list(map(str, template_spaces(job.settings.output_spaces))):
+        steps.append((f"{pet_wf}/spaces", PetInSpaces(output_spaces=spaces)))
     return all(_is_same(folder / step, interface) for step, interface in steps)
 
 
