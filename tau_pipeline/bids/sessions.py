@@ -150,7 +150,8 @@ def timeline(participant_dir: Path) -> Timeline:
     read counts as absent: dates only refine the choice, they are not needed.
     """
     name = participant_dir.name
-    with os.scandir(participant_dir) as entries:
+    folders: list[str] = []
+    with suppress(OSError), os.scandir(participant_dir) as entries:
         folders = sorted(one.name for one in entries if one.name.startswith("ses-") and one.is_dir())
     labels = session_order(folder.removeprefix("ses-") for folder in folders)
     dates: dict[str, datetime] = {}
