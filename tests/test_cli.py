@@ -31,6 +31,7 @@ OTHER_VALUES = {
     "extent_suvr": 1.4,
     "pvc": ("sgtm", "rbv"),
     "psf": (6.0, 6.0, 7.0),
+    "psf_source": "scanner",
     "pvc_extracerebral": True,
     "output_spaces": ("T1w", "MNI152NLin6Asym:res-2"),
     "motion_correction": False,
@@ -286,7 +287,7 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 #: No step of a participant draws random numbers; trainings do.
 @pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed"}))
 def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
-    base = Settings(pvc=("gtm",)) if name in ("psf", "pvc_extracerebral") else Settings()
+    base = Settings(pvc=("gtm",)) if name in ("psf", "psf_source", "pvc_extracerebral") else Settings()
     changed = dataclasses.replace(base, **{name: OTHER_VALUES[name]})
     assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, base)
 

@@ -164,6 +164,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "extent_suvr": 1.4,
         "pvc": ("gtm",),
         "psf": (6.0,),
+        "psf_source": "scanner",
         "pvc_extracerebral": True,
         "motion_correction": False,
         "random_seed": 1,

@@ -25,7 +25,15 @@ from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pvc.cerebellum import with_lobules
-from tau_pipeline.pvc.correct import PVC_KEYS, add_columns, correct, map_values, reference_shares, sidecar
+from tau_pipeline.pvc.correct import (
+    PVC_KEYS,
+    add_columns,
+    correct,
+    map_values,
+    reference_shares,
+    reference_value,
+    sidecar,
+)
 from tau_pipeline.pvc.hot_spots import with_hot_spots
 from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.methods import estimate
@@ -356,6 +364,25 @@ def test_the_table_gets_values_over_the_corrected_reference_region(
     sizes = [(labels == label).sum() for label in (1006, 2006)]
     expected = np.average([UPTAKE[1006], UPTAKE[2006]], weights=sizes) / below
     assert both["suvr_pvc_mean"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_was_not_measured_of_a_reference_region_does_not_lower_its_value(
+    head: PetPhantom, model: RegionModel, table: pd.DataFrame
+) -> None:
+    labels = label_array(head.dseg)
+    mask = np.where(labels == 8, 1, 0) + np.where(labels == 47, 2, 0)
+    found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["sgtm"])
+    lost = found.by_method["sgtm"].values.copy()
+    lost[model.column(47)] = np.nan
+    cut = replace(found, by_method={"sgtm": replace(found.by_method["sgtm"], values=lost)})
+    one_part = {"CerebellarGM": mask > 0}
+    assert reference_value(cut, "sgtm", reference_shares(model, labels, mask > 0)) == pytest.approx(UPTAKE[8], rel=1e-3)
+    rows = add_columns(table, cut, labels, one_part).set_index("index")
+    assert rows.loc[1006, "suvr_pvc_mean"] == pytest.approx(UPTAKE[1006] / UPTAKE[8], rel=1e-3)
+    # A part that counts as much as the others cannot be left out.
+    assert np.isnan(reference_value(cut, "sgtm", reference_shares(model, labels, mask)))
+    with pytest.raises(ReferenceRegionError, match="expected: above 0"):
+        add_columns(table, cut, labels, {"CerebellarGM": mask})
 
 
 def test_a_reference_region_without_activity_is_refused(

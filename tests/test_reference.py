@@ -21,7 +21,7 @@ from tau_pipeline.pet.quantification import mean_of_parts
 
 DATASET = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_dataset = pytest.mark.skipif(not DATASET.is_dir(), reason="needs ../shared/data/ds-simtau")
-ADNI = ("ADNIInferiorCerebellarGM", "ADNIErodedWM", "ADNIWholeCerebellum", "ADNICompositeWM")
+ADNI = ("ADNIInferiorCerebellarGM", "ADNIErodedWM", "ADNIWholeCerebellum", "ADNIBrainstem", "ADNICompositeWM")
 SIDES = {"L": (8, 7, 2, 1011), "R": (47, 46, 41, 2011)}
 
 
@@ -334,6 +334,19 @@ def test_the_parts_of_composite_white_matter_count_equally(head):
     suvr = image_on((activity / 3).astype(np.float32), head.affine)
     table = regional_table(suvr, head, mask, "ADNICompositeWM", {})
     assert table.loc[table["kind"] == "reference", "suvr_mean"].tolist() == pytest.approx([1.0])
+
+
+def test_a_part_of_composite_white_matter_outside_the_field_of_view_is_an_error(head):
+    parts = np.asarray(reference.find_reference("ADNICompositeWM", head).mask.dataobj)
+    labels = np.asarray(head.dataobj)
+    activity = np.where(labels == 16, np.nan, 1.0)
+    assert np.isfinite(activity[parts > 0]).mean() > 0.9
+    with pytest.raises(ReferenceRegionError, match="measured 0% of one of the parts of reference region C"):
+        reference_check.check_reference(activity, parts, labels > 0, "C")
+
+
+def test_the_brainstem_of_adni_is_the_whole_label(head):
+    np.testing.assert_array_equal(mask_of("ADNIBrainstem", head), np.asarray(head.dataobj) == 16)
 
 
 @pytest.mark.parametrize("name", ADNI)

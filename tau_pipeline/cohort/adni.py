@@ -65,6 +65,7 @@ _ASEG = (
 #: What the names of our reference regions have in common that are those of ADNI's tables.
 _INFERIOR = re.compile(r"inferior.*cerebell", re.IGNORECASE)
 _ERODED = re.compile(r"eroded", re.IGNORECASE)
+_BRAINSTEM = re.compile(r"brainstem", re.IGNORECASE)
 
 
 def adni_regions(*, pvc: bool = False) -> tuple[str, ...]:
@@ -124,7 +125,8 @@ def adni_table(
     by_key: dict[str, list[DoneScan]] = {}
     for scan in scans:
         by_key.setdefault(scan.key, []).append(scan)
-    for name, pattern in ((_reference_name(pvc=pvc), _INFERIOR), ("ERODED_SUBCORTICALWM", _ERODED)):
+    references = ((_reference_name(pvc=pvc), _INFERIOR), ("ERODED_SUBCORTICALWM", _ERODED), ("BRAINSTEM", _BRAINSTEM))
+    for name, pattern in references:
         found = [_reference_of(scan, by_key[scan.key], pattern, pvc=pvc) for scan in taken]
         regions[name] = np.array([suvr for suvr, _ in found]), np.array([size for _, size in found])
     nothing = np.full(len(taken), np.nan)

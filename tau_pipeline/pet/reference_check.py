@@ -34,8 +34,10 @@ def check_reference(
     ----------
     activity
         PET ``(I, J, K)``, any unit proportional to activity.
-    reference, brain
-        Boolean masks ``(I, J, K)``.
+    reference
+        Boolean mask ``(I, J, K)``, or the number of the part of each voxel, 0 outside; each part must be measured.
+    brain
+        Boolean mask on the same grid.
     name
         The region's name, for the messages.
     min_measured_fraction
@@ -50,20 +52,23 @@ def check_reference(
     Raises
     ------
     ReferenceRegionError
-        The region is empty, too little of it was measured, its mean is not positive, or its mean is not
-        within 0.3 to 2 times the brain's: in tau PET the cerebellum has 0.5 to 1.1 times the brain's activity, white
-        matter little more.
+        The region is empty, too little of it or of one of its parts was measured, its mean is not positive, or its
+        mean is not within 0.3 to 2 times the brain's: in tau PET the cerebellum has 0.5 to 1.1 times the brain's
+        activity, white matter little more.
     """
-    reference, brain = reference.astype(bool), brain.astype(bool)
+    parts, reference, brain = reference, reference.astype(bool), brain.astype(bool)
     values = activity[reference].astype(np.float64)
     if values.size == 0:
         raise ReferenceRegionError(f"reference region {name} is empty; check the parcellation")
     measured = _measured(values)
     share = float(measured.mean())
     lacking = 100 * (1 - share)
-    if not measured.any() or share < min_measured_fraction:
+    numbers = parts[reference]
+    by_part = [float(measured[numbers == number].mean()) for number in np.unique(numbers)]
+    if not measured.any() or min(by_part) < min_measured_fraction:
+        which = f"one of the parts of reference region {name}" if len(by_part) > 1 else f"reference region {name}"
         raise ReferenceRegionError(
-            f"the PET measured {share:.0%} of reference region {name}, and at least {min_measured_fraction:.0%} "
+            f"the PET measured {min(by_part):.0%} of {which}, and at least {min_measured_fraction:.0%} "
             "(--min-measured-fraction) are needed: check the field of view of the PET and the coregistration, or take "
             "another reference region (--ref-region)"
         )

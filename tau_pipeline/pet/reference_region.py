@@ -136,6 +136,13 @@ REGIONS = {
             "whole",
         ),
         Definition(
+            "ADNIBrainstem",
+            (16,),
+            "by ADNI's rule: the whole brainstem, which ADNI's tables have in place of the pons",
+            *(1.0, 1.0, 3000.0),
+            "whole",
+        ),
+        Definition(
             "ADNICompositeWM",
             (2, 7, 8, 16, 41, 46, 47),
             "by ADNI's rule: mean of the means of brainstem, eroded white matter as in ADNIErodedWM, and whole "

@@ -137,6 +137,7 @@ def add_columns(
     references
         Mask of each reference region on the same grid, by name. Its corrected value is the mean of the values of its
         regions, each weighted by the voxels that the mask has of it; parts with numbers of their own count equally.
+        Regions without a value, of which too little was measured, are left out.
     parts
         The labels that the model was made of, if these are others: the cerebellar cortex in lobules. A cortex is then
         the mean of its lobules, weighted by volume.
@@ -148,9 +149,8 @@ def add_columns(
     """
     table = table.copy()
     parts = labels if parts is None else parts
-    shares: dict[str | int, NDArray[np.float64]] = {
-        name: reference_shares(correction.model, parts, mask) for name, mask in references.items()
-    }
+    of_parts = {name: reference_shares(correction.model, parts, mask) for name, mask in references.items()}
+    shares: dict[str | int, NDArray[np.float64]] = {name: found.mean(axis=0) for name, found in of_parts.items()}
     shares |= {label: _shares(correction.model, parts[labels == label]) for label in CEREBELLAR_CORTEX}
     weights = np.stack([_row_weights(row, correction.model, shares) for row in table.to_dict("records")])
     for rank, (method, found) in enumerate(correction.by_method.items()):
@@ -158,14 +158,14 @@ def add_columns(
         error = np.full(len(table), np.nan)
         for name in references:
             own = (table["reference_region"] == name).to_numpy()
-            mean[own], error[own] = _ratios(found, weights[own], shares[name], name)
+            mean[own], error[own] = _ratios(found, weights[own], of_parts[name], name)
         for column, values in zip(pvc_columns(method, first=rank == 0), (mean, error), strict=True):
             table[column] = values
     return table
 
 
 def reference_shares(model: RegionModel, labels: NDArray[np.integer], mask: NDArray) -> NDArray[np.float64]:
-    """Return the weight of each region of the model in a reference region.
+    """Return the share of each region of the model in each part of a reference region, ``(parts, regions)``.
 
     Parameters
     ----------
@@ -177,13 +177,21 @@ def reference_shares(model: RegionModel, labels: NDArray[np.integer], mask: NDAr
         Boolean, or the number of the part of each voxel, 0 outside; parts count equally.
     """
     numbers = np.unique(mask[mask > 0])
-    found = [_shares(model, labels[mask == number]) for number in numbers]
-    return np.mean(found, axis=0) if found else np.zeros(len(model.numbers))
+    return np.array([_shares(model, labels[mask == number]) for number in numbers]).reshape(-1, len(model.numbers))
 
 
 def reference_value(correction: Correction, method: PvcMethod, shares: NDArray[np.float64]) -> float:
-    """Return the corrected activity of a reference region with these `reference_shares`."""
-    return float(shares @ np.nan_to_num(correction.by_method[method].values))
+    """Return the corrected activity of a reference region with these `reference_shares`; NaN if a part has none."""
+    values = correction.by_method[method].values
+    known = _known(shares, values)
+    return float(known @ np.nan_to_num(values)) if known.any() else np.nan
+
+
+def _known(shares: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each region in the mean of the parts, by the regions with a value; 0 if a part has none."""
+    known = np.where(np.isfinite(values), shares, 0.0)
+    sums = known.sum(axis=1, keepdims=True)
+    return (known / sums).mean(axis=0) if len(sums) and sums.min() > 0 else np.zeros(len(values))
 
 
 def _shares(model: RegionModel, labels: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -214,12 +222,13 @@ def _row_weights(
 
 
 def _ratios(
-    found: Corrected, weights: NDArray[np.float64], part: NDArray[np.float64], name: str
+    found: Corrected, weights: NDArray[np.float64], parts: NDArray[np.float64], name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ratio of each row to the reference region, and its standard error (first order)."""
     values = np.nan_to_num(found.values)
+    part = _known(parts, found.values)
     below = float(part @ values)
-    if not below > 0 or np.isnan(found.values[part > 0]).all():
+    if not below > 0:
         raise ReferenceRegionError(
             f"reference region {name} has a corrected activity of {below:.4g}; expected: above 0; choose another "
             "reference region or method of partial volume correction"

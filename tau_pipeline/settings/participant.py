@@ -14,6 +14,7 @@ from tau_pipeline.settings.spaces import parse_space
 
 SkullStrip = Literal["auto", "skip", "force"]
 PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
+PsfSource = Literal["image", "scanner"]
 Orientation = Literal["auto", "sform", "qform"]
 
 
@@ -105,8 +106,16 @@ class Settings(Checked):
         default=(),
         metadata=documented(
             "Point spread of the PET for partial volume correction, FWHM: one value, or one for each axis of the PET. "
-            "Default: estimated from the image and the regions.",
+            "Default: as psf_source says.",
             unit="mm",
+        ),
+    )
+    psf_source: PsfSource = field(
+        default="image",
+        metadata=documented(
+            "Where the point spread comes from if psf is not given: estimated from the image and the regions (image), "
+            "or the resolution of the scanner model (scanner), which is that of a point source and mostly too small. "
+            "Images that were smoothed to a stated resolution have that one."
         ),
     )
     pvc_extracerebral: bool = field(
@@ -150,6 +159,8 @@ class Settings(Checked):
         require(len(set(self.pvc)) == len(self.pvc), "pvc", list(self.pvc), "each method once")
         require(len(self.psf) in (0, 1, 3), "psf", list(self.psf), "one value, or one for each of three axes")
         require(all(0 < one <= 30 for one in self.psf), "psf", list(self.psf), "FWHM above 0 and at most 30 mm")
+        both = bool(self.psf) and self.psf_source == "scanner"
+        require(not both, "psf_source", self.psf_source, "image where psf is given")
         spaces = [parse_space(text) for text in self.output_spaces]
         surfaces = [space.name for space in spaces if space.kind == "surface"]
         require(not surfaces, "output_spaces", surfaces, "T1w or a volumetric template; surfaces are not written")

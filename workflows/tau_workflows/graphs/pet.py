@@ -52,7 +52,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
         Which frames count, and how much.
     settings
         Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``,
-        ``extent_suvr``, ``pvc``, ``psf``, ``pvc_extracerebral``.
+        ``extent_suvr``, ``pvc``, ``psf``, ``psf_source``, ``pvc_extracerebral``.
 
     Inputs
     ------

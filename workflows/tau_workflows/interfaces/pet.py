@@ -248,11 +248,12 @@ class Quantify(LibraryInterface):
         assumptions: list[str] = []
         for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)
-            data, inside = np.asanyarray(activity.dataobj), np.asanyarray(mask.dataobj) > 0
-            assumptions += reference.check_reference(data, inside, brain, name, share)
+            data, parts = np.asanyarray(activity.dataobj), np.asanyarray(mask.dataobj)
+            inside = parts > 0
+            assumptions += reference.check_reference(data, parts, brain, name, share)
             covered = float(measured[inside].mean())
             inside = reference.measured_part(data, inside)
-            values.append(pet.mean_of_parts(data, np.where(inside, np.asanyarray(mask.dataobj), 0)))
+            values.append(pet.mean_of_parts(data, np.where(inside, parts, 0)))
             suvr: Volume = image_like((data / values[-1]).astype(np.float32), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside

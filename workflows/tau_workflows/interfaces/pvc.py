@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
 from tau_pipeline.imaging.volume import Volume, save_volume
-from tau_pipeline.pet.resolution import uniform_resolution_mm
+from tau_pipeline.pet.resolution import image_resolution, uniform_resolution_mm
 from tau_pipeline.pvc import correct as pvc
 from tau_pipeline.pvc import psf as spread
 from tau_pipeline.pvc.cerebellum import with_lobules
@@ -50,6 +51,9 @@ class _PvcIn(BaseInterfaceInputSpec):
     )
     with_weights = traits.Bool(False, usedefault=True, desc="also write what maps in other spaces are made with")
     psf = traits.List(traits.Float(), desc="FWHM of the point spread, one or three values, mm")
+    psf_source = traits.Str(
+        Settings.psf_source, usedefault=True, desc="image or scanner: what gives the point spread without psf"
+    )
 
 
 class _PvcOut(TraitedSpec):
@@ -75,7 +79,7 @@ class CorrectPartialVolume(LibraryInterface):
         values = np.asanyarray(static.dataobj)
         # The static image is 0 where no frame has measured anything.
         pet = model.cut(np.where(values == 0, np.nan, values))
-        point_spread = self._point_spread(model, pet)
+        point_spread = self._point_spread(model, pet, static)
         if self.inputs.pvc_extracerebral:
             model = with_hot_spots(model, pet, point_spread.fwhm_mm)
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
@@ -96,8 +100,8 @@ class CorrectPartialVolume(LibraryInterface):
             "assumptions": [point_spread.source],
         }
 
-    def _point_spread(self, model: RegionModel, pet: NDArray[np.float32]) -> spread.PointSpread:
-        """Return the point spread that was given, that the image was smoothed to in advance, or that is estimated."""
+    def _point_spread(self, model: RegionModel, pet: NDArray[np.float32], static: Volume) -> spread.PointSpread:
+        """Return the point spread that was given or is stated, that of the scanner, or the one that is estimated."""
         given = tuple(self.optional("psf") or ())
         if given:
             text = f"The point spread was given: {' x '.join(f'{one:g}' for one in given)} mm."
@@ -106,7 +110,14 @@ class CorrectPartialVolume(LibraryInterface):
         if uniform_mm is not None:
             text = f"The point spread is that to which the image was smoothed in advance (sidecar): {uniform_mm:g} mm."
             return spread.given_point_spread((uniform_mm,), text)
-        return spread.estimate_point_spread(model, pet)
+        found = None if self.inputs.psf_source == "image" else image_resolution(self.inputs.pet_metadata, static)
+        if found is not None and not found.estimated:
+            text = f"The point spread is the resolution of the scanner model. {found.source}"
+            return spread.given_point_spread((found.fwhm_mm,), text)
+        estimated = spread.estimate_point_spread(model, pet)
+        if found is None:
+            return estimated
+        return replace(estimated, source=f"The scanner model is not in the table of resolutions. {estimated.source}")
 
     def _maps(
         self, folder: Path, found: Correction, dseg: Volume, shares: NDArray[np.float64]

@@ -101,15 +101,20 @@ def _fit_on(settings: Group) -> frozenset[str]:
     return frozenset(f"sub-{label}" for label in settings.fit_participants)
 
 
+def _fitted(reference: frozenset[str], settings: Group) -> frozenset[str]:
+    """Return those participants of the reference group that scores may be fitted on."""
+    fit_on = _fit_on(settings)
+    return reference & fit_on if fit_on else reference
+
+
 def _with_scores(long: pd.DataFrame, cohort: Cohort) -> tuple[pd.DataFrame, frozenset[str]]:
     """Add scores against the reference group to the long table; also returns the participants of the group."""
     settings, reference = cohort.settings, frozenset[str]()
     if settings.reference_group is not None:
         reference = reference_participants(cohort.bids_dir, settings.reference_group)
-        long = _with_zscores(long, reference, settings.reference_group)
+        long = _with_zscores(long, _fitted(reference, settings), settings.reference_group)
     if settings.w_scores:
-        fit_on = _fit_on(settings)
-        long, sentences = with_wscores(long, reference & fit_on if fit_on else reference, settings.w_scores)
+        long, sentences = with_wscores(long, _fitted(reference, settings), settings.w_scores)
         for sentence in sentences:
             say(sentence)
     return long, reference
