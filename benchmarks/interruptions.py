@@ -1,6 +1,6 @@
 """Interruptions of real runs at random times: how they end, what they leave, and whether they can go on.
 
-    python benchmarks/interruptions.py FOLDER [--worker slurm] [--times 10] [--seed 0]
+    python benchmarks/interruptions.py FOLDER [--worker slurm] [--times 10] [--within SECONDS] [--seed 0]
 
 Six simulated participants, two processes, coarse steps (``tests/coarse_participant.py``). SIGINT and SIGTERM are sent
 to the process group and to the program alone, each at random times between the start and the end of a run. With
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--worker", choices=("cf", "slurm"), default="cf")
     parser.add_argument("--times", type=int, default=10, help="runs of each signal and receiver")
+    parser.add_argument("--within", type=float, help="seconds from the start; default: those of a whole run")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = options.folder.absolute()
@@ -127,8 +128,10 @@ def main() -> None:
     rng, faulty = random.Random(options.seed), 0
     receivers = ["program"] if options.worker == "slurm" else list(TO)
     with workers(options.worker, folder) as (arguments, env):
-        longest = whole_run(folder, arguments, env)
-        print(f"a run that nothing interrupts takes {longest:.0f} s", flush=True)
+        longest = options.within
+        if longest is None:
+            longest = whole_run(folder, arguments, env)
+            print(f"a run that nothing interrupts takes {longest:.0f} s", flush=True)
         for count, (number, to) in enumerate((s, t) for s in SIGNALS for t in receivers for _ in range(options.times)):
             wait = rng.uniform(0, longest)
             clear(folder)

@@ -586,12 +586,11 @@ def scanners() -> str:
             "Case, punctuation, and [18F] before or after the name are ignored. For other tracers, the window is 80 to "
             "100 min, and this is recorded in `Assumptions`.\n",
             table(
-                ["tracer", "window, min", "in use as well, min", "spellings", "source"],
+                ["tracer", "window, min", "spellings", "source"],
                 [
                     (
                         name,
                         f"{w.start_min:g} to {w.end_min:g}",
-                        ", ".join(f"{one.start_min:g} to {one.end_min:g}" for one in frames.ALSO_USED.get(name, ())),
                         ", ".join(map(code, tracer_spellings[name])),
                         w.source,
                     )

@@ -84,6 +84,22 @@ def _check_there(path: Path, what: str) -> None:
         raise MissingInputError(f"the {what} {path} is a broken link; fetch its content (datalad get, git annex get)")
     if not there:
         raise MissingInputError(f"there is no {what} {path}{why}")
+    if command := fetched_by(path):
+        raise MissingInputError(f"the {what} {path} only points to its content; fetch it ({command})")
+
+
+#: Beginnings of the small files that stand in the place of content, and what fetches it.
+_POINTERS = {b"/annex/objects/": "datalad get, git annex get", b"version https://git-lfs": "git lfs pull"}
+
+
+def fetched_by(path: Path) -> str:
+    """Return the commands that fetch the content of a file that is only a pointer to it; empty for any other file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError:
+        return ""
+    return next((command for pointer, command in _POINTERS.items() if start.startswith(pointer)), "")
 
 
 def read_json(path: AnyPath) -> dict[str, Any]:
@@ -178,6 +194,7 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
             keep_default_na=False,
             encoding="utf-8-sig",
             dtype="string" if everything_is_text else dict.fromkeys(text_columns, "string"),
+            index_col=False,
         )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc

@@ -446,6 +446,17 @@ def test_scans_that_bidsignore_names_are_not_processed(simple):
     participants = found(simple)
     assert keys(participants["01"]) == ["sub-01_trc-AV1451"]
     assert keys(participants["02"]) == []
+    (simple / ".bidsignore").write_text("sub-02\n")
+    (problem,) = found(simple)["02"].problems
+    assert problem.left_out
+    assert ".bidsignore" in problem.message
+
+
+def test_a_dataset_whose_description_was_not_fetched_says_so(simple):
+    (simple / "dataset_description.json").unlink()
+    (simple / "dataset_description.json").symlink_to(".git/annex/objects/none")
+    with pytest.raises(MissingInputError, match="datalad get"):
+        find_participants(simple)
 
 
 # --- generated trees ---

@@ -10,6 +10,7 @@ import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, memory_shortage
 from tau_pipeline.files import complete_file, read_json, read_tsv, table_text, write_json, write_text, write_tsv
+from tau_pipeline.imaging.load import read_shape
 from tau_pipeline.settings.configuration import read_toml
 
 
@@ -178,6 +179,22 @@ def test_a_link_to_nothing_says_how_to_fetch_its_content(tmp_path):
     (tmp_path / "x.json").symlink_to("../.git/annex/objects/none")
     with pytest.raises(MissingInputError, match="datalad get"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "command"),
+    [("/annex/objects/MD5E-s1--0.json\n", "datalad get"), ("version https://git-lfs.github.com/spec/v1\n", "git lfs")],
+)
+def test_a_file_that_only_points_to_its_content_says_how_to_fetch_it(tmp_path, content, command):
+    for name, read in (("x.json", read_json), ("x.tsv", read_tsv), ("x.nii.gz", read_shape)):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(MissingInputError, match=command):
+            read(tmp_path / name)
+
+
+def test_cells_beyond_the_header_do_not_move_the_others(tmp_path):
+    (tmp_path / "x.tsv").write_text("participant_id\tage\nsub-01\t71\t\nsub-02\t72\t\n")
+    assert read_tsv(tmp_path / "x.tsv")["participant_id"].tolist() == ["sub-01", "sub-02"]
 
 
 @pytest.mark.parametrize(

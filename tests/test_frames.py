@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tau_pipeline.bids.pet_metadata import corrected_pet_metadata
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 from tau_pipeline.pet.frames import WINDOWS, default_window, frame_weights, plan_frames
@@ -191,12 +192,18 @@ def test_damaged_metadata_gives_one_clear_sentence(changes, sentence):
         plan_frames(SHAPE, sidecar(**changes))
 
 
-@pytest.mark.parametrize("units", ["Bq/mL", "Bq/ml", "kBq/mL", "kBq/cc", "BQ/ML", "g/ml", "SUV", "SUVbw", "nCi/cc"])
+@pytest.mark.parametrize(
+    "units",
+    [
+        *("Bq/mL", "Bq/ml", "kBq/mL", "kBq/cc", "BQ/ML", "g/ml", "SUV", "SUVbw", "nCi/cc", "Bq.mL-1", "Bq·mL⁻¹"),
+        *("Bq/mm3", "a.u.", "arbitrary units", "SUVR"),
+    ],
+)
 def test_any_unit_proportional_to_activity_will_do_for_a_ratio(units):
     assert plan_frames(SHAPE, sidecar(Units=units)).assumptions == ()
 
 
-@pytest.mark.parametrize("units", [..., "counts"])
+@pytest.mark.parametrize("units", [..., "counts", "unknown"])
 def test_an_absent_or_unusual_unit_is_an_assumption(units):
     assert any("proportional" in sentence for sentence in plan_frames(SHAPE, sidecar(Units=units)).assumptions)
 
@@ -219,6 +226,21 @@ def test_frames_of_a_nuclide_without_a_known_half_life_are_averaged_as_they_are(
     plan = plan_frames((1, 1, 1, 2), times | {"TracerRadionuclide": "Zr89", "ImageDecayCorrected": False})
     assert plan.weights == (0.5, 0.5)
     assert any("averaged as they are" in note for note in plan.assumptions)
+
+
+def test_a_single_frame_before_the_injection_is_refused_and_a_minute_of_it_is_said():
+    facts = {"FrameTimesStart": [0], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
+    with pytest.raises(MetadataError, match="InjectionStart is 300 s after"):
+        plan_frames((1, 1, 1), facts | {"InjectionStart": 300})
+    (sentence,) = plan_frames((1, 1, 1), facts | {"InjectionStart": 20}).assumptions
+    assert "starts 20 s before the injection" in sentence
+
+
+@pytest.mark.parametrize("durations", [[20], [5, 5, 5, 5]])
+def test_durations_in_minutes_beside_starts_in_seconds_are_refused(durations):
+    starts = [4800 + 300 * frame for frame in range(len(durations))]
+    with pytest.raises(MetadataError, match=r"last 20 s together.*are these minutes"):
+        corrected_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations, "TracerName": "FTP"}, {})
 
 
 @pytest.mark.parametrize("injection", [7200, 43200 + 4800])

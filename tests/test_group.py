@@ -28,7 +28,7 @@ from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.errors import DamagedFileError, SettingError, shown
+from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, shown
 from tau_pipeline.files import read_json, read_tsv, write_tsv
 from tau_pipeline.measures.statistics import one_way_test
 from tau_workflows.cli import main
@@ -385,6 +385,27 @@ def test_ages_are_read_as_people_write_them_and_the_rest_is_said_to_be_missing(t
     for who in "145":
         assert any(repr(ages[who]) in note and f"sub-{who}" in note for note in found.notes)
     assert len(found.notes) == 4
+
+
+def test_ages_in_units_are_read_and_numbers_that_are_no_ages_count_as_missing(tmp_path: Path) -> None:
+    ages = {"1": "71 years", "2": "P071Y", "3": "852 months", "4": "-4", "5": "1950", "6": " 70 "}
+    rows = "".join(f"sub-{who}\t{age}\t F\tNA\n" for who, age in ages.items())
+    (tmp_path / "participants.tsv").write_text(f"Participant_ID\tage\tsex\tdiagnosis\n{rows}")
+    found = read_demographics(tmp_path)
+    assert [found.of(f"sub-{who}", None)["age"] for who in ages] == [71, 71, 71, None, None, 70]
+    assert found.of("sub-1", None)["sex"] == "F"
+    assert len(found.notes) == 5
+    assert any("6 of 6 participants have no diagnosis" in one for one in found.gaps([(f"sub-{k}", None) for k in ages]))
+
+
+def test_tables_that_were_not_fetched_or_have_other_separators_are_said(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").symlink_to(".git/annex/objects/none")
+    with pytest.raises(MissingInputError, match="datalad get"):
+        read_demographics(tmp_path)
+    (tmp_path / "participants.tsv").unlink()
+    (tmp_path / "participants.tsv").write_text("participant_id,age\nsub-01,71\n")
+    with pytest.raises(DamagedFileError, match=r"columns participant_id,age; expected.*tabs"):
+        read_demographics(tmp_path)
 
 
 def test_a_row_per_session_gives_each_scan_its_own_values(tmp_path: Path) -> None:

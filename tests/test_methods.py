@@ -96,6 +96,46 @@ def test_the_group_levels_steps_are_told_once_they_have_run(tmp_path: Path) -> N
     assert "harmonized between manufacturers with ComBat" in text_of(out)
 
 
+def test_partial_volume_correction_is_told_with_its_papers(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    assert "partial volume" not in text_of(tmp_path)
+    source = "The point spread was estimated from the PET and its regions: 6.20 mm FWHM across."
+    with_pet(
+        tmp_path, "01", PVCMethods=["sgtm", "iy"], PVCPointSpreadFWHM=[6.2, 6.2, 7.14], PVCPointSpreadSource=source
+    )
+    text = text_of(tmp_path)
+    assert "by the symmetric geometric transfer matrix and the iterative Yang method" in text
+    assert "6.2 to 7.1 mm FWHM (estimated from image and regions)" in text
+    assert "Sattarivand" in text
+    assert "Erlandsson" in text
+    assert "Rousset" not in text
+    assert "Müller-Gärtner method" in methods_text(planned(Settings(pvc=("mg",))))
+
+
+def test_scores_thresholds_and_centaur_are_told_as_the_tables_state_them(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    (folder := tmp_path / "group").mkdir()
+    write_json(
+        {
+            "suvr_zscore": {"ReferenceGroup": "diagnosis == CN"},
+            "suvr_wscore": {"ReferenceGroup": "diagnosis == CN", "Covariates": ["age", "sex"]},
+        },
+        folder / "suvr_rois.json",
+    )
+    (folder / "thresholds.tsv").write_text("region\tmethod\nbraak1\t2sd\nbraak34\t2sd\nmetatemporal\tvalue\n")
+    (folder / "centaur.tsv").write_text("scan\n")
+    text = text_of(tmp_path)
+    for words in (
+        "z-scores of regional SUVR are relative to the participants with diagnosis == CN",
+        "regression of regional SUVR on age and sex in the participants with diagnosis == CN",
+        "braak1 and braak34 (mean plus 2 standard deviations of the reference group); metatemporal (as given)",
+        "not calibrated for this software",
+        *("La Joie", "Weigand", "Villemagne"),
+    ):
+        assert words in text
+    assert "Deming" not in text
+
+
 def test_synthetic_maps_are_said_to_be_synthetic_and_by_what(tmp_path: Path) -> None:
     with_anatomy(tmp_path, "01")
     assert "synthetic" not in text_of(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -207,6 +208,14 @@ def test_the_group_level_writes_the_answers_and_describes_them(tmp_path: Path, m
         table = pd.read_csv(out / "group" / name, sep="\t" if name.endswith("tsv") else ",", nrows=2)
         described = (out / "group" / name).with_suffix(".json").read_text()
         assert all(f'"{column}"' in described for column in table.columns)
+    described = json.loads((out / "group/suvr_rois.json").read_text())
+    assert described["suvr_wscore"]["Covariates"] == ["age"]
+    assert described["suvr_zscore"]["ReferenceGroup"] == reference[1]
+    # z-scores and W-scores are by those of the group that may be fitted on.
+    controls = sorted(people.loc[people["group"] == "CN", "participant_id"])[:12]
+    assert main([str(bids), str(out), "group", "--w-scores", "age", *reference, "--fit-participants", *controls]) == 0
+    fitted = read_tsv(out / "group/suvr_rois.tsv")
+    assert (fitted["zscore_n"].max(), fitted["wscore_n"].max()) == (12, 12)
     # Without thresholds, those of the earlier run go.
     assert main([str(bids), str(out), "group"]) == 0
     assert not (out / "group/thresholds.tsv").exists()

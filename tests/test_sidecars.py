@@ -166,6 +166,27 @@ def test_an_image_without_attenuation_correction_is_left_out(text, rec):
 
 
 @pytest.mark.parametrize(
+    "metadata",
+    [
+        {"AttenuationCorrection": "decay corrected, no AC"},
+        {"AttenuationCorrection": "scatter: yes; without attenuation correction"},
+        {"AttenuationCorrection": ["NONE"]},
+        {"AttenuationCorrection": 0},
+        {"AttenuationCorrectionMethod": "none"},
+        {"SeriesDescription": "Brain_NAC 20min"},
+        {"AttenuationCorrection": "n/a", "SeriesDescription": "PET (uncorrected)"},
+    ],
+)
+def test_other_words_and_keys_for_no_attenuation_correction(metadata):
+    assert "attenuation" in why_left_out(metadata, {})
+
+
+def test_the_name_of_a_series_does_not_outweigh_the_attenuation_correction_that_is_stated():
+    assert why_left_out({"AttenuationCorrection": "CT", "SeriesDescription": "tau NAC and AC"}, {}) == ""
+    assert why_left_out({"SeriesDescription": "Monaco tau AC"}, {}) == ""
+
+
+@pytest.mark.parametrize(
     "text", ["measured,CT", "[10-min transmission]", "none needed", "CT, no scatter", "n/a", "", None]
 )
 def test_an_image_that_is_corrected_or_says_nothing_is_used(text):

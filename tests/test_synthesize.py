@@ -340,6 +340,18 @@ def test_a_table_of_regions_without_its_columns_is_told_before_anything_is_made(
     assert not synthetic(root, "08").exists()
 
 
+def test_measured_scans_that_were_made_in_different_ways_are_refused(study, tmp_path, capfd):
+    root = shutil.copytree(study, tmp_path / "study")
+    for label in ("01", "03"):
+        (path,) = (root / f"out/sub-{label}/pet").glob("*desc-suvr_pet.json")
+        write_json(read_json(path) | {"SettingsHash": "another"}, path)
+    with pytest.raises(SettingError, match=r"SettingsHash.*sub-01_.*--allow-mixed-settings"):
+        run(root, as_manufacturer="GE")
+    assert not synthetic(root, "08").exists()
+    assert run(root, dry_run=True, as_manufacturer="GE", allow_mixed_settings=True) == 0
+    assert "SettingsHash" in capfd.readouterr().err
+
+
 def test_a_selection_that_leaves_nobody_is_nothing_to_do(study):
     assert run(study, participant_label=("99",), as_manufacturer="GE") == 3
 

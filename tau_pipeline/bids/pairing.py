@@ -146,7 +146,8 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
         # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
         chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
         source = "" if unit == "days" and session in timeline.dates else " by the sessions' labels"
-        how = f"the nearest in time ({apart[chosen]:.0f} {unit} apart{source})"
+        count = f"{apart[chosen]:.0f} {unit if round(apart[chosen]) != 1 else unit.removesuffix('s')}"
+        how = f"the nearest in time ({count} apart{source})"
         days = apart[chosen] if unit == "days" else None
     else:
         order = session_order({*timeline.labels, *labels, session})
@@ -157,5 +158,8 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
 
 def _why_no_times(timeline: Timeline) -> str:
     if timeline.unreadable:
-        return f"its dates cannot be read, such as {timeline.unreadable[0]!r}; expected: 2020-01-31T10:30:00"
+        first = timeline.unreadable[0]
+        if first.endswith(".tsv"):
+            return f"{first} cannot be read; if it is a broken link, fetch its content (datalad get, git annex get)"
+        return f"its dates cannot be read, such as {first!r}; expected: 2020-01-31T10:30:00"
     return "the dataset states no dates"

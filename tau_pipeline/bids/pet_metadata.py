@@ -13,15 +13,21 @@ from tau_pipeline.errors import MetadataError
 #: No PET session lasts longer; larger "seconds" are milliseconds. Shorter totals of a dynamic scan are minutes.
 LONGEST_S = 24 * 3600.0
 _SHORTEST_DYNAMIC_S = 60.0
+#: Frames of a scan that begins so late last longer together, or their durations are in minutes.
+_LATE_S, _SHORTEST_S = 600.0, 60.0
 
 #: How converters and people write that nothing corrects for attenuation; ``rec-nacstat`` and ``rec-nacdyn`` are BIDS's.
 #: Phantoms and simulations need none.
 _NO_ATTENUATION = re.compile(
     r"(?!.*\b(needed|required|necessary)\b)"
-    r"(\s*(no(ne|t)?\b(?!\.)|un-?corrected|without\b|off\b|false\b|nac\b|non-?(ac\b|attenuation))|.*\bnone\s*$)",
+    r"(\s*(no(ne|t)?\b(?!\.)|un-?corrected|without\b|off\b|false\b|nac\b|non-?(ac\b|attenuation))|.*\bnone\s*$"
+    r"|.*\b(no|without|not)[ -](attenuation|ac\b))",
     re.IGNORECASE,
 )
 _NAC_LABEL = re.compile(r"(nac|noac|nonac|uncorr)", re.I)
+#: The same as a word of a series' name, which counts where AttenuationCorrection is not stated.
+_NAC_SERIES = re.compile(r"(?<![a-z0-9])(nac|no[ _-]?ac|non[ _-]?ac|uncorrected)(?![a-z0-9])", re.IGNORECASE)
+_SERIES = ("SeriesDescription", "ProtocolName", "ReconMethodName")
 
 
 def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> str:
@@ -29,10 +35,14 @@ def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> st
 
     Images reconstructed without attenuation correction are: the skull and the depth of a region change their values.
     """
-    value = metadata.get("AttenuationCorrection")
-    text = "false" if value is False else value.strip() if isinstance(value, str) else ""
+    stated = metadata.get("AttenuationCorrection", metadata.get("AttenuationCorrectionMethod"))
+    values = stated if isinstance(stated, list) else [stated]
+    text = "; ".join("false" if one is False or one == 0 else str(one).strip() for one in values if one is not None)
     rec = entities.get("rec", "")
-    if _NO_ATTENUATION.match(text):
+    series = next((name for name in _SERIES if _NAC_SERIES.search(str(metadata.get(name, "")))), "")
+    if text.lower() in ("", "n/a") and series:
+        source = f"{series} is {metadata[series]!r}"
+    elif _NO_ATTENUATION.match(text) and text.lower() != "n/a":
         source = f"AttenuationCorrection is {text!r}"
     elif _NAC_LABEL.match(rec):
         source = f"its name has rec-{rec}"
@@ -123,6 +133,11 @@ def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None
         raise MetadataError(
             f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
             "FrameDuration must be in seconds (are these milliseconds?)"
+        )
+    if 0 < sum(durations) < _SHORTEST_S and max(starts) > _LATE_S:
+        raise MetadataError(
+            f"the frames last {sum(durations):g} s together, from {min(starts):g} s on; FrameDuration must be in "
+            "seconds, as FrameTimesStart is (are these minutes?)"
         )
     if len(ends) > 1 and max(ends) - min(starts) < _SHORTEST_DYNAMIC_S:
         raise MetadataError(

@@ -142,9 +142,10 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
     bids_dir = Path(bids_dir)
     if not bids_dir.is_dir():
         raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
-    if not (bids_dir / "dataset_description.json").is_file():
+    described = bids_dir / "dataset_description.json"
+    if not (described.is_file() or described.is_symlink()):
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
-    read_json(bids_dir / "dataset_description.json")
+    read_json(described)
     with os.scandir(bids_dir) as entries:
         labels = sorted(one.name[4:] for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name) and one.is_dir())
     if not labels:
@@ -184,9 +185,12 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
     t1w_files = by_participant(without_ignored(bids_dir, files.t1w))
     pet_files = by_participant(without_ignored(bids_dir, files.pet))
+    ignored = by_participant([*files.t1w, *files.pet]).keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
-        _participant(
+        Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
+        if label in ignored
+        else _participant(
             label,
             bids_dir / f"sub-{label}",
             t1w_files.get(label, []),

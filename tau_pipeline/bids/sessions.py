@@ -83,10 +83,10 @@ def _days(one: datetime, other: datetime) -> float:
 
 
 def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
-    """Return times of session labels that consist of one prefix (or unit) and a number, and their unit.
+    """Return times of session labels that differ in one number, with one prefix or unit, and their unit.
 
-    Labels that are dates (``20200131``) are taken as dates. ``bl`` and alike are time zero beside labels in a unit of
-    time.
+    Labels that are dates (``20200131``) or years are taken as such. ``bl`` and alike are time zero beside labels in a
+    unit of time.
 
     Returns
     -------
@@ -101,6 +101,8 @@ def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
     ({'d0129': 129.0, 'd2010': 2010.0}, 'days')
     >>> label_times(["bl", "m12"])
     ({'bl': 0.0, 'm12': 365.25}, 'days')
+    >>> label_times(["CENT001W02", "CENT001W04"])
+    ({'CENT001W02': 14.0, 'CENT001W04': 28.0}, 'days')
     >>> label_times(["pre", "post"])
     ({}, 'visits')
     """
@@ -108,29 +110,33 @@ def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
     if len(dates) == len(set(labels)):
         return {label: day.timestamp() / 86400 for label, day in dates.items()}, "days"
     parts = {label: _parts(label) for label in labels if label.lower() not in _FIRST_VISIT}
-    words = {part[0] for part in parts.values() if part is not None}
-    if None in parts.values() or len(words) != 1:
+    around = {part[:2] for part in parts.values() if part is not None}
+    if None in parts.values() or len(around) != 1:
         return {}, "visits"
-    word = words.pop()
-    factor = _DAYS.get(word)
+    factor = _DAYS.get(around.pop()[1])
     if factor is None and len(parts) < len(set(labels)):
         return {}, "visits"
-    times = {label: (factor or 1.0) * part[1] for label, part in parts.items() if part is not None}
+    times = {label: (factor or 1.0) * part[2] for label, part in parts.items() if part is not None}
     return {label: times.get(label, 0.0) for label in labels}, "visits" if factor is None else "days"
 
 
-def _parts(label: str) -> tuple[str, float] | None:
-    """Return prefix (or unit) in small letters and number of ``M048`` or ``24mo``; None for any other label."""
-    found = re.fullmatch(r"([A-Za-z]*)([0-9]+)([A-Za-z]*)", label)
-    if found is None or (found[1] and found[3]):
+def _parts(label: str) -> tuple[tuple[str, str], str, float] | None:
+    """Return what stands around the last number of a label, its unit, and the number; None for a label without one.
+
+    The unit is the word before the number (``M048``, ``CENT001M00``) or behind it (``24mo``, ``FU12m``) that is one.
+    """
+    found = re.fullmatch(r"(.*?)([0-9]+)([A-Za-z]*)", label.lower())
+    if found is None:
         return None
-    return (found[1] or found[3]).lower(), float(found[2])
+    words = (re.split("[^a-z]", found[1])[-1], found[3])
+    return (found[1], found[3]), next((word for word in words if word in _DAYS), ""), float(found[2])
 
 
 def _date_label(label: str) -> datetime | None:
-    if re.fullmatch(r"(19|20)[0-9]{6}", label):
+    """Return the date that a label states: a day (``20200131``), a month (``202001``), or a year (``2020``)."""
+    if re.fullmatch(r"(19|20)[0-9]{2}([0-9]{2}){0,2}", label):
         with suppress(ValueError):
-            return datetime.strptime(label, "%Y%m%d")
+            return datetime.strptime(label, "%Y%m%d"[: len(label) - 2])
     return None
 
 
@@ -147,7 +153,7 @@ def timeline(participant_dir: Path) -> Timeline:
     """Return the sessions that have a folder, and the dates in ``sessions.tsv`` and ``scans.tsv``.
 
     A session's date is that of ``sessions.tsv``, failing that the earliest of its ``scans.tsv``. A table that cannot be
-    read counts as absent: dates only refine the choice, they are not needed.
+    read is named among what is unreadable: dates only refine the choice, they are not needed.
     """
     name = participant_dir.name
     folders: list[str] = []
@@ -171,12 +177,12 @@ def timeline(participant_dir: Path) -> Timeline:
 
 def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str]]:
     """Return the times in a table by the values of a column, and the texts that could not be read."""
-    if not table_file.is_file():
+    if not (table_file.is_file() or table_file.is_symlink()):
         return {}, []
     try:
         table = read_tsv(table_file, [column, "acq_time"])
     except TauPipelineError:
-        return {}, []
+        return {}, [table_file.name]
     if column not in table or "acq_time" not in table:
         return {}, []
     rows = table[[column, "acq_time"]].dropna()

@@ -32,7 +32,10 @@ _FURTHER = {
 }
 
 #: Spellings of the column that makes a row of ``participants.tsv`` one of a session.
-_SESSION_COLUMNS = ("session_id", "session", "ses")
+_SESSION_COLUMNS = ("session_id", "session", "ses", "visit", "visit_id", "viscode")
+
+#: Texts that stand for a missing value, in small letters.
+_NO_VALUE = ("", "na", "n/a", "nan", "null", "missing", "-", "?")
 
 #: Number of participants that a sentence names.
 _NAMED = 5
@@ -114,7 +117,7 @@ def read_demographics(
     wanted = {**wanted, **_FURTHER} if further else wanted
     rows = _Rows()
     columns: set[str] = set()
-    if (root / "participants.tsv").is_file():
+    if (root / "participants.tsv").is_file() or (root / "participants.tsv").is_symlink():
         table = _with_key(root / "participants.tsv", "participant_id", "sub-")
         columns |= set(table.columns)
         sessions = _sessions_of(table)
@@ -199,11 +202,21 @@ def read_age(value: Any) -> tuple[float | None, str]:
     --------
     >>> read_age("71"), read_age("71,5"), read_age("89+")[0], read_age("70-74")[0], read_age("old")[0]
     ((71.0, ''), (71.5, ''), 89.0, 72.0, None)
+    >>> read_age("71 years")[0], read_age("P071Y")[0], read_age("852 months")[0], read_age("-4")[0], read_age("1950")[0]
+    (71.0, 71.0, 71.0, None, None)
     """
     text = str(value).strip()
     number = _as_number(text)
-    if number is not None:
+    if number is not None and 0 <= number < _OLDEST:
         return number, ""
+    in_units = re.fullmatch(
+        r"p?(\d+(?:[.,]\d+)?)\s*(?:(y|yrs?|years?|y\.?o\.?)|m|mo|months?)(?: old)?", text, re.IGNORECASE
+    )
+    if in_units:
+        years = (_as_number(in_units[1]) or 0.0) / (1 if in_units[2] else 12)
+        return (
+            (years, f"age {text!r} was taken as {years:.4g} years") if years < _OLDEST else (None, _NO_AGE.format(text))
+        )
     open_ended = re.fullmatch(r"[>≥]?\s*=?\s*(\d+(?:[.,]\d+)?)\s*\+?", text)
     if open_ended and _as_number(open_ended[1]) is not None:
         return _as_number(open_ended[1]), f"age {text!r} was taken as {open_ended[1]}"
@@ -211,11 +224,12 @@ def read_age(value: Any) -> tuple[float | None, str]:
     if span and int(span[1]) <= int(span[2]) < _OLDEST:
         middle = (int(span[1]) + int(span[2])) / 2
         return middle, f"age {text!r} was taken as {middle:g}, the middle of the range"
-    return None, f"age {text!r} is no number of years and counts as missing"
+    return None, _NO_AGE.format(text)
 
 
 #: Larger numbers are no ages.
 _OLDEST = 150
+_NO_AGE = "age {!r} is no number of years and counts as missing"
 
 
 def _as_number(text: str) -> float | None:
@@ -236,8 +250,12 @@ def _listed(names: Iterable[str]) -> str:
 def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
     """Read a table whose columns stay text, with the key in BIDS's form."""
     table = read_tsv(path, everything_is_text=True).dropna(axis=0, how="all")
-    if key not in table.columns:
-        raise DamagedFileError(f"{path} has no column {key}; correct the table")
+    table = table.rename(columns={name: key for name in table.columns if str(name).strip().lower() == key})
+    if list(table.columns).count(key) != 1:
+        columns = ", ".join(map(str, table.columns))
+        raise DamagedFileError(
+            f"{path} has the columns {columns}; expected: one column {key}, and tabs between the columns"
+        )
     table = table.dropna(subset=[key])
     table[key] = [prefix + str(value).strip().removeprefix(prefix) for value in table[key]]
     return table
@@ -264,4 +282,10 @@ def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> 
         if own is not None:
             picked[name] = table[own]
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
-    return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
+    return [{name: str(value).strip() for name, value in row.items() if not _is_missing(value)} for row in rows]
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value)) or str(value).strip().lower() in _NO_VALUE

@@ -16,6 +16,7 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, TauPipelineError, memory_shortage
+from tau_pipeline.files import fetched_by
 from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
 from tau_pipeline.imaging.plain_header import plain_header
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
@@ -196,6 +197,8 @@ def _check_there(path: Path) -> None:
         raise MissingInputError(f"{path} is a broken link; fetch its content (datalad get, git annex get)")
     if not path.is_file():
         raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
+    if command := fetched_by(path):
+        raise MissingInputError(f"{path} only points to its content; fetch it ({command})")
     if path.stat().st_size == 0:
         raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, text_value
-from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.bids.tracers import other_tracer, tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 
 
@@ -83,6 +83,8 @@ def default_window(tracer: str | None) -> Window:
     if known:
         return WINDOWS[known]
     named = f"the tracer {tracer!r} has no default window" if tracer else "no tracer is stated"
+    if (other := other_tracer(tracer)) is not None:
+        named = f"the tracer {tracer!r} is {other}, which is not a tracer of tau"
     return Window(80, 100, f"{named}; 80-100 min, as for flortaucipir, is assumed")
 
 
@@ -243,7 +245,8 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
                     f"the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart, FrameDuration "
                     f"and InjectionStart must be in seconds (are these {unit}?)"
                 )
-    if starts.min() < -_LONGEST_BEFORE_INJECTION_S:
+    allowed = _LONGEST_BEFORE_INJECTION_S if len(starts) > 1 else _INACCURATE_S
+    if starts.min() < -allowed:
         raise MetadataError(
             f"InjectionStart is {-starts.min():g} s after the start of the first frame; a tau PET begins at the "
             "injection or later. Both count from TimeZero: check the sign, and whether a clock of 12 hours was used"
@@ -254,6 +257,8 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
 _LONGEST_MIN = 300.0
 #: Dynamic scans may begin a little before the injection.
 _LONGEST_BEFORE_INJECTION_S = 600.0
+#: A scan of one frame is a late one; clocks may differ by a minute.
+_INACCURATE_S = 60.0
 
 #: Half-lives, seconds (Laboratoire National Henri Becquerel, Table of Radionuclides).
 _HALF_LIFE_S = {"F18": 6586.2, "C11": 1221.8}
@@ -281,7 +286,10 @@ def _decay_corrected(
 def _static_of_unknown_time(
     starts: NDArray | None, durations: NDArray | None, window: Window, notes: list[str]
 ) -> FramePlan:
-    why = "has no frame times" if starts is None or durations is None else "starts at 0 by its sidecar"
+    why = "has no frame times"
+    if starts is not None and durations is not None:
+        before = -float(starts[0])
+        why = f"starts {before:g} s before the injection by its sidecar" if before else "starts at 0 by its sidecar"
     notes.append(
         f"The PET image has one frame and {why}; it was taken as the late image of {window.start_min:g} to "
         f"{window.end_min:g} minutes after injection."
@@ -345,8 +353,8 @@ def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
 #: without a slash are DICOM's terms (C.8.9.1: BQML, GML, CM2ML).
 _UNITS = re.compile(
     r"(([kmg]|kilo|mega|giga)?(bq|becquerels?)|[munp]?ci|(milli|micro|nano)?curies?)(/|per|\*?)"
-    r"(ml|cc|cm3|cm\^3|l|milliliters?|millilitres?)(\^?-1)?|suv(bw|bsa|lbm|sul)?|(kg|g|cm2|cm\^2|m\^2|m2)/?ml(\^?-1)?"
-    r"|unitless|arbitrary|1"
+    r"(ml|cc|cm3|cm\^3|mm3|mm\^3|ul|l|milliliters?|millilitres?)(\^?-1)?|suv(r|bw|bsa|lbm|sul)?|sul"
+    r"|(kg|g|cm2|cm\^2|m\^2|m2)/?ml(\^?-1)?|unitless|arbitrary(units?)?|au|1"
 )
 
 
@@ -355,7 +363,12 @@ def _units_note(metadata: Mapping[str, Any]) -> list[str]:
     units = text_value(metadata, "Units")
     if units is None:
         return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
-    plain = unicodedata.normalize("NFKC", units).lower().replace(" ", "").replace("μ", "u")
+    plain = unicodedata.normalize("NFKC", units).lower().replace("μ", "u").replace("\N{MINUS SIGN}", "-")
+    plain = re.sub(r"[ ·⋅]|\.(?!\d)", "", plain)
+    if plain in ("none", "unknown"):
+        return [
+            f"The sidecar's Units are {units!r}; the PET image was taken as proportional to activity concentration."
+        ]
     if _UNITS.fullmatch(plain):
         return []
     if re.search(r"count|cps|propcp|cnt", plain):

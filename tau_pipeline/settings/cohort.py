@@ -39,8 +39,8 @@ class Group(Checked):
     fit_participants: tuple[str, ...] = field(
         default=(),
         metadata=documented(
-            "Participants that the standardization, thresholds, z-scores, and W-scores are fitted on (such as a training "
-            "split), with or without sub-. Default: all."
+            "Participants that the standardization, thresholds, z-scores, and W-scores are fitted on (such as a "
+            "training split), with or without sub-. Default: all."
         ),
     )
     standardization: Path | None = field(

@@ -85,7 +85,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return DONE
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
-    _write_tables(tables, fits, output_dir / "group", left_out)
+    _write_tables(tables, fits, output_dir / "group", left_out, config.group)
     write_methods(output_dir)
     report = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
@@ -165,7 +165,7 @@ def _write_maps(
 
 
 def _write_tables(
-    tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path, left_out: str
+    tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path, left_out: str, settings: Group
 ) -> None:
     """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary.
 
@@ -177,7 +177,7 @@ def _write_tables(
         if name != "status":
             # An empty cell is what pandas, R and Excel all take as missing.
             write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
-        write_dictionary(described(name, table, left_out), folder / f"{name}.json")
+        write_dictionary(described(name, table, left_out, settings), folder / f"{name}.json")
     for path in [folder / f"{name}.{ending}" for name in OPTIONAL for ending in ("tsv", "csv", "json")]:
         if path.stem not in tables:
             path.unlink(missing_ok=True)

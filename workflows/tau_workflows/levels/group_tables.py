@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Tables that are only there if they are asked for; one of an earlier run is removed.
+#: Columns that depend on the reference group, which their description names.
+_BY_GROUP = ("suvr_zscore", "suvr_wscore")
 OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE, "thresholds", "change", "centaur")
 
 
@@ -83,7 +85,7 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def described(name: str, table: pd.DataFrame, left_out: str) -> dict[str, Any]:
+def described(name: str, table: pd.DataFrame, left_out: str, settings: Group) -> dict[str, Any]:
     """Return the data dictionary of one of these tables; ``left_out`` says which scans do not count."""
     if name in (ADNI_TABLE, ADNI_PVC_TABLE):
         return adni_dictionary(table, left_out)
@@ -94,6 +96,10 @@ def described(name: str, table: pd.DataFrame, left_out: str) -> dict[str, Any]:
     }
     found, who = tables.get(name) or (dictionary(name, table), "included")
     own = {column: found.get(column) or CALIBRATED_COLUMN for column in table.columns}
+    for column in own.keys() & _BY_GROUP:
+        own[column] = {**own[column], "ReferenceGroup": settings.reference_group}
+    if "suvr_wscore" in own:
+        own["suvr_wscore"] = {**own["suvr_wscore"], "Covariates": list(settings.w_scores)}
     return {**own, who: {**own[who], "LeftOut": left_out or "none"}}
 
 

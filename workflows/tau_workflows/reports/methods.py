@@ -16,8 +16,9 @@ from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.reports import html
+from tau_workflows.reports import html, methods_answers
 from tau_workflows.reports.bibliography import bibtex
+from tau_workflows.reports.methods_answers import Answers, cohort_text, found_answers, pvc_text
 
 #: What each paper stands for; only those of steps that ran are printed.
 PAPERS = {
@@ -34,6 +35,7 @@ PAPERS = {
     "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
     "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
     "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
+    **methods_answers.PAPERS,
 }
 #: Packages that do the work of a step; their versions are printed.
 PACKAGES = (
@@ -65,6 +67,8 @@ class Facts:
         Participants by manufacturer; empty if there was no standardization. ``pooled`` counts everybody.
     combat
         Whether there is a table harmonized with ComBat.
+    answers
+        What was computed beyond SUVR.
     synthetic, models
         Synthetic maps, and what made them: network and hash of the weights.
     """
@@ -85,6 +89,7 @@ class Facts:
     regions: tuple[str, ...] = ()
     standardized: Mapping[str, int] = field(default_factory=dict)
     combat: bool = False
+    answers: Answers = field(default_factory=Answers)
     synthetic: int = 0
     models: tuple[str, ...] = ()
     versions: tuple[str, ...] = (tau_pipeline.__version__,)
@@ -105,6 +110,7 @@ def planned(settings: Settings) -> Facts:
         windows=(f"{window[0]:g}-{window[1]:g}",) if window else (),
         kernels=(kernel,) if kernel else (),
         regions=settings.ref_region,
+        answers=Answers(pvc=settings.pvc),
     )
 
 
@@ -140,6 +146,7 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         resolutions_mm=tuple(sorted({mm for one in scans for mm in _numbers([one.get("EffectiveFWHM")])})),
         regions=_distinct(one.get("ReferenceRegion") for one in maps),
         standardized=_standardized(output_dir),
+        answers=found_answers(output_dir, list(scans)),
         synthetic=len(synthetic),
         models=_distinct(f"{m.get('Network')} {m.get('Hash')}" for one in synthetic for m in one.get("Models") or ()),
         combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
@@ -306,7 +313,8 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
         "its own grid to that of the T1w in one trilinear interpolation with the composed transforms. SUVR was "
         f"computed relative to the mean of: {'; '.join(map(_region, facts.regions))}."
     )
-    return " ".join(parts), papers
+    correction, cited = pvc_text(facts.answers)
+    return " ".join([*parts, correction]).strip(), [*papers, *cited]
 
 
 def _region(name: str) -> str:
@@ -335,7 +343,8 @@ def _cohort(facts: Facts) -> tuple[str, list[str]]:
             f"(neuroCombat {package_version('neuroCombat')})."
         )
         papers.append("ComBat")
-    return " ".join(parts), papers
+    answers, cited = cohort_text(facts.answers)
+    return " ".join(filter(None, [*parts, answers])), [*papers, *cited]
 
 
 def _synthesis(facts: Facts) -> tuple[str, list[str]]:
