@@ -202,8 +202,9 @@ def clocked_frames(draw: st.DrawFn, folder: Path) -> str:
 
 # --- participants.tsv ---
 
-_AGES = {"71": 71.0, "71,5": 71.5, "89+": 89.0, "70-74": 72.0, ">89": 89.0, "7.1e1": 71.0, "": None, "n/a": None}
-_NO_AGES = ("old", "seventy", "12/03/1950", "70-", "P70Y", "nan?")
+_AGES = {"71": 71.0, "71,5": 71.5, "89+": 89.0, "70-74": 72.0, ">89": 89.0, "7.1e1": 71.0, "P70Y": 70.0, "": None}
+_AGES |= {"71 years": 71.0, "n/a": None}
+_NO_AGES = ("old", "seventy", "12/03/1950", "70-", "1950", "-4", "nan?")
 
 
 def tabled_participants(draw: st.DrawFn, folder: Path) -> str:

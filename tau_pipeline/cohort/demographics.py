@@ -209,27 +209,29 @@ def read_age(value: Any) -> tuple[float | None, str]:
     number = _as_number(text)
     if number is not None and 0 <= number < _OLDEST:
         return number, ""
-    in_units = re.fullmatch(
-        r"p?(\d+(?:[.,]\d+)?)\s*(?:(y|yrs?|years?|y\.?o\.?)|m|mo|months?)(?: old)?", text, re.IGNORECASE
-    )
-    if in_units:
-        years = (_as_number(in_units[1]) or 0.0) / (1 if in_units[2] else 12)
-        return (
-            (years, f"age {text!r} was taken as {years:.4g} years") if years < _OLDEST else (None, _NO_AGE.format(text))
-        )
-    open_ended = re.fullmatch(r"[>≥]?\s*=?\s*(\d+(?:[.,]\d+)?)\s*\+?", text)
-    if open_ended and _as_number(open_ended[1]) is not None:
-        return _as_number(open_ended[1]), f"age {text!r} was taken as {open_ended[1]}"
-    span = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", text)
-    if span and int(span[1]) <= int(span[2]) < _OLDEST:
-        middle = (int(span[1]) + int(span[2])) / 2
-        return middle, f"age {text!r} was taken as {middle:g}, the middle of the range"
-    return None, _NO_AGE.format(text)
+    years, how = _age_in_words(text)
+    if years is None or not years < _OLDEST:
+        return None, f"age {text!r} is no number of years and counts as missing"
+    return years, f"age {text!r} was taken as {years:.4g}{how}"
 
+
+def _age_in_words(text: str) -> tuple[float | None, str]:
+    """Return the years that a text with more than a number states, and what to add to the number in a sentence."""
+    if found := re.fullmatch(r"[>≥]?\s*=?\s*(\d+(?:[.,]\d+)?)\s*\+?", text):
+        return _as_number(found[1]), ""
+    if found := re.fullmatch(_WITH_UNIT, text, re.IGNORECASE):
+        return (_as_number(found[1]) or 0.0) / (1 if found[2] else 12), " years"
+    found = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", text)
+    if found and int(found[1]) <= int(found[2]) < _OLDEST:
+        return (int(found[1]) + int(found[2])) / 2, ", the middle of the range"
+    return None, ""
+
+
+#: ``71 years``, ``71y``, DICOM's ``071Y``, ISO's ``P71Y``; or months.
+_WITH_UNIT = r"p?(\d+(?:[.,]\d+)?)\s*(?:(y|yrs?|years?|y\.?o\.?)|m|mo|months?)(?: old)?"
 
 #: Larger numbers are no ages.
 _OLDEST = 150
-_NO_AGE = "age {!r} is no number of years and counts as missing"
 
 
 def _as_number(text: str) -> float | None:
