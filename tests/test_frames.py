@@ -221,6 +221,12 @@ def test_frames_without_decay_correction_count_as_if_they_had_it(nuclide, half_l
         assert plan_frames((1, 1, 1, 2), facts | stated).weights == (0.5, 0.5)
 
 
+def test_a_single_frame_without_decay_correction_is_told_that_it_does_not_matter():
+    facts = {"FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0, "TracerName": "AV1451"}
+    plan = plan_frames((1, 1, 1), facts | {"Units": "Bq/mL", "ImageDecayCorrected": False})
+    assert "cancels" in " ".join(plan.assumptions)
+
+
 def test_frames_of_a_nuclide_without_a_known_half_life_are_averaged_as_they_are():
     times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "InjectionStart": 0, "TracerName": "AV1451"}
     plan = plan_frames((1, 1, 1, 2), times | {"TracerRadionuclide": "Zr89", "ImageDecayCorrected": False})

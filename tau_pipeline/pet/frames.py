@@ -271,7 +271,13 @@ def _decay_corrected(
 
     Decay scales a whole frame, so that it changes SUVR only by the weight of frames against each other.
     """
-    if bool_value(metadata, "ImageDecayCorrected") is not False or np.count_nonzero(weights) < 2:
+    if bool_value(metadata, "ImageDecayCorrected") is not False:
+        return weights
+    if np.count_nonzero(weights) < 2:
+        notes.append(
+            "The image is not corrected for decay (ImageDecayCorrected); in one frame this is a factor, which cancels "
+            "in SUVR."
+        )
         return weights
     nuclide = re.sub(r"[^A-Z0-9]", "", (text_value(metadata, "TracerRadionuclide") or "F18").upper())
     nuclide = "".join(sorted(re.findall(r"[A-Z]+|[0-9]+", nuclide), reverse=True))
