@@ -67,6 +67,15 @@ def test_dates_decide_before_the_order_of_labels():
     assert "no dates" in said[0]
 
 
+def test_a_table_of_dates_that_was_not_fetched_is_not_called_absent(tmp_path):
+    own = tmp_path / "sub-01"
+    own.mkdir()
+    (own / "sub-01_sessions.tsv").symlink_to("../../.git/annex/objects/none")
+    (said,) = nearest_session("b", ["a", "c"], timeline(own)).sentences
+    assert "sub-01_sessions.tsv cannot be read" in said
+    assert "datalad get" in said
+
+
 def test_sessions_without_t1w_count_in_the_order():
     assert nearest_session("c", ["a", "d"], Timeline(labels=("a", "b", "c", "d"))).session == "d"
     assert nearest_session("b", ["a", "d"], Timeline(labels=("a", "b", "c", "d"))).session == "a"

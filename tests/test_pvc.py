@@ -427,6 +427,16 @@ def test_the_resolution_of_an_image_smoothed_in_advance_is_its_point_spread(
     assert sidecar["PVCPointSpreadFWHM"] == expected
 
 
+def test_the_point_spread_of_the_scanner_is_taken_on_request(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    scanner = {"Manufacturer": "Siemens", "ManufacturersModelName": "Biograph mMR"}
+    metadata = {**scanner, "ReconFilterType": "gaussian", "ReconFilterSize": 3.0}
+    step = CorrectPartialVolume(pvc=["sgtm"], pet_metadata=metadata, psf_source="scanner", **inputs)
+    found = step.call(tmp_path)
+    # That of the table, 4.3 mm, and the filter.
+    assert found["quality"][0]["PVCPointSpreadFWHM"] == pytest.approx([np.hypot(4.3, 3.0)] * 3, abs=1e-3)
+    assert "scanner model" in found["assumptions"][0]
+
+
 def test_the_step_writes_table_map_and_sidecar(tmp_path: Path, head: PetPhantom, inputs: dict[str, Any]) -> None:
     step = CorrectPartialVolume(pvc=["gtm", "iy"], psf=[6.0], **inputs)
     found = step.call(tmp_path)
