@@ -43,7 +43,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: what to report, and what is wrong with it."""
+    """End of a run: what to report, and what is wrong with it."""
 
     seconds: float
     code: int

@@ -38,7 +38,7 @@ _THRESHOLDS = {
     "2sd": "mean plus 2 standard deviations of the reference group",
     "gmm": "where two normal components are equally likely",
 }
-#: Where a point spread comes from, by the beginning of the sentence in the sidecar.
+#: Sources of a point spread comes from, by the beginning of the sentence in the sidecar.
 _SOURCES = {
     "The point spread was given": "given",
     "The point spread is that to which": "to which the images were smoothed in advance",
@@ -48,7 +48,7 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Answers:
-    """What was computed beyond SUVR.
+    """Corrections, thresholds, and scores that were computed beyond SUVR.
 
     Attributes
     ----------
