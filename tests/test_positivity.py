@@ -213,7 +213,8 @@ def test_the_group_level_writes_the_answers_and_describes_them(tmp_path: Path, m
     assert described["suvr_zscore"]["ReferenceGroup"] == reference[1]
     # z-scores and W-scores are by those of the group that may be fitted on.
     controls = sorted(people.loc[people["group"] == "CN", "participant_id"])[:12]
-    assert main([str(bids), str(out), "group", "--w-scores", "age", *reference, "--fit-participants", *controls]) == 0
+    fit = ("--fit-participants", *controls, "--unknown-manufacturer", "pooled")
+    assert main([str(bids), str(out), "group", "--w-scores", "age", *reference, *fit]) == 0
     fitted = read_tsv(out / "group/suvr_rois.tsv")
     assert (fitted["zscore_n"].max(), fitted["wscore_n"].max()) == (12, 12)
     # Without thresholds, those of the earlier run go.
