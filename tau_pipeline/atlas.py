@@ -157,6 +157,7 @@ def composites() -> dict[str, dict[str, tuple[int, ...]]]:
     return found
 
 
+@cache
 def composite_rules() -> dict[str, CompositeRule]:
     """Return how the members of each composite are combined, by its name."""
     return {str(row.pop("composite")): CompositeRule(**row) for row in _table("composite_rules.tsv").to_dict("records")}

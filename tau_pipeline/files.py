@@ -150,7 +150,10 @@ def _text_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _one_line(value: Any) -> Any:
-    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", value) if isinstance(value, str) else value
+    # Nearly all texts are printable, which is found out ten times as fast.
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", value)
 
 
 def _no_formula(value: Any) -> Any:

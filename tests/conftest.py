@@ -10,9 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ET", "1")
 os.environ.setdefault("NIPYPE_NO_ET", "1")
 
+import gc
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+import remembered
 
 from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.pet.frames import plan_frames
@@ -24,10 +28,24 @@ from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 LONGEST = tuple(
     f"test_{name}.py"
     for name in (
-        *("docs", "faults", "planted_cohort", "participant", "parcellation", "registration", "training_cli", "world"),
-        *("comparison", "anat", "fuzz_inputs", "pet", "any_world", "train", "interruption"),
+        *("docs", "faults", "planted_cohort", "parcellation", "training_cli", "participant", "world", "comparison"),
+        *("registration", "interruption", "anat", "fuzz_inputs", "pet", "group", "fit", "spread", "any_world", "train"),
     )
 )
+
+remembered.remember_template()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of `remembered` for this process and for those that it starts, which find it named."""
+    if remembered.FOLDER not in os.environ:
+        folder = os.environ[remembered.FOLDER] = tempfile.mkdtemp(prefix="tau-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the collection of garbage, which would look at a million objects each time."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def labels() -> np.ndarray:
     return dseg
 
 
+@cache
+def _made_up(
+    participant: str, manufacturer: str | None, seed: int, session: str | None, tau: float, regions: tuple[str, ...]
+) -> tuple[np.ndarray, pd.DataFrame, Mapping[str, float]]:
+    """Return map, table and quality of the last of some reference regions; many tests write the same scans."""
+    dseg, rng, rank = labels(), np.random.default_rng(seed), len(regions) - 1
+    brain, reference = dseg > 0, np.isin(dseg, (8, 47))
+    base = np.where(dseg >= 1000, 1.2 + tau, 1.0) * SCALE.get(manufacturer or "", 1.0)
+    noise = [rng.normal(1, 0.05, SHAPE) for _ in regions][rank]
+    suvr = np.where(brain, base * noise * (1 + 0.1 * rank), 0.1).astype(np.float32)
+    image, whose = image_on(suvr, AFFINE), identity(participant, manufacturer, session=session)
+    table = regional_table(image, image_on(dseg, AFFINE), image_on(reference, AFFINE), regions[rank], whose)
+    return suvr, table, map_quality(suvr, brain, dseg, reference, voxel_volume_mm3(image))
+
+
 def write_scan(
     out: Path,
     participant: str,
@@ -49,16 +65,10 @@ def write_scan(
     entities = {"sub": participant, **({"ses": session} if session else {}), "trc": "AV1451"}
     t1w_entities = {name: entities[name] for name in entities if name != "trc"}
     anat, pet = AnatNames(out, t1w_entities), PetNames(out, entities)
-    dseg, rng = labels(), np.random.default_rng(seed)
-    brain = dseg > 0
-    base = np.where(dseg >= 1000, 1.2 + tau, 1.0) * SCALE.get(manufacturer or "", 1.0)
     tables = []
     for rank, region in enumerate(regions):
-        suvr = np.where(brain, base * rng.normal(1, 0.05, SHAPE) * (1 + 0.1 * rank), 0.1).astype(np.float32)
-        whose = identity(participant, manufacturer, session=session)
-        suvr_img, dseg_img = image_on(suvr, AFFINE), image_on(dseg, AFFINE)
-        reference = np.isin(dseg, (8, 47))
-        tables.append(regional_table(suvr_img, dseg_img, image_on(reference, AFFINE), region, whose))
+        suvr, table, quality = _made_up(participant, manufacturer, seed, session, tau, regions[: rank + 1])
+        tables.append(table)
         target = pet.suvr(region if rank else "")
         sidecar = {
             "Units": "unitless",
@@ -74,13 +84,13 @@ def write_scan(
             "RegistrationMetric": 1.2 + seed / 1000,
             "FrameMotion": [0.0, 1.5],
             "Assumptions": ["one"],
-            **map_quality(suvr, brain, dseg, reference, voxel_volume_mm3(suvr_img)),
+            **quality,
             **(changes or {}),
         }
         write_json(sidecar, sidecar_path(target))
         if images:
-            save_volume(suvr_img, target)
-            save_volume(image_on(brain, AFFINE), anat.mask)
+            save_volume(image_on(suvr, AFFINE), target)
+            save_volume(image_on(labels() > 0, AFFINE), anat.mask)
     write_tsv(pd.concat(tables, ignore_index=True), pet.rois)
     record_done(out, pet, manufacturer, session=session, minutes=2.5)
     return pet

@@ -76,7 +76,7 @@ def test_the_offset_between_the_images_is_found(at_home):
     assert displacement_mm(at_home, TRUE, points()).mean() < 1.5
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(of_t1w=worlds(), of_pet=worlds())
 def test_any_worlds_give_the_same_fit(at_home, of_t1w, of_pet):
     t1w, pet, mask = head()

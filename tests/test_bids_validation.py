@@ -225,6 +225,7 @@ def test_the_stub_images_of_the_published_examples_are_errors_of_their_participa
     assert report.participant_errors
 
 
+@pytest.mark.slow
 def test_participants_after_the_thousandth_row_count_too(dataset: Path) -> None:
     """By default the validator reads 1,000 rows of a table."""
     labels = [f"sub-{number:04d}" for number in range(1001)]

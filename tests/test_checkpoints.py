@@ -123,6 +123,7 @@ checkpoints.write_checkpoint(folder, {**state, "epoch": 2}, 2, 0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX")
 def test_kill_9_in_the_middle_of_writing_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)], check=False)

@@ -188,6 +188,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
+@pytest.mark.slow
 def test_the_wheel_has_code_tables_recipes_and_templates(wheel: set[str]) -> None:
     places = {
         ROOT / "tau_pipeline": "tau_pipeline",

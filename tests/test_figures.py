@@ -224,6 +224,7 @@ def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, objec
         assert np.abs(pixels(figure) - pixels(drawn[what])).mean() < 0.05, what
 
 
+@pytest.mark.slow
 def test_nothing_overlaps_and_nothing_is_cut_off(drawn: dict[str, object]) -> None:
     for what, figure in drawn.items():
         pixels(figure)

@@ -83,6 +83,7 @@ def test_wrong_voxel_sizes_are_found(scans, factor):
     np.testing.assert_allclose(np.array(found.scale) * factor, 1, atol=0.1)
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_does_not_count(scans):
     own = scans[0]
     whole = assess_fit(own.pet, own.t1w, own.mask, own.true)

@@ -282,6 +282,7 @@ def test_with_a_given_fit_adding_a_participant_changes_no_other_map(cohort: tupl
     }
 
 
+@pytest.mark.slow
 def test_a_fit_on_a_training_split_does_not_depend_on_the_others(tmp_path: Path) -> None:
     training = [f"{k:02d}" for k in range(15)]
     bids, out = write_cohort(tmp_path / "a", images=False)
@@ -538,6 +539,7 @@ def test_a_failed_synthetic_scan_is_told_beside_the_measured_one_of_its_session(
     assert "sub-04" in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
 
 
+@pytest.mark.slow
 def test_combat_takes_out_the_manufacturer_and_keeps_the_diagnosis(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, n=36, images=False)
     assert run(bids, out, "--harmonize", "combat") == 0

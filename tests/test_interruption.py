@@ -53,7 +53,7 @@ sys.exit(cli.main(sys.argv[1:]))
 TO = {"group": os.killpg, "program": os.kill}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: An interruption is over after this time, in seconds; a busy machine needs a while to end a process.
-END_S = GRACE_S + 3
+END_S = GRACE_S + 10
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ class Run:
     def ended(self, seconds: float = END_S) -> int:
         """Return the exit code, once the program and all of its processes have ended."""
         code = self.program.wait(seconds)
-        _, left = psutil.wait_procs(self.below, timeout=2)
+        _, left = psutil.wait_procs(self.below, timeout=10)
         assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
         return code
 
@@ -140,6 +140,7 @@ def test_one_signal_ends_a_run_of_several_participants(
     assert not [folder for folder in (run.out, run.work) if (folder / NAME).exists()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", list(TO))
 def test_one_signal_ends_a_run_of_one_participant(started: Callable[..., Run], to: str) -> None:
     run = started("--participant-label", "02")
@@ -161,7 +162,7 @@ def test_a_second_signal_ends_the_run_at_once(started: Callable[..., Run], to: s
     time.sleep(0.3)
     assert run.program.poll() is None
     TO[to](run.program.pid, signal.SIGINT)
-    assert run.ended(1.5) == 130
+    assert run.ended(GRACE_S - 0.5) == 130  # before the first signal has ended it
     assert "Traceback" not in run.log.read_text()
     for folder in (run.out, run.work):
         with only_run(folder, "test", ""):
@@ -263,6 +264,6 @@ def test_every_level_ends_with_a_code_and_a_sentence(level: str) -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == "begun\n"
         program.send_signal(number)
-        _, said = program.communicate(timeout=20)
+        _, said = program.communicate(timeout=60)
         assert program.returncode == 128 + number
         assert said == f"{SENTENCE}\n"

@@ -50,7 +50,7 @@ def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path: Path) -> 
         assert f"the level participant, process {first.pid} on " in message
         assert "wait for its end, or look for another folder" in message
     finally:
-        first.communicate(timeout=20)
+        first.communicate(timeout=60)
     with only_run(tmp_path, "group", ""):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -59,7 +59,7 @@ def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path: Path) -> 
 def test_a_run_that_was_killed_leaves_the_folder_free(tmp_path: Path) -> None:
     first = holding(tmp_path)
     first.kill()
-    first.communicate(timeout=20)
+    first.communicate(timeout=60)
     assert (tmp_path / NAME).is_file()
     with only_run(tmp_path, "group", ""):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
@@ -76,7 +76,7 @@ def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) ->
         children = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
         assert children
         first.kill()
-        first.wait(20)
+        first.wait(60)
         with only_run(tmp_path, "group", ""):
             pass
     finally:
@@ -91,7 +91,7 @@ def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(
     ended = subprocess.Popen(["true"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     if reaped:
-        ended.wait(20)
+        ended.wait(60)
     path = record(tmp_path, host=os.uname().nodename, pid=ended.pid)
     late = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, 2); print('held', flush=True); time.sleep(1)"
     child = subprocess.Popen([sys.executable, "-c", late, str(path)], stdout=subprocess.PIPE, text=True)
@@ -99,8 +99,8 @@ def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(
     assert child.stdout.readline() == "held\n"
     with only_run(tmp_path, "group", ""):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
-    child.communicate(timeout=20)
-    ended.wait(20)
+    child.communicate(timeout=60)
+    ended.wait(60)
 
 
 def test_the_record_of_another_machine_counts_while_it_is_fresh(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_where_files_cannot_be_locked_the_record_decides(
     with pytest.raises(BusyError), only_run(tmp_path, "group", ""):
         pass
     ended = subprocess.Popen(["true"])
-    ended.wait(20)
+    ended.wait(60)
     record(tmp_path, host=host, pid=ended.pid)
     with only_run(tmp_path, "group", ""):
         pass
@@ -183,7 +183,7 @@ def test_runs_on_different_participants_work_side_by_side(tmp_path: Path) -> Non
         with pytest.raises(BusyError, match=f"^{tmp_path} is in use by"), only_run(tmp_path, "group", "wait"):
             pass
     finally:
-        first.communicate(timeout=20)
+        first.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,7 +197,7 @@ def test_a_run_on_the_whole_folder_keeps_runs_on_participants_out(tmp_path: Path
 def test_a_killed_run_leaves_its_participants_free(tmp_path: Path) -> None:
     first = holding_participants(tmp_path, "01")
     first.kill()
-    first.communicate(timeout=20)
+    first.communicate(timeout=60)
     with only_run(tmp_path, "participant", "", ["01"]):
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []

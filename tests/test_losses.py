@@ -293,6 +293,7 @@ class _Crowd(nn.Module):
         return responses
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slices_alone")
 def test_threads_share_a_chunk_and_keep_autocast(features, set_threads):
     set_threads(2)

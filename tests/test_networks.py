@@ -16,7 +16,7 @@ needs_einops = pytest.mark.skipif(importlib.util.find_spec("einops") is None, re
 SMALLEST = [
     pytest.param("unet", (16, 8, 8), id="unet"),
     pytest.param("unetr", (32, 16, 16), id="unetr", marks=needs_einops),
-    pytest.param("swinunetr", (32, 32, 64), id="swinunetr", marks=needs_einops),
+    pytest.param("swinunetr", (32, 32, 64), id="swinunetr", marks=[needs_einops, pytest.mark.slow]),
     pytest.param("pix2pix", (8, 16, 8), id="pix2pix"),
     pytest.param("cyclegan", (8, 8, 16), id="cyclegan"),
 ]

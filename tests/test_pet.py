@@ -371,6 +371,7 @@ def test_labels_on_another_grid_land_where_the_head_is(tmp_path):
     assert set(np.unique(data_of(found.dseg))) == {0, 2, 41, 43, 1024, 2024}
 
 
+@pytest.mark.slow
 def test_labels_of_another_image_are_an_error(tmp_path):
     labels_file, brain_file, t1w, _ = freesurfer_head(tmp_path)
     noise = image_on(np.random.default_rng(1).random(t1w.shape).astype(np.float32), t1w.affine)

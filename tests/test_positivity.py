@@ -186,6 +186,7 @@ def test_a_group_that_is_too_small_or_confounded_is_refused(change: object, mess
         with_wscores(change(long_table(30)), {f"sub-{k:02d}" for k in range(30)}, ("age", "sex"))
 
 
+@pytest.mark.slow
 def test_the_group_level_writes_the_answers_and_describes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
     bids, out = write_cohort(tmp_path, n=39, images=False)

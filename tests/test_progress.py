@@ -65,7 +65,7 @@ def test_plain_lines_where_there_is_no_terminal(works: list[Work]) -> None:
 
 def read_terminal(master: int, until: str) -> str:
     """Read what a terminal shows: it arrives in pieces, a while after it was written."""
-    said, end = b"", time.monotonic() + 20
+    said, end = b"", time.monotonic() + 60
     while until not in said.decode(errors="replace") and time.monotonic() < end:
         if select.select([master], [], [], 0.1)[0]:
             said += os.read(master, 65536)

@@ -129,6 +129,7 @@ def test_the_numbers_of_the_regions_do_not_matter(head: PetPhantom, blurred: Blu
     assert found[at[1002]] == pytest.approx(once[at[1002]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_point_spread_is_found() -> None:
     made = phantom((5.0, 5.0, 7.5))
     model = region_model(made.pet, made.dseg, made.mask, made.pet2t1w)
@@ -144,6 +145,7 @@ def test_a_point_spread_beyond_the_range_of_search_is_said(head: PetPhantom, mod
     assert "state --psf" in found.source
 
 
+@pytest.mark.slow
 def test_hot_spots_around_the_brain_become_regions_and_no_longer_raise_the_cortex() -> None:
     """A patch of meninges with seven times the uptake of what surrounds it; the true cortex below has 2.0 and 1.2."""
     made = phantom(FWHM, uptake={**UPTAKE, HOT: 3.0}, hot=True)

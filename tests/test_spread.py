@@ -136,7 +136,7 @@ def started(works: list[Work], seconds: float = 60) -> list[psutil.Process]:
     raise AssertionError("the works did not start")
 
 
-def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
+def gone(processes: list[psutil.Process], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
         if time.monotonic() > end:
@@ -153,7 +153,7 @@ def test_works_do_not_outlive_a_program_that_is_killed(tmp_path: Path) -> None:
         processes = started(works)
         tree = [*psutil.Process(program.pid).children(recursive=True), *processes]
         os.kill(program.pid, signal.SIGKILL)
-        program.wait(10)
+        program.wait(60)
         assert gone(tree)
     finally:
         program.kill()
@@ -198,7 +198,7 @@ def test_steps_do_not_outlive_a_participant_that_is_killed(tmp_path: Path) -> No
         workers = psutil.Process(program.pid).children(recursive=True)
         assert len(workers) == 2
         program.kill()
-        program.wait(10)
+        program.wait(60)
         assert gone(workers)
     finally:
         program.kill()

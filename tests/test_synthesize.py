@@ -131,6 +131,7 @@ def table_of(root, label):
 # --- what is made ---
 
 
+@pytest.mark.slow
 def test_what_is_to_be_known_of_a_t1w_is_told_of_its_synthetic_scan_too(everybody):
     root, _ = everybody
     said = {person.label: read_json(sidecar_path(synthetic(root, person.label)))["Assumptions"] for person in PEOPLE}
@@ -265,6 +266,7 @@ def test_without_further_options_only_those_without_pet_get_one(study, tmp_path)
     assert set(table_of(root, "07")["manufacturer"]) == {"Siemens"}
 
 
+@pytest.mark.slow
 def test_those_with_pet_get_the_scale_of_their_own_scanner_and_the_others_fail_with_a_reason(study, tmp_path, capfd):
     root = tmp_path / "study"
     shutil.copytree(study, root)
@@ -406,6 +408,7 @@ def test_another_plugin_of_nipype_can_run_the_nodes(study, tmp_path):
     assert states == {"sub-07_trc-AV1451_desc-synthSUVR": "failed", "sub-08_trc-AV1451_desc-synthSUVR": "done"}
 
 
+@pytest.mark.slow
 def test_the_page_of_a_participant_shows_the_synthetic_scan_beside_the_measured_one(study, tmp_path, monkeypatch):
     root = tmp_path / "study"
     shutil.copytree(study, root)

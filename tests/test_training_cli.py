@@ -322,6 +322,7 @@ def test_the_recipes_differ_from_the_papers_method_only_where_they_say_so() -> N
     assert configuration(folder / "laptop.toml").training.loss == "cyclic2.5d"
 
 
+@pytest.mark.slow
 def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -336,6 +337,7 @@ def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
     assert run_training(*cohort, made) == 3
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
     cohort: tuple[Path, Path], begun: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +353,7 @@ def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
         run_training(*cohort, config(tmp_path / "other", init_from=begun / "model", norm_layer="group"))
 
 
+@pytest.mark.slow
 def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
     cohort: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -365,6 +368,7 @@ def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
     assert model.channels.covariates.known == (len(train), 0)
 
 
+@pytest.mark.slow
 def test_a_network_corrects_the_map_of_a_regression_that_did_not_know_the_participant(
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:
