@@ -87,9 +87,11 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, default=400_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=0.0185)
+    parser.add_argument("--smallest", type=int, default=5)
+    parser.add_argument("--largest", type=int, default=12)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
-    for n in range(5, 10):
+    for n in range(args.smallest, args.largest + 1):
         clean_values = rng.normal(size=(args.cohorts, n))
         some = args.cohorts // 8
         counts = range(1, n // 3 + 1)

@@ -164,6 +164,9 @@ def test_the_part_of_the_brain_that_was_not_measured_is_counted_above_and_below(
     assert not_measured(brain, measured, np.eye(4)) == pytest.approx(expected)
     upside_down = np.diag([1.0, 1.0, -1.0, 1.0])
     assert not_measured(brain, measured, upside_down)["BrainNotMeasuredTop"] == pytest.approx(0.1)
+    assert not_measured(brain, measured, upside_down, (0.0, 0.6, -0.8)) == pytest.approx(expected)
+    on_its_side = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    assert not_measured(brain, measured, on_its_side, (1.0, 0.0, 0.0)) == pytest.approx(expected)
     with pytest.raises(ImageError, match="brain mask is empty"):
         not_measured(brain & False, measured, np.eye(4))
 

@@ -80,7 +80,10 @@ def test_steps_that_did_not_run_are_not_told(tmp_path: Path) -> None:
 def test_frames_that_did_not_move_are_not_said_to_have_been_registered(tmp_path: Path) -> None:
     with_anatomy(tmp_path, "01")
     with_pet(tmp_path, "01", FrameIndices=[0, 1], FrameMotion=[0.0, 0.0])
-    assert "without motion correction" in text_of(tmp_path)
+    text = text_of(tmp_path)
+    assert "without motion correction" in text
+    assert "1 dynamic PET scan" in text
+    assert "0 static" not in text
 
 
 def test_the_group_levels_steps_are_told_once_they_have_run(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ class TemplateRegistration:
         Resamples images on the T1w onto the template.
     upright
         ``(4, 4)``, the quarter turns that bring the axes of the T1w's world nearest to the template's.
+    head_up
+        Direction in the T1w's world from the bottom to the top of the head, ``(3,)``, of length 1.
     mirrored
         Whether the T1w was registered to the mirror image, so that labels arrive on the other side.
     """
@@ -74,6 +76,7 @@ class TemplateRegistration:
     t1w_from_template: tuple[Path, ...]
     template_from_t1w: tuple[Path, ...]
     upright: Affine
+    head_up: tuple[float, float, float] = (0.0, 0.0, 1.0)
     mirrored: bool = False
 
 
@@ -109,7 +112,7 @@ def register_to_template(
     onto_t1w = _saved([_field(found.warp, frame), linear], Path(out_dir) / "template_to_t1w.h5")
     back = [linear.invert(), _field(inverse_of(found.warp), frame)]
     onto_template = _saved(back, Path(out_dir) / "t1w_to_template.h5")
-    return TemplateRegistration((onto_t1w,), (onto_template,), _turn_of(frame))
+    return TemplateRegistration((onto_t1w,), (onto_template,), _turn_of(frame), _up_of(found.linear))
 
 
 def register_to_mirror_image(
@@ -129,7 +132,7 @@ def register_to_mirror_image(
     found = _registered(t1w, mask, orientation, _mirror_image(template), threads)
     parts = [_field(found.warp, found.frame), _linear(_MIRROR @ found.linear)]
     onto_t1w = _saved(parts, Path(out_dir) / "mirror_image_to_t1w.h5")
-    return TemplateRegistration((onto_t1w,), (), _turn_of(found.frame), mirrored=True)
+    return TemplateRegistration((onto_t1w,), (), _turn_of(found.frame), _up_of(found.linear), mirrored=True)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,12 @@ def _turn_of(frame: Affine) -> Affine:
     turn: Affine = frame.copy()
     turn[:3, 3] = 0
     return turn
+
+
+def _up_of(linear: Affine) -> tuple[float, float, float]:
+    """Return the direction, in the world that a linear transform starts from, in which the template's height grows."""
+    x, y, z = (linear[2, :3] / np.linalg.norm(linear[2, :3])).tolist()
+    return x, y, z
 
 
 def _mirror_image(template: Volume) -> Volume:

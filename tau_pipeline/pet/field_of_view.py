@@ -5,6 +5,7 @@ A voxel that was not measured is NaN in every map, and counts in no mean (docs/d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -104,7 +105,12 @@ def with_measured_frames(pet_img: Volume, plan: FramePlan) -> tuple[FramePlan, t
     return left, (f"PET frame {lost} (counted from 0) holds no measurement; the mean is that of the other frames.",)
 
 
-def not_measured(brain: NDArray[np.bool_], measured: NDArray[np.bool_], affine: Affine) -> dict[str, float]:
+def not_measured(
+    brain: NDArray[np.bool_],
+    measured: NDArray[np.bool_],
+    affine: Affine,
+    head_up: Sequence[float] = (0.0, 0.0, 1.0),
+) -> dict[str, float]:
     """Return the shares of the brain that the PET did not measure, as they stand in the sidecar.
 
     Parameters
@@ -113,6 +119,9 @@ def not_measured(brain: NDArray[np.bool_], measured: NDArray[np.bool_], affine: 
         ``(I, J, K)``, on one grid.
     affine
         ``(4, 4)`` to RAS+ mm.
+    head_up
+        Direction from the bottom to the top of the head in that world. It is the third axis if the header is right; the
+        registration to the template gives it for any header.
 
     Returns
     -------
@@ -128,7 +137,7 @@ def not_measured(brain: NDArray[np.bool_], measured: NDArray[np.bool_], affine: 
     at = np.argwhere(brain)
     if not len(at):
         raise ImageError("the brain mask is empty; a mask with voxels is needed")
-    height = at @ affine[2, :3]
+    height = at @ (np.asarray(head_up) @ affine[:3, :3])
     top, lost = height > (height.min() + height.max()) / 2, ~measured[brain]
     return {
         "BrainNotMeasuredTop": float((lost & top).mean()),

@@ -33,6 +33,7 @@ OUTPUTS = [
     "template_regions_file",
     "t1w_from_template",
     "template_from_t1w",
+    "head_up",
     "reference_file",
     "reference",
     "skull_stripped",
@@ -74,7 +75,9 @@ def init_anat_wf(
     t1w_preproc_file, mask_file, tissue_file, dseg_file, template_regions_file
         Images on the T1w grid.
     t1w_from_template, template_from_t1w
-        ITK transforms, one a direction.
+        ITK transforms, one for each direction.
+    head_up
+        Direction to the top of the head in the T1w's world.
     reference_file, reference
         One mask and one description for each of ``settings.ref_region``, as lists.
     skull_stripped, assumptions, labels_source
@@ -135,6 +138,7 @@ def init_anat_wf(
         "template_regions_file": regions,
         "t1w_from_template": template,
         "template_from_t1w": template,
+        "head_up": template,
         "reference_file": reference,
         "reference": reference,
         "skull_stripped": brain,

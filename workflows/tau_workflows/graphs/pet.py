@@ -16,8 +16,9 @@ from tau_workflows.interfaces.figures import ActivityFigures
 from tau_workflows.interfaces.pet import Coregister, CorrectMotion, PetOnT1w, Quantify
 from tau_workflows.interfaces.pvc import CorrectPartialVolume
 
+_REGIONS = ("mask_file", "dseg_file", "template_regions_file", "reference_file", "reference")
 #: Inputs that come from the anatomy.
-ANATOMY = ("t1w_preproc_file", "mask_file", "dseg_file", "template_regions_file", "reference_file", "reference")
+ANATOMY = ("t1w_preproc_file", "head_up", *_REGIONS)
 INPUTS = ["pet_file", *ANATOMY]
 OUTPUTS = [
     "pet2t1w_xfm",
@@ -58,7 +59,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     ------
     pet_file
         The PET; set already.
-    t1w_preproc_file, mask_file, dseg_file, template_regions_file, reference_file, reference
+    t1w_preproc_file, head_up, mask_file, dseg_file, template_regions_file, reference_file, reference
         As `init_anat_wf` gives them.
 
     Outputs
@@ -106,7 +107,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     wf.connect(motion, "frame_xfms", on_t1w, "frame_xfms")
     wf.connect(coregister, "pet2t1w_xfm", on_t1w, "pet2t1w_xfm")
     wf.connect(on_t1w, "activity_file", quantify, "activity_file")
-    for name in ("mask_file", "dseg_file", "reference_file", "reference"):
+    for name in ("head_up", "mask_file", "dseg_file", "reference_file", "reference"):
         wf.connect(inputnode, name, quantify, name)
 
     wf.connect(coregister, "pet2t1w_xfm", outputnode, "pet2t1w_xfm")
@@ -154,7 +155,7 @@ def _add_partial_volume(wf: pe.Workflow, settings: Settings, scan: Scan) -> pe.N
         return wf.get_node("quantify")
     step = CorrectPartialVolume.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     node = pe.Node(step, name="partial_volume", mem_gb=1.2)
-    for name in ANATOMY[1:]:
+    for name in _REGIONS:
         wf.connect(wf.get_node("inputnode"), name, node, name)
     wf.connect(wf.get_node("motion"), "static_file", node, "static_file")
     wf.connect(wf.get_node("coregister"), "pet2t1w_xfm", node, "pet2t1w_xfm")

@@ -140,6 +140,7 @@ class _RegisterIn(BaseInterfaceInputSpec):
 class _RegisterOut(TraitedSpec):
     t1w_from_template = File(desc="ITK transform for resampling template images onto the T1w")
     template_from_t1w = File(desc="ITK transform for resampling images on the T1w onto the template")
+    head_up = traits.List(traits.Float(), desc="direction to the top of the head in the T1w's world, RAS+")
     atlas_file = File(desc="labels of the template warped to the head, on its working grid")
     quality_figures = quality_figures_trait()
 
@@ -165,7 +166,12 @@ class RegisterToTemplate(LibraryInterface):
         atlas = warped_atlas(mask, atlas_files().desikan_killiany, found)
         figures = {"TemplateCorrelation": template_agreement(t1w, mask, template, found.t1w_from_template)}
         atlas_file = str(save_volume(atlas, folder / "atlas.nii"))
-        return {**transforms, "atlas_file": atlas_file, "quality_figures": figures}
+        return {
+            **transforms,
+            "head_up": list(found.head_up),
+            "atlas_file": atlas_file,
+            "quality_figures": figures,
+        }
 
 
 class _MirrorOut(TraitedSpec):

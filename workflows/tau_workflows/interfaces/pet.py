@@ -218,6 +218,9 @@ class _QuantifyIn(BaseInterfaceInputSpec):
     min_measured_fraction = traits.Float(
         Settings.min_measured_fraction, usedefault=True, desc="share of a region that the PET must have measured"
     )
+    head_up = traits.List(
+        traits.Float(), [0.0, 0.0, 1.0], usedefault=True, desc="direction to the top of the head in the T1w's world"
+    )
     extent_suvr = traits.Float(desc="SUVR above which a voxel counts for the extent; no extent where this is not set")
 
 
@@ -244,7 +247,7 @@ class Quantify(LibraryInterface):
         suvr_files, values, tables, measures = [], [], [], []
         share, extent = self.inputs.min_measured_fraction, self.optional("extent_suvr")
         measured = np.isfinite(np.asanyarray(activity.dataobj))
-        lost = field_of_view.not_measured(brain, measured, activity.affine)
+        lost = field_of_view.not_measured(brain, measured, activity.affine, self.inputs.head_up)
         assumptions: list[str] = []
         for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True):
             name, mask = described["ReferenceRegion"], load_volume(mask_file, ndim=3)

@@ -285,10 +285,10 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
             f"PET frames in {window} after injection were averaged, weighted by their overlap with the window."
         )
     else:
-        counts = (
-            f"{facts.static} static and {facts.dynamic} dynamic PET scan{'s' * (facts.static + facts.dynamic != 1)}"
-        )
-        parts.append(f"{counts}{tracers} cover {window} after injection.")
+        both = facts.static + facts.dynamic
+        kinds = {"static": facts.static, "dynamic": facts.dynamic}
+        counts = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count or not both)
+        parts.append(f"{counts} PET scan{'s' * (both != 1)}{tracers} cover{'s' * (both == 1)} {window} after injection.")
     if facts.dynamic != 0 and facts.moved:
         parts.append(
             "Frames of dynamic scans were rigidly registered to the longest frame (of equals the middle one) by mutual "
