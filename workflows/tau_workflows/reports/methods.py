@@ -288,7 +288,8 @@ def _pet(facts: Facts) -> tuple[str, list[str]]:
         both = facts.static + facts.dynamic
         kinds = {"static": facts.static, "dynamic": facts.dynamic}
         counts = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count or not both)
-        parts.append(f"{counts} PET scan{'s' * (both != 1)}{tracers} cover{'s' * (both == 1)} {window} after injection.")
+        scans, cover = ("scan", "covers") if both == 1 else ("scans", "cover")
+        parts.append(f"{counts} PET {scans}{tracers} {cover} {window} after injection.")
     if facts.dynamic != 0 and facts.moved:
         parts.append(
             "Frames of dynamic scans were rigidly registered to the longest frame (of equals the middle one) by mutual "
