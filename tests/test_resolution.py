@@ -141,6 +141,11 @@ def test_a_known_blur_of_an_object_of_known_power_is_estimated_within_a_tenth(fw
     assert estimate_fwhm(folded(fwhm_mm, noise=noise)) == pytest.approx(fwhm_mm, rel=0.1)
 
 
+def test_an_image_that_is_cut_off_at_full_activity_has_no_sharp_edge_there():
+    long = folded(8.0, shape=(96, 96, 160))
+    assert estimate_fwhm(long.slicer[:, :, 40:120]) == pytest.approx(8.0, rel=0.1)
+
+
 def test_an_estimate_grows_with_added_smoothing():
     image = folded(5.0)
     values = [estimate_fwhm(smooth(image, added)) for added in (0.0, 3.0, 6.0)]

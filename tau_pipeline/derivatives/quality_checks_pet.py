@@ -204,9 +204,9 @@ PET_CHECKS: tuple[Check, ...] = (
         unit="mm",
         digits=".1f",
         warn_below=-3.5,
-        warn_above=4.5,
-        limit_source="the estimate is good to 2 mm, and reconstructions are up to 3 mm coarser than scanners "
-        "(docs/decisions/resolution.md)",
+        warn_above=3.5,
+        limit_source="good scans are up to 2.1 mm coarser than stated, and scans smoothed by a further 8 mm 4.8 mm or "
+        "more (docs/decisions/resolution.md)",
         action="State the filter of the reconstruction (ReconFilterType, ReconFilterSize) if the PET was smoothed.",
     ),
     Check(

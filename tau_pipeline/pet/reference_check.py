@@ -46,7 +46,7 @@ def check_reference(
     Returns
     -------
     tuple of str
-        Sentences to put into the sidecar and the report: a coefficient of variation over 35 %, or more than 5 %
+        Sentences to put into the sidecar and the report: a coefficient of variation over 25 %, or more than 5 %
         of the region without a measurement. Empty when nothing is odd.
 
     Raises
@@ -95,9 +95,9 @@ def _oddities(values: NDArray, lacking: float, name: str) -> tuple[str, ...]:
             f"{lacking:.0f} % of reference region {name} has no PET activity: it is partly outside the field of view."
         )
     variation = 100 * float(values.std() / values.mean())
-    if variation > 35:
+    if variation > 25:
         found.append(
             f"The activity in reference region {name} varies by {variation:.0f} % (coefficient of variation; under "
-            "35 % is expected): a noisy scan, or a misplaced region."
+            "25 % is expected): a noisy scan, or a misplaced region."
         )
     return tuple(found)

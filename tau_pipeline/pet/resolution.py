@@ -22,6 +22,8 @@ from tau_pipeline.imaging.volume import Volume, finite, voxel_size_mm
 
 #: Power of a brain's activity falls as frequency to minus this, 0.02 to 0.12 per mm (docs/decisions/resolution.md).
 _OBJECT_EXPONENT = 3.0
+#: Within this distance of the ends of the image, it is faded out, mm.
+_FADED_MM = 30.0
 
 
 @dataclass(frozen=True)
@@ -239,8 +241,9 @@ def estimate_fwhm(pet_img: Volume) -> float:
     ``exp(-4 π² s² k²)``, so the logarithm of power against k² falls on a line whose slope is s: the logarithmic
     intensity plot (Carbonell et al. 2024, bioRxiv 2024.09.30.614929). The power of the object itself is taken as
     ``k**-3``, between that of sheets (2) and of solids with sharp edges (4), and the constant power of noise is
-    subtracted. The band is from 0.02 to 0.12 per mm, where brain outweighs noise. The tests state how far this is off
-    on known blurs.
+    subtracted. The band is from 0.02 to 0.12 per mm, where brain outweighs noise. The ends of the image are faded out,
+    since neck or head that ends at full activity is an edge without blur. The tests state how far this is off on known
+    blurs.
 
     Parameters
     ----------
@@ -255,7 +258,7 @@ def estimate_fwhm(pet_img: Volume) -> float:
     data = finite(np.asanyarray(pet_img.dataobj))
     if data.ndim != 3 or data.std() == 0:
         raise ImageError(f"the resolution of an empty image, or one of shape {data.shape}, cannot be estimated")
-    frequency, power = _radial_power(data, voxel_size_mm(pet_img))
+    frequency, power = _radial_power(_faded(data, voxel_size_mm(pet_img)), voxel_size_mm(pet_img))
     if not len(frequency):
         raise ImageError("the resolution cannot be estimated: the voxels are too large; state it in the sidecar")
     noise = power[frequency > 0.85 * frequency.max()].min()
@@ -270,6 +273,17 @@ def estimate_fwhm(pet_img: Volume) -> float:
     if slope <= 0:
         raise ImageError("the resolution cannot be estimated: the image's power does not fall with frequency; state it")
     return float(FWHM_PER_SIGMA * np.sqrt(slope) / (2 * np.pi))
+
+
+def _faded(data: NDArray[np.float32], voxel_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return an image that falls to 0 at its ends along each axis, by half a cosine over `_FADED_MM`."""
+    faded = data
+    for axis, (size, mm) in enumerate(zip(data.shape, voxel_mm, strict=True)):
+        width = min(size // 4, round(_FADED_MM / mm))
+        ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / max(width, 1))
+        weights = np.concatenate([ramp, np.ones(size - 2 * width), ramp[::-1]]).astype(np.float32)
+        faded = faded * np.expand_dims(weights, [other for other in range(3) if other != axis])
+    return faded
 
 
 def _radial_power(data: NDArray[np.float32], voxel_mm: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
