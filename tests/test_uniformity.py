@@ -83,6 +83,13 @@ def test_an_offset_is_found_in_the_air(head: Head, offset: float) -> None:
     assert "background" in in_words(figures)[0]
 
 
+@pytest.mark.parametrize("neck", [slice(0, 7), slice(-7, None)], ids=["below", "above"])
+def test_a_warm_neck_is_no_offset_at_whichever_end_of_the_world_it_is(head: Head, neck: slice) -> None:
+    warm = np.zeros(SHAPE[2])
+    warm[neck] = 1500
+    assert verdicts(head.figures(head.values + along_axis(head, warm)))["air_percent"] == "pass"
+
+
 @pytest.mark.parametrize("place", [20, 24, 30])
 def test_a_step_between_two_beds_is_found_wherever_it_is(head: Head, place: int) -> None:
     scale = np.where(np.arange(SHAPE[2]) >= place, 1.2, 1.0)

@@ -23,6 +23,8 @@ from tau_pipeline.imaging.volume import Affine, Volume, finite, voxel_size_mm
 _AIR_MM = 25.0
 #: Fewer voxels of air tell nothing; air of which less than the second part holds a value is 0.
 _LEAST_AIR, _FILLED = 100, 0.05
+#: Of so many voxels, a median is exact enough.
+_ENOUGH = 200_000
 #: Resolution to which the T1w is smoothed, FWHM in mm.
 _T1W_FWHM_MM = 6.0
 #: Voxels of neighboring slices are of one tissue if the T1w differs by less than this part of its spread in the brain.
@@ -55,9 +57,9 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine, *, fi
     Returns
     -------
     dict
-        ``AirActivity``: median of the air above and beside the upper half of the brain, as a share of the mean of the
-        brain. ``SliceStep``: largest change of scale from one slice to the next, as a share of the scale. What cannot
-        be measured is left out.
+        ``AirActivity``: median of the air on the side of the head where it is nearest to 0, as a share of the mean of
+        the brain. ``SliceStep``: largest change of scale from one slice to the next, as a share of the scale. What
+        cannot be measured is left out.
     """
     if not fits:
         step = _largest_step(pet, _bright(pet), np.zeros(pet.shape[:3], np.float32))
@@ -131,23 +133,38 @@ def _on_pet(img: Volume, pet: Volume, pet2t1w: Affine) -> Floats:
 def _air(pet: Volume, brain: Mask, pet2t1w: Affine) -> float:
     """Return the median of air as a share of the mean of the brain; NaN if there is too little of either.
 
-    Above the middle of the brain, nothing is warm more than 25 mm from it; below are face and neck. Zeros do not count,
-    since scanners fill what is outside of their circle with them; where nearly all of the air is 0, so is its level.
+    Above the middle of the brain, nothing is warm more than 25 mm from it; below are face and neck. Which half is above
+    is not known if the header is wrong: of both halves along each axis, the one nearest to 0 counts. An offset raises
+    all of them. Zeros do not count, since scanners fill what is outside of their circle with them; where nearly all of
+    the air is 0, so is its level.
     """
     data = finite(np.asanyarray(pet.dataobj))
     known = brain & (data != 0)
     if not known.any():
         return math.nan
-    i, j, k = (np.arange(n) for n in pet.shape[:3])
-    along = (pet2t1w @ pet.affine)[2, :3]
-    height = along[0] * i[:, None, None] + along[1] * j[:, None] + along[2] * k
-    upper = height > (height[brain].min() + height[brain].max()) / 2
-    air = data[upper & (ndimage.distance_transform_edt(~brain, sampling=voxel_size_mm(pet)) > _AIR_MM)]
+    outside = ndimage.distance_transform_edt(~brain, sampling=voxel_size_mm(pet)) > _AIR_MM
     mean = float(data[known].mean(dtype=np.float64))
-    if air.size < _LEAST_AIR or mean <= 0:
+    if mean <= 0:
         return math.nan
+    turn = (pet2t1w @ pet.affine)[:3, :3]
+    at = _some_voxels(outside)
+    of_brain, of_air = (np.stack(one, axis=1) @ turn.T for one in (_some_voxels(brain), at))
+    above = of_air > (of_brain.min(axis=0) + of_brain.max(axis=0)) / 2
+    halves = [data[at][half] for half in (*above.T, *~above.T)]
+    levels = [_level(air) / mean for air in halves if air.size >= _LEAST_AIR]
+    return min(levels, key=abs) if levels else math.nan
+
+
+def _some_voxels(where: Mask) -> tuple[NDArray[np.intp], ...]:
+    """Return the indices of voxels, one array for each axis, evenly thinned out to some `_ENOUGH`."""
+    found = np.flatnonzero(where)
+    return np.unravel_index(found[:: max(1, len(found) // _ENOUGH)], where.shape)
+
+
+def _level(air: Floats) -> float:
+    """Return the median of what is not 0; 0 if nearly all is."""
     held = air[air != 0]
-    return float(np.median(held)) / mean if held.size > _FILLED * air.size else 0.0
+    return float(np.median(held)) if held.size > _FILLED * air.size else 0.0
 
 
 def _bright(pet: Volume) -> Mask:
