@@ -7,8 +7,9 @@ import pytest
 from tau_pipeline.cohort.outliers import FEWEST, LIMIT, cohort_scores, outlier_scores
 
 SIZES = (5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30)
-#: Least share of cohorts in which all bad scans are found; the four good values of a cohort of five or six say little.
-ALL_MARKED = {5: 0.94, 6: 0.92, 7: 0.97}
+#: Least share of cohorts in which all bad scans are found; the four good values of a cohort of five or six say little,
+#: and no test finds many more (benchmarks/outlier_bound.py).
+ALL_MARKED = {5: 0.94, 6: 0.92, 7: 0.97, 8: 0.98, 9: 0.98}
 
 
 def marked(values: np.ndarray, bad: str = "both") -> np.ndarray:
@@ -35,7 +36,7 @@ def test_up_to_a_third_of_bad_scans_at_ten_sd_are_all_marked(n: int, bad: str, s
             values = rng.normal(1.1, 0.005, n)
             values[:count] += shift * 0.005
             whole.append(marked(values, bad)[:count].all())
-        assert np.mean(whole) >= ALL_MARKED.get(n, 0.99)
+        assert np.mean(whole) >= ALL_MARKED.get(n, 1.0)
 
 
 def test_two_bad_scans_of_twelve_do_not_hide_each_other() -> None:

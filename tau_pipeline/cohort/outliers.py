@@ -1,7 +1,7 @@
 """Outliers of a quality measure among scans that can be compared, from five scans on.
 
 The scans are sorted, and the stretch of at least two thirds of them with the least variance is the core; what lies
-further from it than chance explains is an outlier. For five to nine scans, what chance explains comes from simulation.
+further from it than chance explains is an outlier. For up to twelve scans, what chance explains comes from simulation.
 This is Rosner's generalized test (1983, Technometrics 25:165) with the core of least trimmed squares (Rousseeuw & Leroy
 1987, Robust Regression and Outlier Detection, chapter 4) in place of stepwise deletion, so that two bad scans do not
 hide each other. docs/decisions/outliers.md compares it with median and MAD, which miss more in small cohorts.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,19 +25,25 @@ FEWEST = 5
 FEWEST_OF_MANUFACTURER = 8
 #: Scores beyond this are outliers; figures and pages mark them by it.
 LIMIT = 2.5
-#: Level of the two-sided test for ten scans and more.
+#: Level of the two-sided test for more scans than `_LIMITS` has.
 _LEVEL = 0.04
 _NEVER = np.inf
 #: For fewer scans, limits from simulations (benchmarks/outlier_limits.py) by number of scans, two-sided and one-sided,
 #: one pair for each number of scans left out: distance of each of them from the core in standard deviations of the
-#: core, and of their mean in pooled standard deviations where they lie on one side. 1.85 % of the scans of clean normal
-#: cohorts are marked, and bad scans of any number are found equally often.
+#: core, and of their mean in pooled standard deviations where they lie on one side. At most 1.9 % of the scans of clean
+#: normal cohorts are marked, and bad scans of any number are found equally often.
 _LIMITS: dict[int, tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]] = {
-    5: (((5.22, _NEVER),), ((4.01, _NEVER),)),
-    6: (((5.89, _NEVER), (11.72, 5.98)), ((4.82, _NEVER), (10.15, 4.98))),
-    7: (((4.86, _NEVER), (6.19, 5.09)), ((4.09, _NEVER), (5.55, 4.39))),
-    8: (((4.44, _NEVER), (4.12, _NEVER)), ((4.04, _NEVER), (3.63, _NEVER))),
-    9: (((4.91, _NEVER), (4.53, _NEVER), (4.27, _NEVER)), ((4.55, _NEVER), (4.16, _NEVER), (3.93, _NEVER))),
+    5: (((5.17, _NEVER),), ((3.97, _NEVER),)),
+    6: (((5.82, _NEVER), (11.57, 5.93)), ((4.79, _NEVER), (9.90, 4.90))),
+    7: (((4.92, _NEVER), (6.15, 5.05)), ((4.12, _NEVER), (5.55, 4.36))),
+    8: (((4.46, _NEVER), (4.07, _NEVER)), ((3.92, _NEVER), (3.63, _NEVER))),
+    9: (((4.46, _NEVER), (4.91, 4.70), (5.37, 4.84)), ((3.88, _NEVER), (4.65, 4.26), (5.17, 4.40))),
+    10: (((4.40, _NEVER), (4.03, _NEVER), (3.82, _NEVER)), ((3.92, _NEVER), (3.68, _NEVER), (3.61, _NEVER))),
+    11: (((4.11, _NEVER), (3.86, _NEVER), (3.51, _NEVER)), ((4.11, _NEVER), (3.86, _NEVER), (3.51, _NEVER))),
+    12: (
+        ((4.13, _NEVER), (3.73, _NEVER), (3.96, _NEVER), (3.88, _NEVER)),
+        ((4.13, _NEVER), (3.73, _NEVER), (3.96, _NEVER), (3.88, _NEVER)),
+    ),
 }
 #: Differences below this part of the center are no outliers where the core hardly varies.
 _SMALLEST_SD = 1e-3
@@ -115,7 +121,7 @@ def _critical(distance: NDArray[np.float64], left_out: int, one_sided: bool) -> 
         return min(apart, float(np.abs(out).min() * together * pooled / abs(out.mean() - core.mean())))
     size = n - left_out
     level = _LEVEL * (2 if one_sided else 1)
-    return float(stats.t.isf(level / (2 * (size + 1)), size - 1) * np.sqrt(1 + 1 / size))
+    return float(-special.stdtrit(size - 1, level / (2 * (size + 1))) * np.sqrt(1 + 1 / size))
 
 
 def cohort_scores(table: pd.DataFrame, column: str, by: Sequence[str], bad: Bad) -> pd.Series:
