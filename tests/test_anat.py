@@ -218,8 +218,8 @@ def test_the_brain_mask_of_a_head_with_3_mm_slices_overlaps_the_drawn_one():
 @pytest.mark.slow
 def test_a_template_registered_to_itself_comes_back_and_the_result_repeats(tmp_path):
     template = load_volume(atlas_files().template_brain, 3)
-    elsewhere = template.affine.copy()
-    elsewhere[:3, 3] += [8, -5, 6]
+    turned = np.array([[1.0, 0, 0, 8], [0, 0, -1, -5], [0, 1, 0, 6], [0, 0, 0, 1]])
+    elsewhere = turned @ template.affine
     moved = image_on(np.asarray(template.dataobj).astype(np.float32), elsewhere)
     mask = image_on(np.asarray(template.dataobj) > 0, elsewhere)
     import ants
@@ -230,6 +230,7 @@ def test_a_template_registered_to_itself_comes_back_and_the_result_repeats(tmp_p
         labels = anat.warp_labels(atlas_files().desikan_killiany, moved, found.t1w_from_template)
         digests.add(hashlib.sha256(labels.tobytes()).hexdigest())
     assert len(digests) == 1
+    np.testing.assert_allclose(found.head_up, turned[:3, 2], atol=0.02)
     like = image_on(np.zeros(template.shape, np.uint8), template.affine)
     straight = resample.resample_onto_data(load_volume(atlas_files().desikan_killiany, 3), like, order=0)
     assert (labels == straight)[(straight > 0) & (np.asarray(mask.dataobj) > 0)].mean() > 0.9
