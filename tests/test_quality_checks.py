@@ -173,6 +173,10 @@ def test_failed_scans_keep_their_rows_and_group_figures_are_those_of_the_others_
     status = read_tsv(every[1] / "group/status.tsv").set_index("participant_id")
     assert status.loc["sub-03", "quality_failed"] == "coreg_trusted"
     assert pd.isna(status.loc["sub-04", "quality_failed"])
+    assert (status["check_coreg_trusted"] == (~status.index.isin(BAD)).astype(float)).all()
+    assert status["check_coreg_shift_mm"].isna().all(), "not measured here"
+    about = read_json(every[1] / "group/status.json")["check_coreg_shift_mm"]
+    assert (about["Units"], about["WarnAbove"]) == ("mm", 35)
     sentence = "2 of 12 scans are left out because of failed quality: sub-03_trc-AV1451_pet, sub-10_trc-AV1451_pet"
     assert sentence in said
     assert "QUALITY FAIL sub-03_trc-AV1451_pet" in said

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.reference_group import FEWEST
 from tau_pipeline.derivatives.columns import FURTHER_COLUMNS, PVC_COLUMNS, QUALITY_COLUMN, column_descriptions
+from tau_pipeline.derivatives.quality_checks import CHECKS
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ PERSON_COLUMNS: dict[str, Any] = {
     "effective_fwhm_mm": _described("Effective resolution of the SUVR map.", "mm"),
     "settings_hash": {"Description": "Hash of the settings that change results."},
     "pet_t1w_days": _described("Days between PET and T1w, by the tables of the dataset.", "d"),
+}
+#: Columns of the values of the quality checks, with their limits.
+CHECK_COLUMNS: dict[str, Any] = {
+    f"check_{one.name}": {
+        **_described(f"Quality check {one.name}: {one.description}", "" if one.unit == "1" else one.unit),
+        **one.limits(),
+        "LimitSource": one.limit_source,
+    }
+    for one in CHECKS
 }
 STATUS_COLUMNS: dict[str, Any] = {
     "scan": {"Description": "Requested scan: stem of the raw file name."},
@@ -63,6 +73,7 @@ STATUS_COLUMNS: dict[str, Any] = {
     "n_assumptions": {"Description": "Number of values that were missing from the input and had to be assumed."},
     "minutes": {"Description": "Run time of the participant, for all scans together.", "Units": "min"},
     **{one.outlier: _described(one.outlier_description) for one in IN_TABLE if one.outlier},
+    **CHECK_COLUMNS,
 }
 
 STANDARDIZATION_COLUMNS: dict[str, Any] = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.bids.manufacturers import common_name
 from tau_pipeline.bids.tracers import tracer_name
+from tau_pipeline.cohort.columns import CHECK_COLUMNS
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.outliers import cohort_scores
 from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, provenance
@@ -21,6 +22,7 @@ from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, PVC_COLUMNS, column_name
 from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.quality_check import number
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
@@ -41,6 +43,7 @@ STATUS_COLUMNS = (
     *(one.z_column for one in IN_TABLE if one.standardized),
     *("n_assumptions", "minutes", *OUTLIERS.values()),
     *(name for name in PROVENANCE_COLUMNS if name not in _MEASURED),
+    *CHECK_COLUMNS,
 )
 _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
@@ -207,7 +210,7 @@ def status_table(
 ) -> pd.DataFrame:
     """Return one row per requested or existing scan: `STATUS_COLUMNS`.
 
-    Measures and quality are those of the scan's first reference region; ``included`` is as in `long_table`.
+    Measures, quality, and values of checks are those of the first reference region; ``included`` is as in `long_table`.
     ``…_outlier`` columns are `tau_pipeline.cohort.outliers.cohort_scores` among the done and included scans of the same
     tracer, reference region, and source; missing for too few.
     """
@@ -275,7 +278,7 @@ def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any
     return row
 
 
-def _quality_row(scan: DoneScan) -> dict[str, str | None]:
+def _quality_row(scan: DoneScan) -> dict[str, str | float | None]:
     quality = scan.quality
     return {
         "quality": _known(quality.verdict),
@@ -283,6 +286,7 @@ def _quality_row(scan: DoneScan) -> dict[str, str | None]:
         "quality_warned": ",".join(quality.named("warn")) or None,
         "quality_decisions": "; ".join(quality.decisions) or None,
         "included": "no" if quality.excluded else None,
+        **{f"check_{one.get('Check')}": number(one.get("Value")) for one in quality.checks},
     }
 
 
