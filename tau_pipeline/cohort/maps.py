@@ -124,7 +124,7 @@ def write_maps(
 
 
 def write_map(plan: MapPlan) -> Path:
-    """Standardise one SUVR map inside its brain mask: `BACKGROUND` outside, NaN where SUVR has no value.
+    """Standardize one SUVR map inside its brain mask: `BACKGROUND` outside, NaN where SUVR has no value.
 
     Raises
     ------

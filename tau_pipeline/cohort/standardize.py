@@ -1,4 +1,4 @@
-"""Standardisation by scanner manufacturer: mean 0 and standard deviation 1 over the brain voxels of its participants.
+"""Standardization by scanner manufacturer: mean 0 and standard deviation 1 over the brain voxels of its participants.
 
 SUVR of the same brain differs between manufacturers. Standardizing SUVR by manufacturer, as Moon et al. do before
 training (arXiv 2406.12632), removes what all participants of a manufacturer have in common: fit on a set of
@@ -161,7 +161,7 @@ class Standardization:
         )
 
     def apply(self, suvr: Values, manufacturer: str | None, brain_mask: NDArray | None = None) -> Values:
-        """Standardise SUVR: subtract the manufacturer's mean, divide by its standard deviation.
+        """Standardize SUVR: subtract the manufacturer's mean, divide by its standard deviation.
 
         Parameters
         ----------

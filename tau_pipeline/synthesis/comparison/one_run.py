@@ -147,9 +147,9 @@ def do_run(run: Run, settings: Training, context: ComparisonContext) -> dict[str
     without_flips = Synthesis(test_time_flips=False)
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        maker = _maker(ensemble, pair, context.cohort)
-        found = predict_pair(ensemble, pair, maker, without_flips, context.device)
-        return {MODEL: on_t1w(ensemble, found, mask, pair.subject, maker)}
+        manufacturer = _manufacturer_of(ensemble, pair, context.cohort)
+        found = predict_pair(ensemble, pair, manufacturer, without_flips, context.device)
+        return {MODEL: on_t1w(ensemble, found, mask, pair.subject, manufacturer)}
 
     test = _test_pairs(ensemble, settings, context)
     scans, regions = _score(test, maps_of, context, folder / _MAPS)
@@ -197,9 +197,9 @@ def do_baselines(run: Run, settings: Training, context: ComparisonContext, sourc
         raise MissingInputError(f"{source_model} holds no mean images; remove it and run the comparison again")
 
     def maps_of(pair: Pair, mask: Volume) -> Maps:
-        maker = _maker(ensemble, pair, context.cohort)
+        manufacturer = _manufacturer_of(ensemble, pair, context.cohort)
         dseg = load_volume(pair.dseg_file, ndim=3)
-        return baseline_maps(statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
+        return baseline_maps(statistics, ensemble.first, mask, manufacturer, pair.diagnosis, dseg, pair.covariates)
 
     test = _test_pairs(ensemble, settings, context)
     scans, regions = _score(test, maps_of, context, None)
@@ -252,7 +252,7 @@ def _is_known(ensemble: Ensemble, pair: Pair) -> bool:
     return True
 
 
-def _maker(ensemble: Ensemble, pair: Pair, cohort: Group) -> str | None:
+def _manufacturer_of(ensemble: Ensemble, pair: Pair, cohort: Group) -> str | None:
     """Return the manufacturer whose scale a scan gets: for an unknown one that of all together, if so set."""
     if cohort.unknown_manufacturer == "pooled" and not _is_known(ensemble, pair):
         return POOLED

@@ -62,11 +62,11 @@ def check_folds(tables: Sequence[pd.DataFrame], cohort: Group) -> None:
         return
     for number, table in enumerate(tables):
         counts = table.loc[table["split"] == "train", "manufacturer"].value_counts()
-        for maker in sorted(table["manufacturer"].unique()):
-            if counts.get(maker, 0) < cohort.min_participants:
+        for manufacturer in sorted(table["manufacturer"].unique()):
+            if counts.get(manufacturer, 0) < cohort.min_participants:
                 raise SettingError(
-                    f"fold {number} has {counts.get(maker, 0)} participants of {maker} for training, and a "
-                    f"standardization by manufacturer needs {cohort.min_participants}; lower min_participants, take "
+                    f"fold {number} has {counts.get(manufacturer, 0)} participants of {manufacturer} for training, and "
+                    f"a standardization by manufacturer needs {cohort.min_participants}; lower min_participants, take "
                     "fewer folds, or set unknown_manufacturer to pooled or exclude"
                 )
 

@@ -270,8 +270,8 @@ def region_table(regions: pd.DataFrame) -> pd.DataFrame:
     ].mean()
     # Cells without values, which groupby makes for settings that lack a participant, are none.
     table = means.dropna().reset_index()
-    makers = [*KEYS, *place, "manufacturer"]
-    centred = table[["measured", "synthetic"]] - table.groupby(makers, sort=False, dropna=False)[
+    by_manufacturer = [*KEYS, *place, "manufacturer"]
+    centred = table[["measured", "synthetic"]] - table.groupby(by_manufacturer, sort=False, dropna=False)[
         ["measured", "synthetic"]
     ].transform("mean")
     table = table.assign(measured_within=centred["measured"], synthetic_within=centred["synthetic"])

@@ -40,7 +40,7 @@ class ByManufacturer:
         return self.standardization.participants
 
     def apply(self, suvr: NDArray, manufacturer: str | None, mask: NDArray | None = None) -> NDArray:
-        """Standardise; see `Standardization.apply`, also for its errors."""
+        """Standardize; see `Standardization.apply`, also for its errors."""
         return self.standardization.apply(suvr, manufacturer, mask)
 
     def invert(self, z: NDArray, manufacturer: str | None) -> NDArray:

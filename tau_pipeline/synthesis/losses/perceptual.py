@@ -111,7 +111,7 @@ class PlanePerceptualLoss(nn.Module):
         self._budget = SliceBudget(self.features)
 
     def train(self, mode: bool = True) -> PlanePerceptualLoss:
-        """Do as asked, but leave the features in evaluation mode."""
+        """Set the training mode; the features stay in evaluation mode."""
         super().train(mode)
         self.features.eval()
         return self
@@ -362,7 +362,7 @@ class VolumePerceptualLoss(nn.Module):
         self.features = frozen(features)
 
     def train(self, mode: bool = True) -> VolumePerceptualLoss:
-        """Do as asked, but leave the features in evaluation mode."""
+        """Set the training mode; the features stay in evaluation mode."""
         super().train(mode)
         self.features.eval()
         return self

@@ -171,10 +171,10 @@ def calibrate(
         split = next((name for name in by_split if name in splits), None)
         if split is not None:
             # A manufacturer that is too rare for a separate scale was trained on with the pooled one.
-            maker = known_or_pooled(ensemble, pair.manufacturer)
+            manufacturer = known_or_pooled(ensemble, pair.manufacturer)
             known = prepare(pair, ensemble.grid, cache_dir)
             anatomy = known.anatomy(pair.covariates)
-            prediction = predict_placed(strict, known.placed_t1w, maker, settings, device, mem_mb, anatomy)
+            prediction = predict_placed(strict, known.placed_t1w, manufacturer, settings, device, mem_mb, anatomy)
             found = _errors(prediction, known, pair.participant_id)
             by_split[split] += [] if found is None else [found]
     return fit_calibration(by_split["validation"], by_split["test"], ensemble.hash)

@@ -61,14 +61,14 @@ def on_t1w(
     """
     found = on_t1w_grid(prediction.mean, prediction.brain, prediction.placement, mask_img)
     total = np.asanyarray(found.dataobj).astype(np.float32)
-    maker, owners = require_manufacturer(ensemble, manufacturer), np.array(prediction.owners)
+    canonical, owners = require_manufacturer(ensemble, manufacturer), np.array(prediction.owners)
     for n, model in enumerate(ensemble.models):
         regression = model.channels.prior
         if regression is None:
             continue
         placed = PlacedT1w(prediction.t1w, prediction.brain, prediction.placement, subject)
         prior = prior_on_t1w(regression, placed)
-        fine, coarse = (to_suvr(model, z, maker) for z in (prior.map_z, prior_on_grid(prior, placed)))
+        fine, coarse = (to_suvr(model, z, canonical) for z in (prior.map_z, prior_on_grid(prior, placed)))
         own = prediction.members[owners == n].mean(axis=0, dtype=np.float64)
         start, corrected = (
             np.asanyarray(on_t1w_grid(array, placed.brain, placed.placement, mask_img).dataobj)
@@ -130,10 +130,10 @@ def fit_level_weight(ensemble: Ensemble, pairs: Iterable[Pair], device: Device =
 
 def _regional_values(ensemble: Ensemble, pair: Pair, device: Device) -> list[NDArray[np.float64]]:
     """Return regional means without the correction of levels, with all of it, and of the measured SUVR."""
-    maker = known_or_pooled(ensemble, pair.manufacturer)
+    manufacturer = known_or_pooled(ensemble, pair.manufacturer)
     mask, dseg, suvr = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file, pair.suvr_file))
-    found = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), device)
-    maps = [on_t1w(_weighted(ensemble, weight), found, mask, pair.subject, maker) for weight in (0.0, 1.0)]
+    found = predict_pair(ensemble, pair, manufacturer, Synthesis(test_time_flips=False), device)
+    maps = [on_t1w(_weighted(ensemble, weight), found, mask, pair.subject, manufacturer) for weight in (0.0, 1.0)]
     arrays = [np.asanyarray(img.dataobj).astype(np.float64) for img in (*maps, suvr)]
     # Earlier versions of the participant level wrote 0 where it now writes NaN.
     known = (np.asanyarray(mask.dataobj) > 0) & np.isfinite(arrays).all(axis=0) & (arrays[-1] != 0)

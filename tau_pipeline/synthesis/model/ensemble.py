@@ -164,7 +164,7 @@ def require_manufacturer(ensemble: Ensemble, manufacturer: str | None) -> str | 
     fits = [m.target_scaling.standardization for m in ensemble.models if isinstance(m.target_scaling, ByManufacturer)]
     if name == POOLED or all(name in fit.known for fit in fits):
         return name
-    common = [maker for maker in fits[0].known if all(maker in fit.known for fit in fits)]
+    common = [manufacturer for manufacturer in fits[0].known if all(manufacturer in fit.known for fit in fits)]
     known = ", ".join(common) or "none"
     nobody = "there is no PET of this participant whose scanner's scale could be taken"
     found = nobody if name is None else f"the model knows no scanner of {shown(name)}"

@@ -184,14 +184,14 @@ def predict_placed(
     """
     settings = settings or Synthesis()
     t1w, brain, placement = placed.t1w, placed.brain, placed.placement
-    maker = require_manufacturer(ensemble, manufacturer)
+    canonical = require_manufacturer(ensemble, manufacturer)
     members, owners, windowed = [], [], False
     for n, model in enumerate(ensemble.models):
         if isinstance(model.system, RegionalRegression):
             maps, in_windows = model.system.maps(anatomy, brain, placement.grid.voxel_mm), False
         else:
             maps, in_windows = predict_on_grid(model, model.inputs(placed), settings, device, mem_mb)
-        members += [np.where(brain, to_suvr(model, z, maker), np.float32(0)) for z in maps]
+        members += [np.where(brain, to_suvr(model, z, canonical), np.float32(0)) for z in maps]
         owners += [n] * len(maps)
         windowed |= in_windows
     stacked = np.stack(members).astype(np.float32)

@@ -260,11 +260,13 @@ def score_held_out(
         return None
     rows: dict[str, list[_Row]] = {}
     for pair in of[split]:
-        maker = known_or_pooled(ensemble, pair.manufacturer)
+        manufacturer = known_or_pooled(ensemble, pair.manufacturer)
         mask, dseg = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file))
-        found = predict_pair(ensemble, pair, maker, Synthesis(test_time_flips=False), device)
-        maps = {MODEL: on_t1w(ensemble, found, mask, pair.subject, maker)}
-        maps |= baseline_maps(training_statistics, ensemble.first, mask, maker, pair.diagnosis, dseg, pair.covariates)
+        found = predict_pair(ensemble, pair, manufacturer, Synthesis(test_time_flips=False), device)
+        maps = {MODEL: on_t1w(ensemble, found, mask, pair.subject, manufacturer)}
+        maps |= baseline_maps(
+            training_statistics, ensemble.first, mask, manufacturer, pair.diagnosis, dseg, pair.covariates
+        )
         for name, row in score_maps(pair, maps, mask, dseg).items():
             rows.setdefault(name, []).append(row)
     people = {pair.participant_id for pair in of[split]}

@@ -94,7 +94,7 @@ def train(
     BusyError
         Another process trains in the folder.
     DivergenceError
-        The training has left the numbers.
+        The loss or a gradient is not finite.
     TauPipelineError
         An image or the feature network cannot be used.
     """
@@ -287,7 +287,7 @@ def _content_loss(
 
 
 def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[Piece]) -> None:
-    """Stop a training whose loss or gradient has left the numbers, before it spoils the weights."""
+    """Stop a training whose loss or gradient is not finite, before it spoils the weights."""
     progress = run.state.progress
     # Half precision overflows now and then; its scaler then leaves the step out and scales less.
     fine_norm = math.isfinite(norm) or run.state.scaler.is_enabled()

@@ -54,7 +54,7 @@ def train_regression(
         grid=data.train.grid,
         settings={**settings.what_counts(), "epochs": settings.epochs},
         seed=random_seed,
-        figures=_figures(found, data, left_out),
+        figures=_measures(found, data, left_out),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )
@@ -62,7 +62,7 @@ def train_regression(
     save_measures(folder, data, settings.device)
 
 
-def _figures(found: RegressionFit, data: TrainingData, left_out: Sequence[str]) -> dict[str, object]:
+def _measures(found: RegressionFit, data: TrainingData, left_out: Sequence[str]) -> dict[str, object]:
     return {
         "epochs": 0,
         "stopped_early": True,

@@ -145,7 +145,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         settings={**settings.what_counts(), "epochs": settings.epochs},
         seed=run.random_seed,
         random_features=settings.perceptual_features == "random" and settings.needs_features,
-        figures=_figures(run, scores),
+        figures=_measures(run, scores),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )
@@ -197,7 +197,7 @@ def _with_level_weight(folder: Path, held_out: Sequence[Pair], device: Device) -
     return load_ensemble([folder])
 
 
-def _figures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
+def _measures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
     """Return metrics for the card: means over the scans of the test split."""
     progress = run.state.progress
     return {
@@ -233,10 +233,11 @@ def _samples(run: Run, scores: Sequence[ScanScores]) -> list[Sample]:
         item = run.data.test[index]
         with torch.no_grad():
             z = generator(item["t1w"][None].to(run.group.device))[0, 0].float().cpu().numpy()
-        mask, maker = item["mask"][0].numpy(), item["manufacturer"]
+        mask, manufacturer = item["mask"][0].numpy(), item["manufacturer"]
         synthetic, measured = (
-            np.where(mask, run.data.target_scaling.invert(array, maker), 0.0) for array in (z, item["pet"][0].numpy())
+            np.where(mask, run.data.target_scaling.invert(array, manufacturer), 0.0)
+            for array in (z, item["pet"][0].numpy())
         )
-        title = f"sub-{score.participant} ({maker})"
+        title = f"sub-{score.participant} ({manufacturer})"
         found.append(Sample(item["t1w"][0].numpy(), measured, synthetic, title))
     return found
