@@ -103,6 +103,12 @@ def test_each_frame_is_interpolated_once_from_its_own_voxels(tmp_path: Path, mon
     plan = plan_frames(pet.shape, metadata)
     moved = np.eye(4)
     moved[:3, 3] = [1.0, -2.0, 0.5]
+    head = np.diag([10.0, 10.0, 10.0, 1.0])
+    head[:3, 3] = -150
+    weights = [
+        save_volume(image_on(np.full((31, 31, 31), value, np.float32), head), tmp_path / f"weight{value}.nii")
+        for value in (0.5, 0.002)
+    ]
     interpolated: list[np.ndarray] = []
 
     def counting(function: Any) -> Any:
@@ -125,13 +131,17 @@ def test_each_frame_is_interpolated_once_from_its_own_voxels(tmp_path: Path, mon
         output_spaces=[str(MNI)],
         template_from_t1w=str(save_itk(TO_TEMPLATE, tmp_path / "t1w.txt")),
         templates_dir=str(tmp_path),
+        weight_files={"rbv": [str(file) for file in weights]},
     )
-    files = step.call(tmp_path)["space_files"][str(MNI)]["suvr"]
-    assert len(interpolated) == 2
-    for frame in interpolated:
+    found_files = step.call(tmp_path)["space_files"][str(MNI)]
+    files = found_files["suvr"]
+    assert len(interpolated) == 2 + len(weights)
+    for frame in interpolated[:2]:
         np.testing.assert_array_equal(frame, np.asanyarray(pet.dataobj)[..., 0])
     first, second = (load_volume(file, ndim=3) for file in files)
     assert same_grid(first, template_grid(MNI))
+    corrected = load_volume(found_files["corrected"]["rbv"], ndim=3).get_fdata()
+    np.testing.assert_allclose(corrected, 0.5 + 0.002 * 500 * first.get_fdata(), rtol=1e-5)
     np.testing.assert_allclose(second.get_fdata(), 2 * first.get_fdata(), rtol=1e-6)
     expected = []
     for move in (np.eye(4), moved):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
+from tau_pipeline.settings.spaces import parse_space
 
 UnknownManufacturer = Literal["error", "pooled", "exclude"]
 
@@ -94,6 +95,41 @@ class Group(Checked):
             "calibration.json of the level calibrate: also write calibrated values of its column. Default: none."
         ),
     )
+    voxelwise: str | None = field(
+        default=None,
+        metadata=documented(
+            "Compare SUVR maps voxel by voxel: names of covariates joined by +, such as 'diagnosis + age + sex'. The "
+            "first one is tested. They are age, sex, diagnosis, manufacturer, or columns of participants.tsv. "
+            "Default: no comparison.",
+            source="TFCE: Smith and Nichols 2009, NeuroImage 44:83",
+        ),
+    )
+    contrast: str | None = field(
+        default=None,
+        metadata=documented(
+            "What the voxelwise comparison tests: 'A - B' for two groups, or the name of a numeric covariate. Default: "
+            "the first covariate."
+        ),
+    )
+    voxelwise_space: str = field(
+        default="MNI152NLin6Asym:res-2",
+        metadata=documented("Space of the maps that are compared, as in output_spaces."),
+    )
+    voxelwise_fwhm: float = field(
+        default=8.0,
+        metadata=documented(
+            "Effective resolution (FWHM) that maps are smoothed to before the voxelwise comparison.",
+            unit="mm",
+            at_least=0,
+        ),
+    )
+    voxelwise_permutations: int = field(
+        default=1000,
+        metadata=documented(
+            "Permutations of the voxelwise comparison; the smallest possible p is one over this number plus 1.",
+            at_least=20,
+        ),
+    )
     columns: Columns = field(
         default="own",
         metadata=documented(
@@ -142,5 +178,11 @@ class Group(Checked):
         needing = [text for text in self.threshold if text.endswith("=2sd")] + ["w_scores"] * bool(self.w_scores)
         expected = f"a filter such as diagnosis == CN, since {', '.join(needing)} is relative to a reference group"
         require(not needing or self.reference_group is not None, "reference_group", None, expected)
+        space = parse_space(self.voxelwise_space)
+        require(space.kind == "volume", "voxelwise_space", self.voxelwise_space, "a template, such as MNI152NLin6Asym")
+        object.__setattr__(self, "voxelwise_space", str(space))
+        require(
+            self.contrast is None or self.voxelwise is not None, "contrast", self.contrast, "none without voxelwise"
+        )
         object.__setattr__(self, "w_scores", tuple(dict.fromkeys(self.w_scores)))
         require(not both, "fit_participants", list(labels), "none where standardization gives a fit")

@@ -124,6 +124,8 @@ _COMMON: dict[str, tuple[str, ...]] = {
             "w_scores",
             "columns",
             "centaur_masks",
+            "voxelwise",
+            "contrast",
             "nprocs",
             "dry_run",
             "reports_only",

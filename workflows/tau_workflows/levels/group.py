@@ -32,6 +32,7 @@ from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
 from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
 from tau_workflows.levels.group_tables import OPTIONAL, Cohort, cohort_tables, described
+from tau_workflows.levels.group_voxelwise import plan_voxelwise, write_voxelwise
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
 
@@ -80,12 +81,14 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     cohort = Cohort(bids_dir, scans, statuses, fits, demographics, config.group, processes, config.execution.dry_run)
     tables = cohort_tables(cohort)
     status = tables["status"]
+    comparisons = plan_voxelwise(cohort)
     if config.execution.dry_run:
         say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
         return DONE
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
     _write_tables(tables, fits, output_dir / "group", left_out, config.group)
+    pages = write_voxelwise(comparisons, config.group, output_dir, processes)
     write_methods(output_dir)
     report = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
@@ -93,6 +96,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
     say(f"report: {report}")
+    for page in pages:
+        say(f"voxelwise comparison: {page}")
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE

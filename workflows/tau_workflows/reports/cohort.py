@@ -38,6 +38,7 @@ from tau_workflows.reports.scan_table import (
     shown_columns,
 )
 from tau_workflows.reports.verdicts import OVERRIDE_COLUMNS, override_rows
+from tau_workflows.reports.voxelwise import voxelwise_pages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,7 @@ def write_group_report(output_dir: Path) -> Path:
         filters=[(name, options(status[name])) for name in FILTERS],
         outlier_z=OUTLIER_Z,
         positivity=positivity_tables(wide, thresholds),
+        voxelwise=voxelwise_pages(output_dir),
         figures=_figures(status, wide, output_dir),
         standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),

@@ -19,6 +19,7 @@ from tau_pipeline.settings.participant import Settings
 from tau_workflows.reports import html, methods_answers
 from tau_workflows.reports.bibliography import bibtex
 from tau_workflows.reports.methods_answers import Answers, cohort_text, found_answers, pvc_text
+from tau_workflows.reports.voxelwise import methods_of, voxelwise_pages
 
 #: What each paper stands for; only those of steps that ran are printed.
 PAPERS = {
@@ -33,6 +34,7 @@ PAPERS = {
     "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
     "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
     "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
+    "TFCE": "Smith and Nichols 2009, NeuroImage 44:83",
     "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
     "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
     **methods_answers.PAPERS,
@@ -69,6 +71,8 @@ class Facts:
         Whether there is a table harmonized with ComBat.
     answers
         What was computed beyond SUVR.
+    voxelwise
+        Description of each voxelwise comparison.
     synthetic, models
         Synthetic maps, and what made them: network and hash of the weights.
     """
@@ -90,6 +94,7 @@ class Facts:
     standardized: Mapping[str, int] = field(default_factory=dict)
     combat: bool = False
     answers: Answers = field(default_factory=Answers)
+    voxelwise: tuple[str, ...] = ()
     synthetic: int = 0
     models: tuple[str, ...] = ()
     versions: tuple[str, ...] = (tau_pipeline.__version__,)
@@ -149,6 +154,7 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         answers=found_answers(output_dir, list(scans)),
         synthetic=len(synthetic),
         models=_distinct(f"{m.get('Network')} {m.get('Hash')}" for one in synthetic for m in one.get("Models") or ()),
+        voxelwise=tuple(methods_of(one) for one in voxelwise_pages(output_dir)),
         combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
         versions=_distinct(one.get("SoftwareVersion") for one in (*t1ws, *maps)),
     )
@@ -344,6 +350,9 @@ def _cohort(facts: Facts) -> tuple[str, list[str]]:
             f"(neuroCombat {package_version('neuroCombat')})."
         )
         papers.append("ComBat")
+    if facts.voxelwise:
+        parts += facts.voxelwise
+        papers.append("TFCE")
     answers, cited = cohort_text(facts.answers)
     return " ".join(filter(None, [*parts, answers])), [*papers, *cited]
 
