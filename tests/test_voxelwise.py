@@ -116,7 +116,7 @@ def test_a_planted_difference_is_found_where_it_is_and_with_its_sign() -> None:
         for one, who in zip(images, sick, strict=True)
     ]
     mask = image_on(np.ones(shape, np.uint8), images[0].affine)
-    found = compare(planted, mask, design_matrix(table), permutations=100, seed=1)
+    found = compare(planted, mask, design_matrix(table), permutations=40, seed=1)
     significant = np.asanyarray(found.maps["thresholded"].dataobj)
     assert found.smallest_p < 0.05
     assert (significant[there] > 0).mean() > 0.8
@@ -178,6 +178,7 @@ def write_maps(out: Path) -> None:
         save_volume(image_on(labels(), AFFINE), anat.dseg_in(MNI))
 
 
+@pytest.mark.slow
 def test_the_group_level_compares_maps_and_writes_tables_and_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
