@@ -135,13 +135,15 @@ def test_each_frame_is_interpolated_once_from_its_own_voxels(tmp_path: Path, mon
     )
     found_files = step.call(tmp_path)["space_files"][str(MNI)]
     files = found_files["suvr"]
-    assert len(interpolated) == 2 + len(weights)
-    for frame in interpolated[:2]:
+    assert len(interpolated) == 2
+    for frame in interpolated:
         np.testing.assert_array_equal(frame, np.asanyarray(pet.dataobj)[..., 0])
     first, second = (load_volume(file, ndim=3) for file in files)
     assert same_grid(first, template_grid(MNI))
     corrected = load_volume(found_files["corrected"]["rbv"], ndim=3).get_fdata()
-    np.testing.assert_allclose(corrected, 0.5 + 0.002 * 500 * first.get_fdata(), rtol=1e-5)
+    inside = np.isfinite(corrected)
+    assert 0.2 < inside.mean() < 1
+    np.testing.assert_allclose(corrected[inside], (0.5 + 0.002 * 500 * first.get_fdata())[inside], rtol=1e-5)
     np.testing.assert_allclose(second.get_fdata(), 2 * first.get_fdata(), rtol=1e-6)
     expected = []
     for move in (np.eye(4), moved):

@@ -14,7 +14,7 @@ from tau_pipeline.anatomy.spaces import template_grid, transforms_to
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume
-from tau_pipeline.imaging.warp import Points, points_through, sample, sample_measured
+from tau_pipeline.imaging.warp import Points, points_through, sample
 from tau_pipeline.pet.quantification import pet_at
 from tau_pipeline.settings.spaces import parse_space
 from tau_workflows.interfaces.base import LibraryInterface
@@ -102,10 +102,14 @@ class PetInSpaces(LibraryInterface):
         return {"suvr": files, "corrected": self._corrected(activity, grid, points, folder)}
 
     def _corrected(self, activity: NDArray[np.float32], grid: Volume, points: Points, folder: Path) -> dict[str, str]:
-        """Write the corrected maps: weights from the grid of the T1w, and the activity that was sampled here."""
+        """Write the corrected maps: weights from the grid of the T1w, and the activity that was sampled here.
+
+        Weights are taken from the nearest voxel, as the labels are that they come from: at borders of regions they have
+        steps, which interpolation would mix. Outside of the T1w the slope is 0, which it is nowhere else.
+        """
         files = {}
         for method, pair in (self.optional("weight_files") or {}).items():
-            offset, slope = (sample_measured(load_volume(file, ndim=3), points, np.eye(4)) for file in pair)
-            found = image_like(offset + slope * activity, grid)
-            files[method] = str(save_volume(found, folder / f"{method}.nii"))
+            offset, slope = (sample(load_volume(file, ndim=3), points, order=0) for file in pair)
+            found = np.where(slope == 0, np.float32(np.nan), offset + slope * activity)
+            files[method] = str(save_volume(image_like(found, grid), folder / f"{method}.nii"))
         return files
