@@ -44,6 +44,7 @@ from tau_pipeline.pet.reference_region import REGIONS  # noqa: E402
 from tau_pipeline.pvc.correct import PVC_KEYS  # noqa: E402
 from tau_pipeline.settings.configuration import SECTIONS, FieldDoc, documentation  # noqa: E402
 from tau_pipeline.settings.spaces import parse_space  # noqa: E402
+from tau_pipeline.surface import thickness  # noqa: E402
 from tau_workflows import cli, simulate_cli  # noqa: E402
 from tau_workflows.levels import call  # noqa: E402
 
@@ -283,6 +284,9 @@ def tables() -> str:
             _columns(UNCERTAINTY_COLUMNS),
             "With partial volume correction (`--pvc`), tables have two additional columns for each method:\n",
             _columns(PVC_COLUMNS),
+            "## `sub-…/anat/*_desc-thickness_rois.tsv`\n",
+            "With `--surfaces`: the thickness of the cortex, one row per region and composite.\n",
+            _columns(thickness.COLUMNS),
             "## `group/suvr_rois.tsv`, `group/suvr_rois.csv`\n",
             "The concatenated tables of all scans, with `suvr_z`, and with these columns:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),

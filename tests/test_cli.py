@@ -34,6 +34,8 @@ OTHER_VALUES = {
     "psf_source": "scanner",
     "pvc_extracerebral": True,
     "output_spaces": ("T1w", "MNI152NLin6Asym:res-2"),
+    "surfaces": True,
+    "cortex_labels": "hybrid",
     "motion_correction": False,
     "random_seed": 7,
 }
@@ -64,6 +66,7 @@ def call(dataset: Path, *options: str) -> int:
         (["--config-file", "/nowhere.toml"], "no configuration file"),
         (["--smooth-fwhm", "-1"], "smooth_fwhm is -1.0"),
         (["--smooth-fwhm", "4", "--target-fwhm", "8"], "0 where target_fwhm is given"),
+        (["--cortex-labels", "hybrid"], "add --surfaces"),
     ],
 )
 def test_a_wrong_call_ends_with_one_sentence_and_code_2(
@@ -287,7 +290,9 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 #: No step of a participant draws random numbers; trainings do.
 @pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed"}))
 def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
-    base = Settings(pvc=("gtm",)) if name in ("psf", "psf_source", "pvc_extracerebral") else Settings()
+    needed = {"psf": {"pvc": ("gtm",)}, "cortex_labels": {"surfaces": True}}
+    needed |= {"psf_source": needed["psf"], "pvc_extracerebral": needed["psf"]}
+    base = Settings(**needed.get(name, {}))
     changed = dataclasses.replace(base, **{name: OTHER_VALUES[name]})
     assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, base)
 

@@ -166,6 +166,8 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "psf": (6.0,),
         "psf_source": "scanner",
         "pvc_extracerebral": True,
+        "surfaces": True,
+        "cortex_labels": "hybrid",
         "motion_correction": False,
         "random_seed": 1,
     }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Output = Literal[
     "t1w", "mask", "labels", "t1w_figure", "pet_figure",
-    "suvr", "further_suvr", "rois", "synthetic_suvr", "synthetic_rois", "agreement",
+    "thickness", "suvr", "further_suvr", "rois", "synthetic_suvr", "synthetic_rois", "agreement",
 ]  # fmt: skip
 #: A label that stands for any label, and the names of a scan that has it.
 _ANY = "ANY"
@@ -45,6 +45,7 @@ _PATHS: dict[Output, Path] = {
     "t1w": _ANAT.t1w,
     "mask": _ANAT.mask,
     "labels": _ANAT.dseg,
+    "thickness": _ANAT.thickness_table,
     "t1w_figure": _ANAT.figure(_ANY),
     "pet_figure": _PET.figure(_ANY),
     "suvr": _PET.suvr(),

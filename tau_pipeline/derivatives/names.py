@@ -19,6 +19,7 @@ SOFTWARE = "tau-pipeline"
 BIDS_VERSION = "1.10.0"
 _TEMPLATE = "MNI152NLin6Asym"
 _PARCELLATION = "DesikanKilliany"
+_HEMISPHERES = {"left": "L", "right": "R"}
 
 Datatype = Literal["anat", "pet", "figures"]
 Source = Literal["measured", "synthetic"]
@@ -167,6 +168,23 @@ class AnatNames(_Names):
         """Return the ITK transform that moves template images onto the T1w."""
         return self._path("xfm", ending, from_=_TEMPLATE, to="T1w", mode="image")
 
+    def surface(self, side: Literal["left", "right"], kind: str) -> Path:
+        """Return a file of the surface of one hemisphere.
+
+        ``kind`` is midthickness, white, or pial; sphere, which is registered to fsaverage; thickness; or labels.
+        """
+        hemi = _HEMISPHERES[side]
+        if kind == "sphere":
+            return self._path("sphere", ".surf.gii", hemi=hemi, space="fsaverage", desc="reg")
+        if kind == "labels":
+            return self._path("dseg", ".label.gii", hemi=hemi, seg=_PARCELLATION)
+        return self._path(kind, ".shape.gii" if kind == "thickness" else ".surf.gii", hemi=hemi)
+
+    @property
+    def thickness_table(self) -> Path:
+        """The table of the thickness of the cortex by region."""
+        return self._path("rois", ".tsv", desc="thickness")
+
     def figure(self, desc: str, suffix: str = "T1w", ending: str = ".png") -> Path:
         """Return the path of a figure of the anatomy."""
         return derivative_path(self.output_dir, self.entities, "figures", suffix, ending, desc=desc)
@@ -226,6 +244,17 @@ class PetNames(_ScanNames):
     def corrected_in(self, space: OutputSpace, method: str) -> Path:
         """Return the map of `corrected` in another space."""
         return self._path("pet", desc=f"pvc{method.upper()}", **space.entities)
+
+    def surface_suvr(
+        self, side: Literal["left", "right"] | None, space: tuple[str, str], further_region: str = ""
+    ) -> Path:
+        """Return the SUVR on an average surface: one hemisphere, or both in one CIFTI file for ``side`` None.
+
+        ``space`` is the name of the surface and the density of its mesh: ``("fsLR", "32k")``.
+        """
+        hemi = {"hemi": _HEMISPHERES[side]} if side else {}
+        changes = {**hemi, "space": space[0], "den": space[1], "desc": f"{self._desc}{further_region}"}
+        return self._path("pet", ".func.gii" if side else ".dscalar.nii", **changes)
 
     @property
     def to_t1w(self) -> Path:

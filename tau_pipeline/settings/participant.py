@@ -16,6 +16,7 @@ SkullStrip = Literal["auto", "skip", "force"]
 PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
 PsfSource = Literal["image", "scanner"]
 Orientation = Literal["auto", "sform", "qform"]
+CortexLabels = Literal["volume", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,22 @@ class Settings(Checked):
             source="spelling of fMRIPrep",
         ),
     )
+    surfaces: bool = field(
+        default=False,
+        metadata=documented(
+            "Make surfaces of the cortex: white, pial, and central surface, thickness, labels by folding, and SUVR on "
+            "fsaverage. Needs the optional package cat-surf: pip install 'tau-pipeline[surface]'.",
+            source="projection-based thickness: Dahnke et al. 2013, NeuroImage 65:336; see docs/decisions/surfaces.md",
+        ),
+    )
+    cortex_labels: CortexLabels = field(
+        default="volume",
+        metadata=documented(
+            "What names the cortex in the volume: the warped atlas (volume), or the folds of the surface on the "
+            "lateral side and the warped atlas in medial temporal, medial, and insular cortex (hybrid), which needs "
+            "surfaces. Labels of FreeSurfer stay as they are.",
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),
@@ -212,6 +229,14 @@ class Selection(Checked):
             "Existing derivatives to use, as NAME=PATH; freesurfer is the subjects directory of FreeSurfer or "
             "FastSurfer.",
             flags=("--derivatives", "-d"),
+        ),
+    )
+
+    fslr_dir: Path | None = field(
+        default=None,
+        metadata=documented(
+            "Folder with the spheres of fsLR in the space of fsaverage, as in TemplateFlow's tpl-fsLR or the HCP "
+            "pipelines. With --surfaces, SUVR is then written on fsLR too."
         ),
     )
 

@@ -10,6 +10,7 @@ from nipype.pipeline import engine as pe
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.bids.scans import T1w
 from tau_pipeline.settings.participant import Settings
+from tau_workflows.graphs.surface import SurfacePlaces, add_surfaces
 from tau_workflows.interfaces.anat import (
     CorrectBias,
     ExtractBrain,
@@ -41,11 +42,18 @@ OUTPUTS = [
     "labels_source",
     "anat_quality_figures",
     "early_figure_files",
+    "left_files",
+    "right_files",
 ]
 
 
 def init_anat_wf(
-    t1w: T1w, settings: Settings, freesurfer: FreeSurferFiles | None = None, *, threads: int = 1
+    t1w: T1w,
+    settings: Settings,
+    freesurfer: FreeSurferFiles | None = None,
+    *,
+    threads: int = 1,
+    surfaces: SurfacePlaces | None = None,
 ) -> pe.Workflow:
     """Build the graph of everything that is computed from the T1w alone.
 
@@ -58,12 +66,14 @@ def init_anat_wf(
     t1w
         The image and its metadata.
     settings
-        Read here: ``orientation``, ``skull_strip_t1w``, ``ref_region``.
+        Read here: ``orientation``, ``skull_strip_t1w``, ``ref_region``, ``cortex_labels``.
     freesurfer
         Results of FreeSurfer or FastSurfer for the same head, or None.
     threads
         Processors that the graph may use. The registrations to the template and to its mirror image share them, since
         they run side by side.
+    surfaces
+        Where the labels of the average surface come from; None for no surfaces.
 
     Inputs
     ------
@@ -86,11 +96,13 @@ def init_anat_wf(
         Figures of quality checks, as a list of dictionaries.
     early_figure_files
         The figures that need no labels.
+    left_files, right_files
+        Surfaces of each hemisphere with thickness and labels, if they were asked for.
     """
     wf = pe.Workflow(name="anat_wf")
-    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
-    inputnode.inputs.t1w_file = str(t1w.path)
+    inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"], t1w_file=str(t1w.path)), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+    wf.add_nodes([outputnode])
 
     read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
     brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
@@ -122,6 +134,9 @@ def init_anat_wf(
         wf.connect(masked, "mask_file", node, "mask_file")
     for node in (tissue, template, regions, draw):
         wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
+    if surfaces is not None:
+        hybrid = settings.cortex_labels == "hybrid" and freesurfer is None
+        labels = add_surfaces(wf, tissue, labels, surfaces, name_cortex=hybrid)
     wf.connect(template, "atlas_file", tissue, "atlas_file")
     for node in (regions, draw):
         wf.connect(template, "t1w_from_template", node, "t1w_from_template")

@@ -39,7 +39,10 @@ class T1wJob:
 
 @dataclass(frozen=True)
 class ParticipantJob:
-    """Everything that is to be done for one participant; ``command`` is the command line, for the report."""
+    """Everything that is to be done for one participant.
+
+    ``command`` is the command line, for the report; ``fslr_dir`` holds the spheres of fsLR.
+    """
 
     participant: str
     t1ws: tuple[T1wJob, ...]
@@ -48,6 +51,7 @@ class ParticipantJob:
     settings: Settings
     execution: Execution
     command: str = ""
+    fslr_dir: Path | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from tau_pipeline.anatomy.warped_atlas import warped_atlas
 from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.measures.quality_figures import tissue_contrast
 from tau_pipeline.pet import reference_region as reference
@@ -311,6 +312,7 @@ class _FreeSurferIn(BaseInterfaceInputSpec):
 class _FreeSurferOut(TraitedSpec):
     dseg_file = File(desc="FreeSurfer's labels on the T1w grid")
     mask_file = File(desc="FreeSurfer's brain mask on the T1w grid")
+    labels2t1w_xfm = File(desc="ITK transform for resampling images on the grid of the labels onto the T1w")
 
 
 class FreeSurferLabels(LibraryInterface):
@@ -330,4 +332,5 @@ class FreeSurferLabels(LibraryInterface):
         return {
             "dseg_file": str(save_volume(found.dseg, folder / "dseg.nii")),
             "mask_file": str(save_volume(found.mask, folder / "mask.nii")),
+            "labels2t1w_xfm": str(save_itk(found.rigid.matrix, folder / "labels2t1w.txt")),
         }

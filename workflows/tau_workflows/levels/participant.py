@@ -17,11 +17,13 @@ from tau_pipeline.bids.validator import ValidationReport, ValidatorError, valida
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, update_status
-from tau_pipeline.errors import InvalidDatasetError, OutputError
+from tau_pipeline.errors import InvalidDatasetError, OutputError, SettingError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Settings
+from tau_pipeline.surface.cat import require_cat_surf
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
@@ -60,6 +62,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     """
     started = time.monotonic()
     config = _resolved(config)
+    _check_surfaces(config.settings)
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     _check_places(bids_dir, output_dir, config.execution)
     # A dry run writes nothing and may look at any time.
@@ -162,6 +165,14 @@ def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration
     _say_validity(_validated(lambda: validate(output_dir, labels)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
+
+
+def _check_surfaces(settings: Settings) -> None:
+    """Refuse surfaces without the optional package that makes them, and labels by surfaces without surfaces."""
+    if settings.surfaces:
+        require_cat_surf()
+    elif settings.cortex_labels == "hybrid":
+        raise SettingError("cortex_labels is 'hybrid', which takes labels from surfaces; add --surfaces")
 
 
 def _known_plugin(file: Path) -> Path:

@@ -62,9 +62,10 @@ def plan_participants(
                 keys = [f"{job.scan.key}_pet" for job in scans.get(t1w.path, ())] or [f"{t1w.key}_T1w"]
                 problems.update(dict.fromkeys(keys, str(exc)))
         if t1ws:
-            jobs.append(
-                ParticipantJob(participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution)
+            job = ParticipantJob(
+                participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution
             )
+            jobs.append(replace(job, fslr_dir=config.selection.fslr_dir))
     return Plan(tuple(jobs), problems, left_out)
 
 

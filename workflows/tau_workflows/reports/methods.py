@@ -29,6 +29,8 @@ PAPERS = {
     "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
     "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
     "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
+    "thickness by projection": "Dahnke, Yotter and Gaser 2013, NeuroImage 65:336",
+    "Spherical Demons": "Yeo et al. 2010, IEEE Trans Med Imaging 29:650",
     "mutual information": "Studholme, Hill and Hawkes 1999, Pattern Recognit 32:71",
     "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
     "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
@@ -45,6 +47,8 @@ PACKAGES = (
     "pandas",
 )
 _OWN_LABELS = "tau-pipeline:"
+#: End of MadeBy where the surface names the cortex of the volume.
+_BY_FOLDS = "folds of its surface"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Facts:
         T1w images whose brain was extracted, and that came without skull.
     own_labels, given_labels
         T1w images parcellated here, and with FreeSurfer's or FastSurfer's labels.
+    surfaces, by_folds
+        T1w images with surfaces, and whether those named the cortex of the volume.
     static, dynamic, moved
         PET scans of one frame and of several, and whether motion between frames was corrected.
     windows, tracers, kernels, regions
@@ -82,6 +88,8 @@ class Facts:
     stripped: int | None = None
     own_labels: int | None = None
     given_labels: int | None = None
+    surfaces: int = 0
+    by_folds: bool = False
     static: int | None = None
     dynamic: int | None = None
     moved: bool = True
@@ -111,6 +119,8 @@ def planned(settings: Settings) -> Facts:
         settings=(settings.hash(),),
         extracted=stripping[0],
         stripped=stripping[1],
+        surfaces=int(settings.surfaces),
+        by_folds=settings.cortex_labels == "hybrid",
         moved=settings.motion_correction,
         windows=(f"{window[0]:g}-{window[1]:g}",) if window else (),
         kernels=(kernel,) if kernel else (),
@@ -141,6 +151,8 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         stripped=stripped,
         own_labels=own,
         given_labels=len(labels) - own,
+        surfaces=len(find_outputs(output_dir, "thickness", participant)),
+        by_folds=any(str(one.get("MadeBy", "")).endswith(_BY_FOLDS) for one in labels),
         static=len(scans) - len(dynamic),
         dynamic=len(dynamic),
         moved=any(max(one.get("FrameMotion") or [0]) > 0 for one in dynamic),
@@ -217,7 +229,14 @@ def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
 def methods_text(facts: Facts) -> str:
     """Return Markdown that states the steps, with versions, and references."""
     paragraphs, cited = [], ["Nipype", "BIDS PET"]
-    for text, named in (_anatomy(facts), _labels(facts), _pet(facts), _cohort(facts), _synthesis(facts)):
+    for text, named in (
+        _anatomy(facts),
+        _labels(facts),
+        _surfaces(facts),
+        _pet(facts),
+        _cohort(facts),
+        _synthesis(facts),
+    ):
         if text:
             paragraphs.append(text)
             cited += named
@@ -278,6 +297,23 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
         )
         papers.append("FreeSurfer")
     return " ".join(parts), papers
+
+
+def _surfaces(facts: Facts) -> tuple[str, list[str]]:
+    if not facts.surfaces:
+        return "", []
+    text = (
+        f"Surfaces of the cortex were made from the tissue with cat-surf {package_version('cat-surf')}: thickness and "
+        "central surface by projection, with the topology of a sphere, registered to fsaverage by Spherical Demons. "
+        "The mean thickness of a region is weighted by the areas of the vertices. SUVR was sampled at the central "
+        "surface."
+    )
+    if facts.by_folds:
+        text += (
+            " The labels of fsaverage named the cortex of the volume by the nearest vertex, except in the regions in "
+            "which labels by the volume are more accurate."
+        )
+    return text, ["thickness by projection", "Spherical Demons"]
 
 
 def _pet(facts: Facts) -> tuple[str, list[str]]:

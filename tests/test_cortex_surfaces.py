@@ -1,0 +1,301 @@
+"""Surfaces of the cortex: meshes, labels, thickness, and the optional package that makes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantom import tiny_dataset
+from scipy.spatial import ConvexHull, cKDTree
+
+from tau_pipeline.derivatives.names import AnatNames, PetNames
+from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.volume import Volume, image_on
+from tau_pipeline.surface import (
+    average,
+    cat,
+    cifti,
+    folded_atlas,
+    freesurfer,
+    labels,
+    mesh,
+    sample,
+    scale,
+    spheres,
+    thickness,
+)
+from tau_pipeline.surface.mesh import Mesh
+from tau_workflows.cli import main
+from tau_workflows.levels.call import WRONG_CALL
+
+HAS_CAT_SURF = importlib.util.find_spec("cat_surf") is not None
+
+
+def sphere(n: int, radius: float = 10.0, turn: float = 0.0) -> Mesh:
+    """Return a sphere of ``n`` evenly spread vertices (a Fibonacci lattice) with its convex hull as triangles."""
+    points = radius * _directions(n, turn)
+    faces = ConvexHull(points).simplices.astype(np.int32)
+    a, b, c = (points[faces[:, corner]] for corner in range(3))
+    inward = np.einsum("ij,ij->i", a, np.cross(b, c)) < 0
+    faces[inward] = faces[inward][:, ::-1]
+    return Mesh(points, faces)
+
+
+def torus(n: int = 12) -> Mesh:
+    i, j = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
+    a, b = 2 * np.pi * i / n, 2 * np.pi * j / n
+    points = np.stack([(3 + np.cos(b)) * np.cos(a), (3 + np.cos(b)) * np.sin(a), np.sin(b)], axis=-1).reshape(-1, 3)
+    here, right, up = i * n + j, (i + 1) % n * n + j, i * n + (j + 1) % n
+    corner = (i + 1) % n * n + (j + 1) % n
+    faces = np.concatenate([np.stack([here, right, corner], -1), np.stack([here, corner, up], -1)]).reshape(-1, 3)
+    return Mesh(points, faces.astype(np.int32))
+
+
+def folded_sheet(thickness_mm: float, radius: float = 14.0, depth: float = 2.0) -> tuple[Volume, Volume]:
+    """Return tissue and labels, on 1 mm voxels, of white matter with folds under gray matter of one thickness.
+
+    The outer boundary is everywhere ``thickness_mm`` from the inner one: distances to 100,000 points of it decide.
+    """
+
+    def inner(direction: np.ndarray) -> np.ndarray:
+        x, y, z = 4 * direction.T
+        return radius + depth * np.sin(x) * np.sin(y + 0.5) * np.sin(z + 1)
+
+    directions = _directions(100_000)
+    end = int(np.ceil(radius + depth + thickness_mm + 3))
+    axis = np.arange(-end, end + 1, dtype=float)
+    voxels = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance, _ = cKDTree(directions * inner(directions)[:, None]).query(voxels)
+    far = np.linalg.norm(voxels, axis=1)
+    inside = far < inner(voxels / np.maximum(far, 1e-9)[:, None])
+    signed = np.where(inside, -distance, distance)
+    white, fluid = np.clip(0.5 - signed, 0, 1), np.clip(0.5 + signed - thickness_mm, 0, 1)
+    shape = (len(axis),) * 3
+    fractions = np.stack([fluid, 1 - white - fluid, white], axis=-1).reshape(*shape, 3).astype(np.float32)
+    numbers = np.where(white > 0.5, 2, np.where(fluid < 0.5, 1028, 0)).reshape(shape).astype(np.int16)
+    affine = np.eye(4)
+    affine[:3, 3] = -end
+    return image_on(fractions, affine), image_on(numbers, affine)
+
+
+def _directions(n: int, turn: float = 0.0) -> np.ndarray:
+    place = np.arange(n) + 0.5
+    polar, around = np.arccos(1 - 2 * place / n), np.pi * (1 + 5**0.5) * place + turn
+    return np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], axis=1)
+
+
+def test_the_euler_number_tells_a_sphere_from_a_torus() -> None:
+    assert sphere(200).euler_number == 2
+    assert torus().euler_number == 0
+
+
+def test_areas_of_vertices_add_up_to_the_area_of_the_surface() -> None:
+    areas = sphere(4000, radius=10.0).vertex_areas
+    assert areas.sum() == pytest.approx(4 * np.pi * 100, rel=2e-3)
+    assert areas.min() > 0
+
+
+def test_values_go_from_a_fine_sphere_to_a_coarse_one_without_loss_and_back() -> None:
+    fine, coarse = sphere(4000), sphere(300, radius=1.0, turn=0.3)
+    height = fine.vertices[:, 2]
+    found = spheres.values_on(coarse, fine, height)
+    np.testing.assert_allclose(found, 10 * coarse.vertices[:, 2], atol=0.4)
+    # Each fine vertex is in exactly one mean, beside the nearest one: a spike is never lost.
+    spike = np.zeros(4000)
+    spike[1234] = 1.0
+    assert spheres.values_on(coarse, fine, spike).max() > 0.05
+    back = spheres.values_on(fine, coarse, found)
+    np.testing.assert_allclose(back, height, atol=1.5)
+    np.testing.assert_array_equal(spheres.labels_on(fine, fine, np.arange(4000)), np.arange(4000))
+
+
+def test_unknown_values_count_nowhere() -> None:
+    fine, coarse = sphere(2000), sphere(100, turn=0.2)
+    north = fine.vertices[:, 2] > 0
+    found = spheres.values_on(coarse, fine, np.where(north, 2.0, np.nan))
+    assert np.isnan(found[coarse.vertices[:, 2] < -3]).all()
+    np.testing.assert_allclose(found[coarse.vertices[:, 2] > 3], 2.0)
+
+
+def test_a_linear_image_is_sampled_exactly_and_nothing_is_measured_outside() -> None:
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -20
+    i, j, k = np.meshgrid(*[np.arange(20)] * 3, indexing="ij")
+    data = (1 + 0.5 * i - 0.25 * j + k).astype(np.float32)
+    data[:3] = np.nan
+    points = np.array([[1.3, -2.2, 4.1], [0.0, 0.0, 0.0], [-19.0, 0.0, 0.0], [90.0, 0.0, 0.0]])
+    at = (points + 20) / 2
+    found = sample.at_vertices(image_on(data, affine), Mesh(points, np.zeros((0, 3), np.int32)))
+    np.testing.assert_allclose(found[:2], 1 + 0.5 * at[:2, 0] - 0.25 * at[:2, 1] + at[:2, 2], rtol=1e-5)
+    assert np.isnan(found[2:]).all()
+
+
+def test_the_surface_names_the_cortex_but_for_the_regions_of_the_volume() -> None:
+    numbers = np.zeros((8, 4, 4), np.int16)
+    numbers[:, 1, 1] = [1028, 1028, 1006, 1028, 1028, 2, 17, 2028]
+    points = np.array([[0, 1, 1], [2, 1, 1], [3.4, 1, 1], [7, 1, 1]], dtype=float)
+    of_vertex = np.array([1024, 1024, 1006, 1022], np.int32)
+    surface = Mesh(points, np.zeros((0, 3), np.int32))
+    found = labels.hybrid_labels(image_on(numbers, np.eye(4)), {"left": (surface, of_vertex)})
+    # Entorhinal stays where the volume has it, and the surface makes none; the right side has no surface here.
+    np.testing.assert_array_equal(np.asarray(found.dataobj)[:, 1, 1], [1024, 1024, 1006, 1024, 1024, 2, 17, 2028])
+    assert np.count_nonzero(np.asarray(found.dataobj)) == 8
+
+
+def test_the_table_of_thickness_weighs_by_area_and_leaves_out_what_is_not_there() -> None:
+    surface = sphere(500)
+    areas = surface.vertex_areas
+    own = np.where(np.arange(500) % 2, 1028, 1006).astype(np.int32)
+    values = 2.0 + surface.vertices[:, 2] / 10
+    left = thickness.Cortex(surface, values, own)
+    right = thickness.Cortex(surface, np.full(500, 3.0), np.where(own == 1028, 2028, 0).astype(np.int32))
+    table = thickness.thickness_table({"left": left, "right": right}, "sub-01", None).set_index(
+        ["region", "hemisphere"]
+    )
+    entorhinal = own == 1006
+    row = table.loc[("ctx-lh-entorhinal", "left")]
+    assert row["thickness_mean"] == pytest.approx((areas * values)[entorhinal].sum() / areas[entorhinal].sum())
+    assert row["area_mm2"] == pytest.approx(areas[entorhinal].sum())
+    same = table.loc[("ctx-rh-superiorfrontal", "right"), ["thickness_mean", "thickness_sd"]]
+    assert same.tolist() == pytest.approx([3.0, 0.0], abs=1e-6)
+    assert np.isnan(table.loc[("ctx-rh-entorhinal", "right"), "thickness_mean"])
+    both = table.loc[("cortex", "both")]
+    assert both["n_vertices"] == 750
+    weights = np.concatenate([areas, areas[own == 1028]])
+    expected = np.average(np.concatenate([values, np.full((own == 1028).sum(), 3.0)]), weights=weights)
+    assert both["thickness_mean"] == pytest.approx(expected)
+    assert len(table[table["index"].notna()]) == 68
+
+
+def test_files_of_a_surface_are_read_by_other_software(tmp_path: Path) -> None:
+    surface = sphere(60)
+    own = np.where(np.arange(60) < 30, 1006, 0).astype(np.int32)
+    again = mesh.read_mesh(mesh.save_mesh(surface, tmp_path / "a.surf.gii", "left", "pial"))
+    np.testing.assert_allclose(again.vertices, surface.vertices, atol=1e-5)
+    assert again.euler_number == 2
+    image = nib.load(mesh.save_labels(own, tmp_path / "a.label.gii", "right"))
+    assert image.meta["AnatomicalStructurePrimary"] == "CortexRight"
+    assert image.labeltable.get_labels_as_dict() == {0: "unknown", 1006: "ctx-lh-entorhinal"}
+    np.testing.assert_array_equal(image.darrays[0].data, own)
+    values = {"left": np.arange(5.0), "right": np.array([np.nan, 7.0, 8.0])}
+    dense = nib.load(cifti.save_dscalar(values, tmp_path / "a.dscalar.nii", "SUVR"))
+    brain = dense.header.get_axis(1)
+    found = {name: dense.get_fdata()[0, part] for name, part, _ in brain.iter_structures()}
+    assert [*found] == ["CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"]
+    np.testing.assert_array_equal(found["CIFTI_STRUCTURE_CORTEX_RIGHT"], values["right"])
+
+
+def test_names_are_those_of_bids(tmp_path: Path) -> None:
+    pet = PetNames(tmp_path, {"sub": "01", "trc": "AV1451"})
+    name = pet.surface_suvr("left", average.FSLR, "Pons").name
+    assert name == "sub-01_trc-AV1451_hemi-L_space-fsLR_den-32k_desc-suvrPons_pet.func.gii"
+    assert pet.surface_suvr(None, average.FSAVERAGE).name.endswith("_space-fsaverage_den-10k_desc-suvr_pet.dscalar.nii")
+    anat = AnatNames(tmp_path, {"sub": "01"})
+    assert anat.surface("right", "labels").name == "sub-01_hemi-R_seg-DesikanKilliany_dseg.label.gii"
+    assert anat.surface("right", "sphere").name == "sub-01_hemi-R_space-fsaverage_desc-reg_sphere.surf.gii"
+
+
+def test_annotation_of_freesurfer_gives_the_numbers_of_fsaverage(tmp_path: Path) -> None:
+    (tmp_path / "label").mkdir()
+    entries = np.random.default_rng(3).integers(0, 3, 163_842)
+    colors = np.array([[25, 5, 25, 0, 0], [220, 20, 10, 0, 0], [20, 220, 160, 0, 0]])
+    file = tmp_path / "label" / "lh.aparc.annot"
+    nib.freesurfer.write_annot(file, entries, colors, ["unknown", "entorhinal", "superiorfrontal"], fill_ctab=True)
+    found = average.fsaverage_labels(tmp_path, "left")
+    np.testing.assert_array_equal(found, np.array([0, 1006, 1028])[entries[:10_242]])
+    assert average.fsaverage_labels(tmp_path, "right") is None
+
+
+def test_surfaces_of_freesurfer_arrive_on_the_t1w(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    voxel_to_world = np.array([[-1.0, 0, 0, 20], [0, 0, 1, -31], [0, -1, 0, 44], [0, 0, 0, 1]])
+    image = nib.MGHImage(np.zeros((30, 40, 50), np.int32), voxel_to_world)
+    labels_file = tmp_path / "aparc+aseg.mgz"
+    nib.save(image, labels_file)
+    for folder in ("surf", "label"):
+        (tmp_path / folder).mkdir()
+    assert not freesurfer.has_surfaces(tmp_path)
+    own = sphere(50)
+    voxels = {"white": rng.uniform(5, 25, (50, 3)), "pial": rng.uniform(5, 25, (50, 3))}
+    # FreeSurfer counts in mm from the middle of the image: right is against the first axis, up against the second.
+    half = np.array([15, 20, 25])
+    for name, places in voxels.items():
+        right, up, front = (places - half).T * [[-1], [-1], [1]]
+        points = np.stack([right, front, up], axis=1)
+        for hemi in ("lh", "rh"):
+            nib.freesurfer.write_geometry(tmp_path / "surf" / f"{hemi}.{name}", points, own.faces)
+    thick = rng.uniform(1, 4, 50).astype(np.float32)
+    for hemi in ("lh", "rh"):
+        nib.freesurfer.write_geometry(tmp_path / "surf" / f"{hemi}.sphere.reg", own.vertices, own.faces)
+        nib.freesurfer.write_morph_data(tmp_path / "surf" / f"{hemi}.thickness", thick)
+        colors = np.array([[25, 5, 25, 0, 0], [220, 20, 10, 0, 0]])
+        file = tmp_path / "label" / f"{hemi}.aparc.annot"
+        nib.freesurfer.write_annot(file, np.arange(50) % 2, colors, ["unknown", "entorhinal"], fill_ctab=True)
+    assert freesurfer.has_surfaces(tmp_path)
+    move = np.eye(4)
+    move[:3, 3] = [3, -2, 1]
+    found = freesurfer.read_hemisphere(tmp_path, labels_file, "right", move)
+    expected = {name: nib.affines.apply_affine(move @ voxel_to_world, places) for name, places in voxels.items()}
+    np.testing.assert_allclose(found.pial.vertices, expected["pial"], atol=1e-4)
+    np.testing.assert_allclose(found.midthickness.vertices, (expected["white"] + expected["pial"]) / 2, atol=1e-4)
+    np.testing.assert_allclose(found.sphere.vertices, own.vertices, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, np.where(np.arange(50) % 2, 2006, 0))
+    np.testing.assert_allclose(found.thickness, thick)
+
+
+def test_the_image_of_a_hemisphere_holds_that_hemisphere_alone() -> None:
+    tissue, dseg = folded_sheet(3.0, radius=8.0, depth=0.5)
+    numbers = np.array(np.asanyarray(dseg.dataobj))
+    middle = numbers.shape[0] // 2
+    right = numbers[middle:]
+    right[right == 2], right[right == 1028] = 41, 2028
+    numbers[middle - 4 : middle - 1, middle, middle] = 10
+    found = scale.hemisphere_scale(tissue, image_on(numbers, dseg.affine), "left")
+    data = np.asanyarray(found.dataobj)
+    at = np.linalg.inv(found.affine) @ [[-3, -6, -9.5, 3.0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+    values = [float(data[tuple(place)]) for place in np.rint(at[:3]).astype(int).T]
+    assert values[0] == 3
+    assert values[1] == pytest.approx(3, abs=0.05)
+    assert values[2] == pytest.approx(2, abs=0.2)
+    assert at[0, 3] > data.shape[0] or values[3] == 1
+    np.testing.assert_allclose(nib.affines.voxel_sizes(found.affine), 0.7)
+    with pytest.raises(ImageError, match="no cortex on the right"):
+        scale.hemisphere_scale(tissue, dseg, "right")
+
+
+def test_vertices_take_the_label_of_the_nearest_cortex_of_their_side() -> None:
+    numbers = np.zeros((9, 3, 3), np.int16)
+    numbers[:4, 1, 1] = [1006, 1028, 2028, 2]
+    surface = Mesh(np.array([[0, 1, 2.0], [1.8, 1, 1], [8, 1, 1]]), np.zeros((0, 3), np.int32))
+    np.testing.assert_array_equal(
+        folded_atlas.nearest_labels(image_on(numbers, np.eye(4)), surface, "left"), [1006, 1028, 0]
+    )
+
+
+def test_without_the_extra_one_sentence_says_how_to_install_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(cat.importlib.util, "find_spec", lambda name: None if name == "cat_surf" else find_spec(name))
+    bids = tiny_dataset(tmp_path / "bids", ("01",))
+    options = ["--skip-bids-validation", "-w", str(tmp_path / "work"), "--surfaces"]
+    assert main([str(bids), str(tmp_path / "out"), "participant", *options]) == WRONG_CALL
+    said = capfd.readouterr().err
+    assert "pip install 'tau-pipeline[surface]'" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_CAT_SURF, reason="cat-surf is not installed (pip install 'tau-pipeline[surface]')")
+@pytest.mark.parametrize("truth", [2.0, 3.0])
+def test_a_folded_sheet_of_known_thickness_is_measured_and_closed(truth: float) -> None:
+    tissue, dseg = folded_sheet(truth)
+    found = cat.central_surface(scale.hemisphere_scale(tissue, dseg, "left"))
+    assert found.mesh.euler_number == 2
+    assert np.average(found.thickness, weights=found.mesh.vertex_areas) == pytest.approx(truth, abs=0.1)
+    assert np.percentile(np.abs(found.thickness - truth), 95) < 0.25
+    assert cat.to_sphere(found.mesh).euler_number == 2
