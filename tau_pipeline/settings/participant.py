@@ -180,7 +180,12 @@ class Settings(Checked):
         require(not both, "psf_source", self.psf_source, "image where psf is given")
         spaces = [parse_space(text) for text in self.output_spaces]
         surfaces = [space.name for space in spaces if space.kind == "surface"]
-        require(not surfaces, "output_spaces", surfaces, "T1w or a volumetric template; fsaverage and fsLR come with --surfaces")
+        require(
+            not surfaces,
+            "output_spaces",
+            surfaces,
+            "T1w or a volumetric template; fsaverage and fsLR come with --surfaces",
+        )
         object.__setattr__(self, "output_spaces", tuple(dict.fromkeys(map(str, spaces))))
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")

@@ -25,6 +25,7 @@ from tau_workflows.interfaces.anat import ExtractBrain, FindReference, FreeSurfe
 from tau_workflows.interfaces.outputs import SavePet
 from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
 from tau_workflows.interfaces.spaces import AnatInSpaces, PetInSpaces
+from tau_workflows.interfaces.surface import SaveSurfaces
 
 
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
@@ -51,6 +52,8 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
         return False
     if spaces := list(map(str, template_spaces(job.settings.output_spaces))):
         steps.append(("anat_spaces", AnatInSpaces(output_spaces=spaces)))
+    if job.settings.surfaces:
+        steps.append(("save_surfaces", SaveSurfaces()))
     return all(_is_same(folder / step, face) for step, face in steps)
 
 
