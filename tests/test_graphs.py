@@ -47,6 +47,9 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "subject in spaces": init_subject_wf(
             replace(job, settings=replace(job.settings, pvc=("mg",), output_spaces=("T1w", "MNI152NLin6Asym")))
         ),
+        "subject with surfaces": init_subject_wf(
+            replace(job, settings=replace(job.settings, surfaces=True, cortex_labels="hybrid"))
+        ),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), context(folder), folder),
     }
 
@@ -95,7 +98,16 @@ def needed(node: pe.Node) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["anat", "anat with FreeSurfer", "pet", "pet with correction", "subject", "subject in spaces", "synthetic scans"],
+    [
+        "anat",
+        "anat with FreeSurfer",
+        "pet",
+        "pet with correction",
+        "subject",
+        "subject in spaces",
+        "subject with surfaces",
+        "synthetic scans",
+    ],
 )
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
     assert mistakes(workflows(job)[name], is_part=name in PARTS) == []

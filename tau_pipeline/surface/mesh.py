@@ -57,7 +57,8 @@ class Mesh:
         """Area that belongs to each vertex ``(V,)``, mm²: a third of each of its triangles."""
         a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
         third = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
-        return np.bincount(self.faces.ravel(), weights=np.repeat(third, 3), minlength=len(self.vertices))
+        areas = np.bincount(self.faces.ravel(), weights=np.repeat(third, 3), minlength=len(self.vertices))
+        return np.asarray(areas, dtype=np.float64)
 
     def moved(self, vertices: Points) -> Mesh:
         """Return the surface with its vertices elsewhere."""
@@ -91,7 +92,7 @@ def save_labels(labels: Labels, path: Path, side: Side) -> Path:
     for number in np.unique(labels):
         known = number in names.index
         red, green, blue = names.loc[number, ["red", "green", "blue"]] / 255 if known else (0.0, 0.0, 0.0)
-        entry = GiftiLabel(key=int(number), red=red, green=green, blue=blue, alpha=float(known))
+        entry: Any = GiftiLabel(key=int(number), red=red, green=green, blue=blue, alpha=float(known))
         entry.label = str(names.loc[number, "region"]) if known else "unknown"
         table.labels.append(entry)
     array = _array(labels.astype(np.int32), "NIFTI_INTENT_LABEL", {"Name": "Desikan-Killiany"})

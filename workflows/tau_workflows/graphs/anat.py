@@ -42,9 +42,9 @@ OUTPUTS = [
     "labels_source",
     "anat_quality_figures",
     "early_figure_files",
-    "left_files",
-    "right_files",
 ]
+#: What it gives beside if surfaces are asked for: files of each hemisphere.
+SURFACE_OUTPUTS = ("left_files", "right_files")
 
 
 def init_anat_wf(
@@ -101,7 +101,9 @@ def init_anat_wf(
     """
     wf = pe.Workflow(name="anat_wf")
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"], t1w_file=str(t1w.path)), name="inputnode")
-    outputnode = pe.Node(niu.IdentityInterface(fields=OUTPUTS), name="outputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=[*OUTPUTS, *(SURFACE_OUTPUTS if surfaces else ())]), name="outputnode"
+    )
     wf.add_nodes([outputnode])
 
     read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)

@@ -9,7 +9,7 @@ from nipype.pipeline import engine as pe
 from tau_pipeline.bids.scans import Scan
 from tau_pipeline.pet.quality import known_figures
 from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
-from tau_workflows.graphs.anat import init_anat_wf
+from tau_workflows.graphs.anat import SURFACE_OUTPUTS, init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
 from tau_workflows.graphs.pet import ANATOMY, identity_of, init_pet_wf
 from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
@@ -60,7 +60,7 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     if job.settings.surfaces:
         step = SaveSurfaces(entities=dict(t1w.entities), output_dir=str(job.output_dir))
         surfaces = pe.Node(step, name="save_surfaces", mem_gb=0.6)
-        _connect(wf, anat_wf, ANAT_OUTPUTS, surfaces)
+        _connect(wf, anat_wf, SURFACE_OUTPUTS, surfaces)
     for scan_job in t1w_job.scans:
         _add_scan(wf, anat_wf, job, scan_job)
     return wf
@@ -90,7 +90,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     add_pet_in_spaces(wf, anat_wf, pet_wf, save, job)
     if job.settings.surfaces:
         surface = _surface_suvr(job, scan)
-        _connect(wf, anat_wf, of_anatomy_alone, surface)
+        _connect(wf, anat_wf, [*of_anatomy_alone, *SURFACE_OUTPUTS], surface)
         _connect(wf, pet_wf, PET_OUTPUTS, surface)
         wf.connect(save, "out_files", surface, "saved_files")
 
