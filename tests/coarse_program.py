@@ -17,25 +17,48 @@ from tau_workflows.levels import participant
 participant.MODULE = "coarse_participant"
 sys.exit(cli.main(sys.argv[1:]))
 """
+#: The same for the pages of the documentation: with finer participants (`docs_participant`), blank figures of cohorts,
+#: and one question to the validator for all commands on one dataset.
+DOCS_PROGRAM = """
+import sys
+import remembered
+from tau_workflows import cli
+remembered.remember_validation()
+if "participant" in sys.argv:
+    from tau_workflows.levels import participant
+    participant.MODULE = "docs_participant"
+if "group" in sys.argv:
+    from matplotlib.figure import Figure
+    from tau_workflows.reports import cohort, regions
+    cohort._figures = lambda *_: []
+    regions.cortex_figure = lambda *_, **__: Figure(figsize=(1, 1))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+DOCS_SIMULATOR = """
+import sys
+import remembered
+remembered.remember_template()
+from tau_workflows import simulate_cli
+sys.exit(simulate_cli.main(sys.argv[1:]))
+"""
 
 
-def write_program(folder: Path, module: str = "coarse_participant") -> Path:
-    """Write a ``tau-pipeline`` to a folder that is to stand first in PATH.
+def write_programs(folder: Path) -> Path:
+    """Write the ``tau-pipeline`` and ``tau-simulate`` of the documentation to a folder that is to stand first in PATH.
 
     Parameters
     ----------
     folder
         Where to; it is made.
-    module
-        Module of the tests that runs each participant.
 
     Returns
     -------
     Path
-        The folder. The program needs `SEARCHED` as ``PYTHONPATH``.
+        The folder. The programs need `SEARCHED` as ``PYTHONPATH``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "tau-pipeline"
-    program.write_text(f"#!{sys.executable}\n{PROGRAM.replace('coarse_participant', module)}", encoding="utf-8")
-    program.chmod(0o755)
+    for name, code in (("tau-pipeline", DOCS_PROGRAM), ("tau-simulate", DOCS_SIMULATOR)):
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\n{code}", encoding="utf-8")
+        program.chmod(0o755)
     return folder

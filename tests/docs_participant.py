@@ -13,12 +13,13 @@ from tau_pipeline.anatomy import brain_mask
 _extract_brain = brain_mask.extract_brain
 
 if __name__ == "__main__":
-    from coarse_participant import replace
+    from coarse_participant import coarsen, replace
 
     from tau_pipeline.anatomy import grid, template
     from tau_pipeline.imaging.greedy import Schedule
     from tau_workflows.execution import participant
 
+    coarsen()
     replace(brain_mask, extract_brain=_extract_brain)
     replace(template, REGISTRATION_MM=4.0, _DEFORMABLE=Schedule("NCC 2x2x2", (8,)))
     grid.working_grid.__defaults__ = (3.0, None)

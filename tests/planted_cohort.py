@@ -20,7 +20,7 @@ from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.volume import image_on
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
-GOOD = ("sub-01", "sub-02", "sub-03")
+GOOD = ("sub-01", "sub-02")
 VOXEL_MM = 3.0
 
 
@@ -89,9 +89,10 @@ FAULTS: dict[str, tuple[str, Callable[[nib.Nifti1Image], nib.Nifti1Image], dict[
 
 
 def write_planted(root: Path) -> Path:
-    """Simulate eleven people without skull, three of them with good scans and the others with a fault each."""
+    """Simulate ten people without skull, two of them with good scans and the others with a fault each."""
     bids = simulate_dataset(root / "bids", Simulation(12, seed=3, voxel_mm=VOXEL_MM, pet="static"))
-    shutil.rmtree(bids / "sub-04")  # has no PET
+    for left_out in ("sub-03", "sub-04"):
+        shutil.rmtree(bids / left_out)
     for path in sorted(bids.glob("sub-*/anat/*_T1w.nii.gz")):
         img, mask = nib.load(path), nib.load(bids / "truth" / f"{path.name.split('_')[0]}_mask.nii.gz")
         inside = np.asanyarray(resample(mask, img, np.eye(4)).dataobj) > 0.5
@@ -109,21 +110,16 @@ def write_planted(root: Path) -> Path:
 
 
 if __name__ == "__main__":
-    import ants
-    from coarse_participant import short_n4
+    from coarse_participant import coarsen_anatomy, draw_nothing, replace
 
-    from tau_pipeline.anatomy import grid as anatomy_grid
-    from tau_pipeline.anatomy import template as anat
-    from tau_pipeline.figures import sheet
+    from tau_pipeline.anatomy import grid, template
     from tau_pipeline.imaging import rigid
     from tau_pipeline.imaging.greedy import Schedule
     from tau_workflows.execution import participant
 
-    fine, coarse, refined = 2.0, 8.0, 4
-    ants.n4_bias_field_correction = short_n4
-    anat.REGISTRATION_MM = 4.0
-    anat._AFFINE, anat._DEFORMABLE = Schedule("NMI", (40,)), Schedule("NCC 2x2x2", (8,))
-    anatomy_grid.working_grid.__defaults__ = (3.0, None)
-    sheet.DPI = 20
-    rigid._FINE_MM, rigid._COARSE_MM, rigid._REFINED = fine, coarse, refined
+    coarsen_anatomy()
+    draw_nothing()
+    replace(template, REGISTRATION_MM=4.0, _DEFORMABLE=Schedule("NCC 2x2x2", (8,)))
+    replace(rigid, _FINE_MM=2.0, _COARSE_MM=8.0, _REFINED=4)
+    grid.working_grid.__defaults__ = (3.0, None)
     sys.exit(participant.main(sys.argv[1]))

@@ -13,7 +13,7 @@ import container_engine
 import grid_engine
 import pandas as pd
 import pytest
-from coarse_program import SEARCHED, write_program
+from coarse_program import SEARCHED, write_programs
 from doc_blocks import DATA, MARKS, ROOT, RUN, SHOWN, Block, blocks, environment, pages, run
 from slurm import Slurm, missing
 from truth_results import results_from_truth
@@ -35,13 +35,13 @@ def name(page: Path) -> str:
 
 def run_page(page: Path, folder: Path) -> list[str]:
     """Run a page's blocks in order, with coarse participants; what each printed."""
-    printed, program = [], write_program(folder / ".program", "docs_participant")
+    printed, programs = [], write_programs(folder / ".program")
     for block in blocks(page):
         if block.mark("needs") == "slurm" and missing():
             printed.append("")
             continue
         with provided(block.mark("needs"), folder) as env:
-            done = run(block, folder, {**env, "PATH": f"{program}{os.pathsep}{env['PATH']}", "PYTHONPATH": SEARCHED})
+            done = run(block, folder, {**env, "PATH": f"{programs}{os.pathsep}{env['PATH']}", "PYTHONPATH": SEARCHED})
         printed.append(done.stdout if done else "")
         if (after := block.mark("then")) is not None:
             AFTER[after](folder)

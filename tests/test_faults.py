@@ -72,7 +72,7 @@ def process_of(participant: str, program: subprocess.Popen[bytes], seconds: floa
     raise AssertionError(f"{participant} did not start")
 
 
-def worker_of(participant: psutil.Process, seconds: float = 20) -> psutil.Process:
+def worker_of(participant: psutil.Process, seconds: float = 60) -> psutil.Process:
     """A process of Nipype that computes a step: a child of the participant's, which tells a step before it begins."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -178,7 +178,7 @@ def test_a_program_killed_at_any_moment_goes_on_to_the_results_of_an_undisturbed
         with contextlib.suppress(subprocess.TimeoutExpired):
             program.wait(moments.uniform(1, 12))
         program.kill()
-        program.wait(20)
+        program.wait(60)
     code = finish(start(root, "killed", *option))
     said = (root / "killed.log").read_text()
     assert code in (0, 3), said  # 3: there was nothing left to do
@@ -318,7 +318,7 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
         assert "Traceback" not in other.stderr
     finally:
         program.kill()
-        program.wait(20)
+        program.wait(60)
 
 
 def test_a_run_with_another_plugin_writes_nothing_outside_of_its_folders(bids: Path, tmp_path: Path) -> None:
