@@ -1,21 +1,30 @@
-"""Rigid registration gives the same fit wherever the worlds of both images lie and whichever way their axes point."""
+"""Fit and table are the same wherever the worlds of T1w and PET lie and whichever way their axes point."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tau_pipeline.imaging.rigid import register_rigid
+from tau_pipeline.atlas import CORTICAL_NUMBERS
 from tau_pipeline.imaging.transforms import displacement_mm, quarter_turns, rotation_matrix
 from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on
+from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.pet.coregister import coregister
+from tau_pipeline.pet.frames import FramePlan, Window
+from tau_pipeline.pet.motion import correct_motion, static_image
+from tau_pipeline.pet.quantification import pet_on_t1w, suvr
 
 pytestmark = pytest.mark.slow
 
-#: Place of the PET's own world in the T1w's: what is to be found.
-TRUE = np.eye(4)
+#: Place of the PET's own world in the T1w's, which is to be found, and the motion of the head after the first frame.
+TRUE, MOTION = np.eye(4), np.eye(4)
 TRUE[:3, :3], TRUE[:3, 3] = rotation_matrix(4, -6, 9), (5, -8, 4)
+MOTION[:3, :3], MOTION[:3, 3] = rotation_matrix(1, 2, -1), (1.5, -1, 2)
 
 
 @st.composite
@@ -27,13 +36,21 @@ def worlds(draw: st.DrawFn) -> Affine:
     return moved
 
 
+@cache
 def head() -> tuple[Volume, Volume, Volume]:
-    """T1w and PET of one made-up head with voxels of 4 mm, and the brain mask; `TRUE` brings the PET to the T1w."""
+    """T1w, PET with two frames, and labels of a made-up head on voxels of 4 mm; `TRUE` brings the PET to the T1w."""
     t1w_grid, pet_grid = (_grid(half_mm) for half_mm in ((52, 66, 50), (64, 78, 62)))
-    inside, tissue = _drawn(_points(t1w_grid))
-    in_pet, uptake = _drawn(_points(pet_grid) @ TRUE[:3, :3].T + TRUE[:3, 3])
-    t1w, pet = 100.0 * inside * (2 + np.tanh(tissue)), 1000.0 * in_pet * (2 - np.tanh(uptake))
-    return image_like(t1w, t1w_grid), image_like(pet, pet_grid), image_like(inside > 0.5, t1w_grid)
+    at = _points(t1w_grid)
+    inside, tissue = _drawn(at)
+    frames = []
+    for moved in (np.eye(4), MOTION):
+        pose = TRUE @ np.linalg.inv(moved)
+        in_pet, uptake = _drawn(_points(pet_grid) @ pose[:3, :3].T + pose[:3, 3])
+        frames.append(1000.0 * in_pet * (2 - np.tanh(uptake)))
+    octant = (at > [0, -10, 0]) @ [1, 2, 4]
+    labels = np.where(inside > 0.5, np.add(CORTICAL_NUMBERS, 1000)[octant], 0)
+    t1w = image_like(100.0 * inside * (2 + np.tanh(tissue)), t1w_grid)
+    return t1w, image_like(np.stack(frames, axis=-1), pet_grid), image_like(labels.astype(np.int16), t1w_grid)
 
 
 def _grid(half_mm: tuple[int, int, int]) -> Volume:
@@ -61,26 +78,49 @@ def _drawn(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inside, pattern
 
 
-@pytest.fixture(scope="module")
-def at_home() -> Affine:
-    """Transform that is found where neither world is moved."""
-    t1w, pet, mask = head()
-    return register_rigid(pet, t1w, mask).matrix
+def result(of_t1w: Affine, of_pet: Affine, moving: bool) -> tuple[Affine, pd.Series]:
+    """Transform between the worlds before they were moved, and the mean SUVR of each region."""
+    t1w, pet, labels = (
+        image_on(np.asanyarray(one.dataobj), moved @ one.affine)
+        for one, moved in zip(head(), (of_t1w, of_pet, of_t1w), strict=True)
+    )
+    count = 2 if moving else 1
+    plan = FramePlan(tuple(range(count)), (1 / count,) * count, (), (), Window(80, 100, "made up"), ())
+    motion = correct_motion(pet, plan)
+    numbers = np.asanyarray(labels.dataobj)
+    found = coregister(static_image(pet, plan, motion), t1w, image_like(numbers > 0, t1w))
+    activity = pet_on_t1w(pet, plan, motion.frame_xfms, found.matrix, t1w)
+    reference = image_like(numbers == 1000 + CORTICAL_NUMBERS[0], t1w)
+    ratio = suvr(np.asanyarray(activity.dataobj), np.asanyarray(reference.dataobj) > 0)
+    table = regional_table(image_like(ratio, t1w), labels, reference, "made up", {})
+    seen = table[(table["kind"] == "cortical") & (table["n_voxels"] > 0)].set_index("region")
+    return np.linalg.inv(of_t1w) @ found.matrix @ of_pet, seen["suvr_mean"]
+
+
+@cache
+def at_home(moving: bool) -> tuple[Affine, pd.Series]:
+    """Result where neither world is moved."""
+    return result(np.eye(4), np.eye(4), moving)
 
 
 def points() -> np.ndarray:
     return np.random.default_rng(0).uniform(-25, 25, (100, 3))
 
 
-def test_the_offset_between_the_images_is_found(at_home):
-    assert displacement_mm(at_home, TRUE, points()).mean() < 1.5
+@pytest.mark.parametrize("moving", [False, True])
+def test_the_offset_between_the_images_is_found(moving):
+    matrix, means = at_home(moving)
+    # The frame in the middle of the two is the second one.
+    expected = TRUE @ np.linalg.inv(MOTION) if moving else TRUE
+    assert displacement_mm(matrix, expected, points()).mean() < 1.5
+    assert means.size == 8
+    assert np.ptp(means) > 0.1
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(of_t1w=worlds(), of_pet=worlds())
-def test_any_worlds_give_the_same_fit(at_home, of_t1w, of_pet):
-    t1w, pet, mask = head()
-    t1w, mask = (image_on(np.asanyarray(one.dataobj), of_t1w @ one.affine) for one in (t1w, mask))
-    found = register_rigid(image_on(np.asanyarray(pet.dataobj), of_pet @ pet.affine), t1w, mask)
-    back = np.linalg.inv(of_t1w) @ found.matrix @ of_pet
-    assert displacement_mm(back, at_home, points()).max() < 0.02
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(of_t1w=worlds(), of_pet=worlds(), moving=st.booleans())
+def test_any_worlds_give_the_same_fit_and_table(of_t1w, of_pet, moving):
+    matrix, means = result(of_t1w, of_pet, moving)
+    home, expected = at_home(moving)
+    assert displacement_mm(matrix, home, points()).max() < 0.02
+    pd.testing.assert_series_equal(means, expected, rtol=1e-3)

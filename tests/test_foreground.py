@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tau_pipeline.imaging.foreground import center_of, closer_than, largest_object
+from tau_pipeline.imaging.foreground import box_around, center_of, closer_than, largest_object
 
 
 def test_the_larger_of_two_bright_pieces_is_found_and_dim_voxels_are_not():
@@ -39,3 +39,11 @@ def test_the_center_of_a_mask_is_the_mean_of_its_voxels_in_the_world():
     affine = np.array([[0, -2.0, 0, 400], [1.5, 0, 0.3, -7], [0, 0, 3, 1], [0, 0, 0, 1]])
     expected = (np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]).mean(axis=0)
     np.testing.assert_allclose(center_of(mask, affine), expected)
+
+
+def test_the_box_around_a_mask_has_the_room_that_was_asked_for_as_far_as_the_image_reaches():
+    mask = np.zeros((20, 12, 9), bool)
+    mask[6, 2:4, 5] = mask[9, 3, 4] = True
+    assert box_around(mask, np.zeros(3)) == (slice(6, 10), slice(2, 4), slice(4, 6))
+    assert box_around(mask, np.array([1.2, 4, 9])) == (slice(4, 12), slice(0, 8), slice(0, 15))
+    assert mask[box_around(mask, np.array([1.2, 4, 9]))].sum() == mask.sum()

@@ -180,7 +180,9 @@ def test_two_atlases_meet_half_way_at_the_outline_of_the_cerebellum():
         assert set(np.unique(found[:20])) == {0, 8}
 
 
-def test_labels_above_255_arrive_unchanged_on_the_grid_of_the_t1w(tmp_path, no_change):
+@pytest.mark.parametrize("voxels_at_a_time", [10_000, 500, 1])
+def test_labels_above_255_arrive_unchanged_on_the_grid_of_the_t1w(tmp_path, no_change, monkeypatch, voxels_at_a_time):
+    monkeypatch.setattr(anat, "_SLAB_VOXELS", voxels_at_a_time)
     labels = np.random.default_rng(3).choice([0, 8, 1035, 2035, 9170], (12, 13, 14)).astype(np.int32)
     affine = np.array([[-1.0, 0, 0, 30], [0, 0, 1.2, -20], [0, -1.1, 0, 10], [0, 0, 0, 1]])
     img = image_on(labels, affine)

@@ -54,5 +54,8 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
         return_bias_field=True,
     )
     log_field = image_like(np.log(np.clip(field.numpy(), 0.1, 10.0)), coarse)
-    full = np.exp(resample_onto_data(log_field, t1w, mode="nearest"))
-    return image_like(finite(np.asanyarray(t1w.dataobj)) / full, t1w)
+    full = resample_onto_data(log_field, t1w, mode="nearest")
+    data = finite(np.asanyarray(t1w.dataobj))
+    # In place: images of 0.7 mm take 160 MB each.
+    np.divide(data, np.exp(full, out=full), out=data)
+    return image_like(data, t1w)

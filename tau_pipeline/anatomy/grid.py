@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import box_around
 from tau_pipeline.imaging.volume import Affine, Volume, image_on, voxel_size_mm
 
 #: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
@@ -29,9 +30,7 @@ def brain_box(mask: Volume) -> tuple[slice, slice, slice]:
     inside = np.asanyarray(mask.dataobj) > 0
     if not inside.any():
         raise ImageError("the brain mask is empty; check the T1w")
-    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    i, j, k = (slice(int(low), int(high) + 1) for low, high in ends)
-    return i, j, k
+    return box_around(inside, np.zeros(3))
 
 
 def united(boxes: Sequence[tuple[slice, ...]], room: int) -> tuple[slice, ...]:

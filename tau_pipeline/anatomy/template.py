@@ -6,6 +6,7 @@ in the brain and the axes along those of the template, so that the origin and ax
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from scipy import ndimage
 from tau_pipeline.anatomy.orientation import HeadOrientation, head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
-from tau_pipeline.imaging.foreground import closer_than
+from tau_pipeline.imaging.foreground import box_around, closer_than
 from tau_pipeline.imaging.greedy import Schedule, displacements, inverse_of, register_deformable, register_linear
 from tau_pipeline.imaging.hdf5_times import clear_times
 from tau_pipeline.imaging.load import load_volume
@@ -51,6 +52,8 @@ _ROOM_MM = 12.0
 #: The figures that chose them are in docs/decisions/registration.md.
 _DEFORMABLE = Schedule("NCC 2x2x2", (100, 60, 12), "1.5vox 0.5vox")
 _AFFINE = Schedule("NMI", (100, 50, 10))
+#: Labels are warped to this many voxels at a time: ITK holds several images of them.
+_SLAB_VOXELS = 10_000_000
 #: Exchanges left and right in the world of the template.
 _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -193,8 +196,11 @@ def _mirror_image(template: Volume) -> Volume:
 
 def _brain_in(frame: Affine, t1w: Volume, mask: Volume) -> tuple[Volume, Volume]:
     """Brain in its frame with white matter near 100 and 0 outside, and the mask with its rim."""
+    grid = grid_about(image_on(np.asanyarray(mask.dataobj), frame @ mask.affine), REGISTRATION_MM, _ROOM_MM)
+    # Outside of the brain all is 0: a box with room for the blur holds what there is.
+    box = box_around(np.asanyarray(mask.dataobj) > 0, 2 + 2 * REGISTRATION_MM / voxel_size_mm(t1w))
+    t1w, mask = t1w.slicer[box], mask.slicer[box]
     here = image_on(np.asanyarray(mask.dataobj), frame @ mask.affine)
-    grid = grid_about(here, REGISTRATION_MM, _ROOM_MM)
     sharp = finite(np.asanyarray(t1w.dataobj)) * (np.asanyarray(mask.dataobj) > 0)
     # The 80th percentile lies in white matter and, unlike a high one, is not moved by fat and vessels in the mask.
     top = 1.25 * np.percentile(sharp[sharp > 0], 80)
@@ -269,10 +275,13 @@ def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> 
     """
     import ants
 
-    warped = ants.apply_transforms(
-        to_ants(like), ants.image_read(str(labels_path)), [str(p) for p in transforms], interpolator="nearestNeighbor"
-    )
-    result: NDArray[np.int32] = np.round(warped.numpy()).astype(np.int32)
+    labels, files = ants.image_read(str(labels_path)), [str(p) for p in transforms]
+    result = np.empty(like.shape[:3], np.int32)
+    count = max(1, _SLAB_VOXELS // math.prod(like.shape[:2]))
+    for first in range(0, like.shape[2], count):
+        slab = np.s_[:, :, first : first + count]
+        warped = ants.apply_transforms(to_ants(like.slicer[slab]), labels, files, interpolator="nearestNeighbor")
+        result[slab] = np.round(warped.view())
     return result
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.foreground import center_of
+from tau_pipeline.imaging.foreground import box_around, center_of
 from tau_pipeline.imaging.greedy import Schedule, register_linear
 from tau_pipeline.imaging.resample import Mask, resample
 from tau_pipeline.imaging.transforms import Points, Rotation3, cube, displacement_mm, quarter_turns, tilts
@@ -156,9 +156,13 @@ class _Pair:
     def of(cls, moving: Volume, fixed: Volume, mask: Volume) -> _Pair:
         """Prepare two images for the search."""
         grid = grid_about(mask, _FINE_MM, _RIM_MM + 2 * _FINE_MM)
-        sharp = finite(np.asanyarray(fixed.dataobj))
+        size = voxel_size_mm(fixed)
         # half of the target voxel, so that sampling at 2 mm does not alias a 0.7 mm image
-        sigma = np.maximum(0.0, 0.5 * _FINE_MM / voxel_size_mm(fixed) - 0.4)
+        sigma = np.maximum(0.0, 0.5 * _FINE_MM / size - 0.4)
+        # What lies farther from the brain than the rim, its rounding to the grid, and the blur is never looked at.
+        box = box_around(np.asanyarray(mask.dataobj) > 0, (_RIM_MM + 2 * _FINE_MM) / size + 3 * sigma + 2)
+        fixed, mask = fixed.slicer[box], mask.slicer[box]
+        sharp = finite(np.asanyarray(fixed.dataobj))
         blurred = image_like(ndimage.gaussian_filter(sharp, sigma, truncate=3.0), fixed)
         inside = np.asanyarray(resample(mask, grid, np.eye(4), "nearest").dataobj) > 0
         rim = ndimage.distance_transform_edt(~inside) * _FINE_MM <= _RIM_MM

@@ -106,7 +106,7 @@ def voxel_volume_mm3(img: Volume) -> float:
 
 def finite(data: NDArray, fill: float = 0.0) -> NDArray[np.float32]:
     """Return a float32 copy in which NaN and infinities are ``fill``."""
-    return np.nan_to_num(data.astype(np.float32), nan=fill, posinf=fill, neginf=fill)
+    return np.nan_to_num(data.astype(np.float32), copy=False, nan=fill, posinf=fill, neginf=fill)
 
 
 def to_ants(img: Volume) -> ants.ANTsImage:

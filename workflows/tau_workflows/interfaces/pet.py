@@ -257,7 +257,7 @@ class Quantify(LibraryInterface):
             covered = float(measured[inside].mean())
             inside = reference.measured_part(data, inside)
             values.append(pet.mean_of_parts(data, np.where(inside, parts, 0)))
-            suvr: Volume = image_like((data / values[-1]).astype(np.float32), activity)
+            suvr: Volume = image_like((data / values[-1]).astype(np.float32, copy=False), activity)
             suvr_files.append(str(save_volume(suvr, folder / f"suvr_{name}.nii")))
             found = np.asanyarray(suvr.dataobj), brain, label_array(dseg), inside
             figures = {

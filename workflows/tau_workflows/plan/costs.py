@@ -1,8 +1,8 @@
 """Minutes, memory and disk that a run is expected to take, from what was measured.
 
-The values are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Where earlier runs
-of the same participants left their times in the work folder, the minutes are scaled by what those took on this
-machine.
+The values are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Minutes are sums over
+the steps: one participant on two cores takes two thirds of them, since two steps run at a time. Where earlier runs of
+the same participants left their times in the work folder, the minutes are scaled by what those took on this machine.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
 #: Voxels of the head that was measured: Colin27, 181 x 217 x 181 at 1 mm.
 _MEASURED_VOXELS = 7_109_137
-#: Seconds of the steps with a fixed grid: brain mask, bias, template; and of those that go by the voxels:
-#: tissue, labels, reference, figures and outputs.
-_ANATOMY_S, _ANATOMY_S_BY_VOXELS = 6.0 + 7.2 + 12.2, 5.6 + 6.5 + 0.6 + 7.0 / 2 + 2.6 / 2
-#: Coregistration; table, figures and outputs; each frame after the first that is registered to the others (four frames
-#: of 86 x 86 x 48 voxels took three times this).
-_SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 8.7, 0.7 + 7.0 / 2 + 2.6 / 2, 5.0
+#: Seconds of the steps with a fixed grid: brain mask, bias field, registration to the template and to its mirror image;
+#: and of those that go by the voxels: tissue, regions of the template, labels, reference, figures and outputs.
+_ANATOMY_S, _ANATOMY_S_BY_VOXELS = 6.1 + 4.2 + 10.1 + 9.1, 2.4 + 1.6 + 4.0 + 0.6 + 4.1 + 0.9
+#: Coregistration; activity, table, figures and outputs; each frame after the first, which is registered to another and
+#: resampled.
+_SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 7.5, 1.1 + 1.6 + 4.1 + 0.9, 4.0
 #: Largest memory of one participant's two processes together, which share what is loaded: what does not depend on the
 #: T1w, and what a million of its voxels add (1.65 GB on the measured head; the slope is of an earlier version).
 _MEMORY_MB, _MEMORY_MB_A_MILLION_VOXELS = 1430, 31.5
