@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +74,20 @@ def is_skull_stripped(t1w: Volume) -> bool:
     return bool(_BRAIN_ML[0] <= volume_ml <= _BRAIN_ML[1] and touching < 0.05)
 
 
-def extract_brain(t1w: Volume) -> Volume:
+def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
     """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
     The network needs a head that is upright. It sees the orientation that the header gives; where what it finds lies
     another way than the template's brain, the header is wrong, and it sees the head turned so. It runs on the
     processor: its 6 s do not need an accelerator, and the result is the same everywhere. Its weights come with the
     package.
+
+    Parameters
+    ----------
+    t1w
+        3-D, with skull.
+    threads
+        Threads of the network; the mask does not depend on them.
 
     Raises
     ------
@@ -87,7 +97,7 @@ def extract_brain(t1w: Volume) -> Volume:
     template = load_volume(atlas_files().template_brain, ndim=3)
     failure: ImageError | None = None
     try:
-        as_stated = _network_mask(t1w, np.eye(3))
+        as_stated = _network_mask(t1w, np.eye(3), threads)
         orientation = head_orientation(t1w, as_stated, template)
         if np.array_equal(orientation.frame[:3, :3], np.eye(3)):
             return as_stated
@@ -98,7 +108,7 @@ def extract_brain(t1w: Volume) -> Volume:
         turns = [turn for turn in quarter_turns()[1:] if np.abs(np.diag(turn)).any()]
     for turn in turns:
         try:
-            mask = _network_mask(t1w, turn)
+            mask = _network_mask(t1w, turn, threads)
         except ImageError:
             continue
         if np.array_equal(head_orientation(t1w, mask, template).frame[:3, :3], turn):
@@ -108,7 +118,7 @@ def extract_brain(t1w: Volume) -> Volume:
     return as_stated
 
 
-def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
+def _network_mask(t1w: Volume, turn: Rotation3, threads: int) -> Volume:
     """Brain mask that the network finds in a head whose world is turned first by ``(3, 3)``."""
     from deepbet.bet import BrainExtraction
 
@@ -117,7 +127,8 @@ def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     seen = Volume(np.asanyarray(t1w.dataobj), turned @ t1w.affine)
     network = BrainExtraction(no_gpu=True)
     try:
-        probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
+        with _torch_threads(threads):
+            probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
         found = network.postprocess(probability > 0.5)
     except (AssertionError, ValueError, RuntimeError, MemoryError) as exc:
         if (shortage := memory_shortage(exc)) is not None:
@@ -128,6 +139,19 @@ def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     mask = image_like(_to_orientation_of(seen, np.asarray(found) > 0), t1w)
     require_brain(mask)
     return mask
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let torch use a number of threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def stripped_mask(t1w: Volume) -> Volume:
