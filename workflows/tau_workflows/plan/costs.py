@@ -1,8 +1,8 @@
 """Minutes, memory and disk that a run is expected to take, from what was measured.
 
-The values are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Minutes are sums over
-the steps: one participant on two cores takes two thirds of them, since two steps run at a time. Where earlier runs of
-the same participants left their times in the work folder, the minutes are scaled by what those took on this machine.
+The values are those of ``benchmarks/README.md`` (one head at 1 mm, two cores of a laptop's speed). Minutes are sums
+over the steps: one participant on two cores takes two thirds of them, since two steps run at a time. Where earlier runs
+of the same participants left their times in the work folder, the minutes are scaled by what those took on this machine.
 """
 
 from __future__ import annotations
