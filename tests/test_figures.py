@@ -80,8 +80,11 @@ def all_figures(t1w: Volume, mask: Volume) -> dict[str, object]:
     suvr = image_like(np.asanyarray(t1w.dataobj) / 100, t1w)
     core = image_like(np.asanyarray(labels_on(mask).dataobj) == 8, mask)
     blend_t1w, blend_pet = figures.flicker_figures(t1w, t1w, mask)
+    inside = np.asanyarray(mask.dataobj) > 0
+    tissue = image_like(np.stack([0 * inside, 0.6 * inside, 0.4 * inside], axis=-1), mask)
     return {
         "mask": figures.brain_mask_figure(t1w, mask),
+        "tissue": figures.tissue_figure(t1w, tissue, mask),
         "parcellation": figures.parcellation_figure(t1w, labels_on(mask), color_table()),
         "coregistration": figures.coregistration_figure(t1w, t1w, mask),
         "suvr": figures.suvr_figure(suvr, t1w, mask=mask),

@@ -32,6 +32,7 @@ from tau_pipeline.figures.slices import (
     slice_sheet,
     upper,
 )
+from tau_pipeline.imaging.foreground import box_around
 from tau_pipeline.imaging.volume import Volume, image_like, require_same_grid
 
 if TYPE_CHECKING:
@@ -122,11 +123,12 @@ def tissue_figure(t1w: Volume, tissue: Volume, mask: Volume) -> Figure:
     ImageError
         The mask is empty.
     """
-    fractions = np.asanyarray(tissue.dataobj)
-    brain = image_like(fractions[..., 1] + fractions[..., 2], t1w)
-    white = image_like(np.ascontiguousarray(fractions[..., 2]), t1w)
-    require_same_grid(t1w=t1w, mask=mask)
+    require_same_grid(t1w=t1w, tissue=tissue, mask=mask)
     sheet, panels = slice_sheet(mosaic(world_box(mask), 5), "Tissue: borders of gray and white matter")
+    # There is no tissue outside of the brain; three fractions of a whole head take half of a gigabyte.
+    near = tissue.slicer[box_around(np.asanyarray(mask.dataobj) > 0, np.ones(3))]
+    gray_matter, white_matter = np.moveaxis(np.asanyarray(near.dataobj)[..., 1:], -1, 0)
+    brain, white = image_like(gray_matter + white_matter, near), image_like(np.ascontiguousarray(white_matter), near)
     window = gray_window(t1w, mask)
     for axes, view in panels:
         show_gray(axes, t1w, view, window)
