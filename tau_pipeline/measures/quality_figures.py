@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import box_around
 from tau_pipeline.imaging.transforms import displacement_mm
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_size_mm
 
 #: Shell around the brain in which meningeal uptake shows, mm from the mask.
 _SHELL_MM = (2.0, 6.0)
+#: Slices of a distance transform at a time.
+_SLAB = 40
 #: Radius of a head, mm, by which rotations count as motion (Power et al. 2012, NeuroImage 59:2142).
 _HEAD_RADIUS_MM = 50.0
 
@@ -146,9 +149,16 @@ def shell_uptake(suvr: NDArray, brain: NDArray, img: Volume) -> dict[str, float]
     if not inside.any():
         return {}
     margin = np.ceil(_SHELL_MM[1] / size).astype(int) + 1
-    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    box = tuple(slice(max(0, int(span[0] - m)), int(span[-1] + m) + 1) for span, m in zip(spans, margin, strict=True))
-    away = ndimage.distance_transform_edt(~inside[box], sampling=size)
-    shell = values[box][(away >= _SHELL_MM[0]) & (away <= _SHELL_MM[1])]
+    box = box_around(inside, margin)
+    inside, values = inside[box], values[box]
+    parts = []
+    # In slabs that see as far as the shell reaches: a distance transform takes 60 bytes per voxel.
+    for first in range(0, inside.shape[2], _SLAB):
+        below = min(first, int(margin[2]))
+        seen = inside[:, :, first - below : first + _SLAB + margin[2]]
+        if seen.any():
+            away = ndimage.distance_transform_edt(~seen, sampling=size)[:, :, below : below + _SLAB]
+            parts.append(values[:, :, first : first + _SLAB][(away >= _SHELL_MM[0]) & (away <= _SHELL_MM[1])])
+    shell = np.concatenate(parts)
     shell = shell[np.isfinite(shell) & (shell != 0)]
     return {"MeningealSUVR": float(shell.mean(dtype=np.float64))} if shell.size else {}

@@ -110,13 +110,13 @@ def init_anat_wf(
     # Nothing but the motion of the PET can run beside the brain mask, which all else needs.
     brain = pe.Node(ExtractBrain.with_settings(settings, threads=min(threads, 4)), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
-    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.2)
+    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
     half = max(1, threads // 2)
     template = pe.Node(RegisterToTemplate(threads=half), name="template", mem_gb=1.2, n_procs=half)
-    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
+    regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.2)
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
-    draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
+    draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=1.1)
 
     for source, node in ((inputnode, read), (read, brain), (read, bias)):
         wf.connect(source, "t1w_file", node, "t1w_file")

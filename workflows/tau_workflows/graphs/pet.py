@@ -88,7 +88,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     plan = asdict(frames)
 
     motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
-    coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.8)
+    coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.3)
     resample = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)

@@ -70,7 +70,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     scan, frames = scan_job.scan, scan_job.frames
     pet_wf = init_pet_wf(scan, frames, job.settings)
     _, draw_name, save_name = scan_steps(scan)
-    draw = pe.Node(PetFigures(), name=draw_name, mem_gb=1.1)
+    draw = pe.Node(PetFigures(), name=draw_name, mem_gb=1.4)
     draw.inputs.suvr_scale = list(job.execution.suvr_scale)
     save = pe.Node(SavePet(entities=dict(scan.entities), raw_file=str(scan.pet_file)), name=save_name, mem_gb=0.7)
     _set_places(save, job)
