@@ -38,8 +38,8 @@ from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.quality import sentences_of
 
-#: A participant takes less than this: 2.38 GB on the largest head that was measured (benchmarks/memory_by_step.py). It
-#: limits how many run at a time.
+#: A participant takes less than this: 2.56 GB on the largest head that was measured, 274 x 384 x 384 voxels, before
+#: steps worked on the box of the brain (benchmarks/README.md). It limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
 
 #: State of a scan whose task of an array has not begun.
