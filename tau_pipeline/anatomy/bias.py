@@ -41,9 +41,9 @@ def correct_bias(t1w: Volume, mask: Volume) -> Volume:
     upright = np.eye(4)
     upright[:3, :3] = lies.frame[:3, :3]
     coarse = working_grid(mask, _GRID_MM, upright)
-    # N4 sees the head upright, or what it finds would depend on the header in the last digits.
+    # N4 sees the head upright and at the origin, or what it finds would depend on the header in the last digits.
     small, inside = (
-        to_ants(image_on(np.asanyarray(one.dataobj), upright @ coarse.affine))
+        to_ants(image_on(np.asanyarray(one.dataobj), np.diag([_GRID_MM, _GRID_MM, _GRID_MM, 1.0])))
         for one in (resample_onto(t1w, coarse), resample_onto(mask, coarse, order=0))
     )
     field = ants.n4_bias_field_correction(

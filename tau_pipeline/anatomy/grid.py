@@ -9,6 +9,7 @@ import numpy as np
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.foreground import box_around
+from tau_pipeline.imaging.resample import ORIGIN_STEP
 from tau_pipeline.imaging.volume import Affine, Volume, image_on, voxel_size_mm
 
 #: Edge of a voxel of the working grid, mm. Cortex is 2 to 4 mm thick; the atlas has 1 mm voxels.
@@ -69,7 +70,8 @@ def working_grid(mask: Volume, voxel_mm: float = _WORKING_MM, upright: Affine | 
     low = np.array([s.start for s in box]) - np.ceil(_MARGIN_MM / size)
     high = np.array([s.stop - 1 for s in box]) + np.ceil(_MARGIN_MM / size)
     shape = np.ceil(np.round((high - low) * size / voxel_mm, 6)).astype(int) + 1
-    first = (low + high) / 2 - (shape - 1) / 2 * voxel_mm / size
+    # At steps that the single precision of NIfTI does not blur.
+    first = np.round(((low + high) / 2 - (shape - 1) / 2 * voxel_mm / size) / ORIGIN_STEP) * ORIGIN_STEP
     affine = canonical.affine.copy()
     affine[:3, :3] *= voxel_mm / size
     affine[:3, 3] += canonical.affine[:3, :3] @ first

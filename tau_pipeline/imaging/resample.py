@@ -19,6 +19,10 @@ Interpolation = Literal["nearest", "linear", "cubic"]
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
+#: Grids that are made for an image begin at multiples of this part of its voxels.
+ORIGIN_STEP = 1 / 64
+#: Places nearer than this, in voxels, are the same but for the single precision of the headers.
+_SAME_PLACE = 5e-4
 
 
 def resample_array(
@@ -149,9 +153,30 @@ def resample_onto_data(
     img: Volume, like: Volume, order: int = 1, mode: Literal["constant", "nearest"] = "constant"
 ) -> Floats:
     """Return the values of a 3-D image at the voxels of another grid in the same world, float32 ``(I, J, K)``."""
-    # Rounded, or rounding errors would put the first and last planes outside the image.
-    to_voxel = np.round(np.linalg.inv(img.affine) @ like.affine, 9)
+    to_voxel = _between(img, like)
     return resample_array(finite(np.asanyarray(img.dataobj)), to_voxel, like.shape, order=order, mode=mode)
+
+
+def _between(img: Volume, like: Volume) -> Affine:
+    """Return the matrix ``(4, 4)`` from voxels of ``like`` to voxels of ``img``, in the same world.
+
+    NIfTI keeps places in single precision, which is 0.00006 mm where the origin of the world is far away. Where one of
+    the grids begins at a multiple of `ORIGIN_STEP` of the other's voxels, as working grids do, that place is taken: the
+    result is then the same wherever the world lies. Rounding keeps the first and last planes inside the image.
+    """
+    forward, back = np.linalg.inv(img.affine) @ like.affine, np.linalg.inv(like.affine) @ img.affine
+    if _begins_at_step(forward):
+        return np.round(forward, 9)
+    return np.round(np.linalg.inv(back) if _begins_at_step(back) else forward, 9)
+
+
+def _begins_at_step(matrix: Affine) -> bool:
+    """Return whether the origin of a grid lies at a multiple of `ORIGIN_STEP`, to which it is then set in place."""
+    origin = np.round(matrix[:3, 3] / ORIGIN_STEP) * ORIGIN_STEP
+    found = bool(np.abs(matrix[:3, 3] - origin).max() < _SAME_PLACE)
+    if found:
+        matrix[:3, 3] = origin
+    return found
 
 
 def resample_onto(img: Volume, like: Volume, order: int = 1) -> Volume:
