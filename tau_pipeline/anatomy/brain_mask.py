@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
@@ -74,20 +71,13 @@ def is_skull_stripped(t1w: Volume) -> bool:
     return bool(_BRAIN_ML[0] <= volume_ml <= _BRAIN_ML[1] and touching < 0.05)
 
 
-def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
+def extract_brain(t1w: Volume) -> Volume:
     """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
     The network needs a head that is upright. It sees the orientation that the header gives; where what it finds lies
     another way than the template's brain, the header is wrong, and it sees the head turned so. It runs on the
     processor: its 6 s do not need an accelerator, and the result is the same everywhere. Its weights come with the
     package.
-
-    Parameters
-    ----------
-    t1w
-        3-D, with skull.
-    threads
-        Threads of the network; the mask does not depend on them.
 
     Raises
     ------
@@ -97,7 +87,7 @@ def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
     template = load_volume(atlas_files().template_brain, ndim=3)
     failure: ImageError | None = None
     try:
-        as_stated = _network_mask(t1w, np.eye(3), threads)
+        as_stated = _network_mask(t1w, np.eye(3))
         orientation = head_orientation(t1w, as_stated, template)
         if np.array_equal(orientation.frame[:3, :3], np.eye(3)):
             return as_stated
@@ -108,7 +98,7 @@ def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
         turns = [turn for turn in quarter_turns()[1:] if np.abs(np.diag(turn)).any()]
     for turn in turns:
         try:
-            mask = _network_mask(t1w, turn, threads)
+            mask = _network_mask(t1w, turn)
         except ImageError:
             continue
         if np.array_equal(head_orientation(t1w, mask, template).frame[:3, :3], turn):
@@ -118,7 +108,7 @@ def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
     return as_stated
 
 
-def _network_mask(t1w: Volume, turn: Rotation3, threads: int) -> Volume:
+def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     """Brain mask that the network finds in a head whose world is turned first by ``(3, 3)``."""
     from deepbet.bet import BrainExtraction
 
@@ -127,8 +117,7 @@ def _network_mask(t1w: Volume, turn: Rotation3, threads: int) -> Volume:
     seen = Volume(np.asanyarray(t1w.dataobj), turned @ t1w.affine)
     network = BrainExtraction(no_gpu=True)
     try:
-        with _torch_threads(threads):
-            probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
+        probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
         found = network.postprocess(probability > 0.5)
     except (AssertionError, ValueError, RuntimeError, MemoryError) as exc:
         if (shortage := memory_shortage(exc)) is not None:
@@ -139,19 +128,6 @@ def _network_mask(t1w: Volume, turn: Rotation3, threads: int) -> Volume:
     mask = image_like(_to_orientation_of(seen, np.asarray(found) > 0), t1w)
     require_brain(mask)
     return mask
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch use a number of threads for a while."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def stripped_mask(t1w: Volume) -> Volume:

@@ -107,8 +107,7 @@ def init_anat_wf(
     wf.add_nodes([outputnode])
 
     read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
-    # Nothing but the motion of the PET can run beside the brain mask, which all else needs.
-    brain = pe.Node(ExtractBrain.with_settings(settings, threads=min(threads, 4)), name="brain", mem_gb=1.3)
+    brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
     brain.inputs.known_stripped = bool(t1w.skull_stripped)
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
