@@ -87,6 +87,7 @@ def register_rigid(
     fixed_mask: Volume | None = None,
     *,
     search: Literal["wide", "near"] = "wide",
+    same_contrast: bool = False,
 ) -> Rigid:
     """Find the rigid transform that brings ``moving`` onto ``fixed``.
 
@@ -104,6 +105,10 @@ def register_rigid(
     search
         ``wide`` finds offsets of 80 mm and 45 degrees and more, and quarter turns. ``near`` begins only where the
         headers put the images: for frames of one scan.
+    same_contrast
+        Whether the images are of one kind, as two T1w are. The fit is then refined by local correlation in the mask,
+        which ends 0.02 mm from the truth where mutual information ends 0.9 mm from it; see
+        docs/decisions/registration.md.
 
     Raises
     ------
@@ -124,6 +129,8 @@ def register_rigid(
     found = _refined(pair, start, iterations)
     # Where the optimum is flat, the optimizer stops early; begun again, it comes to the same place from everywhere.
     found = _refined(pair, found, (20,))
+    if same_contrast:
+        found = max(found, _correlated(pair, found), key=fine)
     # Images that have nothing in common lead it astray.
     matrix = max(found, start, key=fine)
     metric = fine(matrix)
@@ -367,6 +374,12 @@ def _refined(pair: _Pair, start: Affine, iterations: Sequence[int]) -> Affine:
     return register_linear(
         pair.moving, pair.fixed, pair.rim, start, degrees_of_freedom=6, schedule=Schedule("NMI", iterations)
     )
+
+
+def _correlated(pair: _Pair, start: Affine) -> Affine:
+    """Run greedy's rigid optimizer from a pose with correlation in windows of 5 voxels, inside the mask."""
+    correlation = Schedule("NCC 2x2x2", (40, 20))
+    return register_linear(pair.moving, pair.fixed, pair.mask, start, degrees_of_freedom=6, schedule=correlation)
 
 
 def _why_implausible(fine: Similarity, matrix: Affine, metric: float) -> str:
