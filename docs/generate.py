@@ -28,11 +28,13 @@ from tau_pipeline.cohort import centaur, change, positivity  # noqa: E402
 from tau_pipeline.cohort import columns as group_columns  # noqa: E402
 from tau_pipeline.cohort import tables as group  # noqa: E402
 from tau_pipeline.cohort.bilateral import BILATERAL_COLUMNS  # noqa: E402
+from tau_pipeline.cohort.visits import YEARS_COLUMN  # noqa: E402
 from tau_pipeline.derivatives import columns  # noqa: E402
 from tau_pipeline.derivatives.columns import PVC_COLUMNS, UNCERTAINTY_COLUMNS  # noqa: E402
 from tau_pipeline.derivatives.quality_checks import CHECKS  # noqa: E402
 from tau_pipeline.derivatives.quality_measures import MEASURES  # noqa: E402
 from tau_pipeline.derivatives.sidecars import (  # noqa: E402
+    RECONSTRUCTION,
     SuvrSidecar,
     SyntheticSidecar,
     image_sidecar,
@@ -96,6 +98,10 @@ SIDECAR_KEYS: dict[str, str] = {
     "PVCPointSpreadSource": "Where the point spread comes from.",
     "PVCReferenceValue": "Corrected mean activity of the reference region, in the unit of the PET, by method.",
     "ParticipantInTrainingSet": "Whether one of the models was trained with this participant.",
+    "ReconMethodName": "Method of the reconstruction of the PET, as in its sidecar; only if stated there.",
+    "ReconMethodParameterValues": "Parameters of the reconstruction, as in the sidecar of the PET.",
+    "ReconFilterType": "Filter of the reconstruction, as in the sidecar of the PET.",
+    "ReconFilterSize": "Width of that filter, in mm, as in the sidecar of the PET.",
     "ReferenceRegion": "Reference region (mean SUVR of 1).",
     "ReferenceRegionDescription": "Description of the reference region and its limits on spill-in.",
     "ReferenceRegionIndices": "FreeSurfer label numbers of the reference region.",
@@ -291,7 +297,9 @@ def tables() -> str:
             "The concatenated tables of all scans, with `suvr_z`, and with these columns:\n",
             _columns({name: about for name, about in group_columns.PERSON_COLUMNS.items() if name != "manufacturer"}),
             "If there are synthetic scans, the three columns of their uncertainty are included, with `n/a` for "
-            "measured scans; the same holds for the columns of partial volume correction.\n",
+            "measured scans; the same holds for the columns of partial volume correction. The last column is for "
+            "models of change:\n",
+            _columns({"years_from_first": YEARS_COLUMN}),
             "## `group/suvr_rois_wide.csv`\n",
             "One row per scan and reference region: the columns "
             + ", ".join(map(code, group.WIDE_KEYS))
@@ -368,7 +376,8 @@ def sidecar_keys() -> dict[str, list[str]]:
     return {
         "every image": sorted(every),
         "SUVR": sorted(
-            {*measured, *quality, *judged, *_check_keys("measured"), "ExtentThreshold", "FrameMotion"} - set(every)
+            {*measured, *quality, *judged, *_check_keys("measured"), "ExtentThreshold", "FrameMotion", *RECONSTRUCTION}
+            - set(every)
         ),
         "SUVR with partial volume correction, in addition": list(PVC_KEYS),
         "synthetic SUVR": sorted({*synthetic, *quality, *judged, *_check_keys("synthetic")} - set(every)),

@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "ref_region": ("Pons",),
     "smooth_fwhm": 4.0,
     "target_fwhm": 8.0,
+    "match_visits": True,
     "min_measured_fraction": 0.7,
     "extent_suvr": 1.4,
     "pvc": ("sgtm", "rbv"),
@@ -36,6 +37,7 @@ OTHER_VALUES = {
     "output_spaces": ("T1w", "MNI152NLin6Asym:res-2"),
     "surfaces": True,
     "cortex_labels": "hybrid",
+    "longitudinal": "fixed-labels",
     "motion_correction": False,
     "random_seed": 7,
 }
@@ -287,8 +289,8 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
     }
 
 
-#: No step of a participant draws random numbers; trainings do.
-@pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed"}))
+#: No step of a participant draws random numbers; trainings do. Longitudinal graphs are those of several sessions.
+@pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed", "longitudinal"}))
 def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
     needed = {"psf": {"pvc": ("gtm",)}, "cortex_labels": {"surfaces": True}}
     needed |= {"psf_source": needed["psf"], "pvc_extracerebral": needed["psf"]}

@@ -160,6 +160,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "ref_region": ("Pons",),
         "smooth_fwhm": 1.0,
         "target_fwhm": 8.0,
+        "match_visits": True,
         "min_measured_fraction": 0.7,
         "extent_suvr": 1.4,
         "pvc": ("gtm",),
@@ -168,6 +169,7 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "pvc_extracerebral": True,
         "surfaces": True,
         "cortex_labels": "hybrid",
+        "longitudinal": "own-tissue",
         "motion_correction": False,
         "random_seed": 1,
     }

@@ -65,7 +65,7 @@ def run(bids: Path, out: Path, *options: str) -> int:
 def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]) -> None:
     _, out = cohort
     long = read_tsv(out / "group/suvr_rois.tsv")
-    assert tuple(long.columns) == (*LONG_COLUMNS, "suvr_p90")
+    assert tuple(long.columns) == (*LONG_COLUMNS, "suvr_p90", "years_from_first")
     assert LONG_COLUMNS[: len(columns.COLUMNS)] == columns.COLUMNS
     own = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/pet/*_rois.tsv"))], ignore_index=True)
     unchanged = [name for name in columns.COLUMNS if name not in ("suvr_z", "manufacturer", "tracer")]
@@ -112,7 +112,7 @@ def test_the_uncertainty_of_synthetic_scans_stands_in_the_long_table(tmp_path: P
     shutil.copyfile(sidecar, sidecar.with_name(sidecar.name.replace("_desc-suvr_", "_desc-synthSUVR_")))
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     long = read_tsv(out / "group/suvr_rois.tsv")
-    assert tuple(long.columns) == (*LONG_COLUMNS, "suvr_p90", *UNCERTAINTY_COLUMNS)
+    assert tuple(long.columns) == (*LONG_COLUMNS, "suvr_p90", *UNCERTAINTY_COLUMNS, "years_from_first")
     made = long[long["source"] == "synthetic"]
     # Seven digits are written.
     np.testing.assert_allclose(made["suvr_mean_high"] - made["suvr_mean_low"], 2 * reach, rtol=1e-5)

@@ -207,3 +207,18 @@ def test_bibtex_of_every_paper_has_author_and_year() -> None:
     for entry in bibtex(PAPERS, {}).split("\n\n"):
         assert "author = {" in entry
         assert "year = {" in entry
+
+
+def test_the_halfway_space_is_told_where_labels_come_from_it(tmp_path: Path) -> None:
+    with_anatomy(tmp_path, "01")
+    assert "halfway" not in text_of(tmp_path)
+    on = "tau-pipeline: labels of the template, registered once to the halfway image of 2 visits"
+    with_anatomy(tmp_path, "02", labels=f"{on}, on the gray matter of this visit")
+    with_anatomy(tmp_path, "03", labels=f"{on}, the same at each visit")
+    text = text_of(tmp_path)
+    assert "For 2 T1w images, this was done once per participant, in a rigid space halfway" in text
+    assert "nearest neighbor" in text
+    assert PAPERS["halfway space"] in text
+    asked_for = methods_text(planned(Settings(longitudinal="own-tissue")))
+    assert "For T1w images of several sessions" in asked_for
+    assert "gray matter of each" in asked_for

@@ -466,3 +466,59 @@ def test_p_tau217_is_a_described_column_that_changes_no_image(tmp_path: Path) ->
     assert set(described) == set(tables["with"]) - {"participant_id"}
     images = [sorted((tmp_path / name / "sub-01").rglob("*.nii.gz")) for name in ("with", "without")]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*images, strict=True))
+
+
+# visits over years
+
+
+@pytest.fixture(scope="module")
+def yearly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One coarse participant with three sessions a year apart, 10 % more uptake in each."""
+    settings = Simulation(1, seed=3, voxel_mm=COARSE, pet="static", visits=3, annual_change=10.0, annual_atrophy=0.1)
+    return simulate_dataset(tmp_path_factory.mktemp("yearly") / "bids", settings)
+
+
+def test_visits_a_year_apart_change_by_what_the_truth_says(yearly: Path) -> None:
+    dates = pd.read_csv(yearly / "sub-01/sub-01_sessions.tsv", sep="\t")
+    assert pd.to_datetime(dates["acq_time"]).diff().dt.days.dropna().tolist() == [365, 365]
+    scans = json.loads((yearly / "truth/scans.json").read_text())
+    assert [scan["years"] for scan in scans] == [0, 1, 2]
+    first, _, last = (scan["uptake"] for scan in scans)
+    # entorhinal and fusiform cortex, another cortex, cerebellum, and white matter
+    ratios = [last[code] / first[code] for code in ("1006", "2007", "1024", "8", "2")]
+    assert ratios == pytest.approx([1.2, 1.2, 1.1, 1, 1])
+    for scan in scans:
+        name = f"truth/sub-01_{scan['session']}"
+        labels, suvr = (
+            np.asanyarray(nib.load(yearly / f"{name}_{what}.nii.gz").dataobj) for what in ("labels", "suvr")
+        )
+        own = np.isin(labels, (18, 54, *(side + region for side in (1000, 2000) for region in (6, 7, 9, 15, 16))))
+        assert suvr[own].mean() == pytest.approx(scan["mean_suvr"]["metatemporal"], rel=2e-3)
+    means = [scan["mean_suvr"]["metatemporal"] for scan in scans]
+    assert means[0] < means[1] < means[2]
+    lost = pd.read_csv(yearly / "truth/regions.tsv", sep="\t").query("index == 1024")["thinning_mm"].tolist()
+    assert lost[1] - lost[0] > 0.1
+
+
+def test_the_head_lies_otherwise_at_a_later_visit_and_is_the_same_head() -> None:
+    settings = Simulation(1, seed=3, visits=2)
+    first, second = draw_visits(1, plan_participant(1, settings), settings.seed, settings)
+    assert second.uptake == first.uptake
+    assert second.head.thinning == first.head.thinning
+    affine, shape = grid(*PERSON_BOX, 8.0)
+    template, position = load_template(), second.head.position
+    assert position is not None
+    before, after = (template_coordinates(visit.head, template, affine, shape) for visit in (first, second))
+    # A point of the second image and the point of the first that it was have the same place in the template.
+    points = np.array([[12.0, 10, 9], [9, 14, 12], [14, 8, 14]]).T
+    moved = (np.linalg.inv(affine) @ position @ affine @ [*points, np.ones(3)])[:3]
+    expected = [ndimage.map_coordinates(axis, moved, order=3) for axis in before]
+    found = [axis[tuple(points.astype(int))] for axis in after]
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_changes_of_a_year_need_several_visits() -> None:
+    with pytest.raises(SettingError, match="--sessions"):
+        Simulation(annual_change=3.0)
+    with pytest.raises(SettingError, match="from 1 to 9"):
+        Simulation(visits=0)

@@ -1,21 +1,41 @@
-"""Change of regional SUVR between two visits, in percent."""
+"""Change of regional SUVR between visits: from the first to each later one, and the slope of all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tau_pipeline.bids.sessions import Timeline, label_times, session_order, timeline
+from tau_pipeline.bids.sessions import Timeline, timeline
+from tau_pipeline.cohort.visits import counted, in_time, years_between
+from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.sidecars import RECONSTRUCTION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_DAYS_OF_YEAR = 365.25
+Floats = NDArray[np.float64]
+
 _KIND = ["participant_id", "tracer", "reference_region", "region", "hemisphere", "kind"]
+#: Windows begin and end within these minutes of each other, and resolutions lie within these mm, if they are the same.
+_WINDOW_MIN = 5.0
+_RESOLUTION_MM = 0.5
+#: Visits within these days show the variability of the measurement: tau does not change so fast.
+RETEST_DAYS = 60
+_DAYS_OF_YEAR = 365.25
+
+
+def _same(what: str) -> dict[str, Any]:
+    return {
+        "Description": f"Whether both scans have the same {what}; a change of it also changes SUVR.",
+        "Levels": {"yes": "the same", "no": "another", "n/a": "not stated for both"},
+    }
+
+
 #: Columns of the table of changes, and what they mean.
 CHANGE_COLUMNS: dict[str, Any] = {
     "participant_id": {"Description": "Participant, with the prefix sub-."},
@@ -33,16 +53,29 @@ CHANGE_COLUMNS: dict[str, Any] = {
     },
     "suvr_first": {"Description": "Mean SUVR of the first visit.", "Units": "1"},
     "suvr": {"Description": "Mean SUVR of the later visit.", "Units": "1"},
+    "difference": {"Description": "suvr minus suvr_first.", "Units": "1"},
+    "difference_per_year": {"Description": "difference divided by years.", "Units": "1/year"},
     "percent_change": {"Description": "Change of the mean SUVR, of that of the first visit.", "Units": "%"},
     "percent_per_year": {"Description": "percent_change divided by years.", "Units": "%/year"},
-    "same_manufacturer": {
-        "Description": "Whether both scanners are of one manufacturer; a change of scanner also changes SUVR.",
-        "Levels": {"yes": "one manufacturer", "no": "two, or not known"},
+    "slope": {
+        "Description": "Slope of mean SUVR over years through all visits that count, by least squares; the same in "
+        "every row of a region. n/a if times are not stated.",
+        "Units": "1/year",
     },
+    "slope_se": {
+        "Description": "Standard error of slope by the residuals of the line; n/a for fewer than three visits.",
+        "Units": "1/year",
+    },
+    "n_visits": {"Description": "Visits that slope is from: those with a value and a time."},
+    "same_manufacturer": _same("manufacturer of the scanner"),
+    "same_model": _same("model of the scanner"),
+    "same_reconstruction": _same("reconstruction (method, parameters, and filter in the sidecars)"),
+    "same_window": _same(f"window after injection, start and end to {_WINDOW_MIN:g} min"),
+    "same_resolution": _same(f"effective resolution, to {_RESOLUTION_MM:g} mm"),
 }
 
 
-def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str], scans: Iterable[DoneScan] = ()) -> pd.DataFrame:
     """Return the change of each region from the first to each later visit of a participant.
 
     Parameters
@@ -52,6 +85,8 @@ def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str]) -> pd.Dat
         reference region; of several in one session, the first.
     bids_dir
         The raw dataset, for dates.
+    scans
+        The scans of the table, whose sidecars state models and reconstructions.
 
     Returns
     -------
@@ -60,74 +95,147 @@ def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str]) -> pd.Dat
     """
     import pandas as pd
 
-    used = long[(long["source"] == "measured") & (long["included"] == "yes").fillna(False) & long["session_id"].notna()]
-    scans = used.drop_duplicates(["participant_id", "tracer", "reference_region", "session_id"])
+    used = counted(long)
+    visits = used.drop_duplicates(["participant_id", "tracer", "reference_region", "session_id"])
+    stated = {scan.key: scan for scan in scans}
     parts = []
     by_scan = dict(iter(used.groupby(["scan", "reference_region"], sort=False)))
-    for _, own in scans.groupby(["participant_id", "tracer", "reference_region"], dropna=False, sort=True):
+    for _, own in visits.groupby(["participant_id", "tracer", "reference_region"], dropna=False, sort=True):
         if len(own) > 1:
             times = timeline(Path(bids_dir) / str(own["participant_id"].iloc[0]))
-            parts += _changes(by_scan, own.to_dict("records"), times)
+            records = [_with_stated(visit, stated.get(visit["scan"])) for visit in own.to_dict("records")]
+            parts += _changes(by_scan, records, times)
     if not parts:
         return pd.DataFrame(columns=list(CHANGE_COLUMNS))
     return pd.concat(parts, ignore_index=True)[list(CHANGE_COLUMNS)]
 
 
+def _with_stated(visit: dict[Any, Any], scan: DoneScan | None) -> dict[Any, Any]:
+    """Add what the sidecar of a scan states of the scanner's model and the reconstruction."""
+    if scan is None:
+        return visit
+    values = [scan.stated(name) for name in RECONSTRUCTION]
+    known = any(value is not None for value in values)
+    return {**visit, "model": scan.stated("ManufacturersModelName"), "reconstruction": str(values) if known else None}
+
+
 def _changes(by_scan: Mapping[Any, pd.DataFrame], visits: list[dict[Any, Any]], times: Timeline) -> list[pd.DataFrame]:
     """Return the changes of one participant from the first visit to each other one."""
-    first, *rest = _in_time(visits, times)
-    before = _rows_of(by_scan, first)
+    first, *rest = in_time(visits, times)
+    years = [0.0, *(years_between(first, later, times) for later in rest)]
+    regions = _regions_by_visit(by_scan, [first, *rest])
+    values = regions.to_numpy(float, na_value=np.nan)
+    slope, error, n = slopes(np.array(years), values)
     parts = []
-    for later in rest:
-        both = before.merge(_rows_of(by_scan, later), on=_KIND, suffixes=("_before", "_after"))
-        one, other = (both[f"suvr_mean_{name}"].to_numpy(float, na_value=np.nan) for name in ("before", "after"))
+    for place, later in enumerate(rest, start=1):
+        one, other, duration = values[:, 0], values[:, place], years[place]
         with np.errstate(divide="ignore", invalid="ignore"):
             percent = np.where(one > 0, 100 * (other / one - 1), np.nan)
-        years = _years(first, later, times)
-        same = "yes" if first["manufacturer"] == later["manufacturer"] else "no"
-        parts.append(
-            both[_KIND].assign(
-                scan_first=first["scan"],
-                scan=later["scan"],
-                years=years,
-                suvr_first=one,
-                suvr=other,
-                percent_change=percent,
-                percent_per_year=percent / years if years > 0 else np.nan,
-                same_manufacturer=same,
-            )
-        )
+        per_year = 1 / duration if duration > 0 else np.nan
+        columns = {
+            "scan_first": first["scan"],
+            "scan": later["scan"],
+            "years": duration,
+            "suvr_first": one,
+            "suvr": other,
+            "difference": other - one,
+            "difference_per_year": (other - one) * per_year,
+            "percent_change": percent,
+            "percent_per_year": percent * per_year,
+            "slope": slope,
+            "slope_se": error,
+            "n_visits": n,
+        }
+        found = regions.index.to_frame(index=False).assign(**columns, **_sameness(first, later))
+        parts.append(found[~(np.isnan(one) & np.isnan(other))])
     return parts
 
 
-def _rows_of(by_scan: Mapping[Any, pd.DataFrame], visit: dict[Any, Any]) -> pd.DataFrame:
-    return by_scan[visit["scan"], visit["reference_region"]][[*_KIND, "suvr_mean"]]
+def _regions_by_visit(by_scan: Mapping[Any, pd.DataFrame], visits: list[dict[Any, Any]]) -> pd.DataFrame:
+    """Return the mean SUVR of each region, one row per region in the order of the first visit, one column per visit."""
+    import pandas as pd
+
+    rows = [by_scan[visit["scan"], visit["reference_region"]].set_index(_KIND)["suvr_mean"] for visit in visits]
+    return pd.concat(dict(enumerate(rows)), axis=1)
 
 
-def _label(visit: dict[Any, Any]) -> str:
-    return str(visit["session_id"]).removeprefix("ses-")
+def slopes(years: Floats, values: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Fit a line to each row by least squares.
+
+    Parameters
+    ----------
+    years
+        ``(V,)``, times of the visits; NaN where not known.
+    values
+        ``(R, V)``, a row per region; NaN where not measured.
+
+    Returns
+    -------
+    slope, error
+        ``(R,)``, per year, and its standard error by the residuals with n - 2 degrees of freedom (Draper and Smith,
+        Applied Regression Analysis, 1998, section 1.4). NaN for fewer than two visits, and three.
+    n
+        ``(R,)``, visits with a value and a time.
+    """
+    known = np.isfinite(values) & np.isfinite(years)
+    n = known.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        time = np.where(known, years, 0.0)
+        value = np.where(known, values, 0.0)
+        time = np.where(known, time - (time.sum(axis=1) / n)[:, None], 0.0)
+        value = np.where(known, value - (value.sum(axis=1) / n)[:, None], 0.0)
+        spread = (time**2).sum(axis=1)
+        slope = np.where(spread > 0, (time * value).sum(axis=1) / spread, np.nan)
+        residual = ((value - slope[:, None] * time) ** 2).sum(axis=1)
+        error = np.where(n > 2, np.sqrt(residual / (n - 2) / spread), np.nan)
+    return slope, error, n
 
 
-def _in_time(visits: Sequence[dict[Any, Any]], times: Timeline) -> list[dict[Any, Any]]:
-    """Return visits in the order of time: by dates, by labels that are times, by ages, else by labels."""
-    labels = [_label(visit) for visit in visits]
-    stated, _ = label_times(labels)
-    ages = [float(visit["age"]) for visit in visits]
-    if all(label in times.dates for label in labels):
-        return sorted(visits, key=lambda visit: times.dates[_label(visit)])
-    if stated:
-        return sorted(visits, key=lambda visit: stated[_label(visit)])
-    if len(set(ages)) == len(ages) and not np.isnan(ages).any():
-        return sorted(visits, key=lambda visit: float(visit["age"]))
-    order = session_order(labels)
-    return sorted(visits, key=lambda visit: order.index(_label(visit)))
+def _sameness(first: Mapping[Any, Any], later: Mapping[Any, Any]) -> dict[str, str | None]:
+    """Return whether two scans were made alike: yes, no, or None where that is not stated for both."""
+    import pandas as pd
+
+    def of(names: Iterable[str], alike: Callable[[Any, Any], bool]) -> str | None:
+        pairs = [(first.get(name), later.get(name)) for name in names]
+        if any(pd.isna(value) for pair in pairs for value in pair):
+            return None
+        return "yes" if all(alike(one, other) for one, other in pairs) else "no"
+
+    def equal(one: Any, other: Any) -> bool:
+        return bool(one == other)
+
+    windows = ("window_start_min", "window_end_min")
+    return {
+        "same_manufacturer": of(["manufacturer"], equal),
+        "same_model": of(["model"], equal),
+        "same_reconstruction": of(["reconstruction"], equal),
+        "same_window": of(windows, lambda one, other: abs(float(one) - float(other)) <= _WINDOW_MIN),
+        "same_resolution": of(
+            ["effective_fwhm_mm"], lambda one, other: abs(float(one) - float(other)) <= _RESOLUTION_MM
+        ),
+    }
 
 
-def _years(first: dict[Any, Any], later: dict[Any, Any], times: Timeline) -> float:
-    """Return the years between two visits; NaN if nothing states them."""
-    other = _label(later)
-    distances, unit = times.distances(_label(first), [other])
-    if other in distances and unit == "days":
-        return distances[other] / _DAYS_OF_YEAR
-    ages = float(later["age"]) - float(first["age"])
-    return ages if ages > 0 else float("nan")
+def retest_variability(change: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the test-retest variability of composites, from visits within `RETEST_DAYS` of each other.
+
+    Parameters
+    ----------
+    change
+        Rows of the table of changes, of one tracer and reference region.
+
+    Returns
+    -------
+    list of dict
+        ``region``, ``n`` pairs, and ``median``, ``low`` and ``high`` (quartiles) of the absolute difference over the
+        mean of both visits, in percent: the definition of Timmers et al. 2020, J Cereb Blood Flow Metab 40:2464. Empty
+        if there are no such pairs.
+    """
+    near = change[(change["kind"] == "composite") & (change["hemisphere"] == "both")]
+    near = near[(near["years"] * _DAYS_OF_YEAR <= RETEST_DAYS) & near["suvr"].notna() & near["suvr_first"].notna()]
+    found = []
+    for region, own in near.groupby("region", sort=False):
+        one, other = own["suvr_first"].to_numpy(float), own["suvr"].to_numpy(float)
+        low, median, high = np.percentile(200 * np.abs(other - one) / (other + one), [25, 50, 75])
+        found.append({"region": region, "n": len(own), "median": float(median), "low": float(low), "high": float(high)})
+    return found

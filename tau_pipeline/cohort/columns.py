@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.reference_group import FEWEST
+from tau_pipeline.cohort.visits import YEARS_COLUMN
 from tau_pipeline.derivatives.columns import FURTHER_COLUMNS, PVC_COLUMNS, QUALITY_COLUMN, column_descriptions
 from tau_pipeline.derivatives.quality_checks import CHECKS
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
@@ -173,7 +174,7 @@ def dictionary(name: str, table: pd.DataFrame) -> dict[str, Any]:
         "This is no z-score against controls (suvr_zscore).",
         "Units": "1",
     }
-    known |= {**_ZSCORE_COLUMNS, **_WSCORE_COLUMNS, **_STAGE_COLUMNS}
+    known |= {**_ZSCORE_COLUMNS, **_WSCORE_COLUMNS, **_STAGE_COLUMNS, "years_from_first": YEARS_COLUMN}
     if name == "suvr_bilateral":
         known |= BILATERAL
     found: dict[str, Any] = {}

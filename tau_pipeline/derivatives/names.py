@@ -191,6 +191,46 @@ class AnatNames(_Names):
 
 
 @dataclass(frozen=True)
+class HalfwayNames(_Names):
+    """The names of what the longitudinal stream writes, of a participant (``sub`` alone), T1w, or PET scan."""
+
+    @property
+    def t1w(self) -> Path:
+        """Median of the T1w images of all visits in the halfway space; of the participant."""
+        return derivative_path(self.output_dir, self._participant, "anat", "T1w", desc="halfway")
+
+    @property
+    def mask(self) -> Path:
+        """Brain mask of `t1w`."""
+        return derivative_path(self.output_dir, self._participant, "anat", "mask", desc="halfway")
+
+    @property
+    def dseg(self) -> Path:
+        """Parcellation of `t1w`."""
+        return derivative_path(self.output_dir, self._participant, "anat", "dseg", seg=_PARCELLATION, desc="halfway")
+
+    @property
+    def figure(self) -> Path:
+        """Figure of `t1w` with the outline of the brain at each visit."""
+        return derivative_path(self.output_dir, self._participant, "figures", "T1w", ".png", desc="halfway")
+
+    @property
+    def to_halfway(self) -> Path:
+        """ITK transform that moves the T1w of a visit onto the halfway image."""
+        changes = {"from_": "T1w", "to": "halfway", "mode": "image"}
+        return derivative_path(self.output_dir, self.entities, "anat", "xfm", ".txt", **changes)
+
+    def suvr(self, further_region: str = "") -> Path:
+        """Return the SUVR map of a scan in the halfway space; of a further reference region if one is named."""
+        changes = {"space": "halfway", "desc": f"suvr{further_region}"}
+        return derivative_path(self.output_dir, self.entities, "pet", "pet", **changes)
+
+    @property
+    def _participant(self) -> dict[str, str]:
+        return {"sub": self.entities["sub"]}
+
+
+@dataclass(frozen=True)
 class _ScanNames(_Names):
     """The names that measured and synthetic scans share: SUVR map, standardized map, and table of regions.
 

@@ -11,6 +11,9 @@ import tau_pipeline
 from tau_pipeline.derivatives.names import SOFTWARE
 from tau_pipeline.settings.spaces import OutputSpace
 
+#: What the sidecar of a PET states of its reconstruction, which that of the SUVR map repeats.
+RECONSTRUCTION = ("ReconMethodName", "ReconMethodParameterValues", "ReconFilterType", "ReconFilterSize")
+
 
 def bids_uri(file: Path, root: Path, dataset: str = "raw") -> str:
     """Return the BIDS URI of a file: ``bids:raw:sub-01/anat/x.nii.gz``; ``dataset=""`` means these derivatives.

@@ -14,6 +14,7 @@ from tau_pipeline.figures.sheet import UPTAKE_MAP, Box, Sheet, in_rows
 from tau_pipeline.imaging.volume import Volume
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 #: Outlines: bright, absent from the color map beneath, and distinct for color-blind readers
@@ -69,7 +70,12 @@ def repeat(rows: list[list[View]], notes: Sequence[str]) -> list[list[View]]:
 
 
 def slice_sheet(
-    rows: Sequence[Sequence[View]], title: str, *, bar: bool = False, aside: str = ""
+    rows: Sequence[Sequence[View]],
+    title: str,
+    *,
+    bar: bool = False,
+    aside: str = "",
+    legend: Sequence[Artist] = (),
 ) -> tuple[Sheet, list[tuple[Axes, View]]]:
     """Lay views out in rows at one scale (mm per inch), each under its caption.
 
@@ -81,6 +87,8 @@ def slice_sheet(
         Text at the top left and the top right.
     bar
         Whether there are color bars at the right.
+    legend
+        What the line under the title shows; each artist has a label.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def slice_sheet(
     """
     boxes, height = in_rows([[size_of(view) for view in row] for row in rows], bar=bar)
     note = _CONVENTION + " Gray beside the colors: no value there." * bar
-    sheet = Sheet(height, title, note=note, aside=aside, bar=bar)
+    sheet = Sheet(height, title, note=note, aside=aside, legend=legend, bar=bar)
     panels = []
     for row, places in zip(rows, boxes, strict=True):
         for k, (view, box) in enumerate(zip(row, places, strict=True)):

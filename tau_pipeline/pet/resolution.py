@@ -171,6 +171,27 @@ def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution
     ImageError
         The model is not known, and the image does not let its resolution be estimated.
     """
+    stated = stated_resolution(metadata)
+    if stated is not None:
+        return stated
+    fwhm_mm = estimate_fwhm(pet_img)
+    model = metadata.get("ManufacturersModelName") or "not stated"
+    return Resolution(
+        fwhm_mm,
+        f"The scanner model ({model}) is not in the table; its resolution of {fwhm_mm:.1f} mm was estimated from "
+        "the decay of the image's power spectrum, which is good to about 2 mm.",
+        True,
+    )
+
+
+def stated_resolution(metadata: Mapping[str, Any]) -> Resolution | None:
+    """Return the effective resolution of a PET by its sidecar alone; None if the scanner is not in the table.
+
+    Parameters
+    ----------
+    metadata
+        BIDS sidecar, as `image_resolution` reads it.
+    """
     uniform_mm = uniform_resolution_mm(metadata)
     if uniform_mm is not None:
         text = f"The resolution was taken as {uniform_mm:g} mm, to which the image was smoothed in advance (sidecar)."
@@ -178,14 +199,7 @@ def image_resolution(metadata: Mapping[str, Any], pet_img: Volume) -> Resolution
     try:
         scanner = scanner_fwhm(metadata.get("Manufacturer"), metadata.get("ManufacturersModelName"))
     except UnknownNameError:
-        fwhm_mm = estimate_fwhm(pet_img)
-        model = metadata.get("ManufacturersModelName") or "not stated"
-        return Resolution(
-            fwhm_mm,
-            f"The scanner model ({model}) is not in the table; its resolution of {fwhm_mm:.1f} mm was estimated from "
-            "the decay of the image's power spectrum, which is good to about 2 mm.",
-            True,
-        )
+        return None
     filter_mm = _filter_mm(metadata)
     fwhm_mm = float(np.hypot(scanner.fwhm_mm, filter_mm))
     added = f" and a reconstruction filter of {filter_mm:g} mm" if filter_mm else ""

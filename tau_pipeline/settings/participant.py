@@ -17,6 +17,7 @@ PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
 PsfSource = Literal["image", "scanner"]
 Orientation = Literal["auto", "sform", "qform"]
 CortexLabels = Literal["volume", "hybrid"]
+Longitudinal = Literal["off", "own-tissue", "fixed-labels"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class Settings(Checked):
             unit="mm",
             source="Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
             above=0,
+        ),
+    )
+    match_visits: bool = field(
+        default=False,
+        metadata=documented(
+            "Smooth the scans of each participant to the coarsest resolution among them, given the resolutions of the "
+            "scanners: for change between visits on different scanners."
         ),
     )
     min_measured_fraction: float = field(
@@ -151,6 +159,16 @@ class Settings(Checked):
             "surfaces. Labels of FreeSurfer stay as they are.",
         ),
     )
+    longitudinal: Longitudinal = field(
+        default="off",
+        metadata=documented(
+            "Processing of participants with T1w images of several sessions: own-tissue (also if no value is given) "
+            "registers the median of all visits to the template once, and the gray matter of each visit decides where "
+            "its labels are; fixed-labels gives each visit the same labels and reference regions; off processes each "
+            "visit by itself.",
+            source="Reuter et al. 2012, NeuroImage 61:1402",
+        ),
+    )
     motion_correction: bool = field(
         default=True,
         metadata=documented("Register the frames of dynamic PET to each other before averaging."),
@@ -189,6 +207,11 @@ class Settings(Checked):
         object.__setattr__(self, "output_spaces", tuple(dict.fromkeys(map(str, spaces))))
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
+        if self.longitudinal != "off":
+            require(not self.surfaces, "surfaces", self.surfaces, "no surfaces where longitudinal is given")
+        if self.match_visits:
+            require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where match_visits is given")
+            require(self.target_fwhm is None, "target_fwhm", self.target_fwhm, "none where match_visits is given")
 
     def hash(self) -> str:
         """Return twelve hexadecimal digits, equal exactly for equal settings, on every machine and Python.

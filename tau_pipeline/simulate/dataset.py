@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from tau_pipeline import __version__
-from tau_pipeline.errors import OutputError, SettingError
+from tau_pipeline.errors import OutputError
 from tau_pipeline.files import write_json, write_text, write_tsv
 from tau_pipeline.imaging.volume import Volume, image_on, save_volume
 from tau_pipeline.simulate.heads import Head, HeadDraw, draw_head, make_head
@@ -26,7 +26,6 @@ from tau_pipeline.simulate.pet import (
     BURDEN,
     SCANNERS,
     Pet,
-    PetDraw,
     draw_motion,
     draw_pet,
     draw_uptake,
@@ -34,10 +33,10 @@ from tau_pipeline.simulate.pet import (
     rigid_about,
     tau_load,
 )
+from tau_pipeline.simulate.plan import Plan, Simulation, Visit, plan_participant
 from tau_pipeline.simulate.template import Array, load_template
+from tau_pipeline.simulate.visits import grown_uptake, visit_truth, with_years, write_sessions
 
-PetKind = Literal["static", "dynamic", "mixed"]
-_FRAME_COUNT = 4
 #: mm of cortex lost where tau adds 1 to the uptake, and mm of ventricular growth where it does so everywhere. Larger
 #: than in patients, so that small cohorts show it.
 _THINNING_PER_TAU = 0.8
@@ -45,108 +44,14 @@ _VENTRICLES_PER_TAU = 2.5
 #: Plasma p-tau217 in pg/mL without tau, growth of its logarithm from no tau to the most, and SD of its logarithm among
 #: people with the same tau: five times as high with the most tau.
 _P_TAU_LEAST, _P_TAU_PER_BURDEN, _P_TAU_NOISE = 0.2, 1.6, 0.12
-#: Axis order and direction in which T1w images are stored, in turn.
-_STORED = ("RAS", "LAS", "PSR", "LIA")
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """Settings of `simulate_dataset`.
+def draw_visits(number: int, plan: Plan, seed: int, settings: Simulation | None = None) -> list[Visit]:
+    """Draw a participant: one person, and for each session its tau, atrophy and scan.
 
-    Attributes
-    ----------
-    participants
-        How many, 1 to 999.
-    seed
-        Any integer from 0.
-    voxel_mm
-        Voxel size of the T1w images, 0.8 to 4 mm; PET follows where it is over 2.
-    pet
-        All scans static, all dynamic, or some of each.
-    sessions
-        Whether every third participant has two sessions (in every other of these, the second has no T1w image).
-    scanner_bias
-        Error of the scanners in the posterior fossa, 0 to 0.5: none, plus and minus this share of the activity for
-        the three. 0, the default, leaves the SUVR of all scanners comparable but for resolution and noise.
-    p_tau217
-        Whether participants.tsv has plasma p-tau217, which follows the amount of tau.
-
-    Raises
-    ------
-    SettingError
-        A value is out of its range.
+    ``settings`` are needed where visits are a year apart, for the changes of a year.
     """
-
-    participants: int = 4
-    seed: int = 0
-    voxel_mm: float = 1.0
-    pet: PetKind = "mixed"
-    sessions: bool = False
-    scanner_bias: float = 0.0
-    p_tau217: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.participants <= 999:
-            raise SettingError(f"participants is {self.participants}; give a number from 1 to 999")
-        if self.seed < 0:
-            raise SettingError(f"seed is {self.seed}; give 0 or a positive number")
-        if not 0.8 <= self.voxel_mm <= 4:
-            raise SettingError(f"voxel size is {self.voxel_mm} mm; give a size from 0.8 to 4 mm")
-        if self.pet not in get_args(PetKind):
-            raise SettingError(f"pet is {self.pet!r}; give one of {', '.join(get_args(PetKind))}")
-        if not 0 <= self.scanner_bias <= 0.5:
-            raise SettingError(f"scanner bias is {self.scanner_bias}; give a share from 0 to 0.5")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Properties that follow from the number of a participant: group, scanner, kind of scan, sessions."""
-
-    label: str
-    group: str
-    scanner: int
-    frames: int
-    moves: bool
-    sessions: tuple[str | None, ...]
-    t1w_sessions: tuple[str | None, ...]
-    stored: str
-
-
-@dataclass(frozen=True)
-class Visit:
-    """The draws of one visit; ``head`` is that of the first visit where this one has no T1w image."""
-
-    session: str | None
-    has_t1w: bool
-    burden: float
-    head: HeadDraw
-    uptake: dict[int, float]
-    pet: PetDraw | None
-
-
-def plan_participant(number: int, settings: Simulation) -> Plan:
-    """Settle what participant ``number`` (from 1) is; groups and manufacturers are crossed in every nine.
-
-    The first four show the kinds: a static scan, a dynamic one with motion, a static one with much tau, no PET.
-    """
-    turn = number - 1
-    dynamic = {"static": False, "dynamic": True, "mixed": number % 4 == 2 or number % 5 == 0}[settings.pet]
-    two = settings.sessions and number % 3 == 2
-    sessions: tuple[str | None, ...] = ("01", "02") if two else (None,)
-    return Plan(
-        label=f"sub-{number:02d}",
-        group=("MCI", "CN", "AD")[(turn + turn // 3) % 3],
-        scanner=turn % 3,
-        frames=0 if number == 4 else _FRAME_COUNT if dynamic else 1,
-        moves=number % 5 != 0,
-        sessions=sessions,
-        t1w_sessions=("01",) if two and number % 6 == 5 else sessions,
-        stored=_STORED[turn % len(_STORED)],
-    )
-
-
-def draw_visits(number: int, plan: Plan, seed: int) -> list[Visit]:
-    """Draw a participant: one person, and for each session its tau, atrophy and scan."""
+    yearly = settings if plan.yearly and settings else None
     rng = np.random.default_rng([seed, number])
     person = draw_head(rng)
     sensitivity = float(rng.lognormal(0, 0.15))
@@ -154,23 +59,28 @@ def draw_visits(number: int, plan: Plan, seed: int) -> list[Visit]:
     uptake_seed = int(rng.integers(2**31))
     visits: list[Visit] = []
     for count, session in enumerate(plan.sessions):
-        now = min(1.0, burden + 0.1 * count)
+        now = burden if yearly else min(1.0, burden + 0.1 * count)
         uptake = draw_uptake(np.random.default_rng(uptake_seed), now)
-        head = with_atrophy(_in_scanner(person, rng, count), uptake, sensitivity)
+        head = _in_scanner(person, rng, count)
+        if yearly:
+            uptake = grown_uptake(uptake, yearly.annual_change, count)
+            head = with_years(head, yearly.annual_atrophy * count)
+        head = with_atrophy(head, uptake, sensitivity)
         has_t1w = session in plan.t1w_sessions
         motion = draw_motion(rng, max(1, plan.frames), plan.moves)
         pet = draw_pet(rng, uptake, SCANNERS[plan.scanner], motion)
-        visits.append(Visit(session, has_t1w, now, head if has_t1w else visits[0].head, uptake, pet))
+        years = float(count) if yearly else 0.0
+        visits.append(Visit(session, has_t1w, now, head if has_t1w else visits[0].head, uptake, pet, years))
     return visits if plan.frames else [replace(v, pet=None) for v in visits]
 
 
 def _in_scanner(person: HeadDraw, rng: np.random.Generator, count: int) -> HeadDraw:
-    """Place the same person in the MRI at a later visit: another position, other noise."""
+    """Place the same person in the MRI at a later visit: moved as a whole, other noise."""
     position = rigid_about(np.zeros(3), rng.normal(0, 3, 3).clip(-6, 6), np.deg2rad(rng.normal(0, 3, 3).clip(-6, 6)))
     noise_seed = int(rng.integers(2**31))
     if count == 0:
         return person
-    return replace(person, to_template=person.to_template @ position, noise_seed=noise_seed)
+    return replace(person, position=position, noise_seed=noise_seed)
 
 
 def with_atrophy(head: HeadDraw, uptake: dict[int, float], sensitivity: float) -> HeadDraw:
@@ -240,7 +150,10 @@ def simulate_participant(
 ) -> Iterator[tuple[dict[str, Any] | None, list[dict[str, Any]]]]:
     """Write the images of one participant; gives the truth of each visit: its entry in scans.json, region rows."""
     head: Head | None = None
-    for visit in draw_visits(number, plan, settings.seed):
+    visits = draw_visits(number, plan, settings.seed, settings)
+    if plan.yearly:
+        write_sessions(out / plan.label, tuple(str(session) for session in plan.sessions))
+    for visit in visits:
         if visit.has_t1w or head is None:
             head = make_head(visit.head, load_template(), settings.voxel_mm)
             write_t1w(out, plan, visit, head)
@@ -251,6 +164,8 @@ def simulate_participant(
             write_pet(out, plan, visit, pet)
             write_scaled(crop_to_brain(pet.suvr, head), truth_file(out, plan, visit, "suvr"), 0.001)
             scan = scan_truth(plan, visit, pet, settings)
+            if plan.yearly:
+                scan |= visit_truth(head, pet, visit.years, settings.annual_change, visit.head.position)
         yield scan, region_rows(plan, visit, head)
 
 
@@ -364,6 +279,9 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     write_json(dataset_description(), out / "dataset_description.json")
     options = f"--participants {settings.participants} --seed {settings.seed} --voxel-size {settings.voxel_mm:g}"
     options += f" --pet {settings.pet}" + (" --sessions" if settings.sessions else "")
+    if settings.visits > 1:
+        options += f" --sessions {settings.visits} --annual-change {settings.annual_change:g}"
+        options += f" --annual-atrophy {settings.annual_atrophy:g}"
     options += f" --scanner-bias {settings.scanner_bias:g}" if settings.scanner_bias else ""
     options += " --p-tau217" if settings.p_tau217 else ""
     write_text(README.format(version=__version__, options=options), out / "README")

@@ -65,6 +65,8 @@ class HeadDraw:
         Intensity of white matter in the image.
     noise_seed
         Starts the noise.
+    position
+        4 x 4, rigid, moves points of the world of this image to that of the person's first image; None for the first.
     """
 
     to_template: Affine
@@ -76,6 +78,7 @@ class HeadDraw:
     noise: float
     gain: float
     noise_seed: int
+    position: Affine | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,8 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
 
 def template_coordinates(draw: HeadDraw, template: Template, affine: Affine, shape: tuple[int, int, int]) -> Floats:
     """Return the template voxel ``(3, I, J, K)`` from which each voxel of a person's grid takes its tissue."""
+    if draw.position is not None:
+        return _moved_coordinates(draw, draw.position, template, affine, shape)
     to_voxel = np.linalg.inv(template.affine)
     vox = to_voxel @ draw.to_template @ affine
     i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
@@ -163,6 +168,28 @@ def template_coordinates(draw: HeadDraw, template: Template, affine: Affine, sha
         out[axis] = a * i[:, None, None] + b * j[:, None] + (c * k + d)
         for bend in draw.bends:
             out[axis] += to_voxel[axis, axis] * spline_field(bend[axis], shape)
+    return out
+
+
+def _moved_coordinates(
+    draw: HeadDraw, position: Affine, template: Template, affine: Affine, shape: tuple[int, int, int]
+) -> Floats:
+    """Return `template_coordinates` of a head that was moved as a whole, its own deformation with it."""
+    from scipy import ndimage
+
+    back = np.linalg.inv(affine) @ position @ affine
+    voxels = np.indices(shape, np.float32).reshape(3, -1)
+    first = (back[:3, :3].astype(np.float32) @ voxels + back[:3, 3:].astype(np.float32)).reshape(3, *shape)
+    to_voxel = np.linalg.inv(template.affine)
+    linear = (to_voxel @ draw.to_template @ affine).astype(np.float32)
+    out = np.tensordot(linear[:3, :3], first, axes=1) + linear[:3, 3][:, None, None, None]
+    for bend in draw.bends:
+        # The place among the knots that `_spline_basis` gives; the values at the knots are coefficients already.
+        steps = [(knots - 3) / max(size - 1, 1) for knots, size in zip(bend.shape[1:], shape, strict=True)]
+        at = 1 + first * np.array(steps, np.float32)[:, None, None, None]
+        for axis in range(3):
+            moved = ndimage.map_coordinates(bend[axis], at, np.float32, order=3, mode="nearest", prefilter=False)
+            out[axis] += to_voxel[axis, axis] * moved
     return out
 
 

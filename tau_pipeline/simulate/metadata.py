@@ -96,6 +96,9 @@ the blur and noise of three scanners; PET and T1w differ by a rigid motion.
 truth/ holds the right answers: scans.json has for each scan pet2t1 (moves points of the PET world to the T1w world,
 RAS, mm), frames (the same for each frame), uptake (noise-free ratio of each label), ref_bqml (the activity at SUVR 1),
 fwhm (mm), manufacturer, and fossa_gain (by how much the scanner multiplied cerebellum and brain stem; not in the maps).
+With --sessions N, also years since the first visit, annual_change_percent of each group of regions (of the uptake of
+the first visit), mean_suvr of these groups in the true map over the true labels, and t1w2first (moves points of the
+T1w world of this visit to that of the first).
 *_labels.nii.gz are FreeSurfer numbers, *_mask.nii.gz the brain, *_suvr.nii.gz the map after the scanner's blur, divided
 by its mean in the cerebellar cortex (8, 47); all three in the world of the T1w image.
 regions.tsv has for each cortical region the uptake, the thickness lost and the volume.

@@ -111,7 +111,7 @@ _EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "parti
 _COMMON: dict[str, tuple[str, ...]] = {
     "participant": (
         *("skull_strip_t1w", "suvr_window", "ref_region", "smooth_fwhm", "target_fwhm", "extent_suvr"),
-        *("pvc", "psf", "output_spaces", "surfaces", "cortex_labels", "tracer_label"),
+        *("pvc", "psf", "output_spaces", "surfaces", "cortex_labels", "longitudinal", "match_visits", "tracer_label"),
         *("derivatives", "worker", "worker_args", "skip_bids_validation", "stop_on_first_crash", "reports_only"),
         *_EVERYWHERE,
     ),
@@ -266,7 +266,8 @@ def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
     # An option of many values that is given twice has the values of both.
     many = {"nargs": "+", "action": "extend"} if doc.many else {}
     if doc.choices:
-        return {**common, "choices": doc.choices, **many}
+        alone = {"nargs": "?", "const": "own-tissue"} if doc.name == "longitudinal" else {}
+        return {**common, "choices": doc.choices, **many, **alone}
     if doc.pair:
         return {**common, "nargs": 2, "metavar": ("START", "END")}
     if doc.name == "derivatives":

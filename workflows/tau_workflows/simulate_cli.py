@@ -27,7 +27,20 @@ def parser() -> argparse.ArgumentParser:
         "--pet", choices=("static", "dynamic", "mixed"), default="mixed",
         help="static image, four frames of 5 minutes, or both kinds (default mixed); participant 4 never has PET",
     )  # fmt: skip
-    p.add_argument("--sessions", action="store_true", help="give every third participant a second session")
+    p.add_argument(
+        "--sessions", type=int, nargs="?", const=0, default=1, metavar="N",
+        help="give every participant N sessions a year apart, each with T1w and PET; without N, give every third "
+        "participant a second session",
+    )  # fmt: skip
+    p.add_argument(
+        "--annual-change", "--annual_change", type=float, default=0.0, metavar="PERCENT",
+        help="change of the uptake of temporal tau regions in a year, in percent of the first session; half of it in "
+        "other cortex, and atrophy that follows (default 0: nothing changes)",
+    )  # fmt: skip
+    p.add_argument(
+        "--annual-atrophy", "--annual_atrophy", type=float, default=0.0, metavar="MM",
+        help="thickness that the cortex loses in a year beside what tau takes; ventricles grow with it (default 0)",
+    )  # fmt: skip
     p.add_argument(
         "--scanner-bias", "--scanner_bias", type=float, default=0.0, metavar="SHARE",
         help="bias of the scanners in the posterior fossa, so that SUVR differs by manufacturer (default 0)",
@@ -58,9 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.seed,
             args.voxel_size,
             args.pet,
-            args.sessions,
+            args.sessions == 0,
             args.scanner_bias,
             args.p_tau217,
+            args.sessions or 1,
+            args.annual_change,
+            args.annual_atrophy,
         )
         simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
     except TauPipelineError as error:

@@ -106,10 +106,7 @@ def init_anat_wf(
     )
     wf.add_nodes([outputnode])
 
-    read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
-    brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
-    brain.inputs.known_stripped = bool(t1w.skull_stripped)
-    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
+    read, brain, bias = add_brain(wf, inputnode, t1w, settings)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
     half = max(1, threads // 2)
     template = pe.Node(RegisterToTemplate(threads=half), name="template", mem_gb=1.2, n_procs=half)
@@ -117,10 +114,8 @@ def init_anat_wf(
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=1.1)
 
-    for source, node in ((inputnode, read), (read, brain), (read, bias)):
-        wf.connect(source, "t1w_file", node, "t1w_file")
     if freesurfer is None:
-        labels, masked = _own_labels(wf, brain, bias, template, tissue, threads), brain
+        labels, masked = own_labels(wf, (bias, brain), template, tissue, threads), brain
         outputnode.inputs.labels_source = "tau-pipeline: labels of the template on this head's gray matter"
     else:
         given = FreeSurferLabels(
@@ -163,27 +158,44 @@ def init_anat_wf(
     }
     for name, node in results.items():
         wf.connect(node, name, outputnode, name)
-    _merge(wf, "assumptions", (read, brain, reference), "assumptions")
-    _merge(wf, "quality_figures", (read, brain, template, tissue), "anat_quality_figures")
+    merge_outputs(wf, "assumptions", (read, brain, reference), "assumptions")
+    merge_outputs(wf, "quality_figures", (read, brain, template, tissue), "anat_quality_figures")
     return wf
 
 
-def _own_labels(
-    wf: pe.Workflow, brain: pe.Node, bias: pe.Node, template: pe.Node, tissue: pe.Node, threads: int
+def add_brain(wf: pe.Workflow, inputnode: pe.Node, t1w: T1w, settings: Settings) -> tuple[pe.Node, pe.Node, pe.Node]:
+    """Add the steps that need nothing but a T1w: read it, find its brain, and correct its bias field in a mask.
+
+    The caller connects the mask.
+    """
+    read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
+    brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
+    brain.inputs.known_stripped = bool(t1w.skull_stripped)
+    bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
+    for source, node in ((inputnode, read), (read, brain), (read, bias)):
+        wf.connect(source, "t1w_file", node, "t1w_file")
+    return read, brain, bias
+
+
+def own_labels(
+    wf: pe.Workflow, head: tuple[pe.Node, pe.Node], template: pe.Node, tissue: pe.Node, threads: int
 ) -> pe.Node:
-    """Add the labels of the template and of its mirror image on this head's own tissue, and return their node."""
+    """Add the labels of the template and of its mirror image on a head's own tissue, and return their node.
+
+    ``head`` are the nodes that give ``t1w_preproc_file`` and ``mask_file``.
+    """
     half = max(1, threads // 2)
     mirror = pe.Node(RegisterToMirrorImage(threads=half), name="mirror", mem_gb=1.2, n_procs=half)
     labels = pe.Node(Parcellate(), name="labels", mem_gb=1.2)
     for node in (mirror, labels):
-        wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
-        wf.connect(brain, "mask_file", node, "mask_file")
+        wf.connect(head[0], "t1w_preproc_file", node, "t1w_preproc_file")
+        wf.connect(head[1], "mask_file", node, "mask_file")
     for source, name in ((tissue, "tissue_file"), (template, "atlas_file"), (mirror, "mirror_atlas_file")):
         wf.connect(source, name, labels, name)
     return labels
 
 
-def _merge(wf: pe.Workflow, field: str, nodes: Sequence[pe.Node], output: str) -> None:
+def merge_outputs(wf: pe.Workflow, field: str, nodes: Sequence[pe.Node], output: str) -> None:
     """Connect a list of what several nodes say in one of their outputs with the output of the graph."""
     merge = pe.Node(niu.Merge(len(nodes)), name=field, run_without_submitting=True)
     for place, node in enumerate(nodes, start=1):

@@ -17,10 +17,11 @@ from tau_pipeline.settings.participant import Settings
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One PET scan and the frames of it that count."""
+    """One PET scan, the frames of it that count, and a target resolution where that is the participant's own, mm."""
 
     scan: Scan
     frames: FramePlan
+    target_fwhm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class ParticipantJob:
         """Names of the scans, or of the T1w where it has none."""
         return tuple(key for job in self.t1ws for key in job.keys)
 
+    @property
+    def is_longitudinal(self) -> bool:
+        """Return whether the T1w images go through one halfway space: several, all with labels of our own."""
+        own = [job.freesurfer is None for job in self.t1ws]
+        return self.settings.longitudinal != "off" and len(own) > 1 and all(own)
+
     def statuses(self) -> dict[str, ScanStatus]:
         """Return the state of each scan before processing: not finished."""
         found: dict[str, ScanStatus] = {}
@@ -85,6 +92,15 @@ def _status_of(scan: Scan, output_dir: Path) -> ScanStatus:
 def t1w_step(t1w: T1w) -> str:
     """Name of the graph of one T1w and its scans."""
     return f"t1w_{_word(t1w.key)}_wf"
+
+
+#: Name of the graph of the halfway image.
+HALFWAY_STEP = "halfway_wf"
+
+
+def visit_step(t1w: T1w) -> str:
+    """Name of the graph of one T1w before the halfway image is made."""
+    return f"visit_{_word(t1w.key)}_wf"
 
 
 def scan_steps(scan: Scan) -> tuple[str, str, str]:

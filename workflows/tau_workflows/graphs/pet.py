@@ -39,7 +39,7 @@ OUTPUTS = [
 ]
 
 
-def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflow:
+def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings, target_fwhm: float | None = None) -> pe.Workflow:
     """Build the graph of everything that is computed from one PET scan and its anatomy.
 
     The activity is interpolated once: `correct_motion` and `coregister` only find rigid transforms, and `pet_on_t1w`
@@ -54,6 +54,8 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     settings
         Read here: ``motion_correction``, ``orientation``, ``smooth_fwhm``, ``target_fwhm``, ``min_measured_fraction``,
         ``extent_suvr``, ``pvc``, ``psf``, ``psf_source``, ``pvc_extracerebral``.
+    target_fwhm
+        Effective resolution to reach in place of that of the settings, mm.
 
     Inputs
     ------
@@ -89,8 +91,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
 
     motion = pe.Node(CorrectMotion.with_settings(settings, frames=plan), name="motion", mem_gb=0.6)
     coregister = pe.Node(Coregister.with_settings(settings), name="coregister", mem_gb=1.3)
-    resample = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
-    on_t1w = pe.Node(resample, name="on_t1w", mem_gb=1.1)
+    on_t1w = pe.Node(resampling(scan, settings, target_fwhm), name="on_t1w", mem_gb=1.1)
     quantify = pe.Node(Quantify.with_settings(settings, identity=identity_of(scan)), name="quantify", mem_gb=1.4)
     figures = pe.Node(niu.Merge(3), name="quality_figures", run_without_submitting=True)
     assumptions = pe.Node(niu.Merge(6), name="assumptions", run_without_submitting=True)
@@ -130,6 +131,14 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings) -> pe.Workflo
     for name in ("rois_file", "quality"):
         wf.connect(tables, name, outputnode, name)
     return wf
+
+
+def resampling(scan: Scan, settings: Settings, target_fwhm: float | None) -> PetOnT1w:
+    """Return the step that resamples a scan to the T1w grid, for a target resolution of its own if there is one."""
+    step = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
+    if target_fwhm is not None:
+        step.inputs.target_fwhm = target_fwhm
+    return step
 
 
 def _connect_t1w(wf: pe.Workflow, settings: Settings) -> None:

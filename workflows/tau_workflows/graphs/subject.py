@@ -7,10 +7,18 @@ from collections.abc import Iterable
 from nipype.pipeline import engine as pe
 
 from tau_pipeline.bids.scans import Scan
+from tau_pipeline.derivatives.sidecars import RECONSTRUCTION
 from tau_pipeline.pet.quality import known_figures
 from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
 from tau_workflows.graphs.anat import SURFACE_OUTPUTS, init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
+from tau_workflows.graphs.longitudinal import (
+    add_pet_in_halfway,
+    add_visit_outputs,
+    connect_visit,
+    init_halfway_wf,
+    init_visit_wf,
+)
 from tau_workflows.graphs.pet import ANATOMY, identity_of, init_pet_wf
 from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
 from tau_workflows.graphs.spaces import add_anatomy_in_spaces, add_pet_in_spaces
@@ -32,11 +40,17 @@ def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
     Returns
     -------
     Workflow
-        With one workflow ``t1w_<name>_wf`` a T1w; it has no open inputs and can be put into another workflow.
+        With one workflow ``t1w_<name>_wf`` a T1w, and ``halfway_wf`` where they go through a halfway space; it has no
+        open inputs and can be put into another workflow.
     """
     wf = pe.Workflow(name=f"sub_{job.participant}_wf")
-    for t1w_job in job.t1ws:
-        wf.add_nodes([init_t1w_wf(job, t1w_job)])
+    t1w_wfs = [init_t1w_wf(job, t1w_job) for t1w_job in job.t1ws]
+    if not job.is_longitudinal:
+        wf.add_nodes(t1w_wfs)
+        return wf
+    halfway_wf = init_halfway_wf(job)
+    for t1w_wf, t1w_job in zip(t1w_wfs, job.t1ws, strict=True):
+        connect_visit(wf, halfway_wf, t1w_wf, t1w_job.t1w, job.settings)
     return wf
 
 
@@ -45,9 +59,13 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
     # The registration to the template is what all waits for: where the PET leaves a processor idle, it takes it.
-    places = surface_places(job.execution.work_dir, t1w_job.freesurfer) if job.settings.surfaces else None
-    threads = job.execution.nprocs or 1
-    anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=threads, surfaces=places)
+    if job.is_longitudinal:
+        anat_wf = init_visit_wf(job.t1ws.index(t1w_job), len(job.t1ws), job.settings)
+        add_visit_outputs(wf, anat_wf, job, t1w)
+    else:
+        places = surface_places(job.execution.work_dir, t1w_job.freesurfer) if job.settings.surfaces else None
+        threads = job.execution.nprocs or 1
+        anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=threads, surfaces=places)
     draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
     save = pe.Node(SaveAnat(entities=dict(t1w.entities), raw_file=str(t1w.path)), name="save_anat", mem_gb=0.6)
     _set_places(save, job)
@@ -68,7 +86,7 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
 
 def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_job: ScanJob) -> None:
     scan, frames = scan_job.scan, scan_job.frames
-    pet_wf = init_pet_wf(scan, frames, job.settings)
+    pet_wf = init_pet_wf(scan, frames, job.settings, scan_job.target_fwhm)
     _, draw_name, save_name = scan_steps(scan)
     draw = pe.Node(PetFigures(), name=draw_name, mem_gb=1.4)
     draw.inputs.suvr_scale = list(job.execution.suvr_scale)
@@ -76,6 +94,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     _set_places(save, job)
     save.inputs.trait_set(t1w_entities=dict(scan.t1w.entities), identity=identity_of(scan))
     save.inputs.known_quality_figures = known_figures(scan, frames)
+    save.inputs.reconstruction = {key: scan.pet_metadata[key] for key in RECONSTRUCTION if key in scan.pet_metadata}
     for name, value in (("model", scan.model), ("radionuclide", scan.radionuclide)):
         if value is not None:
             setattr(save.inputs, name, value)
@@ -88,6 +107,8 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
         _connect(wf, pet_wf, PET_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
     add_pet_in_spaces(wf, anat_wf, pet_wf, save, job)
+    if job.is_longitudinal:
+        add_pet_in_halfway(wf, anat_wf, pet_wf, job, scan)
     if job.settings.surfaces:
         surface = _surface_suvr(job, scan)
         _connect(wf, anat_wf, [*of_anatomy_alone, *SURFACE_OUTPUTS], surface)

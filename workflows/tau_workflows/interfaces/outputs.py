@@ -138,6 +138,7 @@ class _SavePetIn(BaseInterfaceInputSpec):
     identity = traits.Dict(mandatory=True, desc="participant_id, session_id, tracer, manufacturer, source")
     model = traits.Str(desc="scanner model")
     radionuclide = traits.Str(desc="radionuclide")
+    reconstruction = traits.Dict(desc="what the sidecar of the PET states of its reconstruction")
     frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
     assumptions = traits.List(traits.Str(), mandatory=True, desc="what was assumed")
     labels_source = traits.Str(mandatory=True, desc="whose labels were used")
@@ -213,6 +214,7 @@ class SavePet(LibraryInterface):
         given = self.inputs
         figures = [*(self.optional("anat_quality_figures") or []), *(self.optional("quality_figures") or [])]
         content = self._sidecar(rank).content() | {"FrameMotion": given.motion_mm}
+        content |= self.optional("reconstruction") or {}
         if "ReferenceRegionSpillIn" in given.reference[rank]:
             content["ReferenceRegionSpillIn"] = given.reference[rank]["ReferenceRegionSpillIn"]
         for own in (self.optional("known_quality_figures") or {}, *figures, given.quality[rank]):

@@ -19,6 +19,7 @@ from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, 
 from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
 from tau_pipeline.cohort.standardize import Standardization
 from tau_pipeline.cohort.tables import WIDE_KEYS, long_table, status_table, wide_table
+from tau_pipeline.cohort.visits import with_years
 from tau_pipeline.cohort.wscores import with_wscores
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.status import ScanStatus
@@ -65,12 +66,17 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         cohort.scans, cohort.statuses, cohort.fits, cohort.demographics, include_failed=include_failed
     )
     wide = wide_table(long)
-    tables = {"suvr_rois": long, "suvr_rois_wide": wide, "suvr_bilateral": bilateral_table(long), "status": status}
+    tables = {
+        "suvr_rois": with_years(long, cohort.bids_dir),
+        "suvr_rois_wide": wide,
+        "suvr_bilateral": bilateral_table(long),
+        "status": status,
+    }
     if settings.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if settings.threshold:
         tables |= _answers(wide, settings, reference)
-    change = change_table(long, cohort.bids_dir)
+    change = change_table(long, cohort.bids_dir, cohort.scans)
     if len(change):
         tables["change"] = change
         say(f"change between visits of {change['participant_id'].nunique()} participants: group/change.csv")

@@ -19,17 +19,28 @@ from nipype.utils.filemanip import hash_infile
 
 from tau_pipeline.settings.spaces import template_spaces
 from tau_workflows.execution.nipype_engine import own_work_dir
-from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
-from tau_workflows.graphs.pet import identity_of
+from tau_workflows.graphs.job import (
+    HALFWAY_STEP,
+    ParticipantJob,
+    ScanJob,
+    T1wJob,
+    scan_steps,
+    t1w_step,
+    visit_step,
+)
+from tau_workflows.graphs.pet import identity_of, resampling
 from tau_workflows.interfaces.anat import ExtractBrain, FindReference, FreeSurferLabels, RegisterToTemplate
+from tau_workflows.interfaces.longitudinal import FindHalfway
 from tau_workflows.interfaces.outputs import SavePet
-from tau_workflows.interfaces.pet import CorrectMotion, PetOnT1w
+from tau_workflows.interfaces.pet import CorrectMotion
 from tau_workflows.interfaces.spaces import AnatInSpaces, PetInSpaces
 from tau_workflows.interfaces.surface import SaveSurfaces
 
 
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
     """Return whether everything computed from a T1w alone exists, from the same inputs and settings."""
+    if job.is_longitudinal:
+        return _halfway_is_done(job, t1w_job)
     t1w, folder = t1w_job.t1w, _folder(job, t1w_job)
     # Outputs are put in their places at every run; a step before it that is missing would show here.
     if _record(folder / "save_anat") is None:
@@ -57,6 +68,27 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
     return all(_is_same(folder / step, face) for step, face in steps)
 
 
+def _halfway_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
+    """Return whether the halfway image and the anatomy of one visit exist, from the same inputs and settings."""
+    folder = own_work_dir(job.execution.work_dir) / f"sub_{job.participant}_wf" / HALFWAY_STEP
+    t1ws = [one.t1w for one in job.t1ws]
+    steps: list[tuple[Path, BaseInterface]] = [
+        (
+            folder / visit_step(t1w) / "brain",
+            ExtractBrain.with_settings(job.settings, t1w_file=str(t1w.path), known_stripped=bool(t1w.skull_stripped)),
+        )
+        for t1w in t1ws
+    ]
+    steps.append((folder / "halfway", FindHalfway(names=[t1w.key for t1w in t1ws])))
+    steps.append((folder / "reference", FindReference.with_settings(job.settings)))
+    own = _folder(job, t1w_job)
+    # The two ways to give labels to a visit have a step of the same name with other inputs.
+    labels = _stored(record) if (record := _record(own / "anat_wf/labels")) is not None else {}
+    fixed = job.settings.longitudinal == "fixed-labels"
+    saved = all(_record(one) is not None for one in (own / "save_anat", own / "save_visit", folder / "save_halfway"))
+    return saved and fixed == ("xfm_file" in labels) and all(_is_same(*step) for step in steps)
+
+
 def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> bool:
     """Return whether everything computed from a PET scan exists, from the same inputs and settings."""
     scan, folder = scan_job.scan, _folder(job, t1w_job)
@@ -73,7 +105,7 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
             f"{pet_wf}/motion",
             CorrectMotion.with_settings(job.settings, pet_file=str(scan.pet_file), frames=plan),
         ),
-        (f"{pet_wf}/on_t1w", PetOnT1w.with_settings(job.settings, pet_metadata=dict(scan.pet_metadata))),
+        (f"{pet_wf}/on_t1w", resampling(scan, job.settings, scan_job.target_fwhm)),
         (save, saved),
     ]
     if spaces := list(map(str, template_spaces(job.settings.output_spaces))):

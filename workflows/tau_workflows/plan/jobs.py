@@ -10,6 +10,7 @@ from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, pa
 from tau_pipeline.bids.scans import Participant, T1w
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.pet.resolution import stated_resolution
 from tau_pipeline.settings.configuration import Configuration
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 
@@ -52,6 +53,7 @@ def plan_participants(
                 scans.setdefault(scan.t1w.path, []).append(ScanJob(scan, frames))
             except TauPipelineError as exc:
                 problems[f"{scan.key}_pet"] = str(exc)
+        scans = _matched(scans, enabled=config.settings.match_visits)
         t1ws = []
         for t1w in participant.t1ws:
             try:
@@ -67,6 +69,31 @@ def plan_participants(
             )
             jobs.append(replace(job, fslr_dir=config.selection.fslr_dir))
     return Plan(tuple(jobs), problems, left_out)
+
+
+def _matched(scans: dict[Path, list[ScanJob]], *, enabled: bool) -> dict[Path, list[ScanJob]]:
+    """Give the scans of a participant the coarsest resolution among them as their target, with a sentence on it.
+
+    Where a sidecar does not state the resolution of a scan, none is smoothed.
+    """
+    if not enabled:
+        return scans
+    stated = {job.scan.key: stated_resolution(job.scan.pet_metadata) for own in scans.values() for job in own}
+    unknown = [key for key, found in stated.items() if found is None]
+    widths = [found.fwhm_mm for found in stated.values() if found is not None]
+    target = None if unknown or not widths else max(widths)
+    note = (
+        f"The scans of the participant were not brought to one resolution: that of {', '.join(unknown)} is not known, "
+        "since the scanner model is not in the table. Give --target-fwhm to bring all scans to a stated resolution."
+        if unknown
+        else f"Target resolution: {target:.1f} mm, the coarsest of {len(widths)} scans of the participant."
+    )
+
+    def matched(job: ScanJob) -> ScanJob:
+        told = replace(job.scan, assumptions=(*job.scan.assumptions, note))
+        return replace(job, scan=told, target_fwhm=target)
+
+    return {path: [matched(job) for job in own] for path, own in scans.items()}
 
 
 def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:

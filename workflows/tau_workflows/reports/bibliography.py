@@ -4,10 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from tau_workflows.reports import methods_answers
 
 #: ``Authors YEAR, source``, and ``journal VOLUME:PAGE`` in the source.
 _PAPER = re.compile(r"(?P<authors>.+?) (?P<year>\d{4}), (?P<source>.+)")
 _JOURNAL = re.compile(r"(?P<journal>.+) (?P<volume>\d+)(?:\((?P<number>\w+)\))?:(?P<pages>\w+)")
+
+
+#: What each paper stands for; only those of steps that ran are printed.
+PAPERS = {
+    "N4": "Tustison et al. 2010, IEEE Trans Med Imaging 29:1310",
+    "deepbet": "Fisch et al. 2023, arXiv 2308.07003",
+    "greedy": "Yushkevich et al. 2016, Alzheimers Dement 12:P126",
+    "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
+    "halfway space": "Reuter, Schmansky, Rosas and Fischl 2012, NeuroImage 61:1402",
+    "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
+    "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
+    "thickness by projection": "Dahnke, Yotter and Gaser 2013, NeuroImage 65:336",
+    "Spherical Demons": "Yeo et al. 2010, IEEE Trans Med Imaging 29:650",
+    "mutual information": "Studholme, Hill and Hawkes 1999, Pattern Recognit 32:71",
+    "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
+    "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
+    "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
+    "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
+    "TFCE": "Smith and Nichols 2009, NeuroImage 44:83",
+    "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
+    "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
+    **methods_answers.PAPERS,
+}
 
 
 def bibtex(papers: Mapping[str, str], packages: Mapping[str, str]) -> str:
@@ -60,3 +86,11 @@ def _paper(name: str, reference: str) -> str:
 def _entry(kind: str, key: str, fields: Mapping[str, str]) -> str:
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
     return "\n".join([f"@{kind}{{{key},", *lines, "}", ""])
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(version not known)"

@@ -23,6 +23,7 @@ from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
+from tau_workflows.reports.change import change_figures
 from tau_workflows.reports.cohort_warnings import options, unbeaten_models, warnings_of
 from tau_workflows.reports.links import scan_link
 from tau_workflows.reports.mosaic import tiles
@@ -75,6 +76,7 @@ def write_group_report(output_dir: Path) -> Path:
     standardization = _optional(group, ("standardization.tsv",), problems)
     wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
     thresholds = _optional(group, ("thresholds.tsv",), problems)
+    change = _optional(group, ("change.tsv",), problems)
     records = html.error_records(output_dir)
     bad = status[status["state"] != "done"]
     report = html.render(
@@ -99,7 +101,7 @@ def write_group_report(output_dir: Path) -> Path:
         outlier_z=OUTLIER_Z,
         positivity=positivity_tables(wide, thresholds),
         voxelwise=voxelwise_pages(output_dir),
-        figures=_figures(status, wide, output_dir),
+        figures=_figures(status, wide, change, output_dir),
         standardization=_standardization_rows(standardization),
         failures=_failures(bad, records),
         records=_other_records(bad, records),
@@ -194,7 +196,9 @@ def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
     return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name], states)) for name in names]}
 
 
-def _figures(status: pd.DataFrame, wide: pd.DataFrame | None, output_dir: Path) -> list[dict[str, Any]]:
+def _figures(
+    status: pd.DataFrame, wide: pd.DataFrame | None, change: pd.DataFrame | None, output_dir: Path
+) -> list[dict[str, Any]]:
     """Draw the figures of each kind of scan: source, tracer and reference region are never mixed."""
     done = status[(status["state"] == "done") & (status["included"] != "no")]
     wide = wide if wide is None or "included" not in wide else wide[wide["included"] != "no"]
@@ -216,6 +220,7 @@ def _figures(status: pd.DataFrame, wide: pd.DataFrame | None, output_dir: Path) 
         )
         if cortex is not None:
             found.append(_figure("Mean regional SUVR by diagnosis", what, _CORTEX_HINT, cortex))
+    found += [_figure(*parts) for parts in change_figures(change, wide)]
     for figure in found:
         links = {point.scan: scan_link(point.scan, output_dir) for point in figure["points"]}
         figure["points"] = [(point, links[point.scan]) for point in figure["points"] if links[point.scan]]

