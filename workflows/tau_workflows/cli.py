@@ -111,7 +111,7 @@ _EVERYWHERE = ("work_dir", "nprocs", "omp_nthreads", "mem_mb", "dry_run", "parti
 _COMMON: dict[str, tuple[str, ...]] = {
     "participant": (
         *("skull_strip_t1w", "suvr_window", "ref_region", "smooth_fwhm", "target_fwhm", "extent_suvr"),
-        *("pvc", "psf", "output_spaces", "surfaces", "cortex_labels", "longitudinal", "match_visits", "tracer_label"),
+        *("pvc", "psf", "output_spaces", "surfaces", "longitudinal", "tracer_label"),
         *("derivatives", "worker", "worker_args", "skip_bids_validation", "stop_on_first_crash", "reports_only"),
         *_EVERYWHERE,
     ),
