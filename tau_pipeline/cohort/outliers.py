@@ -115,10 +115,11 @@ def _critical(distance: NDArray[np.float64], left_out: int, one_sided: bool) -> 
         apart, together = _LIMITS[n][one_sided][left_out - 1]
         order = np.argsort(np.abs(distance), kind="stable")
         core, out = distance[order[:-left_out]], distance[order[-left_out:]]
-        if together == _NEVER or out.min() * out.max() <= 0:
+        gap = abs(float(out.mean() - core.mean()))
+        if together == _NEVER or out.min() * out.max() <= 0 or not gap:
             return apart
         pooled = np.sqrt((np.sum((core - core.mean()) ** 2) + np.sum((out - out.mean()) ** 2)) / (n - 2))
-        return min(apart, float(np.abs(out).min() * together * pooled / abs(out.mean() - core.mean())))
+        return min(apart, float(np.abs(out).min() * together * pooled / gap))
     size = n - left_out
     level = _LEVEL * (2 if one_sided else 1)
     return float(-special.stdtrit(size - 1, level / (2 * (size + 1))) * np.sqrt(1 + 1 / size))
