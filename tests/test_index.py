@@ -22,6 +22,7 @@ def outputs(root: Path, entities: dict[str, str]) -> dict[Output, Path]:
         "t1w": anat.t1w,
         "mask": anat.mask,
         "labels": anat.dseg,
+        "thickness": anat.thickness_table,
         "t1w_figure": anat.figure("brainMask"),
         "pet_figure": pet.figure("suvr"),
         "suvr": pet.suvr(),
