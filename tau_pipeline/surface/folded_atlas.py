@@ -46,7 +46,7 @@ def folded_labels(side: Side, cache: Path) -> Labels:
         found = _computed(side, atlas_files())
         with complete_file(file) as partial, partial.open("wb") as out:
             np.save(out, found)
-    labels: Labels = np.load(file)
+    labels: Labels = np.load(file, allow_pickle=False)
     return labels
 
 
