@@ -1,11 +1,11 @@
 """Time and memory over datasets of thousands of participants: dry run, index, group level, and page of the cohort.
 
-    python benchmarks/scale.py FOLDER [--sizes 1000 3000] [--only dry-run index group page more]
+    python benchmarks/scale.py FOLDER [--sizes 1000 3000] [--only index dry-run start group page more]
 
 Datasets are generated below FOLDER, and kept there for the next call: raw datasets of tiny images (one T1w and one PET
 per participant), and results of the participant level with tables of three reference regions, but no images. All values
 are simulated. Prints one line per size and measure: processor time, which a busy machine changes least, wall time, and
-peak memory of the process.
+peak memory of the process. ``start`` is a real run, which is ended as soon as the first scan has begun.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,10 +24,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import psutil
 from group import GROUPS, MAKERS, scan_rows, scan_sidecar
 
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, sidecar_path
+from tau_pipeline.derivatives.quality_checks import judge
 from tau_pipeline.derivatives.status import ScanStatus, status_path, update_status
 from tau_pipeline.files import table_text, write_json, write_text, write_tsv
 
@@ -84,7 +87,8 @@ def results(root: Path, count: int, start: int = 0) -> tuple[Path, Path]:
         for region in REFERENCES:
             sidecar = scan_sidecar(rng, out, label, maker, MAKERS[maker] * GROUPS[group])
             further = "" if region == REFERENCES[0] else region
-            write_json({**sidecar, "ReferenceRegion": region}, sidecar_path(names.suvr(further)))
+            judged = {"ReferenceRegion": region, "QualityChecks": judge(sidecar)}
+            write_json({**sidecar, **judged}, sidecar_path(names.suvr(further)))
         key = f"sub-{label}_trc-AV1451_pet"
         status_path(out, label).unlink(missing_ok=True)
         update_status(
@@ -135,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000], help="numbers of participants")
-    measures = ("dry-run", "index", "group", "page", "more")
+    measures = ("index", "dry-run", "start", "group", "page", "more")
     parser.add_argument("--only", nargs="+", choices=measures, default=measures, help="what to measure")
     args = parser.parse_args()
     for size in args.sizes:
@@ -144,7 +148,7 @@ def main() -> None:
 
 
 def _measure_input(folder: Path, size: int, only: Sequence[str]) -> None:
-    if not {"dry-run", "index"} & set(only):
+    if not {"dry-run", "index", "start"} & set(only):
         return
     raw = str(raw_dataset(folder / "raw", size))
     if "index" in only:
@@ -152,6 +156,35 @@ def _measure_input(folder: Path, size: int, only: Sequence[str]) -> None:
     if "dry-run" in only:
         call = [raw, str(folder / "none"), "participant", "--dry-run", "--skip-bids-validation"]
         measured("dry run", size, ["-m", "tau_workflows", *call, "-w", str(folder / "work")])
+
+    if "start" in only:
+        _measure_start(folder, size, raw)
+
+
+def _measure_start(folder: Path, size: int, raw: str) -> None:
+    """Run participants until the first scan has begun, and print what the program itself took until then."""
+    work = folder / "work_start"
+    for old in (work, folder / "out_start"):
+        shutil.rmtree(old, ignore_errors=True)
+    call = [raw, str(folder / "out_start"), "participant", "--skip-bids-validation", "-w", str(work)]
+    environment = {**os.environ, "NO_ET": "1", "NIPYPE_NO_ET": "1", "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    program = psutil.Popen(
+        [sys.executable, "-m", "tau_workflows", *call],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    while program.poll() is None and not list((work / "jobs").glob("*.progress")):
+        time.sleep(0.1)
+    seconds = time.monotonic() - started
+    used = program.cpu_times()
+    memory = program.memory_info().rss / 2**20
+    program.terminate()
+    program.wait(60)
+    print(
+        f"{size} first scan begun: {used.user + used.system:.1f} s of processor time, {seconds:.1f} s wall, "
+        f"{memory:.0f} MB",
+        flush=True,
+    )
 
 
 def _measure_group(folder: Path, size: int, only: Sequence[str]) -> None:

@@ -6,15 +6,17 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 AnyPath = str | os.PathLike[str]
 
@@ -136,29 +138,126 @@ def table_text(table: pd.DataFrame, separator: str = "\t", missing: str = "n/a")
     In texts, tabs, line breaks, and other control characters become spaces, so that a row stays a row. Texts that a
     spreadsheet would take for a formula get an apostrophe before them in tables with commas (OWASP, CSV injection).
     """
-    texts = {name: table[name].map(_one_line, na_action="ignore") for name in _text_columns(table)}
-    if separator == ",":
-        texts = {name: column.map(_no_formula, na_action="ignore") for name, column in texts.items()}
-    safe = table.assign(**{str(name): column for name, column in texts.items()})
-    return safe.to_csv(sep=separator, index=False, na_rep=missing, float_format="%.7g", lineterminator="\n")
+    return table_texts(table, [(separator, missing)])[0]
 
 
-def _text_columns(table: pd.DataFrame) -> list[str]:
-    from pandas.api.types import is_numeric_dtype
+def table_texts(table: pd.DataFrame, forms: Sequence[tuple[str, str]], *, header: bool = True) -> list[str]:
+    """Return a table as text in several forms, each as `table_text` does.
 
-    return [name for name in table.columns if not is_numeric_dtype(table[name])]
+    The texts are those of `pandas.DataFrame.to_csv`, which takes several times as long, since it looks at each cell
+    alone. Here, values that repeat are written once, and so are rows of neighboring columns that repeat together.
+
+    Parameters
+    ----------
+    table
+        What is written.
+    forms
+        What separates cells, and what stands for a missing value.
+    header
+        Whether the first line has the names of the columns.
+    """
+    found = [[separator.join(_cell(str(name), separator, missing) for name in table.columns)] if header else []
+             for separator, missing in forms]  # fmt: skip
+    at_a_time = max(1, _MOST_CELLS // max(1, table.shape[1]))
+    for start in range(0, len(table), at_a_time):
+        groups = _groups(table.iloc[start : start + at_a_time])
+        for lines, (separator, missing) in zip(found, forms, strict=True):
+            lines.extend(_lines(groups, separator, missing))
+    # A line of nothing would be no row.
+    return ["".join(f"{line}\n" if line else '""\n' for line in lines) for lines in found]
 
 
-def _one_line(value: Any) -> Any:
+#: Cells of a table that are held as text at a time.
+_MOST_CELLS = 1_000_000
+
+
+def _groups(table: pd.DataFrame) -> list[_Cells]:
+    """Return the columns of a table, those that repeat together as one."""
+    groups: list[_Cells] = []
+    for place in range(table.shape[1]):
+        cells = _cells_of(table.iloc[:, place])
+        joined = groups[-1].joined(cells) if groups else None
+        groups[-1:] = [joined] if joined is not None else [*groups[-1:], cells]
+    return groups
+
+
+def _lines(groups: Sequence[_Cells], separator: str, missing: str) -> Iterator[str]:
+    import numpy as np
+
+    columns = (np.array(one.written(separator, missing), dtype=object)[one.codes].tolist() for one in groups)
+    return map(separator.join, zip(*columns, strict=True))
+
+
+class _Cells(NamedTuple):
+    """Neighboring columns: for each row a code, and for each code the texts of the columns; None is missing.
+
+    ``plain`` says that the texts are numbers, which need no care.
+    """
+
+    codes: NDArray[np.integer]
+    texts: list[tuple[str | None, ...]]
+    plain: bool
+
+    def written(self, separator: str, missing: str) -> list[str]:
+        """Return the cells of each code."""
+        if self.plain and len(self.texts[0]) == 1:
+            return [missing if text is None else text for (text,) in self.texts]
+        return [separator.join(_cell(text, separator, missing) for text in texts) for texts in self.texts]
+
+    def joined(self, other: _Cells) -> _Cells | None:
+        """Return both together, if not many more different rows come of that."""
+        import numpy as np
+        import pandas as pd
+
+        if max(len(self.texts), len(other.texts)) > _MOST_JOINED:
+            return None
+        codes, both = pd.factorize(self.codes.astype(np.int64) * len(other.texts) + other.codes)
+        if len(both) > _MOST_JOINED:
+            return None
+        pairs = (divmod(int(one), len(other.texts)) for one in both)
+        texts = [self.texts[left] + other.texts[right] for left, right in pairs]
+        return _Cells(codes, texts, plain=False)
+
+
+#: Different rows of neighboring columns up to which these are joined.
+_MOST_JOINED = 4000
+
+
+def _cells_of(column: pd.Series) -> _Cells:
+    """Return the cells of a column."""
+    import pandas as pd
+    from pandas.api.types import infer_dtype, is_float_dtype, is_numeric_dtype, is_object_dtype
+
+    if is_object_dtype(column.dtype) and infer_dtype(column, skipna=True) != "string":
+        # Values of several types may be equal and have different texts.
+        column = column.map(str, na_action="ignore")
+    codes, values = pd.factorize(column, use_na_sentinel=True)
+    if is_float_dtype(column.dtype):
+        texts: list[tuple[str | None, ...]] = [(f"{value:.7g}",) for value in values.astype(float).tolist()]
+    else:
+        texts = [(str(value),) for value in values.tolist()]
+    # The code -1, for what is missing, is the last one.
+    return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
+
+
+def _cell(text: str | None, separator: str, missing: str) -> str:
+    """Return a text as one cell that is harmless, in quotation marks where it would not be read as one."""
+    if text is None:
+        return _quoted(missing, separator)
+    if text.isalnum():
+        return text
     # Nearly all texts are printable, which is found out ten times as fast.
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", value)
+    line = text if text.isprintable() else re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
+    return _quoted(_no_formula(line) if separator == "," else line, separator)
 
 
-def _no_formula(value: Any) -> Any:
+def _quoted(text: str, separator: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if separator in text or any(mark in text for mark in '"\r\n') else text
+
+
+def _no_formula(value: str) -> str:
     """Put an apostrophe before a text that begins as a formula does; a negative number is none."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+    if not value.lstrip().startswith(("=", "+", "-", "@")):
         return value
     try:
         float(value)

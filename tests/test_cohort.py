@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+from tau_pipeline.bids.validator import ValidationReport
 from tau_pipeline.derivatives.names import error_path
+from tau_pipeline.errors import InvalidDatasetError
+from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
 from tau_workflows.execution.work import ProgressWriter, outcome_path, tell_end
@@ -89,3 +93,26 @@ def test_memory_and_processors_are_shared_among_participants(
 def test_on_a_cluster_each_participant_asks_for_itself() -> None:
     assert cohort.shares(30, Execution(worker="slurm")) == (30, cohort.PROCESSES_OF_ONE, cohort.MEMORY_OF_ONE_MB)
     assert cohort.shares(30, Execution(worker="slurm", nprocs=4, mem_mb=8000)) == (30, 4, 8000)
+
+
+def test_a_large_dataset_is_validated_while_its_scans_are_processed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    may_end = threading.Event()
+
+    def slow(*_: object) -> ValidationReport:
+        assert may_end.wait(30)
+        return ValidationReport(errors=("there is no dataset_description.json",))
+
+    monkeypatch.setattr(cohort, "validate", slow)
+    large = cohort._Validation(tmp_path, Configuration())
+    large.check(cohort._MANY)
+    may_end.set()
+    assert large.tell() == 1
+    assert "calls the input invalid: there is no dataset_description.json" in capfd.readouterr().err
+    with pytest.raises(InvalidDatasetError, match="is not valid BIDS"):
+        cohort._Validation(tmp_path, Configuration()).check(cohort._MANY - 1)
+    # What only plans waits for the validator, however many participants there are.
+    with pytest.raises(InvalidDatasetError):
+        cohort._Validation(tmp_path, Configuration(execution=Execution(dry_run=True))).check(cohort._MANY)
+    assert cohort._Validation(tmp_path, Configuration(execution=Execution(skip_bids_validation=True))).tell() == 0

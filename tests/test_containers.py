@@ -175,6 +175,22 @@ def test_every_package_that_the_program_needs_is_pinned() -> None:
             assert requirement.specifier.contains(pins[requirement.name.lower()], prereleases=True)
 
 
+def test_descriptors_for_other_engines_name_options_of_the_command_line() -> None:
+    known = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    descriptor = json.loads((CONTAINERS / "nipoppy" / "descriptor.json").read_text(encoding="utf-8"))
+    flags = {one["command-line-flag"] for one in descriptor["inputs"] if "command-line-flag" in one}
+    arguments = re.search(r"bids_app_args:\n((?:    .*\n)+)", (CONTAINERS / "babs.yaml").read_text(encoding="utf-8"))
+    assert arguments is not None
+    flags |= set(re.findall(r"^    (-[\w-]+):", arguments[1], re.MULTILINE))
+    assert len(flags) > 5
+    assert [flag for flag in flags if f"`{flag}`" not in known] == []
+    # Each input has its place in the command, and the invocation names inputs only.
+    keys = {one["id"]: one["value-key"] for one in descriptor["inputs"]}
+    assert set(descriptor["command-line"].split()[1:]) == set(keys.values())
+    invocation = json.loads((CONTAINERS / "nipoppy" / "invocation.json").read_text(encoding="utf-8"))
+    assert set(invocation) <= set(keys)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of the files in a wheel that is built from this checkout."""

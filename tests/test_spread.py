@@ -108,6 +108,14 @@ def test_works_that_are_done_again_do_not_take_the_outcome_of_the_first_time(tmp
     assert outcomes(works)["a"]["pid"] != first
 
 
+def test_works_are_given_in_parts_and_all_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tau_workflows.execution.spread._AT_A_TIME", 2)
+    works = works_of(tmp_path, {"a": {}, "killed": {"signal": "SIGKILL"}, "b": {}})
+    spread(works, Execution(), 2)
+    assert set(outcomes(works)) == {"a", "b"}
+    assert all(len(work.job_file.with_suffix(".starts").read_text().split()) == 1 for work in works)
+
+
 def test_nothing_to_spread_is_no_error(tmp_path: Path) -> None:
     spread([], Execution(), 2)
 

@@ -322,6 +322,19 @@ def test_a_changed_file_another_grid_or_another_version_is_another_entry(tmp_pat
     assert len(set(keys)) == len(keys)
 
 
+def test_an_entry_that_was_checked_is_mapped_and_changes_stay_out_of_the_file(tmp_path, pairs):
+    before = prepare(pairs[0], GRID, tmp_path)
+    entry = next(tmp_path.iterdir())
+    content = entry.read_bytes()
+    read, mapped = (prepare(pairs[0], GRID, tmp_path) for _ in range(2))
+    assert same(read, before)
+    assert same(mapped, before)
+    assert isinstance(mapped.suvr.base, np.memmap)
+    mapped.suvr[:] = 7
+    assert entry.read_bytes() == content
+    assert same(prepare(pairs[0], GRID, tmp_path), before)
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:3000] + b"\xff" + b[3001:]])
 def test_a_damaged_entry_of_the_cache_is_made_anew(tmp_path, pairs, damage):
     before = prepare(pairs[0], GRID, tmp_path)

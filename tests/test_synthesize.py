@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import nibabel as nib
@@ -396,6 +397,20 @@ def test_an_interruption_leaves_what_is_done_and_calls_the_rest_interrupted(stud
 def test_a_second_run_on_the_same_derivatives_is_refused_while_the_first_is_at_work(study):
     with only_run(study / "out", "synthesize", "wait"), pytest.raises(BusyError, match="the level synthesize"):
         run(study, as_manufacturer="GE")
+
+
+def test_runs_on_different_participants_share_the_output_and_the_work_folder(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    (root / "work").mkdir(exist_ok=True)
+    with ExitStack() as others:
+        for folder in ("out", "work"):
+            others.enter_context(only_run(root / folder, "synthesize", "wait", ["08"]))
+        assert run(root, as_manufacturer="GE", participant_label=("07",)) == 0
+        with pytest.raises(BusyError, match="sub-08 in"):
+            run(root, as_manufacturer="GE", participant_label=("08",))
+    assert synthetic(root, "07").is_file()
+    assert not synthetic(root, "08").is_file()
 
 
 def test_another_plugin_of_nipype_can_run_the_nodes(study, tmp_path):

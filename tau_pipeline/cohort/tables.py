@@ -21,7 +21,7 @@ from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, provenance
 from tau_pipeline.cohort.scans import is_included, kind_of, moments_of
 from tau_pipeline.cohort.standardize import ScanMoments, Standardization, fit_standardization
 from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, PVC_COLUMNS, column_name
-from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.index import DoneScan, rows_of
 from tau_pipeline.derivatives.quality_check import number
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.status import ScanStatus
@@ -131,10 +131,11 @@ def long_table(
 
     if not scans:
         return pd.DataFrame(columns=list(LONG_COLUMNS))
-    table = pd.concat([scan.rows for scan in scans], ignore_index=True)
-    lengths = [len(scan.rows) for scan in scans]
-    table["suvr_z"] = np.concatenate([_standardized(scan, fit_of(fits, scan)) for scan in scans])
-    sessions = [scan.rows["session_id"].iloc[0] for scan in scans]
+    table, lengths = rows_of(scans)
+    values = np.split(table["suvr_mean"].to_numpy(dtype=float, na_value=np.nan), np.cumsum(lengths)[:-1])
+    table["suvr_z"] = np.concatenate(
+        [_standardized(own, scan, fit_of(fits, scan)) for own, scan in zip(values, scans, strict=True)]
+    )
     who = pd.DataFrame(
         [
             {
@@ -144,14 +145,15 @@ def long_table(
                 "quality": _known(scan.quality.verdict),
                 "included": "yes" if is_included(scan, include_failed=include_failed) else "no",
                 **provenance(scan),
-                **demographics.of(scan.participant_id, None if pd.isna(ses) else str(ses)),
+                **demographics.of(scan.participant_id, scan.session_id),
             }
-            for scan, ses in zip(scans, sessions, strict=True)
+            for scan in scans
         ]
     )
-    table[list(who.columns)] = who.loc[np.repeat(np.arange(len(scans)), lengths)].to_numpy()
     for name in ("age", *(name for name in PROVENANCE_COLUMNS if name != "settings_hash")):
-        table[name] = pd.to_numeric(table[name], errors="coerce")
+        who[name] = pd.to_numeric(who[name], errors="coerce")
+    for name in who.columns:
+        table[name] = np.repeat(who[name].to_numpy(), lengths)
     for name in ("index", "n_voxels"):
         table[name] = table[name].astype("Int64")
     return table[[*LONG_COLUMNS, *(name for name in FURTHER_COLUMNS if name in table.columns)]]
@@ -162,8 +164,7 @@ def _known(verdict: str) -> str | None:
     return None if verdict == "n/a" else verdict
 
 
-def _standardized(scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
-    values = scan.rows["suvr_mean"].to_numpy(dtype=float, na_value=np.nan)
+def _standardized(values: NDArray[np.float64], scan: DoneScan, fit: Standardization | None) -> NDArray[np.float64]:
     return np.full(len(values), np.nan) if fit is None else fit.apply(values, scan.stated("Manufacturer"))
 
 
@@ -187,9 +188,9 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
     corrected = {name: name.removeprefix("suvr") for name in PVC_COLUMNS if name in table.columns}
     scored = {f"suvr{ending}": ending for ending in ("_zscore", "_wscore") if f"suvr{ending}" in table.columns}
     values = values or {"suvr_mean": "", "suvr_z": "_standardized", **scored, **corrected}
-    columns = [column_name(*row) for row in zip(table["region"], table["hemisphere"], table["kind"], strict=True)]
+    columns = _column_names(table)
     key = ["scan", "source", "reference_region"]
-    order = list(dict.fromkeys(columns))
+    order = pd.unique(columns).tolist()
     keyed = table.assign(column=columns)
     firsts = keyed.drop_duplicates(key).set_index(key)
     parts = [firsts[[name for name in WIDE_KEYS if name not in key]]]
@@ -198,6 +199,19 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
         parts.append(spread.add_suffix(ending) if ending else spread)
     wide = pd.concat(parts, axis=1).loc[firsts.index].reset_index()
     return wide[[*WIDE_KEYS, *(name for name in wide.columns if name not in WIDE_KEYS)]]
+
+
+def _column_names(table: pd.DataFrame) -> NDArray[np.object_]:
+    """Return the column of each row in the wide table; of rows that repeat, the name is made once."""
+    import pandas as pd
+
+    regions, codes = table[["region", "hemisphere", "kind"]], np.zeros(len(table), np.int64)
+    for name in regions:
+        own, values = pd.factorize(regions[name])
+        codes = codes * (len(values) + 1) + own + 1
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    names = [column_name(*row) for row in regions.iloc[first].itertuples(index=False, name=None)]
+    return np.array(names, dtype=object)[place.reshape(-1)]
 
 
 def status_table(
@@ -253,11 +267,10 @@ def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequen
 
 def _found_row(scan: DoneScan, fits: Sequence[Standardization]) -> dict[str, Any]:
     fit = fit_of(fits, scan)
-    session = next((part for part in scan.stem.split("_") if part.startswith("ses-")), None)
     row = {
         "scan": scan.key,
         "participant_id": scan.participant_id,
-        "session_id": session,
+        "session_id": scan.session_id,
         "tracer": kind_of(scan)[0] or None,
         "manufacturer": common_name(scan.stated("Manufacturer")),
         "model": scan.stated("ManufacturersModelName"),

@@ -6,13 +6,21 @@ there alone. The states of scans are read by `tau_pipeline.derivatives.status`. 
 
 from __future__ import annotations
 
-import glob
+import fnmatch
+import os
 import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tau_pipeline.derivatives.kept import Kept, mark_of, read_kept, write_kept
 from tau_pipeline.derivatives.names import (
     AnatNames,
     PetNames,
@@ -25,6 +33,7 @@ from tau_pipeline.derivatives.names import (
 from tau_pipeline.derivatives.quality_checks import Quality, judge
 from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
 from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
+from tau_pipeline.derivatives.stack import Stack, stack_tables
 from tau_pipeline.errors import DamagedFileError, shown
 from tau_pipeline.files import name_parts, read_json
 
@@ -86,8 +95,40 @@ def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sid
             output_dir, own, datatype
         )
 
-    folder = f"sub-{glob.escape(participant) or '*'}"
-    return sorted(filter(is_output, Path(output_dir).glob(f"{folder}/**/{datatype}/{pattern}")))
+    expected = re.compile(fnmatch.translate(pattern))
+    found = []
+    for folder in _folders(Path(output_dir), participant, datatype):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if expected.match(entry.name)]
+        found += [Path(folder, name) for name in names]
+    return sorted(filter(is_output, found))
+
+
+def _folders(output_dir: Path, participant: str, datatype: str) -> list[str]:
+    """Return the folders of a datatype, of participants and of their sessions; all participants if none is given."""
+    if not output_dir.is_dir():
+        return []
+    with os.scandir(output_dir) as entries:
+        people = [one.path for one in entries if one.name.startswith("sub-") and (not participant or one.is_dir())]
+    found = []
+    for person in people:
+        if participant and Path(person).name != f"sub-{participant}":
+            continue
+        with suppress(NotADirectoryError), os.scandir(person) as entries:
+            for entry in entries:
+                if entry.name == datatype:
+                    found.append(entry.path)
+                elif entry.name.startswith("ses-"):
+                    found.append(f"{entry.path}/{datatype}")
+    return [folder for folder in found if Path(folder).is_dir()]
+
+
+class Place(NamedTuple):
+    """Rows of a scan by one reference region in a stack of tables."""
+
+    stack: Stack
+    rows: NDArray[np.integer]
+    region: str
 
 
 @dataclass(eq=False)
@@ -102,11 +143,14 @@ class DoneScan:
         The reference region, if it is not the first of the scan.
     decisions
         Of people, about any scans.
+    place
+        Its rows in a stack of the tables of many scans; None if its own table is read.
     """
 
     names: PetNames | SyntheticNames
     further_region: str = ""
     decisions: list[Decision] = field(default_factory=list)
+    place: Place | None = None
 
     @property
     def stem(self) -> str:
@@ -154,7 +198,7 @@ class DoneScan:
         value = self.sidecar.get(key)
         return None if value in (None, "", "n/a") else value
 
-    @property
+    @cached_property
     def quality(self) -> Quality:
         """The quality checks of the sidecar, with the decisions of people. Checks that it lacks are not measured."""
         stated = self.sidecar.get("QualityChecks")
@@ -171,11 +215,20 @@ class DoneScan:
     @property
     def reference_region(self) -> str:
         """The reference region by its name in the table."""
+        if self.place is not None:
+            return self.place.region
         return self.further_region or str(self.table["reference_region"].iloc[0])
 
-    @cached_property
+    @property
+    def session_id(self) -> str | None:
+        """The session with ``ses-``; None for a scan outside of any."""
+        return f"ses-{self.names.entities['ses']}" if "ses" in self.names.entities else None
+
+    @property
     def rows(self) -> pd.DataFrame:
         """The rows of the table that are by its reference region."""
+        if self.place is not None:
+            return self.place.stack.take(self.place.rows)
         return self.table[self.table["reference_region"] == self.reference_region]
 
     @property
@@ -218,7 +271,20 @@ def find_maps(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
     return found
 
 
-def find_scans(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
+def rows_of(scans: Sequence[DoneScan]) -> tuple[pd.DataFrame, list[int]]:
+    """Return the rows of scans one below the other, and how many each has."""
+    import pandas as pd
+
+    places = [scan.place for scan in scans if scan.place is not None]
+    if len(places) == len(scans) and len({id(place.stack) for place in places}) == 1:
+        return places[0].stack.take(np.concatenate([one.rows for one in places])), [len(one.rows) for one in places]
+    parts = [scan.rows for scan in scans]
+    return pd.concat(parts, ignore_index=True), list(map(len, parts))
+
+
+def find_scans(
+    output_dir: Path, exclude: Path | None = None, kept_file: Path | None = None, new_file: Path | None = None
+) -> list[DoneScan]:
     """Return every scan that has a table of regions, by each reference region of it, sorted by name and source.
 
     Tables and sidecars are read, and what the tables of the cohort take from them is checked.
@@ -229,6 +295,10 @@ def find_scans(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
         Root of the derivatives.
     exclude
         As in `tau_pipeline.derivatives.quality_override.read_decisions`.
+    kept_file
+        Archive of `tau_pipeline.derivatives.kept`: files that have not changed since it was written are not read again.
+    new_file
+        Where the archive is written if anything has changed; in the place of ``kept_file`` if it is not given.
 
     Raises
     ------
@@ -241,13 +311,61 @@ def find_scans(output_dir: Path, exclude: Path | None = None) -> list[DoneScan]:
         **{path: PetNames.of(path) for path in find_outputs(output_dir, "rois")},
         **{path: SyntheticNames.of(path) for path in find_outputs(output_dir, "synthetic_rois")},
     }
+    tables = {_inside(path, output_dir): path for path, names in sorted(names_of.items()) if names.rois == path}
+    kept = read_kept(kept_file) if kept_file is not None else Kept()
+    marks = {name: mark_of(path) for name, path in tables.items()}
+    before = kept.marks
+    kept = kept.without_changed(marks | {name: mark_of(Path(output_dir, name)) for name in kept.sidecars})
+    stack = stack_tables(tables, kept.stack)
     found, decisions = [], read_decisions(output_dir, exclude)
-    for path, names in sorted(names_of.items()):
-        if names.rois != path:
-            continue
-        table = read_regions(path)
-        for rank, region in enumerate(table["reference_region"].unique()):
-            scan = DoneScan(names, str(region) if rank else "", decisions)
-            scan.table, scan.sidecar = table, read_suvr_sidecar(sidecar_path(scan.suvr_file))
+    sidecars: dict[str, dict[str, Any]] = {}
+    for name, path in tables.items():
+        for rank, (region, rows) in enumerate(stack.blocks(name)):
+            scan = DoneScan(names_of[path], region if rank else "", decisions, Place(stack, rows, region))
+            file = sidecar_path(scan.suvr_file)
+            own = _inside(file, output_dir)
+            known = kept.sidecars.get(own)
+            marks[own] = kept.marks[own] if known is not None else mark_of(file)
+            scan.sidecar = sidecars[own] = _small(read_suvr_sidecar(file) if known is None else known, values=rank == 0)
             found.append(scan)
+    if kept_file is not None and marks != before:
+        write_kept(Kept(marks, stack, sidecars), new_file or kept_file)
     return found
+
+
+def _inside(path: Path, output_dir: Path) -> str:
+    return path.relative_to(output_dir).as_posix()
+
+
+#: Parts of a quality check that the tables of the cohort use; those that describe it are the same in every sidecar.
+_OF_CHECK = ("Check", "Verdict", "Value", "Excluded", "DecidedBy", "Why", "ComputedVerdict")
+_DECIDED = frozenset(_OF_CHECK[3:])
+
+
+def _small(sidecar: Mapping[str, Any], *, values: bool) -> dict[str, Any]:
+    """Return a sidecar whose checks have only what the cohort uses, and whose names are shared by all sidecars.
+
+    ``values`` of checks are used of the first reference region of a scan.
+    """
+    own = {sys.intern(name): value for name, value in sidecar.items()}
+    checks = own.get("QualityChecks")
+    if isinstance(checks, list):
+        own["QualityChecks"] = [_small_check(one, values=values) for one in checks]
+    return own
+
+
+def _small_check(check: Mapping[str, Any], *, values: bool) -> dict[str, Any]:
+    """Return what the cohort uses of a check; checks without a value share the answer."""
+    name, verdict, value = check.get("Check"), check.get("Verdict"), check.get("Value") if values else None
+    plain = isinstance(name, str) and isinstance(verdict, str) and _DECIDED.isdisjoint(check)
+    if plain and isinstance(value, int | float):
+        return {"Check": sys.intern(str(name)), "Verdict": sys.intern(str(verdict)), "Value": value}
+    if plain:
+        return _shared((("Check", name), ("Verdict", verdict)))
+    kept = (part for part in _OF_CHECK if isinstance(check.get(part), str | bool | int | float))
+    return {part: check[part] for part in kept if values or part != "Value"}
+
+
+@lru_cache(maxsize=10_000)
+def _shared(check: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return dict(check)

@@ -22,11 +22,13 @@ from tau_pipeline.files import read_json, read_tsv
 if TYPE_CHECKING:
     import pandas as pd
 
-_KEYS = ("region", "hemisphere", "kind", "reference_region")
-_COUNTS = ("index", "n_voxels")
-_NUMBERS = ("volume_mm3", "measured_fraction", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
+#: Columns of a table of regions: what a row is about, texts, whole numbers, and numbers.
+KEYS = ("region", "hemisphere", "kind", "reference_region")
+TEXTS = (*IDENTITY, *KEYS, "quality")
+COUNTS = ("index", "n_voxels")
+NUMBERS = ("volume_mm3", "measured_fraction", "suvr_mean", "suvr_sd", "suvr_median", "suvr_z")
 #: No label, and no number of voxels of a head, is larger.
-_MOST = 2**31
+MOST = 2**31
 
 
 def window_min(sidecar: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -57,12 +59,12 @@ def read_regions(path: Path) -> pd.DataFrame:
         It is no table, lacks a column, has no number where one is needed, or does not have each region once for each
         reference region.
     """
-    table = read_tsv(path, (*IDENTITY, *_KEYS, "quality"))
+    table = read_tsv(path, TEXTS)
     if absent := [name for name in COLUMNS if name not in table.columns]:
         raise DamagedFileError(f"the table {path} has no column {', '.join(absent)}; run the participant level again")
-    for name in (*_COUNTS, *_NUMBERS, *(name for name in FURTHER_COLUMNS if name in table.columns)):
-        table[name] = _numbers(table[name], path, whole=name in _COUNTS)
-    if unnamed := [name for name in _KEYS if table[name].isna().any()]:
+    for name in (*COUNTS, *NUMBERS, *(name for name in FURTHER_COLUMNS if name in table.columns)):
+        table[name] = _numbers(table[name], path, whole=name in COUNTS)
+    if unnamed := [name for name in KEYS if table[name].isna().any()]:
         raise DamagedFileError(
             f"the table {path} has a row without {', '.join(unnamed)}; expected: a region in every row; run the "
             "participant level again"
@@ -93,7 +95,7 @@ def _numbers(values: pd.Series, path: Path, *, whole: bool) -> pd.Series:
     found = pd.to_numeric(plain, errors="coerce").to_numpy(float, na_value=np.nan)
     wrong = np.isnan(found) & values.notna().to_numpy() | np.isinf(found)
     if whole:
-        wrong |= (found != np.rint(found)) & ~np.isnan(found) | (abs(found) >= _MOST)
+        wrong |= (found != np.rint(found)) & ~np.isnan(found) | (abs(found) >= MOST)
     if wrong.any():
         first, kind = str(values[wrong].iloc[0]), "whole numbers" if whole else "numbers"
         raise DamagedFileError(

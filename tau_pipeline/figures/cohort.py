@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,10 +152,7 @@ def cortex_by_diagnosis_figure(wide: pd.DataFrame, what: str, reference: str, co
     """
     import pandas as pd
 
-    regions = label_table().query("kind == 'cortical'")
-    columns = {
-        column_name(row.region, row.hemisphere, "cortical"): int(row.index) for row in regions.itertuples(index=False)
-    }
+    columns = cortical_columns()
     present = [name for name in columns if name in wide.columns]
     values = wide[present].apply(pd.to_numeric, errors="coerce")
     used = _with_groups(wide)[values.notna().any(axis=1)] if present else wide.iloc[:0]
@@ -172,6 +170,15 @@ def cortex_by_diagnosis_figure(wide: pd.DataFrame, what: str, reference: str, co
     return cortex_figure(
         rows, f"Mean regional SUVR by diagnosis{what}", scale, f"SUVR (reference: {reference})", colors
     )
+
+
+@cache
+def cortical_columns() -> dict[str, int]:
+    """Return the labels of the cortical regions by their columns in the wide table."""
+    regions = label_table().query("kind == 'cortical'")
+    return {
+        column_name(row.region, row.hemisphere, "cortical"): int(row.index) for row in regions.itertuples(index=False)
+    }
 
 
 def is_ad(diagnosis: object) -> bool:

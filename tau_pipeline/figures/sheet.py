@@ -240,8 +240,14 @@ def plain_axes(axes: Axes) -> None:
 LEAST_FOR_MEDIAN = 3
 
 
+#: Points of a group that are drawn one by one, and bins of the histogram of larger groups.
+_MOST_POINTS, _BINS = 400, 60
+
+
 def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, **style: Any) -> NDArray[np.float64]:
     """Draw the values of a group as points around a place on the horizontal axis, three or more with their median.
+
+    More than `_MOST_POINTS` hide each other, and are drawn as a histogram, symmetric about the place.
 
     Parameters
     ----------
@@ -262,6 +268,13 @@ def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, 
     """
     spread = np.modf(np.arange(values.size) * 0.6180339887498949)[0] - 0.5 if values.size > 1 else np.zeros(1)
     across: NDArray[np.float64] = center + spread * 0.7 * width
+    if values.size > _MOST_POINTS:
+        counts, edges = np.histogram(values, bins=_BINS)
+        lengths = 0.84 * width * counts / counts.max()
+        look = {name: style[name] for name in ("color", "alpha") if name in style}
+        axes.barh(edges[:-1], lengths, np.diff(edges), center - lengths / 2, align="edge", linewidth=0, **look)
+    # Points that are not seen keep the places by which a page links them.
+    style |= {"alpha": 0.0} if values.size > _MOST_POINTS else {}
     axes.scatter(across, values, linewidths=0, **style)
     if values.size >= LEAST_FOR_MEDIAN:
         ends = [center - 0.42 * width, center + 0.42 * width]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tau_pipeline.imaging.volume import Volume, finite, require_same_grid
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.training import Normalisation
 from tau_pipeline.synthesis.data.anatomy import Anatomy, label_means, label_volumes
+from tau_pipeline.synthesis.data.cache import read_arrays
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Subject
 from tau_pipeline.synthesis.data.placement import Placement, place, to_grid
@@ -293,16 +295,14 @@ def _into_cache(found: Prepared, path: Path) -> None:
 
 
 def _from_cache(path: Path, pair: Pair) -> Prepared | None:
-    """Return the cached arrays; None if absent or incomplete. Zip files carry a checksum of each array."""
+    """Return the cached arrays; None if absent or incomplete."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            record = json.loads(str(stored["record"]))
-            arrays = {name: stored[name] for name in _ARRAYS}
+        record, arrays = read_arrays(path, _ARRAYS)
         mean, mean_square, n_voxels = record["moments"]
         low, high = record["suvr_range"]
         volumes, uptake = ({int(k): float(v) for k, v in record[name].items()} for name in ("volumes", "uptake"))
         placement = Placement.from_dict(record["placement"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
         return None
     moments = ScanMoments(
         pair.participant_id,
@@ -371,12 +371,15 @@ def fit_target_scaling(
     UnknownNameError
         A manufacturer is unknown or has too few participants, and ``unknown_manufacturer`` is ``error``.
     """
-    found = [prepare(pair, grid, cache_dir) for pair in pairs]
-    if not found:
+    # One pair at a time: the images of a large cohort do not fit into memory.
+    ranges, moments = [], []
+    for pair in pairs:
+        found = prepare(pair, grid, cache_dir)
+        ranges.append(found.suvr_range)
+        moments.append(found.moments)
+    if not ranges:
         raise SettingError("there is no training pair to fit the scaling of SUVR on")
     if normalisation == "min-max":
-        low = min(each.suvr_range[0] for each in found)
-        high = max(each.suvr_range[1] for each in found)
+        low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
         return MinMax(low, high, tuple(sorted({pair.participant_id for pair in pairs})))
-    moments = [each.moments for each in found]
     return ByManufacturer(fit_standardization(moments, min_participants=min_participants, unknown=unknown_manufacturer))

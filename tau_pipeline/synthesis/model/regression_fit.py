@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def fit_regression(
             f"the training split has {len(set(people))} participants, and a regional regression needs "
             f"{LEAST_PARTICIPANTS} or more; add participants, or change split_fractions"
         )
-    scans = [prepare(pair, grid, cache_dir) for pair in pairs]
+    scans = [_without_images(prepare(pair, grid, cache_dir)) for pair in pairs]
     painted_labels = _common(scan.uptake for scan in scans)
     feature_labels = [number for number in _common(scan.volumes for scan in scans) if number]
     table = np.array(
@@ -121,6 +121,13 @@ def _common(scans: Iterable[Mapping[int, float]]) -> list[int]:
         for number in scan:
             counts[number] = counts.get(number, 0) + 1
     return sorted(number for number, count in counts.items() if count >= _LEAST_PRESENT * len(every))
+
+
+def _without_images(scan: Prepared) -> Prepared:
+    """Return what is known of the regions of a scan; the images of a large cohort do not fit into memory."""
+    nothing, nowhere = np.empty(0, np.float32), np.empty(0, np.bool_)
+    labels = np.empty(0, np.int32)
+    return replace(scan, t1w=nothing, suvr=nothing, brain=nowhere, known=nowhere, labels=labels)
 
 
 def _targets(scan: Prepared, pair: Pair, labels: Sequence[int], target_scaling: TargetScaling) -> Floats:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +30,8 @@ from tau_workflows.execution.pool import in_pool_run_work
 from tau_workflows.execution.slurm_queue import SlurmQueue
 from tau_workflows.execution.work import Work, clear, ended_path, outcome_path
 
+#: Works on this machine that Pydra gets at a time; at the end of each part, processors wait for its last works.
+_AT_A_TIME = 500
 #: Seconds that all works have to end after an interruption, before their processes are killed.
 _END_S = 3.0
 
@@ -63,8 +65,18 @@ def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
         time.sleep(GRACE_S + BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
             waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
-            if waiting:
-                _submit(waiting, program, _worker(waiting, execution, together), heartbeat)
+            for part in _parts(waiting, execution.worker):
+                _submit(part, program, _worker(part, execution, together), heartbeat)
+
+
+def _parts(works: Sequence[Work], worker: str) -> Iterator[Sequence[Work]]:
+    """Yield the works that are given to Pydra at a time: it prepares all of them before it begins the first.
+
+    The queue of a cluster gets all of them, so that it never runs empty.
+    """
+    size = _AT_A_TIME if worker == "cf" else max(len(works), 1)
+    for start in range(0, len(works), size):
+        yield works[start : start + size]
 
 
 def _remove_dead_runs(inbox: Path, works: Sequence[Work]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import psutil
 
 from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
+from tau_pipeline.cohort.long_files import LongTable, for_parquet, has_parquet, parts_folder
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
 from tau_pipeline.cohort.scans import is_included, left_out_in_words, without_failed
@@ -24,7 +24,7 @@ from tau_pipeline.derivatives.index import DoneScan, find_scans
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, all_statuses
 from tau_pipeline.errors import SettingError
-from tau_pipeline.files import table_text, write_changed
+from tau_pipeline.files import complete_file, table_text, write_changed
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
@@ -35,9 +35,15 @@ from tau_workflows.levels.group_tables import OPTIONAL, Cohort, cohort_tables, d
 from tau_workflows.levels.group_voxelwise import plan_voxelwise, write_voxelwise
 from tau_workflows.reports.cohort import write_group_report
 from tau_workflows.reports.methods import write_methods
+from tau_workflows.reports.neighbors import refresh_pages
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: Contents of tables and sidecars as the last run read them (`tau_pipeline.derivatives.kept`), in the output folder.
+_KEPT = ".tau-pipeline-tables.npz"
+#: Scans from which on the terminal says that Parquet files could be written.
+_LARGE = 1000
 
 
 def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -54,19 +60,28 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     bids_dir, output_dir = Path(bids_dir).absolute(), Path(output_dir).absolute()
     check_call(bids_dir, output_dir)
     _refuse_selection(config.selection)
-    with nullcontext() if config.execution.dry_run else only_run(output_dir, "group", "give another folder"):
-        return _run(bids_dir, output_dir, config, started)
+    execution = config.execution
+    again = execution.boilerplate_only or execution.reports_only
+    if execution.dry_run:
+        return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, None)
+    with only_run(output_dir, "group", "give another folder"), parts_folder(output_dir) as parts:
+        return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, parts)
 
 
-def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
-    if config.execution.boilerplate_only:
+def _again(output_dir: Path, execution: Execution) -> int:
+    """Write the methods text or the pages again, if that is all that is asked for."""
+    if execution.boilerplate_only:
         say(f"methods: {write_methods(output_dir)}")
-        return DONE
-    if config.execution.reports_only:
+    elif execution.reports_only:
         say(f"report: {write_group_report(output_dir)}")
-        return DONE
+        refresh_pages(output_dir, however_many=True)
+    return DONE
+
+
+def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float, parts: Path | None) -> int:
     statuses = all_statuses(output_dir)
-    found = without_failed(find_scans(output_dir, config.group.exclude), statuses)
+    kept = (None, None) if parts is None else (output_dir / _KEPT, parts / _KEPT)
+    found = without_failed(find_scans(output_dir, config.group.exclude, *kept), statuses)
     scans, statuses = _without_removed(bids_dir, found, statuses)
     require_scans(scans, output_dir)
     include_failed = config.group.include_failed_quality
@@ -78,7 +93,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     fits = _fits(scans, config.group)
     left_out = left_out_in_words(scans, include_failed=include_failed)
     processes = config.execution.nprocs or 1
-    cohort = Cohort(bids_dir, scans, statuses, fits, demographics, config.group, processes, config.execution.dry_run)
+    dry_run = config.execution.dry_run
+    cohort = Cohort(bids_dir, scans, statuses, fits, demographics, config.group, processes, dry_run, parts)
     tables = cohort_tables(cohort)
     status = tables["status"]
     comparisons = plan_voxelwise(cohort)
@@ -88,11 +104,13 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     write_bidsignore(output_dir)
     failed = _write_maps(scans, fits, output_dir, config.execution)
     _write_tables(tables, fits, output_dir / "group", left_out, config.group)
+    _keep(parts, output_dir)
     pages = write_voxelwise(comparisons, config.group, output_dir, processes)
     write_methods(output_dir)
     report = write_group_report(output_dir)
     _tell(status, fits, time.monotonic() - started)
     _tell_quality(status, left_out)
+    _tell_parquet(len(scans))
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
     say(f"report: {report}")
@@ -101,6 +119,12 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
+
+
+def _keep(parts: Path | None, output_dir: Path) -> None:
+    """Keep what was read for the next run, now that all tables have been made."""
+    if parts is not None and (parts / _KEPT).is_file():
+        (parts / _KEPT).replace(output_dir / _KEPT)
 
 
 def _without_removed(
@@ -121,7 +145,7 @@ def _without_removed(
 def _demographics(bids_dir: Path, config: Configuration, scans: Sequence[DoneScan]) -> Demographics:
     """Read age, sex and diagnosis, and say what is missing or was read in a certain way."""
     found = read_demographics(bids_dir, config.group.diagnosis_column)
-    sessions = [(scan.participant_id, str(scan.rows["session_id"].iloc[0])) for scan in scans]
+    sessions = [(scan.participant_id, str(scan.session_id)) for scan in scans]
     for sentence in (*found.notes, *found.gaps(sessions)):
         say(sentence)
     return found
@@ -170,19 +194,24 @@ def _write_maps(
 
 
 def _write_tables(
-    tables: Mapping[str, pd.DataFrame], fits: Sequence[Standardization], folder: Path, left_out: str, settings: Group
+    tables: Mapping[str, pd.DataFrame | LongTable],
+    fits: Sequence[Standardization],
+    folder: Path,
+    left_out: str,
+    settings: Group,
 ) -> None:
     """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary.
 
     Data dictionaries say which scans are ``left_out``.
     """
     for name, table in tables.items():
-        if not name.endswith("_wide"):
-            write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
-        if name != "status":
-            # An empty cell is what pandas, R and Excel all take as missing.
-            write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
-        write_dictionary(described(name, table, left_out, settings), folder / f"{name}.json")
+        head = table.head if isinstance(table, LongTable) else table
+        if isinstance(table, LongTable):
+            table.place(folder)
+        else:
+            _write_short(name, table, folder)
+        if head is not None:
+            write_dictionary(described(name, head, left_out, settings), folder / f"{name}.json")
     for path in [folder / f"{name}.{ending}" for name in OPTIONAL for ending in ("tsv", "csv", "json")]:
         if path.stem not in tables:
             path.unlink(missing_ok=True)
@@ -193,6 +222,21 @@ def _write_tables(
         new.unlink()
         participants = {**STANDARDIZATION_COLUMNS["n_participants"], "LeftOut": left_out or "none"}
         write_dictionary({**STANDARDIZATION_COLUMNS, "n_participants": participants}, folder / "standardization.json")
+
+
+def _write_short(name: str, table: pd.DataFrame, folder: Path) -> None:
+    if not name.endswith("_wide"):
+        write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
+    if name != "status":
+        # An empty cell is what pandas, R and Excel all take as missing.
+        write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
+    parquet = folder / f"{name}.parquet"
+    if name.endswith("_wide") and has_parquet():
+        with complete_file(parquet) as partial:
+            for_parquet(table).to_parquet(partial, compression="zstd", index=False)
+    else:
+        # Of an earlier run, with other rows.
+        parquet.unlink(missing_ok=True)
 
 
 def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
@@ -216,6 +260,11 @@ def _tell_quality(status: pd.DataFrame, left_out: str) -> None:
         say(f"{left_out}; --include-failed-quality includes them")
     elif (status["quality"] == "fail").any():
         say("scans of failed quality are included, as requested (--include-failed-quality)")
+
+
+def _tell_parquet(n_scans: int) -> None:
+    if n_scans >= _LARGE and not has_parquet():
+        say("pip install tau-pipeline[parquet] adds the tables as Parquet, which is much faster to read than CSV")
 
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:

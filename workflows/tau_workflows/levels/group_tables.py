@@ -15,6 +15,7 @@ from tau_pipeline.cohort.change import CHANGE_COLUMNS, change_table
 from tau_pipeline.cohort.columns import CALIBRATED_COLUMN, dictionary
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.harmonize import combat
+from tau_pipeline.cohort.long_files import LongTable, parts_of
 from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, regions_of, with_positivity
 from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
 from tau_pipeline.cohort.standardize import Standardization
@@ -49,10 +50,12 @@ class Cohort:
     """Scans whose images are read at a time."""
     dry_run: bool = False
     """Whether to leave out tables that need images."""
+    parts: Path | None = None
+    """Folder for the parts of long tables; None if they are not to be written."""
 
 
-def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
-    """Return the tables of a cohort by the names of their files.
+def cohort_tables(cohort: Cohort) -> dict[str, Any]:
+    """Return the tables of a cohort by the names of their files: data frames, and the long ones as `LongTable`.
 
     Raises
     ------
@@ -60,26 +63,18 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
         A setting asks for what these scans cannot give.
     """
     settings, include_failed = cohort.settings, cohort.settings.include_failed_quality
-    long = long_table(cohort.scans, cohort.fits, cohort.demographics, include_failed=include_failed)
-    long, reference = _with_scores(long, cohort)
+    joined, reference = _joined_parts(cohort)
     status = status_table(
         cohort.scans, cohort.statuses, cohort.fits, cohort.demographics, include_failed=include_failed
     )
-    wide = wide_table(long)
-    tables = {
-        "suvr_rois": with_years(long, cohort.bids_dir),
-        "suvr_rois_wide": wide,
-        "suvr_bilateral": bilateral_table(long),
-        "status": status,
-    }
+    wide = joined["suvr_rois_wide"]
+    tables: dict[str, Any] = {**joined, "status": status}
     if settings.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if settings.threshold:
         tables |= _answers(wide, settings, reference)
-    change = change_table(long, cohort.bids_dir, cohort.scans)
-    if len(change):
-        tables["change"] = change
-        say(f"change between visits of {change['participant_id'].nunique()} participants: group/change.csv")
+    if "change" in tables:
+        say(f"change between visits of {tables['change']['participant_id'].nunique()} participants: group/change.csv")
     if settings.centaur_masks is not None:
         find_masks(settings.centaur_masks)
         if not cohort.dry_run:
@@ -87,8 +82,36 @@ def cohort_tables(cohort: Cohort) -> dict[str, pd.DataFrame]:
     if settings.calibration_line is not None and not cohort.dry_run:
         tables |= _calibrated(tables, settings.calibration_line)
     if settings.columns == "adni":
-        tables |= _adni_tables(long, cohort)
+        _tell_adni(tables)
     return tables
+
+
+def _joined_parts(cohort: Cohort) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the tables that are made from the long table, part by part, and the participants of the reference group.
+
+    Scores against a reference group need all scans together.
+    """
+    import pandas as pd
+
+    settings, reference = cohort.settings, frozenset[str]()
+    whole = settings.reference_group is not None or bool(settings.w_scores)
+    long_tables = {name: LongTable(name, cohort.parts) for name in ("suvr_rois", "suvr_bilateral")}
+    found: dict[str, list[pd.DataFrame]] = {}
+    for scans in [list(cohort.scans)] if whole else parts_of(cohort.scans):
+        long = long_table(scans, cohort.fits, cohort.demographics, include_failed=settings.include_failed_quality)
+        long, reference = _with_scores(long, cohort)
+        long_tables["suvr_rois"].add(with_years(long, cohort.bids_dir))
+        long_tables["suvr_bilateral"].add(bilateral_table(long))
+        parts = {"suvr_rois_wide": wide_table(long), "change": change_table(long, cohort.bids_dir, scans)}
+        if settings.columns == "adni":
+            parts |= _adni_tables(long, scans, cohort)
+        for name, part in parts.items():
+            if name != "change" or len(part):
+                found.setdefault(name, []).append(part)
+    for table in long_tables.values():
+        table.close()
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    return {**long_tables, **joined}, reference
 
 
 def described(name: str, table: pd.DataFrame, left_out: str, settings: Group) -> dict[str, Any]:
@@ -180,21 +203,25 @@ def _calibrated(tables: Mapping[str, pd.DataFrame], path: Path) -> dict[str, pd.
     return found
 
 
-def _adni_tables(long: pd.DataFrame, cohort: Cohort) -> dict[str, pd.DataFrame]:
-    """Make the tables with ADNI's columns, and say what its readers have to know about the reference region."""
+def _adni_tables(long: pd.DataFrame, scans: Sequence[DoneScan], cohort: Cohort) -> dict[str, pd.DataFrame]:
+    """Make the tables with ADNI's columns; a cohort of which some scans are corrected has both for all."""
+    include_failed = cohort.settings.include_failed_quality
     found = {}
     for name, pvc in ((ADNI_TABLE, False), (ADNI_PVC_TABLE, True)):
         if not pvc or "suvr_pvc_mean" in long.columns:
-            include_failed = cohort.settings.include_failed_quality
-            found[name] = adni_table(long, cohort.scans, cohort.bids_dir, pvc=pvc, include_failed=include_failed)
-    say(f"tables with ADNI's columns: {', '.join(found)}")
-    references = found[ADNI_TABLE]["REFERENCE_REGION"]
+            found[name] = adni_table(long, scans, cohort.bids_dir, pvc=pvc, include_failed=include_failed)
+    return found
+
+
+def _tell_adni(tables: Mapping[str, Any]) -> None:
+    """Say which tables have ADNI's columns, and what their readers have to know about the reference region."""
+    say(f"tables with ADNI's columns: {', '.join(name for name in (ADNI_TABLE, ADNI_PVC_TABLE) if name in tables)}")
+    references = set(tables[ADNI_TABLE]["REFERENCE_REGION"])
     if others := sorted({name for name in references if "inferiorcerebell" not in name.lower()}):
         say(
             f"SUVR in the tables with ADNI's columns are by {', '.join(others)}, ADNI's by inferior cerebellar gray "
             "matter, whose columns are n/a; for these run participant with --ref-region ADNIInferiorCerebellarGM"
         )
-    return found
 
 
 def _harmonized(wide: pd.DataFrame) -> pd.DataFrame:

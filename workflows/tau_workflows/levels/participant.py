@@ -6,7 +6,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,9 @@ from tau_workflows.reports.quality import sentences_of
 #: steps worked on the box of the brain (benchmarks/README.md). It limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
 
+#: Datasets of so many participants are validated while their scans are processed, not before.
+_MANY = 2000
+
 #: State of a scan whose task of an array has not begun.
 _WAITS = "not started: its task of the array job has not run"
 
@@ -75,13 +78,9 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
-    labels = config.selection.participant_label
-    with ThreadPoolExecutor(1) as beside:
-        # The validator is a separate program; on a thousand participants it takes as long as planning.
-        found = None if config.execution.skip_bids_validation else beside.submit(validate, bids_dir, labels)
-        participants = find_participants(bids_dir, config.selection)
-    if found is not None:
-        _check_validity(bids_dir, _validated(found.result))
+    validation = _Validation(bids_dir, config)
+    participants = find_participants(bids_dir, config.selection)
+    validation.check(len(participants))
     plan = plan_participants(participants, bids_dir, output_dir, config)
     plan = replace(plan, jobs=tuple(replace(job, command=command_line()) for job in plan.jobs))
     if not (plan.jobs or plan.problems or plan.left_out):
@@ -102,7 +101,47 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return _write_array(plan, bids_dir, output_dir, config)
     _note_requested(plan, output_dir, config.selection.derivatives)
     with _interruptions_noted(plan, output_dir):
-        return _compute(plan, bids_dir, output_dir, config, started)
+        code = _compute(plan, bids_dir, output_dir, config, started)
+    return validation.tell() or code
+
+
+class _Validation:
+    """Validation of the input, by a separate program, beside the search for images.
+
+    On ten thousand participants it takes minutes and 2 GB; the scans of so many begin meanwhile.
+    """
+
+    def __init__(self, bids_dir: Path, config: Configuration) -> None:
+        execution = config.execution
+        others = (execution.dry_run, execution.boilerplate_only, execution.reports_only, execution.write_array)
+        self._bids_dir, self._computes, self._late = bids_dir, not any(others), False
+        self._found: Future[ValidationReport] | None = None
+        if not execution.skip_bids_validation:
+            thread = ThreadPoolExecutor(1)
+            self._found = thread.submit(validate, bids_dir, config.selection.participant_label)
+            thread.shutdown(wait=False)
+
+    def check(self, n_participants: int) -> None:
+        """Wait for the validator, and refuse a dataset that is wrong as a whole; of a large one begin without it.
+
+        Raises
+        ------
+        InvalidDatasetError
+            As `_check_validity`.
+        """
+        self._late = self._found is not None and self._computes and n_participants >= _MANY
+        if self._late:
+            say(f"{n_participants} participants: the dataset is validated while the scans are processed")
+        elif self._found is not None:
+            _check_validity(self._bids_dir, _validated(self._found.result))
+
+    def tell(self) -> int:
+        """Say at the end of a run what was not known at its beginning; returns the exit code."""
+        if not self._late or self._found is None:
+            return DONE
+        found = _validated(self._found.result)
+        _say_validity(found, "the input")
+        return SOME_FAILED if found is not None and found.errors else DONE
 
 
 def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration) -> int:

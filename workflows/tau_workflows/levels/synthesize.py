@@ -33,6 +33,7 @@ from tau_workflows.levels.call import (
     say,
 )
 from tau_workflows.levels.interruption import raise_again
+from tau_workflows.levels.synthesis_scores import keep_scores, scores_folder, with_kept
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.participant import write_participant_report
 
@@ -119,12 +120,12 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
         return DONE
     advice = "wait for it; one run makes any number of scans"
     labels = config.selection.participant_label or None
-    # The cache and the measures of the model lie in the work folder, for one run at a time.
-    own = exclusive_run("synthesize", (config.execution.work_dir.absolute(), "give another folder with --work-dir"))
-    with exclusive_run("synthesize", (output_dir, advice), participants=labels), own:
+    work = (config.execution.work_dir.absolute(), "give another folder with --work-dir")
+    # Files of the cache and measures of the model are named by their content and written as a whole: any run may.
+    with exclusive_run("synthesize", (output_dir, advice), work, participants=labels):
         write_bidsignore(output_dir)
         context = _with_measures(context, pairs, config.execution.work_dir.absolute() / "synthesis_cache")
-        return _run(targets, context, config, started)
+        return _run(targets, found, context, config, started)
 
 
 def _model_folders(given: Sequence[Path], output_dir: Path) -> tuple[Path, ...]:
@@ -217,7 +218,14 @@ def _key(node: pe.Node) -> str:
     return str(node.inputs.target.names.key)
 
 
-def _run(targets: Sequence[Target], context: SynthesisContext, config: Configuration, started: float) -> int:
+def _run(
+    targets: Sequence[Target],
+    everybody: Sequence[Target],
+    context: SynthesisContext,
+    config: Configuration,
+    started: float,
+) -> int:
+    """Make the scans of targets; the tables of agreement are those of everybody whose scan has been made."""
     output_dir = context.output_dir
     nodes = _Nodes()
     try:
@@ -230,12 +238,16 @@ def _run(targets: Sequence[Target], context: SynthesisContext, config: Configura
     failed = _failures(nodes, output_dir)
     _tell_states(targets, nodes, failed, output_dir)
     done = [target for target in targets if target.names.key in nodes.done]
-    scores: list[ScanScores] = [
-        score for target in done for score in nodes.done[target.names.key].result.outputs.scores
-    ]
+    own = {target.names.key: nodes.done[target.names.key].result.outputs.scores for target in done}
+    folder = scores_folder(config.execution.work_dir.absolute(), context)
+    keep_scores(folder, own)
+    # Scans of this call that failed count no more, whatever an earlier call has made of them.
+    of_call = {target.names.key: list[Any]() for target in targets} | own
+    scores = with_kept(folder, of_call, everybody)
     if scores:
-        measured = [pair for target in done for pair in target.measured]
-        _write_report(_evaluated(scores, measured, context, config.settings.random_seed), context)
+        measured = [pair for target in everybody if target.names.key in scores for pair in target.measured]
+        every = [score for of_scan in scores.values() for score in of_scan]
+        _write_report(_evaluated(every, measured, context, config.settings.random_seed), context)
     failed |= _write_pages(targets, output_dir)
     write_methods(output_dir)
     say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
@@ -310,11 +322,12 @@ def _save_measures(context: SynthesisContext, folder: Path) -> None:
     from tau_pipeline.synthesis.model import baselines
     from tau_pipeline.synthesis.model import calibration as uncertainty
 
-    for name in (uncertainty.FILE, baselines.FILE):
-        (folder / name).unlink(missing_ok=True)
-    for measure in (context.calibration, context.training_statistics):
+    measures = {uncertainty.FILE: context.calibration, baselines.FILE: context.training_statistics}
+    for name, measure in measures.items():
         if measure is not None:
             measure.save(folder)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _execute(wf: pe.Workflow, execution: Execution, nodes: _Nodes) -> None:

@@ -8,49 +8,46 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tau_pipeline
 from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
-from tau_pipeline.figures.cohort import OUTLIER_Z
+from tau_pipeline.figures.cohort import OUTLIER_Z, cortical_columns
 from tau_pipeline.files import read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
 from tau_workflows.reports.change import change_figures
-from tau_workflows.reports.cohort_warnings import options, unbeaten_models, warnings_of
+from tau_workflows.reports.cohort_warnings import unbeaten_models, warnings_of
 from tau_workflows.reports.links import scan_link
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
 from tau_workflows.reports.positivity import positivity_tables
-from tau_workflows.reports.scan_table import (
-    COLUMNS,
-    FILTERS,
-    MISSING,
-    about_columns,
-    is_missing,
-    rows_of,
-    shown_columns,
-)
+from tau_workflows.reports.scan_table import COLUMNS, MISSING, is_missing, table_pages
 from tau_workflows.reports.verdicts import OVERRIDE_COLUMNS, override_rows
 from tau_workflows.reports.voxelwise import voxelwise_pages
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Columns of the wide table that tell scans apart.
+_OF_WIDE = ("scan", "participant_id", "source", "tracer", "reference_region", "diagnosis", "included", "manufacturer")
 _STATES = ("done", "failed", "skipped")
+#: Most points of a figure that lead to scans; of more, only those of outliers do.
+_MOST_LINKED = 500
 #: Different sentences of assumptions that are shown before the rest is folded away.
 _MOST_ASSUMPTIONS = 12
 
 
 def write_group_report(output_dir: Path) -> Path:
     """Write ``OUTPUT_DIR/group/report.html`` from what lies under the output folder; returns its path.
+
+    Of a large cohort the table of scans goes on in ``scans-2.html`` and so on.
 
     Parameters
     ----------
@@ -74,11 +71,13 @@ def write_group_report(output_dir: Path) -> Path:
     status = read_status(group / "status.tsv")
     problems: list[str] = []
     standardization = _optional(group, ("standardization.tsv",), problems)
-    wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems)
+    wide = _optional(group, ("suvr_rois_wide.tsv", "suvr_rois_wide.csv"), problems, _is_shown)
     thresholds = _optional(group, ("thresholds.tsv",), problems)
     change = _optional(group, ("change.tsv",), problems)
     records = html.error_records(output_dir)
     bad = status[status["state"] != "done"]
+    first, *others = table_pages(status, output_dir)
+    worst, n_tiles = tiles(status, output_dir)
     report = html.render(
         "group.html.jinja",
         counts=[
@@ -92,13 +91,9 @@ def write_group_report(output_dir: Path) -> Path:
         assumptions=_assumptions(output_dir),
         most_assumptions=_MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
-        columns=shown_columns(status),
-        about_columns=about_columns(status),
-        rows=rows_of(status, output_dir),
-        mosaic=tiles(status, output_dir),
+        mosaic=worst,
+        n_tiles=n_tiles,
         override={"columns": OVERRIDE_COLUMNS, "rows": override_rows(output_dir), "root": ".."},
-        filters=[(name, options(status[name])) for name in FILTERS],
-        outlier_z=OUTLIER_Z,
         positivity=positivity_tables(wide, thresholds),
         voxelwise=voxelwise_pages(output_dir),
         figures=_figures(status, wide, change, output_dir),
@@ -106,12 +101,20 @@ def write_group_report(output_dir: Path) -> Path:
         failures=_failures(bad, records),
         records=_other_records(bad, records),
         methods=html.methods(output_dir),
-        missing=MISSING,
-        version=tau_pipeline.__version__,
+        **first,
     )
     written = write_text(report, group / "report.html")
+    for page in others:
+        write_text(html.render("scans.html.jinja", **page), group / page["file"])
+    for old in set(group.glob("scans-*.html")) - {group / page["file"] for page in others}:
+        old.unlink(missing_ok=True)
     refresh_pages(output_dir)
     return written
+
+
+def _is_shown(name: str) -> bool:
+    """Return whether the page uses a column of the wide table; a large cohort has many millions of values in it."""
+    return name in _OF_WIDE or name in cortical_columns() or name.endswith("_positive") or name.startswith("braak_")
 
 
 def read_status(path: Path) -> pd.DataFrame:
@@ -148,26 +151,37 @@ def read_status(path: Path) -> pd.DataFrame:
     return table.sort_values("scan", kind="stable", ignore_index=True)
 
 
-def _read_text(path: Path) -> pd.DataFrame:
-    """Read a table as text, so that a label like 007 or 1e5 is preserved; ``n/a``, ``NA`` and empty are missing."""
+def _read_text(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> pd.DataFrame:
+    """Read a table as text, so that a label like 007 or 1e5 is preserved; ``n/a``, ``NA`` and empty are missing.
+
+    Only columns whose names are ``wanted`` are read.
+    """
     import pandas as pd
 
     separator = "," if path.suffix == ".csv" else "\t"
     try:
         return pd.read_csv(
-            path, sep=separator, dtype=str, na_values=["n/a", "NA", ""], keep_default_na=False, encoding="utf-8-sig"
+            path,
+            sep=separator,
+            dtype=str,
+            na_values=["n/a", "NA", ""],
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            usecols=wanted,
         )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a table in UTF-8 ({exc}); run the group level again") from exc
 
 
-def _optional(group: Path, names: Sequence[str], problems: list[str]) -> pd.DataFrame | None:
+def _optional(
+    group: Path, names: Sequence[str], problems: list[str], wanted: Callable[[str], bool] = lambda _: True
+) -> pd.DataFrame | None:
     """Read the first table that exists; None, with a sentence in ``problems`` if it exists and is damaged."""
     path = next((group / name for name in names if (group / name).is_file()), None)
     if path is None:
         return None
     try:
-        return _read_text(path)
+        return _read_text(path, wanted)
     except DamagedFileError as exc:
         problems.append(str(exc))
         return None
@@ -221,7 +235,11 @@ def _figures(
         if cortex is not None:
             found.append(_figure("Mean regional SUVR by diagnosis", what, _CORTEX_HINT, cortex))
     found += [_figure(*parts) for parts in change_figures(change, wide)]
+    outliers = frozenset(done.loc[done["largest_z"] > OUTLIER_Z, "scan"])
     for figure in found:
+        figure["only_outliers"] = len({point.scan for point in figure["points"]}) > _MOST_LINKED
+        if figure["only_outliers"]:
+            figure["points"] = [point for point in figure["points"] if point.scan in outliers][:_MOST_LINKED]
         links = {point.scan: scan_link(point.scan, output_dir) for point in figure["points"]}
         figure["points"] = [(point, links[point.scan]) for point in figure["points"] if links[point.scan]]
     return found

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Thumbnails together take this many characters in the page at most; of larger cohorts the page links the files.
 _MOST_EMBEDDED = 2_000_000
+#: Nobody looks at more pictures than these; those left out are the scans with the best fit.
+_MOST_TILES = 1000
 #: Figures that a tile can show, the best first: of outputs of earlier versions the large figure, reduced.
 _SHOWN = (THUMBNAIL, "coregistration", HEADERS)
 _WIDTH = 408
@@ -39,8 +41,8 @@ class Tile:
     note: str
 
 
-def tiles(status: pd.DataFrame, output_dir: Path) -> list[Tile]:
-    """Return the mosaic, the worst scan first.
+def tiles(status: pd.DataFrame, output_dir: Path) -> tuple[list[Tile], int]:
+    """Return the mosaic, the worst scan first, up to `_MOST_TILES`, and how many scans could be in it.
 
     Failed scans come first, then the verdicts ``fail`` and ``warn``, outliers, and the rest from the worst fit of PET
     to T1w. Synthetic scans have no coregistration and are left out.
@@ -56,7 +58,7 @@ def tiles(status: pd.DataFrame, output_dir: Path) -> list[Tile]:
     rows = [row for row in status.to_dict("records") if row["source"] != "synthetic" and row["state"] != "skipped"]
     rows.sort(key=_badness)
     found, total = [], 0
-    for row in rows:
+    for row in rows[:_MOST_TILES]:
         path = pictures.get(_key(str(row["scan"])))
         source = ""
         if path is not None and total < _MOST_EMBEDDED:
@@ -64,8 +66,9 @@ def tiles(status: pd.DataFrame, output_dir: Path) -> list[Tile]:
             total += len(source)
         found.append((Tile(str(row["scan"]), scan_link(str(row["scan"]), output_dir), source, *_verdict(row)), path))
     if total < _MOST_EMBEDDED:
-        return [tile for tile, _ in found]
-    return [replace(tile, source="" if path is None else _file_link(path, output_dir)) for tile, path in found]
+        return [tile for tile, _ in found], len(rows)
+    linked = [replace(tile, source="" if path is None else _file_link(path, output_dir)) for tile, path in found]
+    return linked, len(rows)
 
 
 def _pictures(output_dir: Path) -> dict[tuple[str, ...], Path]:

@@ -5,7 +5,8 @@ They stand between comments, so that the group level can replace them without ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,8 @@ CONTROLS = frozenset(
     )
 )
 _PARTS = ("links", "controls")
+#: Pages of participants that are read and written again at every run of the group level.
+_MOST_PAGES = 1000
 _GROUP_PAGE, _WIDE = "group/report.html", "group/suvr_rois_wide.csv"
 _KIND = ("tracer", "reference_region")
 
@@ -51,10 +54,14 @@ class Controls:
     picture: str = ""
 
 
-def cohort_parts(output_dir: Path, participant: str) -> dict[str, str]:
-    """Return the parts of a participant's page that depend on the cohort, by name, as HTML."""
-    labels = participants_of(output_dir)
-    place = labels.index(participant) if participant in labels else -1
+def cohort_parts(output_dir: Path, participant: str, labels: Sequence[str] = ()) -> dict[str, str]:
+    """Return the parts of a participant's page that depend on the cohort, by name, as HTML.
+
+    ``labels`` are those of `participants_of`, which are read if they are not given.
+    """
+    labels = labels or participants_of(output_dir)
+    place = bisect_left(labels, participant)
+    place = place if place < len(labels) and labels[place] == participant else -1
     near = {
         "previous": labels[place - 1] if place > 0 else "",
         "next": labels[place + 1] if 0 <= place < len(labels) - 1 else "",
@@ -78,8 +85,10 @@ def marked(parts: dict[str, str]) -> dict[str, str]:
     return {name: f"<!--{name}-->{text}<!--/{name}-->" for name, text in parts.items()}
 
 
-def refresh_pages(output_dir: Path) -> int:
+def refresh_pages(output_dir: Path, *, however_many: bool = False) -> int:
     """Replace the parts that depend on the cohort in the pages of all participants; returns how many pages there are.
+
+    Pages have megabytes of pictures. More than `_MOST_PAGES` are left as they are, unless ``however_many``.
 
     Raises
     ------
@@ -87,11 +96,12 @@ def refresh_pages(output_dir: Path) -> int:
         A page cannot be written.
     """
     _cohort.cache_clear()
+    _grouped.cache_clear()
     _picture.cache_clear()
-    pages = sorted(output_dir.glob("sub-*.html"))
-    for page in pages:
+    pages, labels = sorted(output_dir.glob("sub-*.html")), participants_of(output_dir)
+    for page in pages if however_many or len(pages) <= _MOST_PAGES else ():
         text = page.read_text(encoding="utf-8", errors="replace")
-        for name, new in marked(cohort_parts(output_dir, page.stem.removeprefix("sub-"))).items():
+        for name, new in marked(cohort_parts(output_dir, page.stem.removeprefix("sub-"), labels)).items():
             before, start, rest = text.partition(f"<!--{name}-->")
             _, end, after = rest.partition(f"<!--/{name}-->")
             text = before + new + after if start and end else text
@@ -105,12 +115,13 @@ def _controls(output_dir: Path, participant: str) -> Iterator[Controls]:
     table = _cohort(path, path.stat().st_mtime_ns) if path.is_file() else None
     if table is None:
         return
-    own = table[table["participant_id"] == f"sub-{participant}"]
+    by_participant, controls = _grouped(path, path.stat().st_mtime_ns)
+    own = table.iloc[by_participant.get(f"sub-{participant}", [])]
     for row in own.to_dict("records"):
         kind = {name: row[name] for name in _KIND}
-        same = table[(table[list(_KIND)] == list(kind.values())).all(axis=1) & table["control"]]
-        others = same[same["participant_id"] != f"sub-{participant}"]
-        if others.empty:
+        same = controls.get(tuple(kind.values()))
+        others = None if same is None else same[same["participant_id"] != f"sub-{participant}"]
+        if others is None or others.empty:
             continue
         rows = _rows(row, others)
         scale = suvr_scale(read_about(output_dir, participant))
@@ -119,13 +130,39 @@ def _controls(output_dir: Path, participant: str) -> Iterator[Controls]:
 
 
 @lru_cache(maxsize=2)
+def _grouped(path: Path, changed: int) -> tuple[dict[str, list[int]], dict[Any, pd.DataFrame]]:
+    """Return the rows of each participant in the table of the cohort, and the controls of each kind of scan."""
+    table = _cohort(path, changed)
+    if table is None:
+        return {}, {}
+    rows: dict[str, list[int]] = {}
+    for place, who in enumerate(table["participant_id"]):
+        rows.setdefault(str(who), []).append(place)
+    shown = ["participant_id", *_composites(table)]
+    return rows, {kind: own[shown] for kind, own in table[table["control"]].groupby(list(_KIND), sort=False)}
+
+
+def _composites(table: pd.DataFrame) -> list[str]:
+    return [name for one in COMPOSITES if (name := column_name(one, "both", "composite")) in table]
+
+
+@lru_cache(maxsize=2)
 def _cohort(path: Path, _: int) -> pd.DataFrame | None:
     """Return the cohort's measured scans, one row each, with a column ``control``; None if the table is damaged."""
     import pandas as pd
 
     texts = ("participant_id", "scan", "source", "tracer", "reference_region", "diagnosis", "included")
+    cortical = label_table().query("kind == 'cortical'").itertuples(index=False)
+    wanted = {*texts, *(column_name(one, "both", "composite") for one in COMPOSITES)}
+    wanted |= {column_name(row.region, row.hemisphere, "cortical") for row in cortical}
     with suppress(OSError, ValueError):
-        table = pd.read_csv(path, na_values=["n/a"], keep_default_na=False, dtype=dict.fromkeys(texts, "string"))
+        table = pd.read_csv(
+            path,
+            na_values=["n/a"],
+            keep_default_na=False,
+            dtype=dict.fromkeys(texts, "string"),
+            usecols=lambda name: name in wanted,
+        )
         known = {name: table[name].fillna("").astype(str) if name in table else "" for name in texts}
         own = pd.DataFrame(known, index=table.index)
         own["control"] = own["diagnosis"].str.strip().str.casefold().isin(CONTROLS) & (own["included"] != "no")

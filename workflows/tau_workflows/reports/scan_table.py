@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tau_pipeline
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.figures.cohort import OUTLIER_Z
+from tau_workflows.reports.cohort_warnings import options
 from tau_workflows.reports.links import scan_link
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "n/a"
+#: Rows of a page; each takes 1.5 to 2.5 kB of it.
+_MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,31 @@ class Cell:
     link: str = ""
 
 
+def table_pages(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
+    """Return what the template of the table of scans needs, one after the other for each page of it.
+
+    All scans of a cohort of up to `_MOST_ROWS` are on one page, ``report.html``.
+    """
+    starts = range(0, max(len(status), 1), _MOST_ROWS)
+    names = [f"scans-{number}.html" if number > 1 else "report.html" for number, _ in enumerate(starts, 1)]
+    known: dict[str, Any] = {
+        "columns": shown_columns(status),
+        "about_columns": about_columns(status),
+        "filters": [(name, options(status[name])) for name in FILTERS],
+        "outlier_z": OUTLIER_Z,
+        "missing": MISSING,
+        "total_scans": len(status),
+        "version": tau_pipeline.__version__,
+    }
+    found = []
+    for start, name in zip(starts, names, strict=True):
+        rows = rows_of(status.iloc[start : start + _MOST_ROWS], known["columns"], output_dir)
+        links = [{"name": number, "link": other, "here": other == name} for number, other in enumerate(names, 1)]
+        title = f"{start + 1} to {start + len(rows)}"
+        found.append({**known, "rows": rows, "pages": links, "file": name, "title": title})
+    return found
+
+
 def shown_columns(status: pd.DataFrame) -> list[Column]:
     """Return the columns in which a scan has a value, without those that are stated once."""
     same = _same_for_all(status)
@@ -87,9 +116,8 @@ def about_columns(status: pd.DataFrame) -> list[str]:
     return found + ([f"Not shown because no scan has a value: {', '.join(empty)}."] if empty else [])
 
 
-def rows_of(status: pd.DataFrame, output_dir: Path) -> list[dict[str, Any]]:
-    """Return the table of scans as text."""
-    columns = shown_columns(status)
+def rows_of(status: pd.DataFrame, columns: list[Column], output_dir: Path) -> list[dict[str, Any]]:
+    """Return columns of the table of scans as text."""
     pairs = zip(status["scan"], status["participant_id"], strict=True)
     links = {scan: scan_link(str(scan), output_dir, "" if is_missing(who) else str(who)) for scan, who in pairs}
     return [
