@@ -23,6 +23,7 @@ import pytest
 from coarse_program import PROGRAM, SEARCHED
 from slurm import Slurm, missing
 
+from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import main
 from tau_workflows.execution.work import NOT_BEGUN
@@ -319,6 +320,43 @@ def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
     finally:
         program.kill()
         program.wait(60)
+
+
+def results(root: Path, name: str) -> set[str]:
+    """Return the files of the participants in an output folder, without maps of the group level."""
+    out = root / name
+    files = (path for path in out.glob("sub-*/**/*") if path.is_file() and "_desc-std_" not in path.name)
+    return {path.relative_to(out).as_posix() for path in files}
+
+
+def test_of_calls_side_by_side_two_that_are_killed_lose_nothing(second: tuple[Path, int, pd.DataFrame]) -> None:
+    root, moments = second[0], random.Random(2)
+    labels = ("01", BROKEN.removeprefix("sub-"), "03", KILLED.removeprefix("sub-"))
+    killed = ("03", labels[-1])
+    calls = {who: start(root, "side", "--participant-label", who, "--nprocs", "1") for who in labels}
+    try:
+        for who in killed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                calls[who].wait(moments.uniform(4, 15))
+            calls[who].kill()
+        codes = {who: finish(calls[who]) for who in labels if who not in killed}
+        assert codes == {"01": 0, labels[1]: 1}, (root / "side.log").read_text()
+        # The file of the description is whole whichever call came first, and others work on while two are killed.
+        assert json.loads((root / "side/dataset_description.json").read_text())["DatasetType"] == "derivative"
+        again = [start(root, "side", "--participant-label", who, "--nprocs", "1") for who in killed]
+        # 3: there was nothing left to do.
+        assert {finish(call) for call in again} <= {0, 3}, (root / "side.log").read_text()
+    finally:
+        for call in calls.values():
+            call.kill()
+    for who in ("sub-01", "sub-03", KILLED):
+        pd.testing.assert_frame_equal(region_table(root, "side", who), region_table(root, "out", who))
+    assert results(root, "side") == results(root, "out")
+    for name in results(root, "side"):
+        if name.endswith(".json"):
+            json.loads((root / "side" / name).read_text())
+        elif name.endswith(".nii.gz"):
+            load_volume(root / "side" / name)
 
 
 def test_a_run_with_another_plugin_writes_nothing_outside_of_its_folders(bids: Path, tmp_path: Path) -> None:

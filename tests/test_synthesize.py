@@ -413,6 +413,17 @@ def test_runs_on_different_participants_share_the_output_and_the_work_folder(stu
     assert not synthetic(root, "08").is_file()
 
 
+@pytest.mark.slow
+def test_calls_on_some_participants_each_lead_to_the_tables_of_agreement_of_one_call(everybody, study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    for labels in (("03", "01", "05"), ("02", "04", "06", "07", "08")):
+        assert run(root, synthesize="all", as_manufacturer="GE", participant_label=labels) == 0
+    for name in ("scans", "slices", "regions", "summary"):
+        of_calls, of_one = (read_tsv(folder / f"out/group/synthSUVR_{name}.tsv") for folder in (root, everybody[0]))
+        pd.testing.assert_frame_equal(of_calls, of_one, check_dtype=False, rtol=1e-5)
+
+
 def test_another_plugin_of_nipype_can_run_the_nodes(study, tmp_path):
     root = tmp_path / "study"
     shutil.copytree(study, root)
