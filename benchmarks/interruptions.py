@@ -35,7 +35,7 @@ from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 PARTICIPANTS = 6
 #: Files that hold a lock, in the output and the work folder.
 LOCKS = ".tau-pipeline*.lock"
-#: The processes of a run are found by this variable, whoever has started them.
+#: Environment variable that marks all processes of a run, including those that its children start.
 MARK = "TAU_PIPELINE_BENCHMARK"
 TO: dict[str, Callable[[int, int], None]] = {"group": os.killpg, "program": os.kill}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,7 +52,7 @@ class Ended:
 
 
 class Run:
-    """A run in a session of its own, on new folders."""
+    """A run in its own process session, with new output and work folders."""
 
     def __init__(self, folder: Path, mark: str, options: tuple[str, ...], env: Mapping[str, str]) -> None:
         self.out, self.work, self.log, self.mark = folder / "out", folder / "work", folder / "log", mark

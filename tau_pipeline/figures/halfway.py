@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def halfway_figure(image: Volume, mask: Volume, outlines: Mapping[str, Volume]) -> Figure:
-    """Draw the halfway image with the outline of the brain mask of each visit, in a color of its own.
+    """Draw the halfway image with the brain mask of each visit outlined in a different color.
 
     Parameters
     ----------

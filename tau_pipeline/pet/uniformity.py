@@ -23,7 +23,7 @@ from tau_pipeline.imaging.volume import Affine, Volume, finite, voxel_size_mm
 _AIR_MM = 25.0
 #: Fewer voxels of air tell nothing; air of which less than the second part holds a value is 0.
 _LEAST_AIR, _FILLED = 100, 0.05
-#: Of so many voxels, a median is exact enough.
+#: Number of voxels that is enough for a precise median.
 _ENOUGH = 200_000
 #: Resolution to which the T1w is smoothed, FWHM in mm.
 _T1W_FWHM_MM = 6.0

@@ -26,7 +26,7 @@ _BLUR_FWHM, _OPEN_SULCI = 1.0, 1.0
 #: Added to the distances between the boundaries, mm: what they lack on folded sheets of known thickness. The default of
 #: cat-surf (0.25 mm) is for segmentations whose gray matter is too thin.
 _CORRECTION_MM = 0.07
-#: One triangle in so many is kept, but not fewer than this number.
+#: Factor by which the number of triangles is reduced, and the least number that is kept.
 _KEPT, _FEWEST = 4, 80_000
 #: Thickness is the mean of points up to this far from the central surface, mm.
 _AROUND_MM, _POINTS = 0.4, 5

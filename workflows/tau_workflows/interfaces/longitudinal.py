@@ -22,7 +22,7 @@ from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.outputs import save_copy
 from tau_workflows.interfaces.pet import frame_plan
 
-#: A visit that still moves by more in the last registration to the median image is told to be looked at, mm.
+#: Displacement of a visit in the last registration to the median image (mm) above which there is a warning.
 _LARGEST_MOVE_MM = 1.0
 
 

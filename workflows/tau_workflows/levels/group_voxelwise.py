@@ -138,7 +138,7 @@ def _record(plan: VoxelwisePlan, found: Comparison, notes: Sequence[str], settin
 
 
 def _chosen(cohort: Cohort, terms: Sequence[str], space: OutputSpace) -> list[VoxelwisePlan]:
-    """Return the comparisons; what is left out is said in the notes."""
+    """Return the comparisons; the notes list excluded scans."""
     import pandas as pd
 
     by_tracer: dict[str, list[tuple[DoneScan, ScanMap]]] = {}

@@ -42,7 +42,7 @@ from tau_workflows.reports.quality import sentences_of
 #: steps worked on the box of the brain (benchmarks/README.md). It limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
 
-#: Datasets of so many participants are validated while their scans are processed, not before.
+#: From this number of participants on, the dataset is validated while scans are processed instead of before.
 _MANY = 2000
 
 #: State of a scan whose task of an array has not begun.
@@ -108,7 +108,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
 class _Validation:
     """Validation of the input, by a separate program, beside the search for images.
 
-    On ten thousand participants it takes minutes and 2 GB; the scans of so many begin meanwhile.
+    For ten thousand participants, validation takes minutes and 2 GB, so processing of large datasets starts meanwhile.
     """
 
     def __init__(self, bids_dir: Path, config: Configuration) -> None:
