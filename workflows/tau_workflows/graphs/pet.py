@@ -134,7 +134,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings, target_fwhm: 
 
 
 def resampling(scan: Scan, settings: Settings, target_fwhm: float | None) -> PetOnT1w:
-    """Return the step that resamples a scan to the T1w grid; ``target_fwhm`` overrides the resolution of the settings."""
+    """Return the step that resamples a scan to the T1w grid; ``target_fwhm`` (mm) replaces that of the settings."""
     step = PetOnT1w.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
     if target_fwhm is not None:
         step.inputs.target_fwhm = target_fwhm
