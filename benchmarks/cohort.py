@@ -1,9 +1,9 @@
 """Cost of a cohort besides its work: overhead of the engine, and scaling over participants.
 
-    python benchmarks/cohort.py overhead [--works 12] [--nprocs 2]
+    python benchmarks/cohort.py overhead [--tasks 12] [--nprocs 2]
     python benchmarks/cohort.py scaling BIDS_DIR [--nprocs 2] [--counts 1 2 4 8]
 
-``overhead`` runs works that do nothing: a module that ends at once, and a participant's process with everything that it
+``overhead`` runs tasks that do nothing: a module that ends at once, and a participant's process with everything that it
 loads, whose graph has one step that passes on a number; beside them the same processes started one after the other by
 a plain loop, each of which loads everything itself. ``scaling`` runs the first participants of a dataset
 (`tau-simulate`), each time with new folders.
@@ -26,7 +26,7 @@ from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
 from tau_workflows.execution.pool import environment
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import ProgressWriter, Work, outcome_path
+from tau_workflows.execution.task import ProgressWriter, Task, outcome_path
 
 TRIVIAL = "import sys; from pathlib import Path; Path(sys.argv[1]).with_suffix('.json').write_text('{}')"
 
@@ -68,9 +68,9 @@ def _cpu_s() -> float:
     return sum(use.ru_utime + use.ru_stime for use in both)
 
 
-def overhead(n_works: int, nprocs: int) -> None:
-    """Print the costs of works that do nothing."""
-    print(f"{n_works} works, {nprocs} at a time; seconds a work")
+def overhead(n_tasks: int, nprocs: int) -> None:
+    """Print the costs of tasks that do nothing."""
+    print(f"{n_tasks} tasks, {nprocs} at a time; seconds a task")
     print(f"{'':44s} wall   cpu")
     for name, module, code, preload in (
         ("a module that ends at once", "trivial_work", TRIVIAL, ()),
@@ -79,26 +79,26 @@ def overhead(n_works: int, nprocs: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / f"{module}.py").write_text(code)
             os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(__file__).parent)])
-            files = [Path(folder) / f"w{k}.job" for k in range(n_works)]
-            works = [Work(file.stem, module, file, 100, preload=preload) for file in files]
-            for work in works:
-                work.job_file.write_text("")
-            wall, cpu = measured(lambda works=works: spread(works, Execution(), nprocs))
-            assert all(outcome_path(work.job_file).is_file() for work in works)
-            for work in works:
-                shutil.rmtree(work.job_file.with_suffix(".work"), ignore_errors=True)
-            plain_wall, plain_cpu = measured(lambda works=works: _plain_loop(works))
-        print(f"{name + ', spread':44s} {wall / n_works:5.2f} {cpu / n_works:5.2f}")
-        print(f"{name + ', plain loop':44s} {plain_wall / n_works:5.2f} {plain_cpu / n_works:5.2f}")
+            files = [Path(folder) / f"w{k}.job" for k in range(n_tasks)]
+            tasks = [Task(file.stem, module, file, 100, preload=preload) for file in files]
+            for task in tasks:
+                task.job_file.write_text("")
+            wall, cpu = measured(lambda tasks=tasks: spread(tasks, Execution(), nprocs))
+            assert all(outcome_path(task.job_file).is_file() for task in tasks)
+            for task in tasks:
+                shutil.rmtree(task.job_file.with_suffix(".work"), ignore_errors=True)
+            plain_wall, plain_cpu = measured(lambda tasks=tasks: _plain_loop(tasks))
+        print(f"{name + ', spread':44s} {wall / n_tasks:5.2f} {cpu / n_tasks:5.2f}")
+        print(f"{name + ', plain loop':44s} {plain_wall / n_tasks:5.2f} {plain_cpu / n_tasks:5.2f}")
 
 
 _PARTICIPANT = "import sys; import cohort; cohort.trivial_participant(sys.argv[1])"
 
 
-def _plain_loop(works: list[Work]) -> None:
-    for work in works:
-        env = environment(1, work.job_file.parent)
-        subprocess.run([sys.executable, "-m", work.module, str(work.job_file)], env=env, check=True)
+def _plain_loop(tasks: list[Task]) -> None:
+    for task in tasks:
+        env = environment(1, task.job_file.parent)
+        subprocess.run([sys.executable, "-m", task.module, str(task.job_file)], env=env, check=True)
 
 
 def scaling(bids: Path, nprocs: int, counts: list[int]) -> None:
@@ -124,12 +124,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["overhead", "scaling"])
     parser.add_argument("bids", type=Path, nargs="?")
-    parser.add_argument("--works", type=int, default=12)
+    parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--nprocs", type=int, default=2)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4, 8])
     args = parser.parse_args()
     if args.what == "overhead":
-        overhead(args.works, args.nprocs)
+        overhead(args.tasks, args.nprocs)
     else:
         scaling(args.bids.absolute(), args.nprocs, args.counts)
     return 0

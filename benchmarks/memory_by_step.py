@@ -20,7 +20,7 @@ from pathlib import Path
 
 from participant import memory_mb
 
-from tau_workflows.execution.work import read_progress
+from tau_workflows.execution.task import read_progress
 
 
 def peaks_mb(bids: Path, participant: str, folder: Path, more: list[str]) -> tuple[float, dict[str, float]]:

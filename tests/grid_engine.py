@@ -15,7 +15,7 @@ setsid sh -c 'i=1
 while [ $i -le $1 ]; do SGE_TASK_ID=$i sh "$2"; i=$((i+1)); done; rm "$3/running"' tasks "$n" "$script" "$here" \\
     </dev/null >/dev/null 2>&1 &
 echo $! > "$here/session"
-echo "Your job-array 7.1-$n:1 (\\"works\\") has been submitted"
+echo "Your job-array 7.1-$n:1 (\\"tasks\\") has been submitted"
 """
 QSTAT = """#!/bin/sh
 [ "$1 $2" = "-j 7" ] || exit 1

@@ -16,7 +16,7 @@ from tau_pipeline.errors import InvalidDatasetError
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution import participant
-from tau_workflows.execution.work import ProgressWriter, outcome_path, tell_end
+from tau_workflows.execution.task import ProgressWriter, outcome_path, tell_end
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels import participant as cohort
 

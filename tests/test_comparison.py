@@ -95,17 +95,17 @@ def configured(study: tuple[Path, Path, Path], **changes: Any) -> tuple[Path, Pa
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Works are done here, without the start of a process each; gives the names of the works that were done."""
+    """Tasks are done here, without the start of a process each; gives the names of the tasks that were done."""
     return work_here(monkeypatch)
 
 
 def work_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
-    def spread(works: Sequence[Any], *_: Any) -> None:
-        for work in works:
-            done.append(work.name)
-            comparison_job.main(str(work.job_file))
+    def spread(tasks: Sequence[Any], *_: Any) -> None:
+        for task in tasks:
+            done.append(task.name)
+            comparison_job.main(str(task.job_file))
 
     monkeypatch.setattr(comparison, "spread", spread)
     return done
@@ -268,7 +268,7 @@ def rows_after_kill(study: tuple[Path, Path, Path], log_file: Path) -> dict[str,
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=30)
-    # Works end with the program that spread them.
+    # Tasks end with the program that spread them.
     time.sleep(2.5)
     rows = rows_of(out)
     assert 2 <= len(rows) < 12, log_file.read_text()[-2000:]

@@ -26,7 +26,7 @@ from slurm import Slurm, missing
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_workflows.cli import main
-from tau_workflows.execution.work import NOT_BEGUN
+from tau_workflows.execution.task import NOT_BEGUN
 
 pytestmark = pytest.mark.slow
 
@@ -341,7 +341,7 @@ def test_of_calls_side_by_side_two_that_are_killed_lose_nothing(second: tuple[Pa
             calls[who].kill()
         codes = {who: finish(calls[who]) for who in labels if who not in killed}
         assert codes == {"01": 0, labels[1]: 1}, (root / "side.log").read_text()
-        # The file of the description is whole whichever call came first, and others work on while two are killed.
+        # The file of the description is whole whichever call came first, and others task on while two are killed.
         assert json.loads((root / "side/dataset_description.json").read_text())["DatasetType"] == "derivative"
         again = [start(root, "side", "--participant-label", who, "--nprocs", "1") for who in killed]
         # 3: there was nothing left to do.

@@ -13,48 +13,48 @@ import pytest
 
 from tau_workflows.execution import progress
 from tau_workflows.execution.progress import Overview, duration, shown, time_left
-from tau_workflows.execution.work import ProgressWriter, Work, outcome_path, progress_path, read_progress, tell_end
+from tau_workflows.execution.task import ProgressWriter, Task, outcome_path, progress_path, read_progress, tell_end
 
 
 @pytest.fixture
-def works(tmp_path: Path) -> list[Work]:
+def tasks(tmp_path: Path) -> list[Task]:
     """One that is done, one whose process was killed, one that runs, one that waits."""
-    works = [Work(f"sub-0{k}", "m", tmp_path / f"sub-0{k}.pkl", 1) for k in range(1, 5)]
-    for work in works[:3]:
-        writer = ProgressWriter(work.job_file, 4)
+    tasks = [Task(f"sub-0{k}", "m", tmp_path / f"sub-0{k}.pkl", 1) for k in range(1, 5)]
+    for task in tasks[:3]:
+        writer = ProgressWriter(task.job_file, 4)
         writer.tell("brain", "running")
         writer.tell("brain", "done")
         writer.tell("template", "running")
-    outcome_path(works[0].job_file).write_text('{"failures": {}}')
-    tell_end(works[0].job_file, 0)
-    tell_end(works[1].job_file, -9)
-    return works
+    outcome_path(tasks[0].job_file).write_text('{"failures": {}}')
+    tell_end(tasks[0].job_file, 0)
+    tell_end(tasks[1].job_file, -9)
+    return tasks
 
 
-def test_the_state_is_what_the_files_say(works: list[Work]) -> None:
-    now = Overview(works)
+def test_the_state_is_what_the_files_say(tasks: list[Task]) -> None:
+    now = Overview(tasks)
     news = now.look()
-    assert (len(now.works), now.done, now.failed) == (4, 1, 1)
+    assert (len(now.tasks), now.done, now.failed) == (4, 1, 1)
     assert {name: seen.running for name, seen in now.running.items()} == {"sub-03": ("template",)}
     assert now.sentence().startswith("1 done, 1 running, 1 waiting, 1 failed, about ")
     assert len(news) == 9
 
 
-def test_news_are_told_once(works: list[Work]) -> None:
-    watch = Overview(works)
+def test_news_are_told_once(tasks: list[Task]) -> None:
+    watch = Overview(tasks)
     watch.look()
     assert watch.look() == []
-    with progress_path(works[2].job_file).open("a") as file:
+    with progress_path(tasks[2].job_file).open("a") as file:
         file.write('{"seconds": 3, "step": "template", "sta')
     assert watch.look() == []
-    with progress_path(works[2].job_file).open("a") as file:
+    with progress_path(tasks[2].job_file).open("a") as file:
         file.write('te": "failed"}\n')
     assert [(name, event.step, event.state) for name, event in watch.look()] == [("sub-03", "template", "failed")]
 
 
-def test_plain_lines_where_there_is_no_terminal(works: list[Work]) -> None:
+def test_plain_lines_where_there_is_no_terminal(tasks: list[Task]) -> None:
     stream = io.StringIO()
-    with shown(works, "participants", stream):
+    with shown(tasks, "participants", stream):
         pass
     lines = stream.getvalue().splitlines()
     assert lines.count("sub-03 [    0 s] template ...") == 1
@@ -74,12 +74,12 @@ def read_terminal(master: int, until: str) -> str:
     return said.decode()
 
 
-def test_a_live_display_on_a_terminal(works: list[Work], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_display_on_a_terminal(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LOOK_S", 0.05)
     monkeypatch.setenv("COLUMNS", "160")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
-        with shown(works, "participants", terminal):
+        with shown(tasks, "participants", terminal):
             pass
         said = read_terminal(master, until="sub-03: 1 of 4 steps, template")
     os.close(master)

@@ -1,4 +1,4 @@
-"""Works spread over processes: each by itself, whatever becomes of the others."""
+"""Tasks spread over processes: each by itself, whatever becomes of the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.fork_server import can_fork
 from tau_workflows.execution.heartbeat import HeartbeatMonitor
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import NEVER_TOLD, Work, how_it_ended, outcome_path
+from tau_workflows.execution.task import NEVER_TOLD, Task, how_it_ended, outcome_path
 
 HERE = Path(__file__).parent
 
@@ -32,46 +32,46 @@ def module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
-def works_of(folder: Path, jobs: dict[str, dict[str, object]], **options: Any) -> list[Work]:
+def tasks_of(folder: Path, jobs: dict[str, dict[str, object]], **options: Any) -> list[Task]:
     folder.mkdir(exist_ok=True)
-    works = [Work(name, "small_work", folder / f"{name}.job", 100, **options) for name in jobs]
-    for work in works:
-        work.job_file.write_text(json.dumps(jobs[work.name]))
-    return works
+    tasks = [Task(name, "small_task", folder / f"{name}.job", 100, **options) for name in jobs]
+    for task in tasks:
+        task.job_file.write_text(json.dumps(jobs[task.name]))
+    return tasks
 
 
-def outcomes(works: list[Work]) -> dict[str, dict[str, object]]:
-    found = {work.name: outcome_path(work.job_file) for work in works}
+def outcomes(tasks: list[Task]) -> dict[str, dict[str, object]]:
+    found = {task.name: outcome_path(task.job_file) for task in tasks}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
 
 
-def test_a_crash_or_a_kill_takes_down_one_work_only(tmp_path: Path) -> None:
+def test_a_crash_or_a_kill_takes_down_one_task_only(tmp_path: Path) -> None:
     jobs = {"well": {}, "killed": {"signal": "SIGKILL"}, "crashed": {"signal": "SIGSEGV"}, "failed": {"exit_code": 3}}
-    works = works_of(tmp_path, {**jobs, "last": {}}, threads=1)
-    spread(works, Execution(), 2)
-    assert set(outcomes(works)) == {"well", "last"}
-    ends = {work.name: how_it_ended(work.job_file) for work in works}
+    tasks = tasks_of(tmp_path, {**jobs, "last": {}}, threads=1)
+    spread(tasks, Execution(), 2)
+    assert set(outcomes(tasks)) == {"well", "last"}
+    ends = {task.name: how_it_ended(task.job_file) for task in tasks}
     assert "SIGKILL" in ends["killed"]
     assert "SIGSEGV" in ends["crashed"]
     assert "exit code 3" in ends["failed"]
-    assert all(len(work.job_file.with_suffix(".starts").read_text().split()) == 1 for work in works)
+    assert all(len(task.job_file.with_suffix(".starts").read_text().split()) == 1 for task in tasks)
 
 
-def test_each_work_has_a_process_of_its_own_with_its_threads(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {}, "b": {}, "c": {}}, threads=3)
-    spread(works, Execution(), 2)
-    told = outcomes(works)
+def test_each_task_has_a_process_of_its_own_with_its_threads(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, {"a": {}, "b": {}, "c": {}}, threads=3)
+    spread(tasks, Execution(), 2)
+    told = outcomes(tasks)
     assert len({entry["pid"] for entry in told.values()} | {os.getpid()}) == 4
     assert {entry["threads"] for entry in told.values()} == {"3"}
 
 
 @pytest.mark.skipif(not can_fork(), reason="processes are not forked on this system")
-def test_what_works_need_is_loaded_once_for_works_that_follow_each_other(tmp_path: Path) -> None:
+def test_what_tasks_need_is_loaded_once_for_tasks_that_follow_each_other(tmp_path: Path) -> None:
     jobs = {"a": {"asks_for": "wave"}, "b": {"asks_for": "wave"}, "killed": {"signal": "SIGKILL"}, "c": {}}
-    bare, works = works_of(tmp_path / "bare", jobs), works_of(tmp_path / "loaded", jobs, preload=("wave",))
+    bare, tasks = tasks_of(tmp_path / "bare", jobs), tasks_of(tmp_path / "loaded", jobs, preload=("wave",))
     spread(bare, Execution(), 1)
-    spread(works, Execution(), 1)
-    without, told = outcomes(bare), outcomes(works)
+    spread(tasks, Execution(), 1)
+    without, told = outcomes(bare), outcomes(tasks)
     assert not without["a"]["loaded"]
     assert told["a"]["loaded"]
     assert told["b"]["loaded"]
@@ -81,39 +81,39 @@ def test_what_works_need_is_loaded_once_for_works_that_follow_each_other(tmp_pat
 
 
 @pytest.mark.skipif(not can_fork(), reason="processes are not forked on this system")
-def test_a_kill_of_the_process_that_loads_takes_down_one_work_only(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {}, "b": {"kills_parent": True}, "c": {}, "d": {}})
-    spread(works, Execution(), 1)
-    assert set(outcomes(works)) == {"a", "c", "d"}
-    assert "SIGKILL" in how_it_ended(works[1].job_file)
+def test_a_kill_of_the_process_that_loads_takes_down_one_task_only(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, {"a": {}, "b": {"kills_parent": True}, "c": {}, "d": {}})
+    spread(tasks, Execution(), 1)
+    assert set(outcomes(tasks)) == {"a", "c", "d"}
+    assert "SIGKILL" in how_it_ended(tasks[1].job_file)
 
 
-def test_works_with_other_threads_are_not_forked_from_what_was_loaded_for_fewer(tmp_path: Path) -> None:
-    works = [work for n in (1, 2) for work in works_of(tmp_path / str(n), {"a": {}}, threads=n)]
-    spread(works, Execution(), 1)
-    assert [outcomes([work])["a"]["threads"] for work in works] == ["1", "2"]
+def test_tasks_with_other_threads_are_not_forked_from_what_was_loaded_for_fewer(tmp_path: Path) -> None:
+    tasks = [task for n in (1, 2) for task in tasks_of(tmp_path / str(n), {"a": {}}, threads=n)]
+    spread(tasks, Execution(), 1)
+    assert [outcomes([task])["a"]["threads"] for task in tasks] == ["1", "2"]
 
 
 def test_a_module_that_cannot_be_loaded_is_left_to_the_work(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {}}, preload=("no_such_module",))
-    spread(works, Execution(), 1)
-    assert set(outcomes(works)) == {"a"}
+    tasks = tasks_of(tmp_path, {"a": {}}, preload=("no_such_module",))
+    spread(tasks, Execution(), 1)
+    assert set(outcomes(tasks)) == {"a"}
 
 
-def test_works_that_are_done_again_do_not_take_the_outcome_of_the_first_time(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {}})
-    spread(works, Execution(), 1)
-    first = outcomes(works)["a"]["pid"]
-    spread(works, Execution(), 1)
-    assert outcomes(works)["a"]["pid"] != first
+def test_tasks_that_are_done_again_do_not_take_the_outcome_of_the_first_time(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, {"a": {}})
+    spread(tasks, Execution(), 1)
+    first = outcomes(tasks)["a"]["pid"]
+    spread(tasks, Execution(), 1)
+    assert outcomes(tasks)["a"]["pid"] != first
 
 
-def test_works_are_given_in_parts_and_all_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_are_given_in_parts_and_all_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tau_workflows.execution.spread._AT_A_TIME", 2)
-    works = works_of(tmp_path, {"a": {}, "killed": {"signal": "SIGKILL"}, "b": {}})
-    spread(works, Execution(), 2)
-    assert set(outcomes(works)) == {"a", "b"}
-    assert all(len(work.job_file.with_suffix(".starts").read_text().split()) == 1 for work in works)
+    tasks = tasks_of(tmp_path, {"a": {}, "killed": {"signal": "SIGKILL"}, "b": {}})
+    spread(tasks, Execution(), 2)
+    assert set(outcomes(tasks)) == {"a", "b"}
+    assert all(len(task.job_file.with_suffix(".starts").read_text().split()) == 1 for task in tasks)
 
 
 def test_nothing_to_spread_is_no_error(tmp_path: Path) -> None:
@@ -127,21 +127,21 @@ from slurm import Slurm, missing
 
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import Work
+from tau_workflows.execution.task import Task
 files = [Path(name) for name in sys.argv[1:]]
-spread([Work(file.stem, "small_work", file, 100) for file in files], Execution(), 2)
+spread([Task(file.stem, "small_task", file, 100) for file in files], Execution(), 2)
 """
 
 
-def started(works: list[Work], seconds: float = 60) -> list[psutil.Process]:
-    """The processes of the works, when all of them have started."""
+def started(tasks: list[Task], seconds: float = 60) -> list[psutil.Process]:
+    """The processes of the tasks, when all of them have started."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        files = [work.job_file.with_suffix(".starts") for work in works]
+        files = [task.job_file.with_suffix(".starts") for task in tasks]
         if all(file.is_file() and file.read_text().endswith("\n") for file in files):
             return [psutil.Process(int(file.read_text().split()[-1])) for file in files]
         time.sleep(0.05)
-    raise AssertionError("the works did not start")
+    raise AssertionError("the tasks did not start")
 
 
 def gone(processes: list[psutil.Process], seconds: float = 60) -> bool:
@@ -153,12 +153,12 @@ def gone(processes: list[psutil.Process], seconds: float = 60) -> bool:
     return True
 
 
-def test_works_do_not_outlive_a_program_that_is_killed(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {"seconds": 120}, "b": {"seconds": 120}})
-    command = [sys.executable, "-c", PROGRAM, *(str(work.job_file) for work in works)]
+def test_tasks_do_not_outlive_a_program_that_is_killed(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, {"a": {"seconds": 120}, "b": {"seconds": 120}})
+    command = [sys.executable, "-c", PROGRAM, *(str(task.job_file) for task in tasks)]
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        processes = started(works)
+        processes = started(tasks)
         tree = [*psutil.Process(program.pid).children(recursive=True), *processes]
         os.kill(program.pid, signal.SIGKILL)
         program.wait(60)
@@ -202,7 +202,7 @@ def test_steps_do_not_outlive_a_participant_that_is_killed(tmp_path: Path) -> No
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     workers: list[psutil.Process] = []
     try:
-        started([Work("a", "", tmp_path / "a.job", 1)])
+        started([Task("a", "", tmp_path / "a.job", 1)])
         workers = psutil.Process(program.pid).children(recursive=True)
         assert len(workers) == 2
         program.kill()
@@ -215,22 +215,22 @@ def test_steps_do_not_outlive_a_participant_that_is_killed(tmp_path: Path) -> No
                 worker.kill()
 
 
-def test_works_that_were_lost_with_a_worker_are_done_once_more(tmp_path: Path) -> None:
-    works = works_of(tmp_path, {"a": {"seconds": 3}, "b": {"seconds": 3}, "c": {}})
-    command = [sys.executable, "-c", PROGRAM, *(str(work.job_file) for work in works)]
+def test_tasks_that_were_lost_with_a_worker_are_done_once_more(tmp_path: Path) -> None:
+    tasks = tasks_of(tmp_path, {"a": {"seconds": 3}, "b": {"seconds": 3}, "c": {}})
+    command = [sys.executable, "-c", PROGRAM, *(str(task.job_file) for task in tasks)]
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        process = started(works[:1])[0]
+        process = started(tasks[:1])[0]
         worker = next(p for p in process.parents() if p.ppid() == program.pid)
         worker.kill()
         assert program.wait(60) == 0
-        assert set(outcomes(works)) == {"a", "b", "c"}
+        assert set(outcomes(tasks)) == {"a", "b", "c"}
         assert gone([process])
     finally:
         program.kill()
 
 
-def test_a_work_on_another_machine_hears_that_its_program_is_gone(
+def test_a_task_on_another_machine_hears_that_its_program_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -254,18 +254,18 @@ def test_a_work_on_another_machine_hears_that_its_program_is_gone(
     assert life.lost()
 
 
-def test_a_work_without_a_word_about_its_end_says_so(tmp_path: Path) -> None:
+def test_a_task_without_a_word_about_its_end_says_so(tmp_path: Path) -> None:
     assert how_it_ended(tmp_path / "none.job") == NEVER_TOLD
 
 
 @pytest.mark.slow
-def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
+def test_slurm_runs_each_task_as_a_job_and_a_killed_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing():
         pytest.skip(f"no SLURM: {missing()}")
     jobs = {"well": {}, "killed": {"signal": "SIGKILL"}, "failed": {"exit_code": 3}}
-    works = works_of(tmp_path / "jobs", jobs, processes=2, threads=1)
+    tasks = tasks_of(tmp_path / "jobs", jobs, processes=2, threads=1)
     cluster = Slurm(tmp_path / "slurm")
     calls = tmp_path / "calls"
     for name in ("squeue", "sacct"):
@@ -281,7 +281,7 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
         execution = Execution(worker="slurm", worker_args="--time=5 --comment=mine", poll_interval=2, max_jobs=2)
         expected = ["COMPLETED|2|100M|00:05:00"] * 3
         started = time.monotonic()
-        spread(works, execution, 3)
+        spread(tasks, execution, 3)
         seconds = time.monotonic() - started
         asked = ("sacct", "-n", "-X", "-P", "-j", "1,2,3", "-o")
         # Accounting completes the record of a job some seconds after its end.
@@ -297,18 +297,18 @@ def test_slurm_runs_each_work_as_a_job_and_a_killed_one_is_told(
     assert called.count("sacct") <= called.count("squeue")
     submitted, ended = zip(*(row.split("|") for row in times), strict=True)
     assert max(submitted) >= min(ended)
-    assert set(outcomes(works)) == {"well"}
-    assert "SIGKILL" in how_it_ended(works[1].job_file)
-    assert "exit code 3" in how_it_ended(works[2].job_file)
+    assert set(outcomes(tasks)) == {"well"}
+    assert "SIGKILL" in how_it_ended(tasks[1].job_file)
+    assert "exit code 3" in how_it_ended(tasks[2].job_file)
 
 
 @pytest.mark.slow
-def test_sge_runs_the_works_as_an_array_job_by_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sge_runs_the_tasks_as_an_array_job_by_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = write_stand_ins(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    works = works_of(tmp_path / "jobs", {"a": {}, "b": {"exit_code": 3}, "c": {}}, threads=1)
-    spread(works, Execution(worker="sge", worker_args="-q long.q -l h_vmem=4G"), 3)
-    assert set(outcomes(works)) == {"a", "c"}
-    assert "exit code 3" in how_it_ended(works[1].job_file)
+    tasks = tasks_of(tmp_path / "jobs", {"a": {}, "b": {"exit_code": 3}, "c": {}}, threads=1)
+    spread(tasks, Execution(worker="sge", worker_args="-q long.q -l h_vmem=4G"), 3)
+    assert set(outcomes(tasks)) == {"a", "c"}
+    assert "exit code 3" in how_it_ended(tasks[1].job_file)
     (asked,) = (programs / "asked").read_text().splitlines()
     assert asked.startswith("-t 1-3 -q long.q -l h_vmem=4G -N ")

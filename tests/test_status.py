@@ -21,7 +21,7 @@ from tau_pipeline.derivatives.status import (
 from tau_pipeline.errors import DamagedFileError
 from tau_workflows.execution import participant
 from tau_workflows.execution.participant import conclude
-from tau_workflows.execution.work import outcome_path
+from tau_workflows.execution.task import outcome_path
 from tau_workflows.graphs.job import ParticipantJob
 
 

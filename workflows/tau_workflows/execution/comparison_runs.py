@@ -17,11 +17,11 @@ from tau_pipeline.files import write_json
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.comparison.one_run import ComparisonContext, do_baselines, do_run
 from tau_pipeline.synthesis.comparison.runs import Run
-from tau_workflows.execution.work import outcome_path
+from tau_workflows.execution.task import outcome_path
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedRun:
     """A run with the settings of its training; ``source_model`` is the model whose mean images are scored, if any."""
 
     run: Run
@@ -31,11 +31,11 @@ class Task:
 
 @dataclass(frozen=True)
 class ComparisonJob:
-    """Work of one process.
+    """What one process has to do.
 
     Attributes
     ----------
-    tasks
+    planned
         In their order.
     context
         What is the same for all.
@@ -45,25 +45,25 @@ class ComparisonJob:
         Whether a run that fails ends the process.
     """
 
-    tasks: tuple[Task, ...]
+    planned: tuple[PlannedRun, ...]
     context: ComparisonContext
     threads: int
     stop_on_first_crash: bool = False
 
 
-def do_tasks(job: ComparisonJob, report: Callable[[dict[str, str]], object]) -> dict[str, str]:
+def do_planned(job: ComparisonJob, report: Callable[[dict[str, str]], object]) -> dict[str, str]:
     """Do every run of a job; returns why runs failed, by their names, and reports it after each of them."""
     failures: dict[str, str] = {}
-    for task in job.tasks:
-        sys.stderr.write(f"{task.run.in_words}\n")
+    for one in job.planned:
+        sys.stderr.write(f"{one.run.in_words}\n")
         try:
-            if task.source_model is None:
-                do_run(task.run, task.settings, job.context)
+            if one.source_model is None:
+                do_run(one.run, one.settings, job.context)
             else:
-                do_baselines(task.run, task.settings, job.context, task.source_model)
+                do_baselines(one.run, one.settings, job.context, one.source_model)
         except Exception as exc:
             # Whatever it is, this run is not done, the others can be, and the reason must reach the user.
-            failures[task.run.name] = str(exc) or type(exc).__name__
+            failures[one.run.name] = str(exc) or type(exc).__name__
             if not isinstance(exc, TauPipelineError):
                 traceback.print_exc()
         report(failures)
@@ -79,7 +79,7 @@ def main(job_file: str) -> int:
     job: ComparisonJob = pickle.loads(Path(job_file).read_bytes())
     torch.set_num_threads(job.threads)
     failed = Path(job_file).with_suffix(".failed.json")
-    failures = do_tasks(job, lambda found: write_json({"failures": found}, failed))
+    failures = do_planned(job, lambda found: write_json({"failures": found}, failed))
     write_json({"failures": failures}, outcome_path(job_file))
     return 1 if failures else 0
 

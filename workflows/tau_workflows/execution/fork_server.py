@@ -1,6 +1,6 @@
-"""A process that has loaded what works need, and forks each of them: what takes seconds to load is loaded once.
+"""A process that has loaded what tasks need, and forks each of them: what takes seconds to load is loaded once.
 
-Each work is still a separate process, and nothing but loading happens before it begins: the server computes nothing,
+Each task is still a separate process, and nothing but loading happens before it begins: the server computes nothing,
 so that no thread of a library is lost in the fork. Linux only; elsewhere libraries are not safe to fork.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from tau_workflows.execution.launch import die_with_parent, in_work_call_process, in_work_run_module
+from tau_workflows.execution.launch import die_with_parent, in_task_call_process, in_task_run_module
 
 #: A module's name and a path are shorter than this together.
 _MESSAGE_BYTES = 65536
@@ -32,14 +32,14 @@ def can_fork() -> bool:
 
 
 class ForkServer:
-    """The server, seen from the process that has works done, one after the other; both end together.
+    """The server, seen from the process that has tasks done, one after the other; both end together.
 
     Parameters
     ----------
     env
-        Environment of the server and of its works. Libraries read their number of threads from it while they load.
+        Environment of the server and of its tasks. Libraries read their number of threads from it while they load.
     preload
-        Names of the modules that are loaded before a work is forked.
+        Names of the modules that are loaded before a task is forked.
     """
 
     def __init__(self, env: Mapping[str, str], preload: Sequence[str]) -> None:
@@ -61,18 +61,18 @@ class ForkServer:
         return self.process.poll() is None and (self.env, self.preload) == (dict(env), tuple(preload))
 
     def start(self, module: str, job_file: str, output: int, errors: int) -> None:
-        """Begin a work, whose standard output and error are these open files; the one before must have ended."""
+        """Begin a task, whose standard output and error are these open files; the one before must have ended."""
         # A server that has just died is reported by `wait`.
         with suppress(OSError):
             socket.send_fds(self._socket, [json.dumps([module, job_file]).encode()], [output, errors])
 
     def wait(self, timeout: float | None = None) -> int:
-        """Exit code of the work, or of the server where it has died, which its work does not outlive.
+        """Exit code of the task, or of the server where it has died, which its task does not outlive.
 
         Raises
         ------
         subprocess.TimeoutExpired
-            The work goes on after ``timeout`` seconds.
+            The task goes on after ``timeout`` seconds.
         """
         self._socket.settimeout(timeout)
         try:
@@ -84,29 +84,29 @@ class ForkServer:
         return int(answer) if answer else self.process.wait()
 
     def terminate(self) -> None:
-        """Ask the work to end."""
+        """Ask the task to end."""
         with suppress(psutil.Error):
-            for work in psutil.Process(self.process.pid).children():
-                work.terminate()
+            for task in psutil.Process(self.process.pid).children():
+                task.terminate()
 
     def kill(self) -> None:
-        """End the server, and with it the work."""
+        """End the server, and with it the task."""
         self.process.kill()
 
     def close(self) -> None:
-        """Let the server end, which has no work now."""
+        """Let the server end, which has no task now."""
         self._socket.close()
         self.process.wait()
 
 
 def in_server_serve(parent: int, preload: Sequence[str]) -> None:
-    """Load modules, then fork each work that is requested through standard input, a socket, and answer how it ended.
+    """Load modules, then fork each task that is requested through standard input, a socket, and answer how it ended.
 
-    In the process of a work it ends with `SystemExit`.
+    In the process of a task it ends with `SystemExit`.
     """
     die_with_parent(parent)
     for name in preload:
-        # A module that cannot be loaded fails in the work as well, which logs it.
+        # A module that cannot be loaded fails in the task as well, which logs it.
         with suppress(Exception):
             import_module(name)
     # What is loaded never becomes garbage, and pages of memory that nobody writes to are shared.
@@ -122,20 +122,20 @@ def in_server_serve(parent: int, preload: Sequence[str]) -> None:
             die_with_parent(server)
             asker.detach()
             module, job_file = json.loads(request)
-            in_work_begin(module, job_file, files)
+            in_task_begin(module, job_file, files)
         for file in files:
             os.close(file)
         _, status = os.waitpid(pid, 0)
         asker.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def in_work_begin(module: str, job_file: str, files: Sequence[int]) -> None:
+def in_task_begin(module: str, job_file: str, files: Sequence[int]) -> None:
     """Do what ``python -m module job_file`` does, in this process, which was forked for it; ends with `SystemExit`.
 
     Parameters
     ----------
     module, job_file
-        Of the work.
+        Of the task.
     files
         Open files that become its standard output and error; standard input is empty.
     """
@@ -144,8 +144,8 @@ def in_work_begin(module: str, job_file: str, files: Sequence[int]) -> None:
     for file, place in ((nothing, 0), (output, 1), (errors, 2)):
         os.dup2(file, place)
         os.close(file)
-    in_work_call_process(Path(job_file).stem)
-    in_work_run_module(module, job_file)
+    in_task_call_process(Path(job_file).stem)
+    in_task_run_module(module, job_file)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from pathlib import Path
 from tau_pipeline.errors import OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 
-_RUN_DIR, _ALIVE_FILE, _WORKS_FILE = "run-", "alive.json", "works.json"
+_RUN_DIR, _ALIVE_FILE, _TASKS_FILE = "run-", "alive.json", "tasks.json"
 
-#: Seconds between two heartbeats, and without one after which a work on another machine ends.
+#: Seconds between two heartbeats, and without one after which a task on another machine ends.
 BEAT_S, _SILENCE_S = 5.0, 300.0
 
 #: Seconds for which the file may be missing or show another run, since shared folders can be slow.
@@ -32,7 +32,7 @@ GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Program:
-    """The program, as known to the processes that start works.
+    """The program, as known to the processes that start tasks.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class Program:
     pid
         Its process. A pool whose parent it is does not outlive it.
     stop_on_first_crash
-        Whether no work starts after one has failed.
+        Whether no task starts after one has failed.
     loud
-        Whether works write to the terminal instead of their logs.
+        Whether tasks write to the terminal instead of their logs.
     """
 
     alive_file: Path
@@ -54,7 +54,7 @@ class Program:
 
     @property
     def stop_file(self) -> Path:
-        """Return the file that exists when a work has failed and no other may start."""
+        """Return the file that exists when a task has failed and no other may start."""
         return self.alive_file.with_name("stop")
 
 
@@ -88,9 +88,9 @@ class Heartbeat:
                 self._write()
 
     @contextmanager
-    def beating(self, works: Sequence[str]) -> Iterator[None]:
-        """Write the names of the works and heartbeats until the block ends, then remove the folder of the run."""
-        write_json({"works": list(works)}, self.file.with_name(_WORKS_FILE))
+    def beating(self, tasks: Sequence[str]) -> Iterator[None]:
+        """Write the names of the tasks and heartbeats until the block ends, then remove the folder of the run."""
+        write_json({"tasks": list(tasks)}, self.file.with_name(_TASKS_FILE))
         self._write()
         self._thread.start()
         try:
@@ -105,15 +105,15 @@ def run_dirs(inbox: Path) -> list[Path]:
     return sorted(inbox.glob(f"{_RUN_DIR}*"))
 
 
-def works_of(run_dir: Path) -> tuple[str, ...]:
-    """Return the names of a run's works; none where the folder says nothing."""
+def tasks_of(run_dir: Path) -> tuple[str, ...]:
+    """Return the names of a run's tasks; none where the folder says nothing."""
     with suppress(TauPipelineError, KeyError, TypeError):
-        return tuple(map(str, read_json(run_dir / _WORKS_FILE)["works"]))
+        return tuple(map(str, read_json(run_dir / _TASKS_FILE)["tasks"]))
     return ()
 
 
 class HeartbeatMonitor:
-    """Reads the heartbeat, in the processes that start works."""
+    """Reads the heartbeat, in the processes that start tasks."""
 
     def __init__(self, file: Path, run: str) -> None:
         self.file, self.run = file, run

@@ -1,4 +1,4 @@
-"""Start a work's module in this process, and let no process outlive the one that started it.
+"""Start a task's module in this process, and let no process outlive the one that started it.
 
 A program that is killed cannot end its children. If they went on, they would write unseen into folders that the next
 run believes to be its own.
@@ -34,7 +34,7 @@ def die_with_parent(parent: int) -> None:
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def in_work_call_process(name: str) -> None:
+def in_task_call_process(name: str) -> None:
     """Have `ps` and `top` show this process under a name, of which Linux keeps 15 characters."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NAME, name.encode())
 
@@ -45,7 +45,7 @@ def _watch(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_work_run_module(module: str, job_file: str) -> None:
+def in_task_run_module(module: str, job_file: str) -> None:
     """Do what ``python -m module job_file`` does, in this process; ends with `SystemExit`."""
     sys.argv = [module, job_file]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -54,4 +54,4 @@ def in_work_run_module(module: str, job_file: str) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[3]))
-    in_work_run_module(*sys.argv[1:3])
+    in_task_run_module(*sys.argv[1:3])

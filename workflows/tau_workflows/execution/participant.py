@@ -23,7 +23,7 @@ from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.derivatives.withdraw import withdraw
 from tau_pipeline.errors import MissingInputError, OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
-from tau_workflows.execution.work import ProgressWriter, StepState, outcome_path
+from tau_workflows.execution.task import ProgressWriter, StepState, outcome_path
 from tau_workflows.graphs.job import ParticipantJob, scan_steps, t1w_step
 from tau_workflows.reports.failures import forget_headers
 
@@ -149,7 +149,7 @@ def _write_records(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) 
 def conclude(job: ParticipantJob, job_file: str | Path, failures: Mapping[str, dict[str, Any]]) -> bool:
     """Write error records, states, report and outcome, in this order; returns whether nothing failed.
 
-    A full disk must not hide why the work failed.
+    A full disk must not hide why the task failed.
     """
     _write_records(job, failures)
     with suppress(TauPipelineError):

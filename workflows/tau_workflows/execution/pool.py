@@ -1,4 +1,4 @@
-"""One work after another, each in a separate process: what runs in a process of Pydra's pool or in a cluster job."""
+"""One task after another, each in a separate process: what runs in a process of Pydra's pool or in a cluster job."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tau_pipeline.errors import OutputError
 from tau_workflows.execution.fork_server import ForkServer, can_fork
 from tau_workflows.execution.heartbeat import HeartbeatMonitor, Program
 from tau_workflows.execution.launch import die_with_parent
-from tau_workflows.execution.work import Work, log_path, tell_end, tell_not_begun
+from tau_workflows.execution.task import Task, log_path, tell_end, tell_not_begun
 
 #: Names of the environment variables by which libraries learn their number of threads.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: ITK keeps to one: with more, N4 differs from run to run in the last digits, and labels in some voxels.
 _ONE_THREAD = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
 
-#: Seconds between two looks at the heartbeat, and for which a work may end in order before it is killed.
+#: Seconds between two looks at the heartbeat, and for which a task may end in order before it is killed.
 _LOOK_S, _END_S = 0.5, 1.5
 
-#: The server that forks the works of this process, once it has started.
+#: The server that forks the tasks of this process, once it has started.
 _servers: list[ForkServer] = []
 
 
-def in_pool_run_work(work: Work, program: Program) -> int:
-    """Run one work in a separate process and write how that ended; returns its exit code.
+def in_pool_run_task(task: Task, program: Program) -> int:
+    """Run one task in a separate process and write how that ended; returns its exit code.
 
-    If the program is gone or announces its end, the work is ended, and nothing is written about it.
+    If the program is gone or announces its end, the task is ended, and nothing is written about it.
     """
-    # On a cluster each work has its own job, where there is nothing to share.
+    # On a cluster each task has its own job, where there is nothing to share.
     of_program = os.getppid() == program.pid
     if of_program:
         die_with_parent(program.pid)
@@ -45,35 +45,35 @@ def in_pool_run_work(work: Work, program: Program) -> int:
         return 1
     if program.stop_file.is_file():
         with suppress(OutputError):
-            tell_not_begun(work.job_file)
+            tell_not_begun(task.job_file)
         return 1
-    env = environment(work.threads, work.job_file.parent)
-    with _outputs(work.job_file, program.loud) as outputs:
+    env = environment(task.threads, task.job_file.parent)
+    with _outputs(task.job_file, program.loud) as outputs:
         start = _forked if of_program and can_fork() else _new
-        code = _waited(start(work, env, *outputs), heartbeat)
+        code = _waited(start(task, env, *outputs), heartbeat)
     if _is_interrupted(code, heartbeat):
         return code
     with suppress(OutputError, OSError):
-        tell_end(work.job_file, code)
+        tell_end(task.job_file, code)
         if code and program.stop_on_first_crash:
             program.stop_file.touch()
     return code
 
 
-def _forked(work: Work, env: dict[str, str], output: int, errors: int) -> ForkServer:
-    """Let the server of this process fork the work; it has already loaded what the work needs."""
-    if _servers and not _servers[-1].fits(env, work.preload):
+def _forked(task: Task, env: dict[str, str], output: int, errors: int) -> ForkServer:
+    """Let the server of this process fork the task; it has already loaded what the task needs."""
+    if _servers and not _servers[-1].fits(env, task.preload):
         _servers.pop().close()
     if not _servers:
-        _servers.append(ForkServer(env, work.preload))
-    _servers[-1].start(work.module, str(work.job_file), output, errors)
+        _servers.append(ForkServer(env, task.preload))
+    _servers[-1].start(task.module, str(task.job_file), output, errors)
     return _servers[-1]
 
 
-def _new(work: Work, env: dict[str, str], output: int, errors: int) -> subprocess.Popen[bytes]:
-    """Start the work as a new process, which loads everything itself."""
+def _new(task: Task, env: dict[str, str], output: int, errors: int) -> subprocess.Popen[bytes]:
+    """Start the task as a new process, which loads everything itself."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tau_workflows.execution.launch", work.module, str(work.job_file), str(os.getpid())],
+        [sys.executable, "-m", "tau_workflows.execution.launch", task.module, str(task.job_file), str(os.getpid())],
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -82,7 +82,7 @@ def _new(work: Work, env: dict[str, str], output: int, errors: int) -> subproces
 
 
 def _waited(process: subprocess.Popen[bytes] | ForkServer, heartbeat: HeartbeatMonitor) -> int:
-    """Return the exit code of a work; if the program is gone, the work is terminated, and killed soon after."""
+    """Return the exit code of a task; if the program is gone, the task is terminated, and killed soon after."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=_LOOK_S)
@@ -95,7 +95,7 @@ def _waited(process: subprocess.Popen[bytes] | ForkServer, heartbeat: HeartbeatM
 
 
 def _is_interrupted(code: int, heartbeat: HeartbeatMonitor) -> bool:
-    """Return whether a work was ended with its program; a signal may reach it a moment before the program."""
+    """Return whether a task was ended with its program; a signal may reach it a moment before the program."""
     end = time.monotonic() + (1.0 if code in (-signal.SIGINT, -signal.SIGTERM) else 0.0)
     while not heartbeat.ends():
         if time.monotonic() >= end:
@@ -106,14 +106,14 @@ def _is_interrupted(code: int, heartbeat: HeartbeatMonitor) -> bool:
 
 @contextmanager
 def _outputs(job_file: Path, loud: bool) -> Iterator[tuple[int, int]]:
-    """Open what becomes standard output and error of a work: the terminal, or its log."""
+    """Open what becomes standard output and error of a task: the terminal, or its log."""
     if loud:
         yield 1, 2
         return
     try:
         log = os.open(log_path(job_file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     except OSError:
-        # A full disk must not keep the work from saying so itself.
+        # A full disk must not keep the task from saying so itself.
         log = os.open(os.devnull, os.O_WRONLY)
     try:
         yield log, log
@@ -122,7 +122,7 @@ def _outputs(job_file: Path, loud: bool) -> Iterator[tuple[int, int]]:
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """Return the environment of a work's process: threads, no questions to the network, no window for figures.
+    """Return the environment of a task's process: threads, no questions to the network, no window for figures.
 
     What libraries like to keep in the home folder goes to ``folder``, unless the user has a place for it.
     """

@@ -1,6 +1,6 @@
 """Progress of a run: one live display on a terminal, plain lines elsewhere.
 
-It reads the files in which works record their steps, so it includes those on other machines.
+It reads the files in which tasks record their steps, so it includes those on other machines.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json
-from tau_workflows.execution.work import Event, Progress, Work, ended_path, outcome_path, progress_path, read_progress
+from tau_workflows.execution.task import Event, Progress, Task, ended_path, outcome_path, progress_path, read_progress
 
 #: Seconds between two looks at the files.
 LOOK_S = 0.5
 
-#: Number of running works that are shown on a terminal, one line each.
+#: Number of running tasks that are shown on a terminal, one line each.
 _MOST_LINES = 8
 
 
@@ -41,9 +41,9 @@ def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[flo
     elapsed_s
         Seconds since it began.
     shares
-        For each work, how much of it is done, 0 to 1.
+        For each task, how much of it is done, 0 to 1.
     unchanged
-        For each work, the share that was there already and took no time; it must not make the rest look quick.
+        For each task, the share that was there already and took no time; it must not make the rest look quick.
     """
     computed = sum(shares) - sum(unchanged)
     if computed <= 0:
@@ -52,43 +52,43 @@ def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[flo
 
 
 class Overview:
-    """Counts of the works of a run, and their progress, read from their files.
+    """Counts of the tasks of a run, and their progress, read from their files.
 
     Attributes
     ----------
     done, failed
-        How many works have ended well, and not.
+        How many tasks have ended well, and not.
     running
-        Works that have begun and not ended, by name, with their progress.
+        Tasks that have begun and not ended, by name, with their progress.
     left_s
         Seconds that the run still takes, if known.
     """
 
-    def __init__(self, works: Sequence[Work]) -> None:
-        self.works, self.started = tuple(works), time.monotonic()
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks, self.started = tuple(tasks), time.monotonic()
         self.done = self.failed = 0
         self.left_s: float | None = None
         self.running: dict[str, Progress] = {}
         self._ended: dict[str, bool] = {}
-        self._last = {work.name: Progress(0, ()) for work in works}
+        self._last = {task.name: Progress(0, ()) for task in tasks}
 
     @property
     def ended(self) -> int:
-        """Works that have ended, well or not."""
+        """Tasks that have ended, well or not."""
         return self.done + self.failed
 
     def look(self) -> list[tuple[str, Event]]:
-        """Read the files of the works that have not ended; returns the events since the last look, by name."""
+        """Read the files of the tasks that have not ended; returns the events since the last look, by name."""
         news: list[tuple[str, Event]] = []
-        for work in self.works:
-            if work.name in self._ended:
+        for task in self.tasks:
+            if task.name in self._ended:
                 continue
-            well = ended_well(work)
-            before, now = self._last[work.name], read_progress(work.job_file)
-            news += [(work.name, event) for event in now.events[len(before.events) :]]
-            self._last[work.name] = now
+            well = ended_well(task)
+            before, now = self._last[task.name], read_progress(task.job_file)
+            news += [(task.name, event) for event in now.events[len(before.events) :]]
+            self._last[task.name] = now
             if well is not None:
-                self._ended[work.name] = well
+                self._ended[task.name] = well
         self._count()
         return news
 
@@ -96,9 +96,9 @@ class Overview:
         self.done = sum(self._ended.values())
         self.failed = len(self._ended) - self.done
         self.running = {
-            work.name: self._last[work.name]
-            for work in self.works
-            if work.name not in self._ended and progress_path(work.job_file).is_file()
+            task.name: self._last[task.name]
+            for task in self.tasks
+            if task.name not in self._ended and progress_path(task.job_file).is_file()
         }
         shares = [
             1.0 if name in self._ended else own.share("done", "failed", "unchanged") for name, own in self._last.items()
@@ -108,36 +108,36 @@ class Overview:
 
     def sentence(self) -> str:
         """Return counts and time left, in words."""
-        waiting = len(self.works) - self.ended - len(self.running)
+        waiting = len(self.tasks) - self.ended - len(self.running)
         left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
         return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
 
 
-def ended_well(work: Work) -> bool | None:
+def ended_well(task: Task) -> bool | None:
     """Return whether a task has ended without a failure; None while it has not ended."""
     try:
-        if outcome_path(work.job_file).is_file():
-            return not read_json(outcome_path(work.job_file)).get("failures")
+        if outcome_path(task.job_file).is_file():
+            return not read_json(outcome_path(task.job_file)).get("failures")
     except TauPipelineError:
         return False
-    return False if ended_path(work.job_file).is_file() else None
+    return False if ended_path(task.job_file).is_file() else None
 
 
 class Lines:
-    """A line for each step that begins or fails, and one for each work that ends."""
+    """A line for each step that begins or fails, and one for each task that ends."""
 
     def __init__(self, stream: TextIO, what: str) -> None:
         self.stream, self.what, self.ended = stream, what, 0
 
     def show(self, now: Overview, news: Sequence[tuple[str, Event]]) -> None:
-        """Show where the works stand, and what has happened since the last time."""
+        """Show where the tasks stand, and what has happened since the last time."""
         for name, event in news:
             if event.state in ("running", "failed"):
                 ending = "FAILED" if event.state == "failed" else "..."
                 self.stream.write(f"{name} [{event.seconds:5.0f} s] {event.step} {ending}\n")
         if now.ended > self.ended:
             self.ended = now.ended
-            self.stream.write(f"tau-pipeline: {len(now.works)} {self.what}: {now.sentence()}\n")
+            self.stream.write(f"tau-pipeline: {len(now.tasks)} {self.what}: {now.sentence()}\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -146,19 +146,19 @@ class Lines:
 
 
 class Bars:
-    """On a terminal: a bar for all works, and under it a line for each that runs."""
+    """On a terminal: a bar for all tasks, and under it a line for each that runs."""
 
-    def __init__(self, stream: TextIO, what: str, n_works: int) -> None:
+    def __init__(self, stream: TextIO, what: str, n_tasks: int) -> None:
         self.bar = tqdm(
-            total=n_works, desc=what, file=stream, bar_format="{desc}: {n}/{total} |{bar:20}| {elapsed} {postfix}"
+            total=n_tasks, desc=what, file=stream, bar_format="{desc}: {n}/{total} |{bar:20}| {elapsed} {postfix}"
         )
         self.lines = [
             tqdm(total=0, file=stream, position=place + 1, bar_format="{desc}", leave=False)
-            for place in range(min(_MOST_LINES, n_works))
+            for place in range(min(_MOST_LINES, n_tasks))
         ]
 
     def show(self, now: Overview, news: Sequence[tuple[str, Event]]) -> None:
-        """Show where the works stand, and what has happened since the last time."""
+        """Show where the tasks stand, and what has happened since the last time."""
         for name, event in news:
             if event.state == "failed":
                 self.bar.write(f"{name} [{event.seconds:5.0f} s] {event.step} FAILED", file=self.bar.fp)
@@ -181,14 +181,14 @@ def _in_one_line(name: str, progress: Progress) -> str:
 
 
 @contextmanager
-def shown(works: Sequence[Work], what: str, stream: TextIO | None = None) -> Iterator[None]:
-    """Show how far the works are while the block, which runs them, goes on.
+def shown(tasks: Sequence[Task], what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Show how far the tasks are while the block, which runs them, goes on.
 
     What an earlier run of them has said must have been cleared before.
     """
     stream = stream or sys.stderr
-    display = Bars(stream, what, len(works)) if stream.isatty() else Lines(stream, what)
-    now = Overview(works)
+    display = Bars(stream, what, len(tasks)) if stream.isatty() else Lines(stream, what)
+    now = Overview(tasks)
 
     def look() -> None:
         # A display that fails must not take the run with it.

@@ -47,7 +47,7 @@ class SlurmQueue(slurm.Worker):
             return await super().run(job, rerun=rerun)
 
     async def _poll_job(self, jobid: str) -> bool:
-        """Return whether a job has ended, in whatever way: each work tells beside its job file how it ended.
+        """Return whether a job has ended, in whatever way: each task tells beside its job file how it ended.
 
         An error here would keep Pydra from submitting the jobs that still wait.
         """

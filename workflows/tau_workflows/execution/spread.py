@@ -1,7 +1,7 @@
-"""Spread works over the processors of this machine, or over a cluster: Pydra's part of the program.
+"""Spread tasks over the processors of this machine, or over a cluster: Pydra's part of the program.
 
-Each work is a separate process, so that a crash, a kill or running out of memory takes down that work and no other.
-The caller reads its outcome beside its job file (`tau_workflows.execution.work`).
+Each task is a separate process, so that a crash, a kill or running out of memory takes down that task and no other.
+The caller reads its outcome beside its job file (`tau_workflows.execution.task`).
 """
 
 from __future__ import annotations
@@ -25,80 +25,80 @@ from pydra.workers import cf, sge
 from pydra.workers.base import Worker
 
 from tau_pipeline.settings.execution import Execution
-from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program, run_dirs, works_of
-from tau_workflows.execution.pool import in_pool_run_work
+from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program, run_dirs, tasks_of
+from tau_workflows.execution.pool import in_pool_run_task
 from tau_workflows.execution.slurm_queue import SlurmQueue
-from tau_workflows.execution.work import Work, clear, ended_path, outcome_path
+from tau_workflows.execution.task import Task, clear, ended_path, outcome_path
 
-#: Works on this machine that Pydra gets at a time; at the end of each part, processors wait for its last works.
+#: Tasks on this machine that Pydra gets at a time; at the end of each part, processors wait for its last tasks.
 _AT_A_TIME = 500
-#: Seconds that all works have to end after an interruption, before their processes are killed.
+#: Seconds that all tasks have to end after an interruption, before their processes are killed.
 _END_S = 3.0
 
 
-def spread(works: Sequence[Work], execution: Execution, together: int) -> None:
-    """Run each work in a separate process, and wait for all of them.
+def spread(tasks: Sequence[Task], execution: Execution, together: int) -> None:
+    """Run each task in a separate process, and wait for all of them.
 
-    A work that fails is no error here. On this machine, works that were lost with a worker of the pool, without having
-    ended themselves, are run once more. An exception, such as an interruption, ends all works.
+    A task that fails is no error here. On this machine, tasks that were lost with a worker of the pool, without having
+    ended themselves, are run once more. An exception, such as an interruption, ends all tasks.
 
     Parameters
     ----------
-    works
+    tasks
         Their job files are in one folder, which every machine that runs them can see. The caller holds the lock of
-        these works: no other run that lives has works of the same names there.
+        these tasks: no other run that lives has tasks of the same names there.
     execution
         Read here: ``worker``, ``worker_args``, ``poll_interval``, ``max_jobs``, ``stop_on_first_crash`` and
         ``verbose``.
     together
         How many run at a time on this machine; a cluster's own queue decides there.
     """
-    if not works:
+    if not tasks:
         return
-    clear(works)
-    inbox = works[0].job_file.parent
+    clear(tasks)
+    inbox = tasks[0].job_file.parent
     # Jobs of a program that was killed may still run on the cluster; they end when its folder is gone.
-    left_behind = _remove_dead_runs(inbox, works) and execution.worker != "cf"
+    left_behind = _remove_dead_runs(inbox, tasks) and execution.worker != "cf"
     heartbeat = Heartbeat(inbox)
     program = Program(heartbeat.file, heartbeat.run, os.getpid(), execution.stop_on_first_crash, execution.verbose > 0)
-    with heartbeat.beating([work.name for work in works]):
+    with heartbeat.beating([task.name for task in tasks]):
         time.sleep(GRACE_S + BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
-            waiting = [work for work in works if not (outcome_path(work.job_file).is_file() or _ended(work))]
+            waiting = [task for task in tasks if not (outcome_path(task.job_file).is_file() or _ended(task))]
             for part in _parts(waiting, execution.worker):
                 _submit(part, program, _worker(part, execution, together), heartbeat)
 
 
-def _parts(works: Sequence[Work], worker: str) -> Iterator[Sequence[Work]]:
-    """Yield the works that are given to Pydra at a time: it prepares all of them before it begins the first.
+def _parts(tasks: Sequence[Task], worker: str) -> Iterator[Sequence[Task]]:
+    """Yield the tasks that are given to Pydra at a time: it prepares all of them before it begins the first.
 
     The queue of a cluster gets all of them, so that it never runs empty.
     """
-    size = _AT_A_TIME if worker == "cf" else max(len(works), 1)
-    for start in range(0, len(works), size):
-        yield works[start : start + size]
+    size = _AT_A_TIME if worker == "cf" else max(len(tasks), 1)
+    for start in range(0, len(tasks), size):
+        yield tasks[start : start + size]
 
 
-def _remove_dead_runs(inbox: Path, works: Sequence[Work]) -> bool:
-    """Remove the folders of earlier runs of the same works, which are dead; returns whether there were any."""
-    names = {work.name for work in works}
-    dead = [run for run in run_dirs(inbox) if names.intersection(works_of(run))]
+def _remove_dead_runs(inbox: Path, tasks: Sequence[Task]) -> bool:
+    """Remove the folders of earlier runs of the same tasks, which are dead; returns whether there were any."""
+    names = {task.name for task in tasks}
+    dead = [run for run in run_dirs(inbox) if names.intersection(tasks_of(run))]
     for run in dead:
         shutil.rmtree(run, ignore_errors=True)
     return bool(dead)
 
 
-def _ended(work: Work) -> bool:
-    return ended_path(work.job_file).is_file()
+def _ended(task: Task) -> bool:
+    return ended_path(task.job_file).is_file()
 
 
-def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worker:
-    """Make Pydra's worker, with what the works need and what the user wants."""
+def _worker(tasks: Sequence[Task], execution: Execution, together: int) -> Worker:
+    """Make Pydra's worker, with what the tasks need and what the user wants."""
     if execution.worker == "cf":
-        return cf.Worker(n_procs=max(1, min(together, len(works))))
+        return cf.Worker(n_procs=max(1, min(together, len(tasks))))
     if execution.worker == "slurm":
-        memory_mb = max(work.memory_mb for work in works)
-        processes = max(work.processes for work in works)
+        memory_mb = max(task.memory_mb for task in tasks)
+        processes = max(task.processes for task in tasks)
         # A job that is canceled or out of time has failed; Pydra would put it into the queue again for ever.
         asked = f"--no-requeue --cpus-per-task={processes} --mem={memory_mb}M {execution.worker_args}"
         return SlurmQueue(asked.strip(), execution.poll_interval, execution.max_jobs)
@@ -110,15 +110,15 @@ def _worker(works: Sequence[Work], execution: Execution, together: int) -> Worke
 
 
 @python.define
-def RunWork(work: Work, program: Program) -> int:
-    """Run one work in a separate process and write how that ended; returns its exit code."""
-    return in_pool_run_work(work, program)
+def RunTask(task: Task, program: Program) -> int:
+    """Run one task in a separate process and write how that ended; returns its exit code."""
+    return in_pool_run_task(task, program)
 
 
-def _submit(works: Sequence[Work], program: Program, worker: Worker, heartbeat: Heartbeat) -> None:
-    """Let Pydra run the works in a thread, so that an interruption is raised here and not somewhere inside Pydra."""
+def _submit(tasks: Sequence[Task], program: Program, worker: Worker, heartbeat: Heartbeat) -> None:
+    """Let Pydra run the tasks in a thread, so that an interruption is raised here and not somewhere inside Pydra."""
     done: Future[None] = Future()
-    threading.Thread(target=_run_in_pydra, args=(works, program, worker, done), daemon=True).start()
+    threading.Thread(target=_run_in_pydra, args=(tasks, program, worker, done), daemon=True).start()
     try:
         done.result()
     except BaseException:
@@ -130,17 +130,17 @@ def _submit(works: Sequence[Work], program: Program, worker: Worker, heartbeat: 
         raise
 
 
-def _run_in_pydra(works: Sequence[Work], program: Program, worker: Worker, done: Future[None]) -> None:
+def _run_in_pydra(tasks: Sequence[Task], program: Program, worker: Worker, done: Future[None]) -> None:
     cache = program.alive_file.with_name("pydra")
     shutil.rmtree(cache, ignore_errors=True)
-    # Pydra logs every failed task with its traceback; each work has its own record.
+    # Pydra logs every failure with its traceback; each task has its own record.
     for name in ("pydra", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    task = RunWork(program=program).split("work", work=list(works))
+    runs = RunTask(program=program).split("task", task=list(tasks))
     try:
-        # A worker that was killed is an error to Pydra, and a work without an outcome to us.
+        # A worker that was killed is an error to Pydra, and a task without an outcome to us.
         with Submitter(cache_root=cache, worker=worker) as submit, suppress(RuntimeError):
-            submit(task, raise_errors=False)
+            submit(runs, raise_errors=False)
         done.set_result(None)
     except BaseException as exc:
         done.set_exception(exc)
@@ -160,13 +160,13 @@ def _remove_from_queue(worker: Worker) -> None:
 
 
 def _abandon(worker: Worker) -> None:
-    """Kill the pool, and with it all remaining works, and cancel what Pydra waits for."""
+    """Kill the pool, and with it all remaining tasks, and cancel what Pydra waits for."""
     for process in multiprocessing.active_children():
         process.kill()
 
     def stop_waiting() -> None:
-        for task in asyncio.all_tasks(worker.loop):
-            task.cancel()
+        for waiting in asyncio.all_tasks(worker.loop):
+            waiting.cancel()
 
     if worker.loop is not None:
         with suppress(RuntimeError):

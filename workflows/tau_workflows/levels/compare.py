@@ -31,7 +31,7 @@ from tau_pipeline.synthesis.comparison.runs import (
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.progress import repeated
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import Work, how_it_ended, outcome_path
+from tau_workflows.execution.task import Task, how_it_ended, outcome_path
 from tau_workflows.graphs.training_memory import APPLYING_GB, training_gb
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, check_call, say
 from tau_workflows.levels.comparison_plan import RECORD, Plan, check_folder, record_of
@@ -40,7 +40,7 @@ from tau_workflows.levels.train import chosen_pairs
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tau_workflows.execution.comparison_runs import Task
+    from tau_workflows.execution.comparison_runs import PlannedRun
 
 
 #: Where the comparisons lie in the output folder.
@@ -146,38 +146,38 @@ def _tell_plan(plan: Plan) -> None:
 
 def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
     """Do the trainings, then the trivial predictors of each fold; returns why runs failed, by their names."""
-    from tau_workflows.execution.comparison_runs import Task
+    from tau_workflows.execution.comparison_runs import PlannedRun
 
     if waiting:
         say(f"{len(plan.settings) - len(waiting)} of {len(plan.settings)} runs are done; {len(waiting)} to do")
-    failures = _do(plan, [Task(run, plan.settings[run]) for run in waiting])
-    tasks = []
+    failures = _do(plan, [PlannedRun(run, plan.settings[run]) for run in waiting])
+    planned = []
     for run in plan.baselines:
         if plan.row(run) is None:
             source_model = next((one for one in plan.trainings_of(run) if plan.row(one) is not None), None)
             if source_model is None:
                 failures[run.name] = "no training of this fold and SUVR scaling is complete"
             else:
-                tasks.append(Task(run, plan.settings_for(run), plan.context.run_dir(source_model) / "model"))
-    return failures | _do(plan, tasks)
+                planned.append(PlannedRun(run, plan.settings_for(run), plan.context.run_dir(source_model) / "model"))
+    return failures | _do(plan, planned)
 
 
-def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
-    """Spread tasks over processes; returns why runs failed."""
+def _do(plan: Plan, planned: Sequence[PlannedRun]) -> dict[str, str]:
+    """Spread planned over processes; returns why runs failed."""
     from tau_workflows.execution.comparison_runs import ComparisonJob
 
-    if not tasks:
+    if not planned:
         return {}
     execution, chosen = plan.config.execution, plan.config.comparison
-    together, threads, memory_mb = _shares(plan, len(tasks))
+    together, threads, memory_mb = _shares(plan, len(planned))
     inbox = execution.work_dir.absolute() / "comparison" / chosen.comparison_name
     shutil.rmtree(inbox, ignore_errors=True)
     inbox.mkdir(parents=True)
-    works, jobs = [], []
-    for start in range(0, len(tasks), chosen.runs_per_process):
-        own = tuple(tasks[start : start + chosen.runs_per_process])
+    tasks, jobs = [], []
+    for start in range(0, len(planned), chosen.runs_per_process):
+        own = tuple(planned[start : start + chosen.runs_per_process])
         job = ComparisonJob(own, plan.context, threads, execution.stop_on_first_crash)
-        work = Work(
+        task = Task(
             name=own[0].run.name,
             module="tau_workflows.execution.comparison_runs",
             job_file=inbox / f"{own[0].run.name}.pkl",
@@ -185,15 +185,15 @@ def _do(plan: Plan, tasks: Sequence[Task]) -> dict[str, str]:
             processes=threads,
             threads=threads,
         )
-        with complete_file(work.job_file) as partial:
+        with complete_file(task.job_file) as partial:
             partial.write_bytes(pickle.dumps(job))
-        works.append(work)
+        tasks.append(task)
         jobs.append(job)
-    with _telling(plan, [task.run for task in tasks]):
-        spread(works, execution, together)
+    with _telling(plan, [one.run for one in planned]):
+        spread(tasks, execution, together)
     failures: dict[str, str] = {}
-    for job, work in zip(jobs, works, strict=True):
-        failures |= _failures(plan, job.tasks, work.job_file)
+    for job, task in zip(jobs, tasks, strict=True):
+        failures |= _failures(plan, job.planned, task.job_file)
     return failures
 
 
@@ -215,13 +215,13 @@ def _shares(plan: Plan, n_tasks: int) -> tuple[int, int, int]:
     return together, execution.omp_nthreads or max(1, processors // together), memory_mb
 
 
-def _failures(plan: Plan, tasks: Sequence[Task], job_file: Path) -> dict[str, str]:
+def _failures(plan: Plan, planned: Sequence[PlannedRun], job_file: Path) -> dict[str, str]:
     """Return the reason why each run of a process failed. Only a run with a row is done."""
     said: dict[str, str] = {}
     for path in (job_file.with_suffix(".failed.json"), outcome_path(job_file)):
         if path.is_file():
             said |= read_json(path)["failures"]
-    missing = [task.run for task in tasks if plan.row(task.run) is None]
+    missing = [one.run for one in planned if plan.row(one.run) is None]
     if not missing:
         return {}
     ended_well = outcome_path(job_file).is_file()

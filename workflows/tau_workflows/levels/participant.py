@@ -28,7 +28,7 @@ from tau_workflows.execution.machine import available_memory_mb, available_proce
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
 from tau_workflows.execution.spread import spread
-from tau_workflows.execution.work import NOT_BEGUN, Work, clear, ended_path, how_it_ended, outcome_path, read_progress
+from tau_workflows.execution.task import NOT_BEGUN, Task, clear, ended_path, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.levels.pages import show_problems, write_pages_again
@@ -297,9 +297,9 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     inbox = execution.work_dir / "jobs"
     inbox.mkdir(parents=True, exist_ok=True)
     own = replace(execution, nprocs=processes, mem_mb=memory_mb)
-    works = []
+    tasks = []
     for job in jobs:
-        work = Work(
+        task = Task(
             name=f"sub-{job.participant}",
             module=MODULE,
             job_file=inbox / f"sub-{job.participant}.pkl",
@@ -308,23 +308,23 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
             threads=execution.omp_nthreads or 1,
             preload=PRELOADED,
         )
-        with complete_file(work.job_file) as partial:
+        with complete_file(task.job_file) as partial:
             partial.write_bytes(pickle.dumps(replace(job, execution=own)))
-        works.append(work)
-    clear(works)
+        tasks.append(task)
+    clear(tasks)
     try:
-        with shown(works, "participants"):
-            spread(works, execution, together)
+        with shown(tasks, "participants"):
+            spread(tasks, execution, together)
     except KeyboardInterrupt:
-        ended = {work.name for work in works if ended_path(work.job_file).is_file()}
-        _all_failures([(job, work) for job, work in zip(jobs, works, strict=True) if work.name in ended])
+        ended = {task.name for task in tasks if ended_path(task.job_file).is_file()}
+        _all_failures([(job, task) for job, task in zip(jobs, tasks, strict=True) if task.name in ended])
         raise
-    return _all_failures(list(zip(jobs, works, strict=True)))
+    return _all_failures(list(zip(jobs, tasks, strict=True)))
 
 
-def _all_failures(done: Sequence[tuple[ParticipantJob, Work]]) -> dict[str, str]:
+def _all_failures(done: Sequence[tuple[ParticipantJob, Task]]) -> dict[str, str]:
     """Say why scans failed, by their keys; participants whose processes died get their records."""
-    return {key: message for job, work in done for key, message in _failures(job, work.job_file).items()}
+    return {key: message for job, task in done for key, message in _failures(job, task.job_file).items()}
 
 
 def shares(n_jobs: int, execution: Execution) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""A piece of work for tests: ``python -m small_work JOB``, where JOB holds what to do, as JSON."""
+"""A task for tests: ``python -m small_task JOB``, where JOB holds what to do, as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tau_workflows.execution.work import outcome_path
+from tau_workflows.execution.task import outcome_path
 
 
 def main(job_file: str) -> int:

@@ -1,4 +1,4 @@
-"""One piece of work in a separate process, ``python -m MODULE JOB_FILE``, and the files that record it.
+"""A task: what a separate process has to do, ``python -m MODULE JOB_FILE``, and the files that record it.
 
 All of them are beside the job file, so that they are seen from every machine that shares the work folder:
 
@@ -25,14 +25,14 @@ from tau_pipeline.files import read_json, write_json
 
 StepState = Literal["running", "done", "failed", "unchanged"]
 
-#: Where nothing is known about the end: the process that waited for the work is gone too.
+#: Where nothing is known about the end: the process that waited for the task is gone too.
 NEVER_TOLD = "the worker process exited before finishing; rerun the same command to continue"
 NOT_BEGUN = "not started: an earlier scan failed (--stop-on-first-crash)"
 
 
 @dataclass(frozen=True)
-class Work:
-    """Task of a separate process.
+class Task:
+    """What a separate process has to do.
 
     Attributes
     ----------
@@ -42,11 +42,11 @@ class Work:
         What is run, as ``python -m module job_file``; the job file's name must not end in ``.json``.
     memory_mb, processes
         The most memory (MB) and processors it uses; asked from a cluster. On this machine the caller limits how many
-        works run together.
+        tasks run together.
     threads
         Threads of each of its processes: ITK, OpenMP and the linear algebra libraries use them.
     preload
-        Modules that it needs and that take long to load; where works share a machine, they are loaded once for many.
+        Modules that it needs and that take long to load; where tasks share a machine, they are loaded once for many.
     """
 
     name: str
@@ -78,15 +78,15 @@ def log_path(job_file: str | Path) -> Path:
     return Path(job_file).with_suffix(".log")
 
 
-def clear(works: Sequence[Work]) -> None:
-    """Remove what an earlier run of the works has said."""
-    for work in works:
+def clear(tasks: Sequence[Task]) -> None:
+    """Remove what an earlier run of the tasks has said."""
+    for task in tasks:
         for path in (outcome_path, ended_path, progress_path, log_path):
-            path(work.job_file).unlink(missing_ok=True)
+            path(task.job_file).unlink(missing_ok=True)
 
 
 def tell_end(job_file: str | Path, exit_code: int) -> None:
-    """Write how a work's process ended; negative codes are signals."""
+    """Write how a task's process ended; negative codes are signals."""
     how = f"exit code {exit_code}"
     if exit_code < 0:
         try:
@@ -97,7 +97,7 @@ def tell_end(job_file: str | Path, exit_code: int) -> None:
 
 
 def tell_not_begun(job_file: str | Path) -> None:
-    """Write that a work was left out after another had failed."""
+    """Write that a task was left out after another had failed."""
     write_json({"exit_code": None, "how": NOT_BEGUN}, ended_path(job_file))
 
 
@@ -114,7 +114,7 @@ def how_it_ended(job_file: str | Path) -> str:
 
 
 class ProgressWriter:
-    """Tells how far a work is. What cannot be written is lost, and nothing else: progress must not stop the work."""
+    """Tells how far a task is. What cannot be written is lost, and nothing else: progress must not stop the task."""
 
     def __init__(self, job_file: str | Path, n_steps: int) -> None:
         self.path, self.started = progress_path(job_file), time.monotonic()
@@ -133,7 +133,7 @@ class ProgressWriter:
 
 @dataclass(frozen=True)
 class Event:
-    """A step of a work, its new state, and when that was: seconds after the work began."""
+    """A step of a task, its new state, and when that was: seconds after the task began."""
 
     step: str
     state: StepState
@@ -163,7 +163,7 @@ class Progress:
 
 
 def read_progress(job_file: str | Path) -> Progress:
-    """Read what a work has said so far; a last line that is not complete yet is left for the next time."""
+    """Read what a task has said so far; a last line that is not complete yet is left for the next time."""
     try:
         text = progress_path(job_file).read_text(encoding="utf-8")
     except (OSError, ValueError):
