@@ -31,12 +31,12 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class ComparisonJob:
-    """What one process has to do.
+    """Runs that one process does one after the other.
 
     Attributes
     ----------
     planned
-        In their order.
+        The runs, in their order.
     context
         What is the same for all.
     threads
@@ -54,16 +54,16 @@ class ComparisonJob:
 def do_planned(job: ComparisonJob, report: Callable[[dict[str, str]], object]) -> dict[str, str]:
     """Do every run of a job; returns why runs failed, by their names, and reports it after each of them."""
     failures: dict[str, str] = {}
-    for one in job.planned:
-        sys.stderr.write(f"{one.run.in_words}\n")
+    for planned in job.planned:
+        sys.stderr.write(f"{planned.run.in_words}\n")
         try:
-            if one.source_model is None:
-                do_run(one.run, one.settings, job.context)
+            if planned.source_model is None:
+                do_run(planned.run, planned.settings, job.context)
             else:
-                do_baselines(one.run, one.settings, job.context, one.source_model)
+                do_baselines(planned.run, planned.settings, job.context, planned.source_model)
         except Exception as exc:
             # Whatever it is, this run is not done, the others can be, and the reason must reach the user.
-            failures[one.run.name] = str(exc) or type(exc).__name__
+            failures[planned.run.name] = str(exc) or type(exc).__name__
             if not isinstance(exc, TauPipelineError):
                 traceback.print_exc()
         report(failures)

@@ -1,4 +1,4 @@
-"""A task: what a separate process has to do, ``python -m MODULE JOB_FILE``, and the files that record it.
+"""A task of a separate process, ``python -m MODULE JOB_FILE``, and the files that record it.
 
 All of them are beside the job file, so that they are seen from every machine that shares the work folder:
 
@@ -32,7 +32,7 @@ NOT_BEGUN = "not started: an earlier scan failed (--stop-on-first-crash)"
 
 @dataclass(frozen=True)
 class Task:
-    """What a separate process has to do.
+    """Task of a separate process, ``python -m module job_file``.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ def how_it_ended(job_file: str | Path) -> str:
 
 
 class ProgressWriter:
-    """Tells how far a task is. What cannot be written is lost, and nothing else: progress must not stop the task."""
+    """Records the progress of a task. Progress must not stop the task: what cannot be written is lost."""
 
     def __init__(self, job_file: str | Path, n_steps: int) -> None:
         self.path, self.started = progress_path(job_file), time.monotonic()
