@@ -34,9 +34,10 @@ from tau_pipeline.synthesis.data.splits import save_splits
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import known_or_pooled, load_ensemble
+from tau_pipeline.synthesis.model.map_scores import figures_of, score_maps
 from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.regression import REGRESSION
-from tau_pipeline.synthesis.model.yardsticks import MEASURES, baseline_maps, figures_of, score_maps
+from tau_pipeline.synthesis.model.yardsticks import MEASURES, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.results import is_finished
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.figures.sheet import save_figure
-from tau_pipeline.figures.training import PLANE_TINTS, Sample, learning_curves_figure, samples_figure
+from tau_pipeline.figures.training import PLANE_TINTS, Sample, learning_curves_figure, regional_figure, samples_figure
 
 
 def rows(n: int = 6) -> list[dict[str, float | int | str]]:
@@ -39,6 +40,40 @@ def test_each_curve_holds_the_numbers_of_the_log_and_the_background_shows_the_pl
     assert len(parts) == 2
     assert len(by_title["loss"].patches) == len(PLANE_TINTS)
     assert [patch.get_x() for patch in by_title["loss"].patches] == [-0.5, 1.5, 3.5]
+
+
+def test_epochs_without_validation_leave_no_gap_in_the_curves() -> None:
+    log = rows()
+    for epoch in (0, 2, 4):
+        log[epoch] |= {"validation_ssim": float("nan"), "validation_loss": float("nan")}
+    by_title = {axes.get_title(): axes for axes in learning_curves_figure(log).axes}
+    (curve,) = by_title["SSIM"].lines
+    np.testing.assert_allclose(curve.get_xydata(), [(1, 0.1), (3, 0.3), (5, 0.5)])
+
+
+def test_regional_values_are_drawn_per_predictor_and_ssim_scan_by_scan() -> None:
+    names = ("model", "training mean")
+    scans = pd.DataFrame(
+        [
+            {"predictor": name, "scan": f"s{n}", "ssim": 0.5 + 0.1 * k + 0.01 * n}
+            for k, name in enumerate(names)
+            for n in (0, 1)
+        ]
+    )
+    regions = pd.DataFrame(
+        [
+            {"predictor": name, "kind": kind, "measured": m, "synthetic": m * (2 - k)}
+            for k, name in enumerate(names)
+            for kind, m in (("cortical", 1.0), ("cortical", 1.5), ("subcortical", 9.0))
+        ]
+    )
+    first, second, last = regional_figure(scans, regions, names).axes
+    np.testing.assert_allclose(first.collections[0].get_offsets(), [(1.0, 2.0), (1.5, 3.0)])
+    np.testing.assert_allclose(second.collections[0].get_offsets(), [(1.0, 1.0), (1.5, 1.5)])
+    np.testing.assert_allclose(last.collections[0].get_offsets(), [(0.6, 0.5), (0.61, 0.51)])
+    assert last.get_title() == "SSIM: model better in 0 of 2 scans"
+    with pytest.raises(ImageError, match="nothing to draw"):
+        regional_figure(scans, regions.assign(measured=np.nan), names)
 
 
 def test_a_log_without_validation_or_plane_is_drawn_all_the_same(tmp_path: Path) -> None:

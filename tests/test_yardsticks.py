@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import warnings
@@ -31,6 +32,7 @@ from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.map_scores import HeldOutTables
 from tau_pipeline.synthesis.model.regression import COVARIATES, RegionalRegression, features, painted
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, _searched, fit_regression
 from tau_pipeline.synthesis.model.yardsticks import MEASURES, MODEL, YARDSTICKS, HeldOut
@@ -261,6 +263,43 @@ def test_pages_show_figures_with_yardsticks_and_a_warning(shown: dict[str, Path]
 
 
 @pytest.mark.slow
+def test_tables_of_held_out_scans_add_up_to_the_figures_of_the_card(shown: dict[str, Path]) -> None:
+    folder = shown["root"] / "network"
+    stated = read_json(folder / "model.json")["figures"]["held_out"]["figures"]
+    tables = HeldOutTables.load(folder)
+    assert tables is not None
+    for name, own in tables.scans.groupby("predictor"):
+        for measure in ("ssim", "mae"):
+            assert own[measure].mean() == pytest.approx(stated[name][measure], abs=2e-6)
+        regions = tables.regions[tables.regions["predictor"] == name]
+        error = (regions["synthetic"] - regions["measured"]).abs()
+        assert error.mean() == pytest.approx(stated[name]["regional_mae"], abs=2e-6)
+        assert error.groupby(regions["scan"]).mean().to_numpy() == pytest.approx(own["regional_mae"], abs=1e-6)
+    # One row per predictor, scan, and region; all predictors are compared with the same measured values.
+    assert not tables.regions.duplicated(["predictor", "scan", "index"]).any()
+    assert (tables.regions.groupby(["scan", "index"])["measured"].nunique() <= 1).all()
+    assert HeldOutTables.load(folder / "figures") is None
+
+
+@pytest.mark.slow
+def test_the_page_of_a_model_has_its_figures_beside_the_yardsticks(shown: dict[str, Path]) -> None:
+    folder = shown["root"] / "network"
+    assert f"report: {folder / 'report.html'}" in shown["train"].read_text()
+    page = (folder / "report.html").read_text()
+    text = re.sub(r"data:[^\"]*", "", page)
+    card = read_json(folder / "model.json")
+    for name, own in card["figures"]["held_out"]["figures"].items():
+        row = text.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
+        shown_values = re.findall(r"-?\d+\.\d{3}|n/a", row)
+        assert shown_values == ["n/a" if own[key] is None else f"{own[key]:.3f}" for key in MEASURES], name
+    assert 'class="warnings"' in text
+    assert "does not beat the training mean" in text
+    assert page.count("data:image/png;base64,") == 3
+    for sentence in card["limits"]:
+        assert html.escape(sentence, quote=False).replace("'", "&#39;") in text
+
+
+@pytest.mark.slow
 def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path: Path) -> None:
     shutil.copytree(people, tmp_path, dirs_exist_ok=True)
     where = [str(tmp_path / "bids"), str(tmp_path / "out")]
@@ -274,6 +313,9 @@ def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path:
         {MODEL, "training mean", "diagnosis mean"},
     )
     assert "not_beaten" in card["figures"]["held_out"]
+    page = (folder / "report.html").read_text()
+    assert "Learning curves" not in page
+    assert page.count("data:image/png;base64,") == 1
     # Without --model, the regression of these derivatives is applied.
     options = ["--synthesize", "all", "--participant-label", "01"]
     assert main([*where, "synthesize", *options, *both]) == 0

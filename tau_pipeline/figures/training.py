@@ -1,4 +1,4 @@
-"""Figures of a training: learning curves, and slices of what the network makes of held-out heads.
+"""Figures of a training: learning curves, and slices and regional values of what the model makes of held-out heads.
 
 Arrays in, matplotlib Figure out, without pyplot; knows no torch. Arrays are on the model's grid, axes right, anterior,
 superior, so that left of the picture is left of the head (neurological view).
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.figures.sheet import SIDE_IN, UPTAKE_MAP, Box, Sheet, in_rows
+from tau_pipeline.figures.sheet import NOTE_COLOR, SIDE_IN, UPTAKE_MAP, Box, Sheet, group_style, in_rows, plain_axes
+from tau_pipeline.measures.agreement import pearson
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,8 +27,8 @@ PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
 _TINTS_IN_WORDS = {"axial": "blue", "coronal": "yellow", "sagittal": "green"}
 #: Images of a scan, from left to right, and their captions.
 SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
-#: Room above the pictures of a scan, and height of the plots of curves, in inches.
-HEADING_IN, _CURVES_IN = 0.45, 6.8
+#: Room above the pictures of a scan, and heights of the plots of curves and of regional values, in inches.
+HEADING_IN, _CURVES_IN, _REGIONAL_IN = 0.45, 6.8, 4.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         _tint_planes(axes, rows, epochs)
         for name in names:
             values = np.array([v if isinstance(v := row.get(name), int | float) else np.nan for row in rows], float)
-            if np.isfinite(values).any():
+            known = np.isfinite(values)
+            if known.any():
                 label = name.removeprefix("train_").removeprefix("validation_") if len(names) > 2 else name
                 style = {"linestyle": "--", "linewidth": 0.9} if "_of_" in name else {"linewidth": 1.4}
-                axes.plot(epochs, values, label=label.replace("_", " "), **style)
+                # Not every epoch is validated.
+                axes.plot(epochs[known], values[known], label=label.replace("_", " "), **style)
         axes.set(title=title, xlabel="epoch")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", frameon=False)
@@ -151,3 +155,55 @@ def _middle_slices(sample: Sample, name: str) -> tuple[NDArray, NDArray, NDArray
     array: NDArray = getattr(sample, name)
     i, j, k = (side // 2 for side in array.shape)
     return array[:, :, k].T, array[:, j, :].T, array[i, :, :].T
+
+
+def regional_figure(scans: pd.DataFrame, regions: pd.DataFrame, predictors: Sequence[str]) -> Figure:
+    """Draw synthetic against measured SUVR of cortical regions, one panel per predictor, and SSIM scan by scan.
+
+    Parameters
+    ----------
+    scans
+        One row per predictor and scan: ``predictor``, ``scan``, ``ssim``.
+    regions
+        One row per predictor, scan, and region: ``predictor``, ``kind``, ``measured``, ``synthetic``.
+    predictors
+        The model first, then what it is compared with; the last panel has SSIM of the first and the last of them.
+
+    Raises
+    ------
+    ImageError
+        There is no value to draw.
+    """
+    cortex = regions[regions["kind"] == "cortical"].dropna(subset=["measured", "synthetic"])
+    if cortex.empty:
+        raise ImageError("no cortical region of a held-out scan has a value, so there is nothing to draw")
+    values = cortex[["measured", "synthetic"]].to_numpy(float)
+    ends = (float(values.min()) - 0.05, float(values.max()) + 0.05)
+    note = "Points: one cortical region of one scan; right: one scan. Gray line: equality."
+    sheet = Sheet(_REGIONAL_IN, "Held-out scans: regional SUVR and SSIM", note=note)
+    panels = sheet.plots(1, len(predictors) + 1)[0]
+    for number, (axes, name) in enumerate(zip(panels, predictors, strict=False)):
+        own = cortex[cortex["predictor"] == name]
+        style: dict[str, Any] = {"s": 5, "alpha": 0.4, "linewidths": 0, "color": group_style(number)["color"]}
+        axes.scatter(own["measured"], own["synthetic"], **style)
+        r = float(pearson(own["synthetic"].to_numpy(float), own["measured"].to_numpy(float)))
+        axes.set(xlim=ends, ylim=ends, xlabel="measured SUVR", ylabel="synthetic SUVR", title=f"{name}: r = {r:.2f}")
+        _equality(axes, ends)
+    by_scan = scans.pivot_table(index="scan", columns="predictor", values="ssim")
+    axes, (first, last) = panels[-1], (predictors[0], predictors[-1])
+    axes.scatter(by_scan[last], by_scan[first], s=16, alpha=0.7, linewidths=0, color=group_style(0)["color"])
+    both = by_scan[[first, last]].to_numpy(float)
+    ends = (float(np.nanmin(both)) - 0.01, float(np.nanmax(both)) + 0.01)
+    better = int((by_scan[first] > by_scan[last]).sum())
+    title = f"SSIM: {first} better in {better} of {len(by_scan)} scans"
+    axes.set(xlim=ends, ylim=ends, xlabel=last, ylabel=first, title=title)
+    _equality(axes, ends)
+    return sheet.figure
+
+
+def _equality(axes: Axes, ends: tuple[float, float]) -> None:
+    """Draw the line on which both are equal, on square axes."""
+    axes.plot(ends, ends, color=NOTE_COLOR, linewidth=0.9, zorder=0)
+    axes.set_aspect("equal")
+    axes.title.set_fontsize(10.5)
+    plain_axes(axes)

@@ -7,29 +7,23 @@ has a value, on participants of the test split (of the validation split where th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tau_pipeline.atlas import label_array, region_numbers
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
-from tau_pipeline.measures.agreement import pearson
-from tau_pipeline.measures.images import mae, ssim
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
-from tau_pipeline.synthesis.data.anatomy import anatomy_of, label_means
+from tau_pipeline.synthesis.data.anatomy import anatomy_of
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place, to_grid
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
+from tau_pipeline.synthesis.model.map_scores import HeldOutTables, MapScores, figures_of, score_maps, tables_of
 from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.regression_fit import regression_grid
 
@@ -50,10 +44,6 @@ MEASURES = {
 }
 #: In the figures of a model card.
 KEY = "held_out"
-#: SUVR is taken to lie between 0 and this for SSIM.
-_SUVR_RANGE = 3.0
-#: A correlation over fewer participants says nothing.
-_LEAST_FOR_R = 3
 
 Figures = Mapping[str, float | None]
 
@@ -72,11 +62,14 @@ class HeldOut:
         The `MEASURES` of each predictor; None where a measure is not defined. SSIM and MAE are means over scans;
         ``regional_mae`` is over the cortical and subcortical regions; ``regional_r`` is the mean over cortical regions
         of the correlation over scans.
+    tables
+        The scores behind the figures; None where they were read from a card.
     """
 
     split: str
     n_participants: int
     figures: Mapping[str, Figures]
+    tables: HeldOutTables | None = field(default=None, repr=False, compare=False)
 
     @property
     def not_beaten(self) -> dict[str, list[str]]:
@@ -258,7 +251,7 @@ def score_held_out(
     split = next((name for name in _HELD_OUT if of[name]), None)
     if split is None:
         return None
-    rows: dict[str, list[_Row]] = {}
+    rows: dict[str, list[MapScores]] = {}
     for pair in of[split]:
         manufacturer = known_or_pooled(ensemble, pair.manufacturer)
         mask, dseg = (load_volume(path, ndim=3) for path in (pair.mask_file, pair.dseg_file))
@@ -270,59 +263,8 @@ def score_held_out(
         for name, row in score_maps(pair, maps, mask, dseg).items():
             rows.setdefault(name, []).append(row)
     people = {pair.participant_id for pair in of[split]}
-    return HeldOut(split, len(people), {name: figures_of(own) for name, own in rows.items()})
+    figures = {name: figures_of(own) for name, own in rows.items()}
+    return HeldOut(split, len(people), figures, tables_of(rows))
 
 
 _HELD_OUT = ("test", "validation")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Scores of one map: SSIM, MAE, and regional means ``(R,)``, NaN for a region without voxels."""
-
-    ssim: float
-    mae: float
-    synthetic: NDArray[np.float64]
-    measured: NDArray[np.float64]
-
-
-def score_maps(pair: Pair, maps: Mapping[str, Volume], mask_img: Volume, dseg_img: Volume) -> dict[str, _Row]:
-    """Compare maps on the T1w's grid with the measured one of a pair; by predictor."""
-    measured = np.asanyarray(load_volume(pair.suvr_file, ndim=3).dataobj).astype(np.float64)
-    # Earlier versions of the participant level wrote 0 where it now writes NaN.
-    known = np.isfinite(measured) & (measured != 0) & (np.asanyarray(mask_img.dataobj) > 0)
-    labels, rows = label_array(dseg_img), {}
-    for name, img in maps.items():
-        synthetic = np.asanyarray(img.dataobj).astype(np.float64)
-        inside = known & np.isfinite(synthetic)
-        a, b = (np.where(inside, values, 0.0) for values in (synthetic, measured))
-        means = [_regional(values, labels, inside) for values in (a, b)]
-        rows[name] = _Row(ssim(a, b, inside, _SUVR_RANGE), mae(a, b, inside), *means)
-    return rows
-
-
-def _regional(values: NDArray, labels: NDArray, inside: NDArray) -> NDArray[np.float64]:
-    of_label = label_means(values, labels, inside)
-    return np.array([of_label.get(number, math.nan) for number in (*_CORTICAL, *_SUBCORTICAL)])
-
-
-_CORTICAL, _SUBCORTICAL = region_numbers("cortical"), region_numbers("subcortical")
-
-
-def figures_of(rows: Sequence[_Row]) -> dict[str, float | None]:
-    """Return the `MEASURES` of one predictor over scans."""
-    synthetic, measured = (np.array([getattr(row, name) for row in rows]) for name in ("synthetic", "measured"))
-    r = np.nan
-    if len(rows) >= _LEAST_FOR_R:
-        cortex = slice(0, len(_CORTICAL))
-        both = np.isfinite(synthetic[:, cortex]).all(axis=0) & np.isfinite(measured[:, cortex]).all(axis=0)
-        of_region = pearson(synthetic[:, cortex][:, both].T, measured[:, cortex][:, both].T)
-        r = float(np.nanmean(of_region)) if np.isfinite(of_region).any() else np.nan
-    error = np.abs(synthetic - measured)
-    found = {
-        "ssim": float(np.mean([row.ssim for row in rows])),
-        "mae": float(np.mean([row.mae for row in rows])),
-        "regional_mae": float(np.nanmean(error)) if np.isfinite(error).any() else np.nan,
-        "regional_r": r,
-    }
-    return {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}

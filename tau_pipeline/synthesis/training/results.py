@@ -176,6 +176,8 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
         limits = tuple(filter(None, (*ensemble.first.card.limits, scored.sentence)))
         card = replace(ensemble.first.card, figures=figures, limits=limits)
         write_json(card.as_dict(), folder / CARD)
+        if scored.tables is not None:
+            scored.tables.save(folder)
         # The hash of the card names the model in the calibration.
         ensemble = load_ensemble([folder])
     found = calibrate(ensemble, held_out, data.train.cache_dir, device=device)

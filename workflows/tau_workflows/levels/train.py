@@ -170,6 +170,7 @@ def _is_of(stem: str, chosen: Selection) -> bool:
 def _summarize(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.yardsticks import HeldOut
+    from tau_workflows.reports.model import write_model_report
 
     card = read_json(model_dir / "model.json")
     figures, held_out = card["figures"], HeldOut.from_card(card["figures"])
@@ -185,7 +186,9 @@ def _summarize(model_dir: Path, seconds: float) -> None:
             say(f"warning: {held_out.sentence}")
     calibration = Calibration.load(model_dir)
     say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
+    report = write_model_report(model_dir)
     say(f"model: {model_dir}")
+    say(f"report: {report}")
 
 
 def _counted(n: int, what: str) -> str:
