@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.execution.participant import conclude
 from tau_workflows.graphs.job import ParticipantJob
+from tau_workflows.interfaces.own_process import die_with_parent
 
 
 def step(parent: int) -> None:

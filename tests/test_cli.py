@@ -69,6 +69,8 @@ def call(dataset: Path, *options: str) -> int:
         (["--smooth-fwhm", "-1"], "smooth_fwhm is -1.0"),
         (["--smooth-fwhm", "4", "--target-fwhm", "8"], "0 where target_fwhm is given"),
         (["--cortex-labels", "hybrid"], "add --surfaces"),
+        (["--output-spaces", "fsaverage"], "nothing gives surfaces of the participants; add --surfaces, or give"),
+        (["--output-spaces", "fsLR:den-91k"], "write fsLR or fsLR:den-32k"),
     ],
 )
 def test_a_wrong_call_ends_with_one_sentence_and_code_2(

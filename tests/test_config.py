@@ -9,7 +9,7 @@ import pytest
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.settings.configuration import SECTIONS, Configuration, configuration, documentation
 from tau_pipeline.settings.execution import Execution
-from tau_pipeline.settings.participant import Selection, Settings
+from tau_pipeline.settings.participant import ADDITIONS, Selection, Settings
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -167,14 +167,13 @@ def test_the_hash_is_equal_for_equal_settings_and_differs_for_each_changed_field
         "psf": (6.0,),
         "psf_source": "scanner",
         "pvc_extracerebral": True,
-        "surfaces": True,
         "cortex_labels": "hybrid",
         "longitudinal": "own-tissue",
         "motion_correction": False,
         "random_seed": 1,
     }
-    assert changed.keys() | {"output_spaces"} == {item.name for item in dataclasses.fields(Settings)}
-    assert Settings(output_spaces=("MNI152NLin6Asym",)).hash() == Settings().hash()
+    assert changed.keys() | set(ADDITIONS) == {item.name for item in dataclasses.fields(Settings)}
+    assert Settings(output_spaces=("MNI152NLin6Asym",), surfaces=True).hash() == Settings().hash()
     hashes = {Settings().hash(), *(Settings(**{name: value}).hash() for name, value in changed.items())}
     assert len(hashes) == 1 + len(changed)
     assert all(len(text) == 12 and int(text, 16) >= 0 for text in hashes)

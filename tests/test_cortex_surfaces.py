@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from phantom import tiny_dataset
+from scipy import ndimage
 from scipy.spatial import ConvexHull, cKDTree
 
-from tau_pipeline.derivatives.names import AnatNames, PetNames
-from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.volume import Volume, image_on
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
+from tau_pipeline.errors import ImageError, MissingInputError
+from tau_pipeline.figures.planes import View
+from tau_pipeline.figures.surfaces import cut
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.imaging.transforms import save_itk
+from tau_pipeline.imaging.volume import Volume, image_on, save_volume
+from tau_pipeline.pet.frames import plan_frames
+from tau_pipeline.settings.spaces import parse_space
 from tau_pipeline.surface import (
     average,
     cat,
@@ -22,13 +32,15 @@ from tau_pipeline.surface import (
     freesurfer,
     labels,
     mesh,
-    sample,
     scale,
     spheres,
     thickness,
 )
 from tau_pipeline.surface.mesh import Mesh
 from tau_workflows.cli import main
+from tau_workflows.interfaces.own_process import in_own_process
+from tau_workflows.interfaces.surface import MESHES
+from tau_workflows.interfaces.surface_pet import SaveSurfacePet
 from tau_workflows.levels.call import WRONG_CALL
 
 HAS_CAT_SURF = importlib.util.find_spec("cat_surf") is not None
@@ -101,13 +113,13 @@ def test_areas_of_vertices_add_up_to_the_area_of_the_surface() -> None:
 def test_values_go_from_a_fine_sphere_to_a_coarse_one_without_loss_and_back() -> None:
     fine, coarse = sphere(4000), sphere(300, radius=1.0, turn=0.3)
     height = fine.vertices[:, 2]
-    found = spheres.values_on(coarse, fine, height)
+    found = spheres.values_on(coarse.vertices, fine.vertices, height)
     np.testing.assert_allclose(found, 10 * coarse.vertices[:, 2], atol=0.4)
     # Each fine vertex is in exactly one mean, beside the nearest one: a spike is never lost.
     spike = np.zeros(4000)
     spike[1234] = 1.0
-    assert spheres.values_on(coarse, fine, spike).max() > 0.05
-    back = spheres.values_on(fine, coarse, found)
+    assert spheres.values_on(coarse.vertices, fine.vertices, spike).max() > 0.05
+    back = spheres.values_on(fine.vertices, coarse.vertices, found)
     np.testing.assert_allclose(back, height, atol=1.5)
     np.testing.assert_array_equal(spheres.labels_on(fine, fine, np.arange(4000)), np.arange(4000))
 
@@ -115,22 +127,123 @@ def test_values_go_from_a_fine_sphere_to_a_coarse_one_without_loss_and_back() ->
 def test_unknown_values_count_nowhere() -> None:
     fine, coarse = sphere(2000), sphere(100, turn=0.2)
     north = fine.vertices[:, 2] > 0
-    found = spheres.values_on(coarse, fine, np.where(north, 2.0, np.nan))
+    found = spheres.values_on(coarse.vertices, fine.vertices, np.where(north, 2.0, np.nan))
     assert np.isnan(found[coarse.vertices[:, 2] < -3]).all()
     np.testing.assert_allclose(found[coarse.vertices[:, 2] > 3], 2.0)
 
 
-def test_a_linear_image_is_sampled_exactly_and_nothing_is_measured_outside() -> None:
-    affine = np.diag([2.0, 2.0, 2.0, 1.0])
-    affine[:3, 3] = -20
-    i, j, k = np.meshgrid(*[np.arange(20)] * 3, indexing="ij")
-    data = (1 + 0.5 * i - 0.25 * j + k).astype(np.float32)
-    data[:3] = np.nan
-    points = np.array([[1.3, -2.2, 4.1], [0.0, 0.0, 0.0], [-19.0, 0.0, 0.0], [90.0, 0.0, 0.0]])
-    at = (points + 20) / 2
-    found = sample.at_vertices(image_on(data, affine), Mesh(points, np.zeros((0, 3), np.int32)))
-    np.testing.assert_allclose(found[:2], 1 + 0.5 * at[:2, 0] - 0.25 * at[:2, 1] + at[:2, 2], rtol=1e-5)
-    assert np.isnan(found[2:]).all()
+def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average_surfaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The surface of the participant is fsaverage itself, so that its values arrive where they were sampled."""
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -140
+    i, j, k = np.indices((71, 71, 71))
+    data = (500 + i - 2 * j + 3 * k).astype(np.float32)
+    pet_file = save_volume(image_on(np.stack([data, data], axis=-1), affine), tmp_path / "pet.nii")
+    metadata = {"FrameTimesStart": [4800, 5100], "FrameDuration": [300, 300], "InjectionStart": 0}
+    plan = plan_frames((71, 71, 71, 2), {**metadata, "TracerName": "AV1451"})
+    moved, to_t1w = np.eye(4), np.eye(4)
+    moved[:3, 3], to_t1w[:3, 3] = [2, 0, -4], [0, 3, 1]
+    weights = [
+        str(save_volume(image_on(np.full((70, 70, 70), value, np.float32), affine), tmp_path / f"weight{value}.nii"))
+        for value in (0.5, 0.002)
+    ]
+    names, both = PetNames(tmp_path, {"sub": "01", "trc": "AV1451"}), {}
+    for side in mesh.SIDES:
+        target = average.fsaverage(side)
+        files = [mesh.save_mesh(target.mesh, tmp_path / f"{side}_{kind}.surf.gii", side, kind) for kind in MESHES[:3]]
+        files.append(mesh.save_mesh(target.sphere, tmp_path / f"{side}_sphere.surf.gii", side, "sphere"))
+        files.append(mesh.save_values(np.ones(10_242), tmp_path / f"{side}_t.shape.gii", side, "thickness"))
+        cortex = np.where(np.arange(10_242) < 9_000, 1028, 0).astype(np.int32)
+        files.append(mesh.save_labels(cortex, tmp_path / f"{side}_l.label.gii", side))
+        both[f"{side}_files"] = [str(file) for file in files]
+    for path in (names.suvr(), names.suvr("Pons"), names.corrected("rbv")):
+        write_json({"Description": "SUVR", "SpatialReference": "x"}, sidecar_path(path))
+    interpolated = []
+    sampled = ndimage.map_coordinates
+
+    def counting(data: np.ndarray, *args: object, **options: object) -> np.ndarray:
+        interpolated.extend([data] if options["order"] else [])
+        return sampled(data, *args, **options)
+
+    monkeypatch.setattr(ndimage, "map_coordinates", counting)
+    step = SaveSurfacePet(
+        **both,
+        pet_file=str(pet_file),
+        frames=asdict(plan),
+        frame_xfms=[np.eye(4).tolist(), moved.tolist()],
+        pet2t1w_xfm=str(save_itk(to_t1w, tmp_path / "pet.txt")),
+        smoothing_fwhm=0.0,
+        reference_value=[500.0, 250.0],
+        reference=[{"ReferenceRegion": "CerebellarGM"}, {"ReferenceRegion": "Pons"}],
+        weight_files={"rbv": weights},
+        surfaces=["fsaverage:den-10k"],
+        saved_files=[str(pet_file)],
+        output_dir=str(tmp_path),
+        entities={"sub": "01", "trc": "AV1451"},
+    )
+    assert len(step.call(tmp_path)["out_files"]) == 3 * 3
+    assert [len(one) for one in interpolated] == [71, 71]
+    space = parse_space("fsaverage")
+    for side in mesh.SIDES:
+        at = (average.fsaverage(side).mesh.vertices - to_t1w[:3, 3] - moved[:3, 3] / 2 + 140) / 4
+        truth = (500 + at @ [1, -2, 3]) / 500
+        first, second = (mesh.read_values(names.surface_suvr(side, space, one)) for one in ("", "Pons"))
+        np.testing.assert_allclose(first[:9_000], truth[:9_000], rtol=1e-4)
+        assert np.isnan(first[9_000:]).all()
+        np.testing.assert_allclose(second[:9_000], 2 * truth[:9_000], rtol=1e-4)
+        corrected = mesh.read_values(names.surface_corrected(side, space, "rbv"))
+        np.testing.assert_allclose(corrected[:9_000], 0.5 + 0.002 * 500 * truth[:9_000], rtol=1e-4)
+    stated = read_json(sidecar_path(names.surface_suvr(None, space)))
+    assert stated["Density"].startswith("10242")
+    assert "SpatialReference" not in stated
+
+
+def test_finer_meshes_of_fsaverage_are_those_of_freesurfer(tmp_path: Path) -> None:
+    space = parse_space("fsaverage:den-41k")
+    with pytest.raises(MissingInputError, match=r"put the folder fsaverage of FreeSurfer into .* fsaverage:den-10k"):
+        average.target_spheres(space, tmp_path / "fsaverage", None)
+    (tmp_path / "surf").mkdir()
+    points = 100 * _directions(163_842)
+    for hemi in ("lh", "rh"):
+        nib.freesurfer.write_geometry(tmp_path / "surf" / f"{hemi}.sphere.reg", points, np.array([[0, 1, 2]]))
+    found = average.target_spheres(space, tmp_path, None)
+    np.testing.assert_allclose(found["right"], points[:40_962], atol=1e-4)
+
+
+def test_spheres_of_fslr_are_looked_for_where_templateflow_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = parse_space("fsLR")
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path))
+    with pytest.raises(MissingInputError, match=r"has neither tpl-fsLR_space-fsaverage_hemi-L.* --fslr-dir"):
+        average.target_spheres(space, None, None)
+    for side, letter in (("left", "L"), ("right", "R")):
+        file = tmp_path / "tpl-fsLR" / f"tpl-fsLR_space-fsaverage_hemi-{letter}_den-32k_sphere.surf.gii"
+        mesh.save_mesh(sphere(60), file, side, "sphere")
+    assert len(average.target_spheres(space, None, None)["left"]) == 60
+
+
+def test_a_process_that_crashes_is_told_in_one_sentence_and_an_error_arrives() -> None:
+    with pytest.raises(ImageError, match="the surface of the left hemisphere was not made: the process"):
+        in_own_process(os.abort, "the surface of the left hemisphere")
+    with pytest.raises(ImageError, match="no cortex"):
+        in_own_process(partial(_raise, ImageError("no cortex")), "it")
+    assert in_own_process(os.getpid, "it") != os.getpid()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_plane_cuts_a_sphere_in_a_circle() -> None:
+    ball = sphere(4000, radius=10.0)
+    view = View("coronal", 6.0, np.arange(-20.0, 21.0), np.arange(-20.0, 21.0))
+    segments = cut((ball.vertices, ball.faces), view)
+    np.testing.assert_allclose(np.linalg.norm(segments.reshape(-1, 2), axis=1), 8.0, atol=0.1)
+    length = np.linalg.norm(segments[:, 0] - segments[:, 1], axis=1).sum()
+    assert length == pytest.approx(2 * np.pi * 8.0, rel=0.01)
 
 
 def test_the_surface_names_the_cortex_but_for_the_regions_of_the_volume() -> None:
@@ -190,9 +303,11 @@ def test_files_of_a_surface_are_read_by_other_software(tmp_path: Path) -> None:
 
 def test_names_are_those_of_bids(tmp_path: Path) -> None:
     pet = PetNames(tmp_path, {"sub": "01", "trc": "AV1451"})
-    name = pet.surface_suvr("left", average.FSLR, "Pons").name
+    name = pet.surface_suvr("left", parse_space("fsLR"), "Pons").name
     assert name == "sub-01_trc-AV1451_hemi-L_space-fsLR_den-32k_desc-suvrPons_pet.func.gii"
-    assert pet.surface_suvr(None, average.FSAVERAGE).name.endswith("_space-fsaverage_den-10k_desc-suvr_pet.dscalar.nii")
+    fsaverage = parse_space("fsaverage")
+    assert pet.surface_suvr(None, fsaverage).name.endswith("_space-fsaverage_den-10k_desc-suvr_pet.dscalar.nii")
+    assert pet.surface_corrected("right", fsaverage, "rbv").name.endswith("_den-10k_desc-pvcRBV_pet.func.gii")
     anat = AnatNames(tmp_path, {"sub": "01"})
     assert anat.surface("right", "labels").name == "sub-01_hemi-R_seg-DesikanKilliany_dseg.label.gii"
     assert anat.surface("right", "sphere").name == "sub-01_hemi-R_space-fsaverage_desc-reg_sphere.surf.gii"

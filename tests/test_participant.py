@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from coarse_program import SEARCHED
 from tau_pipeline.atlas import CORTICAL_NUMBERS
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.columns import COLUMNS
+from tau_pipeline.derivatives.status import read_status
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import same_grid, voxel_volume_mm3
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
@@ -173,6 +176,39 @@ def test_a_mended_participant_completes_and_loses_its_record(place: Path) -> Non
     assert not list((place / "out/logs/errors").glob("sub-02*"))
     assert list((place / "out/sub-02/pet").glob("*_desc-suvr_pet.nii.gz"))
     assert "brain" not in steps(place, "02")
+
+
+def test_surfaces_that_fail_are_told_and_the_tables_are_made_unless_they_name_the_cortex(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library of surfaces is replaced by one that ends its process."""
+    (tmp_path / "cat_surf.py").write_text("import os\n\n\ndef __getattr__(name):\n    os.abort()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(f"{__name__}.SEARCHED", os.pathsep.join((str(tmp_path), SEARCHED)))
+    pet = next((place / "bids/sub-02/pet").glob("*_pet.nii.gz"))
+    shutil.copyfile(place / WHOLE_PET, pet)
+    key, record = f"{pet.name.removesuffix('.nii.gz')}", place / "out/logs/errors/sub-02_surfaces.json"
+    stale = place / "out/sub-02/anat/sub-02_desc-thickness_rois.tsv"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.write_text("of an earlier run")
+    assert run(place, "--participant-label", "02", "--surfaces", coarse=True) == SOME_FAILED
+    said = capfd.readouterr().err
+    assert "1 of 1 scans done" in said
+    assert re.search(r"FAILED sub-02_surfaces: the surface of the (left|right) hemisphere was not made", said)
+    status = read_status(place / "out", "02")[key]
+    assert status.state == "done"
+    assert status.reason.startswith("done without surfaces: the surface of the")
+    assert list((place / "out/sub-02/pet").glob("*_desc-suvr_rois.tsv"))
+    assert not stale.exists()
+    assert json.loads(record.read_text())["message"] in html.unescape((place / "out/sub-02.html").read_text())
+    hybrid = ("--surfaces", "--cortex-labels", "hybrid")
+    assert run(place, "--participant-label", "02", *hybrid, coarse=True) == SOME_FAILED
+    assert "0 of 1 scans done" in capfd.readouterr().err
+    status = read_status(place / "out", "02")[key]
+    assert status.state == "failed"
+    assert status.reason.endswith("--cortex-labels volume makes the tables without surfaces")
+    assert run(place, "--participant-label", "02", coarse=True) == DONE
+    assert not record.exists()
 
 
 def test_a_changed_setting_recomputes_only_what_it_touches(place: Path) -> None:

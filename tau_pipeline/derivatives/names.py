@@ -285,16 +285,17 @@ class PetNames(_ScanNames):
         """Return the map of `corrected` in another space."""
         return self._path("pet", desc=f"pvc{method.upper()}", **space.entities)
 
-    def surface_suvr(
-        self, side: Literal["left", "right"] | None, space: tuple[str, str], further_region: str = ""
-    ) -> Path:
-        """Return the SUVR on an average surface: one hemisphere, or both in one CIFTI file for ``side`` None.
+    def surface_suvr(self, side: Literal["left", "right"] | None, space: OutputSpace, further_region: str = "") -> Path:
+        """Return the SUVR on an average surface: one hemisphere, or both in one CIFTI file for ``side`` None."""
+        return self._on_surface(side, space, f"{self._desc}{further_region}")
 
-        ``space`` is the name of the surface and the density of its mesh: ``("fsLR", "32k")``.
-        """
+    def surface_corrected(self, side: Literal["left", "right"] | None, space: OutputSpace, method: str) -> Path:
+        """Return the map of `corrected` on an average surface, as `surface_suvr`."""
+        return self._on_surface(side, space, f"pvc{method.upper()}")
+
+    def _on_surface(self, side: Literal["left", "right"] | None, space: OutputSpace, desc: str) -> Path:
         hemi = {"hemi": _HEMISPHERES[side]} if side else {}
-        changes = {**hemi, "space": space[0], "den": space[1], "desc": f"{self._desc}{further_region}"}
-        return self._path("pet", ".func.gii" if side else ".dscalar.nii", **changes)
+        return self._path("pet", ".func.gii" if side else ".dscalar.nii", **hemi, **space.entities, desc=desc)
 
     @property
     def to_t1w(self) -> Path:

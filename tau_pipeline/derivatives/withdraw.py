@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
-from tau_pipeline.derivatives.names import PetNames, SyntheticNames, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.files import name_parts
 
 #: Starts of the labels of ``desc`` of maps and tables.
@@ -24,6 +26,24 @@ def withdraw(names: PetNames | SyntheticNames) -> None:
     for path in sorted(names.rois.parent.glob(f"{names.stem}_*")):
         parts = name_parts(path)[0]
         if type(names).of(path).stem == names.stem and parts.get("desc", "").startswith(_RESULTS[names.source]):
-            with suppress(OSError):
-                path.unlink()
-                sidecar_path(path).unlink(missing_ok=True)
+            _delete(path)
+
+
+def withdraw_surfaces(anat: AnatNames, scans: Iterable[PetNames]) -> None:
+    """Delete the surfaces of a T1w, their table and figure, and the maps of its scans on average surfaces."""
+    kinds = ("midthickness", "white", "pial", "sphere", "thickness", "labels")
+    for kind in kinds:
+        _delete(anat.surface("left", kind))
+        _delete(anat.surface("right", kind))
+    _delete(anat.thickness_table)
+    _delete(anat.figure("surfaces"))
+    for names in scans:
+        for path in sorted(names.rois.parent.glob(f"{names.stem}_*")):
+            if PetNames.of(path).stem == names.stem and path.name.endswith((".func.gii", ".dscalar.nii")):
+                _delete(path)
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        sidecar_path(path).unlink(missing_ok=True)

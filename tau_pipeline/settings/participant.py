@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
-from tau_pipeline.settings.spaces import parse_space
+from tau_pipeline.settings.spaces import OutputSpace, parse_space, surface_spaces
 
 SkullStrip = Literal["auto", "skip", "force"]
 PvcMethod = Literal["sgtm", "gtm", "rbv", "iy", "mg", "meltzer"]
@@ -18,6 +18,8 @@ PsfSource = Literal["image", "scanner"]
 Orientation = Literal["auto", "sform", "qform"]
 CortexLabels = Literal["volume", "hybrid"]
 Longitudinal = Literal["off", "own-tissue", "fixed-labels"]
+#: Settings that add files and change no value of the others.
+ADDITIONS = ("output_spaces", "surfaces")
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class Settings(Checked):
         default=("T1w",),
         metadata=documented(
             "Spaces to write maps in, beside T1w, which is always written: MNI152NLin6Asym and MNI152NLin2009cAsym, "
-            "with :res-1 or :res-2 for voxels of 1 or 2 mm (2 by default). Values in tables do not depend on it.",
+            "with :res-1 or :res-2 for voxels of 1 or 2 mm (2 by default); fsaverage and fsLR, which need surfaces or those "
+            "of FreeSurfer, fsaverage with :den-10k, :den-41k, or :den-164k (10k by default). Values in tables do not "
+            "depend on it.",
             source="spelling of fMRIPrep",
         ),
     )
@@ -147,7 +151,8 @@ class Settings(Checked):
         default=False,
         metadata=documented(
             "Make surfaces of the cortex: white, pial, and central surface, thickness, labels by folding, and SUVR on "
-            "fsaverage. Needs the optional package cat-surf: pip install 'tau-pipeline[surface]'.",
+            "the surfaces among the output spaces (fsaverage if there is none). Needs the optional package cat-surf: "
+            "pip install 'tau-pipeline[surface]'.",
             source="projection-based thickness: Dahnke et al. 2013, NeuroImage 65:336; see docs/decisions/surfaces.md",
         ),
     )
@@ -197,29 +202,30 @@ class Settings(Checked):
         both = bool(self.psf) and self.psf_source == "scanner"
         require(not both, "psf_source", self.psf_source, "image where psf is given")
         spaces = [parse_space(text) for text in self.output_spaces]
-        surfaces = [space.name for space in spaces if space.kind == "surface"]
-        require(
-            not surfaces,
-            "output_spaces",
-            surfaces,
-            "T1w or a volumetric template; fsaverage and fsLR come with --surfaces",
-        )
         object.__setattr__(self, "output_spaces", tuple(dict.fromkeys(map(str, spaces))))
         if self.target_fwhm is not None:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where target_fwhm is given")
         if self.longitudinal != "off":
             require(not self.surfaces, "surfaces", self.surfaces, "no surfaces where longitudinal is given")
+            on_surfaces = list(map(str, surface_spaces(self.output_spaces)))
+            require(not on_surfaces, "output_spaces", on_surfaces, "no surfaces where longitudinal is given")
         if self.match_visits:
             require(self.smooth_fwhm == 0, "smooth_fwhm", self.smooth_fwhm, "0 where match_visits is given")
             require(self.target_fwhm is None, "target_fwhm", self.target_fwhm, "none where match_visits is given")
 
+    @property
+    def sampled_surfaces(self) -> tuple[OutputSpace, ...]:
+        """Return the surfaces to write maps on: those that are asked for, or fsaverage where surfaces are made."""
+        asked = surface_spaces(self.output_spaces)
+        return tuple(asked or surface_spaces(["fsaverage"] if self.surfaces else []))
+
     def hash(self) -> str:
         """Return twelve hexadecimal digits, equal exactly for equal settings, on every machine and Python.
 
-        ``output_spaces`` is left out: which further maps are written does not change any value, and scans that were
-        processed before somebody asked for more maps may be pooled with the others.
+        `ADDITIONS` are left out: which further files are written does not change any value, and scans that were
+        processed before somebody asked for more may be pooled with the others.
         """
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "output_spaces"}
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in ADDITIONS}
         text = json.dumps(values, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
 
@@ -264,7 +270,7 @@ class Selection(Checked):
         default=None,
         metadata=documented(
             "Folder with the spheres of fsLR in the space of fsaverage, as in TemplateFlow's tpl-fsLR or the HCP "
-            "pipelines. With --surfaces, SUVR is then written on fsLR too."
+            "pipelines, for the output space fsLR. Default: tpl-fsLR in $TEMPLATEFLOW_HOME or ~/.cache/templateflow."
         ),
     )
 

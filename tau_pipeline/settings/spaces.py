@@ -1,4 +1,4 @@
-"""Spaces that maps are written in, in the spelling of fMRIPrep: ``T1w``, ``MNI152NLin6Asym:res-2``.
+"""Spaces that maps are written in, in the spelling of fMRIPrep: ``MNI152NLin6Asym:res-2``, ``fsaverage:den-10k``.
 
 A new space is one row of `_KINDS` here; nothing else reads the spelling.
 """
@@ -18,7 +18,7 @@ _KINDS: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "T1w": ("individual", "", ()),
     "MNI152NLin6Asym": ("volume", "res", ("2", "1")),
     "MNI152NLin2009cAsym": ("volume", "res", ("2", "1")),
-    "fsaverage": ("surface", "den", ("164k", "41k", "10k")),
+    "fsaverage": ("surface", "den", ("10k", "41k", "164k")),
     "fsLR": ("surface", "den", ("32k",)),
 }
 
@@ -54,7 +54,8 @@ class OutputSpace:
 def parse_space(text: str) -> OutputSpace:
     """Return the space that a text names.
 
-    Without a modifier, templates have voxels of 2 mm, which no PET scanner resolves, and files say so: ``res-2``.
+    Without a modifier, templates have voxels of 2 mm, and fsaverage has a vertex every 4 mm (10k): no PET scanner
+    resolves more, and files say so.
 
     Parameters
     ----------
@@ -86,3 +87,8 @@ def parse_space(text: str) -> OutputSpace:
 def template_spaces(texts: Iterable[str]) -> list[OutputSpace]:
     """Return the volumes among the named spaces, each once, in their order."""
     return [space for space in dict.fromkeys(map(parse_space, texts)) if space.kind == "volume"]
+
+
+def surface_spaces(texts: Iterable[str]) -> list[OutputSpace]:
+    """Return the surfaces among the named spaces, each once, in their order."""
+    return [space for space in dict.fromkeys(map(parse_space, texts)) if space.kind == "surface"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from tau_pipeline.atlas import label_table
 from tau_pipeline.errors import MissingInputError
-from tau_pipeline.surface.mesh import Labels, Mesh, Side, read_mesh
+from tau_pipeline.settings.spaces import OutputSpace
+from tau_pipeline.surface.mesh import SIDES, Labels, Mesh, Points, Side, read_mesh
 
-#: BIDS names of the average surfaces that are written, and the density of their meshes.
-FSAVERAGE, FSLR = ("fsaverage", "10k"), ("fsLR", "32k")
+#: Density of the mesh of fsaverage that is installed, and the number of vertices of all of its meshes.
+INSTALLED_DENSITY = "10k"
+_VERTICES = {"10k": 10_242, "41k": 40_962, "164k": 163_842}
 _LETTER: dict[Side, str] = {"left": "L", "right": "R"}
 _HEMI: dict[Side, str] = {"left": "lh", "right": "rh"}
 
@@ -65,14 +68,49 @@ def annotation_numbers(file: Path, side: Side) -> Labels:
     return found
 
 
-def fslr_sphere(folder: Path, side: Side) -> Mesh:
+def target_spheres(space: OutputSpace, fsaverage_dir: Path | None, fslr_dir: Path | None) -> dict[Side, Points]:
+    """Return the vertices of the spheres that maps are brought to, ``(V, 3)``, in the space of fsaverage.
+
+    Parameters
+    ----------
+    space
+        fsaverage or fsLR, with its density.
+    fsaverage_dir
+        FreeSurfer's own folder ``fsaverage``, for meshes that are finer than the one that is installed. The vertices
+        of its coarser meshes are the first ones of its finest.
+    fslr_dir
+        As in `fslr_sphere`.
+
+    Raises
+    ------
+    MissingInputError
+        A sphere is not there; the message says where to put it.
+    """
+    if space.name == "fsLR":
+        return {side: fslr_sphere(fslr_dir, side).vertices for side in SIDES}
+    if space.value == INSTALLED_DENSITY:
+        return {side: fsaverage(side).sphere.vertices for side in SIDES}
+    files = {side: Path(fsaverage_dir or "fsaverage", "surf", f"{_HEMI[side]}.sphere.reg") for side in SIDES}
+    if fsaverage_dir is None or not all(file.is_file() for file in files.values()):
+        raise MissingInputError(
+            f"{space} needs FreeSurfer's fsaverage, and {files['left']} or {files['right'].name} is missing; put the "
+            "folder fsaverage of FreeSurfer into the one given with -d freesurfer=FOLDER, or ask for fsaverage:den-10k"
+        )
+    import nibabel as nib
+
+    points = {side: np.asarray(nib.freesurfer.read_geometry(file)[0], np.float64) for side, file in files.items()}
+    return {side: found[: _VERTICES[space.value]] for side, found in points.items()}
+
+
+def fslr_sphere(folder: Path | None, side: Side) -> Mesh:
     """Return the sphere of fsLR with 32,492 vertices in the space of fsaverage.
 
     Parameters
     ----------
     folder
         Holds the file under its name in TemplateFlow, ``tpl-fsLR_space-fsaverage_hemi-L_den-32k_sphere.surf.gii``, or
-        in the HCP pipelines, ``fs_LR-deformed_to-fsaverage.L.sphere.32k_fs_LR.surf.gii``; or in a folder inside it.
+        in the HCP pipelines, ``fs_LR-deformed_to-fsaverage.L.sphere.32k_fs_LR.surf.gii``; or in a folder inside it. If
+        None, TemplateFlow's own: ``tpl-fsLR`` in ``$TEMPLATEFLOW_HOME``, or in ``~/.cache/templateflow``.
 
     Raises
     ------
@@ -84,11 +122,13 @@ def fslr_sphere(folder: Path, side: Side) -> Mesh:
         f"tpl-fsLR_space-fsaverage_hemi-{letter}_den-32k_sphere.surf.gii",
         f"fs_LR-deformed_to-fsaverage.{letter}.sphere.32k_fs_LR.surf.gii",
     )
-    found = [path for name in names for path in sorted(Path(folder).rglob(name))]
+    home = Path(os.environ.get("TEMPLATEFLOW_HOME") or Path.home() / ".cache" / "templateflow")
+    place = Path(folder) if folder is not None else home / "tpl-fsLR"
+    found = [path for name in names for path in sorted(place.rglob(name))]
     if not found:
         raise MissingInputError(
-            f"{folder}, given as --fslr-dir, has neither {names[0]} (TemplateFlow) nor {names[1]} (HCP pipelines); "
-            "put the spheres of both hemispheres there"
+            f"fsLR needs its spheres; {place} has neither {names[0]} (TemplateFlow) nor {names[1]} (HCP pipelines); "
+            "put those of both hemispheres there, or give their folder with --fslr-dir"
         )
     return read_mesh(found[0])
 

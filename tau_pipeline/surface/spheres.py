@@ -26,7 +26,7 @@ def labels_on(target: Mesh, source: Mesh, labels: Labels) -> Labels:
     return found
 
 
-def values_on(target: Mesh, source: Mesh, values: Values) -> Values:
+def values_on(target: Points, source: Points, values: Values) -> Values:
     """Return the mean, at each vertex of the target sphere, of the source's values that belong to it.
 
     To a vertex belong the nearest vertex of the source, and all those of the source to which no other vertex of the
@@ -36,7 +36,7 @@ def values_on(target: Mesh, source: Mesh, values: Values) -> Values:
     Parameters
     ----------
     target, source
-        Spheres in one space, of any radius.
+        Vertices of spheres in one space, of any radius, ``(V, 3)``.
     values
         ``(V,)`` of the source; NaN counts nowhere.
 
@@ -45,7 +45,7 @@ def values_on(target: Mesh, source: Mesh, values: Values) -> Values:
     Values
         NaN where none of the values is known.
     """
-    from_points, to_points = _unit(source.vertices), _unit(target.vertices)
+    from_points, to_points = _unit(source), _unit(target)
     _, forward = cKDTree(from_points).query(to_points)
     _, back = cKDTree(to_points).query(from_points)
     owner = np.concatenate([np.arange(len(to_points)), back])

@@ -11,5 +11,5 @@ Who starts whom on this machine, and which modules run there:
 On a cluster, each pool process is a job of the queue and has no server; outside of Linux there is no server either.
 Signals are handled by the program only. When it ends, it announces this in its heartbeat (`heartbeat`), which other
 machines see too, and each process ends the processes that it started. When it is killed, Linux kills its children and
-theirs (`launch.die_with_parent`).
+theirs (`tau_workflows.interfaces.own_process.die_with_parent`).
 """

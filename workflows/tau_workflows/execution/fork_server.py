@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from tau_workflows.execution.launch import die_with_parent, in_task_call_process, in_task_run_module
+from tau_workflows.execution.launch import in_task_call_process, in_task_run_module
+from tau_workflows.interfaces.own_process import die_with_parent
 
 #: A module's name and a path are shorter than this together.
 _MESSAGE_BYTES = 65536

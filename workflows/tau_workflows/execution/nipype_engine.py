@@ -24,8 +24,8 @@ import tau_pipeline
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import read_json
 from tau_pipeline.settings.execution import Execution
-from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.interfaces.base import ERROR_RECORD
+from tau_workflows.interfaces.own_process import die_with_parent
 
 #: In the place of a traceback, where the process of a node ended and could say nothing.
 KILLED = "Killed: the process of this step, or of one beside it, was ended; too little memory is the usual reason\n"

@@ -18,13 +18,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tau_pipeline.derivatives.names import PetNames, error_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, error_path
 from tau_pipeline.derivatives.status import ScanStatus, update_status
-from tau_pipeline.derivatives.withdraw import withdraw
+from tau_pipeline.derivatives.withdraw import withdraw, withdraw_surfaces
 from tau_pipeline.errors import MissingInputError, OutputError, TauPipelineError
 from tau_pipeline.files import read_json, write_json
 from tau_workflows.execution.task import ProgressWriter, StepState, outcome_path
-from tau_workflows.graphs.job import ParticipantJob, scan_steps, t1w_step
+from tau_workflows.graphs.job import ParticipantJob, T1wJob, is_surface_step, names_cortex, scan_steps, t1w_step
 from tau_workflows.reports.failures import forget_headers
 
 #: Modules that the graph or several of its nodes need; loaded once, before processes are forked, and shared by them.
@@ -52,7 +52,7 @@ def run_participant(job: ParticipantJob, job_file: str | Path) -> dict[str, dict
     from tau_workflows.graphs.subject import init_subject_wf
 
     forget_headers(job.output_dir, job.keys)
-    for key in (*job.keys, _page_key(job)):
+    for key in (*job.keys, _page_key(job), *map(_surfaces_key, job.t1ws)):
         error_path(job.output_dir, key).unlink(missing_ok=True)
     _times_path(job).unlink(missing_ok=True)
     wf = init_subject_wf(job)
@@ -81,15 +81,39 @@ def _listener(writer: ProgressWriter) -> Callable[[str, str], None]:
 
 
 def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the reason why each scan failed: its own step, or one of the anatomy that it needs."""
+    """Return the reason why each scan failed: its own step, or one of the anatomy that it needs.
+
+    Steps of surfaces fail under a key of their own, since no scan needs them; except where surfaces name the cortex.
+    """
     from tau_workflows.execution import nipype_engine as engine
 
     failures: dict[str, dict[str, Any]] = {}
     for name, node in failed.items():
         record, parts = {"step": _step(name), **engine.error_of(node)}, set(name.split("."))
+        on_surfaces = is_surface_step(name.rsplit(".", 1)[-1])
+        for t1w_job in job.t1ws if on_surfaces else ():
+            if t1w_step(t1w_job.t1w) in parts:
+                failures.setdefault(_surfaces_key(t1w_job), record)
+        if on_surfaces and not _stops_tables(name, job):
+            continue
+        said = record["message"] + (_WITHOUT_FOLDS if on_surfaces else "")
         for key in _stopped_by(parts, job):
-            failures.setdefault(key, record)
+            failures.setdefault(key, {**record, "message": said})
     return failures
+
+
+#: What is said of scans whose labels would have come from the surface that failed.
+_WITHOUT_FOLDS = "; --cortex-labels hybrid needs it: --cortex-labels volume makes the tables without surfaces"
+
+
+def _surfaces_key(t1w_job: T1wJob) -> str:
+    return f"{t1w_job.t1w.key}_surfaces"
+
+
+def _stops_tables(step: str, job: ParticipantJob) -> bool:
+    """Return whether a step of surfaces gives the labels of the cortex: one of the anatomy, with labels by folds."""
+    given = [one.freesurfer for one in job.t1ws if t1w_step(one.t1w) in step.split(".")]
+    return "anat_wf" in step.split(".") and any(names_cortex(job.settings, one) for one in given)
 
 
 def _stopped_by(parts: set[str], job: ParticipantJob) -> tuple[str, ...]:
@@ -119,7 +143,12 @@ def _write_times(job: ParticipantJob, seconds: dict[str, float], total: float) -
 def _ended(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -> dict[str, ScanStatus]:
     """Return the state of each scan at the end. A T1w without PET is done, and no scan of the cohort."""
     minutes = _minutes(job)
-    return {key: replace(_end_of(status, failures), minutes=minutes) for key, status in job.statuses().items()}
+    ended = {key: replace(_end_of(status, failures), minutes=minutes) for key, status in job.statuses().items()}
+    for t1w_job in job.t1ws:
+        record = failures.get(_surfaces_key(t1w_job), {})
+        done = [key for key in t1w_job.keys if record and ended[key].state == "done"]
+        ended |= {key: replace(ended[key], reason=f"done without surfaces: {record['message']}") for key in done}
+    return ended
 
 
 def _minutes(job: ParticipantJob, computed: bool = False) -> float | None:
@@ -184,10 +213,14 @@ def _write_report(job: ParticipantJob, failures: Mapping[str, dict[str, Any]]) -
 
 
 def _withdraw(job: ParticipantJob, keys: Collection[str]) -> None:
-    """Delete maps and tables of scans that failed: they are of an earlier run, or not complete."""
+    """Delete maps and tables of scans or surfaces that failed: they are of an earlier run, or not complete."""
     for scan in (one.scan for t1w_job in job.t1ws for one in t1w_job.scans):
         if f"{scan.key}_pet" in keys:
             withdraw(PetNames(job.output_dir, scan.entities))
+    for t1w_job in job.t1ws:
+        if _surfaces_key(t1w_job) in keys:
+            scans = [PetNames(job.output_dir, one.scan.entities) for one in t1w_job.scans]
+            withdraw_surfaces(AnatNames(job.output_dir, t1w_job.t1w.entities), scans)
 
 
 def preload() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tau_pipeline.errors import OutputError
 from tau_workflows.execution.fork_server import ForkServer, can_fork
 from tau_workflows.execution.heartbeat import HeartbeatMonitor, Program
-from tau_workflows.execution.launch import die_with_parent
 from tau_workflows.execution.task import Task, log_path, tell_end, tell_not_begun
+from tau_workflows.interfaces.own_process import die_with_parent
 
 #: Names of the environment variables by which libraries learn their number of threads.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -10,6 +10,7 @@ from nipype.pipeline import engine as pe
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.bids.scans import T1w
 from tau_pipeline.settings.participant import Settings
+from tau_workflows.graphs.job import names_cortex
 from tau_workflows.graphs.surface import SurfacePlaces, add_surfaces
 from tau_workflows.interfaces.anat import (
     CorrectBias,
@@ -132,8 +133,7 @@ def init_anat_wf(
     for node in (tissue, template, regions, draw):
         wf.connect(bias, "t1w_preproc_file", node, "t1w_preproc_file")
     if surfaces is not None:
-        hybrid = settings.cortex_labels == "hybrid" and freesurfer is None
-        labels = add_surfaces(wf, tissue, labels, surfaces, name_cortex=hybrid)
+        labels = add_surfaces(wf, tissue, labels, surfaces, name_cortex=names_cortex(settings, freesurfer))
     wf.connect(template, "atlas_file", tissue, "atlas_file")
     for node in (regions, draw):
         wf.connect(template, "t1w_from_template", node, "t1w_from_template")

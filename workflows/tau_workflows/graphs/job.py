@@ -42,7 +42,8 @@ class T1wJob:
 class ParticipantJob:
     """Everything that is to be done for one participant.
 
-    ``command`` is the command line, for the report; ``fslr_dir`` holds the spheres of fsLR.
+    ``command`` is the command line, for the report; ``fslr_dir`` holds the spheres of fsLR, and ``fsaverage_dir`` is
+    that of FreeSurfer.
     """
 
     participant: str
@@ -53,6 +54,7 @@ class ParticipantJob:
     execution: Execution
     command: str = ""
     fslr_dir: Path | None = None
+    fsaverage_dir: Path | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -111,3 +113,18 @@ def scan_steps(scan: Scan) -> tuple[str, str, str]:
 def _word(key: str) -> str:
     """Spell a key with the characters that Nipype allows in names."""
     return re.sub(r"[^0-9A-Za-z]", "_", key)
+
+
+#: Names of the steps that draw and write surfaces, and start of the names of those that write scans on them.
+DRAW_SURFACES, SAVE_SURFACES, ON_SURFACE = "surface_figure", "save_surfaces", "surface_save_"
+_SURFACE_STEPS = ("surface_left", "surface_right", "sphere_left", "sphere_right", DRAW_SURFACES, SAVE_SURFACES)
+
+
+def is_surface_step(step: str) -> bool:
+    """Return whether a node belongs to the surfaces, by its name: nothing but surfaces needs it."""
+    return step in _SURFACE_STEPS or step.startswith(ON_SURFACE)
+
+
+def names_cortex(settings: Settings, freesurfer: FreeSurferFiles | None) -> bool:
+    """Return whether the surface names the cortex of the volume, so that no table can be made without it."""
+    return settings.cortex_labels == "hybrid" and freesurfer is None

@@ -56,15 +56,22 @@ def add_pet_in_spaces(
     if not (inputs := _inputs(job)):
         return
     node = pe.Node(PetInSpaces(**inputs), name="spaces", mem_gb=_MEMORY_GB)
-    for name, source in _FROM_PET.items():
+    for name, source in sampled_from(pet_wf).items():
         pet_wf.connect(pet_wf.get_node(source), name, node, name)
-    corrected = pet_wf.get_node("partial_volume")
-    if corrected is not None:
-        corrected.inputs.with_weights = True
-        for name in ("weight_files", "rois_file"):
-            pet_wf.connect(corrected, name, node, name)
     wf.connect(anat_wf, "outputnode.template_from_t1w", pet_wf, "spaces.template_from_t1w")
     wf.connect(pet_wf, "spaces.space_files", save, "space_files")
+
+
+def sampled_from(pet_wf: pe.Workflow) -> dict[str, str]:
+    """Return the inputs of a step that samples PET, and the nodes of the graph of a scan that give them.
+
+    The correction for partial volume effects, if there is one, is told to give what corrected maps are made with.
+    """
+    corrected = pet_wf.get_node("partial_volume")
+    if corrected is None:
+        return _FROM_PET
+    corrected.inputs.with_weights = True
+    return {**_FROM_PET, "weight_files": "partial_volume", "rois_file": "partial_volume"}
 
 
 def _inputs(job: ParticipantJob) -> dict[str, object]:

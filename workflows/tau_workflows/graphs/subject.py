@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from nipype.pipeline import engine as pe
 
-from tau_pipeline.bids.scans import Scan
 from tau_pipeline.derivatives.sidecars import RECONSTRUCTION
 from tau_pipeline.pet.quality import known_figures
 from tau_workflows.graphs.anat import OUTPUTS as ANAT_OUTPUTS
-from tau_workflows.graphs.anat import SURFACE_OUTPUTS, init_anat_wf
+from tau_workflows.graphs.anat import init_anat_wf
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob, scan_steps, t1w_step
 from tau_workflows.graphs.longitudinal import (
     add_pet_in_halfway,
@@ -22,10 +21,9 @@ from tau_workflows.graphs.longitudinal import (
 from tau_workflows.graphs.pet import ANATOMY, identity_of, init_pet_wf
 from tau_workflows.graphs.pet import OUTPUTS as PET_OUTPUTS
 from tau_workflows.graphs.spaces import add_anatomy_in_spaces, add_pet_in_spaces
-from tau_workflows.graphs.surface import surface_places
+from tau_workflows.graphs.surface import add_pet_on_surfaces, add_surface_outputs, surface_places
 from tau_workflows.interfaces.figures import AnatFigures, PetFigures
 from tau_workflows.interfaces.outputs import SaveAnat, SavePet
-from tau_workflows.interfaces.surface import SaveSurfaces, SaveSurfaceSuvr
 
 
 def init_subject_wf(job: ParticipantJob) -> pe.Workflow:
@@ -58,12 +56,12 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     """Build the graph of one T1w and the PET scans that go with it, with their outputs."""
     t1w = t1w_job.t1w
     wf = pe.Workflow(name=t1w_step(t1w))
+    places = surface_places(job, t1w_job)
     # The registration to the template is what all waits for: where the PET leaves a processor idle, it takes it.
     if job.is_longitudinal:
         anat_wf = init_visit_wf(job.t1ws.index(t1w_job), len(job.t1ws), job.settings)
         add_visit_outputs(wf, anat_wf, job, t1w)
     else:
-        places = surface_places(job.execution.work_dir, t1w_job.freesurfer) if job.settings.surfaces else None
         threads = job.execution.nprocs or 1
         anat_wf = init_anat_wf(t1w, job.settings, t1w_job.freesurfer, threads=threads, surfaces=places)
     draw = pe.Node(AnatFigures(), name="anat_figures", mem_gb=0.8)
@@ -75,16 +73,19 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
         _connect(wf, anat_wf, ANAT_OUTPUTS, node)
     wf.connect(draw, "figure_files", save, "figure_files")
     add_anatomy_in_spaces(wf, anat_wf, save, job)
-    if job.settings.surfaces:
-        step = SaveSurfaces(entities=dict(t1w.entities), output_dir=str(job.output_dir))
-        surfaces = pe.Node(step, name="save_surfaces", mem_gb=0.6)
-        _connect(wf, anat_wf, SURFACE_OUTPUTS, surfaces)
+    if places is not None:
+        add_surface_outputs(wf, anat_wf, job, t1w)
     for scan_job in t1w_job.scans:
-        _add_scan(wf, anat_wf, job, scan_job)
+        pet_wf, saved = _add_scan(wf, anat_wf, job, scan_job)
+        if places is not None:
+            add_pet_on_surfaces(wf, anat_wf, pet_wf, saved, job, scan_job.scan)
     return wf
 
 
-def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_job: ScanJob) -> None:
+def _add_scan(
+    wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_job: ScanJob
+) -> tuple[pe.Workflow, pe.Node]:
+    """Add a scan with its outputs; returns its graph and the node that saves it."""
     scan, frames = scan_job.scan, scan_job.frames
     pet_wf = init_pet_wf(scan, frames, job.settings, scan_job.target_fwhm)
     _, draw_name, save_name = scan_steps(scan)
@@ -109,19 +110,7 @@ def _add_scan(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, scan_j
     add_pet_in_spaces(wf, anat_wf, pet_wf, save, job)
     if job.is_longitudinal:
         add_pet_in_halfway(wf, anat_wf, pet_wf, job, scan)
-    if job.settings.surfaces:
-        surface = _surface_suvr(job, scan)
-        _connect(wf, anat_wf, [*of_anatomy_alone, *SURFACE_OUTPUTS], surface)
-        _connect(wf, pet_wf, PET_OUTPUTS, surface)
-        wf.connect(save, "out_files", surface, "saved_files")
-
-
-def _surface_suvr(job: ParticipantJob, scan: Scan) -> pe.Node:
-    """Return the node that writes the SUVR maps of a scan on average surfaces."""
-    step = SaveSurfaceSuvr(entities=dict(scan.entities), output_dir=str(job.output_dir))
-    if job.fslr_dir is not None:
-        step.inputs.fslr_dir = str(job.fslr_dir)
-    return pe.Node(step, name=f"surface_{scan_steps(scan)[2]}", mem_gb=0.8)
+    return pet_wf, save
 
 
 def _connect(wf: pe.Workflow, graph: pe.Workflow, outputs: Iterable[str], node: pe.Node) -> None:

@@ -8,14 +8,20 @@ from pathlib import Path
 from nipype.pipeline import engine as pe
 
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
+from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.surface.freesurfer import has_surfaces
 from tau_pipeline.surface.mesh import SIDES
+from tau_workflows.graphs.job import DRAW_SURFACES, ON_SURFACE, SAVE_SURFACES, ParticipantJob, T1wJob, scan_steps
+from tau_workflows.graphs.spaces import sampled_from
 from tau_workflows.interfaces.surface import (
+    DrawSurfaces,
     FreeSurferHemisphere,
     NameCortexBySurface,
     ReconstructHemisphere,
     RegisterHemisphere,
+    SaveSurfaces,
 )
+from tau_workflows.interfaces.surface_pet import SaveSurfacePet
 
 #: Memory of the steps, GB (benchmarks/README.md).
 _RECONSTRUCT_GB, _REGISTER_GB = 1.6, 1.6
@@ -33,12 +39,15 @@ class SurfacePlaces:
     freesurfer: FreeSurferFiles | None = None
 
 
-def surface_places(work_dir: Path, freesurfer: FreeSurferFiles | None) -> SurfacePlaces:
-    """Return the places for a T1w: FreeSurfer keeps its ``fsaverage`` beside the folders of the participants."""
-    beside = freesurfer.subject_dir.parent / "fsaverage" if freesurfer else None
-    known = beside is not None and all((beside / "label" / f"{hemi}.aparc.annot").is_file() for hemi in ("lh", "rh"))
-    own = freesurfer if freesurfer and has_surfaces(freesurfer.subject_dir) else None
-    return SurfacePlaces(work_dir / "surface-labels", beside if known else None, own)
+def surface_places(job: ParticipantJob, t1w_job: T1wJob) -> SurfacePlaces | None:
+    """Return where the surfaces of a T1w come from; None if it gets none."""
+    given = t1w_job.freesurfer
+    own = given if given is not None and has_surfaces(given.subject_dir) else None
+    if not job.settings.surfaces and (own is None or not job.settings.sampled_surfaces):
+        return None
+    files = [job.fsaverage_dir / "label" / f"{hemi}.aparc.annot" for hemi in ("lh", "rh")] if job.fsaverage_dir else []
+    known = job.fsaverage_dir if files and all(file.is_file() for file in files) else None
+    return SurfacePlaces(job.execution.work_dir / "surface-labels", known, own)
 
 
 def add_surfaces(
@@ -88,3 +97,41 @@ def _add_freesurfer(wf: pe.Workflow, labels: pe.Node, files: FreeSurferFiles) ->
         node = pe.Node(step, name=f"surface_{side}", mem_gb=0.8)
         wf.connect(labels, "labels2t1w_xfm", node, "labels2t1w_xfm")
         wf.connect(node, "files", wf.get_node("outputnode"), f"{side}_files")
+
+
+def add_surface_outputs(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, t1w: T1w) -> None:
+    """Add the steps that draw and write the surfaces of a T1w."""
+    draw = pe.Node(DrawSurfaces(), name=DRAW_SURFACES, mem_gb=0.8)
+    step = SaveSurfaces(entities=dict(t1w.entities), output_dir=str(job.output_dir))
+    save = pe.Node(step, name=SAVE_SURFACES, mem_gb=0.6)
+    for name in ("left_files", "right_files"):
+        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
+        wf.connect(anat_wf, f"outputnode.{name}", save, name)
+    for name in ("t1w_preproc_file", "mask_file"):
+        wf.connect(anat_wf, f"outputnode.{name}", draw, name)
+    wf.connect(draw, "figure_file", save, "figure_file")
+
+
+def add_pet_on_surfaces(
+    wf: pe.Workflow, anat_wf: pe.Workflow, pet_wf: pe.Workflow, save: pe.Node, job: ParticipantJob, scan: Scan
+) -> None:
+    """Add the step that writes the maps of a scan on average surfaces.
+
+    Parameters
+    ----------
+    wf, anat_wf, pet_wf, save, job
+        As in `tau_workflows.graphs.spaces.add_pet_in_spaces`.
+    scan
+        The PET.
+    """
+    step = SaveSurfacePet(entities=dict(scan.entities), output_dir=str(job.output_dir))
+    step.inputs.surfaces = list(map(str, job.settings.sampled_surfaces))
+    for name in ("fsaverage_dir", "fslr_dir"):
+        if (folder := getattr(job, name)) is not None:
+            setattr(step.inputs, name, str(folder))
+    node = pe.Node(step, name=f"{ON_SURFACE}{scan_steps(scan)[2]}", mem_gb=1.0)
+    for name, source in sampled_from(pet_wf).items():
+        wf.connect(pet_wf, f"{source}.{name}", node, name)
+    for name in ("left_files", "right_files", "reference"):
+        wf.connect(anat_wf, f"outputnode.{name}", node, name)
+    wf.connect(save, "out_files", node, "saved_files")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ class AnatInSpaces(LibraryInterface):
         return {name: str(save_volume(image_like(data, grid), folder / f"{name}.nii")) for name, data in images.items()}
 
 
-class _PetIn(_SpacesIn):
+class SampledPetIn(BaseInterfaceInputSpec):
+    """Inputs of a step that samples PET at points of the T1w's world (`activity_at`, `corrected_at`)."""
+
     pet_file = File(exists=True, mandatory=True, desc="PET, 3-D or 4-D")
     frames = traits.Dict(mandatory=True, desc="fields of a FramePlan")
     frame_xfms = traits.List(mandatory=True, desc="a 4 x 4 matrix for each frame used")
@@ -75,6 +77,35 @@ class _PetIn(_SpacesIn):
     reference_value = traits.List(traits.Float(), mandatory=True, desc="mean activity in each reference region")
     weight_files = traits.Dict(desc="offset and slope of the corrected map of each method, on the T1w grid")
     rois_file = File(exists=True, desc="table of the correction; it changes when the weights do")
+
+
+def activity_at(inputs: Any, points: Points) -> NDArray[np.float32]:
+    """Return the activity at points: one interpolation of each raw frame (`tau_pipeline.pet.quantification.pet_at`)."""
+    return pet_at(
+        load_volume(inputs.pet_file),
+        frame_plan(inputs.frames),
+        [np.array(xfm) for xfm in inputs.frame_xfms],
+        load_itk(inputs.pet2t1w_xfm),
+        points,
+        fwhm_mm=inputs.smoothing_fwhm,
+    )
+
+
+def corrected_at(
+    activity: NDArray[np.float32], points: Points, weight_files: Mapping[str, Sequence[str]] | None
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each method with its corrected SUVR at points: weights on the T1w grid, and the activity sampled there.
+
+    Weights are taken from the nearest voxel, as the labels are that they come from: at borders of regions they have
+    steps, which interpolation would mix. Outside of the T1w the slope is 0, which it is nowhere else.
+    """
+    for method, pair in (weight_files or {}).items():
+        offset, slope = (sample(load_volume(file, ndim=3), points, order=0) for file in pair)
+        yield method, np.where(slope == 0, np.float32(np.nan), offset + slope * activity)
+
+
+class _PetIn(SampledPetIn, _SpacesIn):
+    pass
 
 
 class PetInSpaces(LibraryInterface):
@@ -87,29 +118,13 @@ class PetInSpaces(LibraryInterface):
         return {"space_files": _in_each(self.inputs, folder, self._write)}
 
     def _write(self, grid: Volume, points: Points, folder: Path) -> dict[str, Any]:
-        activity = pet_at(
-            load_volume(self.inputs.pet_file),
-            frame_plan(self.inputs.frames),
-            [np.array(xfm) for xfm in self.inputs.frame_xfms],
-            load_itk(self.inputs.pet2t1w_xfm),
-            points,
-            fwhm_mm=self.inputs.smoothing_fwhm,
-        )
+        activity = activity_at(self.inputs, points)
         files = []
         for rank, value in enumerate(self.inputs.reference_value):
             suvr = image_like((activity / value).astype(np.float32), grid)
             files.append(str(save_volume(suvr, folder / f"suvr_{rank}.nii")))
-        return {"suvr": files, "corrected": self._corrected(activity, grid, points, folder)}
-
-    def _corrected(self, activity: NDArray[np.float32], grid: Volume, points: Points, folder: Path) -> dict[str, str]:
-        """Write the corrected maps: weights from the grid of the T1w, and the activity that was sampled here.
-
-        Weights are taken from the nearest voxel, as the labels are that they come from: at borders of regions they have
-        steps, which interpolation would mix. Outside of the T1w the slope is 0, which it is nowhere else.
-        """
-        files = {}
-        for method, pair in (self.optional("weight_files") or {}).items():
-            offset, slope = (sample(load_volume(file, ndim=3), points, order=0) for file in pair)
-            found = np.where(slope == 0, np.float32(np.nan), offset + slope * activity)
-            files[method] = str(save_volume(image_like(found, grid), folder / f"{method}.nii"))
-        return files
+        corrected = {
+            method: str(save_volume(image_like(found, grid), folder / f"{method}.nii"))
+            for method, found in corrected_at(activity, points, self.optional("weight_files"))
+        }
+        return {"suvr": files, "corrected": corrected}

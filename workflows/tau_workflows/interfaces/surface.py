@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
-from tau_pipeline.derivatives.sidecars import bids_uri
-from tau_pipeline.files import read_json, write_json, write_tsv
+from tau_pipeline.derivatives.names import AnatNames, sidecar_path
+from tau_pipeline.figures.sheet import save_figure
+from tau_pipeline.figures.surfaces import surfaces_figure
+from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.surface import average, cat, freesurfer, mesh
-from tau_pipeline.surface.cifti import save_dscalar
 from tau_pipeline.surface.folded_atlas import folded_labels
 from tau_pipeline.surface.labels import hybrid_labels
-from tau_pipeline.surface.mesh import SIDES, Mesh, Side
-from tau_pipeline.surface.sample import at_vertices
+from tau_pipeline.surface.mesh import SIDES, Side
 from tau_pipeline.surface.scale import hemisphere_scale
-from tau_pipeline.surface.spheres import labels_on, values_on
+from tau_pipeline.surface.spheres import labels_on
 from tau_pipeline.surface.thickness import COLUMNS, Cortex, thickness_table
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.outputs import save_copy
+from tau_workflows.interfaces.own_process import in_own_process
 
 #: Files of a hemisphere, in the order of the lists that the interfaces hand on.
 MESHES = ("midthickness", "white", "pial", "sphere")
@@ -53,18 +54,23 @@ class ReconstructHemisphere(LibraryInterface):
     output_spec = _FilesOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        side: Side = self.inputs.side
-        tissue, dseg = load_volume(self.inputs.tissue_file, ndim=4), load_volume(self.inputs.dseg_file, ndim=3)
-        scale = hemisphere_scale(tissue, dseg, side)
-        central = cat.central_surface(scale)
-        white, pial = cat.white_and_pial(central, scale)
-        meshes = (central.mesh, white, pial, cat.to_sphere(central.mesh))
-        files = [
-            mesh.save_mesh(one, folder / f"{kind}.surf.gii", side, kind)
-            for kind, one in zip(MESHES, meshes, strict=True)
-        ]
-        files.append(mesh.save_values(central.thickness, folder / "thickness.shape.gii", side, "thickness"))
-        return {"files": [str(path) for path in files]}
+        given = self.inputs
+        make = partial(_reconstruct, given.tissue_file, given.dseg_file, given.side, folder)
+        return {"files": in_own_process(make, f"the surface of the {given.side} hemisphere")}
+
+
+def _reconstruct(tissue_file: str, dseg_file: str, side: Side, folder: Path) -> list[str]:
+    """Write the surfaces of a hemisphere, its unregistered sphere, and its thickness; returns the files."""
+    tissue, dseg = load_volume(tissue_file, ndim=4), load_volume(dseg_file, ndim=3)
+    scale = hemisphere_scale(tissue, dseg, side)
+    central = cat.central_surface(scale)
+    white, pial = cat.white_and_pial(central, scale)
+    meshes = (central.mesh, white, pial, cat.to_sphere(central.mesh))
+    files = [
+        mesh.save_mesh(one, folder / f"{kind}.surf.gii", side, kind) for kind, one in zip(MESHES, meshes, strict=True)
+    ]
+    files.append(mesh.save_values(central.thickness, folder / "thickness.shape.gii", side, "thickness"))
+    return [str(path) for path in files]
 
 
 class _RegisterIn(BaseInterfaceInputSpec):
@@ -81,18 +87,26 @@ class RegisterHemisphere(LibraryInterface):
     output_spec = _FilesOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        side: Side = self.inputs.side
-        files = _files_of(self.inputs.files)
-        central, sphere = mesh.read_mesh(files["midthickness"]), mesh.read_mesh(files["sphere"])
-        target, given = average.fsaverage(side), self.optional("fsaverage_dir")
-        registered = cat.register_sphere(central, sphere, target.mesh, target.sphere)
-        known = average.fsaverage_labels(Path(given), side) if given else None
-        if known is None:
-            known = folded_labels(side, Path(self.inputs.cache_dir))
-        found = labels_on(registered, target.sphere, known)
-        files["sphere"] = mesh.save_mesh(registered, folder / "sphere.surf.gii", side, "sphere")
-        files["labels"] = mesh.save_labels(found, folder / "labels.label.gii", side)
-        return {"files": [str(files[name]) for name in _FILES]}
+        given = self.inputs
+        places = (folder, Path(given.cache_dir), self.optional("fsaverage_dir"))
+        register = partial(_register, list(given.files), given.side, *places)
+        what = f"the registration of the folds of the {given.side} hemisphere"
+        return {"files": in_own_process(register, what)}
+
+
+def _register(made: list[str], side: Side, folder: Path, cache: Path, fsaverage_dir: str | None) -> list[str]:
+    """Write the registered sphere and the labels of a hemisphere; returns all of its files."""
+    files = _files_of(made)
+    central, sphere = mesh.read_mesh(files["midthickness"]), mesh.read_mesh(files["sphere"])
+    target = average.fsaverage(side)
+    registered = cat.register_sphere(central, sphere, target.mesh, target.sphere)
+    known = average.fsaverage_labels(Path(fsaverage_dir), side) if fsaverage_dir else None
+    if known is None:
+        known = folded_labels(side, cache)
+    found = labels_on(registered, target.sphere, known)
+    files["sphere"] = mesh.save_mesh(registered, folder / "sphere.surf.gii", side, "sphere")
+    files["labels"] = mesh.save_labels(found, folder / "labels.label.gii", side)
+    return [str(files[name]) for name in _FILES]
 
 
 class _FreeSurferIn(BaseInterfaceInputSpec):
@@ -140,38 +154,73 @@ class NameCortexBySurface(LibraryInterface):
 
     def call(self, folder: Path) -> dict[str, Any]:
         surfaces = {}
-        for side, files in _both(self.inputs).items():
+        for side, files in files_of_both(self.inputs).items():
             labels = mesh.read_values(files["labels"]).astype(np.int32)
             surfaces[side] = (mesh.read_mesh(files["midthickness"]), labels)
         named = hybrid_labels(load_volume(self.inputs.dseg_file, ndim=3), surfaces)
         return {"dseg_file": str(save_volume(named, folder / "dseg.nii"))}
 
 
-def _both(inputs: Any) -> dict[Side, dict[str, Path]]:
+def files_of_both(inputs: Any) -> dict[Side, dict[str, Path]]:
+    """Return the files of both hemispheres by their kind, from inputs with ``left_files`` and ``right_files``."""
     return {side: _files_of(getattr(inputs, f"{side}_files")) for side in SIDES}
 
 
-class _SaveIn(_HemispheresIn):
+class SaveSurfacesIn(_HemispheresIn):
+    """Inputs of a step that writes something on surfaces."""
+
     output_dir = traits.Str(mandatory=True, desc="root of the derivatives")
     entities = traits.Dict(mandatory=True, desc="entities of the source's name")
 
 
-class _SaveOut(TraitedSpec):
+class SaveOut(TraitedSpec):
+    """Outputs of such a step."""
+
     out_files = traits.List(File(), desc="what was written, without sidecars")
 
 
+class _DrawSurfacesIn(_HemispheresIn):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask")
+
+
+class _DrawSurfacesOut(TraitedSpec):
+    figure_file = File(desc="picture of the surfaces on slices")
+
+
+class DrawSurfaces(LibraryInterface):
+    """Draw white and pial surface of both hemispheres on the T1w."""
+
+    input_spec = _DrawSurfacesIn
+    output_spec = _DrawSurfacesOut
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+        read = {
+            kind: [mesh.read_mesh(files[kind]) for files in files_of_both(self.inputs).values()]
+            for kind in ("white", "pial")
+        }
+        white, pial = ([(one.vertices, one.faces) for one in read[kind]] for kind in ("white", "pial"))
+        figure = surfaces_figure(t1w, mask, white, pial)
+        return {"figure_file": str(save_figure(figure, folder / "surfaces.png"))}
+
+
+class _SaveSurfacesIn(SaveSurfacesIn):
+    figure_file = File(exists=True, mandatory=True, desc="picture of the surfaces")
+
+
 class SaveSurfaces(LibraryInterface):
-    """Write the surfaces of a T1w, and the table of thickness."""
+    """Write the surfaces of a T1w, their figure, and the table of thickness."""
 
     _always_run = True
-    input_spec = _SaveIn
-    output_spec = _SaveOut
+    input_spec = _SaveSurfacesIn
+    output_spec = SaveOut
 
     def call(self, folder: Path) -> dict[str, Any]:
         given = self.inputs
         names = AnatNames(Path(given.output_dir), dict(given.entities))
         written, cortex = [], {}
-        for side, files in _both(given).items():
+        for side, files in files_of_both(given).items():
             targets = {name: names.surface(side, name) for name in _FILES}
             for name, target in targets.items():
                 save_copy(files[name], target)
@@ -179,66 +228,9 @@ class SaveSurfaces(LibraryInterface):
             thickness = mesh.read_values(files["thickness"]).astype(np.float64)
             labels = mesh.read_values(files["labels"]).astype(np.int32)
             cortex[side] = Cortex(mesh.read_mesh(files["midthickness"]), thickness, labels)
+        save_copy(given.figure_file, names.figure("surfaces"))
         session = given.entities.get("ses")
         table = thickness_table(cortex, f"sub-{given.entities['sub']}", f"ses-{session}" if session else None)
         write_tsv(table, names.thickness_table)
         write_json(COLUMNS, sidecar_path(names.thickness_table))
         return {"out_files": [str(path) for path in (*written, names.thickness_table)]}
-
-
-class _SaveSurfaceSuvrIn(_SaveIn):
-    saved_files = traits.List(File(exists=True), mandatory=True, desc="outputs of the scan, whose sidecars are there")
-    suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one for each reference region")
-    reference = traits.List(traits.Dict(), mandatory=True, desc="descriptions of the reference regions")
-    fslr_dir = traits.Str(desc="folder with the spheres of fsLR")
-
-
-class SaveSurfaceSuvr(LibraryInterface):
-    """Sample SUVR at the middle of the cortex and write it on fsaverage, and on fsLR if its spheres are given."""
-
-    _always_run = True
-    input_spec = _SaveSurfaceSuvrIn
-    output_spec = _SaveOut
-
-    def call(self, folder: Path) -> dict[str, Any]:
-        given = self.inputs
-        written: list[Path] = []
-        both = _both(given)
-        central = {side: mesh.read_mesh(files["midthickness"]) for side, files in both.items()}
-        spheres = {side: mesh.read_mesh(files["sphere"]) for side, files in both.items()}
-        labels = {side: mesh.read_values(files["labels"]).astype(np.int32) for side, files in both.items()}
-        for rank, (suvr_file, described) in enumerate(zip(given.suvr_file, given.reference, strict=True)):
-            suvr = load_volume(suvr_file, ndim=3)
-            native = {side: np.where(labels[side] > 0, at_vertices(suvr, central[side]), np.nan) for side in SIDES}
-            for space, targets in self._targets().items():
-                on_target = {side: values_on(targets[side], spheres[side], native[side]) for side in SIDES}
-                region = described["ReferenceRegion"]
-                written += self._save(space, on_target, region, region if rank else "")
-        return {"out_files": [str(path) for path in written]}
-
-    def _targets(self) -> dict[tuple[str, str], dict[Side, Mesh]]:
-        found = {average.FSAVERAGE: {side: average.fsaverage(side).sphere for side in SIDES}}
-        folder = self.optional("fslr_dir")
-        if folder:
-            found[average.FSLR] = {side: average.fslr_sphere(Path(folder), side) for side in SIDES}
-        return found
-
-    def _save(
-        self, space: tuple[str, str], values: dict[Side, mesh.Values], region: str, further_region: str
-    ) -> list[Path]:
-        given = self.inputs
-        names = PetNames(Path(given.output_dir), dict(given.entities))
-        written = [names.surface_suvr(side, space, further_region) for side in SIDES]
-        for side, path in zip(SIDES, written, strict=True):
-            mesh.save_values(values[side], path, side, "SUVR")
-        together = names.surface_suvr(None, space, further_region)
-        save_dscalar(values, together, f"SUVR by {region}")
-        stated = read_json(sidecar_path(names.suvr(further_region)))
-        stated |= {
-            "Description": f"SUVR by {region}, at the middle of the cortex, on the surface {space[0]}",
-            "Density": f"{len(values['left'])} vertices for each hemisphere",
-            "Sources": [bids_uri(names.suvr(further_region), names.output_dir, "")],
-        }
-        # Without the entity hemi, the sidecar is that of both hemispheres and of the CIFTI file.
-        write_json({key: value for key, value in stated.items() if key != "SpatialReference"}, sidecar_path(together))
-        return [*written, together]

@@ -17,13 +17,11 @@ from tau_pipeline.bids.validator import ValidationReport, ValidatorError, valida
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, update_status
-from tau_pipeline.errors import InvalidDatasetError, OutputError, SettingError
+from tau_pipeline.errors import InvalidDatasetError, OutputError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
-from tau_pipeline.settings.participant import Settings
-from tau_pipeline.surface.cat import require_cat_surf
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
@@ -35,6 +33,7 @@ from tau_workflows.levels.pages import show_problems, write_pages_again
 from tau_workflows.plan.array import unfinished, write_array
 from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.plan.jobs import Plan, plan_participants
+from tau_workflows.plan.surfaces import check_surfaces, without_surfaces
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.quality import sentences_of
 
@@ -65,7 +64,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
     """
     started = time.monotonic()
     config = _resolved(config)
-    _check_surfaces(config.settings)
+    check_surfaces(config)
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     _check_places(bids_dir, output_dir, config.execution)
     # A dry run writes nothing and may look at any time.
@@ -181,6 +180,8 @@ def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str], re
             f"{labels.count(False)} of {len(labels)} T1w images have no results in {', '.join(derivatives)}; their "
             "labels are made by tau-pipeline (see the assumptions in their sidecars)"
         )
+    if sentence := without_surfaces(plan.jobs):
+        say(sentence)
     for key, message in plan.problems.items():
         write_json({"scan": key, "step": "input", "message": message}, error_path(output_dir, key))
 
@@ -204,14 +205,6 @@ def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration
     _say_validity(_validated(lambda: validate(output_dir, labels)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
-
-
-def _check_surfaces(settings: Settings) -> None:
-    """Refuse surfaces without the optional package that makes them, and labels by surfaces without surfaces."""
-    if settings.surfaces:
-        require_cat_surf()
-    elif settings.cortex_labels == "hybrid":
-        raise SettingError("cortex_labels is 'hybrid', which takes labels from surfaces; add --surfaces")
 
 
 def _known_plugin(file: Path) -> Path:

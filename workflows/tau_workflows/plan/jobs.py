@@ -13,6 +13,7 @@ from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.resolution import stated_resolution
 from tau_pipeline.settings.configuration import Configuration
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
+from tau_workflows.plan.surfaces import fsaverage_dir
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def plan_participants(
         With reference regions by their proper names and an absolute work folder.
     """
     derivatives = parse_derivatives(config.selection.derivatives)
+    fsaverage = fsaverage_dir(config.selection.derivatives)
     jobs: list[ParticipantJob] = []
     problems: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -67,7 +69,7 @@ def plan_participants(
             job = ParticipantJob(
                 participant.label, tuple(t1ws), bids_dir, output_dir, config.settings, config.execution
             )
-            jobs.append(replace(job, fslr_dir=config.selection.fslr_dir))
+            jobs.append(replace(job, fslr_dir=config.selection.fslr_dir, fsaverage_dir=fsaverage))
     return Plan(tuple(jobs), problems, left_out)
 
 

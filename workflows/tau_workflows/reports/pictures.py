@@ -39,6 +39,10 @@ FIGURES = {
         "Tissue",
         "The outer line should follow the gray matter without dura or skull, the inner line the white matter.",
     ),
+    "surfaces": (
+        "Surfaces of the cortex",
+        "Both lines should follow the folds without cutting gyri or dura; look at the temporal poles above all.",
+    ),
     "parcellation": ("Parcellation", "Borders should follow the folds; left and right should mirror each other."),
     "coregistration": (
         "PET on T1w",

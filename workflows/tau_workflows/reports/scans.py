@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,7 @@ _SHOWN: dict[Output, tuple[Literal["T1w", "pet"], Literal["file", "sidecar"]]] =
     "t1w": ("T1w", "sidecar"),
     "mask": ("T1w", "file"),
     "labels": ("T1w", "sidecar"),
+    "thickness": ("T1w", "file"),
     "t1w_figure": ("T1w", "file"),
     "suvr": ("pet", "sidecar"),
     "further_suvr": ("pet", "sidecar"),
@@ -180,8 +181,9 @@ def _add(scan: Scan, path: Path, output: Output, output_dir: Path) -> None:
             (scan.blend if desc in BLEND else scan.figures).append(embed(path, output_dir))
     elif output == "agreement":
         scan.agreement.extend(agreement_rows(read_tsv(path)))
-    elif output == "mask":
-        scan.facts.append(("Volume of the brain mask", f"{_mask_volume_ml(path):.0f} mL"))
+    elif output in _MEASURED:
+        heading, measure = _MEASURED[output]
+        scan.facts.append((heading, measure(path)))
     else:
         sidecar = read_json(path)
         scan.assumptions.extend(sentences(sidecar.get("Assumptions")))
@@ -254,9 +256,23 @@ def _is_synthetic(scan: Scan) -> bool:
     return bool(of_regions + of_maps) and all(of_regions + of_maps)
 
 
-def _mask_volume_ml(path: Path) -> float:
+def _mask_volume(path: Path) -> str:
     mask = load_volume(path, ndim=3)
-    return float((mask.get_fdata(dtype="float32") > 0).sum() * voxel_volume_mm3(mask) / 1000)
+    return f"{float((mask.get_fdata(dtype='float32') > 0).sum() * voxel_volume_mm3(mask) / 1000):.0f} mL"
+
+
+def _mean_thickness(path: Path) -> str:
+    table = read_tsv(path)
+    of_all = table[(table["region"] == "cortex") & (table["hemisphere"] == "both")]
+    known = of_all["thickness_mean"].dropna()
+    return f"{float(known.iloc[0]):.2f} mm" if len(known) else MISSING
+
+
+#: Outputs of which the report shows one measure: heading, and what measures it.
+_MEASURED: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "mask": ("Volume of the brain mask", _mask_volume),
+    "thickness": ("Mean thickness of the cortex", _mean_thickness),
+}
 
 
 def _quality(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
