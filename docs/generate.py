@@ -317,6 +317,9 @@ def tables() -> str:
             "## `group/change.tsv`, `group/change.csv`\n",
             "Written if a participant has several visits: one row per region and later visit.\n",
             _columns(change.CHANGE_COLUMNS),
+            "## `group/thickness_rois.tsv`, `group/thickness_rois.csv`\n",
+            "Written if a T1w has surfaces: the concatenated tables of thickness, whether PET scans are included or "
+            "not, with `age`, `sex`, and `diagnosis`.\n",
             "## `group/centaur.tsv`, `group/centaur.csv`\n",
             "Written with `--centaur-masks`: one row per measured scan.\n",
             _columns(centaur.centaur_columns()),

@@ -18,19 +18,22 @@ from participant_results import GROUPS, MAKERS, write_cohort, write_scan
 from scipy import stats
 
 from tau_pipeline.bids.validator import validate
-from tau_pipeline.cohort.demographics import read_demographics
+from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.outliers import outlier_scores
 from tau_pipeline.cohort.scans import moments_of
 from tau_pipeline.cohort.standardize import BACKGROUND, Standardization
 from tau_pipeline.cohort.tables import LONG_COLUMNS, STATUS_COLUMNS, wide_table
+from tau_pipeline.cohort.thickness import stack_thickness
 from tau_pipeline.derivatives import columns
 from tau_pipeline.derivatives.columns import UNCERTAINTY_COLUMNS
 from tau_pipeline.derivatives.index import find_scans
+from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, shown
 from tau_pipeline.files import read_json, read_tsv, write_tsv
 from tau_pipeline.measures.statistics import one_way_test
+from tau_pipeline.surface import thickness
 from tau_workflows.cli import main
 from tau_workflows.levels import group
 
@@ -52,10 +55,19 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             "sub-91_T1w": ScanStatus("sub-91_T1w", "skipped", "no PET for this T1w; anatomical processing only"),
         },
     )
+    write_thickness(out, "01")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
         assert run(bids, out) == 1
     return bids, out
+
+
+def write_thickness(out: Path, label: str) -> None:
+    """Write a table of thickness as the participant level does, of two regions."""
+    columns = {name: [1.0, 2.0] for name in thickness.COLUMNS}
+    keys = {"participant_id": f"sub-{label}", "session_id": None, "region": ["ctx-lh-insula", "cortex"]}
+    table = pd.DataFrame({**columns, **keys, "hemisphere": ["left", "both"], "thickness_mean": [2.9, 3.1]})
+    write_tsv(table, AnatNames(out, {"sub": label}).thickness_table)
 
 
 def run(bids: Path, out: Path, *options: str) -> int:
@@ -240,6 +252,21 @@ def test_every_column_of_every_table_is_in_its_dictionary(cohort: tuple[Path, Pa
         described = json.loads(table.with_suffix(".json").read_text())
         assert set(columns) == set(described), table.name
         assert all(entry["Description"].strip() for entry in described.values())
+
+
+def test_thickness_is_stacked_with_age_and_diagnosis_of_those_in_the_dataset(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bids, out = cohort
+    table = read_tsv(out / "group/thickness_rois.tsv")
+    person = read_tsv(bids / "participants.tsv").set_index("participant_id").loc["sub-01"]
+    assert table["thickness_mean"].tolist() == [2.9, 3.1]
+    assert (table[["age", "sex", "diagnosis"]] == [person["age"], person["sex"], person["group"]]).all(axis=None)
+    for label in ("01", "99"):
+        write_thickness(tmp_path, label)
+    stacked = stack_thickness(tmp_path, bids, Demographics({}, {}))
+    assert set(stacked["participant_id"]) == {"sub-01"}
+    assert stack_thickness(tmp_path / "nothing", bids, Demographics({}, {})) is None
 
 
 def test_running_again_writes_nothing(cohort: tuple[Path, Path]) -> None:

@@ -141,9 +141,9 @@ class Settings(Checked):
         default=("T1w",),
         metadata=documented(
             "Spaces to write maps in, beside T1w, which is always written: MNI152NLin6Asym and MNI152NLin2009cAsym, "
-            "with :res-1 or :res-2 for voxels of 1 or 2 mm (2 by default); fsaverage and fsLR, which need surfaces or those "
-            "of FreeSurfer, fsaverage with :den-10k, :den-41k, or :den-164k (10k by default). Values in tables do not "
-            "depend on it.",
+            "with :res-1 or :res-2 for voxels of 1 or 2 mm (2 by default); fsaverage and fsLR, which need surfaces or "
+            "those of FreeSurfer, fsaverage with :den-10k, :den-41k, or :den-164k (10k by default). Values in tables "
+            "do not depend on it.",
             source="spelling of fMRIPrep",
         ),
     )

@@ -12,7 +12,7 @@ from tau_pipeline.cohort.bilateral import bilateral_table
 from tau_pipeline.cohort.calibrated import read_line, with_calibrated
 from tau_pipeline.cohort.centaur import LINES, centaur_columns, centaur_table, find_masks
 from tau_pipeline.cohort.change import CHANGE_COLUMNS, change_table
-from tau_pipeline.cohort.columns import CALIBRATED_COLUMN, dictionary
+from tau_pipeline.cohort.columns import CALIBRATED_COLUMN, PERSON_COLUMNS, dictionary
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.long_files import LongTable, parts_of
@@ -20,11 +20,13 @@ from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, 
 from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
 from tau_pipeline.cohort.standardize import Standardization
 from tau_pipeline.cohort.tables import WIDE_KEYS, long_table, status_table, wide_table
+from tau_pipeline.cohort.thickness import THICKNESS_TABLE, stack_thickness
 from tau_pipeline.cohort.visits import with_years
 from tau_pipeline.cohort.wscores import with_wscores
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.settings.cohort import Group
+from tau_pipeline.surface import thickness
 from tau_workflows.levels.call import say
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 #: Tables that are only there if they are asked for; one of an earlier run is removed.
 #: Columns that depend on the reference group, which their description names.
 _BY_GROUP = ("suvr_zscore", "suvr_wscore")
-OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE, "thresholds", "change", "centaur")
+OPTIONAL = (ADNI_TABLE, ADNI_PVC_TABLE, "thresholds", "change", "centaur", THICKNESS_TABLE)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def cohort_tables(cohort: Cohort) -> dict[str, Any]:
         cohort.scans, cohort.statuses, cohort.fits, cohort.demographics, include_failed=include_failed
     )
     wide = joined["suvr_rois_wide"]
-    tables: dict[str, Any] = {**joined, "status": status}
+    tables: dict[str, Any] = {**joined, "status": status, **_thickness(cohort)}
     if settings.harmonize == "combat":
         tables["suvr_rois_combat_wide"] = _harmonized(wide)
     if settings.threshold:
@@ -114,10 +116,19 @@ def _joined_parts(cohort: Cohort) -> tuple[dict[str, Any], frozenset[str]]:
     return {**long_tables, **joined}, reference
 
 
+def _thickness(cohort: Cohort) -> dict[str, pd.DataFrame]:
+    """Return the table of thickness, if a T1w has surfaces."""
+    roots = [scan.names.output_dir for scan in cohort.scans[:1]]
+    found = stack_thickness(roots[0], cohort.bids_dir, cohort.demographics) if roots else None
+    return {} if found is None else {THICKNESS_TABLE: found}
+
+
 def described(name: str, table: pd.DataFrame, left_out: str, settings: Group) -> dict[str, Any]:
     """Return the data dictionary of one of these tables; ``left_out`` says which scans do not count."""
     if name in (ADNI_TABLE, ADNI_PVC_TABLE):
         return adni_dictionary(table, left_out)
+    if name == THICKNESS_TABLE:
+        return {column: {**PERSON_COLUMNS, **thickness.COLUMNS}[column] for column in table.columns}
     tables = {
         "thresholds": (THRESHOLD_COLUMNS, "n_participants"),
         "change": (CHANGE_COLUMNS, "participant_id"),
