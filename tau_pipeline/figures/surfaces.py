@@ -50,7 +50,7 @@ def surfaces_figure(t1w: Volume, mask: Volume, white: Sequence[Surface], pial: S
         show_gray(axes, t1w, view, window)
         for color, surfaces in drawn.values():
             for surface in surfaces:
-                axes.add_collection(LineCollection(cut(surface, view), colors=[color], linewidths=0.6))
+                axes.add_collection(LineCollection(list(cut(surface, view)), colors=[color], linewidths=0.6))
     return sheet.figure
 
 

@@ -21,6 +21,8 @@ from tau_pipeline.settings.spaces import template_spaces
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import (
     HALFWAY_STEP,
+    ON_SURFACE,
+    SAVE_SURFACES,
     ParticipantJob,
     ScanJob,
     T1wJob,
@@ -35,6 +37,7 @@ from tau_workflows.interfaces.outputs import SavePet
 from tau_workflows.interfaces.pet import CorrectMotion
 from tau_workflows.interfaces.spaces import AnatInSpaces, PetInSpaces
 from tau_workflows.interfaces.surface import SaveSurfaces
+from tau_workflows.interfaces.surface_pet import SaveSurfacePet
 
 
 def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
@@ -64,7 +67,7 @@ def anatomy_is_done(job: ParticipantJob, t1w_job: T1wJob) -> bool:
     if spaces := list(map(str, template_spaces(job.settings.output_spaces))):
         steps.append(("anat_spaces", AnatInSpaces(output_spaces=spaces)))
     if job.settings.surfaces:
-        steps.append(("save_surfaces", SaveSurfaces()))
+        steps.append((SAVE_SURFACES, SaveSurfaces()))
     return all(_is_same(folder / step, face) for step, face in steps)
 
 
@@ -110,6 +113,9 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
     ]
     if spaces := list(map(str, template_spaces(job.settings.output_spaces))):
         steps.append((f"{pet_wf}/spaces", PetInSpaces(output_spaces=spaces)))
+    if job.settings.surfaces:
+        surfaces = list(map(str, job.settings.sampled_surfaces))
+        steps.append((f"{ON_SURFACE}{save}", SaveSurfacePet(surfaces=surfaces)))
     return all(_is_same(folder / step, interface) for step, interface in steps)
 
 
