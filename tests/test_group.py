@@ -263,8 +263,10 @@ def test_thickness_is_stacked_with_age_and_diagnosis_of_those_in_the_dataset(
     assert table["thickness_mean"].tolist() == [2.9, 3.1]
     assert (table[["age", "sex", "diagnosis"]] == [person["age"], person["sex"], person["group"]]).all(axis=None)
     for label in ("01", "99"):
-        write_thickness(tmp_path, label)
-    stacked = stack_thickness(tmp_path, bids, Demographics({}, {}))
+        write_thickness(tmp_path / "out", label)
+    assert len(stack_thickness(tmp_path / "out", tmp_path / "other", Demographics({}, {}))) == 4
+    (tmp_path / "bids/sub-01").mkdir(parents=True)
+    stacked = stack_thickness(tmp_path / "out", tmp_path / "bids", Demographics({}, {}))
     assert set(stacked["participant_id"]) == {"sub-01"}
     assert stack_thickness(tmp_path / "nothing", bids, Demographics({}, {})) is None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.derivatives.index import find_outputs
+from tau_pipeline.derivatives.names import scan_entities
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_tsv
 
@@ -23,8 +24,8 @@ def stack_thickness(
 ) -> pd.DataFrame | None:
     """Return the tables of thickness of all T1w images below each other, with age, sex, and diagnosis.
 
-    Whether the PET of a participant is included makes no difference. Participants who are no longer in the dataset are
-    left out.
+    Whether the PET of a participant is included makes no difference. Participants whose folder is no longer in the dataset
+    are left out; where none of them has one, it is not the dataset that the surfaces were made from, and all count.
 
     Parameters
     ----------
@@ -45,16 +46,17 @@ def stack_thickness(
     """
     import pandas as pd
 
+    found = find_outputs(output_dir, "thickness")
+    there = [path for path in found if (Path(bids_dir) / f"sub-{scan_entities(path)['sub']}").is_dir()]
     parts = []
-    for path in find_outputs(output_dir, "thickness"):
+    for path in there or found:
         table = read_tsv(path, _KEYS)
         missing = [name for name in (*_KEYS, "thickness_mean") if name not in table.columns]
         if missing:
             raise DamagedFileError(
                 f"{path} has no column {', '.join(missing)}; run the participant level with --surfaces again"
             )
-        if (Path(bids_dir) / str(table["participant_id"].iloc[0])).is_dir():
-            parts.append(_with_demographics(table, demographics))
+        parts.append(_with_demographics(table, demographics))
     return pd.concat(parts, ignore_index=True) if parts else None
 
 
