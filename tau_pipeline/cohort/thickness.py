@@ -24,8 +24,9 @@ def stack_thickness(
 ) -> pd.DataFrame | None:
     """Return the tables of thickness of all T1w images below each other, with age, sex, and diagnosis.
 
-    Whether the PET of a participant is included makes no difference. Participants whose folder is no longer in the dataset
-    are left out; where none of them has one, it is not the dataset that the surfaces were made from, and all count.
+    Whether the PET of a participant is included makes no difference. Participants whose folder is no longer in the
+    dataset are left out; where none of them has one, it is not the dataset that the surfaces were made from, and all
+    count.
 
     Parameters
     ----------
