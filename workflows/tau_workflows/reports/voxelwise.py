@@ -26,9 +26,16 @@ def write_voxelwise_report(folder: Path) -> Path:
     """
     record = read_json(folder / RECORD)
     maps = {name: load_volume(folder / f"{name}.nii.gz", ndim=3) for name in ("t", "thresholded", "effect", "mask")}
-    tested = record["Tested"]
+    tested, clusters = record["Tested"], read_tsv(folder / "clusters.tsv")
+    # The largest clusters come first.
+    peaks = clusters["z_mm"].astype(float).tolist()
+
+    def picture(name: str, unit: str) -> str:
+        figure = statistic_figure(maps[name], maps["mask"], record["Space"], f"{tested} ({unit})", peaks)
+        return html.figure_uri(figure)
+
     figures = [
-        (title, html.figure_uri(statistic_figure(maps[name], maps["mask"], record["Space"], f"{tested}: {unit}")))
+        (title, picture(name, unit))
         for name, title, unit in (
             ("thresholded", f"Significant voxels: t where corrected p < {record['Alpha']}", "t"),
             ("t", "t in all voxels, not thresholded", "t"),
@@ -39,7 +46,7 @@ def write_voxelwise_report(folder: Path) -> Path:
         "voxelwise.html.jinja",
         record=record,
         figures=figures,
-        clusters=read_tsv(folder / "clusters.tsv").to_dict("records"),
+        clusters=clusters.to_dict("records"),
         methods=methods_of(record),
         version=tau_pipeline.__version__,
     )
