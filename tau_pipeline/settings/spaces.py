@@ -79,8 +79,9 @@ def parse_space(text: str) -> OutputSpace:
     kind, modifier, values = _KINDS[name]
     spellings = {f"{modifier}-{zeros}{value}": value for value in values for zeros in ("", "0")}
     if len(modifiers) > 1 or any(one not in spellings for one in modifiers):
-        known = " or ".join(f"{name}:{modifier}-{value}" for value in values)
-        raise SettingError(f"there is no output space {text!r}; write {f'{name}, {known}' if known else name}")
+        *others, last = [name, *(f"{name}:{modifier}-{value}" for value in values)]
+        known = f"{', '.join(others)} or {last}" if others else last
+        raise SettingError(f"there is no output space {text!r}; write {known}")
     return OutputSpace(name, kind, modifier, spellings[modifiers[0]] if modifiers else values[0] if values else "")
 
 

@@ -1,4 +1,4 @@
-"""What surfaces need, found before anything is computed."""
+"""Check what surfaces need, before anything is computed."""
 
 from __future__ import annotations
 
