@@ -42,6 +42,8 @@ def volume_change(grid: Volume, points: Points) -> NDArray[np.float64]:
 def regional_means(output_dir: Path, participant: str, text: str, work_dir: Path, at_least_mm3: float) -> pd.DataFrame:
     """Return the mean SUVR of each large region: of the table, of the map, and of the map weighted by volume change.
 
+    ``volume`` is that in the T1w, and ``weighted_volume`` the sum of the weights: the same, but for the coarser labels.
+
     Parameters
     ----------
     output_dir, participant
@@ -53,19 +55,24 @@ def regional_means(output_dir: Path, participant: str, text: str, work_dir: Path
     at_least_mm3
         Volume in the T1w from which on a region is large.
     """
-    scan = next(one for one in find_maps(output_dir) if one.participant_id == f"sub-{participant}")
+    maps = [one for one in find_maps(output_dir) if one.participant_id == f"sub-{participant}"]
+    scan = next(one for one in maps if not one.further_region)
     space = parse_space(text)
     suvr, dseg = (load_volume(file, ndim=3) for file in (scan.names.suvr_in(space), scan.anat.dseg_in(space)))
     grid = template_grid(space)
     weights = volume_change(grid, points_through(grid, transforms_to(space, scan.anat.to_template(), work_dir)))
     values, labels = np.asanyarray(suvr.dataobj).astype(np.float64), np.asanyarray(dseg.dataobj)
+    voxel = abs(np.linalg.det(grid.affine[:3, :3]))
     table = read_tsv(scan.names.rois)
     own = table[(table["reference_region"] == scan.reference_region) & table["index"].notna()]
     rows = []
     for row in own[own["volume_mm3"] > at_least_mm3].to_dict("records"):
         inside = (labels == int(row["index"])) & np.isfinite(values)
         plain, weighted = values[inside].mean(), np.average(values[inside], weights=weights[inside])
-        rows.append({"region": row["region"], "table": row["suvr_mean"], "plain": plain, "weighted": weighted})
+        volumes = {"volume": row["volume_mm3"], "weighted_volume": weights[labels == int(row["index"])].sum() * voxel}
+        rows.append(
+            {"region": row["region"], "table": row["suvr_mean"], "plain": plain, "weighted": weighted, **volumes}
+        )
     return pd.DataFrame(rows)
 
 

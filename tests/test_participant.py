@@ -122,10 +122,11 @@ def test_large_regions_have_the_same_mean_in_standard_space(place: Path) -> None
     assert same_grid(suvr, t1w)
     means = standard_spaces().regional_means(place / "out", "01", "MNI152NLin6Asym", place, 4_000)
     assert len(means) > 30
-    plain, weighted = (np.abs(means[name] / means["table"] - 1) for name in ("plain", "weighted"))
-    assert plain.max() < 0.035
-    assert weighted.max() < 0.03
-    assert weighted.median() < min(plain.median(), 0.01)
+    difference = np.abs(means["plain"] / means["table"] - 1)
+    assert difference.max() < 0.035
+    assert difference.median() < 0.01
+    # The volume change of the warp turns volumes in the template into those in the T1w.
+    assert np.abs(means["weighted_volume"] / means["volume"] - 1).max() < 0.1
 
 
 def standard_spaces() -> Any:
