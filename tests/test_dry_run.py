@@ -163,6 +163,9 @@ def test_larger_images_and_more_frames_take_more(job: ParticipantJob) -> None:
     more = replace(scan, frames=replace(scan.frames, indices=(0, 1, 2)))
     a, b = (costs.cost(one, scan, anatomy=True) for one in (small, t1w_job))
     assert (a.minutes < b.minutes, a.memory_mb < b.memory_mb, a.disk_mb < b.disk_mb) == (True, True, True)
+    surfaces = costs.cost(t1w_job, scan, anatomy=True, surfaces=True)
+    assert surfaces.minutes > b.minutes + 3
+    assert costs.cost(t1w_job, scan, anatomy=False, surfaces=True).minutes < b.minutes
     longer = costs.cost(t1w_job, more, anatomy=True)
     assert longer.minutes - b.minutes == pytest.approx(2 * costs.FRAME_S / 60)
 

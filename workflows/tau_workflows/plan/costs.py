@@ -21,6 +21,8 @@ _MEASURED_VOXELS = 7_109_137
 #: Seconds of the steps with a fixed grid: brain mask, bias field, registration to the template and to its mirror image;
 #: and of those that go by the voxels: tissue, regions of the template, labels, reference, figures and outputs.
 _ANATOMY_S, _ANATOMY_S_BY_VOXELS = 6.1 + 4.2 + 10.1 + 9.1, 2.4 + 1.6 + 4.0 + 0.6 + 4.1 + 0.9
+#: Surfaces of both hemispheres. The labels of fsaverage, once per work folder, are not counted.
+_SURFACES_S = 290.0
 #: Coregistration; activity, table, figures and outputs; each frame after the first, which is registered to another and
 #: resampled.
 _SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 7.5, 1.1 + 1.6 + 4.1 + 0.9, 4.0
@@ -42,14 +44,16 @@ class Cost:
     disk_mb: float
 
 
-def cost(t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, speed: float = 1.0) -> Cost:
+def cost(
+    t1w_job: T1wJob, scan_job: ScanJob | None, *, anatomy: bool, surfaces: bool = False, speed: float = 1.0
+) -> Cost:
     """Expect what is to be computed: the scan, if one is given, and the anatomy, if that is still to be done.
 
-    ``speed`` multiplies the seconds that were measured.
+    ``surfaces`` says whether surfaces are part of the anatomy; ``speed`` multiplies the seconds that were measured.
     """
     voxels, seconds, size = _voxels(t1w_job), 0.0, 0.0
     if anatomy:
-        seconds += _anatomy_s(voxels)
+        seconds += _anatomy_s(voxels) + _SURFACES_S * surfaces
         size += _ANATOMY_BYTES + _ANATOMY_BYTES_A_VOXEL * voxels
     if scan_job is not None:
         seconds += _scan_s(voxels, scan_job)
@@ -75,6 +79,7 @@ def measured_speed(jobs: Sequence[ParticipantJob]) -> tuple[float, int]:
         if isinstance(steps, dict) and _is_whole(list(steps), len(job.t1ws), len(scans)):
             expected = sum(_anatomy_s(_voxels(t1w_job)) for t1w_job in job.t1ws)
             expected += sum(_scan_s(voxels, scan) for voxels, scan in scans)
+            expected += _SURFACES_S * sum(step.endswith("anat sphere_left") for step in steps)
             ratios.append(sum(float(value) for value in steps.values() if isinstance(value, int | float)) / expected)
     return (statistics.median(ratios), len(ratios)) if ratios else (1.0, 0)
 

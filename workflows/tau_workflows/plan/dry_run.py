@@ -17,6 +17,7 @@ from tau_pipeline.settings.execution import Execution
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.plan.costs import Cost, cost, measured_speed
 from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done
+from tau_workflows.plan.surfaces import makes_surfaces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,8 @@ def _rows(job: ParticipantJob, speed: float) -> Iterator[dict[str, Any]]:
             done = not anatomy and (scan_job is None or scan_is_done(job, t1w_job, scan_job))
             # The anatomy is shared by the scans of a T1w, and counted with the first of them.
             first = anatomy and scan_job in (None, *t1w_job.scans[:1])
-            expected = cost(t1w_job, None if done else scan_job, anatomy=first, speed=speed)
+            surfaces = makes_surfaces(job.settings, t1w_job.freesurfer)
+            expected = cost(t1w_job, None if done else scan_job, anatomy=first, surfaces=surfaces, speed=speed)
             before = _before(job, scan_job, done) or reasons.get(key, "")
             yield _described(job, t1w_job, scan_job, _Row(key, done, expected, before))
 

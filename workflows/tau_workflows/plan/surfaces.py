@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tau_pipeline.anatomy.freesurfer import parse_derivatives
+from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, parse_derivatives
 from tau_pipeline.errors import SettingError
 from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Settings
 from tau_pipeline.surface.average import target_spheres
 from tau_pipeline.surface.cat import require_cat_surf
 from tau_pipeline.surface.freesurfer import has_surfaces
@@ -43,6 +44,11 @@ def fsaverage_dir(derivatives: Sequence[str]) -> Path | None:
     """Return FreeSurfer's own folder ``fsaverage`` in one of the derivatives; None if none has it."""
     folders = [folder / "fsaverage" for folder in parse_derivatives(derivatives).values()]
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def makes_surfaces(settings: Settings, freesurfer: FreeSurferFiles | None) -> bool:
+    """Return whether surfaces are made for a T1w, and not taken from FreeSurfer's results."""
+    return settings.surfaces and (freesurfer is None or not has_surfaces(freesurfer.subject_dir))
 
 
 def without_surfaces(jobs: Sequence[ParticipantJob]) -> str:
