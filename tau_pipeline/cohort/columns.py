@@ -57,7 +57,7 @@ STATUS_COLUMNS: dict[str, Any] = {
             "interrupted": "the run was interrupted before the scan was finished",
         },
     },
-    "reason": {"Description": "Reason why it is not done."},
+    "reason": {"Description": "Reason why it is not done, or why it was done without surfaces."},
     "quality": QUALITY_COLUMN,
     "quality_failed": {"Description": "Names of the quality checks that failed, separated by commas."},
     "quality_warned": {"Description": "Names of the quality checks that warn, separated by commas."},
