@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -222,3 +223,17 @@ def test_the_halfway_space_is_told_where_labels_come_from_it(tmp_path: Path) -> 
     asked_for = methods_text(planned(Settings(longitudinal="own-tissue")))
     assert "For T1w images of several sessions" in asked_for
     assert "gray matter of each" in asked_for
+
+
+def test_surfaces_are_told_with_the_software_that_made_them(tmp_path: Path) -> None:
+    write_json({"SettingsHash": "x"}, sidecar_path(AnatNames(tmp_path, {"sub": "01"}).t1w))
+    for label, maker in (("01", "cat-surf"), ("02", "FreeSurfer"), ("03", "FreeSurfer")):
+        described = {"thickness_mean": {"MadeBy": maker}}
+        write_json(described, sidecar_path(AnatNames(tmp_path, {"sub": label}).thickness_table))
+    facts = found(tmp_path)
+    assert facts is not None
+    text = methods_text(facts)
+    assert "with cat-surf" in text
+    assert "For 2 T1w, surfaces and thickness are those of FreeSurfer." in text
+    assert "cat-surf" not in methods_text(replace(facts, surfaces=0))
+    assert "surface" not in methods_text(replace(facts, surfaces=0, given_surfaces=0))

@@ -74,7 +74,7 @@ def init_t1w_wf(job: ParticipantJob, t1w_job: T1wJob) -> pe.Workflow:
     wf.connect(draw, "figure_files", save, "figure_files")
     add_anatomy_in_spaces(wf, anat_wf, save, job)
     if places is not None:
-        add_surface_outputs(wf, anat_wf, job, t1w)
+        add_surface_outputs(wf, anat_wf, job, t1w, places)
     for scan_job in t1w_job.scans:
         pet_wf, saved = _add_scan(wf, anat_wf, job, scan_job)
         if places is not None:

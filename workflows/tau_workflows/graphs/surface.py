@@ -99,10 +99,13 @@ def _add_freesurfer(wf: pe.Workflow, labels: pe.Node, files: FreeSurferFiles) ->
         wf.connect(node, "files", wf.get_node("outputnode"), f"{side}_files")
 
 
-def add_surface_outputs(wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, t1w: T1w) -> None:
+def add_surface_outputs(
+    wf: pe.Workflow, anat_wf: pe.Workflow, job: ParticipantJob, t1w: T1w, places: SurfacePlaces
+) -> None:
     """Add the steps that draw and write the surfaces of a T1w."""
     draw = pe.Node(DrawSurfaces(), name=DRAW_SURFACES, mem_gb=0.8)
     step = SaveSurfaces(entities=dict(t1w.entities), output_dir=str(job.output_dir))
+    step.inputs.made_by = "FreeSurfer" if places.freesurfer else "cat-surf"
     save = pe.Node(step, name=SAVE_SURFACES, mem_gb=0.6)
     for name in ("left_files", "right_files"):
         wf.connect(anat_wf, f"outputnode.{name}", draw, name)

@@ -207,6 +207,7 @@ class DrawSurfaces(LibraryInterface):
 
 class _SaveSurfacesIn(SaveSurfacesIn):
     figure_file = File(exists=True, mandatory=True, desc="picture of the surfaces")
+    made_by = traits.Str(mandatory=True, desc="software that made the surfaces")
 
 
 class SaveSurfaces(LibraryInterface):
@@ -232,5 +233,6 @@ class SaveSurfaces(LibraryInterface):
         session = given.entities.get("ses")
         table = thickness_table(cortex, f"sub-{given.entities['sub']}", f"ses-{session}" if session else None)
         write_tsv(table, names.thickness_table)
-        write_json(COLUMNS, sidecar_path(names.thickness_table))
+        described = {**COLUMNS, "thickness_mean": {**COLUMNS["thickness_mean"], "MadeBy": given.made_by}}
+        write_json(described, sidecar_path(names.thickness_table))
         return {"out_files": [str(path) for path in (*written, names.thickness_table)]}

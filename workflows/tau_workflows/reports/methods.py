@@ -18,6 +18,7 @@ from tau_pipeline.settings.participant import Settings
 from tau_workflows.reports import html
 from tau_workflows.reports.bibliography import PAPERS, bibtex, package_version
 from tau_workflows.reports.methods_answers import Answers, cohort_text, found_answers, pvc_text
+from tau_workflows.reports.methods_surfaces import surfaces_text
 from tau_workflows.reports.voxelwise import methods_of, voxelwise_pages
 
 #: Packages that do the work of a step; their versions are printed.
@@ -42,8 +43,8 @@ class Facts:
         T1w images whose brain was extracted, and that came without skull.
     own_labels, given_labels
         T1w images parcellated here, and with FreeSurfer's or FastSurfer's labels.
-    surfaces, by_folds
-        T1w images with surfaces, and whether those named the cortex of the volume.
+    surfaces, given_surfaces, by_folds
+        T1w images whose surfaces were made, those with FreeSurfer's, and whether the former named the cortex.
     longitudinal, fixed_labels
         T1w images whose labels come from a halfway image of several visits (None: of those of several sessions), and
         whether visits share them.
@@ -71,6 +72,7 @@ class Facts:
     own_labels: int | None = None
     given_labels: int | None = None
     surfaces: int = 0
+    given_surfaces: int = 0
     by_folds: bool = False
     longitudinal: int | None = 0
     fixed_labels: bool = False
@@ -104,6 +106,7 @@ def planned(settings: Settings) -> Facts:
         extracted=stripping[0],
         stripped=stripping[1],
         surfaces=int(settings.surfaces),
+        given_surfaces=int(bool(settings.sampled_surfaces) and not settings.surfaces),
         by_folds=settings.cortex_labels == "hybrid",
         longitudinal=0 if settings.longitudinal == "off" else None,
         fixed_labels=settings.longitudinal == "fixed-labels",
@@ -130,6 +133,7 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
     made = [str(one.get("MadeBy", "")) for one in labels]
     own = sum(one.startswith(_OWN_LABELS) for one in made)
+    makers = [_maker(one.get("thickness_mean")) for one in _sidecars(output_dir, "thickness", participant)]
     dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
     stripped = sum(one.get("SkullStripped") is True for one in t1ws)
     return Facts(
@@ -138,7 +142,8 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         stripped=stripped,
         own_labels=own,
         given_labels=len(labels) - own,
-        surfaces=len(find_outputs(output_dir, "thickness", participant)),
+        surfaces=makers.count("cat-surf"),
+        given_surfaces=makers.count("FreeSurfer"),
         by_folds=any(str(one.get("MadeBy", "")).endswith(_BY_FOLDS) for one in labels),
         longitudinal=sum("halfway image" in one for one in made),
         fixed_labels=any(one.endswith("the same at each visit") for one in made),
@@ -159,6 +164,10 @@ def found(output_dir: Path, participant: str = "") -> Facts | None:
         combat=(output_dir / "group" / "suvr_rois_combat_wide.csv").is_file(),
         versions=_distinct(one.get("SoftwareVersion") for one in (*t1ws, *maps)),
     )
+
+
+def _maker(described: Any) -> str:
+    return str(described.get("MadeBy", "")) if isinstance(described, dict) else ""
 
 
 def _sidecars(output_dir: Path, output: Output, participant: str) -> list[dict[str, Any]]:
@@ -221,7 +230,7 @@ def methods_text(facts: Facts) -> str:
     for text, named in (
         _anatomy(facts),
         _labels(facts),
-        _surfaces(facts),
+        surfaces_text(facts.surfaces, facts.given_surfaces, by_folds=facts.by_folds),
         _pet(facts),
         _cohort(facts),
         _synthesis(facts),
@@ -287,23 +296,6 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
         )
         papers.append("FreeSurfer")
     return " ".join(parts), papers
-
-
-def _surfaces(facts: Facts) -> tuple[str, list[str]]:
-    if not facts.surfaces:
-        return "", []
-    text = (
-        f"Surfaces of the cortex were made from the tissue with cat-surf {package_version('cat-surf')}: thickness and "
-        "central surface by projection, with the topology of a sphere, registered to fsaverage by Spherical Demons. "
-        "The mean thickness of a region is weighted by the areas of the vertices. SUVR was sampled at the central "
-        "surface."
-    )
-    if facts.by_folds:
-        text += (
-            " The labels of fsaverage named the cortex of the volume by the nearest vertex, except in the regions in "
-            "which labels by the volume are more accurate."
-        )
-    return text, ["thickness by projection", "Spherical Demons"]
 
 
 def _pet(facts: Facts) -> tuple[str, list[str]]:
