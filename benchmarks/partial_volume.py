@@ -1,10 +1,12 @@
 """Partial volume correction against the true uptake of simulated scans: every method beside no correction.
 
     python benchmarks/partial_volume.py DS_SIMTAU [DERIVATIVES ...]
+    python benchmarks/partial_volume.py DS_SIMTAU DERIVATIVES --step sgtm
 
 For each scan: the labels of the truth, with the true and the estimated point spread; then those of the derivatives,
 which the participant level wrote, with the estimated one. A noise-free image of the same head comes first. Errors are
-those of the 68 cortical regions over the cerebellar cortex.
+those of the 68 cortical regions over the cerebellar cortex. With ``--step``, the step of the workflow is run instead,
+on the labels of the derivatives, each scan in a new process that does nothing else: seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +67,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bids", type=Path)
     parser.add_argument("derivatives", type=Path, nargs="*")
+    parser.add_argument("--step", nargs="+", choices=METHODS, help="methods of the step alone")
     options = parser.parse_args()
+    if options.step:
+        for text in steps(options.bids, options.derivatives[0], options.step):
+            print(text, flush=True)
+        return
     for case in cases(options.bids, options.derivatives):
         for line in report(case):
             print(line, flush=True)
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
+
+
+def steps(bids: Path, derivatives: Path, methods: list[str]) -> Iterator[str]:
+    """Yield seconds and peak memory of the step of each scan, in a process of its own."""
+    for participant in find_participants(bids, Selection()):
+        for scan in participant.scans:
+            with tempfile.TemporaryDirectory() as folder:
+                inputs = step_inputs(scan, derivatives, Path(folder))
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                    seconds, peak = alone.submit(run_step, inputs, methods, Path(folder)).result()
+            yield f"sub-{scan.participant}, {', '.join(methods)}: {seconds:.1f} s, peak memory {peak:.2f} GB"
+
+
+def step_inputs(scan: Scan, derivatives: Path, folder: Path) -> dict[str, Any]:
+    """Write the files that the step takes, uncompressed as in the work folder of a run."""
+    anat, names = AnatNames(derivatives, scan.t1w.entities), PetNames(derivatives, scan.entities)
+    raw = load_volume(scan.pet_file)
+    plan = plan_frames((1, 1, 1, scan.n_frames), scan.pet_metadata)
+    suvr = load_volume(names.suvr(), ndim=3)
+    lobules = labels_to_t1w(on_template(), load_volume(anat.t1w, ndim=3), (anat.from_template(),))
+    images = {
+        "static_file": static_image(raw, plan, correct_motion(raw, plan)),
+        "dseg_file": load_volume(anat.dseg, ndim=3),
+        "mask_file": load_volume(anat.mask, ndim=3),
+        "template_regions_file": lobules,
+        "activity_file": suvr,
+        "reference": load_volume(anat.reference_mask("CerebellarGM"), ndim=3),
+    }
+    files: dict[str, Any] = {name: str(save_volume(one, folder / f"{name}.nii")) for name, one in images.items()}
+    return {
+        **{name: file for name, file in files.items() if name != "reference"},
+        "reference_file": [files["reference"]],
+        "reference": [{"ReferenceRegion": "CerebellarGM"}],
+        "pet2t1w_xfm": str(names.to_t1w),
+        "rois_file": str(names.rois),
+        "quality": [{}],
+        "smoothing_fwhm": 0.0,
+    }
+
+
+def run_step(inputs: dict[str, Any], methods: list[str], folder: Path) -> tuple[float, float]:
+    """Run the step in this process; returns its seconds, and the peak memory of the process in GB."""
+    from tau_workflows.interfaces.pvc import CorrectPartialVolume
+
+    begin = time.perf_counter()
+    CorrectPartialVolume(pvc=methods, **inputs).call(folder)
+    seconds = time.perf_counter() - begin
+    # Not from getrusage, which remembers the memory of the parent at the start of a child.
+    status = dict(one.split(":", 1) for one in Path("/proc/self/status").read_text().splitlines())
+    return seconds, int(status["VmHWM"].split()[0]) / 2**20
 
 
 def cases(bids: Path, derivatives: list[Path]) -> Iterator[Case]:

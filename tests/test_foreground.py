@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tau_pipeline.imaging.foreground import box_around, center_of, closer_than, largest_object
+from tau_pipeline.imaging.foreground import box_around, center_of, closer_than, distance_to, largest_object
 
 
 def test_the_larger_of_two_bright_pieces_is_found_and_dim_voxels_are_not():
@@ -27,6 +27,13 @@ def test_what_is_near_a_mask_is_what_the_distance_transform_has_below_the_reach(
     mask = np.random.default_rng(4).random((31, 5, 24)) < 0.003
     np.testing.assert_array_equal(closer_than(mask, reach), ndimage.distance_transform_edt(~mask) < reach)
     assert not closer_than(np.zeros((4, 4, 4), bool), reach).any()
+
+
+def test_distances_slice_by_slice_are_those_of_the_distance_transform():
+    mask = np.random.default_rng(5).random((11, 14, 17)) < 0.01
+    voxel_mm = np.array([0.8, 1.1, 2.5])
+    expected = ndimage.distance_transform_edt(~mask, sampling=voxel_mm)
+    np.testing.assert_allclose(distance_to(mask, voxel_mm), expected, rtol=1e-6)
 
 
 def test_a_reach_that_would_overflow_is_refused():

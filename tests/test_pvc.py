@@ -24,6 +24,7 @@ from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
+from tau_pipeline.pvc import maps
 from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import (
     PVC_KEYS,
@@ -450,7 +451,11 @@ def test_the_step_writes_table_map_and_sidecar(tmp_path: Path, head: PetPhantom,
     rows = read_regions(Path(found["rois_file"])).set_index("index")
     assert rows.loc[1006, "suvr_pvc_mean"] == pytest.approx(2.4 / sidecar["PVCReferenceValue"]["gtm"], rel=2e-3)
     assert set(rows.columns) >= {"suvr_pvc_iy_mean", "suvr_pvc_iy_se"}
-    assert load_volume(found["corrected_files"]["iy"]).shape == head.dseg.shape
+    made = load_volume(found["corrected_files"]["iy"])
+    np.testing.assert_array_equal(made.affine, head.dseg.affine)
+    deep = ndimage.binary_erosion(label_array(head.dseg) == 2, iterations=3)
+    expected = UPTAKE[2] / sidecar["PVCReferenceValue"]["iy"]
+    np.testing.assert_allclose(made.get_fdata()[deep], expected, rtol=0.03)
     assert found["corrected_files"].keys() == {"iy"}
     assert found["assumptions"] == ["The point spread was given: 6 mm."]
 
@@ -521,8 +526,8 @@ def test_a_map_has_the_uptake_where_regions_are_thick(head: PetPhantom, model: R
 def test_maps_of_gray_matter_alone_have_no_other_voxels(head: PetPhantom, model: RegionModel) -> None:
     found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), ["mg"])
     activity = resample(head.pet, head.dseg, head.pet2t1w)
-    maps = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
-    made = maps.make("mg", map_values(found, "mg"), 2.0).get_fdata()
+    made_by = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
+    made = made_by.make("mg", map_values(found, "mg"), 2.0).get_fdata()
     labels = label_array(head.dseg)
     assert np.isnan(made[np.isin(labels, (0, 2, 4, 16, 41))]).all()
     share = np.isfinite(made[labels == 1001]).mean()
@@ -530,14 +535,24 @@ def test_maps_of_gray_matter_alone_have_no_other_voxels(head: PetPhantom, model:
     assert np.nanmean(made[labels == 1001]) == pytest.approx(UPTAKE[1001] / 2.0, rel=0.1)
 
 
+def test_shells_in_slabs_are_those_of_distances_in_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.zeros((40, 30, 50), np.int16)
+    numbers[15:25, 12:20, 20:26] = 2
+    voxel_mm = np.array([1.0, 1.5, 0.8])
+    distance = ndimage.distance_transform_edt(numbers == 0, sampling=voxel_mm)
+    expected = np.select([numbers == 2, distance <= 4, distance <= 12], [2, 9301, 9302], 9303)
+    monkeypatch.setattr(maps, "_SLAB", 7)
+    np.testing.assert_array_equal(maps._with_shells(numbers, voxel_mm), expected)
+
+
 @pytest.mark.parametrize("method", ["iy", "mg", "meltzer"])
 def test_a_map_is_linear_in_the_activity(head: PetPhantom, model: RegionModel, method: str) -> None:
     """Offset and slope, by which maps in other spaces are made, give the map on the grid of the T1w."""
     found = correct(model, model.cut(head.pet.get_fdata()), given_point_spread(FWHM, ""), [method])
     activity = resample(head.pet, head.dseg, head.pet2t1w)
-    maps = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
-    made = maps.make(method, map_values(found, method), 2.0).get_fdata()
-    offset, slope = maps.weights(method, map_values(found, method), 2.0)
+    made_by = CorrectedMaps(activity, head.dseg, head.mask, blur_on_t1w(FWHM, head.pet, head.pet2t1w))
+    made = made_by.make(method, map_values(found, method), 2.0).get_fdata()
+    offset, slope = made_by.weights(method, map_values(found, method), 2.0)
     again = offset.get_fdata() + slope.get_fdata() * activity.get_fdata()
     assert np.isfinite(made).any()
     np.testing.assert_allclose(again, made, rtol=1e-3, atol=1e-4)

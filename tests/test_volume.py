@@ -15,6 +15,7 @@ from tau_pipeline.imaging.volume import (
     finite,
     image_like,
     image_on,
+    part_of,
     require_same_grid,
     same_grid,
     save_volume,
@@ -78,6 +79,15 @@ def test_an_image_survives_saving_and_loading(tmp_path, name, grid):
     back = load_volume(path)
     np.testing.assert_array_equal(np.asarray(back.dataobj), data)
     np.testing.assert_allclose(back.affine, GRIDS[grid], atol=1e-4)
+
+
+def test_a_part_of_an_image_is_where_it_was_in_the_world():
+    affine = np.array([[0, -2.0, 0, 40], [1.5, 0, 0.3, -7], [0, 0, 3, 1], [0, 0, 0, 1]])
+    whole = image_on(np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8), affine)
+    part = part_of(whole, (slice(2, 5), slice(1, 4), slice(3, 8)))
+    assert part.shape == (3, 3, 5)
+    assert part.dataobj[1, 2, 4] == whole.dataobj[3, 3, 7]
+    np.testing.assert_allclose(part.affine @ [1, 2, 4, 1], affine @ [3, 3, 7, 1], rtol=1e-5)
 
 
 def test_plain_and_compressed_files_hold_the_same(tmp_path):

@@ -45,6 +45,25 @@ def box_around(mask: Mask, room: NDArray[np.float64]) -> tuple[slice, slice, sli
     return i, j, k
 
 
+def distance_to(mask: Mask, voxel_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the distance ``(I, J, K)`` in mm of each voxel to the nearest one of a mask, whose voxels have 0.
+
+    The Euclidean distance transform of SciPy, slice by slice from the indices of the nearest voxels: at once it takes
+    60 bytes per voxel, so 20.
+    """
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(~mask, sampling=voxel_mm, return_distances=False, return_indices=True)
+    distance = np.empty(mask.shape, np.float32)
+    for i in range(mask.shape[0]):
+        squared = ((nearest[0, i] - i) * voxel_mm[0]) ** 2
+        for axis in (1, 2):
+            own = np.expand_dims(np.arange(mask.shape[axis]), 2 - axis)
+            squared += ((nearest[axis, i] - own) * voxel_mm[axis]) ** 2
+        distance[i] = np.sqrt(squared)
+    return distance
+
+
 def closer_than(mask: Mask, reach: float) -> Mask:
     """Return the voxels ``(I, J, K)`` whose distance to a mask is below ``reach``, in voxels, at most 10.
 

@@ -54,6 +54,13 @@ def image_like(data: NDArray, like: Volume) -> Volume:
     return image_on(data, like.affine)
 
 
+def part_of(img: Volume, box: tuple[slice, ...]) -> Volume:
+    """Return a copy of the voxels in a box ``(I, J, K)``, where they are in the world; the whole is not held on to."""
+    affine = img.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [one.start for one in box]
+    return image_on(np.array(np.asanyarray(img.dataobj)[box], subok=False), affine)
+
+
 def save_volume(img: Volume, path: str | os.PathLike[str]) -> Path:
     """Write an image under its final name only when it is complete; returns the path.
 

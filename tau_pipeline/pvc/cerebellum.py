@@ -33,7 +33,7 @@ def with_lobules(dseg: Volume, template_regions: Volume) -> Volume:
         The images are not on one grid.
     """
     require_same_grid(dseg=dseg, template_regions=template_regions)
-    labels = label_array(dseg).astype(np.int32)
+    labels = label_array(dseg).astype(np.int16)
     lobules = label_array(template_regions)
     table = template_region_table()
     table = table[table["part"].isin(["inferior", "superior"])]

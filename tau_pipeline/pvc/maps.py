@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.atlas import label_array
+from tau_pipeline.imaging.foreground import distance_to
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Affine, Volume, image_like, require_same_grid, voxel_size_mm
 from tau_pipeline.pvc.methods import ENOUGH_TISSUE, tissue_numbers
@@ -21,9 +22,11 @@ from tau_pipeline.pvc.regions import SHELLS_MM, Box, Floats, region_numbers_of
 from tau_pipeline.settings.participant import PvcMethod
 
 #: The part of the T1w grid that is worked on ends this far from the brain, mm: what is farther does not reach it.
-_ROOM_MM = 15.0
+ROOM_MM = 15.0
 #: A shell is painted where its values reach; the outermost one is nowhere near.
 _SMALLEST = 1e-6
+#: Slices of the T1w grid in which shells are told apart at once.
+_SLAB = 96
 
 
 class CorrectedMaps:
@@ -49,7 +52,7 @@ class CorrectedMaps:
         labels, inside = label_array(dseg), np.asanyarray(mask.dataobj) > 0
         voxel_mm = voxel_size_mm(dseg)
         self._like = dseg
-        self._box = _box((labels > 0) | inside, np.ceil(_ROOM_MM / voxel_mm).astype(int).tolist())
+        self._box = _box((labels > 0) | inside, np.ceil(ROOM_MM / voxel_mm).astype(int).tolist())
         self._numbers = _with_shells(region_numbers_of(labels[self._box], inside[self._box]), voxel_mm)
         self._brain = self._numbers < min(SHELLS_MM)
         self._activity = np.asarray(activity.dataobj[self._box], np.float32)
@@ -86,17 +89,24 @@ class CorrectedMaps:
         if method in ("rbv", "iy"):
             before = self._painted(values)
             after = self._blurred(np.nan_to_num(before))
-            found = activity * before / np.maximum(after, _SMALLEST * max(float(np.nanmax(before)), 1e-30))
+            np.maximum(after, _SMALLEST * max(float(np.nanmax(before)), 1e-30), out=after)
+            np.multiply(activity, before, out=before)
+            found = np.divide(before, after, out=after)
         else:
             gray, white = (np.isin(self._numbers, one) for one in tissue_numbers(np.unique(self._numbers)))
             target = gray if method == "mg" else gray | white
             rest = activity
             if method == "mg":
-                rest = rest - self._blurred(np.where(white, np.nan_to_num(self._painted(values)), np.float32(0)))
-            share = self._blurred(target.astype(np.float32))
-            found = np.where(target & (share > ENOUGH_TISSUE), rest / np.maximum(share, ENOUGH_TISSUE), np.nan)
+                of_white = self._painted(values)
+                of_white[~white | np.isnan(of_white)] = 0
+                rest = rest - self._blurred(of_white)
+                del of_white
+            found = self._blurred(target.astype(np.float32))
+            target &= found > ENOUGH_TISSUE
+            np.divide(rest, np.maximum(found, ENOUGH_TISSUE, out=found), out=found)
+            found[~target] = np.nan
         whole = np.full(self._like.shape[:3], np.nan, np.float32)
-        whole[self._box] = np.where(self._brain, found / reference, np.nan)
+        np.divide(found, np.float32(reference), out=whole[self._box], where=self._brain)
         return image_like(whole, self._like)
 
     def _painted(self, values: Mapping[int, float]) -> Floats:
@@ -143,11 +153,18 @@ def _box(inside: NDArray[np.bool_], room: list[int]) -> Box:
 
 def _with_shells(numbers: NDArray[np.int16], voxel_mm: NDArray[np.float64]) -> NDArray[np.int16]:
     """Give the voxels around the brain the number of their shell, in place, and return all numbers."""
+    *shells, (last, _) = sorted(SHELLS_MM.items())
+    room = int(np.ceil(shells[-1][1] / voxel_mm[2])) + 1
     outside = numbers == 0
-    distance = ndimage.distance_transform_edt(outside, sampling=voxel_mm)
-    nearest = 0.0
-    for number, furthest in SHELLS_MM.items():
-        numbers[outside & (distance > nearest) & (distance <= furthest)] = number
-        nearest = furthest
-    numbers[numbers == 0] = max(SHELLS_MM)
+    # In slabs that see as far as the shells reach: a distance transform takes 20 bytes per voxel.
+    for first in range(0, numbers.shape[2], _SLAB):
+        below = min(first, room)
+        seen = outside[:, :, first - below : first + _SLAB + room]
+        if seen.all():
+            continue
+        distance = distance_to(~seen, voxel_mm)[:, :, below : below + _SLAB]
+        own = numbers[:, :, first : first + _SLAB]
+        for number, furthest in shells:
+            own[(own == 0) & (distance <= furthest)] = number
+    numbers[numbers == 0] = last
     return numbers

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import distance_to
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Affine, Volume
 from tau_pipeline.pvc.model import Blurred, blur, blur_regions, sigma_voxels
@@ -70,7 +70,7 @@ def estimate_point_spread(model: RegionModel, pet: Floats) -> PointSpread:
     ImageError
         No voxel counts.
     """
-    deep = ndimage.distance_transform_edt(model.distance_mm == 0, sampling=model.voxel_mm) > _DEPTH_MM
+    deep = distance_to(model.distance_mm > 0, model.voxel_mm) > _DEPTH_MM
     inner = np.where(deep, pet, np.float32(np.nan))
     low, high = (np.array(BOUNDS_MM) / FWHM_PER_SIGMA) ** 2
     variance = np.full(2, (_START_MM / FWHM_PER_SIGMA) ** 2)

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from tau_pipeline.atlas import label_array, label_table, template_region_table
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.foreground import distance_to
 from tau_pipeline.imaging.volume import Affine, Volume, require_same_grid, voxel_size_mm, voxel_volume_mm3
 
 Floats = NDArray[np.float32]
@@ -159,7 +160,7 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     outside = np.ones(shape, np.float32)
     for _, where, fraction in found:
         outside[where] -= fraction
-    distance = ndimage.distance_transform_edt(outside > 0.5, sampling=voxel_mm).astype(np.float32)
+    distance = distance_to(outside <= 0.5, voxel_mm)
     outside[np.abs(outside) < _RIPPLE] = 0
     found += _shells(outside, distance, float(voxel_mm.mean()))
     return RegionModel(
@@ -180,7 +181,9 @@ def region_numbers_of(labels: NDArray[np.integer], inside: NDArray[np.bool_]) ->
     number_of = np.arange(int(labels.max()) + 1, dtype=np.int16)
     for number, others in _JOINED.items():
         number_of[[one for one in others if one < len(number_of)]] = number
-    numbers = number_of[np.maximum(labels, 0)]
+    numbers = np.empty(labels.shape, np.int16)
+    for k in range(labels.shape[2]):  # slice by slice: an array of indices has eight bytes per voxel
+        numbers[:, :, k] = number_of[np.maximum(labels[:, :, k], 0)]
     numbers[inside & (numbers == 0)] = SULCAL_CSF
     return numbers
 
@@ -199,12 +202,15 @@ class _Points:
     """
 
     def __init__(self, numbers: NDArray[np.int16], to_pet: Affine, parts: NDArray[np.float64]) -> None:
-        where = np.argwhere(numbers)
-        found = numbers[tuple(where.T)]
+        where = np.flatnonzero(numbers).astype(np.int32)
+        found = numbers.ravel()[where]
         order = np.argsort(found, kind="stable")
         self.numbers, first = np.unique(found[order], return_index=True)
         self._ends = [*first.tolist(), len(order)]
-        place = where[order].T.astype(np.float32)
+        where = where[order]
+        place = np.empty((3, len(where)), np.float32)
+        for axis in (2, 1, 0):
+            where, place[axis] = np.divmod(where, np.int32(numbers.shape[axis]))
         self._at = to_pet[:3, :3].astype(np.float32) @ place + to_pet[:3, 3:].astype(np.float32)
         inner = np.stack(np.meshgrid(*((np.arange(n) + 0.5) / n - 0.5 for n in parts), indexing="ij"), axis=-1)
         self._offsets = (inner.reshape(-1, 3) @ to_pet[:3, :3].T).astype(np.float32)[:, :, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,26 @@ from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_array
 from tau_pipeline.files import read_tsv, write_tsv
+from tau_pipeline.imaging.foreground import box_around
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
-from tau_pipeline.imaging.volume import Volume, save_volume
+from tau_pipeline.imaging.volume import (
+    Affine,
+    Volume,
+    image_on,
+    part_of,
+    require_same_grid,
+    save_volume,
+    voxel_size_mm,
+)
 from tau_pipeline.pet.resolution import image_resolution, uniform_resolution_mm
 from tau_pipeline.pvc import correct as pvc
 from tau_pipeline.pvc import psf as spread
 from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import Correction
 from tau_pipeline.pvc.hot_spots import with_hot_spots
-from tau_pipeline.pvc.maps import CorrectedMaps, blur_on_t1w
-from tau_pipeline.pvc.regions import RegionModel, region_model
+from tau_pipeline.pvc.maps import ROOM_MM, CorrectedMaps, blur_on_t1w
+from tau_pipeline.pvc.regions import Box, RegionModel, region_model
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
 
@@ -64,6 +73,24 @@ class _PvcOut(TraitedSpec):
     assumptions = traits.List(traits.Str(), desc="where the point spread comes from")
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The part of the T1w grid around the brain: a whole head in high resolution takes three times the memory."""
+
+    box: Box
+    dseg: Volume
+    in_parts: Volume
+    mask: Volume
+    whole_shape: tuple[int, ...]
+    whole_affine: Affine
+
+    def save(self, image: Volume, path: Path) -> str:
+        """Write an image of the part on the whole grid, with NaN around it; returns the path."""
+        whole = np.full(self.whole_shape, np.nan, np.float32)
+        whole[self.box] = np.asanyarray(image.dataobj)
+        return str(save_volume(image_on(whole, self.whole_affine), path))
+
+
 class CorrectPartialVolume(LibraryInterface):
     """Partial volume correction of the regional values."""
 
@@ -71,11 +98,8 @@ class CorrectPartialVolume(LibraryInterface):
     output_spec = _PvcOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        static, dseg = load_volume(self.inputs.static_file, ndim=3), load_volume(self.inputs.dseg_file, ndim=3)
-        mask = load_volume(self.inputs.mask_file, ndim=3)
-        lobules_file = self.optional("template_regions_file")
-        in_parts = with_lobules(dseg, load_volume(lobules_file, ndim=3)) if lobules_file else dseg
-        model = region_model(static, in_parts, mask, load_itk(self.inputs.pet2t1w_xfm))
+        static, head = load_volume(self.inputs.static_file, ndim=3), self._head()
+        model = region_model(static, head.in_parts, head.mask, load_itk(self.inputs.pet2t1w_xfm))
         values = np.asanyarray(static.dataobj)
         # The static image is 0 where no frame has measured anything.
         pet = model.cut(np.where(values == 0, np.nan, values))
@@ -83,15 +107,15 @@ class CorrectPartialVolume(LibraryInterface):
         if self.inputs.pvc_extracerebral:
             model = with_hot_spots(model, pet, point_spread.fwhm_mm)
         found = pvc.correct(model, pet, point_spread, self.inputs.pvc, self.inputs.min_measured_fraction)
-        parts = label_array(in_parts)
+        parts = label_array(head.in_parts)
         masks = {
-            described["ReferenceRegion"]: np.asanyarray(load_volume(mask_file, ndim=3).dataobj)
+            described["ReferenceRegion"]: np.asanyarray(part_of(load_volume(mask_file, ndim=3), head.box).dataobj)
             for mask_file, described in zip(self.inputs.reference_file, self.inputs.reference, strict=True)
         }
-        table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, label_array(dseg), masks, parts)
+        table = pvc.add_columns(read_tsv(Path(self.inputs.rois_file)), found, label_array(head.dseg), masks, parts)
         shares = [pvc.reference_shares(model, parts, mask_of) for mask_of in masks.values()]
         measures = [own | pvc.sidecar(found, one) for own, one in zip(self.inputs.quality, shares, strict=True)]
-        maps, weights = self._maps(folder, found, in_parts, shares[0])
+        maps, weights = self._maps(folder, found, head, shares[0])
         return {
             "corrected_files": maps,
             "weight_files": weights,
@@ -99,6 +123,18 @@ class CorrectPartialVolume(LibraryInterface):
             "quality": measures,
             "assumptions": [point_spread.source],
         }
+
+    def _head(self) -> _Head:
+        """Load labels, mask, and lobules where there are labels, brain, or reference regions."""
+        dseg, mask = (load_volume(file, ndim=3) for file in (self.inputs.dseg_file, self.inputs.mask_file))
+        require_same_grid(dseg=dseg, mask=mask)
+        inside = (label_array(dseg) > 0) | (np.asanyarray(mask.dataobj) > 0)
+        for file in self.inputs.reference_file:
+            inside |= np.asanyarray(load_volume(file, ndim=3).dataobj) > 0
+        box = box_around(inside, ROOM_MM / voxel_size_mm(dseg))
+        labels, lobules_file = part_of(dseg, box), self.optional("template_regions_file")
+        in_parts = with_lobules(labels, part_of(load_volume(lobules_file, ndim=3), box)) if lobules_file else labels
+        return _Head(box, labels, in_parts, part_of(mask, box), dseg.shape[:3], dseg.affine)
 
     def _point_spread(self, model: RegionModel, pet: NDArray[np.float32], static: Volume) -> spread.PointSpread:
         """Return the point spread that was given or is stated, that of the scanner, or the one that is estimated."""
@@ -120,24 +156,23 @@ class CorrectPartialVolume(LibraryInterface):
         return replace(estimated, source=f"The scanner model is not in the table of resolutions. {estimated.source}")
 
     def _maps(
-        self, folder: Path, found: Correction, dseg: Volume, shares: NDArray[np.float64]
+        self, folder: Path, found: Correction, head: _Head, shares: NDArray[np.float64]
     ) -> tuple[dict[str, str], dict[str, list[str]]]:
-        """Write the map of each method that has one, and its weights; ``dseg`` has the labels of the model."""
+        """Write the map of each method that has one, and its weights."""
         methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
         if not methods:
             return {}, {}
-        names = ("activity_file", "mask_file", "static_file")
-        activity, mask, static = (load_volume(getattr(self.inputs, name), ndim=3) for name in names)
+        activity, static = (load_volume(file, ndim=3) for file in (self.inputs.activity_file, self.inputs.static_file))
         xfm = load_itk(self.inputs.pet2t1w_xfm)
         blur = blur_on_t1w(found.point_spread.fwhm_mm, static, xfm, self.inputs.smoothing_fwhm)
-        maps = CorrectedMaps(activity, dseg, mask, blur)
+        maps = CorrectedMaps(part_of(activity, head.box), head.in_parts, head.mask, blur)
         files: dict[str, str] = {}
         weights: dict[str, list[str]] = {}
         for method in methods:
             value = pvc.reference_value(found, method, shares)
             values = pvc.map_values(found, method)
-            files[method] = str(save_volume(maps.make(method, values, value), folder / f"{method}.nii"))
+            files[method] = head.save(maps.make(method, values, value), folder / f"{method}.nii")
             if self.inputs.with_weights:
                 pair = zip(("offset", "slope"), maps.weights(method, values, value), strict=True)
-                weights[method] = [str(save_volume(one, folder / f"{method}_{name}.nii")) for name, one in pair]
+                weights[method] = [head.save(one, folder / f"{method}_{name}.nii") for name, one in pair]
         return files, weights
