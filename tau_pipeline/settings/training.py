@@ -41,6 +41,7 @@ NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
 Normalisation = Literal["by-manufacturer", "min-max"]
 Augmentation = Literal["paper", "paper-strict", "upright", "off"]
+GridSpace = Literal["own", "template"]
 SelectBy = Literal["score", "ssim", "regional-error", "loss"]
 
 #: With fewer participants than the first, a regression cannot be fitted and tested; with fewer than the second, it
@@ -191,6 +192,13 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         ),
     )
     grid_voxel: float = field(default=2.0, metadata=documented("Voxel size of the common grid.", unit="mm", above=0))
+    grid_space: GridSpace = field(
+        default="own",
+        metadata=documented(
+            "Space of the common grid: own keeps the size and pose of each head; template aligns heads to the "
+            "template by an affine of their labels' centers."
+        ),
+    )
     grid_shape: tuple[int, ...] = field(
         default=(),
         metadata=documented(

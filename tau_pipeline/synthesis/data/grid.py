@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import DamagedFileError, SettingError, shown
 from tau_pipeline.imaging.volume import Affine
+from tau_pipeline.settings.training import GridSpace
 
 #: What the paper's grid covers (160 x 192 x 160 voxels of 1 mm) left-right, posterior-anterior, inferior-superior.
 FIELD_MM = (160.0, 192.0, 160.0)
@@ -31,15 +32,18 @@ class Grid:
         Voxels along I, J, K.
     voxel_mm
         Edges of a voxel along I, J, K.
+    space
+        ``own``: heads keep their size and pose. ``template``: an affine aligns them to the template.
 
     Raises
     ------
     SettingError
-        A side or an edge is not above 0.
+        A side or an edge is not above 0, or there is no such space.
     """
 
     shape: tuple[int, int, int]
     voxel_mm: tuple[float, float, float]
+    space: GridSpace = "own"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -49,6 +53,10 @@ class Grid:
             raise SettingError(
                 f"a grid of shape {list(self.shape)} and voxels of {list(self.voxel_mm)} mm is not possible; three "
                 "sides of 1 voxel or more and three edges above 0 mm are needed"
+            )
+        if self.space not in get_args(GridSpace):
+            raise SettingError(
+                f"{self.space!r} is not the space of a grid; expected: {' or '.join(get_args(GridSpace))}"
             )
 
     @property
@@ -70,7 +78,7 @@ class Grid:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"shape": list(self.shape), "voxel_mm": list(self.voxel_mm)}
+        return {"shape": list(self.shape), "voxel_mm": list(self.voxel_mm), "space": self.space}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Grid:
@@ -82,7 +90,8 @@ class Grid:
             ``shape`` or ``voxel_mm`` is missing or is not three numbers.
         """
         try:
-            return cls(tuple(content["shape"]), tuple(content["voxel_mm"]))
+            # Models of earlier versions knew no other space.
+            return cls(tuple(content["shape"]), tuple(content["voxel_mm"]), content.get("space", "own"))
         except (KeyError, TypeError, ValueError) as exc:
             raise DamagedFileError(
                 f"{shown(dict(content))} does not describe a grid; shape and voxel_mm with three numbers each are "
@@ -90,7 +99,12 @@ class Grid:
             ) from exc
 
 
-def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None = None, side_multiple: int = 16) -> Grid:
+def common_grid(
+    voxel_mm: float | Sequence[float],
+    shape: Sequence[int] | None = None,
+    side_multiple: int = 16,
+    space: GridSpace = "own",
+) -> Grid:
     """Return the common grid of a model.
 
     Parameters
@@ -102,6 +116,8 @@ def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None =
     side_multiple
         Each side must divide by it: the network halves the sides again and again
         (`tau_pipeline.synthesis.networks.networks.SIDE_MULTIPLE`).
+    space
+        As in `Grid`.
 
     Examples
     --------
@@ -115,7 +131,7 @@ def common_grid(voxel_mm: float | Sequence[float], shape: Sequence[int] | None =
     """
     edges = np.broadcast_to(np.asarray(voxel_mm, dtype=np.float64), (3,))
     sides = covering_sides(FIELD_MM, edges.tolist(), side_multiple) if shape is None else shape
-    grid = Grid(tuple(sides), tuple(edges.tolist()))  # type: ignore[arg-type]
+    grid = Grid(tuple(sides), tuple(edges.tolist()), space)  # type: ignore[arg-type]
     require_side_multiple(grid, side_multiple)
     return grid
 

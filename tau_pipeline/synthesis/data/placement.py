@@ -2,8 +2,8 @@
 
 T1w derivatives lie in each participant's own world: any orientation, any voxel size, oblique or not. A network needs
 one shape, one voxel size and one direction of the axes for all. The common grid is RAS, with the middle of the brain
-mask's box in its middle; docs/decisions/synthesis-grid.md says why. A `Placement` says how the voxels of one
-participant's image and those of the common grid belong together, in both directions:
+mask's box in its middle, or in the space of the template; docs/decisions/synthesis-grid.md says why. A `Placement` says
+how the voxels of one participant's image and those of the common grid belong together, in both directions:
 
 - where only axes are swapped or turned round and sides are cropped or padded, nothing is interpolated, and
   `from_grid` undoes `to_grid` to the last bit;
@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError
+from tau_pipeline.errors import DamagedFileError, GridMismatchError, ImageError, MissingInputError
 from tau_pipeline.imaging.resample import resample_array
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, require_same_grid
 from tau_pipeline.synthesis.data.grid import Grid, times
+from tau_pipeline.synthesis.data.template_space import template_middle, to_template
 
 #: Voxels of two grids count as the same where none of them is farther off than this part of a voxel.
 _EXACT_VOXELS = 0.1
@@ -49,7 +50,8 @@ class Placement:
     exact
         Nothing is interpolated.
     brain_mm
-        Edges of the brain mask's box along right, anterior, superior.
+        Edges of the brain mask's box along right, anterior, superior; in the space of the template, those of the
+        smallest box about its middle.
     """
 
     grid: Grid
@@ -125,8 +127,16 @@ def _rows(matrix: NDArray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
-def place(mask_img: Volume, grid: Grid, name: str = "the participant", most_cut_mm: float = _MOST_CUT_MM) -> Placement:
+def place(
+    mask_img: Volume,
+    grid: Grid,
+    name: str = "the participant",
+    most_cut_mm: float = _MOST_CUT_MM,
+    dseg_img: Volume | None = None,
+) -> Placement:
     """Put a participant's grid on the common one, the middle of the brain mask's box in its middle.
+
+    In the space of the template, it is the middle of the template's brain that lies there, after an affine.
 
     Parameters
     ----------
@@ -138,20 +148,36 @@ def place(mask_img: Volume, grid: Grid, name: str = "the participant", most_cut_
         Who this is, for messages.
     most_cut_mm
         How much of the brain may stick out along an axis. What is cut within it is said by `Placement.cut_sentence`.
+    dseg_img
+        Labels, which a grid in the space of the template needs.
 
     Raises
     ------
     ImageError
-        The mask is empty or not 3-D, or the brain is much larger than the grid.
+        The mask is empty or not 3-D, or the brain is much larger than the grid; or the labels are too few.
+    MissingInputError
+        The grid needs labels, and there are none.
     """
     inside = np.asanyarray(mask_img.dataobj) > 0
     if inside.ndim != 3 or not inside.any():
         found = "empty" if inside.ndim == 3 else f"of shape {inside.shape}"
         raise ImageError(f"the brain mask of {name} is {found}; a 3-D mask with a brain in it is needed")
-    low, high = _world_box(inside, mask_img.affine)
-    to_source, exact = _grid_to_source(mask_img.affine, grid, (low + high) / 2)
+    if grid.space == "template":
+        if dseg_img is None:
+            raise MissingInputError(
+                f"the grid is in the space of the template, and the labels of {name} were not given; give dseg_img"
+            )
+        world = to_template(dseg_img, name) @ mask_img.affine
+        low, high = _world_box(inside, world)
+        middle = np.array(template_middle())
+        extent = 2 * np.maximum(high - middle, middle - low)
+    else:
+        world = mask_img.affine
+        low, high = _world_box(inside, world)
+        middle, extent = (low + high) / 2, high - low
+    to_source, exact = _grid_to_source(world, grid, middle)
     i, j, k = mask_img.shape[:3]
-    right, anterior, superior = (high - low).tolist()
+    right, anterior, superior = extent.tolist()
     placement = Placement(grid, (i, j, k), _rows(mask_img.affine), _rows(to_source), exact, (right, anterior, superior))
     if placement.cut_mm.max() > most_cut_mm:
         raise ImageError(
@@ -307,11 +333,9 @@ def _paste(array: NDArray, placement: Placement, fill: float) -> NDArray:
 
 def _resampled_to_grid(values: NDArray, placement: Placement, labels: bool, fill: float) -> NDArray:
     if not labels:
-        axes_mm = np.array(placement.source_affine)[:3, :3]
-        source_mm = np.sqrt((axes_mm**2).sum(axis=0))
-        # How wide a voxel of the common grid, whose axes are the world's, is along each axis of the image.
-        grid_mm = np.sqrt(((axes_mm / source_mm) ** 2 * np.array(placement.grid.voxel_mm)[:, None] ** 2).sum(axis=0))
-        fwhm_voxels = np.sqrt(np.maximum(grid_mm**2 - source_mm**2, 0)) / source_mm
+        # How wide a voxel of the common grid is along each axis of the image, in voxels of the image.
+        width = np.sqrt((np.array(placement.to_source)[:3, :3] ** 2).sum(axis=1))
+        fwhm_voxels = np.sqrt(np.maximum(width**2 - 1, 0))
         values = ndimage.gaussian_filter(values, fwhm_voxels / FWHM_PER_SIGMA, mode="nearest", truncate=3.0)
     return _resampled(values, np.array(placement.to_source), placement.grid.shape, labels, fill)
 

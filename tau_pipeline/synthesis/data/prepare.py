@@ -146,6 +146,7 @@ def prepare_t1w(
     grid: Grid,
     name: str,
     percentiles: tuple[float, float] = T1W_PERCENTILES,
+    dseg_img: Volume | None = None,
 ) -> PlacedT1w:
     """Prepare a T1w as network input; training and synthesis both use this.
 
@@ -159,14 +160,17 @@ def prepare_t1w(
         Whose, for messages.
     percentiles
         As in `scale_t1w`, which works on the T1w's own grid, so that the scale does not depend on the common grid.
+    dseg_img
+        Labels on the grid of the T1w, for a common grid in the space of the template.
 
     Raises
     ------
-    GridMismatchError, ImageError
-        The images differ in grid, the mask is empty, the T1w has no contrast or the brain does not fit.
+    GridMismatchError, ImageError, MissingInputError
+        The images differ in grid, the mask is empty, the T1w has no contrast or the brain does not fit; or the grid
+        needs labels.
     """
     require_same_grid(t1w=t1w_img, mask=mask_img)
-    placement = place(mask_img, grid, name)
+    placement = place(mask_img, grid, name, dseg_img=dseg_img)
     scaled = scale_t1w(np.asanyarray(t1w_img.dataobj), np.asanyarray(mask_img.dataobj), name, percentiles)
     brain = to_grid(mask_img, placement, labels=True) > 0
     t1w = to_grid(Volume(scaled, t1w_img.affine), placement, fill=T1W_BACKGROUND)
@@ -233,7 +237,9 @@ def _prepare(pair: Pair, grid: Grid) -> Prepared:
     }
     suvr_img = load_volume(pair.suvr_file, ndim=3)
     require_same_grid(**images, suvr=suvr_img)
-    t1w, brain, placement, _ = prepare_t1w(images["t1w"], images["mask"], grid, pair.participant_id)
+    t1w, brain, placement, _ = prepare_t1w(
+        images["t1w"], images["mask"], grid, pair.participant_id, dseg_img=images["dseg"]
+    )
     suvr = np.asanyarray(suvr_img.dataobj).astype(np.float32)
     # Earlier versions of the participant level wrote 0 where it now writes NaN; no brain voxel has exactly that.
     covered = np.isfinite(suvr) & (suvr != 0)

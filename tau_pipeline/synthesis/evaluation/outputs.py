@@ -170,7 +170,7 @@ def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
     images = _load(target, region)
     manufacturer = manufacturer_of(target, context)
     percentiles = context.ensemble.first.card.t1w_percentiles
-    placed = prepare_t1w(images.t1w, images.mask, context.ensemble.grid, "the participant", percentiles)
+    placed = prepare_t1w(images.t1w, images.mask, context.ensemble.grid, "the participant", percentiles, images.dseg)
     placed = placed._replace(subject=target.subject)
     anatomy = anatomy_of(images.dseg, images.mask, placed.placement, target.covariates)
     prediction = predict_placed(

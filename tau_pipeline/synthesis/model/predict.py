@@ -151,7 +151,8 @@ def predict_pair(
         As in `predict`, and so are the errors.
     """
     t1w, mask, dseg = (load_volume(path, ndim=3) for path in (pair.t1w_file, pair.mask_file, pair.dseg_file))
-    placed = prepare_t1w(t1w, mask, ensemble.grid, pair.participant_id, ensemble.first.card.t1w_percentiles)
+    percentiles = ensemble.first.card.t1w_percentiles
+    placed = prepare_t1w(t1w, mask, ensemble.grid, pair.participant_id, percentiles, dseg)
     placed = placed._replace(subject=pair.subject)
     anatomy = anatomy_of(dseg, mask, placed.placement, pair.covariates)
     return predict_placed(ensemble, placed, manufacturer, settings, device, anatomy=anatomy)

@@ -202,7 +202,7 @@ def baseline_maps(
     dict
         Maps on the T1w's grid by predictor.
     """
-    placement = place(mask_img, model.grid)
+    placement = place(mask_img, model.grid, dseg_img=dseg_img)
     brain = to_grid(mask_img, placement, labels=True) > 0
     images = {
         TRAINING_MEAN: training_statistics.mean_image,

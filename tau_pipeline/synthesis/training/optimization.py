@@ -40,7 +40,7 @@ def grid_of(settings: Training) -> Grid:
     if settings.network == REGRESSION:
         return common_grid(settings.grid_voxel, settings.grid_shape or None, 1)
     side_multiple = NETWORKS[settings.network].side_multiple[settings.network_preset]
-    return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple)
+    return common_grid(settings.grid_voxel, settings.grid_shape or None, side_multiple, settings.grid_space)
 
 
 def optimizers(system: System, settings: Training) -> dict[str, torch.optim.Optimizer]:
