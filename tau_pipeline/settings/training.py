@@ -246,6 +246,13 @@ class Training(LossSettings, InputSettings, HardwareSettings):
             "same. Default: random weights."
         ),
     )
+    encoder_weights_file: Path | None = field(
+        default=None,
+        metadata=documented(
+            "PyTorch weights that the network starts from as far as names and shapes fit, such as those of a "
+            "self-supervised encoder; the rest starts from random weights."
+        ),
+    )
 
     model_name: str | None = field(
         default=None,
@@ -273,6 +280,8 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         require(self.folds == 0 or self.folds >= 3, "folds", self.folds, "0, or 3 and more")
         in_range = self.fold is None or self.fold < max(1, self.folds)
         require(in_range, "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
+        one_start = self.init_from is None or self.encoder_weights_file is None
+        require(one_start, "encoder_weights_file", str(self.encoder_weights_file), "none beside init_from")
         name = self.model_name
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")

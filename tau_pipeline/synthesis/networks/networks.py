@@ -113,13 +113,19 @@ class AddedToPrior(nn.Module):
     ----------
     network
         From ``(B, C, I, J, K)`` with two channels or more to ``(B, 1, I, J, K)``.
+
+    Attributes
+    ----------
+    last
+        Name of the last layer in ``network``.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        last = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)][-1]
-        for parameter in last.parameters():
+        convolutions = {k: v for k, v in network.named_modules() if isinstance(v, nn.Conv3d | nn.ConvTranspose3d)}
+        self.last = list(convolutions)[-1]
+        for parameter in convolutions[self.last].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor) -> Tensor:

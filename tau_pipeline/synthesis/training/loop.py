@@ -46,7 +46,7 @@ from tau_pipeline.synthesis.training.processes import Processes, processes
 from tau_pipeline.synthesis.training.regression import train_regression
 from tau_pipeline.synthesis.training.results import CHECKPOINTS, claim_folder, save_results
 from tau_pipeline.synthesis.training.run import Piece, Run
-from tau_pipeline.synthesis.training.source import start_from
+from tau_pipeline.synthesis.training.source import require_source, start_from
 from tau_pipeline.synthesis.training.state import Means, TrainingState, weighted_mean
 from tau_pipeline.synthesis.training.validation import ScanScores, loss_voxels, mean_scores, score_scans
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
@@ -111,6 +111,7 @@ def train(
             return out_dir
         # First, so that missing weights are reported before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
+        require_source(settings)
         with _only_training(out_dir, group):
             claim_folder(out_dir, settings, pairs, random_seed, group)
             data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)

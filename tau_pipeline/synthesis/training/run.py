@@ -49,7 +49,7 @@ class Run:
     yardstick_columns
         Their figures on the validation split, by column of the log.
     started_from
-        Folder and hash of the model whose weights were fine-tuned; None for random ones.
+        Which weights the training started from, as in the card; None for random ones.
     """
 
     state: TrainingState
@@ -62,7 +62,7 @@ class Run:
     left_out: tuple[str, ...] = ()
     yardsticks: GridYardsticks | None = None
     yardstick_columns: Mapping[str, float] = field(default_factory=dict)
-    started_from: Mapping[str, str] | None = None
+    started_from: Mapping[str, Any] | None = None
 
     @property
     def pins_memory(self) -> bool:

@@ -1,4 +1,4 @@
-"""Fine-tuning: a training that starts from the weights of an earlier model."""
+"""Trainings that do not start from random weights, but from an earlier model or from pretrained weights."""
 
 from __future__ import annotations
 
@@ -7,38 +7,57 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tau_pipeline.errors import SettingError
+from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.settings.training_inputs import channel_names
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.networks.pretrained import load_pretrained
 from tau_pipeline.synthesis.networks.systems import System
 from tau_pipeline.synthesis.training.data import TrainingData
 
 
-def start_from(system: System, settings: Training, data: TrainingData) -> dict[str, str] | None:
-    """Give a system the weights of the model that the settings name.
+def require_source(settings: Training) -> None:
+    """Refuse a file of weights or a model folder that is not there, before any image is read.
+
+    Raises
+    ------
+    MissingInputError
+        The message names the setting and the path.
+    """
+    for name in ("init_from", "encoder_weights_file"):
+        path = getattr(settings, name)
+        if path is not None and not Path(path).exists():
+            raise MissingInputError(f"{name} is {str(path)!r}, and there is nothing of this name")
+
+
+def start_from(system: System, settings: Training, data: TrainingData) -> dict[str, Any] | None:
+    """Give a system the weights of the model, or of the file of pretrained weights, that the settings name.
 
     Parameters
     ----------
     system
         Changed in place.
     settings
-        Read here: ``init_from`` and all that the architecture depends on.
+        Read here: ``init_from``, ``encoder_weights_file``, and all that the architecture depends on.
     data
         Of the training: its grid must be that of the model.
 
     Returns
     -------
     dict or None
-        ``folder`` and ``hash`` of the model, for the card; None where none is named.
+        For the card: ``folder`` and ``hash`` of the model, or what
+        `tau_pipeline.synthesis.networks.pretrained.load_pretrained` returns; None where none is named.
 
     Raises
     ------
     SettingError
-        The model has another network, other inputs, or another grid; the message names the first difference.
+        The model has another network, other inputs, or another grid; the message names the first difference. Or no
+        tensor of the file fits.
     MissingInputError, DamagedFileError
-        The folder is no model, or is damaged.
+        The folder is no model, or is damaged; or the file is.
     """
+    if settings.encoder_weights_file is not None:
+        return load_pretrained(system.generator, settings.encoder_weights_file)
     if settings.init_from is None:
         return None
     found = load_ensemble([settings.init_from])
