@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
@@ -140,6 +141,20 @@ def test_slices_along_the_axes_of_the_grid_are_those_of_scipy(order: int, outsid
             expected = np.moveaxis(found, (axes[2], axes[1], axes[0]), (0, 1, 2))[0]
             assert np.isnan(expected).any() or (expected == outside).any()
             np.testing.assert_allclose(sample(img, view, order, outside), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_slice_of_an_image_from_a_file_takes_no_copy_of_the_image(plane: str, order: int) -> None:
+    data = np.asfortranarray(np.zeros((100, 100, 100), np.float32))
+    (view,) = spread_views(np.array([[10.0, 90.0]] * 3), plane, 1)
+    sample(image_on(data, np.eye(4)), view, order=order)
+    tracemalloc.start()
+    try:
+        sample(image_on(data, np.eye(4)), view, order=order)
+        assert tracemalloc.get_traced_memory()[1] < 0.3 * data.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("plane", PLANES)

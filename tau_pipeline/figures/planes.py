@@ -165,8 +165,19 @@ def _along(data: NDArray, voxels: NDArray[np.float64], axis: int, order: int) ->
     """Interpolate along one axis at places ``(N,)`` in voxels; beyond the ends, the outermost voxels are continued."""
     last = data.shape[axis] - 1
     if order == 0:
-        return data.take(np.clip(np.floor(voxels + 0.5), 0, last).astype(np.int64), axis)
+        return _planes(data, np.clip(np.floor(voxels + 0.5), 0, last).astype(np.int64), axis)
     below = np.clip(np.floor(voxels), 0, last).astype(np.int64)
     weight = np.expand_dims(np.clip(voxels - below, 0, 1), [k for k in range(3) if k != axis])
-    above: NDArray = data.take(np.minimum(below + 1, last), axis) * weight
-    return above + data.take(below, axis) * (1 - weight)
+    above: NDArray = _planes(data, np.minimum(below + 1, last), axis) * weight
+    return above + _planes(data, below, axis) * (1 - weight)
+
+
+def _planes(data: NDArray, places: NDArray[np.int64], axis: int) -> NDArray:
+    """Return the planes of an array at places ``(N,)`` along an axis.
+
+    A single plane is a view: `numpy.ndarray.take` copies an image that comes from a file as a whole first.
+    """
+    if places.size == 1:
+        first = int(places[0])
+        return data[(slice(None),) * axis + (slice(first, first + 1),)]
+    return data.take(places, axis)
