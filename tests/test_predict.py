@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from synthesis_cohort import Person, head
+from test_networks import needs_einops
 from toy_models import BY_MANUFACTURER, GRID, POOLED, SCALES, toy_ensemble, toy_model
 
 from tau_pipeline.errors import (
@@ -31,7 +32,7 @@ from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.ensemble import load_ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.folder import save_model
-from tau_pipeline.synthesis.model.predict import peak_bytes, predict
+from tau_pipeline.synthesis.model.predict import most_bytes, peak_bytes, predict
 from tau_pipeline.synthesis.networks.systems import build_system
 
 WHOLE = Synthesis(test_time_flips=False, prediction_memory="whole")
@@ -222,6 +223,13 @@ def test_the_memory_of_a_pass_grows_with_its_largest_layer():
     layers = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 1), torch.nn.Conv3d(8, 1, 1))
     assert peak_bytes(layers, (32, 32, 32)) == 8 * peak_bytes(torch.nn.Conv3d(1, 1, 1), (32, 32, 32)) > 0
     assert peak_bytes(layers, (64, 32, 32)) == 2 * peak_bytes(layers, (32, 32, 32))
+
+
+@needs_einops
+@pytest.mark.parametrize("network", ["unet", "unetr", "swinunetr"])
+def test_no_network_needs_more_memory_than_the_bound(network):
+    system = build_system(network, "laptop", (64, 64, 64))
+    assert 0 < peak_bytes(system, (64, 64, 64)) <= most_bytes(system, (64, 64, 64))
 
 
 def test_a_network_of_one_size_refuses_windows():

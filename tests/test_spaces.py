@@ -159,6 +159,7 @@ def test_each_frame_is_interpolated_once_from_its_own_voxels(tmp_path: Path, mon
     np.testing.assert_allclose(found[both], true[both], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_two_templates_are_brought_together_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MNI152NLin6Asym, moved to the 2009c template, is more like it than where it was."""
     monkeypatch.setattr(anat, "REGISTRATION_MM", 4.0)

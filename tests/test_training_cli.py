@@ -101,6 +101,7 @@ def config(tmp_path: Path, **options: Any) -> Configuration:
     return Configuration(execution=execution, training=made, **sections)
 
 
+@pytest.mark.slow
 def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
     cohort: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ calibrates.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,12 +271,22 @@ def _needs_windows(model: LoadedModel, shape: Sequence[int], settings: Synthesis
         )
     if settings.prediction_memory != "auto" or whole_only:
         return settings.prediction_memory == "windows"
-    return peak_bytes(model.system, shape[1:], shape[0]) > available_mb * 2**20
+    available = available_mb * 2**20
+    # The estimate loads a large part of torch, which takes seconds; the bound is often enough.
+    if 0 < most_bytes(model.system, shape[1:]) <= available:
+        return False
+    return peak_bytes(model.system, shape[1:], shape[0]) > available
 
 
 def _free_mb(device: torch.device) -> float:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return float(free / 2**20)
+
+
+def most_bytes(system: nn.Module, shape: Sequence[int]) -> float:
+    """Return an upper bound of `peak_bytes`, for a layer as wide as the widest one on the whole grid; 0 if unknown."""
+    widths = [getattr(module, name, 0) for module in system.modules() for name in ("out_channels", "out_features")]
+    return _LARGEST_LAYERS * max(widths, default=0) * math.prod(shape) * 4
 
 
 def peak_bytes(system: nn.Module, shape: Sequence[int], n_channels: int = 1) -> float:
