@@ -24,7 +24,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from coarse_program import SEARCHED, write_program
+from coarse_program import PROGRAM, SEARCHED
 from slurm import Slurm, missing
 
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
@@ -42,12 +42,15 @@ class Program:
     def __init__(self, folder: Path, slurm: Slurm) -> None:
         self.folder, self.slurm = folder, slurm
         self.calls = folder / "calls.txt"
-        programs = write_program(folder / "bin")
+        programs = folder / "bin"
+        programs.mkdir()
+        texts = {"tau-pipeline": f"#!{sys.executable}\n{PROGRAM}"}
         for name in ("squeue", "sacct"):
-            counted = programs / name
             real = shutil.which(name, path=slurm.env["PATH"])
-            counted.write_text(f'#!/bin/sh\necho {name} >> {self.calls}\nexec {real} "$@"\n')
-            counted.chmod(0o755)
+            texts[name] = f'#!/bin/sh\necho {name} >> {self.calls}\nexec {real} "$@"\n'
+        for name, text in texts.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
         path = f"{programs}:{slurm.env['PATH']}"
         self.env = {**slurm.env, "PATH": path, "PYTHONPATH": SEARCHED, "NO_ET": "1", "NIPYPE_NO_ET": "1"}
 

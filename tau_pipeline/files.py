@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -145,7 +146,8 @@ def table_texts(table: pd.DataFrame, forms: Sequence[tuple[str, str]], *, header
     """Return a table as text in several forms, each as `table_text` does.
 
     The texts are those of `pandas.DataFrame.to_csv`, which takes several times as long, since it looks at each cell
-    alone. Here, values that repeat are written once, and so are rows of neighboring columns that repeat together.
+    alone. Here, values that repeat are written once, and so are rows of neighboring columns that repeat together;
+    numbers that differ from row to row are written a row at a time, once for all forms.
 
     Parameters
     ----------
@@ -160,7 +162,10 @@ def table_texts(table: pd.DataFrame, forms: Sequence[tuple[str, str]], *, header
              for separator, missing in forms]  # fmt: skip
     at_a_time = max(1, _MOST_CELLS // max(1, table.shape[1]))
     for start in range(0, len(table), at_a_time):
-        groups = _groups(table.iloc[start : start + at_a_time])
+        groups = [
+            one.written() if isinstance(one, _Numbers) else one
+            for one in _groups(table.iloc[start : start + at_a_time])
+        ]
         for lines, (separator, missing) in zip(found, forms, strict=True):
             lines.extend(_lines(groups, separator, missing))
     # A line of nothing would be no row.
@@ -171,21 +176,46 @@ def table_texts(table: pd.DataFrame, forms: Sequence[tuple[str, str]], *, header
 _MOST_CELLS = 1_000_000
 
 
-def _groups(table: pd.DataFrame) -> list[_Cells]:
-    """Return the columns of a table, those that repeat together as one."""
-    groups: list[_Cells] = []
+def _groups(table: pd.DataFrame) -> list[_Cells | _Numbers]:
+    """Return the columns of a table, those that repeat together as one, and neighboring numbers as one."""
+    groups: list[_Cells | _Numbers] = []
     for place in range(table.shape[1]):
-        cells = _cells_of(table.iloc[:, place])
+        cells = _column(table.iloc[:, place])
         joined = groups[-1].joined(cells) if groups else None
         groups[-1:] = [joined] if joined is not None else [*groups[-1:], cells]
     return groups
 
 
-def _lines(groups: Sequence[_Cells], separator: str, missing: str) -> Iterator[str]:
-    import numpy as np
+def _lines(groups: Sequence[_Cells | _Rows], separator: str, missing: str) -> Iterator[str]:
+    return map(separator.join, zip(*(one.rows(separator, missing) for one in groups), strict=True))
 
-    columns = (np.array(one.written(separator, missing), dtype=object)[one.codes].tolist() for one in groups)
-    return map(separator.join, zip(*columns, strict=True))
+
+class _Numbers(NamedTuple):
+    """Neighboring columns of numbers, of which few repeat: float64, and the format of each."""
+
+    columns: list[NDArray[np.float64]]
+    forms: list[str]
+
+    def written(self) -> _Rows:
+        """Return the columns as text."""
+        form = "\t".join(self.forms)
+        return _Rows("\n".join([form % row for row in zip(*(one.tolist() for one in self.columns), strict=True)]))
+
+    def joined(self, other: _Cells | _Numbers) -> _Numbers | None:
+        """Return both together, if the other are numbers, too."""
+        if isinstance(other, _Cells):
+            return None
+        return _Numbers([*self.columns, *other.columns], [*self.forms, *other.forms])
+
+
+class _Rows(NamedTuple):
+    """Numbers as text, with tabs between cells, line breaks between rows, and nan for what is missing."""
+
+    text: str
+
+    def rows(self, separator: str, missing: str) -> list[str]:
+        """Return the cells of each row."""
+        return self.text.replace("\t", separator).replace("nan", _quoted(missing, separator)).split("\n")
 
 
 class _Cells(NamedTuple):
@@ -198,18 +228,23 @@ class _Cells(NamedTuple):
     texts: list[tuple[str | None, ...]]
     plain: bool
 
-    def written(self, separator: str, missing: str) -> list[str]:
-        """Return the cells of each code."""
-        if self.plain and len(self.texts[0]) == 1:
-            return [missing if text is None else text for (text,) in self.texts]
-        return [separator.join(_cell(text, separator, missing) for text in texts) for texts in self.texts]
+    def rows(self, separator: str, missing: str) -> list[str]:
+        """Return the cells of each row."""
+        import numpy as np
 
-    def joined(self, other: _Cells) -> _Cells | None:
+        if self.plain and len(self.texts[0]) == 1:
+            written = [missing if text is None else text for (text,) in self.texts]
+        else:
+            written = [separator.join(_cell(text, separator, missing) for text in texts) for texts in self.texts]
+        found: list[str] = np.array(written, dtype=object)[self.codes].tolist()
+        return found
+
+    def joined(self, other: _Cells | _Numbers) -> _Cells | None:
         """Return both together, if not many more different rows come of that."""
         import numpy as np
         import pandas as pd
 
-        if max(len(self.texts), len(other.texts)) > _MOST_JOINED:
+        if isinstance(other, _Numbers) or max(len(self.texts), len(other.texts)) > _MOST_JOINED:
             return None
         codes, both = pd.factorize(self.codes.astype(np.int64) * len(other.texts) + other.codes)
         if len(both) > _MOST_JOINED:
@@ -223,19 +258,42 @@ class _Cells(NamedTuple):
 _MOST_JOINED = 4000
 
 
+def _column(column: pd.Series) -> _Cells | _Numbers:
+    """Return one column; numbers that follow each other by themselves as cells, others as numbers."""
+    import numpy as np
+    from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
+
+    if not is_numeric_dtype(column.dtype) or is_bool_dtype(column.dtype) or not len(column):
+        return _cells_of(column)
+    values, whole = column.to_numpy(np.float64, na_value=np.nan), not is_float_dtype(column.dtype)
+    if whole and (np.abs(values) >= _MOST_EXACT).any():
+        return _cells_of(column)
+    form, missing = "%.0f" if whole else "%.7g", np.isnan(values)
+    starts = np.flatnonzero(np.concatenate([[True], (values[1:] != values[:-1]) & ~(missing[1:] & missing[:-1])]))
+    if len(starts) * _FEWEST_REPEATED > len(values):
+        return _Numbers([values], [form])
+    texts: list[tuple[str | None, ...]] = [
+        (None if math.isnan(value) else form % value,) for value in values[starts].tolist()
+    ]
+    return _Cells(np.repeat(np.arange(len(starts)), np.diff([*starts, len(values)])), texts, plain=True)
+
+
+#: Whole numbers below are exact as float64.
+_MOST_EXACT = 2**53
+#: How often a number must be repeated in the rows below it, on average, to be written once.
+_FEWEST_REPEATED = 4
+
+
 def _cells_of(column: pd.Series) -> _Cells:
-    """Return the cells of a column."""
+    """Return the cells of a column, of which each text is there once."""
     import pandas as pd
-    from pandas.api.types import infer_dtype, is_float_dtype, is_numeric_dtype, is_object_dtype
+    from pandas.api.types import infer_dtype, is_numeric_dtype, is_object_dtype
 
     if is_object_dtype(column.dtype) and infer_dtype(column, skipna=True) != "string":
         # Values of several types may be equal and have different texts.
         column = column.map(str, na_action="ignore")
     codes, values = pd.factorize(column, use_na_sentinel=True)
-    if is_float_dtype(column.dtype):
-        texts: list[tuple[str | None, ...]] = [(f"{value:.7g}",) for value in values.astype(float).tolist()]
-    else:
-        texts = [(str(value),) for value in values.tolist()]
+    texts: list[tuple[str | None, ...]] = [(str(value),) for value in values.tolist()]
     # The code -1, for what is missing, is the last one.
     return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
 

@@ -96,15 +96,16 @@ def change_table(long: pd.DataFrame, bids_dir: str | os.PathLike[str], scans: It
     import pandas as pd
 
     used = counted(long)
-    visits = used.drop_duplicates(["participant_id", "tracer", "reference_region", "session_id"])
+    person = ["participant_id", "tracer", "reference_region"]
+    visits = used.drop_duplicates([*person, "session_id"])
+    visits = visits[visits.duplicated(person, keep=False)]
     stated = {scan.key: scan for scan in scans}
     parts = []
-    by_scan = dict(iter(used.groupby(["scan", "reference_region"], sort=False)))
-    for _, own in visits.groupby(["participant_id", "tracer", "reference_region"], dropna=False, sort=True):
-        if len(own) > 1:
-            times = timeline(Path(bids_dir) / str(own["participant_id"].iloc[0]))
-            records = [_with_stated(visit, stated.get(visit["scan"])) for visit in own.to_dict("records")]
-            parts += _changes(by_scan, records, times)
+    by_scan = dict(iter(used[used["scan"].isin(visits["scan"])].groupby(["scan", "reference_region"], sort=False)))
+    for _, own in visits.groupby(person, dropna=False, sort=True):
+        times = timeline(Path(bids_dir) / str(own["participant_id"].iloc[0]))
+        records = [_with_stated(visit, stated.get(visit["scan"])) for visit in own.to_dict("records")]
+        parts += _changes(by_scan, records, times)
     if not parts:
         return pd.DataFrame(columns=list(CHANGE_COLUMNS))
     return pd.concat(parts, ignore_index=True)[list(CHANGE_COLUMNS)]

@@ -47,6 +47,8 @@ _LIMITS: dict[int, tuple[tuple[tuple[float, float], ...], tuple[tuple[float, flo
 }
 #: Differences below this part of the center are no outliers where the core hardly varies.
 _SMALLEST_SD = 1e-3
+#: Stretches of nearly the same variance of which each is computed in full; of more, which hold equal values, the first.
+_MOST_COMPARED = 3
 
 Bad = Literal["high", "low", "both", "neither"]
 
@@ -78,12 +80,13 @@ def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
     if known.sum() < FEWEST:
         return scores
     own = found[known]
-    one_sided = bad in ("high", "low")
+    one_sided, ordered = bad in ("high", "low"), np.sort(own)
+    sums = _sums(ordered)
     for left_out in range(own.size // 3, -1, -1):
-        center, sd = _core(np.sort(own), left_out)
+        center, sd = _core(ordered, sums, left_out)
         distance = (own - center) / sd
         critical = _critical(distance, left_out, one_sided)
-        if left_out == 0 or np.sort(np.abs(distance))[-left_out] > critical:
+        if left_out == 0 or np.count_nonzero(np.abs(distance) > critical) >= left_out:
             break
     beyond = np.zeros(own.size, bool)
     if left_out:
@@ -95,11 +98,25 @@ def outlier_scores(values: ArrayLike, bad: Bad = "both") -> NDArray[np.float64]:
     return scores
 
 
-def _core(ordered: NDArray[np.float64], left_out: int) -> tuple[float, float]:
-    """Return mean and SD (ddof 1) of the sorted values without ``left_out`` at the ends, where the SD is least."""
+def _sums(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of the first 0, 1, ... values and of their squares, ``(2, n + 1)``, around the median."""
+    apart = ordered - ordered[ordered.size // 2]
+    return np.concatenate([np.zeros((2, 1)), np.cumsum([apart, apart**2], axis=1)], axis=1)
+
+
+def _core(ordered: NDArray[np.float64], sums: NDArray[np.float64], left_out: int) -> tuple[float, float]:
+    """Return mean and SD (ddof 1) of the sorted values without ``left_out`` at the ends, where the SD is least.
+
+    The variances of all stretches come from `_sums`; those that rounding cannot tell from the least are computed in
+    full.
+    """
     size = ordered.size - left_out
-    stretches = np.lib.stride_tricks.sliding_window_view(ordered, size)
-    best = stretches[np.argmin(stretches.var(axis=1))]
+    first, second = sums[:, size:] - sums[:, : left_out + 1]
+    squares = second - first**2 / size
+    rounding = 1e-12 * float(sums[1, -1])
+    starts = np.flatnonzero(squares <= squares.min() + rounding)[:_MOST_COMPARED]
+    stretches = np.lib.stride_tricks.sliding_window_view(ordered, size)[starts]
+    best = stretches[np.argmin(stretches.var(axis=1))] if len(starts) > 1 else stretches[0]
     center = float(best.mean())
     return center, max(float(best.std(ddof=1)), _SMALLEST_SD * abs(center), float(np.finfo(float).tiny))
 

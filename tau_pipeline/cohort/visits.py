@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tau_pipeline.bids.sessions import Timeline, label_times, session_order, timeline
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DAYS_OF_YEAR = 365.25
+#: What tells sessions apart; of a participant, those with one tracer.
+_SESSION = ["participant_id", "tracer", "session_id"]
 #: Years since the first visit, in the long table of regions.
 YEARS_COLUMN: dict[str, Any] = {
     "Description": "Years since the first visit of the participant with a measured scan of this tracer that counts, "
@@ -73,14 +76,41 @@ def with_years(long: pd.DataFrame, bids_dir: str | os.PathLike[str]) -> pd.DataF
     Years are those of the session; scans of one session, measured or synthetic, have the same. A participant without
     sessions has one visit.
     """
-    key = ["participant_id", "tracer", "session_id"]
-    first_of = counted(long).drop_duplicates(key)
-    countable = {name: own.to_dict("records") for name, own in first_of.groupby(key[:2], dropna=False, sort=False)}
+    place, first, visits = _sessions(long)
+    years = np.zeros(len(first))
+    if (several := visits > 1).any():
+        found = _years_by_session(long[several[place]], Path(bids_dir))
+        sessions = long.iloc[first[several]][_SESSION].to_dict("records")
+        years[several] = [found.get(_key(row), np.nan) for row in sessions]
+    return long.assign(years_from_first=years[place])
+
+
+def _sessions(long: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
+    """Return the session of each row by number, the first row of each, and how many sessions its participant has.
+
+    Sessions are those of a participant with a tracer.
+    """
+    import pandas as pd
+
+    person, session = np.zeros(len(long), np.int64), np.zeros(len(long), np.int64)
+    for name in _SESSION:
+        codes, values = pd.factorize(long[name])
+        person = session
+        session = session * (len(values) + 1) + codes + 1
+    _, first, place = np.unique(session, return_index=True, return_inverse=True)
+    _, people, counts = np.unique(person[first], return_inverse=True, return_counts=True)
+    return place.reshape(-1), first, counts[people.reshape(-1)]
+
+
+def _years_by_session(long: pd.DataFrame, bids_dir: Path) -> dict[tuple[Any, ...], float]:
+    """Return the years of sessions, by participant, tracer, and session; none where nothing states them."""
+    used, person = [*_SESSION, "age"], _SESSION[:2]
+    first_of = counted(long).drop_duplicates(_SESSION)[used]
+    countable = {name: own.to_dict("records") for name, own in first_of.groupby(person, dropna=False, sort=False)}
     found: dict[tuple[Any, ...], float] = {}
-    for name, own in long.drop_duplicates(key).groupby(key[:2], dropna=False, sort=False):
-        found |= _years_of(own.to_dict("records"), countable.get(name, []), Path(bids_dir) / str(name[0]))
-    years = [found.get(_key(row), np.nan) for row in long[key].to_dict("records")]
-    return long.assign(years_from_first=np.array(years, float))
+    for name, own in long.drop_duplicates(_SESSION)[used].groupby(person, dropna=False, sort=False):
+        found |= _years_of(own.to_dict("records"), countable.get(name, []), bids_dir / str(name[0]))
+    return found
 
 
 def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
@@ -94,8 +124,6 @@ def _years_of(
     sessions: list[dict[Any, Any]], countable: list[dict[Any, Any]], folder: Path
 ) -> dict[tuple[Any, ...], float]:
     """Return the years of the sessions of one participant, by participant, tracer, and session."""
-    if len(sessions) == 1:
-        return {_key(sessions[0]): 0.0}
     dated = [row for row in sessions if _key(row)[-1] is not None]
     if not (countable and dated):
         return {}
