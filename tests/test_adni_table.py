@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     times = pd.DataFrame({"session_id": ["ses-bl", "ses-M012"], "acq_time": ["2019-03-04T10:00:00", "2020-03-05"]})
     write_tsv(times, bids / "sub-ADNI002S0295/sub-ADNI002S0295_sessions.tsv")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+        patch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
         options = ("--columns", "adni", "--unknown-manufacturer", "pooled", "--allow-mixed-settings")
         assert main([str(bids), str(out), "group", *options]) == 0
     return out / "group"

@@ -65,7 +65,7 @@ def test_masks_that_are_not_there_are_named(tmp_path: Path) -> None:
 def test_the_group_level_carries_the_masks_by_the_saved_transform(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     bids, out = write_cohort(tmp_path, n=6)
     scans = find_maps(out)
     like = load_volume(scans[0].suvr_file, ndim=3)
@@ -129,7 +129,7 @@ def test_the_deming_line_minimizes_the_weighted_distances() -> None:
 def test_calibrate_fits_our_values_to_a_column_and_stores_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     bids, out = write_cohort(tmp_path, n=15, images=False)
     command = [str(bids), str(out), "calibrate", "--measured-column", "metatemporal", "--reference-column", "theirs"]
     reference = tmp_path / "reference.tsv"

@@ -97,7 +97,7 @@ def states(root: Path) -> pd.DataFrame:
     """The cohort's table of states, which the group level writes."""
     options = ["--unknown-manufacturer", "pooled", "--min-participants", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tau_workflows.levels.group.write_group_report", lambda out: out / "group/report.html")
+        patch.setattr("tau_workflows.levels.group.write_group_report", lambda out, *_: out / "group/report.html")
         assert main([str(root / "bids"), str(root / "out"), "group", *options]) == 1
     table = pd.read_csv(root / "out" / "group" / "status.tsv", sep="\t", na_values="n/a").set_index("participant_id")
     # The anatomy of the one with the broken PET is done all the same, and is no scan.

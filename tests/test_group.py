@@ -41,7 +41,7 @@ from tau_workflows.levels import group
 @pytest.fixture(autouse=True)
 def quick_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the page out: it takes seconds and has tests of its own. One test here undoes this."""
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     write_thickness(out, "01")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+        patch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
         assert run(bids, out) == 1
     return bids, out
 

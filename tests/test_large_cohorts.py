@@ -186,6 +186,8 @@ def test_the_text_of_a_table_is_that_of_pandas() -> None:
             "a,b": pd.Categorical(["u", "v"] * 4),
         }
     )
+    # Values in the rows of one scan are written once.
+    table = pd.concat([table, table.loc[np.repeat(range(8), 9)]], ignore_index=True)
     for separator, missing in (("\t", "n/a"), (",", "")):
         options: dict[str, Any] = {"sep": separator, "na_rep": missing, "float_format": "%.7g", "lineterminator": "\n"}
         assert table_text(table, separator, missing) == table.to_csv(index=False, **options)
@@ -194,7 +196,7 @@ def test_the_text_of_a_table_is_that_of_pandas() -> None:
 
 
 def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     options = ["group", "--unknown-manufacturer", "pooled", "--min-participants", "1", "--columns", "adni"]
     written = {}
     for name, at_a_time in (("whole", 1000), ("parts", 4)):
@@ -220,7 +222,7 @@ def test_an_error_leaves_neither_parts_nor_tables(tmp_path: Path, capfd: pytest.
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow, an optional extra")
 def test_parquet_holds_what_the_csv_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     monkeypatch.setattr(long_files, "_AT_A_TIME", 4)
     bids, out = write_cohort(tmp_path, 9, images=False)
     assert main([str(bids), str(out), "group", "--unknown-manufacturer", "pooled"]) == 0

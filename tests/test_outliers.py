@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tau_pipeline.cohort.outliers import FEWEST, LIMIT, cohort_scores, outlier_scores
 
@@ -69,6 +70,30 @@ def test_scores_do_not_depend_on_order_unit_or_offset() -> None:
     order = rng.permutation(15)
     np.testing.assert_allclose(outlier_scores(values[order]), outlier_scores(values)[order])
     np.testing.assert_allclose(outlier_scores(1000 * values), outlier_scores(values))
+
+
+def plain_scores(values: np.ndarray) -> np.ndarray:
+    """Scores on both sides of more than twelve values, every stretch of every length computed by itself."""
+    for left_out in range(len(values) // 3, -1, -1):
+        size = len(values) - left_out
+        stretches = [np.sort(values)[start : start + size] for start in range(left_out + 1)]
+        core = min(stretches, key=np.var)
+        distance = (values - core.mean()) / core.std(ddof=1)
+        inner = len(values) - max(left_out, 1)
+        limit = stats.t.ppf(1 - 0.04 / (2 * (inner + 1)), inner - 1) * np.sqrt(1 + 1 / inner)
+        if left_out == 0 or np.sort(np.abs(distance))[-left_out] > limit:
+            break
+    scores = np.clip(LIMIT * distance / limit, -LIMIT, LIMIT)
+    beyond = np.argsort(-np.abs(distance))[:left_out]
+    scores[beyond] = LIMIT * distance[beyond] / limit
+    return scores
+
+
+@pytest.mark.parametrize(("bad", "offset"), [(0, 0.0), (7, 0.0), (20, 300.0)])
+def test_scores_are_those_of_a_plain_search_for_the_core(bad: int, offset: float) -> None:
+    values = np.random.default_rng(bad).normal(5, 1, 90) + offset
+    values[:bad] += 12
+    np.testing.assert_allclose(outlier_scores(values), plain_scores(values), rtol=1e-9)
 
 
 def test_equal_values_are_no_outliers_and_one_that_differs_is() -> None:

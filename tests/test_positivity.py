@@ -188,7 +188,7 @@ def test_a_group_that_is_too_small_or_confounded_is_refused(change: object, mess
 
 @pytest.mark.slow
 def test_the_group_level_writes_the_answers_and_describes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     bids, out = write_cohort(tmp_path, n=39, images=False)
     people = read_tsv(bids / "participants.tsv")
     write_tsv(

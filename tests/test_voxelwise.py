@@ -182,7 +182,7 @@ def write_maps(out: Path) -> None:
 def test_the_group_level_compares_maps_and_writes_tables_and_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(group, "write_group_report", lambda output_dir: output_dir / "group/report.html")
+    monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     bids, out = write_cohort(tmp_path, n=18)
     options = ["--voxelwise", "group + manufacturer + age", "--voxelwise-permutations", "60", "--voxelwise-fwhm", "6"]
     call = [str(bids), str(out), "group", "--diagnosis-column", "group", *options]

