@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -34,8 +34,8 @@ from tau_pipeline.derivatives.status import ScanStatus, status_path, update_stat
 from tau_pipeline.files import table_text, write_json, write_text, write_tsv
 
 REFERENCES = ("CerebellarGM", "Pons", "ErodedWM")
-#: Different tables; those of further scans repeat them with another participant.
-_VARIANTS = 270
+#: Tables that are drawn together; those of further participants are drawn around them.
+_TOGETHER = 270
 _PET = {
     **{"TracerName": "AV1451", "TracerRadionuclide": "F18", "Manufacturer": "Siemens", "Units": "Bq/mL"},
     **{"FrameTimesStart": [4800, 5100, 5400, 5700], "FrameDuration": [300] * 4, "InjectionStart": 0, "ScanStart": 0},
@@ -78,12 +78,11 @@ def results(root: Path, count: int, start: int = 0) -> tuple[Path, Path]:
     write_json({"Name": "SIMULATED tables", "BIDSVersion": "1.10.0"}, bids / "dataset_description.json")
     write_dataset_files(out, bids)
     rng = np.random.default_rng(start)
-    tables = [_table(rng, number) for number in range(min(_VARIANTS, count))]
     people = []
-    for number in range(start, start + count):
+    for number, table in zip(range(start, start + count), _tables(rng, count), strict=True):
         label, (maker, group) = f"{number:05d}", _kind(number)
         names = PetNames(out, {"sub": label, "trc": "AV1451"})
-        write_text(tables[(number - start) % len(tables)].replace("sub-LABEL", f"sub-{label}"), names.rois)
+        write_text(table.replace("sub-LABEL", f"sub-{label}"), names.rois)
         for region in REFERENCES:
             sidecar = scan_sidecar(rng, out, label, maker, MAKERS[maker] * GROUPS[group])
             further = "" if region == REFERENCES[0] else region
@@ -104,13 +103,27 @@ def _kind(number: int) -> tuple[str, str]:
     return list(MAKERS)[number % 3], list(GROUPS)[(number // 3) % 3]
 
 
-def _table(rng: np.random.Generator, number: int) -> str:
-    """Return the text of a table of regions by each reference region, of the participant LABEL."""
+def _tables(rng: np.random.Generator, count: int) -> Iterator[str]:
+    """Yield the texts of tables of regions, of participants LABEL; hardly any value is there twice."""
+    first = [_rows(rng, number) for number in range(min(_TOGETHER, count))]
+    rows, size = pd.concat(first, ignore_index=True), len(first[0])
+    for start in range(0, count, len(first)):
+        voxels = rng.integers(300, 3000, len(rows))
+        suvr = {name: rows[name] * rng.normal(1, 0.02, len(rows)) for name in ("suvr_mean", "suvr_sd", "suvr_median")}
+        head, *lines = table_text(rows.assign(n_voxels=voxels, volume_mm3=voxels * 1.05, **suvr)).splitlines(
+            keepends=True
+        )
+        for place in range(min(len(first), count - start)):
+            yield head + "".join(lines[place * size : (place + 1) * size])
+
+
+def _rows(rng: np.random.Generator, number: int) -> pd.DataFrame:
+    """Return a table of regions by each reference region, of the participant LABEL."""
     maker, group = _kind(number)
     rows = scan_rows(rng, "sub-LABEL", maker, MAKERS[maker] * GROUPS[group])
     values = [rows.assign(reference_region=region, suvr_mean=rows["suvr_mean"] * (1 + 0.1 * k))
               for k, region in enumerate(REFERENCES)]  # fmt: skip
-    return table_text(pd.concat(values, ignore_index=True))
+    return pd.concat(values, ignore_index=True)
 
 
 def measured(what: str, size: int, command: list[str]) -> None:
