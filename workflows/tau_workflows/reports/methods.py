@@ -137,7 +137,7 @@ def found(output_dir: Path, participant: str = "", known: Sidecars | None = None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
     made = [str(one.get("MadeBy", "")) for one in labels]
     own = sum(one.startswith(_OWN_LABELS) for one in made)
-    makers = [_maker(one.get("thickness_mean")) for one in _sidecars(output_dir, "thickness", participant)]
+    makers = [_maker(one.get("thickness_mean")) for one in _sidecars(output_dir, "thickness", participant, {})]
     dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
     stripped = sum(one.get("SkullStripped") is True for one in t1ws)
     return Facts(
