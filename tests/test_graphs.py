@@ -21,7 +21,7 @@ from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
 from tau_workflows.execution.nipype_engine import ProcessPlugin
 from tau_workflows.graphs.anat import init_anat_wf
-from tau_workflows.graphs.job import ParticipantJob
+from tau_workflows.graphs.job import ON_SURFACE, ParticipantJob
 from tau_workflows.graphs.pet import init_pet_wf
 from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
@@ -50,8 +50,23 @@ def workflows(job: ParticipantJob) -> dict[str, pe.Workflow]:
         "subject with surfaces": init_subject_wf(
             replace(job, settings=replace(job.settings, surfaces=True, cortex_labels="hybrid"))
         ),
+        "subject with surfaces of FreeSurfer": init_subject_wf(on_surfaces_of_freesurfer(job)),
         "synthetic scans": init_synthetic_scans_wf(synthetic_scans(folder), context(folder), folder),
     }
+
+
+def on_surfaces_of_freesurfer(job: ParticipantJob) -> ParticipantJob:
+    """Ask for maps on fsaverage without --surfaces, where FreeSurfer's files are there."""
+    folder = job.bids_dir / "fs"
+    names = [f"surf/{{}}.{name}" for name in ("white", "pial", "sphere.reg", "thickness")] + ["label/{}.aparc.annot"]
+    files = [folder / name.format(hemi) for name in names for hemi in ("lh", "rh")]
+    images = [folder / f"{name}.mgz" for name in ("aparc+aseg", "brain", "mask")]
+    for file in (*files, *images):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    given = FreeSurferFiles(folder, *images)
+    settings = replace(job.settings, output_spaces=("fsaverage",), pvc=("mg",))
+    return replace(job, settings=settings, t1ws=tuple(replace(one, freesurfer=given) for one in job.t1ws))
 
 
 def synthetic_scans(folder: Path) -> list[Target]:
@@ -106,11 +121,15 @@ def needed(node: pe.Node) -> list[str]:
         "subject",
         "subject in spaces",
         "subject with surfaces",
+        "subject with surfaces of FreeSurfer",
         "synthetic scans",
     ],
 )
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
-    assert mistakes(workflows(job)[name], is_part=name in PARTS) == []
+    wf = workflows(job)[name]
+    assert mistakes(wf, is_part=name in PARTS) == []
+    on_surfaces = [node for node in wf._create_flat_graph().nodes() if node.name.startswith(ON_SURFACE)]
+    assert bool(on_surfaces) == ("surfaces" in name)
 
 
 def test_each_participants_graph_has_a_node_for_each_synthetic_scan_which_takes_a_gpu_where_one_is_wanted(
