@@ -21,7 +21,7 @@ from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
 from tau_workflows.execution.nipype_engine import ProcessPlugin
 from tau_workflows.graphs.anat import init_anat_wf
-from tau_workflows.graphs.job import ON_SURFACE, ParticipantJob
+from tau_workflows.graphs.job import ON_SURFACES, ParticipantJob
 from tau_workflows.graphs.pet import init_pet_wf
 from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.graphs.synthesis import init_synthetic_scans_wf
@@ -128,7 +128,7 @@ def needed(node: pe.Node) -> list[str]:
 def test_every_field_is_spelt_right_and_wired(job: ParticipantJob, name: str) -> None:
     wf = workflows(job)[name]
     assert mistakes(wf, is_part=name in PARTS) == []
-    on_surfaces = [node for node in wf._create_flat_graph().nodes() if node.name.startswith(ON_SURFACE)]
+    on_surfaces = [node for node in wf._create_flat_graph().nodes() if node.name.startswith(ON_SURFACES)]
     assert bool(on_surfaces) == ("surfaces" in name)
 
 

@@ -116,13 +116,18 @@ def _word(key: str) -> str:
 
 
 #: Names of the steps that draw and write surfaces, and start of the names of those that write scans on them.
-DRAW_SURFACES, SAVE_SURFACES, ON_SURFACE = "surface_figure", "save_surfaces", "surface_save_"
+DRAW_SURFACES, SAVE_SURFACES, ON_SURFACES = "surface_figure", "save_surfaces", "save_on_surfaces_"
 _SURFACE_STEPS = ("surface_left", "surface_right", "sphere_left", "sphere_right", DRAW_SURFACES, SAVE_SURFACES)
 
 
 def is_surface_step(step: str) -> bool:
     """Return whether a node belongs to the surfaces, by its name: nothing but surfaces needs it."""
-    return step in _SURFACE_STEPS or step.startswith(ON_SURFACE)
+    return step in _SURFACE_STEPS or step.startswith(ON_SURFACES)
+
+
+def on_surfaces_step(scan: Scan) -> str:
+    """Name of the step that writes a scan on average surfaces."""
+    return f"{ON_SURFACES}{_word(scan.key)}"
 
 
 def names_cortex(settings: Settings, freesurfer: FreeSurferFiles | None) -> bool:

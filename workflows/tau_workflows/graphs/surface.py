@@ -11,7 +11,7 @@ from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.bids.scans import Scan, T1w
 from tau_pipeline.surface.freesurfer import has_surfaces
 from tau_pipeline.surface.mesh import SIDES
-from tau_workflows.graphs.job import DRAW_SURFACES, ON_SURFACE, SAVE_SURFACES, ParticipantJob, T1wJob, scan_steps
+from tau_workflows.graphs.job import DRAW_SURFACES, SAVE_SURFACES, ParticipantJob, T1wJob, on_surfaces_step
 from tau_workflows.graphs.spaces import sampled_from
 from tau_workflows.interfaces.surface import (
     DrawSurfaces,
@@ -132,7 +132,7 @@ def add_pet_on_surfaces(
     for name in ("fsaverage_dir", "fslr_dir"):
         if (folder := getattr(job, name)) is not None:
             setattr(step.inputs, name, str(folder))
-    node = pe.Node(step, name=f"{ON_SURFACE}{scan_steps(scan)[2]}", mem_gb=1.0)
+    node = pe.Node(step, name=on_surfaces_step(scan), mem_gb=1.0)
     for name, source in sampled_from(pet_wf).items():
         wf.connect(pet_wf, f"{source}.{name}", node, name)
     for name in ("left_files", "right_files", "reference"):

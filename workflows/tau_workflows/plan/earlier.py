@@ -21,11 +21,11 @@ from tau_pipeline.settings.spaces import template_spaces
 from tau_workflows.execution.nipype_engine import own_work_dir
 from tau_workflows.graphs.job import (
     HALFWAY_STEP,
-    ON_SURFACE,
     SAVE_SURFACES,
     ParticipantJob,
     ScanJob,
     T1wJob,
+    on_surfaces_step,
     scan_steps,
     t1w_step,
     visit_step,
@@ -115,7 +115,7 @@ def scan_is_done(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob) -> boo
         steps.append((f"{pet_wf}/spaces", PetInSpaces(output_spaces=spaces)))
     if job.settings.surfaces:
         surfaces = list(map(str, job.settings.sampled_surfaces))
-        steps.append((f"{ON_SURFACE}{save}", SaveSurfacePet(surfaces=surfaces)))
+        steps.append((on_surfaces_step(scan), SaveSurfacePet(surfaces=surfaces)))
     return all(_is_same(folder / step, interface) for step, interface in steps)
 
 
