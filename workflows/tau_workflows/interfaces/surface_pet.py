@@ -91,8 +91,9 @@ class SaveSurfacePet(LibraryInterface):
         written = [mesh.save_values(values[side], path_of(side), side, "SUVR") for side in SIDES]
         together = save_dscalar(values, path_of(None), f"SUVR by {region}")
         stated = {key: value for key, value in read_json(sidecar_path(source)).items() if key != "SpatialReference"}
+        corrected = f", corrected for partial volume effects ({method.upper()})" if method else ""
         stated |= {
-            "Description": f"{stated.get('Description', 'SUVR')}; sampled at the middle of the cortex, on {space.name}",
+            "Description": f"SUVR by {region} in the middle of the cortex, on the surface {space.name}{corrected}",
             "Density": f"{len(values['left'])} vertices for each hemisphere",
         }
         # Without the entity hemi, the sidecar is that of both hemispheres and of the CIFTI file.
