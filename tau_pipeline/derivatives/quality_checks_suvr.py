@@ -122,7 +122,7 @@ SUVR_CHECKS: tuple[Check, ...] = (
         heading="Meningeal uptake",
         description="Mean SUVR 2 to 6 mm outside the brain mask.",
         digits=".2f",
-        warn_above=1.8,
+        warn_above=1.2,
         limit_source=GOOD_SCANS,
         action="Look at the figure SUVR: spill-over from the meninges raises cortex and cerebellum beside them. With "
         "MK-6240, it is common: compare with ADNIErodedWM or Pons (--ref-region), and with --pvc-extracerebral.",
