@@ -75,6 +75,43 @@ def test_features_are_logs_of_parts_of_the_brain_and_what_is_not_known_is_nan() 
     found = features(Anatomy(np.zeros(1, int), {0: 500.0, 10: 250.0, 49: 250.0}, {AGE: 70.0}), [10, 49, 53])
     np.testing.assert_allclose(found, [np.log(0.25), np.log(0.25), np.nan, np.log(1000.0), 70.0, np.nan])
     assert COVARIATES == (AGE, SEX)
+    more = features(Anatomy(np.zeros(1, int), {0: 500.0}, {"p_tau217": -0.5}), [], (AGE, "p_tau217"))
+    np.testing.assert_allclose(more, [np.log(500.0), np.nan, -0.5])
+
+
+def test_a_covariate_that_explains_uptake_is_used_and_one_that_does_not_is_not(people: Path, tmp_path: Path) -> None:
+    scaling, rng = MinMax(0.0, 3.0), np.random.default_rng(0)
+    pairs = find_pairs(people / "out")
+    levels = {pair.scan: prepare(pair, SMALL, tmp_path).uptake[1006] for pair in pairs}
+    shuffled = dict(zip(levels, rng.permutation(list(levels.values())), strict=True))
+    errors = {}
+    for name, values in (("given", levels), ("shuffled", shuffled)):
+        # The volumes say nothing: all participants have those of the first.
+        known = [
+            replace(pair, dseg_file=pairs[0].dseg_file, covariates={"p_tau217": values[pair.scan]}) for pair in pairs
+        ]
+        system = fit_regression(known[:10], scaling, SMALL, covariates=("p_tau217",)).system
+        assert system.covariates.tolist() == [0, 1, 4]
+        place = system.labels.tolist().index(1006)
+        errors[name] = np.mean(
+            [
+                abs(
+                    system.regional(Anatomy(np.zeros(1, int), prepare(p, SMALL).volumes, p.covariates))[:, place].mean()
+                    - scaling.apply(np.array(levels[p.scan]), p.manufacturer)
+                )
+                for p in known[10:]
+            ]
+        )
+    assert errors["given"] < 0.25 * errors["shuffled"]
+
+
+def test_a_regression_of_an_earlier_version_has_age_and_sex() -> None:
+    state = {name: torch.zeros(1, 2, 4) if name == "weight" else torch.zeros(1, 2) for name in ("weight", "bias")}
+    state |= {"labels": torch.tensor([0, 17]), "feature_labels": torch.tensor([17]), "fwhm_mm": torch.ones(1)}
+    state |= {"center": torch.zeros(4), "scale": torch.ones(4)}
+    state["weight"][0, 1] = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    found = RegionalRegression(state).regional(Anatomy(np.zeros(1, int), {17: 5.0}, {AGE: 70.0, "p_tau217": 9.0}))
+    np.testing.assert_allclose(found, [[0.0, 70.0]])
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ LEAST_FOR_REGRESSION, LEAST_FOR_NETWORK = 9, 200
 #: Settings that are read for every system; a value given to another one asks for a network.
 _OF_EVERY_SYSTEM = frozenset(
     {"network", "normalisation", "split_fractions", "split_file", "folds", "fold", "model_name", "model_dir"}
-    | {"device", "cache_dir", "loader_workers", "checkpoint_minutes"}
+    | {"device", "cache_dir", "loader_workers", "checkpoint_minutes", "covariates"}
 )
 
 _MOON = "Moon et al., arXiv 2406.12632"

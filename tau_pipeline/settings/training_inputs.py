@@ -37,7 +37,8 @@ class InputSettings(Checked):
         default=(),
         metadata=documented(
             "Columns of participants.tsv that the network gets as channels, each with one that states where it is "
-            "missing: age, sex, diagnosis, APOE ε4 alleles, plasma p-tau217."
+            "missing: age, sex, diagnosis, APOE ε4 alleles, plasma p-tau217. The regional regression gets them too; it "
+            "always has age and sex."
         ),
     )
 

@@ -196,7 +196,8 @@ def fit_training_statistics(
         sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
     table = pd.DataFrame(figures)
     enough = weights.size >= LEAST_PARTICIPANTS and model.card.network != REGRESSION
-    fitted = fit_regression(used, model.target_scaling, model.grid, cache_dir).system if enough else None
+    covariates = model.card.settings.get("covariates") or ()
+    fitted = fit_regression(used, model.target_scaling, model.grid, cache_dir, covariates).system if enough else None
     return TrainingStatistics(
         t1w_range={str(name): (float(table[name].min()), float(table[name].max())) for name in table},
         mean_image=sums.mean(""),

@@ -281,7 +281,8 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
     if use_average and AVERAGE not in card.files:
         raise SettingError(f"{folder} holds no averaged weights; training kept none")
     system = _built(card, folder / WEIGHTS)
-    _load_weights(system, folder / WEIGHTS, card)
+    if card.network != REGRESSION:
+        _load_weights(system, folder / WEIGHTS, card)
     used = WEIGHTS
     if use_average or (use_average is None and AVERAGE in card.files):
         _load_weights(system.generator, folder / AVERAGE, card)
@@ -294,7 +295,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
 
 
 def _built(card: ModelCard, weights: Path) -> AnySystem:
-    """Return the system of a card, whose weights are not loaded yet; a regression has the shape of its weights."""
+    """Return the system of a card, whose weights are not loaded yet; a regression is made of its weights."""
     if card.network == REGRESSION:
         return RegionalRegression(_read_weights(weights), card.preset)
     # The first weights are drawn and thrown away; what a script has seeded must not feel that.

@@ -1,15 +1,16 @@
 """Regional regression: SUVR of each label, predicted from a table, painted on the participant's own labels and blurred.
 
-The table holds the volumes of the participant's labels, age, and sex. A network that does not predict better than this
-has learned nothing that the table does not say, so that the regression is a yardstick of every network; and since it
-needs few participants, it can be used as a model itself. The map is made so that its regional means are the predicted
-ones: the values that are painted are corrected for what the blur mixes from the neighbors, in a few steps
-(Van Cittert's iteration over regions instead of voxels).
+The table holds the volumes of the participant's labels, age, sex, and the other covariates of the training. A network
+that does not predict better than this has learned nothing that the table does not say, so that the regression is a
+yardstick of every network; and since it needs few participants, it can be used as a model itself. The map is made so
+that its regional means are the predicted ones: the values that are painted are corrected for what the blur mixes from
+the neighbors, in a few steps (Van Cittert's iteration over regions instead of voxels).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,19 +20,22 @@ from torch import Tensor, nn
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
+from tau_pipeline.settings.training_inputs import Covariate
 from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy
 
 Floats = NDArray[np.float64]
 
 #: Name of the system in settings and model cards.
 REGRESSION = "regression"
-#: Covariates among the features, after the volumes.
+#: Covariates among the features of every regression, after the volumes.
 COVARIATES = (AGE, SEX)
+#: Every covariate that a regression can have; a model folder stores places in this order, so that it only grows.
+_EVERY_COVARIATE: tuple[str, ...] = get_args(Covariate)
 #: Corrections of the painted values for the blur; each takes most of what is left of the difference away.
 _CORRECTIONS = 3
 
 
-def features(anatomy: Anatomy, feature_labels: Sequence[int]) -> Floats:
+def features(anatomy: Anatomy, feature_labels: Sequence[int], covariates: Sequence[str] = COVARIATES) -> Floats:
     """Return the features of one participant; NaN where something is not known.
 
     Parameters
@@ -40,19 +44,21 @@ def features(anatomy: Anatomy, feature_labels: Sequence[int]) -> Floats:
         Of the participant.
     feature_labels
         Labels whose volumes are features.
+    covariates
+        Names of further features.
 
     Returns
     -------
     ndarray
-        ``(L + 3,)``: natural logarithms of the volume of each label as a part of the brain, and of the brain's volume
-        in mm3; then `COVARIATES`.
+        ``(L + 1 + C,)``: natural logarithms of the volume of each label as a part of the brain, and of the volume of
+        the brain in mm3; then the covariates.
     """
     total = sum(anatomy.volumes.values())
     volumes = np.array([anatomy.volumes.get(int(number), 0.0) for number in feature_labels])
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log([*(volumes / total if total else volumes * np.nan), total])
     logs[~np.isfinite(logs)] = np.nan
-    return np.array([*logs, *(anatomy.covariates.get(name, np.nan) for name in COVARIATES)])
+    return np.array([*logs, *(anatomy.covariates.get(name, np.nan) for name in covariates)])
 
 
 class RegionalRegression(nn.Module):
@@ -63,7 +69,8 @@ class RegionalRegression(nn.Module):
     state
         Tensors by name: ``labels`` ``(R,)`` that get a value, 0 for brain without a label; ``feature_labels`` ``(L,)``;
         ``center`` and ``scale`` ``(F,)`` of the features; ``weight`` ``(M, R, F)`` and ``bias`` ``(M, R)`` of M
-        members, whose mean is the prediction; ``fwhm_mm`` ``(1,)`` of the blur.
+        members, whose mean is the prediction; ``fwhm_mm`` ``(1,)`` of the blur; ``covariates`` ``(C,)``, places among
+        all covariates of a training (models of earlier versions have none, and use age and sex).
 
     Raises
     ------
@@ -71,7 +78,7 @@ class RegionalRegression(nn.Module):
         A tensor is missing, or their shapes do not fit together.
     """
 
-    NAMES = ("labels", "feature_labels", "center", "scale", "weight", "bias", "fwhm_mm")
+    NAMES = ("labels", "feature_labels", "center", "scale", "weight", "bias", "fwhm_mm", "covariates")
     name = REGRESSION
     labels: Tensor
     feature_labels: Tensor
@@ -80,10 +87,12 @@ class RegionalRegression(nn.Module):
     weight: Tensor
     bias: Tensor
     fwhm_mm: Tensor
+    covariates: Tensor
 
     def __init__(self, state: Mapping[str, Tensor], preset: str = "laptop") -> None:
         super().__init__()
         self.preset = preset
+        state = {"covariates": covariate_places(COVARIATES), **state}
         if set(state) != set(self.NAMES):
             odd = sorted(set(state) ^ set(self.NAMES))[0]
             raise DamagedFileError(f"the weights are not those of a regional regression: {odd} is missing or unknown")
@@ -91,7 +100,7 @@ class RegionalRegression(nn.Module):
             self.register_buffer(name, value.clone())
         n_members, n_labels, n_features = self.weight.shape
         wanted = {"labels": (n_labels,), "bias": (n_members, n_labels), "fwhm_mm": (1,)}
-        wanted |= {"feature_labels": (n_features - 1 - len(COVARIATES),), "center": (n_features,)}
+        wanted |= {"feature_labels": (n_features - 1 - len(self.covariates),), "center": (n_features,)}
         for name, shape in {**wanted, "scale": (n_features,)}.items():
             if tuple(state[name].shape) != shape:
                 raise DamagedFileError(f"{name} of the regression has shape {tuple(state[name].shape)}, not {shape}")
@@ -117,7 +126,8 @@ class RegionalRegression(nn.Module):
 
     def regional(self, anatomy: Anatomy) -> Floats:
         """Predict the value of each label, ``(M, R)``, on the scale of the targets; what is not known is average."""
-        found = features(anatomy, self.feature_labels.tolist())
+        names = [_EVERY_COVARIATE[place] for place in self.covariates.tolist()]
+        found = features(anatomy, self.feature_labels.tolist(), names)
         standardized = (found - self.center.numpy()) / self.scale.numpy()
         x = torch.from_numpy(np.nan_to_num(standardized)).to(self.weight.dtype)
         with torch.inference_mode():
@@ -153,6 +163,11 @@ class RegionalRegression(nn.Module):
         values = self.regional(anatomy).mean(axis=0)
         of_label = dict(zip(self.labels.tolist(), values, strict=True))
         return painted(of_label, anatomy.labels, brain, float(self.fwhm_mm), voxel_mm)
+
+
+def covariate_places(names: Sequence[str]) -> Tensor:
+    """Return where covariates stand among all, as a regression stores them."""
+    return torch.tensor([_EVERY_COVARIATE.index(name) for name in names], dtype=torch.int64)
 
 
 def painted(

@@ -17,7 +17,14 @@ from tau_pipeline.synthesis.data.grid import Grid, common_grid
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.prepare import Prepared, prepare
 from tau_pipeline.synthesis.data.scaling import TargetScaling
-from tau_pipeline.synthesis.model.regression import Floats, RegionalRegression, features, painted
+from tau_pipeline.synthesis.model.regression import (
+    COVARIATES,
+    Floats,
+    RegionalRegression,
+    covariate_places,
+    features,
+    painted,
+)
 
 if TYPE_CHECKING:
     from sklearn.model_selection import GridSearchCV
@@ -63,6 +70,7 @@ def fit_regression(
     target_scaling: TargetScaling,
     grid: Grid,
     cache_dir: Path | None = None,
+    covariates: Sequence[str] = (),
 ) -> RegressionFit:
     """Fit a regional regression.
 
@@ -77,6 +85,8 @@ def fit_regression(
         `regression_grid`.
     cache_dir
         As in `tau_pipeline.synthesis.data.prepare.prepare`.
+    covariates
+        Of the training; those beside age and sex become features too.
 
     Raises
     ------
@@ -92,8 +102,12 @@ def fit_regression(
     scans = [_without_images(prepare(pair, grid, cache_dir)) for pair in pairs]
     painted_labels = _common(scan.uptake for scan in scans)
     feature_labels = [number for number in _common(scan.volumes for scan in scans) if number]
+    names = tuple(dict.fromkeys((*COVARIATES, *covariates)))
     table = np.array(
-        [features(scan.anatomy(pair.covariates), feature_labels) for pair, scan in zip(pairs, scans, strict=True)]
+        [
+            features(scan.anatomy(pair.covariates), feature_labels, names)
+            for pair, scan in zip(pairs, scans, strict=True)
+        ]
     )
     targets = np.array(
         [_targets(scan, pair, painted_labels, target_scaling) for pair, scan in zip(pairs, scans, strict=True)]
@@ -105,6 +119,7 @@ def fit_regression(
         "labels": torch.tensor(painted_labels),
         "feature_labels": torch.tensor(feature_labels),
         "fwhm_mm": torch.tensor([_best_blur(pairs, grid, cache_dir)]),
+        "covariates": covariate_places(names),
         **{
             name: torch.from_numpy(np.asarray(array, np.float32))
             for name, array in (("center", center), ("scale", scale), ("weight", weight), ("bias", bias))

@@ -147,7 +147,7 @@ def training_data(
     channels = _channels(settings, train.pairs)
     priors: dict[str, NDArray[np.float32]] = {}
     if "prior" in channels.names:
-        prior, priors = fit_priors(train, [validation, test], group)
+        prior, priors = fit_priors(train, [validation, test], group, settings.covariates)
         channels = replace(channels, prior=prior)
     for dataset in (train, validation, test):
         dataset.inputs = _inputs(channels, dataset, cache_dir, priors)

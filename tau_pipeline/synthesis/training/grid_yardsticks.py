@@ -7,7 +7,7 @@ same figures of the mean of the training images and of the regional regression.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,8 @@ class GridYardsticks:
         return maps
 
 
-def fit_grid_yardsticks(data: TrainingData) -> GridYardsticks:
-    """Fit the yardsticks of the log on the training split."""
+def fit_grid_yardsticks(data: TrainingData, covariates: Sequence[str]) -> GridYardsticks:
+    """Fit the yardsticks of the log on the training split; the regression gets the covariates of the training."""
     train, grid = data.train, data.train.grid
     total, known = np.zeros(grid.shape), np.zeros(grid.shape)
     for index, pair in enumerate(train.pairs):
@@ -69,7 +69,7 @@ def fit_grid_yardsticks(data: TrainingData) -> GridYardsticks:
     mean = np.where(known > 0, total / np.maximum(known, 1), data.target_scaling.background).astype(np.float32)
     regression = None
     if len({pair.participant_id for pair in train.pairs}) >= LEAST_PARTICIPANTS:
-        regression = fit_regression(train.pairs, data.target_scaling, grid, train.cache_dir).system
+        regression = fit_regression(train.pairs, data.target_scaling, grid, train.cache_dir, covariates).system
     return GridYardsticks(mean, regression)
 
 

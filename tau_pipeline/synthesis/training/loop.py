@@ -139,7 +139,7 @@ def _with_yardsticks(run: Run) -> Run:
     """Fit the yardsticks of the log, in the process that writes it."""
     if not run.group.writes:
         return run
-    yardsticks = fit_grid_yardsticks(run.data)
+    yardsticks = fit_grid_yardsticks(run.data, run.settings.covariates)
     columns = log_columns(yardsticks.scores(run.data, "validation"))
     return replace(run, yardsticks=yardsticks, yardstick_columns=columns)
 

@@ -26,7 +26,7 @@ Maps = dict[str, NDArray[np.float32]]
 
 
 def fit_priors(
-    train: PairDataset, held_out: Sequence[PairDataset], group: Processes
+    train: PairDataset, held_out: Sequence[PairDataset], group: Processes, covariates: Sequence[str] = ()
 ) -> tuple[RegionalRegression, Maps]:
     """Fit the regression on the training split, and paint its map for every scan.
 
@@ -38,6 +38,8 @@ def fit_priors(
         Validation and test split.
     group
         The processes share the painting.
+    covariates
+        Of the training, which the regression gets too.
 
     Returns
     -------
@@ -51,11 +53,11 @@ def fit_priors(
     """
     people = sorted({pair.participant_id for pair in train.pairs})
     n_parts = _PARTS if len(people) - math.ceil(len(people) / _PARTS) >= LEAST_PARTICIPANTS else len(people)
-    whole = _fitted(train, frozenset())
+    whole = _fitted(train, frozenset(), covariates)
     work = [(dataset, index, whole) for dataset in held_out for index in range(len(dataset))]
     for part in range(n_parts):
         out = frozenset(people[part::n_parts])
-        without = _fitted(train, out)
+        without = _fitted(train, out, covariates)
         work += [(train, index, without) for index, pair in enumerate(train.pairs) if pair.participant_id in out]
     painted = {
         dataset.pairs[index].scan: painted_prior(regression, dataset.prepared(index).placed_t1w)
@@ -64,6 +66,6 @@ def fit_priors(
     return whole, {scan: found for maps in group.gathered(painted) for scan, found in maps.items()}
 
 
-def _fitted(train: PairDataset, left_out: frozenset[str]) -> RegionalRegression:
+def _fitted(train: PairDataset, left_out: frozenset[str], covariates: Sequence[str]) -> RegionalRegression:
     pairs = [pair for pair in train.pairs if pair.participant_id not in left_out]
-    return fit_regression(pairs, train.target_scaling, train.grid, train.cache_dir).system
+    return fit_regression(pairs, train.target_scaling, train.grid, train.cache_dir, covariates).system

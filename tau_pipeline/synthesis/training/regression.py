@@ -28,7 +28,7 @@ def train_regression(
     Parameters
     ----------
     settings
-        Of the training; read here: ``normalisation``, ``grid_voxel``, ``device``, for the card.
+        Of the training; read here: ``normalisation``, ``grid_voxel``, ``device``, for the card; ``covariates``.
     data
         Scans of the splits.
     folder
@@ -44,7 +44,7 @@ def train_regression(
         The training split has too few participants, or an image cannot be used.
     """
     pairs: Sequence[Pair] = data.train.pairs
-    found = fit_regression(pairs, data.target_scaling, data.train.grid, data.train.cache_dir)
+    found = fit_regression(pairs, data.target_scaling, data.train.grid, data.train.cache_dir, settings.covariates)
     _log.info("%s; error over left-out training participants %.3f", found.choice, found.error)
     found.system.preset = settings.network_preset
     first = pairs[0]

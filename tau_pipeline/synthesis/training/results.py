@@ -80,7 +80,8 @@ def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> di
 
 
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
-    old, new = theirs.get("settings", {}), ours["settings"]
+    # A setting that the earlier version did not have had its default.
+    old, new = {**Training().what_counts(), **theirs.get("settings", {})}, ours["settings"]
     # Through lists, as JSON has them.
     differing = [name for name in new if _plain(old.get(name)) != _plain(new[name])]
     hint = "give another model_name, or remove the folder to start anew"
