@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from tau_pipeline.files import write_text
 from tau_pipeline.settings.configuration import Configuration, configuration
 from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection, Settings
+from tau_workflows.levels import participant
 from tau_workflows.plan.array import write_array
 
 LABELS = ("01", "02", "a3", "04", "05")
 #: Numbers of a task by scheduler, and how its program is asked to wait for the array.
 SCHEDULERS = {
     "slurm": ("SLURM_ARRAY_TASK_ID", "sbatch", "#SBATCH --array=1-3%7", "--parsable --dependency=afterany:12"),
-    "sge": ("SGE_TASK_ID", "qsub", "#$ -t 1-3", "-hold_jid tau-pipeline"),
+    "sge": ("SGE_TASK_ID", "qsub", "#$ -t 1-3", "-terse -hold_jid 12"),
     "pbs": ("PBS_ARRAY_INDEX", "qsub", "#PBS -J 1-3%7", "-W depend=afterany:12"),
 }
 
@@ -60,7 +62,10 @@ def run(script: Path, **env: str) -> str:
 def test_each_task_runs_its_participants_and_the_group_level_waits(tmp_path: Path, scheduler: str) -> None:
     number, program, header, waits = SCHEDULERS[scheduler]
     written(tmp_path, container="tau:1", array_chunk=2, array_limit=7, array_scheduler=scheduler, worker_args="-p long")
-    calls, submitted = stand_in(tmp_path, "docker"), stand_in(tmp_path, program, "12")
+    calls, submitted = (
+        stand_in(tmp_path, "docker"),
+        stand_in(tmp_path, program, "12.1-3:1" if scheduler == "sge" else "12"),
+    )
     folder = tmp_path / "array 1"
     for task in "123":
         run(folder / "array.sh", **{number: task})
@@ -81,13 +86,21 @@ def test_each_task_runs_its_participants_and_the_group_level_waits(tmp_path: Pat
 
 
 def test_the_tasks_read_the_settings_of_the_call(tmp_path: Path) -> None:
-    config = written(tmp_path, nprocs=3, stop_on_first_crash=True, worker="slurm", worker_args="-p long")
+    config = written(tmp_path, stop_on_first_crash=True, worker="slurm", worker_args="-p long")
     found = configuration(tmp_path / "array 1" / "settings.toml")
     assert found.settings == config.settings
     assert found.selection == replace(config.selection, participant_label=())
     assert found.execution == Execution(
-        work_dir=tmp_path / "work", nprocs=3, stop_on_first_crash=True, skip_bids_validation=True
+        work_dir=tmp_path / "work", nprocs=2, mem_mb=3000, stop_on_first_crash=True, skip_bids_validation=True
     )
+
+
+def test_a_single_task_is_no_array_of_pbs_which_refuses_it(tmp_path: Path) -> None:
+    written(tmp_path, ("a3",), container="tau:1", array_scheduler="pbs")
+    calls = stand_in(tmp_path, "docker")
+    assert "#PBS -J" not in (tmp_path / "array 1" / "array.sh").read_text()
+    run(tmp_path / "array 1" / "array.sh")
+    assert calls.read_text().endswith("--participant-label a3\n")
 
 
 def test_a_large_cohort_has_no_more_tasks_than_schedulers_allow(tmp_path: Path) -> None:
@@ -95,6 +108,17 @@ def test_a_large_cohort_has_no_more_tasks_than_schedulers_allow(tmp_path: Path) 
     lines = (tmp_path / "array 1" / "participants.txt").read_text().splitlines()
     assert len(lines) <= 1000
     assert " ".join(lines).split() == [f"{n:05d}" for n in range(2500)]
+
+
+@pytest.mark.parametrize(("labels", "many", "kept"), [(("01",), 2, True), (("01",), 3, False), ((), 2, False)])
+def test_a_task_of_a_large_cohort_does_not_read_all_sidecars_for_the_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], many: int, kept: bool
+) -> None:
+    monkeypatch.setattr(participant, "_MANY_RESULTS", many)
+    for name in ("CITATION.md", "status/sub-01.json", "status/sub-02.json"):
+        write_text("earlier", tmp_path / "logs" / name)
+    file = participant._write_methods(tmp_path, Configuration(selection=Selection(participant_label=labels)))
+    assert (file.read_text() == "earlier") == kept
 
 
 def test_without_a_container_the_tasks_use_this_environment(tmp_path: Path) -> None:

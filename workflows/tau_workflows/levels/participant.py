@@ -44,6 +44,10 @@ MEMORY_OF_ONE_MB = 3000
 #: From this number of participants on, the dataset is validated while scans are processed instead of before.
 _MANY = 2000
 
+#: From this number of participants on, a run on some of them leaves the methods text to the group level: it is made
+#: from the sidecars of all, which each of thousands of tasks of an array would read.
+_MANY_RESULTS = 200
+
 #: State of a scan whose task of an array has not begun.
 _WAITS = "not started: its task of the array job has not run"
 
@@ -90,7 +94,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         tell_plan(plan.jobs, plan.problems, plan.left_out, config.execution, together)
         return DONE
     write_dataset_files(output_dir, bids_dir, parse_derivatives(config.selection.derivatives))
-    methods = write_methods(output_dir, config.settings)
+    methods = _write_methods(output_dir, config)
     if config.execution.boilerplate_only:
         say(f"methods: {methods}")
         return DONE
@@ -102,6 +106,15 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     with _interruptions_noted(plan, output_dir):
         code = _compute(plan, bids_dir, output_dir, config, started)
     return validation.tell() or code
+
+
+def _write_methods(output_dir: Path, config: Configuration) -> Path:
+    """Write the methods text; a run on some participants of a large cohort keeps the one that is there."""
+    file = output_dir / "logs" / "CITATION.md"
+    some = config.selection.participant_label and file.is_file() and not config.execution.boilerplate_only
+    if some and len(list((output_dir / "logs" / "status").glob("sub-*.json"))) >= _MANY_RESULTS:
+        return file
+    return write_methods(output_dir, config.settings)
 
 
 class _Validation:
@@ -146,7 +159,8 @@ class _Validation:
 def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     """Write an array job for the participants that are not done, whose states are noted; computes nothing."""
     labels = unfinished(plan.jobs)
-    jobs = tuple(job for job in plan.jobs if job.participant in labels)
+    waiting = set(labels)
+    jobs = tuple(job for job in plan.jobs if job.participant in waiting)
     _note_requested(replace(plan, jobs=jobs), output_dir, config.selection.derivatives, _WAITS)
     show_problems(plan.problems, bids_dir, output_dir)
     if not labels:
@@ -199,7 +213,7 @@ def _interruptions_noted(plan: Plan, output_dir: Path) -> Iterator[None]:
 def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
     stopped = bool(plan.problems) and config.execution.stop_on_first_crash
     failures = {**plan.problems, **(_left_out(plan.jobs) if stopped else run_jobs(plan.jobs, config.execution))}
-    write_methods(output_dir, config.settings)
+    _write_methods(output_dir, config)
     show_problems(plan.problems, bids_dir, output_dir)
     labels = config.selection.participant_label
     _say_validity(_validated(lambda: validate(output_dir, labels)), "the output")

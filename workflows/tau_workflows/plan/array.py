@@ -41,7 +41,7 @@ class _Scheduler:
 _SCHEDULERS: Mapping[str, _Scheduler] = {
     "slurm": _Scheduler(
         "#SBATCH --job-name={name}\n#SBATCH --cpus-per-task={processes}\n#SBATCH --mem={memory}M\n"
-        "#SBATCH --output={logs}/%x-%j.log\n#SBATCH {more}",
+        "#SBATCH --output={logs}/{log}.log\n#SBATCH {more}",
         "#SBATCH --array=1-{n}%{limit}",
         "SLURM_ARRAY_TASK_ID",
         'array=$(sbatch --parsable "$here/array.sh")\n'
@@ -52,13 +52,16 @@ _SCHEDULERS: Mapping[str, _Scheduler] = {
         "#$ -N {name}\n#$ -S /bin/bash\n#$ -j y\n#$ -o {logs}\n#$ {more}",
         "#$ -t 1-{n}\n#$ -tc {limit}",
         "SGE_TASK_ID",
-        f'qsub "$here/array.sh"\nqsub -hold_jid {_NAME} "$here/group.sh"',
+        # The number of an array is printed as 12.1-100:1.
+        'array=$(qsub -terse "$here/array.sh")\ngroup=$(qsub -terse -hold_jid "${array%%.*}" "$here/group.sh")\n'
+        'echo "submitted: array ${array%%.*}, group $group"',
     ),
     "pbs": _Scheduler(
         "#PBS -N {name}\n#PBS -j oe\n#PBS -o {logs}/\n#PBS -l select=1:ncpus={processes}:mem={memory}mb\n#PBS {more}",
         "#PBS -J 1-{n}%{limit}",
         "PBS_ARRAY_INDEX",
-        'array=$(qsub "$here/array.sh")\nqsub -W "depend=afterany:$array" "$here/group.sh"',
+        'array=$(qsub "$here/array.sh")\ngroup=$(qsub -W "depend=afterany:$array" "$here/group.sh")\n'
+        'echo "submitted: array $array, group $group"',
     ),
 }
 
@@ -119,21 +122,24 @@ def write_array(
         head = "\n".join(["#!/bin/bash", *lines, "set -euo pipefail", f"cd {shlex.quote(str(Path.cwd()))}"])
         return f"{head}\n{body}\n"
 
+    # PBS refuses an array of one task.
+    single = execution.array_scheduler == "pbs" and len(lines) == 1
     array = script(
-        f"{scheduler.header}\n{scheduler.of_array}",
+        scheduler.header if single else f"{scheduler.header}\n{scheduler.of_array}",
         f"# Line of participants.txt with the labels of this task.\n"
-        f'line=$(sed -n "${{{scheduler.task}}}p" {shlex.quote(str(folder / "participants.txt"))})\n'
+        f'line=$(sed -n "${{{scheduler.task}:-1}}p" {shlex.quote(str(folder / "participants.txt"))})\n'
         f'read -r -a labels <<< "$line"\n{call.format(level="participant")} --participant-label "${{labels[@]}}"',
         name=_NAME,
+        log="%x-%A_%a",
         n=len(lines),
         limit=execution.array_limit,
     )
     submit = f'#!/bin/bash\nset -euo pipefail\nhere=$(cd "$(dirname "$0")" && pwd)\n{scheduler.submit}\n'
     texts = {
         "participants.txt": "\n".join(lines) + "\n",
-        "settings.toml": _toml(_of_tasks(config)),
+        "settings.toml": _toml(_of_tasks(config, processes, memory_mb)),
         "array.sh": array,
-        "group.sh": script(scheduler.header, call.format(level="group"), name=f"{_NAME}-group"),
+        "group.sh": script(scheduler.header, call.format(level="group"), name=f"{_NAME}-group", log="%x-%j"),
         "submit.sh": submit,
     }
     for name, text in texts.items():
@@ -158,12 +164,16 @@ def _program(container: str | None, places: Sequence[Path]) -> str:
     return f"docker run --rm --network none {user} {shlex.join([*options, '-w', str(Path.cwd()), container])}"
 
 
-def _of_tasks(config: Configuration) -> Configuration:
-    """Return the settings of a task: those of the call without what concerns the array; the input is valid by then."""
+def _of_tasks(config: Configuration, processes: int, memory_mb: int) -> Configuration:
+    """Return the settings of a task: those of the call without what concerns the array; the input is valid by then.
+
+    A task uses no more than it asks for, also where the scheduler does not confine it.
+    """
     default = Execution()
     of_array = ("write_array", "array_chunk", "array_limit", "array_scheduler", "container")
     reset = {name: getattr(default, name) for name in (*of_array, "worker", "worker_args", "dry_run")}
-    execution = replace(config.execution, **reset, skip_bids_validation=True)
+    reset |= {"nprocs": processes, "mem_mb": memory_mb, "skip_bids_validation": True}
+    execution = replace(config.execution, **reset)
     return replace(config, execution=execution, selection=replace(config.selection, participant_label=()))
 
 
