@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -322,6 +324,20 @@ def _no_formula(value: str) -> str:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def write_changed_table(table: pd.DataFrame, path: AnyPath, separator: str = "\t", missing: str = "n/a") -> Path:
+    """Write a table as `table_text` gives it, part by part; a file that holds it already keeps its time."""
+    path = Path(path)
+    at_a_time = max(1, _MOST_CELLS // max(1, table.shape[1]))
+    with complete_file(path) as partial:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for start in range(0, max(1, len(table)), at_a_time):
+                part = table.iloc[start : start + at_a_time]
+                file.writelines(table_texts(part, [(separator, missing)], header=not start))
+        if path.is_file() and filecmp.cmp(partial, path, shallow=False):
+            shutil.copystat(path, partial)
+    return path
 
 
 def write_tsv(table: pd.DataFrame, path: AnyPath) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Tables that are read at a time.
-_AT_A_TIME = 300
+_AT_A_TIME = 50
 _REGION = ("region", "hemisphere", "kind")
 #: Columns of a stack, if any table has them.
 STACKED = tuple(dict.fromkeys((*COLUMNS, *FURTHER_COLUMNS)))
@@ -101,6 +101,7 @@ def stack_tables(paths: Mapping[str, Path], before: Stack) -> Stack:
     for at in range(0, len(new), _AT_A_TIME):
         names = new[at : at + _AT_A_TIME]
         for frame, counts in _read([paths[name] for name in names]):
+            builder.reserve((len(new) - at) * max(counts))
             builder.add(_columns_of(frame))
             for name, count in zip(names[: len(counts)], counts, strict=True):
                 places[name], end = (end, end + count), end + count
@@ -124,26 +125,46 @@ def _in_order(stack: Stack, places: Mapping[str, tuple[int, int]], names: Sequen
 
 
 class _Builder:
-    """Columns that grow; one that a table lacks is missing there."""
+    """Columns that grow; one that a table lacks is missing there.
+
+    Rows are copied into arrays that are reserved for all: many small arrays between the temporary ones of reading would
+    leave memory that cannot be used again.
+    """
 
     def __init__(self) -> None:
         self.length = 0
+        self._reserved = 0
         self._codes: dict[str, dict[str, int]] = {}
-        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def reserve(self, count: int) -> None:
+        """Make room for that many further rows, if there is less."""
+        self._reserved = max(self._reserved, self.length + count)
 
     def add(self, columns: dict[str, Coded | NDArray[np.floating]]) -> None:
         """Add rows, which are taken out of ``columns``."""
         count = max((_length(column) for column in columns.values()), default=0)
         for name in STACKED:
-            if name in columns and name not in self._parts:
-                self._parts[name] = [self._nothing(name, self.length)] if self.length else []
-            if name in self._parts:
+            if name in columns and name not in self._columns:
+                self._columns[name] = self._nothing(name, self.length)
+            if name in self._columns:
                 part = columns.pop(name, None)
-                self._parts[name].append(self._nothing(name, count) if part is None else self._coded(name, part))
+                part = self._nothing(name, count) if part is None else self._coded(name, part)
+                self._columns[name] = self._longer(self._columns[name], part)
         self.length += count
 
+    def _longer(self, column: NDArray[Any], part: NDArray[Any]) -> NDArray[Any]:
+        """Return a column with further rows, of the type that holds all."""
+        end, dtype = self.length + len(part), np.promote_types(column.dtype, part.dtype)
+        if end > len(column) or dtype != column.dtype:
+            before = column[: self.length]
+            column = np.empty(max(end, self._reserved, len(column)), dtype)
+            column[: self.length] = before
+        column[self.length : end] = part
+        return column
+
     def _nothing(self, name: str, count: int) -> NDArray[Any]:
-        return np.full(count, -1, np.int32) if name in TEXTS else np.full(count, np.nan, np.float32)
+        return np.full(count, -1, np.int8) if name in TEXTS else np.full(count, np.nan, np.float32)
 
     def _coded(self, name: str, column: Coded | NDArray[np.floating]) -> NDArray[Any]:
         if not isinstance(column, Coded):
@@ -155,9 +176,9 @@ class _Builder:
     def stack(self) -> Stack:
         """Return the columns; the builder is empty afterwards."""
         columns: dict[str, Coded | NDArray[np.floating]] = {}
-        for name in list(self._parts):
-            joined = np.concatenate(self._parts.pop(name))
-            columns[name] = Coded(joined, list(self._codes.get(name, ()))) if name in TEXTS else joined
+        for name in list(self._columns):
+            column = self._columns.pop(name)[: self.length]
+            columns[name] = Coded(column, list(self._codes.get(name, ()))) if name in TEXTS else column
         return Stack(columns)
 
 

@@ -24,7 +24,7 @@ from tau_pipeline.derivatives.index import DoneScan, find_scans
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, all_statuses
 from tau_pipeline.errors import SettingError
-from tau_pipeline.files import complete_file, table_text, write_changed
+from tau_pipeline.files import complete_file, write_changed, write_changed_table
 from tau_pipeline.lock import only_run
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
@@ -227,10 +227,10 @@ def _write_tables(
 
 def _write_short(name: str, table: pd.DataFrame, folder: Path) -> None:
     if not name.endswith("_wide"):
-        write_changed(to_text(table, "\t", "n/a"), folder / f"{name}.tsv")
+        write_changed_table(table, folder / f"{name}.tsv")
     if name != "status":
         # An empty cell is what pandas, R and Excel all take as missing.
-        write_changed(to_text(table, ",", ""), folder / f"{name}.csv")
+        write_changed_table(table, folder / f"{name}.csv", ",", "")
     parquet = folder / f"{name}.parquet"
     if name.endswith("_wide") and has_parquet():
         with complete_file(parquet) as partial:
@@ -238,11 +238,6 @@ def _write_short(name: str, table: pd.DataFrame, folder: Path) -> None:
     else:
         # Of an earlier run, with other rows.
         parquet.unlink(missing_ok=True)
-
-
-def to_text(table: pd.DataFrame, separator: str, missing: str) -> str:
-    """Return a table as text, numbers with seven digits."""
-    return table_text(table, separator, missing)
 
 
 def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:

@@ -7,7 +7,7 @@ sidecars. It computes nothing but figures and tests, and can be written again at
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -157,7 +157,8 @@ def read_status(path: Path) -> pd.DataFrame:
 def _read_text(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> pd.DataFrame:
     """Read a table as text, so that a label like 007 or 1e5 is preserved; ``n/a``, ``NA`` and empty are missing.
 
-    Only columns whose names are ``wanted`` are read.
+    Only columns whose names are ``wanted`` are read. Those of cortical regions are numbers, as which a large cohort
+    takes a tenth of the memory.
     """
     import pandas as pd
 
@@ -166,7 +167,7 @@ def _read_text(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> pd
         return pd.read_csv(
             path,
             sep=separator,
-            dtype=str,
+            dtype=defaultdict(lambda: str, dict.fromkeys(cortical_columns(), float)),
             na_values=["n/a", "NA", ""],
             keep_default_na=False,
             encoding="utf-8-sig",
