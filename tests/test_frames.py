@@ -57,6 +57,7 @@ def test_an_impossible_window_is_refused(window):
         ("RO948", "RO-948"),
         ("[18F]RO6958948", "RO-948"),
         ("GTP1", "GTP1"),
+        ("[18F]PM-PBB3 batch 4", "florzolotau"),
         ("FDG", None),
         ("", None),
         (None, None),
@@ -196,7 +197,8 @@ def test_damaged_metadata_gives_one_clear_sentence(changes, sentence):
     "units",
     [
         *("Bq/mL", "Bq/ml", "kBq/mL", "kBq/cc", "BQ/ML", "g/ml", "SUV", "SUVbw", "nCi/cc", "Bq.mL-1", "Bq·mL⁻¹"),
-        *("Bq/mm3", "a.u.", "arbitrary units", "SUVR"),
+        *("Bq/mm3", "a.u.", "arbitrary units", "SUVR", "SUV_bw", "SUV (bw)", "SUVbw (g/mL)", "g/cc", "%ID/g", "Bq/ccm"),
+        *("Bq/mL (decay corrected)", "[Bq/mL]", "Bq mL^{-1}", "10^3 Bq/mL", "BQML\0"),
     ],
 )
 def test_any_unit_proportional_to_activity_will_do_for_a_ratio(units):
@@ -247,6 +249,26 @@ def test_durations_in_minutes_beside_starts_in_seconds_are_refused(durations):
     starts = [4800 + 300 * frame for frame in range(len(durations))]
     with pytest.raises(MetadataError, match=r"last 20 s together.*are these minutes"):
         corrected_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations, "TracerName": "FTP"}, {})
+
+
+@pytest.mark.parametrize(
+    ("starts", "durations", "message"),
+    [
+        ([600 * frame for frame in range(10)], [10] * 10, "is FrameDuration in minutes"),
+        ([80, 85, 90, 95], [300] * 4, "is FrameTimesStart in minutes"),
+        ([4_800_000, 5_100_000, 5_400_000], [300] * 3, "milliseconds"),
+    ],
+)
+def test_starts_and_durations_in_different_units_are_refused(starts, durations, message):
+    with pytest.raises(MetadataError, match=message):
+        corrected_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations, "TracerName": "FTP"}, {})
+
+
+@pytest.mark.parametrize("hours", [12, 24])
+def test_frames_later_than_the_window_by_a_turn_of_the_clock_are_told_so(hours):
+    facts = {"FrameTimesStart": [0], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
+    with pytest.raises(MetadataError, match=f"{hours} hours later"):
+        plan_frames((1, 1, 1), facts | {"InjectionStart": -4800 - 3600 * hours})
 
 
 @pytest.mark.parametrize("injection", [7200, 43200 + 4800])

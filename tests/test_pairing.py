@@ -96,6 +96,16 @@ def test_sessions_without_t1w_count_in_the_order():
         ("24mo", ["0mo", "36mo", "18mo"], "18mo", 6 * 365.25 / 12),
         ("m12", ["bl", "m36"], "bl", 365.25),
         ("20200131", ["20180131", "20200202"], "20200202", 2),
+        ("m18", ["y1", "m36"], "y1", 6 * 365.25 / 12),
+        ("FU2Y", ["BL", "FU24M"], "FU24M", 0),
+        ("PETd2000", ["MRd0129", "MRd2010"], "MRd2010", 10),
+        ("AV1451d2430", ["MRd0129", "MRd2400"], "MRd2400", 30),
+        ("m24PET", ["baselineMRI", "m36MRI", "m23MRI"], "m23MRI", 365.25 / 12),
+        ("31Jan2020", ["01Dec2015", "02Feb2020"], "02Feb2020", 2),
+        ("2020Jan31", ["2020Feb02", "2015Dec01"], "2020Feb02", 2),
+        ("20200131T1030", ["20150101T0900", "20200215T0900"], "20200215T0900", 15),
+        ("72h", ["0h", "96h"], "96h", 1),
+        ("pet3", ["mri1", "mri2", "mri9"], "mri2", None),
         ("v7", ["v1", "v9"], "v9", None),
         ("7", ["1", "9"], "9", None),
     ],
@@ -107,7 +117,7 @@ def test_labels_that_are_times_tell_the_nearest_session(pet, t1ws, nearest, days
 
 
 def test_labels_of_several_kinds_are_no_times():
-    assert label_times(["d10", "m12"])[0] == {}
+    assert label_times(["d10", "x12"])[0] == {}
     assert label_times(["v1", "bl"])[0] == {}
     assert label_times(["20201340", "20200101"])[1] == "visits"
 

@@ -171,6 +171,10 @@ def test_an_image_without_attenuation_correction_is_left_out(text, rec):
         {"AttenuationCorrection": "decay corrected, no AC"},
         {"AttenuationCorrection": "scatter: yes; without attenuation correction"},
         {"AttenuationCorrection": ["NONE"]},
+        {"AttenuationCorrection": "Attenuation correction not performed"},
+        {"AttenuationCorrection": "0"},
+        {"SeriesDescription": "tauNAC"},
+        {"SeriesDescription": "WB_NoAttn"},
         {"AttenuationCorrection": 0},
         {"AttenuationCorrectionMethod": "none"},
         {"SeriesDescription": "Brain_NAC 20min"},
@@ -187,7 +191,8 @@ def test_the_name_of_a_series_does_not_outweigh_the_attenuation_correction_that_
 
 
 @pytest.mark.parametrize(
-    "text", ["measured,CT", "[10-min transmission]", "none needed", "CT, no scatter", "n/a", "", None]
+    "text",
+    ["measured,CT", "[10-min transmission]", "none needed", "CT, no scatter", "CT; scatter: none", "n/a", "", None],
 )
 def test_an_image_that_is_corrected_or_says_nothing_is_used(text):
     assert why_left_out({"AttenuationCorrection": text}, {"rec": "acstat"}) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from tau_pipeline.bids.sidecars import number_list, number_value, text_value
@@ -20,13 +21,19 @@ _LATE_S, _SHORTEST_S = 600.0, 60.0
 #: Phantoms and simulations need none.
 _NO_ATTENUATION = re.compile(
     r"(?!.*\b(needed|required|necessary)\b)"
-    r"(\s*(no(ne|t)?\b(?!\.)|un-?corrected|without\b|off\b|false\b|nac\b|non-?(ac\b|attenuation))|.*\bnone\s*$"
-    r"|.*\b(no|without|not)[ -](attenuation|ac\b))",
+    r"(\s*(no(ne|t)?\b(?!\.)|un-?corr(ected)?\b|without\b|off\b|false\b|0\s*$|nac\b|non-?(ac\b|attenuation))"
+    r"|(?!.*\b(scatter|randoms?|motion|decay)\b[^;,]*$).*\bnone\s*$"
+    r"|.*\b(no|without|not)[ -](attenuation|ac\b)"
+    r"|\s*(attenuation|attn?|ac)\b[^;,]*\b(not|off|disabled|skipped|omitted)\b)",
     re.IGNORECASE,
 )
 _NAC_LABEL = re.compile(r"(nac|noac|nonac|uncorr)", re.I)
 #: The same as a word of a series' name, which counts where AttenuationCorrection is not stated.
-_NAC_SERIES = re.compile(r"(?<![a-z0-9])(nac|no[ _-]?ac|non[ _-]?ac|uncorrected)(?![a-z0-9])", re.IGNORECASE)
+_NAC_SERIES = re.compile(
+    r"(?<![a-z0-9])(nac|non?[ _-]?ac|non?[ _-]?att?n?|uncorr(ected)?|ac[ _-]?off)(?![a-z0-9])"
+    r"|(?-i:(?<=[a-z0-9])(NAC|NoAC))(?![a-z0-9])",
+    re.IGNORECASE,
+)
 _SERIES = ("SeriesDescription", "ProtocolName", "ReconMethodName")
 
 
@@ -99,6 +106,7 @@ def corrected_pet_metadata(
             f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
         )
     _check_unit(starts, durations)
+    _check_spacing(starts, durations)
     return corrected, tuple(notes)
 
 
@@ -125,6 +133,24 @@ def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
 
 def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:
     return len(starts) > 2 and durations[:-1] == starts[1:] and durations[-1] > starts[-1]
+
+
+def _check_spacing(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
+    """Refuse starts and durations in different units: frames follow each other, or nearly so."""
+    gaps = [after - before for before, after in pairwise(starts)]
+    ratios = sorted(gap / duration for gap, duration in zip(gaps, durations, strict=False) if duration > 0)
+    if not ratios:
+        return
+    middle = ratios[len(ratios) // 2]
+    for factor, what, unit in (
+        *((60.0, "FrameDuration", "minutes"), (1 / 60, "FrameTimesStart", "minutes")),
+        *((1000.0, "FrameTimesStart", "milliseconds"), (0.001, "FrameDuration", "milliseconds")),
+    ):
+        if 0.9 < middle / factor < 1.1:
+            raise MetadataError(
+                f"the frames begin {gaps[0]:g} s apart but last {durations[0]:g} s by FrameTimesStart and "
+                f"FrameDuration; both must be in seconds (is {what} in {unit}?)"
+            )
 
 
 def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:

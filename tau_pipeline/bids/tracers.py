@@ -83,7 +83,8 @@ def _named(text: str | None, names: dict[str, str]) -> str | None:
 def _pattern(alias: str) -> re.Pattern[str]:
     """Match an alias as a whole word: ``mk6240`` also as ``MK-6240`` and ``mk 6240``, with or without the isotope.
 
-    Letters and digits of an alias may be apart, letters among themselves and digits among themselves may not.
+    Letters and digits of an alias may be apart, letters among themselves and digits among themselves may not, but for
+    PM-PBB3.
     """
-    parts = re.findall(r"[a-z]+|[0-9]+", alias)
+    parts = re.findall(r"pm|[a-z]+|[0-9]+", alias)
     return re.compile(r"(?<![a-z0-9])(?:\[?(?:18f|f18|11c|c11)\]?)?" + r"[^a-z0-9]{0,2}".join(parts) + r"(?![a-z0-9])")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, text_value
 from tau_pipeline.bids.tracers import other_tracer, tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
+from tau_pipeline.pet.units import units_note
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def plan_frames(
     frames = int(pet_shape[3]) if len(pet_shape) > 3 else 1
     tracer = text_value(metadata, "TracerName")
     window = Window(*suvr_window, "as requested") if suvr_window else default_window(tracer)
-    notes = [*_units_note(metadata), *_unusual_window_note(suvr_window, tracer)]
+    notes = [*units_note(metadata), *_unusual_window_note(suvr_window, tracer)]
     if not suvr_window and not tracer_name(tracer):
         notes.append(f"Window: {window.source}.")
     starts = _numbers(metadata, "FrameTimesStart", frames)
@@ -238,13 +238,19 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
 
     last = float((starts + durations).max())
     if starts.max() > 0 and not meets(1.0):
-        for factor, unit, possible in ((60.0, "minutes", last < _LONGEST_MIN), (0.001, "milliseconds", True)):
+        units = (
+            (60.0, "minutes", last < _LONGEST_MIN),
+            (3600.0, "hours", last < _LONGEST_H),
+            (0.001, "milliseconds", True),
+        )
+        for factor, unit, possible in units:
             if possible and meets(factor):
                 raise MetadataError(
                     f"the frames cover {starts.min():g} to {last:g} s after injection, far from "
                     f"the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart, FrameDuration "
                     f"and InjectionStart must be in seconds (are these {unit}?)"
                 )
+    _check_turns(starts.min(), last, window)
     allowed = _LONGEST_BEFORE_INJECTION_S if len(starts) > 1 else _INACCURATE_S
     if starts.min() < -allowed:
         raise MetadataError(
@@ -253,8 +259,20 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
         )
 
 
-#: Numbers above this are no minutes of a PET session.
-_LONGEST_MIN = 300.0
+def _check_turns(first_s: float, last_s: float, window: Window) -> None:
+    """Refuse frames that are later than the window by half a day or a day."""
+    low, high = 60.0 * window.start_min, 60.0 * window.end_min
+    for hours in (12, 24):
+        if first_s >= high and first_s - 3600 * hours < high and last_s - 3600 * hours > low:
+            raise MetadataError(
+                f"the frames cover {first_s / 60:.4g} to {last_s / 60:.4g} minutes after injection, {hours} hours "
+                f"later than the window of {window.start_min:g} to {window.end_min:g} minutes; check the date and the "
+                "clock (of 12 hours?) behind InjectionStart"
+            )
+
+
+#: Numbers above these are no minutes, and no hours, of a PET session.
+_LONGEST_MIN, _LONGEST_H = 300.0, 5.0
 #: Dynamic scans may begin a little before the injection.
 _LONGEST_BEFORE_INJECTION_S = 600.0
 #: A scan of one frame is a late one; clocks may differ by a minute.
@@ -353,33 +371,3 @@ def _injection_s(metadata: Mapping[str, Any], notes: list[str]) -> float:
         notes.append("The sidecar has no InjectionStart; the injection was taken to be at time zero.")
         return 0.0
     return value
-
-
-#: A ratio is the same in each of these; in small letters, without spaces, "unitless" for a ratio already taken. Those
-#: without a slash are DICOM's terms (C.8.9.1: BQML, GML, CM2ML).
-_UNITS = re.compile(
-    r"(([kmg]|kilo|mega|giga)?(bq|becquerels?)|[munp]?ci|(milli|micro|nano)?curies?)(/|per|\*?)"
-    r"(ml|cc|cm3|cm\^3|mm3|mm\^3|ul|l|milliliters?|millilitres?)(\^?-1)?|suv(r|bw|bsa|lbm|sul)?|sul"
-    r"|(kg|g|cm2|cm\^2|m\^2|m2)/?ml(\^?-1)?|unitless|arbitrary(units?)?|au|1"
-)
-
-
-def _units_note(metadata: Mapping[str, Any]) -> list[str]:
-    """Return sentences on the unit of activity; SUVR is a ratio, so a constant factor does not matter."""
-    units = text_value(metadata, "Units")
-    if units is None:
-        return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
-    plain = unicodedata.normalize("NFKC", units).lower().replace("μ", "u").replace("\N{MINUS SIGN}", "-")
-    plain = re.sub(r"[ ·⋅]|\.(?!\d)", "", plain)
-    if plain in ("none", "unknown"):
-        return [
-            f"The sidecar's Units are {units!r}; the PET image was taken as proportional to activity concentration."
-        ]
-    if _UNITS.fullmatch(plain):
-        return []
-    if re.search(r"count|cps|propcp|cnt", plain):
-        return [f"The PET image is in {units!r}; it was taken as proportional to activity concentration."]
-    raise MetadataError(
-        f"the sidecar's Units are {units!r}, which is not an activity concentration or SUV; Bq/mL, kBq/mL or g/mL "
-        "is needed"
-    )
