@@ -115,7 +115,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     MissingInputError
         There is no such file.
     DamagedFileError
-        The file is not UTF-8 JSON, or its top level is not an object.
+        The file is not UTF-8 JSON, its top level is not an object, or it states two values for one key.
     """
     path = Path(path)
     _check_there(path, "file")
@@ -125,13 +125,24 @@ def read_json(path: AnyPath) -> dict[str, Any]:
             f"{_LARGEST_JSON_BYTES / 1e6:.0f} MB; check what it is"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_contradiction)
     except RecursionError as exc:
         raise DamagedFileError(f"{path} is not usable JSON (nested too deeply); correct the file") from exc
     except (OSError, ValueError) as exc:
         raise DamagedFileError(f"{path} is not valid JSON ({exc}); correct the file") from exc
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; expected: a JSON object {{...}}")
+    return content
+
+
+def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; ValueError if a key has two values, of which readers take one or the other."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        # NaN is not equal to itself.
+        again = next((key for key, value in pairs if repr(content[key]) != repr(value)), None)
+        if again is not None:
+            raise ValueError(f"{again!r} is there twice with different values")
     return content
 
 

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -40,6 +41,8 @@ _ALL_NAMES = ".tau-pipeline*.lock"
 
 #: Seconds between two signs of life, and after how many without one a record of another machine is out of date.
 _TOUCH_S, _FRESH_S = 30.0, 150.0
+#: Bytes of a record that are read; one with 10,000 participants has a tenth of it.
+_LONGEST_RECORD = 10_000_000
 #: Seconds to wait for a child of a killed run that was forked a moment ago and has not closed the lock yet.
 _CLOSING_S = 5.0
 #: Seconds for which another run that only looks may keep a file locked.
@@ -204,13 +207,19 @@ def _of_participants(folder: Path, holder: Holder) -> _Lock:
 
 
 def _open(path: Path, flags: int = os.O_CREAT) -> int:
-    """Open a lock file, never through a link: that would have its target emptied."""
+    """Open a lock file, never through a link of any kind: that would have another file emptied."""
     try:
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             raise OutputError(f"{path} is a symbolic link, which no lock of this program is; remove it") from exc
         raise
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return handle
+    os.close(handle)
+    what = "a hard link to another file" if stat.S_ISREG(found.st_mode) else "a pipe or device"
+    raise OutputError(f"{path} is {what}, which no lock of this program is; remove it")
 
 
 def _in_the_way(folder: Path, own: Path, holder: Holder) -> Holder | None:
@@ -307,10 +316,10 @@ def _busy(folder: Path, holder: Holder | None, participants: tuple[str, ...] | N
 
 def _read(handle: int) -> Holder | None:
     try:
-        fields = json.loads(os.pread(handle, os.fstat(handle).st_size, 0))
+        fields = json.loads(os.pread(handle, _LONGEST_RECORD, 0))
         labels = fields.pop("participants", None)
         return Holder(**fields, participants=None if labels is None else tuple(labels))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

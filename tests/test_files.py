@@ -126,6 +126,15 @@ def test_what_is_no_table_is_refused_with_the_path(tmp_path, content):
         read_tsv(tmp_path / "in.tsv")
 
 
+def test_a_json_file_that_contradicts_itself_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1, "b": {"c": 2, "c": 2}, "a": 1}')
+    assert read_json(path) == {"a": 1, "b": {"c": 2}}
+    path.write_text('{"InjectionStart": 0, "InjectionStart": 4800}')
+    with pytest.raises(DamagedFileError, match="'InjectionStart' is there twice"):
+        read_json(path)
+
+
 def test_json_and_toml_that_are_nested_too_deeply_are_damaged(tmp_path):
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 100_000)

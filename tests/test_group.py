@@ -404,6 +404,19 @@ def test_the_diagnosis_column_can_be_chosen_and_must_be_there(tmp_path: Path) ->
         read_demographics(bids, "stage")
 
 
+def test_names_of_columns_with_spaces_and_remarks_and_ids_in_capitals_are_read(tmp_path):
+    rows = "SUB-01\t71\tF\t-9\n"
+    (tmp_path / "participants.tsv").write_text(f"Participant ID\t Age at scan (years)\tSex [M/F]\tdiagnosis \n{rows}")
+    assert read_demographics(tmp_path).of("sub-01", None) == {"age": 71.0, "sex": "F", "diagnosis": None}
+
+
+def test_a_row_of_a_visit_does_not_replace_the_one_of_the_participant(tmp_path):
+    rows = "sub-01\tn/a\t70\nsub-01\tses-b\t71\n"
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsession_id\tage\n{rows}")
+    found = read_demographics(tmp_path)
+    assert [found.of("sub-01", session)["age"] for session in (None, "ses-b")] == [70.0, 71.0]
+
+
 def test_ages_are_read_as_people_write_them_and_the_rest_is_said_to_be_missing(tmp_path: Path) -> None:
     ages = {"1": "89+", "2": "71", "3": "71,5", "4": "70-74", "5": "old", "6": "n/a", "7": "> 90"}
     rows = "".join(f"sub-{who}\t{age}\tAD\n" for who, age in ages.items())

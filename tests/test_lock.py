@@ -146,6 +146,25 @@ def test_a_record_from_the_future_does_not_keep_the_folder(tmp_path: Path) -> No
         pass
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda path, other: os.link(other, path), "hard link"), (lambda path, _: os.mkfifo(path), "pipe")],
+)
+def test_a_file_with_another_name_and_a_pipe_are_no_locks(tmp_path, make, message):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    make(tmp_path / NAME, precious)
+    with pytest.raises(OutputError, match=message), only_run(tmp_path, "group", ""):
+        pass
+    assert precious.read_text() == "precious"
+
+
+def test_a_record_that_is_nested_too_deeply_is_nobodys(tmp_path):
+    (tmp_path / NAME).write_text("[" * 100_000)
+    with only_run(tmp_path, "group", ""):
+        assert (tmp_path / NAME).stat().st_size < 1000
+
+
 def test_a_link_in_the_place_of_the_lock_is_refused_and_its_target_kept(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("kept")

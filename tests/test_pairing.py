@@ -200,6 +200,20 @@ def test_session_dates_come_from_the_sessions_table_then_from_the_scans_tables(t
     assert timeline(folder).dates == {"a": datetime(2019, 1, 1), "b": datetime(2021, 1, 1)}
 
 
+def test_dates_in_another_column_count_and_two_of_one_session_do_not(tmp_path):
+    rows = "ses-a\t2020-01-31\nses-b\t2020-02-01\nses-b\t2021-02-01\n"
+    (tmp_path / f"{tmp_path.name}_sessions.tsv").write_text(f"session_id\tsession_date\n{rows}")
+    found = timeline(tmp_path)
+    assert {label: str(time.date()) for label, time in found.dates.items()} == {"a": "2020-01-31"}
+    assert "ses-b" in found.unreadable[0]
+
+
+def test_a_table_of_sessions_without_tabs_is_said_to_be_unreadable(tmp_path):
+    name = f"{tmp_path.name}_sessions.tsv"
+    (tmp_path / name).write_text("session_id,acq_time\nses-a,2020-01-31\n")
+    assert timeline(tmp_path).unreadable == (name,)
+
+
 @pytest.mark.parametrize("text", ["", "session_id\nses-a\n", "\x00\xff", "session_id\tacq_time\nses-a\tsoon\n"])
 def test_a_table_without_usable_dates_counts_as_none(tmp_path, text):
     (tmp_path / "sub-01").mkdir()

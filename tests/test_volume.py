@@ -118,6 +118,21 @@ def test_integers_stay_integers_without_scale_factors(tmp_path):
     np.testing.assert_array_equal(np.asarray(loaded.dataobj), labels)
 
 
+def test_large_integers_do_not_wrap(tmp_path):
+    data = np.full((2, 3, 4), 2**40, np.int64)
+    nib.save(nib.Nifti1Image(data, np.eye(4), dtype="int64"), tmp_path / "a.nii")
+    np.testing.assert_array_equal(np.asanyarray(load_volume(tmp_path / "a.nii").dataobj), np.float32(2**40))
+
+
+def test_voxels_that_begin_inside_the_header_are_refused(tmp_path):
+    content = bytearray(nib.Nifti1Image(np.ones((2, 3, 4), np.int16), np.eye(4)).to_bytes())
+    content[108:112] = bytes(4)  # vox_offset
+    (tmp_path / "a.nii").write_bytes(content)
+    for read in (load_volume, read_shape):
+        with pytest.raises(DamagedFileError, match="vox_offset"):
+            read(tmp_path / "a.nii")
+
+
 def test_nan_and_negative_values_come_through(tmp_path):
     data = np.array([np.nan, -5, np.inf, 2], np.float32).reshape(2, 2, 1)
     np.testing.assert_array_equal(np.asarray(load_volume(stored(tmp_path / "x.nii", data)).dataobj), data)

@@ -32,8 +32,36 @@ _CONTENT_AROUND = re.compile(rf"^({_CONTENT})+(?=.)|(?<=.)({_CONTENT})+$")
 
 #: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
 _FORMS = (
-    *("%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%d%b%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%d %B %Y"),
+    *(
+        "%Y-%m-%d",
+        "%Y/%m/%d",
+        "%Y.%m.%d",
+        "%d-%b-%Y",
+        "%d %b %Y",
+        "%d%b%Y",
+        "%d-%b-%y",
+        "%b %d %Y",
+        "%b %d, %Y",
+        "%d %B %Y",
+    ),
     *("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y", "%m/%d/%y", "%d/%m/%y"),
+)
+
+
+#: Columns with dates of sessions and images; BIDS's first.
+_DATE_COLUMNS = (
+    *(
+        "acq_time",
+        "acq_date",
+        "session_date",
+        "scan_date",
+        "scandate",
+        "visit_date",
+        "exam_date",
+        "examdate",
+        "EXAMDATE",
+    ),
+    *("date", "Date"),
 )
 
 
@@ -205,16 +233,23 @@ def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str
     if not (table_file.is_file() or table_file.is_symlink()):
         return {}, []
     try:
-        table = read_tsv(table_file, [column, "acq_time"])
+        table = read_tsv(table_file, [column, *_DATE_COLUMNS])
     except TauPipelineError:
         return {}, [table_file.name]
-    if column not in table or "acq_time" not in table:
+    if column not in table:
+        return {}, [table_file.name]
+    dates = next((name for name in _DATE_COLUMNS if name in table), None)
+    if dates is None:
         return {}, []
-    rows = table[[column, "acq_time"]].dropna()
-    texts = rows["acq_time"].astype(str).tolist()
+    rows = table[[column, dates]].dropna()
+    texts = rows[dates].astype(str).tolist()
     read = read_dates(texts)
-    named = dict(zip(rows[column].astype(str), map(read.get, texts), strict=True))
-    return {key: time for key, time in named.items() if time is not None}, [text for text in texts if text not in read]
+    named: dict[str, set[datetime]] = {}
+    for key, text in zip(rows[column].astype(str), texts, strict=True):
+        named.setdefault(key, set()).update({read[text]} if text in read else ())
+    twice = [f"{' and '.join(map(str, sorted(times)))} of {key}" for key, times in named.items() if len(times) > 1]
+    unreadable = [text for text in texts if text not in read] + twice
+    return {key: min(times) for key, times in named.items() if len(times) == 1}, unreadable
 
 
 def read_dates(texts: Sequence[str]) -> dict[str, datetime]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: What joins a row to a person; spellings that datasets use for each, most telling first.
 _DEMOGRAPHICS = {
-    "age": ("age", "age_at_scan", "age_years", "ageatscan"),
+    "age": ("age", "age_at_scan", "age_at_pet", "age_at_visit", "age_years", "age_in_years", "ageatscan"),
     "sex": ("sex", "gender", "ptgender"),
     "diagnosis": ("diagnosis", "dx", "diag", "clinical_diagnosis", "dx_bl", "dx_group", "group"),
 }
@@ -35,7 +35,9 @@ _FURTHER = {
 _SESSION_COLUMNS = ("session_id", "session", "ses", "visit", "visit_id", "viscode")
 
 #: Texts that stand for a missing value, in small letters.
-_NO_VALUE = ("", "na", "n/a", "nan", "null", "missing", "-", "?")
+_NO_VALUE = (*("", "na", "n/a", "#n/a", "nan", "null", "nil", "none", "missing", "not available", "-", "?", "."),)
+#: Codes of missing values, which an age with its sentence on what is no age does not need.
+_MISSING_CODES = ("-4", "-9", "-99", "-999")
 
 #: Number of participants that a sentence names.
 _NAMED = 5
@@ -170,7 +172,8 @@ class _Rows:
                     together.setdefault(who, {}).setdefault(name, []).extend(found)
         for who, own in together.items():
             constant = {name: found[0] for name, found in own.items() if len(set(found)) == 1}
-            self._values.setdefault((who, None), {}).update({name: [value] for name, value in constant.items()})
+            general = self._values.setdefault((who, None), {})
+            general.update({name: [value] for name, value in constant.items() if name not in general})
 
     def demographics(self) -> Demographics:
         """Return what the rows agree on."""
@@ -252,22 +255,27 @@ def _listed(names: Iterable[str]) -> str:
 def _with_key(path: Path, key: str, prefix: str) -> pd.DataFrame:
     """Read a table whose columns stay text, with the key in BIDS's form."""
     table = read_tsv(path, everything_is_text=True).dropna(axis=0, how="all")
-    table = table.rename(columns={name: key for name in table.columns if str(name).strip().lower() == key})
+    table = table.rename(columns={name: key for name in table.columns if _plain(name) == key})
     if list(table.columns).count(key) != 1:
         columns = ", ".join(map(str, table.columns))
         raise DamagedFileError(
             f"{path} has the columns {columns}; expected: one column {key}, and tabs between the columns"
         )
     table = table.dropna(subset=[key])
-    table[key] = [prefix + str(value).strip().removeprefix(prefix) for value in table[key]]
+    table[key] = [prefix + re.sub(rf"^{prefix}", "", str(value).strip(), flags=re.IGNORECASE) for value in table[key]]
     return table
+
+
+def _plain(name: Any) -> str:
+    """Return the name of a column in small letters, without a remark: ``Age at scan (years)`` is ``age_at_scan``."""
+    return re.sub(r"\s+", "_", re.sub(r"[(\[].*", "", str(name).lower()).strip())
 
 
 def _sessions_of(table: pd.DataFrame) -> list[str | None]:
     """Return the session of each row of ``participants.tsv``; None for all if it has no such column."""
     import pandas as pd
 
-    column = next((name for name in table.columns if str(name).lower() in _SESSION_COLUMNS), None)
+    column = next((name for name in table.columns if _plain(name) in _SESSION_COLUMNS), None)
     if column is None:
         return [None] * len(table)
     return [None if pd.isna(value) else f"ses-{str(value).strip().removeprefix('ses-')}" for value in table[column]]
@@ -277,14 +285,18 @@ def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> 
     """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling found; missing ones are left out."""
     import pandas as pd
 
-    by_name = {str(name).lower(): name for name in table.columns}
+    by_name = {_plain(name): name for name in reversed(table.columns)}
+    by_name |= {str(name).lower(): name for name in table.columns}
     picked: dict[str, Any] = {}
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
         if own is not None:
             picked[name] = table[own]
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
-    return [{name: str(value).strip() for name, value in row.items() if not _is_missing(value)} for row in rows]
+    stated = [{name: str(value).strip() for name, value in row.items() if not _is_missing(value)} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name == "age" or value not in _MISSING_CODES} for row in stated
+    ]
 
 
 def _is_missing(value: Any) -> bool:

@@ -120,6 +120,8 @@ def _quickly_stated(path: Path) -> _Stated | None:
     try:
         shape, dtype, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
         affine[:3] *= _UNIT_MM.get(_stated_unit(header), 1.0)
+        if header.get_data_offset() < header.single_vox_offset:
+            return None
         needed = int(header.get_data_offset()) + math.prod(map(int, shape)) * dtype.itemsize
     except _UNREADABLE:
         return None
@@ -178,7 +180,13 @@ def _opened(path: Path) -> Any:
 
 def _bytes_needed(path: Path, img: Any) -> int:
     """Return the unpacked length that the header asks for; a file that cannot hold that much is refused unread."""
-    needed = int(img.dataobj.offset) + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
+    offset = int(img.dataobj.offset)
+    if isinstance(img, nib.Nifti1Image) and offset < img.header.single_vox_offset:
+        raise DamagedFileError(
+            f"{path} begins its voxels at byte {offset} by its header (vox_offset), inside the header; expected: "
+            f"{img.header.single_vox_offset} or more; convert it again"
+        )
+    needed = offset + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
     _check_length(path, needed)
     return needed
 

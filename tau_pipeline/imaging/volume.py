@@ -31,14 +31,22 @@ RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def image_on(data: NDArray, affine: Affine) -> Volume:
     """Put an array on a grid, with both NIfTI codes set to scanner space and units to mm.
 
-    Booleans become uint8, float64 becomes float32 and 64-bit integers int32, which every reader understands.
+    Booleans become uint8, float64 becomes float32 and 64-bit integers int32, which every reader understands; float32
+    where they are too large for it.
     """
-    as_stored: dict[str, DTypeLike] = {"bool": np.uint8, "float64": np.float32, "int64": np.int32, "uint64": np.int32}
+    whole = np.float32 if data.dtype.itemsize == 8 and data.dtype.kind in "iu" and _is_large(data) else np.int32
+    as_stored: dict[str, DTypeLike] = {"bool": np.uint8, "float64": np.float32, "int64": whole, "uint64": whole}
     img = Volume(data.astype(as_stored.get(data.dtype.name, data.dtype.newbyteorder("=")), copy=False), affine)
     img.header.set_xyzt_units("mm", "sec")
     img.set_qform(affine, code=1)
     img.set_sform(affine, code=1)
     return img
+
+
+def _is_large(data: NDArray) -> bool:
+    """Return whether integers are beyond the range of int32."""
+    limits = np.iinfo(np.int32)
+    return bool(data.size) and not limits.min <= int(data.min()) <= int(data.max()) <= limits.max
 
 
 def image_like(data: NDArray, like: Volume) -> Volume:
