@@ -100,6 +100,8 @@ class Run:
         faults += [f"orphan {one.pid}: {' '.join(one.cmdline())[-60:]}" for one in self.others()]
         faults += ["a lock is left"] * self.locked() + [f"took {seconds:.1f} s"] * (seconds > 5)
         said = self.log.read_text(errors="replace")
+        if code == -number and not said and not self.out.exists():
+            return Ended(seconds, 128 + number, {}, ())  # before Python had loaded the program; nothing had begun
         faults += [f"said {said[-300:]!r}"] * ("Traceback" in said or said.count("interrupted; rerun") != 1)
         faults += [f"exit code {code}"] * (code != 128 + number) + ["failed"] * bool(self.states()["failed"])
         return Ended(seconds, -1 if code is None else code, self.states(), tuple(faults))

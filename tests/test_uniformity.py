@@ -99,6 +99,15 @@ def test_a_step_between_two_beds_is_found_wherever_it_is(head: Head, place: int)
     assert "bed position" in in_words(figures)[0]
 
 
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_step_between_two_beds_is_found_in_the_last_slices_with_enough_tissue(head: Head, end: str) -> None:
+    """The outermost 8 to 12 mm of the brain hold too little tissue; the next pair of slices is enough."""
+    lowest = int(np.flatnonzero(np.asanyarray(head.mask.dataobj).any(axis=(0, 1)))[0 if end == "low" else -1])
+    place = lowest + 3 if end == "low" else lowest - 2
+    scale = np.where((np.arange(SHAPE[2]) >= place) == (end == "low"), 1.0, 1.25)
+    assert verdicts(head.figures(head.values * along_axis(head, scale)))["slice_step_percent"] == "fail"
+
+
 def test_slopes_of_slices_are_missed(head: Head) -> None:
     axis = int(np.argmax(np.abs(head.pet.affine[2, :3])))
     others = tuple(other for other in range(3) if other != axis)

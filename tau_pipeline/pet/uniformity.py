@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ _SAME_TISSUE = 0.15
 _LEAST_PAIRS, _VOXELS_PER_VALUE = 100, 10
 #: Extent along the axis over which anatomy and tracer change smoothly, and over which resampling spreads a step, mm.
 _SMOOTH_MM, _STEP_MM = 20.0, 4.5
+#: What stands beyond the ends of a row of slices, in SciPy's names.
+_Border = Literal["nearest", "mirror"]
 #: Slices whose maximum is this close to the largest have the same; those below the second part of it hold no head.
 _SAME_MAXIMUM, _HEAD = 1e-3, 0.02
 #: A median absolute deviation times this is the standard deviation of a normal distribution.
@@ -62,12 +65,12 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine, *, fi
         cannot be measured is left out.
     """
     if not fits:
-        step = _largest_step(pet, _bright(pet), np.zeros(pet.shape[:3], np.float32))
+        step = _largest_step(pet, _bright(pet), np.zeros(pet.shape[:3], np.float32), ("nearest",))
         return {"SliceStep": step} if math.isfinite(step) else {}
     brain = _on_pet(mask, pet, pet2t1w) > 0.5
     figures = {
         "AirActivity": _air(pet, brain, pet2t1w),
-        "SliceStep": _largest_step(pet, brain, _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w)),
+        "SliceStep": _largest_step(pet, brain, _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w), ("nearest", "mirror")),
     }
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
@@ -180,11 +183,15 @@ def _bright(pet: Volume) -> Mask:
     return bright & (area > 0.5 * area.max())
 
 
-def _largest_step(pet: Volume, brain: Mask, t1w: Floats) -> float:
+def _largest_step(pet: Volume, brain: Mask, t1w: Floats, borders: Sequence[_Border]) -> float:
     """Return the largest change of scale between slices that chance and anatomy do not explain; NaN if not known.
 
     Voxels of neighboring slices at one place are compared where the T1w has one tissue in both. Their ratio changes
     smoothly along the axis, by anatomy and tracer; what exceeds the running median is a step.
+
+    At its ends the running median needs values beyond: that of the last slice, repeated, hides a step there, the
+    mirrored ones show it, so the larger step of both ``borders`` counts. Where the brain is not known, what is mirrored
+    gives false alarms.
     """
     axis = _axis_of_scanner(pet.affine)
     data = finite(np.asanyarray(pet.dataobj))
@@ -193,12 +200,13 @@ def _largest_step(pet: Volume, brain: Mask, t1w: Floats) -> float:
     wide = 2 * max(1, round(_SMOOTH_MM / step_mm / 2)) + 1
     if len(ratios) < wide:
         return math.nan
-    sudden = ratios[:, 0] - ndimage.median_filter(ratios[:, 0], wide, mode="nearest")
     steps = []
-    for count in range(1, max(1, int(_STEP_MM / step_mm)) + 1):
-        summed = np.convolve(sudden, np.ones(count), "valid")
-        error = np.sqrt(np.convolve(ratios[:, 1] ** 2, np.ones(count), "valid"))
-        steps.append(float(np.maximum(np.abs(summed) - 2 * error, 0).max()))
+    for mode in borders:
+        sudden = ratios[:, 0] - ndimage.median_filter(ratios[:, 0], wide, mode=mode)
+        for count in range(1, max(1, int(_STEP_MM / step_mm)) + 1):
+            summed = np.convolve(sudden, np.ones(count), "valid")
+            error = np.sqrt(np.convolve(ratios[:, 1] ** 2, np.ones(count), "valid"))
+            steps.append(float(np.maximum(np.abs(summed) - 2 * error, 0).max()))
     return math.expm1(max(steps))
 
 

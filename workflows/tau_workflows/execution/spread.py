@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from pydra.compose import python
 from pydra.engine.submitter import Submitter
 from pydra.workers import cf, sge
@@ -34,6 +35,8 @@ from tau_workflows.execution.task import Task, clear, ended_path, outcome_path
 _AT_A_TIME = 500
 #: Seconds that all tasks have to end after an interruption, before their processes are killed.
 _END_S = 3.0
+#: Seconds that processes may take to disappear after they were killed; much memory takes longest.
+_LAST_S = 1.0
 
 
 def spread(tasks: Sequence[Task], execution: Execution, together: int) -> None:
@@ -127,6 +130,7 @@ def _submit(tasks: Sequence[Task], program: Program, worker: Worker, heartbeat: 
         with suppress(BaseException):
             done.result(timeout=_END_S)
         _abandon(worker)
+        wait_for_last(_LAST_S)
         raise
 
 
@@ -144,6 +148,31 @@ def _run_in_pydra(tasks: Sequence[Task], program: Program, worker: Worker, done:
         done.set_result(None)
     except BaseException as exc:
         done.set_exception(exc)
+
+
+def wait_for_last(seconds: float) -> None:
+    """Wait until no process of the program is left on this machine, at most some seconds.
+
+    A signal to the whole process group ends the pool before its tasks, which are nobody's children then: they are known
+    by group, interpreter, and time of start.
+    """
+    own = psutil.Process()
+    group, interpreter, start = os.getpgrp(), own.exe(), own.create_time()
+
+    def is_left(process: psutil.Process) -> bool:
+        with suppress(psutil.Error, OSError):
+            return (
+                process.pid != own.pid
+                and os.getpgid(process.pid) == group
+                and process.create_time() >= start
+                and process.status() != psutil.STATUS_ZOMBIE
+                and process.exe() == interpreter
+            )
+        return False
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(map(is_left, psutil.process_iter())):
+        time.sleep(0.02)
 
 
 def _remove_from_queue(worker: Worker) -> None:
