@@ -106,7 +106,7 @@ def test_the_input_folder_is_refused_as_output(dataset: Path, capfd: pytest.Capt
     assert "is the input dataset" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("place", ["sub-01/results", "sourcedata/out", ".git/out"])
+@pytest.mark.parametrize("place", ["sub-01/results", "sourcedata/out", ".git/out", "results", "derivatives"])
 def test_an_output_folder_among_the_raw_data_is_refused(
     dataset: Path, capfd: pytest.CaptureFixture[str], place: str
 ) -> None:

@@ -74,12 +74,15 @@ def write_bidsignore(output_dir: Path) -> None:
 
 
 def is_raw_data(folder: Path, bids_dir: Path) -> bool:
-    """Return whether a folder is the raw dataset itself, or lies where it keeps raw data or its own records."""
+    """Return whether a folder is the raw dataset itself or a part of it; datasets in its ``derivatives`` are none.
+
+    Any other folder in it would make it invalid for the next run.
+    """
     inside, root = folder.resolve(), bids_dir.resolve()
     if not inside.is_relative_to(root):
         return False
-    first = next(iter(inside.relative_to(root).parts), "")
-    return not first or first.startswith(("sub-", ".")) or first in ("sourcedata", "rawdata", "code", "stimuli")
+    first, *rest = inside.relative_to(root).parts or ("",)
+    return first != "derivatives" or not rest
 
 
 def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
