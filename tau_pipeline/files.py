@@ -311,6 +311,13 @@ def _cells_of(column: pd.Series) -> _Cells:
     return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
 
 
+#: Control characters of one byte and of two (ESC and CSI of terminals), line breaks, marks that change the direction of
+#: writing, and the byte order mark, which no one sees.
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]+")
+#: What formulas begin with; spreadsheets in Japanese take the wide forms too (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def _cell(text: str | None, separator: str, missing: str) -> str:
     """Return a text as one cell that is harmless, in quotation marks where it would not be read as one."""
     if text is None:
@@ -318,7 +325,7 @@ def _cell(text: str | None, separator: str, missing: str) -> str:
     if text.isalnum():
         return text
     # Nearly all texts are printable, which is found out ten times as fast.
-    line = text if text.isprintable() else re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)
+    line = text if text.isprintable() else _NOT_TEXT.sub(" ", text)
     return _quoted(_no_formula(line) if separator == "," else line, separator)
 
 
@@ -328,7 +335,7 @@ def _quoted(text: str, separator: str) -> str:
 
 def _no_formula(value: str) -> str:
     """Put an apostrophe before a text that begins as a formula does; a negative number is none."""
-    if not value.lstrip().startswith(("=", "+", "-", "@")):
+    if not value.lstrip().startswith(_FORMULA):
         return value
     try:
         float(value)

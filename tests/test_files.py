@@ -176,6 +176,12 @@ def test_text_from_elsewhere_neither_breaks_rows_nor_is_a_formula(tmp_path):
     assert {row[1] for row in rows[1:]} == {"-1"}
 
 
+def test_text_that_only_looks_harmless_is_made_so_too():
+    texts = ["\uff1d1+1", "\ufeff=1+1", "\x9b2Jb", "\u202ecod.exe"]
+    rows = list(csv.reader(table_text(pd.DataFrame({"diagnosis": texts}), ",", "").splitlines()))
+    assert [row[0] for row in rows[1:]] == ["'\uff1d1+1", "' =1+1", " 2Jb", " cod.exe"]
+
+
 def test_a_json_file_of_a_size_that_no_sidecar_has_is_refused_unread(tmp_path):
     path = tmp_path / "x.json"
     with path.open("wb") as file:
