@@ -169,6 +169,8 @@ def test_days_between_two_images_of_a_session_come_from_its_scans_table(tmp_path
         ("acq-ax2d", Looks((200.0, 220, 240), (0.9, 0.9, 5)), "voxels of 0.9 x 0.9 x 5 mm"),
         ("acq-a", Looks((60.0, 240, 240), (1.0, 1, 1)), "60 x 240 x 240 mm"),
         ("acq-b", Looks((200.0, 220, 240), (1.0, 1, 1), "CSPINE"), "CSPINE"),
+        ("acq-b", Looks((200.0, 220, 240), (1.0, 1, 1), "ABDOMEN"), "ABDOMEN"),
+        ("acq-localiser", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-localiser"),
         ("acq-cspine", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-cspine"),
     ],
 )
@@ -180,6 +182,16 @@ def test_a_t1w_of_a_whole_head_and_fine_voxels_is_taken(better, worse, look, why
         best, said = choose_t1w(order, dict(zip(files, (look, good), strict=True)).get)
         assert best == files[1]
         assert why in said[0]
+
+
+def test_an_image_of_head_and_neck_is_one_of_a_head():
+    looks = {
+        Path("sub-01_acq-a_T1w.nii.gz"): Looks((170.0, 240, 256), (1.0, 1, 1), "HEADNECK"),
+        Path("sub-01_acq-b_T1w.nii.gz"): Looks((170.0, 240, 256), (1.0, 1, 1), "BRAIN"),
+    }
+    best, said = choose_t1w(list(looks), looks.get)
+    assert best.name == "sub-01_acq-a_T1w.nii.gz"
+    assert "HEADNECK" not in said[0]
 
 
 def test_the_timeline_has_every_session_that_has_a_folder(tmp_path):

@@ -22,7 +22,11 @@ _BRAIN_MM = 110.0
 _THICKER = 1.5
 
 #: Images of other parts of the body, or made to plan others, by the ``acq`` label or the sidecar's BodyPart.
-_NO_HEAD = re.compile(r"spine|neck|cervi|loc(alizer)?$|scout|^survey", re.IGNORECASE)
+_NO_HEAD = re.compile(
+    r"^(?!.*(head|brain|skull))"
+    r".*(spine|neck|cervi|lumbar|thora|chest|abdom|pelvi|heart|knee|leg$|foot|hand$|shoulder|loc(ali[sz]er)?$|scout|^survey)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
