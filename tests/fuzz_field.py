@@ -48,6 +48,8 @@ def labelled_sessions(draw: st.DrawFn, folder: Path) -> str:
     width = draw(st.sampled_from([0, 4]))
     behind = draw(st.booleans())
     labels = [f"{n:0{width}d}{unit}" if behind else f"{unit}{n:0{width}d}" for n in numbers]
+    if draw(st.booleans()):  # what an image shows
+        labels = [f"{draw(st.sampled_from(['PET', 'MR', 'tau', '']))}{label}" for label in labels]
     odd = [text for text in draw(st.lists(ODD_TEXTS, max_size=2)) if text]
 
     def read() -> None:
