@@ -153,7 +153,7 @@ def whole_output(out: Path) -> None:
         save_volume(labels if path.name.endswith("dseg.nii.gz") else image, path)
         write_json(content, sidecar_path(path))
 
-    write_dataset_files(out, out.parent, {"freesurfer": out.parent / "fs"})
+    write_dataset_files(out, out.parent / "raw", {"freesurfer": out.parent / "fs"})
     for parts in (PLAIN, {"sub": "02", "ses": "X", "acq": "mprage", "run": "1"}):
         anat = AnatNames(out, parts)
         masks = [anat.reference_mask(name) for name in ("CerebellarGM", "Labels8x47")]
