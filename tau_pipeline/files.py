@@ -126,10 +126,9 @@ def read_json(path: AnyPath) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_contradiction)
-    except RecursionError as exc:
-        raise DamagedFileError(f"{path} is not usable JSON (nested too deeply); correct the file") from exc
-    except (OSError, ValueError) as exc:
-        raise DamagedFileError(f"{path} is not valid JSON ({exc}); correct the file") from exc
+    except (OSError, ValueError, RecursionError) as exc:
+        why = "nested too deeply" if isinstance(exc, RecursionError) else exc
+        raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file") from exc
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} holds a JSON {type(content).__name__}; expected: a JSON object {{...}}")
     return content
@@ -138,11 +137,8 @@ def read_json(path: AnyPath) -> dict[str, Any]:
 def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON; ValueError if a key has two values, of which readers take one or the other."""
     content = dict(pairs)
-    if len(content) < len(pairs):
-        # NaN is not equal to itself.
-        again = next((key for key, value in pairs if repr(content[key]) != repr(value)), None)
-        if again is not None:
-            raise ValueError(f"{again!r} is there twice with different values")
+    if len(content) < len(pairs) and (again := [key for key, value in pairs if repr(content[key]) != repr(value)]):
+        raise ValueError(f"{again[0]!r} is there twice with different values")
     return content
 
 
@@ -311,8 +307,7 @@ def _cells_of(column: pd.Series) -> _Cells:
     return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
 
 
-#: Control characters of one byte and of two (ESC and CSI of terminals), line breaks, marks that change the direction of
-#: writing, and the byte order mark, which no one sees.
+#: Control characters, line breaks, marks that change the direction of writing, and the byte order mark.
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]+")
 #: What formulas begin with; spreadsheets in Japanese take the wide forms too (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -324,8 +319,7 @@ def _cell(text: str | None, separator: str, missing: str) -> str:
         return _quoted(missing, separator)
     if text.isalnum():
         return text
-    # Nearly all texts are printable, which is found out ten times as fast.
-    line = text if text.isprintable() else _NOT_TEXT.sub(" ", text)
+    line = text if text.isprintable() else _NOT_TEXT.sub(" ", text)  # nearly all are printable, which is found fast
     return _quoted(_no_formula(line) if separator == "," else line, separator)
 
 

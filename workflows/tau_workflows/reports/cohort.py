@@ -163,11 +163,12 @@ def _read_text(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> pd
     import pandas as pd
 
     separator = "," if path.suffix == ".csv" else "\t"
+    types: defaultdict[str, type] = defaultdict(lambda: str, dict.fromkeys(cortical_columns(), float))
     try:
         return pd.read_csv(
             path,
             sep=separator,
-            dtype=defaultdict(lambda: str, dict.fromkeys(cortical_columns(), float)),
+            dtype=types,
             na_values=["n/a", "NA", ""],
             keep_default_na=False,
             encoding="utf-8-sig",
