@@ -34,7 +34,7 @@ def short_n4(*images: Any, **options: Any) -> Any:
     return _n4(*images, **{**options, "convergence": {"iters": [2], "tol": 1e-7}})
 
 
-def inner_head(t1w: Volume) -> Volume:
+def inner_head(t1w: Volume, threads: int = 1) -> Volume:
     """The head without its outer 16 mm, in the place of the network's brain mask."""
     data = np.asanyarray(t1w.dataobj)
     head = ndimage.binary_fill_holes(data > 0.15 * np.percentile(data, 99))

@@ -195,6 +195,20 @@ def overlap(a, b):
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
+def test_the_network_of_the_brain_mask_gives_the_same_bits_in_any_number_of_threads() -> None:
+    torch, deepbet = pytest.importorskip("torch"), pytest.importorskip("deepbet.bet")
+    head = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 64, 64, 64)).astype(np.float32))
+    found = []
+    for threads in (1, 2, 4):
+        model = brain_mask._in_threads(deepbet.BrainExtraction(no_gpu=True).model, threads)
+        seen: list[int] = []
+        model.register_forward_pre_hook(lambda *_, seen=seen: seen.append(torch.get_num_threads()))
+        with torch.no_grad():
+            found.append(model(head))
+        assert (seen, torch.get_num_threads()) == ([threads], 1)
+    assert all(torch.equal(found[0], one) for one in found[1:])
+
+
 @needs_heads
 @pytest.mark.slow
 @pytest.mark.parametrize("participant", ["sub-01", "sub-02", "sub-03"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ from tau_pipeline.imaging.volume import (
     voxel_size_mm,
     voxel_volume_mm3,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 #: Volumes that a whole human brain with its CSF can have, ml; a head with scalp and face has 2500 ml and more.
 _BRAIN_ML = (500.0, 2300.0)
@@ -71,13 +76,20 @@ def is_skull_stripped(t1w: Volume) -> bool:
     return bool(_BRAIN_ML[0] <= volume_ml <= _BRAIN_ML[1] and touching < 0.05)
 
 
-def extract_brain(t1w: Volume) -> Volume:
+def extract_brain(t1w: Volume, threads: int = 1) -> Volume:
     """Brain mask of a head, uint8 on the T1w grid, by deepbet (Fisch et al. 2023, arXiv 2308.07003).
 
     The network needs a head that is upright. It sees the orientation that the header gives; where what it finds lies
     another way than the template's brain, the header is wrong, and it sees the head turned so. It runs on the
     processor: its 6 s do not need an accelerator, and the result is the same everywhere. Its weights come with the
     package.
+
+    Parameters
+    ----------
+    t1w
+        3-D T1w, full head.
+    threads
+        Threads of the network's layers; the result does not depend on them.
 
     Raises
     ------
@@ -87,7 +99,7 @@ def extract_brain(t1w: Volume) -> Volume:
     template = load_volume(atlas_files().template_brain, ndim=3)
     failure: ImageError | None = None
     try:
-        as_stated = _network_mask(t1w, np.eye(3))
+        as_stated = _network_mask(t1w, np.eye(3), threads)
         orientation = head_orientation(t1w, as_stated, template)
         if np.array_equal(orientation.frame[:3, :3], np.eye(3)):
             return as_stated
@@ -98,7 +110,7 @@ def extract_brain(t1w: Volume) -> Volume:
         turns = [turn for turn in quarter_turns()[1:] if np.abs(np.diag(turn)).any()]
     for turn in turns:
         try:
-            mask = _network_mask(t1w, turn)
+            mask = _network_mask(t1w, turn, threads)
         except ImageError:
             continue
         if np.array_equal(head_orientation(t1w, mask, template).frame[:3, :3], turn):
@@ -108,7 +120,7 @@ def extract_brain(t1w: Volume) -> Volume:
     return as_stated
 
 
-def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
+def _network_mask(t1w: Volume, turn: Rotation3, threads: int) -> Volume:
     """Brain mask that the network finds in a head whose world is turned first by ``(3, 3)``."""
     from deepbet.bet import BrainExtraction
 
@@ -116,6 +128,7 @@ def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     turned[:3, :3] = turn
     seen = Volume(np.asanyarray(t1w.dataobj), turned @ t1w.affine)
     network = BrainExtraction(no_gpu=True)
+    network.model, network.bbox_model = (_in_threads(one, threads) for one in (network.model, network.bbox_model))
     try:
         probability = network.run_model(finite(np.asanyarray(nib.as_closest_canonical(seen).dataobj)))
         found = network.postprocess(probability > 0.5)
@@ -128,6 +141,28 @@ def _network_mask(t1w: Volume, turn: Rotation3) -> Volume:
     mask = image_like(_to_orientation_of(seen, np.asarray(found) > 0), t1w)
     require_brain(mask)
     return mask
+
+
+def _in_threads(model: torch.nn.Module, threads: int) -> torch.nn.Module:
+    """Return a network that computes its layers in threads; all that is done around it keeps to one.
+
+    Layers give the same values to the last bit with any number of threads; means over an image, by which deepbet scales
+    it, do not.
+    """
+    import torch
+
+    def before(*_: object) -> None:
+        torch.set_num_threads(threads)
+
+    def after(*_: object) -> None:
+        torch.set_num_threads(1)
+
+    after()
+    # A network that was loaded as a script takes no hooks itself.
+    around = torch.nn.Sequential(model)
+    around.register_forward_pre_hook(before)
+    around.register_forward_hook(after)
+    return around
 
 
 def stripped_mask(t1w: Volume) -> Volume:

@@ -44,6 +44,8 @@ OUTPUTS = [
     "anat_quality_figures",
     "early_figure_files",
 ]
+#: Threads of the network that finds the brain; with more, it gains little.
+_MOST_THREADS = 4
 #: What it gives beside if surfaces are asked for: files of each hemisphere.
 SURFACE_OUTPUTS = ("left_files", "right_files")
 
@@ -107,7 +109,7 @@ def init_anat_wf(
     )
     wf.add_nodes([outputnode])
 
-    read, brain, bias = add_brain(wf, inputnode, t1w, settings)
+    read, brain, bias = add_brain(wf, inputnode, t1w, settings, threads)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
     half = max(1, threads // 2)
     template = pe.Node(RegisterToTemplate(threads=half), name="template", mem_gb=1.2, n_procs=half)
@@ -163,14 +165,17 @@ def init_anat_wf(
     return wf
 
 
-def add_brain(wf: pe.Workflow, inputnode: pe.Node, t1w: T1w, settings: Settings) -> tuple[pe.Node, pe.Node, pe.Node]:
+def add_brain(
+    wf: pe.Workflow, inputnode: pe.Node, t1w: T1w, settings: Settings, threads: int = 1
+) -> tuple[pe.Node, pe.Node, pe.Node]:
     """Add the steps that need nothing but a T1w: read it, find its brain, and correct its bias field in a mask.
 
-    The caller connects the mask.
+    The caller connects the mask. The brain takes all ``threads``, up to `_MOST_THREADS`, though it counts as one
+    process: little else can run before it has ended, and that little must not wait for it.
     """
     read = pe.Node(ReadT1w.with_settings(settings), name="read_t1w", mem_gb=0.5)
     brain = pe.Node(ExtractBrain.with_settings(settings), name="brain", mem_gb=1.3)
-    brain.inputs.known_stripped = bool(t1w.skull_stripped)
+    brain.inputs.trait_set(known_stripped=bool(t1w.skull_stripped), threads=min(threads, _MOST_THREADS))
     bias = pe.Node(CorrectBias(), name="bias", mem_gb=1.0)
     for source, node in ((inputnode, read), (read, brain), (read, bias)):
         wf.connect(source, "t1w_file", node, "t1w_file")

@@ -65,6 +65,7 @@ class _ExtractBrainIn(BaseInterfaceInputSpec):
     t1w_file = File(exists=True, mandatory=True, desc="T1w, 3-D")
     skull_strip_t1w = traits.Enum(*get_args(SkullStrip), usedefault=True, desc="whether to look for the brain")
     known_stripped = traits.Bool(False, usedefault=True, desc="the sidecar says SkullStripped")
+    threads = traits.Int(1, usedefault=True, nohash=True, desc="threads; the result does not depend on them")
 
 
 class _ExtractBrainOut(TraitedSpec):
@@ -90,7 +91,7 @@ class ExtractBrain(LibraryInterface):
                 "as set by --skull-strip-t1w skip" if mode == "skip" else "because there is no signal around the brain"
             )
             assumptions.append(f"The T1w was assumed to be skull-stripped, {why}.")
-        mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w)
+        mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w, self.inputs.threads)
         mask_file = save_volume(mask, folder / "mask.nii")
         return {
             "mask_file": str(mask_file),

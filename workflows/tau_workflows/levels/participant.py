@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from tau_pipeline.anatomy.freesurfer import parse_derivatives
@@ -25,13 +26,10 @@ from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
-from tau_workflows.execution.spread import spread
 from tau_workflows.execution.task import NOT_BEGUN, Task, clear, ended_path, how_it_ended, outcome_path, read_progress
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.levels.pages import show_problems, write_pages_again
-from tau_workflows.plan.array import unfinished, write_array
-from tau_workflows.plan.dry_run import tell_plan
 from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.plan.surfaces import check_surfaces, without_surfaces
 from tau_workflows.reports.methods import write_methods
@@ -90,6 +88,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO
     if config.execution.dry_run:
+        from tau_workflows.plan.dry_run import tell_plan
+
         together, *_ = shares(len(plan.jobs), config.execution)
         tell_plan(plan.jobs, plan.problems, plan.left_out, config.execution, together)
         return DONE
@@ -145,6 +145,9 @@ class _Validation:
         if self._late:
             say(f"{n_participants} participants: the dataset is validated while the scans are processed")
         elif self._found is not None:
+            if self._computes:
+                # It takes a second to load, and the validator is another process.
+                import_module("tau_workflows.execution.spread")
             _check_validity(self._bids_dir, _validated(self._found.result))
 
     def tell(self) -> int:
@@ -158,6 +161,8 @@ class _Validation:
 
 def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     """Write an array job for the participants that are not done, whose states are noted; computes nothing."""
+    from tau_workflows.plan.array import unfinished, write_array
+
     labels = unfinished(plan.jobs)
     waiting = set(labels)
     jobs = tuple(job for job in plan.jobs if job.participant in waiting)
@@ -319,6 +324,8 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
             partial.write_bytes(pickle.dumps(replace(job, execution=own)))
         tasks.append(task)
     clear(tasks)
+    from tau_workflows.execution.spread import spread
+
     try:
         with shown(tasks, "participants"):
             spread(tasks, execution, together)

@@ -20,12 +20,12 @@ from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 _MEASURED_VOXELS = 7_109_137
 #: Seconds of the steps with a fixed grid: brain mask, bias field, registration to the template and to its mirror image;
 #: and of those that go by the voxels: tissue, regions of the template, labels, reference, figures and outputs.
-_ANATOMY_S, _ANATOMY_S_BY_VOXELS = 6.1 + 4.2 + 10.1 + 9.1, 2.4 + 1.6 + 4.0 + 0.6 + 4.1 + 0.9
+_ANATOMY_S, _ANATOMY_S_BY_VOXELS = 5.8 + 3.9 + 10.9 + 9.2, 1.8 + 1.6 + 3.5 + 0.7 + 3.1 + 1.1
 #: Surfaces of both hemispheres. The labels of fsaverage, once per work folder, are not counted.
 _SURFACES_S = 290.0
 #: Coregistration; activity, table, figures and outputs; each frame after the first, which is registered to another and
 #: resampled.
-_SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 7.5, 1.1 + 1.6 + 4.1 + 0.9, 4.0
+_SCAN_S, _SCAN_S_BY_VOXELS, FRAME_S = 8.1, 0.8 + 1.9 + 3.2 + 0.9, 4.0
 #: Largest memory of one participant's two processes together, which share what is loaded: what does not depend on the
 #: T1w, and what a million of its voxels add (1.65 GB on the measured head; the slope is of an earlier version).
 _MEMORY_MB, _MEMORY_MB_A_MILLION_VOXELS = 1430, 31.5
