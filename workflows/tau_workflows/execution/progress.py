@@ -5,11 +5,13 @@ It reads the files in which tasks record their steps, so it includes those on ot
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
@@ -20,6 +22,9 @@ from tau_workflows.execution.task import Event, Progress, Task, ended_path, outc
 
 #: Seconds between two looks at the files.
 LOOK_S = 0.5
+
+#: Files by which a task tells where it stands; the first is there from its beginning on.
+_FILES = (progress_path, outcome_path, ended_path)
 
 #: Number of running tasks that are shown on a terminal, one line each.
 _MOST_LINES = 8
@@ -71,6 +76,10 @@ class Overview:
         self.running: dict[str, Progress] = {}
         self._ended: dict[str, bool] = {}
         self._last = {task.name: Progress(0, ()) for task in tasks}
+        self._files = {
+            task.name: [f"{one.parent}/{one.name}" for one in (path(task.job_file) for path in _FILES)]
+            for task in tasks
+        }
 
     @property
     def ended(self) -> int:
@@ -78,10 +87,14 @@ class Overview:
         return self.done + self.failed
 
     def look(self) -> list[tuple[str, Event]]:
-        """Read the files of the tasks that have not ended; returns the events since the last look, by name."""
+        """Read the files of the tasks that have not ended; returns the events since the last look, by name.
+
+        Folders are listed once for all tasks: asking for the files of thousands that wait would take a processor.
+        """
         news: list[tuple[str, Event]] = []
+        written = _written({task.job_file.parent for task in self.tasks})
         for task in self.tasks:
-            if task.name in self._ended:
+            if task.name in self._ended or written.isdisjoint(self._files[task.name]):
                 continue
             well = ended_well(task)
             before, now = self._last[task.name], read_progress(task.job_file)
@@ -89,16 +102,16 @@ class Overview:
             self._last[task.name] = now
             if well is not None:
                 self._ended[task.name] = well
-        self._count()
+        self._count(written)
         return news
 
-    def _count(self) -> None:
+    def _count(self, written: Set[str]) -> None:
         self.done = sum(self._ended.values())
         self.failed = len(self._ended) - self.done
         self.running = {
             task.name: self._last[task.name]
             for task in self.tasks
-            if task.name not in self._ended and progress_path(task.job_file).is_file()
+            if task.name not in self._ended and self._files[task.name][0] in written
         }
         shares = [
             1.0 if name in self._ended else own.share("done", "failed", "unchanged") for name, own in self._last.items()
@@ -111,6 +124,15 @@ class Overview:
         waiting = len(self.tasks) - self.ended - len(self.running)
         left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
         return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
+
+
+def _written(folders: Set[Path]) -> set[str]:
+    """Return all files in some folders, by folder and name."""
+    found: set[str] = set()
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
+            found |= {f"{folder}/{entry.name}" for entry in entries}
+    return found
 
 
 def ended_well(task: Task) -> bool | None:
