@@ -38,20 +38,14 @@ from tau_workflows.reports.quality import sentences_of
 #: A participant takes less than this: 2.56 GB on the largest head that was measured, 274 x 384 x 384 voxels, before
 #: steps worked on the box of the brain (benchmarks/README.md). It limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
-
 #: From this number of participants on, the dataset is validated while scans are processed instead of before.
 _MANY = 2000
-
-#: From this number of participants on, a run on some of them leaves the methods text to the group level: it is made
-#: from the sidecars of all, which each of thousands of tasks of an array would read.
+#: From this number of participants on, a run on some leaves the methods text, made of all sidecars, to the group.
 _MANY_RESULTS = 200
-
 #: State of a scan whose task of an array has not begun.
 _WAITS = "not started: its task of the array job has not run"
-
 #: What runs one participant, as `python -m MODULE JOB_FILE`.
 MODULE = "tau_workflows.execution.participant"
-
 #: Processes that one participant makes use of: the coregistration runs beside the registration to the template.
 PROCESSES_OF_ONE = 2
 
