@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def steps(bids: Path, derivatives: Path, methods: list[str]) -> Iterator[str]:
-    """Yield seconds and peak memory of the step of each scan, in a process of its own."""
+    """Yield the time (s) and peak memory (GB) of the correction of each scan, each run in a separate process."""
     for participant in find_participants(bids, Selection()):
         for scan in participant.scans:
             with tempfile.TemporaryDirectory() as folder:

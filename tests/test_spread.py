@@ -50,7 +50,7 @@ print(time.monotonic() - begin)
 
 def test_processes_that_are_nobodys_children_any_more_are_waited_for() -> None:
     """A parent that has gone leaves a process of the group, which ends by itself."""
-    # In a session of its own: the group of this process may contain other tests.
+    # Run in a new session, because other tests may run in the process group of this one.
     call = [sys.executable, "-c", _ORPHAN]
     found = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True).stdout.split()
     assert found[0] != psutil.STATUS_ZOMBIE

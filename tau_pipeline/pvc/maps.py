@@ -25,7 +25,7 @@ from tau_pipeline.settings.participant import PvcMethod
 ROOM_MM = 15.0
 #: A shell is painted where its values reach; the outermost one is nowhere near.
 _SMALLEST = 1e-6
-#: Slices of the T1w grid in which shells are told apart at once.
+#: Number of slices of the T1w grid for which shells are computed at a time.
 _SLAB = 96
 
 

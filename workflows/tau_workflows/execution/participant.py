@@ -102,7 +102,7 @@ def _failures(job: ParticipantJob, failed: Mapping[str, Any]) -> dict[str, dict[
     return failures
 
 
-#: What is said of scans whose labels would have come from the surface that failed.
+#: End of the error message of scans that need labels from a surface that failed.
 _WITHOUT_FOLDS = "; --cortex-labels hybrid needs it: --cortex-labels volume makes the tables without surfaces"
 
 

@@ -65,7 +65,7 @@ def add_pet_in_spaces(
 def sampled_from(pet_wf: pe.Workflow) -> dict[str, str]:
     """Return the inputs of a step that samples PET, and the nodes of the graph of a scan that give them.
 
-    The correction for partial volume effects, if there is one, is told to give what corrected maps are made with.
+    If partial volume correction is on, its node is set to return the inputs that corrected maps are computed from.
     """
     corrected = pet_wf.get_node("partial_volume")
     if corrected is None:

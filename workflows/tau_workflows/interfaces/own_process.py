@@ -1,4 +1,4 @@
-"""Call a function in a process of its own, and let no process outlive the one that started it.
+"""Call a function in a separate process, which ends when the process that started it ends.
 
 A program that is killed cannot end its children. If they went on, they would write unseen into folders that the next
 run believes to be its own.
