@@ -1,9 +1,12 @@
 """Measures of the checks of the T1w and of the meninges on good scans that differ: how far from the limits they are.
 
-    python benchmarks/good_heads.py FOLDER [--heads 2] [--pets 12] [--seed 915] [--voxel-size 2]
+    python benchmarks/good_heads.py FOLDER [--heads 2] [--pets 12] [--exchanges 0] [--seed 915] [--voxel-size 2]
 
 Each simulated head is changed in ways that leave it a good scan: contrast, atrophy, noise, thick slices, uneven coils.
 Its template is registered, its tissue segmented, and the measures are those of the program, with the true brain mask.
+``Dice`` is the mean over the true labels of the head and those of the template after registration: it says whether a
+low correlation is a false alarm. One more head, with ventricles of several hundred mL, is no usual scan.
+With ``--exchanges N``, each of N heads is also measured with the registrations of the N - 1 others, which are wrong.
 Uptake around the brain is measured on the true positions of simulated PET, as it is and with twice and three times the
 uptake of the meninges. One line of JSON per scan in FOLDER/good_heads.jsonl: started again, the program goes on.
 """
@@ -11,6 +14,7 @@ uptake of the meninges. One line of JSON per scan in FOLDER/good_heads.jsonl: st
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -23,9 +27,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.anatomy.agreement import template_agreement
-from tau_pipeline.anatomy.template import register_to_template
+from tau_pipeline.anatomy.template import TemplateRegistration, register_to_template
 from tau_pipeline.anatomy.tissue import segment_tissue
-from tau_pipeline.anatomy.warped_atlas import warped_atlas
+from tau_pipeline.anatomy.warped_atlas import warp_labels, warped_atlas
 from tau_pipeline.atlas import atlas_files
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.volume import Volume, image_like, voxel_size_mm
@@ -39,10 +43,15 @@ from tau_pipeline.simulate.template import OUTSIDE, load_template
 Floats = NDArray[np.float32]
 
 
-def atrophied(draw: HeadDraw) -> HeadDraw:
-    """Return a head whose cortex is 0.8 mm thinner and whose ventricles have grown by 5 mm more."""
-    thinning = {label: lost + 0.8 for label, lost in draw.thinning.items()}
-    return replace(draw, thinning=thinning, ventricles_mm=draw.ventricles_mm + 5)
+def atrophied(draw: HeadDraw, thinner_mm: float = 0.4, wider_mm: float = 1.5) -> HeadDraw:
+    """Return a head whose cortex is thinner and whose ventricles have grown, in mm, as in severe dementia."""
+    thinning = {label: lost + thinner_mm for label, lost in draw.thinning.items()}
+    return replace(draw, thinning=thinning, ventricles_mm=draw.ventricles_mm + wider_mm)
+
+
+def hydrocephalic(draw: HeadDraw) -> HeadDraw:
+    """Return a head whose cortex is 0.8 mm thinner and whose ventricles are 5 mm wider all around."""
+    return atrophied(draw, 0.8, 5.0)
 
 
 def noisy(draw: HeadDraw) -> HeadDraw:
@@ -76,6 +85,7 @@ def thick(data: Floats, voxel_mm: NDArray[np.float64]) -> Floats:
 DRAWN: Mapping[str, Callable[[HeadDraw], HeadDraw]] = {
     "as it is": lambda draw: draw,
     "atrophy": atrophied,
+    "hydrocephalus": hydrocephalic,
     "noise of 8%": noisy,
     "uneven coils": uneven,
 }
@@ -92,16 +102,51 @@ def visit_of(number: int, seed: int) -> Visit:
     return draw_visits(number, plan_participant(number, settings), settings.seed)[0]
 
 
-def of_t1w(t1w: Volume, head: Head) -> dict[str, float]:
-    """Return the measures of the T1w of a head."""
+def dice(true: NDArray[np.int32], found: NDArray[np.int32]) -> float:
+    """Return the Dice index of two label images of one shape, mean over the labels of the first."""
+    overlaps = []
+    for label in np.unique(true[true > 0]):
+        one, other = true == label, found == label
+        overlaps.append(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
+    return float(np.mean(overlaps))
+
+
+def of_registration(t1w: Volume, head: Head, found: TemplateRegistration) -> dict[str, float]:
+    """Return the measures of the T1w of a head with a registration of the template, right or wrong."""
     mask = image_like(np.asanyarray(head.labels.dataobj) > 0, head.t1w)
     files = atlas_files()
+    correlation = template_agreement(t1w, mask, files.template_brain, found.t1w_from_template)
+    tissue = segment_tissue(t1w, mask, warped_atlas(mask, files.desikan_killiany, found))
+    labels = warp_labels(files.desikan_killiany, head.t1w, found.t1w_from_template)
+    return {
+        "TemplateCorrelation": float("nan") if correlation is None else correlation,
+        "Dice": dice(np.asanyarray(head.labels.dataobj), labels),
+        **tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj)),
+    }
+
+
+def registered(t1w: Volume, head: Head, folder: Path) -> TemplateRegistration:
+    """Register the template to a head; its transforms are written into the folder."""
+    folder.mkdir(exist_ok=True)
+    mask = image_like(np.asanyarray(head.labels.dataobj) > 0, head.t1w)
+    return register_to_template(t1w, mask, atlas_files().template_brain, folder)
+
+
+def of_t1w(t1w: Volume, head: Head) -> dict[str, float]:
+    """Return the measures of the T1w of a head with its own registration."""
     with tempfile.TemporaryDirectory() as folder:
-        found = register_to_template(t1w, mask, files.template_brain, Path(folder))
-        correlation = template_agreement(t1w, mask, files.template_brain, found.t1w_from_template)
-        tissue = segment_tissue(t1w, mask, warped_atlas(mask, files.desikan_killiany, found))
-    contrast = tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj))
-    return {"TemplateCorrelation": float("nan") if correlation is None else correlation, **contrast}
+        return of_registration(t1w, head, registered(t1w, head, Path(folder)))
+
+
+def exchanges(count: int, seed: int, voxel_mm: float) -> Iterator[dict[str, float]]:
+    """Yield the measures of every pair of a head and the registration of another one."""
+    template = load_template()
+    heads = [make_head(visit_of(number, seed).head, template, voxel_mm) for number in range(1, count + 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = [registered(head.t1w, head, Path(folder) / str(number)) for number, head in enumerate(heads)]
+        for (one, head), (other, registration) in itertools.product(enumerate(heads), enumerate(found)):
+            measures = of_registration(head.t1w, head, registration)
+            yield {"kind": "own" if one == other else "exchanged", "head": one + 1, "of": other + 1, **measures}
 
 
 def t1ws(number: int, seed: int, voxel_mm: float) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
@@ -154,6 +199,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--pets", type=int, default=12)
+    parser.add_argument("--exchanges", type=int, default=0)
     parser.add_argument("--seed", type=int, default=915)
     parser.add_argument("--voxel-size", type=float, default=2.0)
     given = parser.parse_args()
@@ -161,12 +207,18 @@ def main() -> int:
     table = given.folder / "good_heads.jsonl"
     lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     done = {(row["kind"], row["head"]) for row in map(json.loads, lines)}
-    for kind, number, measure in measured(given):
-        if (kind, number) not in done:
-            row = {"kind": kind, "head": number, **{name: round(value, 3) for name, value in measure().items()}}
-            with table.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+    rows = (
+        {"kind": kind, "head": number, **measure()}
+        for kind, number, measure in measured(given)
+        if (kind, number) not in done
+    )
+    if ("exchanged", 1) not in done and given.exchanges > 1:
+        rows = itertools.chain(rows, exchanges(given.exchanges, given.seed, given.voxel_size))
+    for row in rows:
+        line = json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
+        with table.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
     return 0
 
 
