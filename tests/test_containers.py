@@ -224,6 +224,7 @@ def test_the_wheel_has_code_tables_recipes_and_templates(wheel: set[str]) -> Non
     assert sorted(wanted - wheel) == []
 
 
+@pytest.mark.slow
 def test_the_wheel_has_nothing_else(wheel: set[str]) -> None:
     assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == {"tau_pipeline", "tau_workflows"}
     assert not any("__pycache__" in name or name.endswith(".pyc") for name in wheel)

@@ -224,21 +224,6 @@ def test_the_3d_network_without_a_file_is_refused_with_what_to_do(tmp_path):
 
 
 @needs_vgg16
-@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_with_vgg16_value_and_gradient_are_those_of_the_obvious_loop(plane):
-    from test_losses import obvious_loop, value_and_gradient
-
-    features = load_vgg16_features(VGG16)
-    torch.manual_seed(0)
-    # Smooth volumes: in white noise, where many ReLU and maxima hang on the last bit, torch differs from itself too.
-    prediction, target = (nn.functional.avg_pool3d(torch.rand(1, 1, 13, 14, 15), 3, stride=1) for _ in range(2))
-    found = value_and_gradient(PlanePerceptualLoss(features), prediction, target, plane)
-    expected = value_and_gradient(lambda p: obvious_loop(features, p, target, plane), prediction)
-    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-5)
-    assert (found[1] - expected[1]).norm() <= 1e-5 * expected[1].norm()
-
-
-@needs_vgg16
 def test_vgg16_tells_an_image_from_a_blurred_one_more_than_from_a_brighter_one():
     features = load_vgg16_features(VGG16)
     torch.manual_seed(0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import ndimage
 
 from tau_pipeline.errors import GridMismatchError, ImageError, OutputError, SettingError
@@ -21,6 +24,8 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, image_like, image_on
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+#: Draws a figure, at most once.
+Drawing = Callable[[], Figure]
 
 
 def grid_affine(name: str) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -77,25 +82,27 @@ def labels_on(mask: Volume) -> Volume:
     return image_like((inside * np.where(z < -20, 8, above)).astype(np.int16), mask)
 
 
-def all_figures(t1w: Volume, mask: Volume) -> dict[str, object]:
+def all_figures(t1w: Volume, mask: Volume) -> dict[str, Drawing]:
     suvr = image_like(np.asanyarray(t1w.dataobj) / 100, t1w)
     core = image_like(np.asanyarray(labels_on(mask).dataobj) == 8, mask)
-    blend_t1w, blend_pet = figures.flicker_figures(t1w, t1w, mask)
     inside = np.asanyarray(mask.dataobj) > 0
     tissue = image_like(np.stack([0 * inside, 0.6 * inside, 0.4 * inside], axis=-1), mask)
-    return {
-        "mask": figures.brain_mask_figure(t1w, mask),
-        "tissue": figures.tissue_figure(t1w, tissue, mask),
-        "parcellation": figures.parcellation_figure(t1w, labels_on(mask), color_table()),
-        "coregistration": figures.coregistration_figure(t1w, t1w, mask),
-        "suvr": figures.suvr_figure(suvr, t1w, mask=mask),
-        "reference": figures.reference_region_figure(t1w, core, "CerebellarGM", suvr=suvr),
-        "reference on T1w alone": figures.reference_region_figure(t1w, core, "CerebellarGM"),
-        "synthetic": synthesis.synthetic_figure(suvr, t1w, mask, measured=image_like(np.zeros(mask.shape, "f4"), mask)),
-        "synthetic alone": synthesis.synthetic_figure(suvr, t1w, mask),
-        "blend T1w": blend_t1w,
-        "blend PET": blend_pet,
+    none = image_like(np.zeros(mask.shape, "f4"), mask)
+    blends = functools.cache(lambda: figures.flicker_figures(t1w, t1w, mask))
+    drawings: dict[str, Drawing] = {
+        "mask": lambda: figures.brain_mask_figure(t1w, mask),
+        "tissue": lambda: figures.tissue_figure(t1w, tissue, mask),
+        "parcellation": lambda: figures.parcellation_figure(t1w, labels_on(mask), color_table()),
+        "coregistration": lambda: figures.coregistration_figure(t1w, t1w, mask),
+        "suvr": lambda: figures.suvr_figure(suvr, t1w, mask=mask),
+        "reference": lambda: figures.reference_region_figure(t1w, core, "CerebellarGM", suvr=suvr),
+        "reference on T1w alone": lambda: figures.reference_region_figure(t1w, core, "CerebellarGM"),
+        "synthetic": lambda: synthesis.synthetic_figure(suvr, t1w, mask, measured=none),
+        "synthetic alone": lambda: synthesis.synthetic_figure(suvr, t1w, mask),
+        "blend T1w": lambda: blends()[0],
+        "blend PET": lambda: blends()[1],
     }
+    return {what: functools.cache(draw) for what, draw in drawings.items()}
 
 
 def pixels(figure: object) -> np.ndarray:
@@ -110,8 +117,8 @@ GRIDS = ["LAS", "LPS", "SAR"]
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, object]:
-    """All figures of the head on the RAS grid."""
+def drawn() -> dict[str, Drawing]:
+    """All figures of the head on the RAS grid, each drawn when a test first asks for it."""
     return all_figures(*head("RAS"))
 
 
@@ -231,7 +238,7 @@ def test_sagittal_slices_face_right_and_name_their_side() -> None:
 
 
 @pytest.mark.slow
-def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, object]) -> None:
+def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, Drawing]) -> None:
     t1w, mask = head("SAR")
     turned = {
         "parcellation": figures.parcellation_figure(t1w, labels_on(mask), color_table()),
@@ -239,12 +246,13 @@ def test_whole_figures_look_the_same_in_every_orientation(drawn: dict[str, objec
     }
     for what, figure in turned.items():
         # A rounded grey level here or there.
-        assert np.abs(pixels(figure) - pixels(drawn[what])).mean() < 0.05, what
+        assert np.abs(pixels(figure) - pixels(drawn[what]())).mean() < 0.05, what
 
 
 @pytest.mark.slow
-def test_nothing_overlaps_and_nothing_is_cut_off(drawn: dict[str, object]) -> None:
-    for what, figure in drawn.items():
+def test_nothing_overlaps_and_nothing_is_cut_off(drawn: dict[str, Drawing]) -> None:
+    for what, draw in drawn.items():
+        figure = draw()
         pixels(figure)
         renderer = figure.canvas.get_renderer()
         texts = [*figure.texts, *(axes.title for axes in figure.axes)]
@@ -274,8 +282,9 @@ def test_a_millimetre_is_as_long_in_every_direction(thickness: float) -> None:
     np.testing.assert_allclose(scales, scales[0], rtol=1e-6)
 
 
-def test_colour_bars_have_units_and_name_the_reference(drawn: dict[str, object]) -> None:
-    labels = {what: [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] for what, figure in drawn.items()}
+def test_colour_bars_have_units_and_name_the_reference(drawn: dict[str, Drawing]) -> None:
+    names = ("suvr", "reference", "coregistration", "synthetic", "synthetic alone", "mask", "parcellation")
+    labels = {what: [axes.get_ylabel() for axes in drawn[what]().axes if axes.get_ylabel()] for what in names}
     assert labels["suvr"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["reference"] == ["SUVR (reference: CerebellarGM)"]
     assert labels["coregistration"] == ["Activity (kBq/mL)"]
@@ -291,20 +300,20 @@ def test_pet_in_another_unit_is_labelled_so(unit: str, label: str) -> None:
     assert label in [axes.get_ylabel() for axes in figure.axes]
 
 
-def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, object]) -> None:
+def test_the_suvr_scale_does_not_follow_the_data(drawn: dict[str, Drawing]) -> None:
     t1w, mask = head("RAS")
     faint = image_like(np.asanyarray(t1w.dataobj) * 0.001, t1w)
-    for figure in (drawn["suvr"], figures.suvr_figure(faint, t1w, mask=mask)):
+    for figure in (drawn["suvr"](), figures.suvr_figure(faint, t1w, mask=mask)):
         shown = [image for axes in figure.axes for image in axes.images if image.get_cmap().name == sheet.UPTAKE_MAP]
         assert len(shown) == 21
         assert {image.get_clim() for image in shown} == {(0.5, 2.5)}
         assert "0.5 to 2.5" in figure.texts[0].get_text()
 
 
-def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(drawn: dict[str, object]) -> None:
+def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(drawn: dict[str, Drawing]) -> None:
     """The measured map is 0 here, so that the difference is the synthetic map itself, in the brain."""
     values = {note: [] for note in ("T1w", "measured", "synthetic", "difference")}
-    for axes in drawn["synthetic"].axes:
+    for axes in drawn["synthetic"]().axes:
         if axes.images:
             values[axes.get_title().split(", ")[-1]].append(np.asarray(axes.images[0].get_array()))
     assert [len(slices) for slices in values.values()] == [7] * 4
@@ -316,11 +325,11 @@ def test_a_synthetic_map_is_shown_beside_the_measured_one_and_their_difference(d
     assert (same | none)[drawn_there].mean() > 0.9  # the rest lies between voxels at the brain's edge
     assert np.nanmax(values["measured"]) == 0
     assert np.nanmax(values["synthetic"]) > 1
-    assert "not measured" in drawn["synthetic alone"].texts[0].get_text()
+    assert "not measured" in drawn["synthetic alone"]().texts[0].get_text()
 
 
-def test_every_label_has_its_own_colour_beyond_255_too_and_one_without_is_grey(drawn: dict[str, object]) -> None:
-    pixel = np.concatenate([axes.images[1].get_array().reshape(-1, 4) for axes in drawn["parcellation"].axes])
+def test_every_label_has_its_own_colour_beyond_255_too_and_one_without_is_grey(drawn: dict[str, Drawing]) -> None:
+    pixel = np.concatenate([axes.images[1].get_array().reshape(-1, 4) for axes in drawn["parcellation"]().axes])
     code = pixel[pixel[:, 3] > 0][:, :3] @ (1, 2, 4)
     assert set(np.unique(code)) == {1, 2, 4, 3.5}
 
@@ -342,7 +351,7 @@ def test_images_that_are_integer_negative_or_constant_can_be_drawn() -> None:
 
 
 def test_inputs_are_left_as_they_were() -> None:
-    t1w, mask = head("oblique")
+    t1w, mask = head("RAS")
     before = [np.array(img.dataobj) for img in (t1w, mask)], [img.affine.copy() for img in (t1w, mask)]
     figures.coregistration_figure(t1w, t1w, mask)
     figures.parcellation_figure(t1w, mask, color_table())
@@ -388,10 +397,12 @@ def test_a_hostile_region_name_is_drawn_as_it_is() -> None:
     pixels(figures.reference_region_figure(t1w, mask, r"$\frac{1}{$ <b>_^", suvr=t1w))
 
 
-def test_a_saved_figure_is_complete_and_the_same_each_time(tmp_path: Path) -> None:
+def test_a_saved_figure_is_complete_and_the_same_each_time(drawn: dict[str, Drawing], tmp_path: Path) -> None:
     t1w, mask = head("RAS")
-    names = (tmp_path / "a.png", tmp_path / "b.png")
-    first, second = (sheet.save_figure(figures.brain_mask_figure(t1w, mask), name) for name in names)
+    made = (drawn["mask"](), figures.brain_mask_figure(t1w, mask))
+    first, second = (
+        sheet.save_figure(one, tmp_path / name) for one, name in zip(made, ("a.png", "b.png"), strict=True)
+    )
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
@@ -400,7 +411,7 @@ def test_a_saved_figure_is_complete_and_the_same_each_time(tmp_path: Path) -> No
 def test_a_figure_that_cannot_be_saved_says_where(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="taken"):
-        sheet.save_figure(figures.brain_mask_figure(*head("RAS")), tmp_path / "taken" / "a.png")
+        sheet.save_figure(Figure(figsize=(1, 1)), tmp_path / "taken" / "a.png")
 
 
 def test_importing_figures_is_light_and_drawing_leaves_pyplot_alone() -> None:

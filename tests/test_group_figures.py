@@ -31,6 +31,12 @@ def scans() -> pd.DataFrame:
     return status_table(27)
 
 
+@pytest.fixture(scope="module")
+def percentiles(scans: pd.DataFrame) -> Figure:
+    """The figure of the percentiles of these scans, which tests only read."""
+    return percentile_figure(scans)
+
+
 def points(axes: Axes) -> np.ndarray:
     """Positions ``(N, 2)`` of the filled points of a panel."""
     found = [part.get_offsets() for part in axes.collections if len(part.get_facecolors())]
@@ -64,8 +70,10 @@ def check_layout(figure: Figure) -> None:
         assert not box_a.overlaps(box_b), (a, b)
 
 
-def test_every_scan_is_a_point_at_its_value_before_and_after_standardisation(scans: pd.DataFrame) -> None:
-    figure = percentile_figure(scans)
+def test_every_scan_is_a_point_at_its_value_before_and_after_standardisation(
+    scans: pd.DataFrame, percentiles: Figure
+) -> None:
+    figure = percentiles
     assert len(panels(figure)) == 6
     for end, row in (("", panels(figure)[:3]), ("_standardized", panels(figure)[3:])):
         for percentile, axes in zip((75, 90, 99), row, strict=True):
@@ -73,8 +81,8 @@ def test_every_scan_is_a_point_at_its_value_before_and_after_standardisation(sca
             np.testing.assert_allclose(np.sort(points(axes)[:, 1]), np.sort(wanted))
 
 
-def test_points_stand_above_their_manufacturer(scans: pd.DataFrame) -> None:
-    axes = panels(percentile_figure(scans))[0]
+def test_points_stand_above_their_manufacturer(scans: pd.DataFrame, percentiles: Figure) -> None:
+    axes = panels(percentiles)[0]
     names = [label.get_text().split("\n")[0] for label in axes.get_xticklabels()]
     assert names == ["GE", "Philips", "Siemens"]
     for place, name in enumerate(names):
@@ -89,8 +97,10 @@ def test_many_groups_are_counted_and_few_are_named() -> None:
     assert sentence_of("By x", one_way_test(table[:4], "value", "by")).endswith("(a 2, b 2)")
 
 
-def test_diagnoses_differ_in_shape_and_colour_and_are_named_with_their_number(scans: pd.DataFrame) -> None:
-    figure = percentile_figure(scans)
+def test_diagnoses_differ_in_shape_and_colour_and_are_named_with_their_number(
+    scans: pd.DataFrame, percentiles: Figure
+) -> None:
+    figure = percentiles
     handles = figure.legends[0].legend_handles
     assert len({(handle.get_marker(), handle.get_color()) for handle in handles}) == 4
     counts = scans["diagnosis"].value_counts()
@@ -105,9 +115,9 @@ def test_the_legend_names_the_median_only_where_one_is_drawn(scans: pd.DataFrame
     assert not [line for axes in panels(figure) for line in axes.lines if line.get_color() == "black"]
 
 
-def test_the_tests_under_a_panel_are_those_of_its_values(scans: pd.DataFrame) -> None:
+def test_the_tests_under_a_panel_are_those_of_its_values(scans: pd.DataFrame, percentiles: Figure) -> None:
     """Against the sums of squares written out."""
-    text = words(percentile_figure(scans))
+    text = words(percentiles)
     for column in ("cortex_p75", "cortex_p90", "cortex_p99", "cortex_p99_standardized"):
         values = scans[column].dropna()
         for heading, by in (
@@ -213,12 +223,12 @@ def test_outliers_have_a_ring_and_others_have_none() -> None:
     assert rings["Fit of PET to T1w"] == 0
 
 
-def test_every_axis_has_a_unit(scans: pd.DataFrame) -> None:
+def test_every_axis_has_a_unit(scans: pd.DataFrame, percentiles: Figure) -> None:
     figure = quality_figure(scans)
     assert figure is not None
     labels = [axes.get_ylabel() for axes in panels(figure)]
     assert labels == ["Activity (unit of the PET)", "Normalized mutual information", "SD (SUVR)", "Volume (mL)"]
-    assert {axes.get_ylabel() for axes in panels(percentile_figure(scans))} == {"SUVR", "Standardized SUVR (brain SD)"}
+    assert {axes.get_ylabel() for axes in panels(percentiles)} == {"SUVR", "Standardized SUVR (brain SD)"}
 
 
 def test_values_that_are_near_one_another_stand_at_the_ticks_as_they_are(scans: pd.DataFrame) -> None:

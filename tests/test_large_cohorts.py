@@ -199,9 +199,9 @@ def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypa
     monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     options = ["group", "--unknown-manufacturer", "pooled", "--min-participants", "1", "--columns", "adni"]
     written = {}
-    for name, at_a_time in (("whole", 1000), ("parts", 4)):
+    for name, at_a_time in (("whole", 1000), ("parts", 3)):
         monkeypatch.setattr(long_files, "_AT_A_TIME", at_a_time)
-        bids, out = write_cohort(tmp_path / name, 9, images=False)
+        bids, out = write_cohort(tmp_path / name, 5, images=False)
         for k in range(3):
             write_scan(out, f"{k:02d}", "GE", 20 + k, session="m12", regions=REGIONS, images=False)
         assert main([str(bids), str(out), *options]) == 0

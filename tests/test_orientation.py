@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -13,6 +15,7 @@ from tau_pipeline.imaging.transforms import quarter_turns, rotation_matrix
 from tau_pipeline.imaging.volume import image_like, image_on
 
 
+@functools.cache
 def brain(spacing=4.0):
     """A lopsided brain with ventricles in front of its center and a cerebellum, and its mask."""
     shape = (40, 48, 40)

@@ -31,7 +31,6 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("SettingsHash", "abcdef", "SettingsHash"),
         ("SoftwareVersion", "99.0", "version"),
         ("SmoothingFWHM", 8.0, "SmoothingFWHM"),
         ("FrameTimesStart", [1200.0], "window"),
@@ -41,6 +40,23 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_scans_made_in_different_ways_are_refused_by_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str, value: object, named: str
 ) -> None:
+    refused(tmp_path, capfd, key, value, named)
+
+
+def test_scans_made_in_different_ways_are_taken_where_that_is_asked_or_the_odd_ones_are_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = refused(tmp_path, capfd, "SettingsHash", "abcdef", "SettingsHash")
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--allow-mixed-settings") == 0
+    odd = tmp_path / "odd.tsv"
+    odd.write_text("\n".join(["scan", *(path.name.split("_space")[0] for path in sidecars(out)[::2])]) + "\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(odd)) == 0
+
+
+def refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str, value: object, named: str
+) -> tuple[Path, Path]:
+    """Change a key of every other scan and check that the group level names it; folders of the cohort."""
     bids, out = write_cohort(tmp_path, 6, images=False)
     for path in sidecars(out):
         edit(path, lambda content: content.update(FrameTimesStart=[4800.0], FrameDuration=[1200.0]))
@@ -55,10 +71,7 @@ def test_scans_made_in_different_ways_are_refused_by_name(
     assert named in said
     assert sidecars(out)[0].name.split("_space")[0] in said
     assert [path for path in sorted(out.rglob("*")) if path.name != ".tau-pipeline.lock"] == before
-    assert run(bids, out, "--unknown-manufacturer", "pooled", "--allow-mixed-settings") == 0
-    odd = tmp_path / "odd.tsv"
-    odd.write_text("\n".join(["scan", *(path.name.split("_space")[0] for path in sidecars(out)[::2])]) + "\n")
-    assert run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(odd)) == 0
+    return bids, out
 
 
 def test_scanners_may_have_different_smoothing_and_start_some_minutes_apart(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_normalised_mutual_information_agrees_with_a_slow_obvious_version():
     assert similarity(move) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_small_head_is_found_again_and_nothing_else_changes():
     t1w, pet, mask = head()
     offset = rigid((12, -8, 15), (15, -20, 12))

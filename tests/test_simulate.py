@@ -52,7 +52,10 @@ DESIKAN_KILLIANY = {h + k for h in (1000, 2000) for k in range(1, 36) if k != 4}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five coarse participants: static, dynamic in two sessions, static, no PET, second session without T1w."""
+    """Five coarse participants: static, dynamic in two sessions, static, no PET, second session without T1w.
+
+    With the template that heads are made of, they take 10 s of processor time, so all tests of heads are slow.
+    """
     out = tmp_path_factory.mktemp("simulated") / "bids"
     return simulate_dataset(out, Simulation(5, seed=3, voxel_mm=COARSE, sessions=True))
 
@@ -87,6 +90,7 @@ def digests(folder: Path) -> dict[str, str]:
 # the truth
 
 
+@pytest.mark.slow
 def test_the_true_suvr_is_one_in_the_cerebellar_cortex(dataset: Path) -> None:
     for scan in scans(dataset):
         labels = np.asarray(truth(dataset, scan, "labels").dataobj)
@@ -94,6 +98,7 @@ def test_the_true_suvr_is_one_in_the_cerebellar_cortex(dataset: Path) -> None:
         assert suvr[np.isin(labels, (8, 47))].mean() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_each_frame_moved_by_its_true_transform_is_the_true_suvr_times_the_reference(dataset: Path) -> None:
     for scan in scans(dataset):
         pet, suvr = pet_of(dataset, scan), truth(dataset, scan, "suvr")
@@ -109,6 +114,7 @@ def test_each_frame_moved_by_its_true_transform_is_the_true_suvr_times_the_refer
             assert np.median(np.abs(ratio - 1)) < 0.08
 
 
+@pytest.mark.slow
 def test_a_wrong_transform_does_not_fit(dataset: Path) -> None:
     scan = scans(dataset)[0]
     pet, suvr = pet_of(dataset, scan), truth(dataset, scan, "suvr")
@@ -127,6 +133,7 @@ def test_a_wrong_transform_does_not_fit(dataset: Path) -> None:
             assert misfit(true) < misfit(wrong)
 
 
+@pytest.mark.slow
 def test_pet_to_t1w_is_the_first_frame_and_all_are_rigid(dataset: Path) -> None:
     for scan in scans(dataset):
         assert scan["pet2t1"] == scan["frames"][0]
@@ -135,7 +142,7 @@ def test_pet_to_t1w_is_the_first_frame_and_all_are_rigid(dataset: Path) -> None:
             assert np.linalg.det(frame[:3, :3]) == pytest.approx(1)
 
 
-def test_pet_lies_5_to_25_mm_and_3_to_15_degrees_from_the_t1w_at_the_centre_of_the_brain(head) -> None:
+def test_pet_lies_5_to_25_mm_and_3_to_15_degrees_from_the_t1w_at_the_centre_of_the_brain() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         draw = draw_pet(rng, draw_uptake(rng, 0.5), SCANNERS[seed % 3], draw_motion(rng, 1, False))
@@ -152,6 +159,7 @@ def test_frames_move_up_to_3_mm_and_2_degrees_or_not_at_all() -> None:
     assert not draw_motion(rng, 4, False).any()
 
 
+@pytest.mark.slow
 def test_all_68_regions_have_voxels_and_an_uptake(dataset: Path) -> None:
     for scan in scans(dataset):
         labels = set(np.unique(np.asarray(truth(dataset, scan, "labels").dataobj)).tolist())
@@ -161,6 +169,7 @@ def test_all_68_regions_have_voxels_and_an_uptake(dataset: Path) -> None:
         assert {8, 47, 16, 7, 46, 17, 53, 10, 49, 4, 43, 24} <= labels
 
 
+@pytest.mark.slow
 def test_labels_fill_the_brain_mask(dataset: Path) -> None:
     for scan in scans(dataset):
         labels, mask = truth(dataset, scan, "labels"), truth(dataset, scan, "mask")
@@ -169,6 +178,7 @@ def test_labels_fill_the_brain_mask(dataset: Path) -> None:
         assert 1.0 < litres < 2.1
 
 
+@pytest.mark.slow
 def test_the_t1w_image_and_the_truth_share_a_world_in_every_axis_order(dataset: Path) -> None:
     """White matter is brighter than cortex, and cortex than fluid, where the truth says so."""
     orders = set()
@@ -186,6 +196,7 @@ def test_the_t1w_image_and_the_truth_share_a_world_in_every_axis_order(dataset: 
     assert orders == {"RAS", "LAS", "PSR", "LIA"}
 
 
+@pytest.mark.slow
 def test_a_later_session_without_t1w_has_its_pet_in_the_world_of_the_first(dataset: Path) -> None:
     first, second = (s for s in scans(dataset) if s["participant"] == "sub-05")
     assert not list((dataset / "sub-05" / "ses-02").glob("anat"))
@@ -195,12 +206,14 @@ def test_a_later_session_without_t1w_has_its_pet_in_the_world_of_the_first(datas
     assert first["pet2t1"] != second["pet2t1"]
 
 
+@pytest.mark.slow
 def test_a_uniform_uptake_looks_uniform_inside_the_brain(head) -> None:
     suvr = true_suvr(head, dict.fromkeys([*range(1, 2036), *OUTSIDE.values()], 1.0), fwhm_mm=6)
     deep = ndimage.binary_erosion(np.asarray(head.labels.dataobj) > 0, iterations=3)
     np.testing.assert_allclose(suvr[deep], 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_head_without_cerebellum_is_refused(head) -> None:
     gone = replace(head, labels=image_like(np.zeros(head.labels.shape, np.int16), head.labels))
     with pytest.raises(ImageError, match="cerebellar cortex"):
@@ -234,6 +247,7 @@ def test_groups_differ_in_burden_without_overlap() -> None:
     assert BURDEN["CN"][1] < BURDEN["MCI"][0] <= BURDEN["MCI"][1] <= BURDEN["AD"][0]
 
 
+@pytest.mark.slow
 def test_tau_makes_cortex_smaller_and_ventricles_larger_in_the_same_person() -> None:
     person = draw_head(np.random.default_rng(1))
     uptake = draw_uptake(np.random.default_rng(2), 0.9)
@@ -261,6 +275,7 @@ def test_regional_tau_and_cortical_volume_correlate_negatively_over_a_cohort(tmp
 # heads
 
 
+@pytest.mark.slow
 def test_a_deformation_never_folds() -> None:
     template = load_template()
     affine, shape = grid(*PERSON_BOX, COARSE)
@@ -271,6 +286,7 @@ def test_a_deformation_never_folds() -> None:
         assert jacobian.min() > 0.1
 
 
+@pytest.mark.slow
 def test_two_persons_differ_and_their_noise_is_not_in_the_draw_of_the_shape() -> None:
     a, b = (draw_head(np.random.default_rng(s)) for s in (1, 2))
     heads = [np.asarray(make_head(d, load_template(), COARSE).labels.dataobj) for d in (a, b, replace(a, noise_seed=9))]
@@ -278,6 +294,7 @@ def test_two_persons_differ_and_their_noise_is_not_in_the_draw_of_the_shape() ->
     np.testing.assert_array_equal(heads[0], heads[2])
 
 
+@pytest.mark.slow
 def test_a_head_has_skull_and_scalp_around_the_brain(head) -> None:
     """Going out from the brain one meets dark bone and then bright fat, and air at the corners."""
     t1w, brain = np.asarray(head.t1w.dataobj), np.asarray(head.labels.dataobj) > 0
@@ -309,6 +326,7 @@ def test_codes_without_a_value_are_zero() -> None:
     np.testing.assert_array_equal(look_up({2: 1.5, 2035: 3.0}, np.array([0, 2, 3, 2035])), [0, 1.5, 0, 3.0])
 
 
+@pytest.mark.slow
 def test_making_a_scan_changes_neither_head_nor_draw(head) -> None:
     rng = np.random.default_rng(4)
     draw = draw_pet(rng, draw_uptake(rng, 0.5), SCANNERS[0], draw_motion(rng, 1, False))
@@ -323,6 +341,7 @@ def test_making_a_scan_changes_neither_head_nor_draw(head) -> None:
 # the dataset
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_participants_do_not_depend_on_their_number(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -357,6 +376,7 @@ def test_the_kind_of_pet_can_be_chosen(pet: str, frames: set[int]) -> None:
     assert {plan_participant(i, Simulation(12, pet=pet)).frames for i in range(1, 13)} == frames  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_everything_says_that_it_is_simulated(dataset: Path) -> None:
     assert "SIMULATED" in json.loads((dataset / "dataset_description.json").read_text())["Name"]
     assert (dataset / "README").read_text().startswith("SIMULATED")
@@ -365,6 +385,7 @@ def test_everything_says_that_it_is_simulated(dataset: Path) -> None:
     assert all(json.loads(p.read_text())["Simulated"] is True for p in sidecars)
 
 
+@pytest.mark.slow
 def test_pet_is_int16_with_a_scale_factor_and_frames_that_agree_with_the_sidecar(dataset: Path) -> None:
     for path in dataset.glob("sub-*/**/*_pet.nii.gz"):
         img = nib.load(path)
@@ -376,6 +397,7 @@ def test_pet_is_int16_with_a_scale_factor_and_frames_that_agree_with_the_sidecar
         assert (side["FrameTimesStart"][0], sum(side["FrameDuration"])) == (4800, 1200)
 
 
+@pytest.mark.slow
 def test_participants_are_described(dataset: Path) -> None:
     table = pd.read_csv(dataset / "participants.tsv", sep="\t")
     assert list(table.columns) == ["participant_id", "age", "sex", "group"]
@@ -383,11 +405,13 @@ def test_participants_are_described(dataset: Path) -> None:
     assert set(json.loads((dataset / "participants.json").read_text())) == {"age", "sex", "group"}
 
 
+@pytest.mark.slow
 def test_one_participant_has_no_pet(dataset: Path) -> None:
     assert not list(dataset.glob("sub-04/**/*_pet.*"))
     assert {s["participant"] for s in scans(dataset)} == {"sub-01", "sub-02", "sub-03", "sub-05"}
 
 
+@pytest.mark.slow
 def test_the_validator_finds_no_errors(dataset: Path) -> None:
     from tau_pipeline.bids.validator import validate
 
@@ -424,6 +448,7 @@ def test_an_unknown_kind_of_pet_is_refused() -> None:
         Simulation(pet="ecat")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_program_prints_a_line_for_each_participant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "out"), "--participants", "1", "--seed", "1", "--voxel_size", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -457,6 +482,7 @@ def test_plasma_p_tau217_follows_the_amount_of_tau_and_tells_more_of_it_than_the
     assert min(np.corrcoef(burden[own], found[own])[0, 1] for own in within.values()) > 0.5
 
 
+@pytest.mark.slow
 def test_p_tau217_is_a_described_column_that_changes_no_image(tmp_path: Path) -> None:
     for name, more in (("with", True), ("without", False)):
         simulate_dataset(tmp_path / name, Simulation(1, seed=3, voxel_mm=COARSE, pet="static", p_tau217=more))
@@ -478,6 +504,7 @@ def yearly(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_dataset(tmp_path_factory.mktemp("yearly") / "bids", settings)
 
 
+@pytest.mark.slow
 def test_visits_a_year_apart_change_by_what_the_truth_says(yearly: Path) -> None:
     dates = pd.read_csv(yearly / "sub-01/sub-01_sessions.tsv", sep="\t")
     assert pd.to_datetime(dates["acq_time"]).diff().dt.days.dropna().tolist() == [365, 365]
@@ -500,6 +527,7 @@ def test_visits_a_year_apart_change_by_what_the_truth_says(yearly: Path) -> None
     assert lost[1] - lost[0] > 0.1
 
 
+@pytest.mark.slow
 def test_the_head_lies_otherwise_at_a_later_visit_and_is_the_same_head() -> None:
     settings = Simulation(1, seed=3, visits=2)
     first, second = draw_visits(1, plan_participant(1, settings), settings.seed, settings)

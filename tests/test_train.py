@@ -124,6 +124,7 @@ def test_kill_9_in_the_middle_of_an_epoch_changes_nothing(
     assert [row["epoch"] for row in rows[0]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_taken_up_again_gives_the_same_weights_log_and_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

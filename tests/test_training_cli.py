@@ -131,6 +131,7 @@ def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
     assert sorted(path for folder in cohort for path in folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_card_speaks_of_random_features_only_where_they_took_part(begun: Path) -> None:
     # With the loss "mse_ssim" the setting has no effect.
     assert not load_model(begun / "model").card.random_features
