@@ -21,7 +21,7 @@ from tau_pipeline.files import write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
-from tau_pipeline.imaging.transforms import save_itk
+from tau_pipeline.imaging.transforms import rotation, save_itk
 from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
 from tau_pipeline.pvc import maps
@@ -108,6 +108,28 @@ def test_each_region_keeps_its_volume(head: PetPhantom, model: RegionModel) -> N
     for label in BRAIN:
         volume = model.volumes_mm3[model.numbers.index(label)]
         assert volume == pytest.approx((labels == label).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("voxel_mm", [(1.0, 1.0, 1.0), (1.0, 1.2, 4.0), (4.0, 4.0, 4.0)])
+def test_the_blur_in_the_fractions_is_what_the_model_says(voxel_mm: tuple[float, float, float]) -> None:
+    """A block of labels: the variance of its fractions is that of the block, and the blur's beside it."""
+    shape = np.round(64 / np.array(voxel_mm)).astype(int)
+    inner = tuple(slice(size // 4, size - size // 4) for size in shape)
+    labels = np.zeros(shape, np.int16)
+    labels[inner] = 2
+    dseg = image_on(labels, np.diag([*voxel_mm, 1.0]))
+    turned = np.eye(4)
+    turned[:3, :3], turned[:3, 3] = rotation(np.radians([7.0, -9.0, 13.0])), (3.1, -2.3, 1.7)
+    pet = image_on(np.zeros((40, 40, 40), np.float32), np.diag([2.2, 2.5, 3.0, 1.0]))
+    model = region_model(pet, dseg, image_like(labels > 0, dseg), turned)
+    fraction = model.fractions[model.numbers.index(2)].astype(float)
+    edges = np.array([one.stop - one.start for one in inner]) * voxel_mm
+    of_block = np.linalg.inv(turned)[:3, :3] ** 2 @ (edges**2 / 12)
+    for axis, found in enumerate(model.voxel_mm):
+        at = (np.indices(fraction.shape)[axis] + 0.5) * found
+        mean = np.average(at, weights=fraction)
+        variance = np.average((at - mean) ** 2, weights=fraction)
+        assert variance - of_block[axis] == pytest.approx(model.variance_mm2[axis], abs=0.03)
 
 
 def test_the_unit_of_the_pet_does_not_matter(blurred: Blurred) -> None:

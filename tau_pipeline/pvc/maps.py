@@ -21,6 +21,7 @@ from tau_pipeline.pvc.methods import ENOUGH_TISSUE, tissue_numbers
 from tau_pipeline.pvc.regions import SHELLS_MM, Box, Floats, region_numbers_of
 from tau_pipeline.settings.participant import PvcMethod
 
+METHODS_WITH_MAPS: frozenset[PvcMethod] = frozenset({"rbv", "iy", "mg", "meltzer"})
 #: The part of the T1w grid that is worked on ends this far from the brain, mm: what is farther does not reach it.
 ROOM_MM = 15.0
 #: A shell is painted where its values reach; the outermost one is nowhere near.
@@ -65,7 +66,7 @@ class CorrectedMaps:
         Parameters
         ----------
         method
-            One that has maps: ``rbv``, ``iy``, ``mg``, or ``meltzer``.
+            One of `METHODS_WITH_MAPS`.
         values
             Of each region by its number, in the unit of the activity; NaN where there is none.
         reference

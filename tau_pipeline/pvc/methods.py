@@ -21,7 +21,6 @@ from tau_pipeline.settings.participant import PvcMethod
 
 #: Iterations of the iterative Yang method, and share of gray matter or tissue in a voxel that MG and Meltzer need.
 _ITERATIONS, ENOUGH_TISSUE = 10, 0.5
-_CEREBRAL_WHITE = (2, 41)
 _STEM = (16, 28, 60)
 
 

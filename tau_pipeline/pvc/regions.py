@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 
 import numpy as np
@@ -78,7 +78,7 @@ class RegionModel:
     merged: Mapping[int, int]
     distance_mm: Floats
 
-    @property
+    @cached_property
     def volumes_mm3(self) -> NDArray[np.float64]:
         """Volume of each region."""
         return np.array([one.sum(dtype=np.float64) for one in self.fractions]) * float(np.prod(self.voxel_mm))
@@ -151,9 +151,8 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
     voxel_mm = voxel_size_mm(pet)
     to_pet = np.linalg.inv(pet.affine) @ np.linalg.inv(pet2t1w_xfm) @ dseg.affine
     to_pet[:3, 3] += to_pet[:3, :3] @ np.array([one.start for one in box])
-    points = _Points(
-        numbers, to_pet, np.maximum(1, np.ceil(voxel_size_mm(dseg) / _FINE_ENOUGH / voxel_mm.min() - 0.01))
-    )
+    parts = np.maximum(1, np.ceil(voxel_size_mm(dseg) / _FINE_ENOUGH / voxel_mm.min() - 0.01))
+    points = _Points(numbers, to_pet, parts)
     room = np.ceil(max(SHELLS_MM.values()) / voxel_mm).astype(int) + 1
     start, shape = points.part(room)
     found = list(points.fractions(start, shape, voxel_volume_mm3(dseg) / voxel_volume_mm3(pet)))
@@ -170,10 +169,21 @@ def region_model(pet: Volume, dseg: Volume, mask: Volume, pet2t1w_xfm: Affine) -
         shape=shape,
         start=start,
         voxel_mm=voxel_mm,
-        variance_mm2=voxel_mm**2 / 6 - float(np.prod(voxel_size_mm(dseg))) ** (2 / 3) / 12,
+        variance_mm2=voxel_mm**2 / 6 - _variance_of_points(to_pet, parts, voxel_mm),
         merged=merged,
         distance_mm=distance,
     )
+
+
+def _variance_of_points(
+    to_pet: Affine, parts: NDArray[np.float64], voxel_mm: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the variance along each axis of the PET, mm², that is lost since a part of a voxel counts as a point.
+
+    An edge of a part, of length e along an axis of the PET, is a uniform distribution of variance e²/12.
+    """
+    edges = to_pet[:3, :3] * voxel_mm[:, None] / parts
+    return np.asarray((edges**2).sum(axis=1) / 12)
 
 
 def region_numbers_of(labels: NDArray[np.integer], inside: NDArray[np.bool_]) -> NDArray[np.int16]:

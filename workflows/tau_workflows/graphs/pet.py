@@ -10,6 +10,7 @@ from nipype.pipeline import engine as pe
 
 from tau_pipeline.bids.scans import Scan
 from tau_pipeline.pet.frames import FramePlan
+from tau_pipeline.pvc.maps import METHODS_WITH_MAPS
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.graphs.job import scan_steps
 from tau_workflows.interfaces.figures import ActivityFigures
@@ -163,7 +164,8 @@ def _add_partial_volume(wf: pe.Workflow, settings: Settings, scan: Scan) -> pe.N
         wf.get_node("outputnode").inputs.corrected_files = {}
         return wf.get_node("quantify")
     step = CorrectPartialVolume.with_settings(settings, pet_metadata=dict(scan.pet_metadata))
-    node = pe.Node(step, name="partial_volume", mem_gb=1.2)
+    has_maps = not METHODS_WITH_MAPS.isdisjoint(settings.pvc)
+    node = pe.Node(step, name="partial_volume", mem_gb=1.1 if has_maps else 0.7)
     for name in _REGIONS:
         wf.connect(wf.get_node("inputnode"), name, node, name)
     wf.connect(wf.get_node("motion"), "static_file", node, "static_file")

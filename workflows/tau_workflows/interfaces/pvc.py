@@ -30,7 +30,7 @@ from tau_pipeline.pvc import psf as spread
 from tau_pipeline.pvc.cerebellum import with_lobules
 from tau_pipeline.pvc.correct import Correction
 from tau_pipeline.pvc.hot_spots import with_hot_spots
-from tau_pipeline.pvc.maps import ROOM_MM, CorrectedMaps, blur_on_t1w
+from tau_pipeline.pvc.maps import METHODS_WITH_MAPS, ROOM_MM, CorrectedMaps, blur_on_t1w
 from tau_pipeline.pvc.regions import Box, RegionModel, region_model
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.interfaces.base import LibraryInterface
@@ -159,7 +159,7 @@ class CorrectPartialVolume(LibraryInterface):
         self, folder: Path, found: Correction, head: _Head, shares: NDArray[np.float64]
     ) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Write the map of each method that has one, and its weights."""
-        methods = [method for method in found.by_method if method not in ("sgtm", "gtm")]
+        methods = [method for method in found.by_method if method in METHODS_WITH_MAPS]
         if not methods:
             return {}, {}
         activity, static = (load_volume(file, ndim=3) for file in (self.inputs.activity_file, self.inputs.static_file))
