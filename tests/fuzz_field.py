@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tau_pipeline.bids.pairing import nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata
-from tau_pipeline.bids.sessions import Timeline, label_times, timeline
+from tau_pipeline.bids.session_labels import label_times
+from tau_pipeline.bids.sessions import Timeline, timeline
 from tau_pipeline.bids.tracers import ALIASES, other_tracer, tracer_name
 from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.pet.frames import WINDOWS, plan_frames

@@ -59,6 +59,8 @@ def test_an_impossible_window_is_refused(window):
         ("GTP1", "GTP1"),
         ("[18F]PM-PBB3 batch 4", "florzolotau"),
         ("FDG", None),
+        ("PBB3", None),
+        ("AV1451; PiB on file", None),
         ("", None),
         (None, None),
     ],
@@ -94,6 +96,8 @@ def test_an_unknown_tracer_gets_the_default_window_as_an_assumption():
     plan = plan_frames(SHAPE, sidecar(TracerName="XYZ-1"))
     assert (plan.window.start_min, plan.window.end_min) == (80, 100)
     assert any("XYZ-1" in sentence for sentence in plan.assumptions)
+    assert "is THK-5351, which has no default window" in default_window("[18F]THK-5351").source
+    assert "is FDG, which is not a tracer of tau" in default_window("FDG").source
 
 
 def test_a_complete_dynamic_scan_needs_no_assumption():
@@ -199,13 +203,14 @@ def test_damaged_metadata_gives_one_clear_sentence(changes, sentence):
         *("Bq/mL", "Bq/ml", "kBq/mL", "kBq/cc", "BQ/ML", "g/ml", "SUV", "SUVbw", "nCi/cc", "Bq.mL-1", "Bq·mL⁻¹"),
         *("Bq/mm3", "a.u.", "arbitrary units", "SUVR", "SUV_bw", "SUV (bw)", "SUVbw (g/mL)", "g/cc", "%ID/g", "Bq/ccm"),
         *("Bq/mL (decay corrected)", "[Bq/mL]", "Bq mL^{-1}", "10^3 Bq/mL", "BQML\0"),
+        *("Bq/mL, decay corrected", "SUVbw g/ml", "Bq\\mL", "Standardized Uptake Value"),
     ],
 )
 def test_any_unit_proportional_to_activity_will_do_for_a_ratio(units):
     assert plan_frames(SHAPE, sidecar(Units=units)).assumptions == ()
 
 
-@pytest.mark.parametrize("units", [..., "counts", "unknown"])
+@pytest.mark.parametrize("units", [..., "counts", "unknown", "unknown units"])
 def test_an_absent_or_unusual_unit_is_an_assumption(units):
     assert any("proportional" in sentence for sentence in plan_frames(SHAPE, sidecar(Units=units)).assumptions)
 

@@ -418,16 +418,16 @@ def test_a_row_of_a_visit_does_not_replace_the_one_of_the_participant(tmp_path):
 
 
 def test_ages_are_read_as_people_write_them_and_the_rest_is_said_to_be_missing(tmp_path: Path) -> None:
-    ages = {"1": "89+", "2": "71", "3": "71,5", "4": "70-74", "5": "old", "6": "n/a", "7": "> 90"}
+    ages = {"1": "89+", "2": "71", "3": "71,5", "4": "70-74", "5": "old", "6": "n/a", "7": "> 90", "8": "90 or older"}
     rows = "".join(f"sub-{who}\t{age}\tAD\n" for who, age in ages.items())
     (tmp_path / "participants.tsv").write_text(f"participant_id\tAGE\tDX\n{rows}")
     found = read_demographics(tmp_path)
     read = [found.of(f"sub-{who}", None)["age"] for who in ages]
-    assert read == [89, 71, 71.5, 72, None, None, 90]
+    assert read == [89, 71, 71.5, 72, None, None, 90, 90]
     assert found.of("sub-2", "ses-x")["diagnosis"] == "AD"
-    for who in "145":
+    for who in "1458":
         assert any(repr(ages[who]) in note and f"sub-{who}" in note for note in found.notes)
-    assert len(found.notes) == 4
+    assert len(found.notes) == 5
 
 
 def test_ages_in_units_are_read_and_numbers_that_are_no_ages_count_as_missing(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, nearest_session
-from tau_pipeline.bids.sessions import Timeline, label_times, read_dates, session_order, timeline
+from tau_pipeline.bids.session_labels import label_times
+from tau_pipeline.bids.sessions import Timeline, read_dates, session_order, timeline
 
 
 def test_the_plainest_t1w_is_chosen_whatever_the_order_of_the_files():
@@ -63,8 +64,14 @@ def test_dates_decide_before_the_order_of_labels():
     assert "30 days apart" in said[0]
     del days["a"]
     chosen, said, _ = nearest_session("b", ["a", "c"], Timeline(dates=days))
-    assert chosen == "a", "an incomplete set of dates is not used"
-    assert "no dates" in said[0]
+    assert chosen == "c", "its date is known, and near"
+    assert "30 days apart; not all sessions with a T1w have a date" in said[0]
+    days["c"] = days["b"] + timedelta(days=2000)
+    chosen, said, _ = nearest_session("b", ["a", "c"], Timeline(dates=days))
+    assert chosen == "a", "the other one is known to be far away"
+    assert "does not state the date of all sessions" in said[0]
+    del days["b"]
+    assert "does not state the date of session b" in nearest_session("b", ["a", "c"], Timeline(dates=days)).sentences[0]
 
 
 def test_a_table_of_dates_that_was_not_fetched_is_not_called_absent(tmp_path):
@@ -102,6 +109,16 @@ def test_sessions_without_t1w_count_in_the_order():
         ("AV1451d2430", ["MRd0129", "MRd2400"], "MRd2400", 30),
         ("m24PET", ["baselineMRI", "m36MRI", "m23MRI"], "m23MRI", 365.25 / 12),
         ("31Jan2020", ["01Dec2015", "02Feb2020"], "02Feb2020", 2),
+        ("31012020", ["01022021", "03022020"], "03022020", 3),
+        ("t20200131", ["t20200110", "t20200201"], "t20200201", 1),
+        ("d20200131", ["d20200110", "d20200201"], "d20200201", 1),
+        ("991231", ["991201", "000101"], "000101", 1),
+        ("Jan2020", ["Nov2019", "Feb2020"], "Feb2020", 31),
+        ("M024D10", ["M023D02", "M024D12"], "M024D12", 2),
+        ("2yrs", ["0yrs", "1y10mo"], "1y10mo", 2 * 365.25 / 12),
+        ("m12a", ["m0", "m12b"], "m12b", 0),
+        ("age73", ["age70", "age75"], "age75", 2 * 365.25),
+        ("followup2", ["baseline", "followup3"], "followup3", None),
         ("2020Jan31", ["2020Feb02", "2015Dec01"], "2020Feb02", 2),
         ("20200131T1030", ["20150101T0900", "20200215T0900"], "20200215T0900", 15),
         ("72h", ["0h", "96h"], "96h", 1),
@@ -120,6 +137,13 @@ def test_labels_of_several_kinds_are_no_times():
     assert label_times(["d10", "x12"])[0] == {}
     assert label_times(["v1", "bl"])[0] == {}
     assert label_times(["20201340", "20200101"])[1] == "visits"
+
+
+def test_labels_that_may_be_different_days_are_no_times():
+    """January and February, or the first and second day; years, or days of one year."""
+    assert label_times(["01022020", "02012020"])[0] == {}
+    assert label_times(["201001", "201112"])[0] == {}
+    assert label_times(["200131", "200201"])[0] == {}
 
 
 @pytest.mark.parametrize(

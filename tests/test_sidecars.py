@@ -156,6 +156,10 @@ def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():
         ("n/a", "nacstat"),
         (None, "nacdyn"),
         (None, "NAC"),
+        (None, "osemNAC"),
+        (None, "OSEMnoAC"),
+        (None, "noatten"),
+        (None, "osemnacstat"),
         (False, None),
     ],
 )
@@ -171,6 +175,12 @@ def test_an_image_without_attenuation_correction_is_left_out(text, rec):
         {"AttenuationCorrection": "decay corrected, no AC"},
         {"AttenuationCorrection": "scatter: yes; without attenuation correction"},
         {"AttenuationCorrection": ["NONE"]},
+        {"AttenuationCorrection": "w/o AC"},
+        {"AttenuationCorrection": "no_AC"},
+        {"AttenuationCorrection": "disabled"},
+        {"AttenuationCorrection": "NACstat"},
+        {"SeriesDescription": "PET brain without AC"},
+        {"SeriesDescription": "non-attenuation corrected"},
         {"AttenuationCorrection": "Attenuation correction not performed"},
         {"AttenuationCorrection": "0"},
         {"SeriesDescription": "tauNAC"},
@@ -188,6 +198,7 @@ def test_other_words_and_keys_for_no_attenuation_correction(metadata):
 def test_the_name_of_a_series_does_not_outweigh_the_attenuation_correction_that_is_stated():
     assert why_left_out({"AttenuationCorrection": "CT", "SeriesDescription": "tau NAC and AC"}, {}) == ""
     assert why_left_out({"SeriesDescription": "Monaco tau AC"}, {}) == ""
+    assert why_left_out({}, {"rec": "acdyn"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -215,7 +226,8 @@ def test_the_file_name_gives_the_tracer_where_the_sidecar_names_none(stated, use
 
 
 @pytest.mark.parametrize(
-    ("stated", "label"), [("AV1451", "MK6240"), ("Fluorodeoxyglucose", "AV1451"), ("MK6240", "PiB")]
+    ("stated", "label"),
+    [("AV1451", "MK6240"), ("Fluorodeoxyglucose", "AV1451"), ("MK6240", "PiB"), ("THK5351", "AV1451")],
 )
 def test_two_tracers_of_one_scan_are_refused(stated, label):
     with pytest.raises(MetadataError, match=f"{stated}.*{label}"):

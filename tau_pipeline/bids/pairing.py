@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
 _BRAIN_MM = 110.0
 #: Slices so much thicker than those of the finest image are a lesser choice.
 _THICKER = 1.5
+
+#: Where dates are incomplete, a session within these days is taken before those whose date is not known.
+_NEAR_DAYS = 365.0
 
 #: Images of other parts of the body, or made to plan others, by the ``acq`` label or the sidecar's BodyPart.
 _NO_HEAD = re.compile(
@@ -146,24 +150,38 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
     if session is None:
         return Nearest(labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",))
     apart, unit = timeline.distances(session, labels)
+    undated = ""
+    if not apart and (near := _near_by_date(session, labels, timeline)):
+        labels, undated = near, "; not all sessions with a T1w have a date"
+        apart, unit = timeline.distances(session, labels)
     if apart:
         # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
         chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
         source = "" if unit == "days" and session in timeline.dates else " by the sessions' labels"
         count = f"{apart[chosen]:.0f} {unit if round(apart[chosen]) != 1 else unit.removesuffix('s')}"
-        how = f"the nearest in time ({count} apart{source})"
+        how = f"the nearest in time ({count} apart{source}{undated})"
         days = apart[chosen] if unit == "days" else None
     else:
         order = session_order({*timeline.labels, *labels, session})
         chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
-        how, days = f"the nearest in the order of the sessions ({_why_no_times(timeline)})", None
+        how, days = f"the nearest in the order of the sessions ({_why_no_times(timeline, session)})", None
     return Nearest(chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",), days)
 
 
-def _why_no_times(timeline: Timeline) -> str:
+def _near_by_date(session: str, labels: Sequence[str], timeline: Timeline) -> list[str]:
+    """Return the sessions with a known date within `_NEAR_DAYS` of that of a session."""
+    dated = [label for label in labels if label in timeline.dates]
+    apart = timeline.distances(session, dated)[0] if session in timeline.dates else {}
+    return [label for label in dated if apart.get(label, math.inf) <= _NEAR_DAYS]
+
+
+def _why_no_times(timeline: Timeline, session: str) -> str:
     if timeline.unreadable:
         first = timeline.unreadable[0]
         if first.endswith(".tsv"):
             return f"{first} cannot be read; if it is a broken link, fetch its content (datalad get, git annex get)"
         return f"its dates cannot be read, such as {first!r}; expected: 2020-01-31T10:30:00"
+    if timeline.dates:
+        which = f"session {session}" if session not in timeline.dates else "all sessions"
+        return f"the dataset does not state the date of {which}"
     return "the dataset states no dates"

@@ -21,16 +21,19 @@ _LATE_S, _SHORTEST_S = 600.0, 60.0
 #: Phantoms and simulations need none.
 _NO_ATTENUATION = re.compile(
     r"(?!.*\b(needed|required|necessary)\b)"
-    r"(\s*(no(ne|t)?\b(?!\.)|un-?corr(ected)?\b|without\b|off\b|false\b|0\s*$|nac\b|non-?(ac\b|attenuation))"
+    r"(\s*(no(ne|t)?(\b|_)(?!\.)|n\s*$|un-?corr(ected)?\b|without\b|w/o\b|off\b|disabled\b|false\b|0\s*$"
+    r"|nac(stat|dyn)?\b|non-?(ac\b|attenuation)|keine?\b|nein\b|aucune\b)"
     r"|(?!.*\b(scatter|randoms?|motion|decay)\b[^;,]*$).*\bnone\s*$"
-    r"|.*\b(no|without|not)[ -](attenuation|ac\b)"
+    r"|.*\b(no|without|w/o|not)[ -](attenuation|ac\b)"
     r"|\s*(attenuation|attn?|ac)\b[^;,]*\b(not|off|disabled|skipped|omitted)\b)",
     re.IGNORECASE,
 )
-_NAC_LABEL = re.compile(r"(nac|noac|nonac|uncorr)", re.I)
+_NAC_LABEL = re.compile(
+    r"(nac|non?(ac|att)|without(ac|att)|uncorr)|.*nac(stat|dyn)?$|(?-i:.*([a-z]NAC|NoAC|noAC)(?![a-z]))", re.IGNORECASE
+)
 #: The same as a word of a series' name, which counts where AttenuationCorrection is not stated.
 _NAC_SERIES = re.compile(
-    r"(?<![a-z0-9])(nac|non?[ _-]?ac|non?[ _-]?att?n?|uncorr(ected)?|ac[ _-]?off)(?![a-z0-9])"
+    r"(?<![a-z0-9])(nac|(non?|without|w/o)[ _-]?(ac|att?n?|attenuation)|uncorr(ected)?|ac[ _-]?off)(?![a-z0-9])"
     r"|(?-i:(?<=[a-z0-9])(NAC|NoAC))(?![a-z0-9])",
     re.IGNORECASE,
 )

@@ -10,25 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from tau_pipeline.bids.tracers import ALIASES
+from tau_pipeline.bids.session_labels import label_times
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_tsv
-
-#: Days of the units that session labels are given in: ``d0129``, ``M048``, ``24mo``, ``Y2``.
-_DAYS = {
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1 / 24),
-    **dict.fromkeys(("d", "day", "days"), 1.0),
-    **dict.fromkeys(("w", "wk", "week", "weeks"), 7.0),
-    **dict.fromkeys(("m", "mo", "mon", "mth", "month", "months"), 365.25 / 12),
-    **dict.fromkeys(("y", "yr", "year", "years"), 365.25),
-}
-#: Labels of the first visit where the others count from it.
-_FIRST_VISIT = ("bl", "baseline", "base", "sc", "scr", "screening")
-#: What an image shows, before or behind the time in the label of its session: ``PETd2000``, ``m24MRI``.
-_CONTENT = "|".join(
-    ("mri", "mr", "pet", "tau", "amyloid", "amy", "fdg", "scan", *sorted(ALIASES, key=len, reverse=True))
-)
-_CONTENT_AROUND = re.compile(rf"^({_CONTENT})+(?=.)|(?<=.)({_CONTENT})+$")
 
 #: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
 _FORMS = (
@@ -115,82 +99,6 @@ class Timeline:
 
 def _days(one: datetime, other: datetime) -> float:
     return abs((one - other).total_seconds()) / 86400
-
-
-def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
-    """Return times of session labels that differ in one number, with one prefix or in units of time, and their unit.
-
-    Labels that are dates (``20200131``) or years are taken as such. ``bl`` and alike are time zero beside labels in a
-    unit of time. What images show (``PETd2000``, ``m24MRI``) does not count.
-
-    Returns
-    -------
-    times
-        By label; empty if the labels are no times.
-    unit
-        ``days``; ``visits`` where the prefix is no unit of time.
-
-    Examples
-    --------
-    >>> label_times(["d0129", "d2010"])
-    ({'d0129': 129.0, 'd2010': 2010.0}, 'days')
-    >>> label_times(["bl", "m12"])
-    ({'bl': 0.0, 'm12': 365.25}, 'days')
-    >>> label_times(["CENT001W02", "CENT001W04"])
-    ({'CENT001W02': 14.0, 'CENT001W04': 28.0}, 'days')
-    >>> label_times(["PETm18", "MRy1"])
-    ({'PETm18': 547.875, 'MRy1': 365.25}, 'days')
-    >>> label_times(["pre", "post"])
-    ({}, 'visits')
-    """
-    plain = {label: _CONTENT_AROUND.sub("", label.lower()) for label in labels}
-    dates = {label: day for label, text in plain.items() if (day := _date_label(text)) is not None}
-    if len(dates) == len(plain):
-        return {label: day.timestamp() / 86400 for label, day in dates.items()}, "days"
-    parts = {label: _parts(text) for label, text in plain.items() if text not in _FIRST_VISIT}
-    read = [part for part in parts.values() if part is not None]
-    if len(read) < len(parts) or len({part[0] for part in read}) != 1:
-        return {}, "visits"
-    in_days = all(part[1] in _DAYS for part in read)
-    if not in_days and (len({part[1] for part in read}) != 1 or len(parts) < len(plain)):
-        return {}, "visits"
-    times = {label: _DAYS.get(part[1], 1.0) * part[2] for label, part in parts.items() if part is not None}
-    return {label: times.get(label, 0.0) for label in plain}, "days" if in_days else "visits"
-
-
-def _parts(label: str) -> tuple[tuple[str, str], str, float] | None:
-    """Return what stands around the last number of a label and its unit, the unit, and the number; None without one.
-
-    The unit is the word before the number (``m048``, ``cent001m00``) or behind it (``24mo``, ``fu12m``) that is one.
-    """
-    found = re.fullmatch(r"(.*?)([0-9]+)([a-z]*)", label)
-    if found is None:
-        return None
-    before, number, behind = found.groups()
-    word = re.split("[^a-z]", before)[-1]
-    if word in _DAYS:
-        return (before.removesuffix(word), behind), word, float(number)
-    return (before, "" if behind in _DAYS else behind), behind if behind in _DAYS else "", float(number)
-
-
-#: Forms of days in labels, which have no separators, by what they look like.
-_LABEL_FORMS = (
-    (r"(19|20)[0-9]{6}", "%Y%m%d"),
-    (r"(19|20)[0-9]{4}", "%Y%m"),
-    (r"(19|20)[0-9]{2}", "%Y"),
-    (r"(19|20)[0-9]{6}t?[0-9]{4}([0-9]{2})?", "%Y%m%d"),
-    (r"[0-9]{1,2}[a-z]{3}(19|20)[0-9]{2}", "%d%b%Y"),
-    (r"(19|20)[0-9]{2}[a-z]{3}[0-9]{1,2}", "%Y%b%d"),
-)
-
-
-def _date_label(label: str) -> datetime | None:
-    """Return the date that a label states: a day (``20200131``, ``31jan2020``), a month (``202001``), or a year."""
-    for looks, form in _LABEL_FORMS:
-        if re.fullmatch(looks, label):
-            with suppress(ValueError):
-                return datetime.strptime(label[:8] if form == "%Y%m%d" else label, form)
-    return None
 
 
 def session_order(labels: Iterable[str]) -> list[str]:

@@ -41,6 +41,25 @@ _OTHER_TARGETS: dict[str, str] = {
     "vizamyl": "flutemetamol",
     "nav4694": "NAV4694",
     "flutafuranol": "NAV4694",
+    "azd4694": "NAV4694",
+    "fdopa": "FDOPA",
+    "raclopride": "raclopride",
+    "pk11195": "PK11195",
+    "dpa714": "DPA-714",
+    "ucbj": "UCB-J",
+    "synvest1": "SynVesT-1",
+}
+
+#: Tau tracers that the program has no window for.
+WITHOUT_WINDOW: dict[str, str] = {
+    "pbb3": "PBB3",
+    "thk523": "THK-523",
+    "thk5117": "THK-5117",
+    "thk5317": "THK-5317",
+    "thk5351": "THK-5351",
+    "jnj067": "JNJ-067",
+    "jnj64326067": "JNJ-067",
+    "snft1": "SNFT-1",
 }
 
 _ISOTOPE = re.compile(r"^(18f|f18|11c|c11|fluorine18|carbon11)|(18f|f18|11c|c11)$")
@@ -49,25 +68,26 @@ _ISOTOPE = re.compile(r"^(18f|f18|11c|c11|fluorine18|carbon11)|(18f|f18|11c|c11)
 def tracer_name(text: str | None) -> str | None:
     """Return the common name of a tau tracer for any spelling or text around it; None for any other tracer.
 
-    A text that names two tau tracers names none.
+    A text that names two tracers names none.
 
     Examples
     --------
     >>> tracer_name("[18F]AV-1451"), tracer_name("18FMK6240"), tracer_name("18F-MK-6240 batch 7"), tracer_name("FDG")
     ('flortaucipir', 'MK-6240', 'MK-6240', None)
     """
-    return _named(text, ALIASES)
+    name = _named(text, ALIASES)
+    return None if name is not None and _named(text, _OTHER_TARGETS) is not None else name
 
 
 def other_tracer(text: str | None) -> str | None:
-    """Return the common name of a known tracer that does not bind to tau; None if the text names none.
+    """Return the common name of a known tracer of another target, or of tau without a window; None for other texts.
 
     Examples
     --------
-    >>> other_tracer("Fluorodeoxyglucose"), other_tracer("11C-PiB"), other_tracer("Solution")
-    ('FDG', 'PiB', None)
+    >>> other_tracer("Fluorodeoxyglucose"), other_tracer("11C-PiB"), other_tracer("THK5351"), other_tracer("Solution")
+    ('FDG', 'PiB', 'THK-5351', None)
     """
-    return _named(text, _OTHER_TARGETS)
+    return _named(text, _OTHER_TARGETS | WITHOUT_WINDOW)
 
 
 def _named(text: str | None, names: dict[str, str]) -> str | None:

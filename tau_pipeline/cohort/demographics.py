@@ -220,16 +220,21 @@ def read_age(value: Any) -> tuple[float | None, str]:
 
 def _age_in_words(text: str) -> tuple[float | None, str]:
     """Return the years that a text with more than a number states, and what to add to the number in a sentence."""
-    if found := re.fullmatch(r"[>≥]?\s*=?\s*(\d+(?:[.,]\d+)?)\s*\+?", text):
-        return _as_number(found[1]), ""
     if found := re.fullmatch(_WITH_UNIT, text, re.IGNORECASE):
         return (_as_number(found[1]) or 0.0) / (1 if found[2] else 12), " years"
+    if found := re.fullmatch(_AT_LEAST, text, re.IGNORECASE):
+        return _as_number(found[1]), ""
     found = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", text)
     if found and int(found[1]) <= int(found[2]) < _OLDEST:
         return (int(found[1]) + int(found[2])) / 2, ", the middle of the range"
     return None, ""
 
 
+#: ``89+``, ``>89``, ``90 or older``, ``over 89 years``; and ``ca. 70``.
+_AT_LEAST = (
+    r"(?:[>≥]?\s*=?|over|older than|above|ca\.?|circa|about|~)\s*(\d+(?:[.,]\d+)?)\s*(?:\+|\+?\s*(?:y|yrs?|years?))?"
+    r"(?:\s*(?:or|and) (?:older|over|above|more))?"
+)
 #: ``71 years``, ``71y``, DICOM's ``071Y``, ISO's ``P71Y``; or months.
 _WITH_UNIT = r"p?(\d+(?:[.,]\d+)?)\s*(?:(y|yrs?|years?|y\.?o\.?)|m|mo|months?)(?: old)?"
 

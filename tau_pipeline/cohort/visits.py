@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.bids.sessions import Timeline, label_times, session_order, timeline
+from tau_pipeline.bids.session_labels import label_times
+from tau_pipeline.bids.sessions import Timeline, session_order, timeline
 
 if TYPE_CHECKING:
     import pandas as pd

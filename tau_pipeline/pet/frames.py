@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, text_value
-from tau_pipeline.bids.tracers import other_tracer, tracer_name
+from tau_pipeline.bids.tracers import WITHOUT_WINDOW, other_tracer, tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 from tau_pipeline.pet.units import units_note
 
@@ -84,7 +84,8 @@ def default_window(tracer: str | None) -> Window:
         return WINDOWS[known]
     named = f"the tracer {tracer!r} has no default window" if tracer else "no tracer is stated"
     if (other := other_tracer(tracer)) is not None:
-        named = f"the tracer {tracer!r} is {other}, which is not a tracer of tau"
+        what = "has no default window" if other in WITHOUT_WINDOW.values() else "is not a tracer of tau"
+        named = f"the tracer {tracer!r} is {other}, which {what}"
     return Window(80, 100, f"{named}; 80-100 min, as for flortaucipir, is assumed")
 
 

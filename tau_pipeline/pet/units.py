@@ -16,7 +16,7 @@ _UNITS = re.compile(
     r"((10\^?[36]|1e[36]|1000)[*x]?)?"
     r"(([kmg]|kilo|mega|giga)?(bq|becquerels?)|[munp]?ci|(milli|micro|nano)?curies?|(%|percent)id)(/|per|\*?)"
     r"(ml|ccm?|cm3|cm\^3|mm3|mm\^3|dm3|dm\^3|ul|l|milliliters?|millilitres?|k?g)(\^?-1)?"
-    r"|suv-?(r|bw|bsa|lbm|sul)?|sul"
+    r"|(suv-?(r|bw|bsa|lbm|sul)?|sul)(g/?ml)?|standardi[sz]eduptakevalue(ratio)?"
     r"|(kg|g|cm2|cm\^2|m\^2|m2)/?(ml|ccm?|cm3|cm\^3)(\^?-1)?|unitless|arbitrary(units?)?|au|1"
 )
 
@@ -33,13 +33,15 @@ def units_note(metadata: Mapping[str, Any]) -> list[str]:
     if units is None:
         return ["The sidecar has no Units; the PET image was taken as proportional to activity concentration."]
     plain = unicodedata.normalize("NFKC", units).lower().replace("μ", "u").replace("\N{MINUS SIGN}", "-")
-    plain = re.sub(r"[\s\x00·⋅_{}]|\.(?!\d)", "", plain)
-    if plain in ("none", "unknown"):
+    plain = re.sub(r"[\s\x00·⋅_{}]|\.(?!\d)", "", plain).replace("\\", "/")
+    if plain in ("none", "unknown", "unknownunits"):
         return [
             f"The sidecar's Units are {units!r}; the PET image was taken as proportional to activity concentration."
         ]
-    # Brackets hold the unit itself, another word for it, or a remark: "(Bq/mL)", "SUVbw (g/mL)", "Bq/mL (corrected)".
-    if any(_UNITS.fullmatch(one) for one in (re.sub(r"[()\[\]]", "", plain), re.sub(r"[(\[].*[)\]]$", "", plain))):
+    # Brackets hold the unit itself, another word for it, or a remark, as what follows a comma is: "(Bq/mL)",
+    # "SUVbw (g/mL)", "Bq/mL (corrected)", "Bq/mL, corrected".
+    readings = (re.sub(r"[()\[\]]", "", plain), re.sub(r"[(\[].*[)\]]$|[,;@].*$", "", plain))
+    if any(_UNITS.fullmatch(one) for one in readings):
         return []
     if re.search(r"count|cps|propcp|cnt", plain):
         return [f"The PET image is in {units!r}; it was taken as proportional to activity concentration."]
