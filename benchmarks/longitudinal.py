@@ -1,13 +1,17 @@
 """Change between simulated visits with known truth: how well it is found, and what the longitudinal stream gains.
 
-    python benchmarks/longitudinal.py FOLDER [--participants 1 2 3] [--voxel-size 2.5] [--nprocs 2]
+    python benchmarks/longitudinal.py FOLDER [--participants 1 2 3] [--voxel-size 2.5] [--nprocs 2] [--tell]
 
 Simulates participants with three visits a year apart (`tau-simulate --sessions 3`), without any change and with 3 % a
-year, and runs the participant level with and without ``--longitudinal``. All is kept in FOLDER; a run that was stopped
-goes on, and parts can be asked for one by one with ``--only``. The figures:
+year, and runs the participant level cross-sectionally (``off``), with own tissue, and with fixed labels. All is kept in
+FOLDER; a run that was stopped goes on, and parts can be asked for one by one with ``--only`` and ``--methods``. The
+figures:
 
 - ``same``: visits without change. Absolute change of meta-temporal SUVR between any two visits, in percent, median and
-  95th percentile, and the standard deviation within participants; cross-sectional, own tissue, and fixed labels.
+  95th percentile. The standard deviation within participants for the composite, for the 68 regions (median), and for
+  small ones: of SUVR, of the means of the true map without noise by the same labels (the part of the spread that
+  labels are to blame for), and of volumes. Above them, the spread of SUVR by the true labels and the true registration,
+  which the noise of the PET alone leaves: no segmentation is below it.
 - ``swapped``: the first two visits under each other's name. Changes must have the other sign, and nothing else may
   differ.
 - ``changed``: the slope that is found, over the slope of the true map at the resolution of the scanner.
@@ -23,15 +27,27 @@ import sys
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tau_pipeline.atlas import CORTICAL_NUMBERS, composites
+from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.files import read_tsv
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.resample import resample, resample_array
 from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
 REGION = "metatemporal"
 PERCENT = 3.0
+#: Groups of regions, of which the median is told.
+NAMED: dict[str, tuple[int, ...]] = {
+    "68 regions": tuple(side + number for side in (1000, 2000) for number in CORTICAL_NUMBERS),
+    "entorhinal": (1006, 2006),
+    "amygdala": (18, 54),
+    "hippocampus": (17, 53),
+}
 
 
 def simulated(folder: Path, numbers: list[int], voxel_mm: float, percent: float) -> Path:
@@ -72,11 +88,70 @@ def run(bids: Path, out: Path, labels: list[str], nprocs: int, method: str) -> P
     return out
 
 
+def tables(out: Path) -> pd.DataFrame:
+    """Return all rows of the tables of SUVR."""
+    return pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/ses-*/pet/*_desc-suvr_rois.tsv"))])
+
+
 def values(out: Path, region: str = REGION) -> pd.DataFrame:
     """Return the mean SUVR of a region, one row per participant and one column per session."""
-    rows = pd.concat([read_tsv(path) for path in sorted(out.glob("sub-*/ses-*/pet/*_desc-suvr_rois.tsv"))])
+    rows = tables(out)
     rows = rows[(rows["region"] == region) & (rows["hemisphere"] == "both")]
     return rows.pivot(index="participant_id", columns="session_id", values="suvr_mean")
+
+
+def of_regions(out: Path, column: str) -> pd.DataFrame:
+    """Return a column of the table, one row per participant and session and one column per region of `NAMED`."""
+    rows = tables(out)
+    composite = rows[(rows["region"] == REGION) & (rows["hemisphere"] == "both")].assign(index=REGION)
+    rows = pd.concat([composite, rows[rows["index"].isin([code for codes in NAMED.values() for code in codes])]])
+    return rows.pivot(index=["participant_id", "session_id"], columns="index", values=column).astype(float)
+
+
+def noise_alone(bids: Path, labels: list[str]) -> pd.DataFrame:
+    """Return regional SUVR by the true labels and the true registration: what noise and voxels leave."""
+    rows = {}
+    for scan in _scans(bids, labels):
+        pet = load_volume(next((bids / scan["participant"] / scan["session"] / "pet").glob("*_pet.nii.gz")), ndim=3)
+        true = load_volume(_truth(bids, scan, "labels"), ndim=3)
+        to_voxel = np.linalg.inv(np.array(scan["pet2t1"]) @ pet.affine) @ true.affine
+        activity = resample_array(np.asanyarray(pet.dataobj).astype(np.float32), to_voxel, true.shape, order=1)
+        codes = np.asanyarray(true.dataobj)
+        rows[scan["participant"], scan["session"]] = _means(activity / activity[np.isin(codes, (8, 47))].mean(), codes)
+    return _framed(rows)
+
+
+def labels_alone(out: Path, bids: Path, labels: list[str]) -> pd.DataFrame:
+    """Return regional means of the true map, without noise and in its place, by the labels of each visit."""
+    rows = {}
+    for scan in _scans(bids, labels):
+        names = AnatNames(out, {"sub": scan["participant"].removeprefix("sub-"), "ses": scan["session"][4:]})
+        found, suvr = load_volume(names.dseg, ndim=3), load_volume(_truth(bids, scan, "suvr"), ndim=3)
+        reference = load_volume(names.reference_mask("CerebellarGM"), ndim=3)
+        on_labels = np.asanyarray(resample(suvr, found, np.eye(4), "linear").dataobj)
+        mean = on_labels[np.asanyarray(reference.dataobj) > 0].mean()
+        rows[scan["participant"], scan["session"]] = _means(on_labels / mean, np.asanyarray(found.dataobj))
+    return _framed(rows)
+
+
+def _scans(bids: Path, labels: list[str]) -> list[dict[str, Any]]:
+    scans = json.loads((bids / "truth" / "scans.json").read_text())
+    return [scan for scan in scans if scan["participant"] in labels]
+
+
+def _truth(bids: Path, scan: dict[str, Any], what: str) -> Path:
+    return bids / "truth" / f"{scan['participant']}_{scan['session']}_{what}.nii.gz"
+
+
+def _means(suvr: np.ndarray, codes: np.ndarray) -> dict[str | int, float]:
+    """Return the mean of the meta-temporal composite and of each region of `NAMED`."""
+    composite = np.isin(codes, composites()[REGION]["both"])
+    regions = {code: float(suvr[codes == code].mean()) for own in NAMED.values() for code in own}
+    return {REGION: float(suvr[composite].mean()), **regions}
+
+
+def _framed(rows: dict[tuple[str, str], dict[str | int, float]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).T.rename_axis(index=["participant_id", "session_id"])
 
 
 def pair_changes(table: pd.DataFrame) -> np.ndarray:
@@ -85,9 +160,21 @@ def pair_changes(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate([one.to_numpy(float) for one in pairs])
 
 
-def within_sd(table: pd.DataFrame) -> float:
-    """Return the standard deviation of a participant's visits, in percent of the mean, pooled over participants."""
-    return float(np.sqrt((100 * table.std(axis=1, ddof=1) / table.mean(axis=1)).pow(2).mean()))
+def within_sd(table: pd.DataFrame) -> pd.Series:
+    """Return the standard deviation between the visits of a participant, in percent of their mean.
+
+    Pooled over participants, by region; ``table`` is that of `of_regions`.
+    """
+    visits = table.groupby(level="participant_id")
+    return (100 * visits.std(ddof=1) / visits.mean()).pow(2).mean().pow(0.5)
+
+
+def tell_spread(name: str, table: pd.DataFrame) -> None:
+    """Print the spread of the composite, and the median over the regions of each group of `NAMED`."""
+    spread = within_sd(table)
+    groups = ", ".join(f"{group} {spread[list(codes)].median():.2f}" for group, codes in NAMED.items())
+    worst = spread[list(NAMED["68 regions"])].quantile(0.9)
+    print(f"SD within participants, {name}: {REGION} {spread[REGION]:.2f}, {groups}, 90th percentile {worst:.2f} %")
 
 
 def true_slopes(bids: Path) -> pd.Series:
@@ -102,14 +189,16 @@ def _slope(years: Iterable[float], suvr: Iterable[float]) -> float:
     return float(100 * np.polyfit(np.array(list(years), float), values_of, 1)[0] / values_of[0])
 
 
-def tell_same(name: str, out: Path) -> None:
-    """Print the spread of visits without change."""
-    table = values(out)
-    change = np.abs(pair_changes(table))
+def tell_same(name: str, out: Path, bids: Path, labels: list[str]) -> None:
+    """Print the spread of visits without change, and the part of it that comes from the labels."""
+    change = np.abs(pair_changes(values(out)))
     print(
-        f"same, {name:14s} {len(change):3d} pairs: |change| median {np.median(change):.2f} %, 95th percentile "
-        f"{np.percentile(change, 95):.2f} %, largest {change.max():.2f} %, SD within {within_sd(table):.2f} %"
+        f"same, {name}: {len(change)} pairs: |change| median {np.median(change):.2f} %, 95th percentile "
+        f"{np.percentile(change, 95):.2f} %, largest {change.max():.2f} %"
     )
+    tell_spread(f"{name}, SUVR", of_regions(out, "suvr_mean"))
+    tell_spread(f"{name}, by its labels alone", labels_alone(out, bids, labels))
+    tell_spread(f"{name}, volume", of_regions(out, "volume_mm3"))
 
 
 def tell_swapped(out: Path, other: Path) -> None:
@@ -141,22 +230,29 @@ def main() -> int:
     parser.add_argument("--participants", type=int, nargs="+", default=[1, 2, 3], help="numbers; 4 has no PET")
     parser.add_argument("--voxel-size", type=float, default=2.5)
     parser.add_argument("--nprocs", type=int, default=2)
-    parts = ("off", "own-tissue", "fixed-labels", "swapped", "changed")
+    parts, methods = ("same", "swapped", "changed"), ("off", "own-tissue", "fixed-labels")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
+    parser.add_argument("--tell", action="store_true", help="print the figures of outputs that are there; run nothing")
     args = parser.parse_args()
     labels = [f"sub-{number:02d}" for number in args.participants]
+
+    def processed(bids: Path, method: str, only: list[str]) -> Path:
+        out = args.folder / f"{bids.name}_{method}"
+        return out if args.tell else run(bids, out, only, args.nprocs, method)
+
     same = simulated(args.folder / "same", args.participants, args.voxel_size, 0.0)
-    for method in ("off", "own-tissue", "fixed-labels"):
-        if method in args.only:
-            tell_same(method, run(same, args.folder / f"same_{method}", labels, args.nprocs, method))
+    if "same" in args.only:
+        tell_spread("true labels and registration, SUVR", noise_alone(same, labels))
+        for method in args.methods:
+            tell_same(method, processed(same, method, labels), same, labels)
     if "swapped" in args.only:
         bids = swapped(same, args.folder / "swapped", labels[:1])
-        out = run(bids, args.folder / "swapped_own-tissue", labels[:1], args.nprocs, "own-tissue")
-        tell_swapped(args.folder / "same_own-tissue", out)
+        tell_swapped(args.folder / "same_own-tissue", processed(bids, "own-tissue", labels[:1]))
     if "changed" in args.only:
         bids = simulated(args.folder / "changed", args.participants, args.voxel_size, PERCENT)
-        out = run(bids, args.folder / "changed_own-tissue", labels, args.nprocs, "own-tissue")
-        tell_changed("own-tissue", out, bids)
+        for method in args.methods:
+            tell_changed(method, processed(bids, method, labels), bids)
     return 0
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import ants
 import numpy as np
+import pandas as pd
 import pytest
+from coarse_program import SEARCHED
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from scipy.linalg import logm
@@ -16,16 +18,23 @@ from test_graphs import mistakes
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.anatomy.halfway import carried_back, halfway_space, mean_rigid, template_transforms
 from tau_pipeline.bids.scans import Participant
+from tau_pipeline.derivatives.names import AnatNames, HalfwayNames, PetNames, sidecar_path
 from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.transforms import displacement_mm
+from tau_pipeline.files import read_json, read_tsv
+from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.transforms import displacement_mm, load_itk
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 from tau_pipeline.pet.resolution import scanner_fwhm
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Settings
+from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 from tau_pipeline.simulate.pet import rigid_about
+from tau_workflows.cli import main
 from tau_workflows.execution.participant import _stopped_by
 from tau_workflows.graphs.job import HALFWAY_STEP, ParticipantJob, T1wJob, t1w_step
 from tau_workflows.graphs.subject import init_subject_wf
+from tau_workflows.levels import participant
+from tau_workflows.levels.call import DONE
 from tau_workflows.plan.jobs import plan_participants
 
 #: Center, radii, and intensity of the parts of a head, mm; no two of its halves are alike.
@@ -175,6 +184,45 @@ def test_every_field_of_the_longitudinal_graph_is_spelt_right_and_wired(job: Par
     # One registration to the template for all visits, and one to its mirror image.
     assert sum(name.endswith((".template", ".mirror")) for name in names) == 2
     assert sum(name.endswith(".brain") for name in names) == 2
+
+
+@pytest.mark.slow
+def test_fixed_labels_are_those_of_the_halfway_image_at_every_visit(tmp_path: Path) -> None:
+    """Two visits from raw images to tables through coarse steps; labels are looked up here voxel by voxel."""
+    bids = simulate_dataset(tmp_path / "bids", Simulation(1, seed=3, voxel_mm=4.0, pet="static", visits=2))
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(participant, "MODULE", "coarse_participant")
+        patch.setenv("PYTHONPATH", SEARCHED)
+        places = [str(bids), str(out), "participant", "--work-dir", str(tmp_path / "work"), "--nprocs", "1"]
+        assert main([*places, "--skip-bids-validation", "--longitudinal", "fixed-labels"]) == DONE
+    common = HalfwayNames(out, {"sub": "01"}).dseg
+    assert read_json(sidecar_path(common))["LongitudinalMethod"] == "fixed-labels"
+    halfway = load_volume(common, ndim=3)
+    labels = np.asanyarray(halfway.dataobj)
+    counts = {}
+    for session in ("01", "02"):
+        entities = {"sub": "01", "ses": session}
+        anat, pet = AnatNames(out, entities), PetNames(out, entities | {"trc": "AV1451"})
+        own = load_volume(anat.dseg, ndim=3)
+        to_voxel = np.linalg.inv(halfway.affine) @ load_itk(HalfwayNames(out, entities).to_halfway) @ own.affine
+        voxels = np.indices(own.shape).reshape(3, -1)
+        nearest = np.round(to_voxel[:3, :3] @ voxels + to_voxel[:3, 3:]).astype(int)
+        inside = np.all([(at >= 0) & (at < size) for at, size in zip(nearest, labels.shape, strict=True)], axis=0)
+        expected = np.zeros(inside.shape, labels.dtype)
+        expected[inside] = labels[tuple(nearest[:, inside])]
+        # A place halfway between two voxels may be rounded either way.
+        assert np.mean(np.asanyarray(own.dataobj).ravel() == expected) > 0.9999
+        for file, field in ((anat.dseg, "MadeBy"), (pet.suvr(), "Labels")):
+            assert (
+                "once to the halfway image of 2 visits, the same at each visit" in read_json(sidecar_path(file))[field]
+            )
+        counts[session] = read_tsv(pet.rois).set_index(["region", "hemisphere"])["n_voxels"]
+    pd.testing.assert_index_equal(counts["01"].index, counts["02"].index)
+    # The tables have the same regions, up to what the two grids make of their borders.
+    large = counts["01"] > 300
+    assert large.sum() > 10
+    np.testing.assert_allclose(counts["02"][large], counts["01"][large], rtol=0.03)
 
 
 def test_only_participants_with_several_t1w_and_labels_of_our_own_are_longitudinal(job: ParticipantJob) -> None:
