@@ -1,6 +1,6 @@
 """Measure how often the voxelwise comparison finds a difference: in cohorts with none, and with a planted one.
 
-Usage: python benchmarks/voxelwise.py [--cohorts 20] [--scans 24] [--permutations 99] [--voxel-mm 8]
+Usage: python benchmarks/voxelwise.py [--cohorts 20] [--seed 0] [--scans 24] [--permutations 99] [--voxel-mm 8]
 
 Each cohort has smooth noise around an SUVR of 1.2 (SD 0.1, correlated over neighboring voxels) in the shape of the
 gray matter of the installed atlas. The planted difference is 0.15 SUVR in the left temporal lobe of half of the scans.
@@ -52,6 +52,7 @@ def main() -> None:
     """Print one line per kind of cohort."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohorts", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the first cohort; each further one has the next")
     parser.add_argument("--scans", type=int, default=24)
     parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--voxel-mm", type=float, default=8.0)
@@ -59,7 +60,7 @@ def main() -> None:
     mask, where = gray(given.voxel_mm)
     for planted in (0.0, 0.15):
         found, inside, outside, started = 0, [], [], time.perf_counter()
-        for seed in range(given.cohorts):
+        for seed in range(given.seed, given.seed + given.cohorts):
             maps, covariates = cohort(np.random.default_rng(seed), given.scans, mask)
             sick = (covariates["diagnosis"] == "AD").to_numpy()
             images = [

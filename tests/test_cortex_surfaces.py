@@ -11,10 +11,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.cifti2 import BrainModelAxis
 from phantom import tiny_dataset
 from scipy import ndimage
 from scipy.spatial import ConvexHull, cKDTree
 
+from tau_pipeline.atlas import atlas_files
 from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.errors import ImageError, MissingInputError
 from tau_pipeline.figures.planes import View
@@ -132,6 +134,25 @@ def test_unknown_values_count_nowhere() -> None:
     np.testing.assert_allclose(found[coarse.vertices[:, 2] > 3], 2.0)
 
 
+def world_of(model: BrainModelAxis) -> np.ndarray:
+    """Return the world coordinates of the voxels of a CIFTI file, ``(N, 3)``, mm."""
+    return nib.affines.apply_affine(model.affine, model.voxel)
+
+
+def surfaces_of_fsaverage(folder: Path) -> dict[str, list[str]]:
+    """Write the surfaces of a participant that is fsaverage itself; the last vertices are not cortex."""
+    both = {}
+    for side in mesh.SIDES:
+        target = average.fsaverage(side)
+        files = [mesh.save_mesh(target.mesh, folder / f"{side}_{kind}.surf.gii", side, kind) for kind in MESHES[:3]]
+        files.append(mesh.save_mesh(target.sphere, folder / f"{side}_sphere.surf.gii", side, "sphere"))
+        files.append(mesh.save_values(np.ones(10_242), folder / f"{side}_t.shape.gii", side, "thickness"))
+        cortex = np.where(np.arange(10_242) < 9_000, 1028, 0).astype(np.int32)
+        files.append(mesh.save_labels(cortex, folder / f"{side}_l.label.gii", side))
+        both[f"{side}_files"] = [str(file) for file in files]
+    return both
+
+
 def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average_surfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,15 +170,7 @@ def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average
         str(save_volume(image_on(np.full((70, 70, 70), value, np.float32), affine), tmp_path / f"weight{value}.nii"))
         for value in (0.5, 0.002)
     ]
-    names, both = PetNames(tmp_path, {"sub": "01", "trc": "AV1451"}), {}
-    for side in mesh.SIDES:
-        target = average.fsaverage(side)
-        files = [mesh.save_mesh(target.mesh, tmp_path / f"{side}_{kind}.surf.gii", side, kind) for kind in MESHES[:3]]
-        files.append(mesh.save_mesh(target.sphere, tmp_path / f"{side}_sphere.surf.gii", side, "sphere"))
-        files.append(mesh.save_values(np.ones(10_242), tmp_path / f"{side}_t.shape.gii", side, "thickness"))
-        cortex = np.where(np.arange(10_242) < 9_000, 1028, 0).astype(np.int32)
-        files.append(mesh.save_labels(cortex, tmp_path / f"{side}_l.label.gii", side))
-        both[f"{side}_files"] = [str(file) for file in files]
+    names, both = PetNames(tmp_path, {"sub": "01", "trc": "AV1451"}), surfaces_of_fsaverage(tmp_path)
     for path in (names.suvr(), names.suvr("Pons"), names.corrected("rbv")):
         write_json({"Description": "SUVR", "SpatialReference": "x"}, sidecar_path(path))
     interpolated = []
@@ -180,6 +193,7 @@ def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average
         weight_files={"rbv": weights},
         surfaces=["fsaverage:den-10k"],
         saved_files=[str(pet_file)],
+        template_from_t1w=str(save_itk(np.diag([1, 0.9, 1.1, 1]), tmp_path / "template.txt")),
         output_dir=str(tmp_path),
         entities={"sub": "01", "trc": "AV1451"},
     )
@@ -195,6 +209,12 @@ def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average
         np.testing.assert_allclose(second[:9_000], 2 * truth[:9_000], rtol=1e-4)
         corrected = mesh.read_values(names.surface_corrected(side, space, "rbv"))
         np.testing.assert_allclose(corrected[:9_000], 0.5 + 0.002 * 500 * truth[:9_000], rtol=1e-4)
+    dense = nib.load(names.surface_suvr(None, space))
+    brain = dense.header.get_axis(1)
+    assert brain[: 2 * 10_242].surface_mask.all()
+    # Points of the template, through the inverse of the transform to it.
+    at = (world_of(brain[2 * 10_242 :]) / [1, 0.9, 1.1] - to_t1w[:3, 3] - moved[:3, 3] / 2 + 140) / 4
+    np.testing.assert_allclose(dense.get_fdata()[0, 2 * 10_242 :], (500 + at @ [1, -2, 3]) / 500, rtol=1e-4)
     stated = read_json(sidecar_path(names.surface_suvr(None, space)))
     assert {"Density", "SpatialReference"} & stated.keys() == {"Density"}
     assert stated["Description"] == "SUVR by CerebellarGM in the middle of the cortex, on the surface fsaverage"
@@ -294,11 +314,31 @@ def test_files_of_a_surface_are_read_by_other_software(tmp_path: Path) -> None:
     assert image.labeltable.get_labels_as_dict() == {0: "unknown", 1006: "ctx-lh-entorhinal"}
     np.testing.assert_array_equal(image.darrays[0].data, own)
     values = {"left": np.arange(5.0), "right": np.array([np.nan, 7.0, 8.0])}
-    dense = nib.load(cifti.save_dscalar(values, tmp_path / "a.dscalar.nii", "SUVR"))
+    voxels = cifti.subcortical_model()
+    dense = nib.load(cifti.save_dscalar(values, np.arange(len(voxels)), tmp_path / "a.dscalar.nii", "SUVR"))
     brain = dense.header.get_axis(1)
     found = {name: dense.get_fdata()[0, part] for name, part, _ in brain.iter_structures()}
-    assert [*found] == ["CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"]
+    assert [*found][:2] == ["CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"]
     np.testing.assert_array_equal(found["CIFTI_STRUCTURE_CORTEX_RIGHT"], values["right"])
+    np.testing.assert_array_equal(np.concatenate([*found.values()][2:]), np.arange(len(voxels)))
+
+
+def test_subcortical_voxels_of_a_cifti_file_lie_where_the_atlas_has_the_structure() -> None:
+    atlas = nib.load(atlas_files().desikan_killiany)
+    labels = np.asanyarray(atlas.dataobj)
+    # FreeSurfer numbers of the 19 subcortical structures of the 91k standard, in its order.
+    numbers = [26, 58, 18, 54, 16, 11, 50, 8, 47, 28, 60, 17, 53, 13, 52, 12, 51, 10, 49]
+    structures = [*cifti.subcortical_model().iter_structures()]
+    assert len(structures) == len(numbers)
+    for (name, _, model), number in zip(structures, numbers, strict=True):
+        world = world_of(model)
+        at = np.round(nib.affines.apply_affine(np.linalg.inv(atlas.affine), world)).astype(int)
+        assert (labels[tuple(at.T)] == number).all()
+        assert model.volume_shape == (91, 109, 91)
+        middle = world[:, 0].mean()
+        assert ("LEFT" in name, "RIGHT" in name) == (middle < -5, middle > 5)
+        # One voxel of 8 mm^3 for eight of the atlas.
+        assert len(model) == pytest.approx((labels == number).sum() / 8, rel=0.15)
 
 
 def test_names_are_those_of_bids(tmp_path: Path) -> None:

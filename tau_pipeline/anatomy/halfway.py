@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ def _pairwise_means(images: Sequence[Volume], masks: Sequence[Volume], names: Se
     """Return the mean of the moves of each image to all, from registrations of each pair in both directions."""
     moves: dict[tuple[int, int], Affine] = {(place, place): np.eye(4) for place in range(len(images))}
     for one, other in combinations(range(len(images)), 2):
-        there = _registered(images[one], images[other], masks[other], (names[one], names[other]), wide=True)
+        there = _registered(images[one], images[other], masks[other], (names[one], names[other]), search="wide")
         start = _inverse(there)
         back = _registered(_moved(images[other], start), images[one], masks[one], (names[other], names[one])) @ start
         # Neither direction is favored.
@@ -158,8 +158,17 @@ def _pairwise_means(images: Sequence[Volume], masks: Sequence[Volume], names: Se
     return [mean_rigid([moves[one, other] for other in range(len(images))]) for one in range(len(images))]
 
 
-def _registered(moving: Volume, fixed: Volume, mask: Volume, names: tuple[str, str], *, wide: bool = False) -> Affine:
-    found = register_rigid(moving, fixed, mask, search="wide" if wide else "near")
+def _registered(
+    moving: Volume,
+    fixed: Volume,
+    mask: Volume,
+    names: tuple[str, str],
+    *,
+    search: Literal["wide", "near"] = "near",
+    by_correlation: bool = False,
+) -> Affine:
+    """Register two T1w images; by mutual information alone it ends some tenths of a mm from the truth."""
+    found = register_rigid(moving, fixed, mask, search=search, same_contrast=by_correlation)
     if not found.plausible:
         raise RegistrationError(
             f"the T1w images {names[0]} and {names[1]} could not be registered to each other ({found.reason}); look at "
@@ -176,7 +185,7 @@ def _corrected(
     The mean of the corrections is taken out: it would carry the space toward some of the visits.
     """
     corrections = [
-        _registered(_moved(one, move), image, mask, (name, "the median of all"))
+        _registered(_moved(one, move), image, mask, (name, "the median of all"), by_correlation=True)
         for one, move, name in zip(images, moves, names, strict=True)
     ]
     drift = _inverse(mean_rigid(corrections))

@@ -135,6 +135,6 @@ def add_pet_on_surfaces(
     node = pe.Node(step, name=on_surfaces_step(scan), mem_gb=1.0)
     for name, source in sampled_from(pet_wf).items():
         wf.connect(pet_wf, f"{source}.{name}", node, name)
-    for name in ("left_files", "right_files", "reference"):
+    for name in ("left_files", "right_files", "reference", "template_from_t1w"):
         wf.connect(anat_wf, f"outputnode.{name}", node, name)
     wf.connect(save, "out_files", node, "saved_files")
