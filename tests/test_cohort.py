@@ -19,6 +19,7 @@ from tau_workflows.execution import participant
 from tau_workflows.execution.task import ProgressWriter, outcome_path, tell_end
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels import participant as cohort
+from tau_workflows.levels import validation
 
 KEY = "sub-01_trc-AV1451_pet"
 
@@ -104,15 +105,15 @@ def test_a_large_dataset_is_validated_while_its_scans_are_processed(
         assert may_end.wait(30)
         return ValidationReport(errors=("there is no dataset_description.json",))
 
-    monkeypatch.setattr(cohort, "validate", slow)
-    large = cohort._Validation(tmp_path, Configuration())
-    large.check(cohort._MANY)
+    monkeypatch.setattr(validation, "validate", slow)
+    large = validation.Validation(tmp_path, Configuration())
+    large.check(validation._MANY)
     may_end.set()
     assert large.tell() == 1
     assert "calls the input invalid: there is no dataset_description.json" in capfd.readouterr().err
     with pytest.raises(InvalidDatasetError, match="is not valid BIDS"):
-        cohort._Validation(tmp_path, Configuration()).check(cohort._MANY - 1)
+        validation.Validation(tmp_path, Configuration()).check(validation._MANY - 1)
     # What only plans waits for the validator, however many participants there are.
     with pytest.raises(InvalidDatasetError):
-        cohort._Validation(tmp_path, Configuration(execution=Execution(dry_run=True))).check(cohort._MANY)
-    assert cohort._Validation(tmp_path, Configuration(execution=Execution(skip_bids_validation=True))).tell() == 0
+        validation.Validation(tmp_path, Configuration(execution=Execution(dry_run=True))).check(validation._MANY)
+    assert validation.Validation(tmp_path, Configuration(execution=Execution(skip_bids_validation=True))).tell() == 0

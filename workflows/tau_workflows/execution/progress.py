@@ -5,26 +5,30 @@ It reads the files in which tasks record their steps, so it includes those on ot
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json
-from tau_workflows.execution.task import Event, Progress, Task, ended_path, outcome_path, progress_path, read_progress
+from tau_workflows.execution.task import (
+    Event,
+    Progress,
+    Task,
+    ended_path,
+    files_in,
+    names_beside,
+    outcome_path,
+    read_progress,
+)
 
 #: Seconds between two looks at the files.
 LOOK_S = 0.5
-
-#: Files by which a task tells where it stands; the first is there from its beginning on.
-_FILES = (progress_path, outcome_path, ended_path)
 
 #: Number of running tasks that are shown on a terminal, one line each.
 _MOST_LINES = 8
@@ -76,10 +80,8 @@ class Overview:
         self.running: dict[str, Progress] = {}
         self._ended: dict[str, bool] = {}
         self._last = {task.name: Progress(0, ()) for task in tasks}
-        self._files = {
-            task.name: [f"{one.parent}/{one.name}" for one in (path(task.job_file) for path in _FILES)]
-            for task in tasks
-        }
+        # The progress, which is there from the beginning of a task on, and what tells its end.
+        self._files = {task.name: names_beside(task.job_file)[:3] for task in tasks}
 
     @property
     def ended(self) -> int:
@@ -92,7 +94,7 @@ class Overview:
         Folders are listed once for all tasks: asking for the files of thousands that wait would take a processor.
         """
         news: list[tuple[str, Event]] = []
-        written = _written({task.job_file.parent for task in self.tasks})
+        written = files_in({task.job_file.parent for task in self.tasks})
         for task in self.tasks:
             if task.name in self._ended or written.isdisjoint(self._files[task.name]):
                 continue
@@ -124,15 +126,6 @@ class Overview:
         waiting = len(self.tasks) - self.ended - len(self.running)
         left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
         return f"{self.done} done, {len(self.running)} running, {waiting} waiting, {self.failed} failed{left}"
-
-
-def _written(folders: Set[Path]) -> set[str]:
-    """Return all files in some folders, by folder and name."""
-    found: set[str] = set()
-    for folder in folders:
-        with suppress(OSError), os.scandir(folder) as entries:
-            found |= {f"{folder}/{entry.name}" for entry in entries}
-    return found
 
 
 def ended_well(task: Task) -> bool | None:

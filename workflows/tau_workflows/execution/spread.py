@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +39,12 @@ _END_S = 3.0
 _LAST_S = 1.0
 
 
-def spread(tasks: Sequence[Task], execution: Execution, together: int) -> None:
+def spread(
+    tasks: Sequence[Task],
+    execution: Execution,
+    together: int,
+    prepare: Callable[[Sequence[Task]], None] = lambda _: None,
+) -> None:
     """Run each task in a separate process, and wait for all of them.
 
     A task that fails is no error here. On this machine, tasks that were lost with a worker of the pool, without having
@@ -55,6 +60,9 @@ def spread(tasks: Sequence[Task], execution: Execution, together: int) -> None:
         ``verbose``.
     together
         How many run at a time on this machine; a cluster's own queue decides there.
+    prepare
+        Called with the tasks that are begun next, before they are, to write their job files: those of ten thousand
+        would keep the first from beginning.
     """
     if not tasks:
         return
@@ -69,6 +77,7 @@ def spread(tasks: Sequence[Task], execution: Execution, together: int) -> None:
         for _ in range(2 if execution.worker == "cf" else 1):
             waiting = [task for task in tasks if not (outcome_path(task.job_file).is_file() or _ended(task))]
             for part in _parts(waiting, execution.worker):
+                prepare(part)
                 _submit(part, program, _worker(part, execution, together), heartbeat)
 
 

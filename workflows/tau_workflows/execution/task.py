@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,31 +58,54 @@ class Task:
     preload: tuple[str, ...] = ()
 
 
+#: Endings of the files that record a task: its outcome, its end, its progress, and what else it said.
+_OUTCOME, _ENDED, _PROGRESS, _LOG = ".json", ".ended.json", ".progress", ".log"
+
+
 def outcome_path(job_file: str | Path) -> Path:
     """Return the file in which the module of a task records its outcome."""
-    return Path(job_file).with_suffix(".json")
+    return Path(job_file).with_suffix(_OUTCOME)
 
 
 def ended_path(job_file: str | Path) -> Path:
     """Return the file in which the waiting process records how a task's process ended."""
-    return Path(job_file).with_suffix(".ended.json")
+    return Path(job_file).with_suffix(_ENDED)
 
 
 def progress_path(job_file: str | Path) -> Path:
     """Return the file in which a task may record its progress."""
-    return Path(job_file).with_suffix(".progress")
+    return Path(job_file).with_suffix(_PROGRESS)
 
 
 def log_path(job_file: str | Path) -> Path:
     """Return the file for standard output and error of a task's process."""
-    return Path(job_file).with_suffix(".log")
+    return Path(job_file).with_suffix(_LOG)
 
 
 def clear(tasks: Sequence[Task]) -> None:
     """Remove what an earlier run of the tasks has said."""
+    there = files_in({task.job_file.parent for task in tasks})
     for task in tasks:
-        for path in (outcome_path, ended_path, progress_path, log_path):
-            path(task.job_file).unlink(missing_ok=True)
+        for name in there.intersection(names_beside(task.job_file)):
+            Path(name).unlink(missing_ok=True)
+
+
+def names_beside(job_file: Path) -> tuple[str, ...]:
+    """Return the paths of the files that record a task, as texts: progress, outcome, end, and log.
+
+    For ten thousand tasks, instances of `Path` would take seconds.
+    """
+    start = f"{job_file.parent}/{job_file.stem}"
+    return tuple(f"{start}{ending}" for ending in (_PROGRESS, _OUTCOME, _ENDED, _LOG))
+
+
+def files_in(folders: Iterable[Path]) -> set[str]:
+    """Return all files in some folders, by folder and name."""
+    found: set[str] = set()
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
+            found |= {f"{folder}/{entry.name}" for entry in entries}
+    return found
 
 
 def tell_end(job_file: str | Path, exit_code: int) -> None:

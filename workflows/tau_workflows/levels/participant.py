@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 from tau_pipeline.anatomy.freesurfer import parse_derivatives
 from tau_pipeline.bids.scans import find_participants
-from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
+from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
 from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, update_status
-from tau_pipeline.errors import InvalidDatasetError, OutputError
+from tau_pipeline.errors import OutputError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
@@ -30,6 +28,7 @@ from tau_workflows.execution.task import NOT_BEGUN, Task, clear, ended_path, how
 from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.levels.pages import show_problems, write_pages_again
+from tau_workflows.levels.validation import Validation, say_validity, validated
 from tau_workflows.plan.jobs import Plan, plan_participants
 from tau_workflows.plan.surfaces import check_surfaces, without_surfaces
 from tau_workflows.reports.methods import write_methods
@@ -38,8 +37,6 @@ from tau_workflows.reports.quality import sentences_of
 #: A participant takes less than this: 2.56 GB on the largest head that was measured, 274 x 384 x 384 voxels, before
 #: steps worked on the box of the brain (benchmarks/README.md). It limits how many run at a time.
 MEMORY_OF_ONE_MB = 3000
-#: From this number of participants on, the dataset is validated while scans are processed instead of before.
-_MANY = 2000
 #: From this number of participants on, a run on some leaves the methods text, made of all sidecars, to the group.
 _MANY_RESULTS = 200
 #: State of a scan whose task of an array has not begun.
@@ -73,7 +70,7 @@ def run_participants(bids_dir: Path, output_dir: Path, config: Configuration) ->
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float) -> int:
-    validation = _Validation(bids_dir, config)
+    validation = Validation(bids_dir, config)
     participants = find_participants(bids_dir, config.selection)
     validation.check(len(participants))
     plan = plan_participants(participants, bids_dir, output_dir, config)
@@ -109,48 +106,6 @@ def _write_methods(output_dir: Path, config: Configuration) -> Path:
     if some and len(list((output_dir / "logs" / "status").glob("sub-*.json"))) >= _MANY_RESULTS:
         return file
     return write_methods(output_dir, config.settings)
-
-
-class _Validation:
-    """Validation of the input, by a separate program, beside the search for images.
-
-    For ten thousand participants, validation takes minutes and 2 GB, so processing of large datasets starts meanwhile.
-    """
-
-    def __init__(self, bids_dir: Path, config: Configuration) -> None:
-        execution = config.execution
-        others = (execution.dry_run, execution.boilerplate_only, execution.reports_only, execution.write_array)
-        self._bids_dir, self._computes, self._late = bids_dir, not any(others), False
-        self._found: Future[ValidationReport] | None = None
-        if not execution.skip_bids_validation:
-            thread = ThreadPoolExecutor(1)
-            self._found = thread.submit(validate, bids_dir, config.selection.participant_label)
-            thread.shutdown(wait=False)
-
-    def check(self, n_participants: int) -> None:
-        """Wait for the validator, and refuse a dataset that is wrong as a whole; of a large one begin without it.
-
-        Raises
-        ------
-        InvalidDatasetError
-            As `_check_validity`.
-        """
-        self._late = self._found is not None and self._computes and n_participants >= _MANY
-        if self._late:
-            say(f"{n_participants} participants: the dataset is validated while the scans are processed")
-        elif self._found is not None:
-            if self._computes:
-                # It takes a second to load, and the validator is another process.
-                import_module("tau_workflows.execution.spread")
-            _check_validity(self._bids_dir, _validated(self._found.result))
-
-    def tell(self) -> int:
-        """Say at the end of a run what was not known at its beginning; returns the exit code."""
-        if not self._late or self._found is None:
-            return DONE
-        found = _validated(self._found.result)
-        _say_validity(found, "the input")
-        return SOME_FAILED if found is not None and found.errors else DONE
 
 
 def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -215,7 +170,7 @@ def _compute(plan: Plan, bids_dir: Path, output_dir: Path, config: Configuration
     _write_methods(output_dir, config)
     show_problems(plan.problems, bids_dir, output_dir)
     labels = config.selection.participant_label
-    _say_validity(_validated(lambda: validate(output_dir, labels)), "the output")
+    say_validity(validated(lambda: validate(output_dir, labels)), "the output")
     _summarize(plan, failures, output_dir, time.monotonic() - started)
     return SOME_FAILED if failures else DONE
 
@@ -261,40 +216,6 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
             raise OutputError(f"no permission to write to {folder}; change it, or give another folder")
 
 
-def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
-    """Refuse a dataset that is wrong as a whole; what is wrong with one participant is said, and stops only that one.
-
-    Raises
-    ------
-    InvalidDatasetError
-        The official validator finds errors outside of the participants' folders.
-    """
-    if found is not None and found.errors:
-        raise InvalidDatasetError(
-            f"{bids_dir} is not valid BIDS: {'; '.join(found.errors)}. Correct it, or pass --skip-bids-validation"
-        )
-    _say_validity(found, "the input")
-
-
-def _validated(validation: Callable[[], ValidationReport]) -> ValidationReport | None:
-    """Return what a validation finds; if it cannot be done, report why."""
-    try:
-        return validation()
-    except ValidatorError as exc:
-        say(str(exc))
-        return None
-
-
-def _say_validity(found: ValidationReport | None, what: str) -> None:
-    if found is None:
-        return
-    own = [sentence for sentences in found.participant_errors.values() for sentence in sentences]
-    for sentence in (*found.errors, *own):
-        say(f"the BIDS validator calls {what} invalid: {sentence}")
-    if found.valid:
-        say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
-
-
 def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, str]:
     """Run each participant in a separate process; returns why scans failed, by their keys."""
     if not jobs:
@@ -303,9 +224,8 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     inbox = execution.work_dir / "jobs"
     inbox.mkdir(parents=True, exist_ok=True)
     own = replace(execution, nprocs=processes, mem_mb=memory_mb)
-    tasks = []
-    for job in jobs:
-        task = Task(
+    tasks = [
+        Task(
             name=f"sub-{job.participant}",
             module=MODULE,
             job_file=inbox / f"sub-{job.participant}.pkl",
@@ -314,15 +234,21 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
             threads=execution.omp_nthreads or 1,
             preload=PRELOADED,
         )
-        with complete_file(task.job_file) as partial:
-            partial.write_bytes(pickle.dumps(replace(job, execution=own)))
-        tasks.append(task)
+        for job in jobs
+    ]
+    by_name = {task.name: job for task, job in zip(tasks, jobs, strict=True)}
+
+    def write_jobs(part: Sequence[Task]) -> None:
+        for task in part:
+            with complete_file(task.job_file) as partial:
+                partial.write_bytes(pickle.dumps(replace(by_name[task.name], execution=own)))
+
     clear(tasks)
     from tau_workflows.execution.spread import spread
 
     try:
         with shown(tasks, "participants"):
-            spread(tasks, execution, together)
+            spread(tasks, execution, together, write_jobs)
     except KeyboardInterrupt:
         ended = {task.name for task in tasks if ended_path(task.job_file).is_file()}
         _all_failures([(job, task) for job, task in zip(jobs, tasks, strict=True) if task.name in ended])
