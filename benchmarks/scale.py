@@ -31,7 +31,8 @@ from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, sidecar_path
 from tau_pipeline.derivatives.quality_checks import judge
 from tau_pipeline.derivatives.status import ScanStatus, status_path, update_status
-from tau_pipeline.files import table_text, write_json, write_text, write_tsv
+from tau_pipeline.files import write_json, write_text, write_tsv
+from tau_pipeline.table_text import table_text
 
 REFERENCES = ("CerebellarGM", "Pons", "ErodedWM")
 #: Tables that are drawn together; those of further participants are drawn around them.

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, memory_shortage
-from tau_pipeline.files import complete_file, read_json, read_tsv, table_text, write_json, write_text, write_tsv
+from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
 from tau_pipeline.imaging.load import read_shape
 from tau_pipeline.settings.configuration import read_toml
+from tau_pipeline.table_text import table_text
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):

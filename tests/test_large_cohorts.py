@@ -23,7 +23,8 @@ from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.figures import sheet
-from tau_pipeline.files import read_json, table_text, table_texts, write_json
+from tau_pipeline.files import read_json, write_json
+from tau_pipeline.table_text import table_text, table_texts
 from tau_workflows.cli import main
 from tau_workflows.levels import group
 from tau_workflows.reports import mosaic, scan_table
@@ -265,10 +266,12 @@ def test_more_points_than_can_be_told_apart_are_a_histogram(monkeypatch: pytest.
     monkeypatch.setattr(sheet, "_MOST_POINTS", 49)
     sheet.strip(other, values, 2.0, 0.5, color="red")
     assert len(one.patches) == 0
-    heights = np.array([bar.get_width() for bar in other.patches])
+    (bars,) = other.patches
+    right, _, left = bars.get_data()
+    heights = right - left
     counts, _ = np.histogram(values, bins=len(heights))
     np.testing.assert_allclose(heights / heights.max(), counts / counts.max())
-    np.testing.assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in other.patches], 2.0)
+    np.testing.assert_allclose((left + right) / 2, 2.0)
     assert other.collections[0].get_alpha() == 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.errors import OutputError
-from tau_pipeline.files import table_texts
+from tau_pipeline.table_text import table_texts
 
 if TYPE_CHECKING:
     import pandas as pd

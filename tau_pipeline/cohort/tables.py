@@ -49,6 +49,7 @@ _TEXTS = (
     *("scan", "participant_id", "session_id", "tracer", "manufacturer", "model", "source", "reference_region"),
     *("sex", "diagnosis", "state", "reason", *QUALITY_COLUMNS, "settings_hash"),
 )
+_REGION = ("region", "hemisphere", "kind")
 LONG_COLUMNS = (*COLUMNS, "scan", "age", "sex", "diagnosis", "included", *PROVENANCE_COLUMNS)
 WIDE_KEYS = (
     *("participant_id", "session_id", "scan", "tracer", "manufacturer", "source", "reference_region"),
@@ -188,30 +189,38 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
     corrected = {name: name.removeprefix("suvr") for name in PVC_COLUMNS if name in table.columns}
     scored = {f"suvr{ending}": ending for ending in ("_zscore", "_wscore") if f"suvr{ending}" in table.columns}
     values = values or {"suvr_mean": "", "suvr_z": "_standardized", **scored, **corrected}
-    columns = _column_names(table)
-    key = ["scan", "source", "reference_region"]
-    order = pd.unique(columns).tolist()
-    keyed = table.assign(column=columns)
-    firsts = keyed.drop_duplicates(key).set_index(key)
-    parts = [firsts[[name for name in WIDE_KEYS if name not in key]]]
+    columns, names = pd.factorize(_column_names(table))
+    rows = pd.factorize(_numbered(table, ("scan", "source", "reference_region")))[0]
+    # Rows are numbered in the order of their first values.
+    firsts = np.unique(rows, return_index=True)[1]
+    parts = [table[list(WIDE_KEYS)].iloc[firsts].reset_index(drop=True)]
     for value, ending in values.items():
-        spread = keyed.pivot(index=key, columns="column", values=value)[order]
-        parts.append(spread.add_suffix(ending) if ending else spread)
-    wide = pd.concat(parts, axis=1).loc[firsts.index].reset_index()
-    return wide[[*WIDE_KEYS, *(name for name in wide.columns if name not in WIDE_KEYS)]]
+        spread = np.full((len(firsts), len(names)), np.nan)
+        spread[rows, columns] = table[value].to_numpy(float, na_value=np.nan)
+        parts.append(pd.DataFrame(spread, columns=[f"{name}{ending}" for name in names]))
+    return pd.concat(parts, axis=1)
 
 
 def _column_names(table: pd.DataFrame) -> NDArray[np.object_]:
     """Return the column of each row in the wide table; of rows that repeat, the name is made once."""
     import pandas as pd
 
-    regions, codes = table[["region", "hemisphere", "kind"]], np.zeros(len(table), np.int64)
-    for name in regions:
-        own, values = pd.factorize(regions[name])
-        codes = codes * (len(values) + 1) + own + 1
-    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
-    names = [column_name(*row) for row in regions.iloc[first].itertuples(index=False, name=None)]
-    return np.array(names, dtype=object)[place.reshape(-1)]
+    place = pd.factorize(_numbered(table, _REGION))[0]
+    first = np.unique(place, return_index=True)[1]
+    regions = table[list(_REGION)].iloc[first]
+    names = [column_name(*row) for row in regions.itertuples(index=False, name=None)]
+    return np.array(names, dtype=object)[place]
+
+
+def _numbered(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each row that rows with the same values in some columns share, and no others."""
+    import pandas as pd
+
+    numbers = np.zeros(len(table), np.int64)
+    for name in columns:
+        codes, values = pd.factorize(table[name])
+        numbers = numbers * (len(values) + 1) + codes + 1
+    return numbers
 
 
 def status_table(

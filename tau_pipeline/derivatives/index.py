@@ -7,6 +7,7 @@ there alone. The states of scans are read by `tau_pipeline.derivatives.status`. 
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import sys
@@ -98,9 +99,9 @@ def find_outputs(output_dir: Path, output: Output, participant: str = "", *, sid
     expected = re.compile(fnmatch.translate(pattern))
     found = []
     for folder in _folders(Path(output_dir), participant, datatype):
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if expected.match(entry.name)]
-        found += [Path(folder, name) for name in names]
+        # Many participants have no folder of a datatype, and asking for each would take as long as listing it.
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            found += [Path(entry) for entry in entries if expected.match(entry.name)]
     return sorted(filter(is_output, found))
 
 
@@ -120,7 +121,7 @@ def _folders(output_dir: Path, participant: str, datatype: str) -> list[str]:
                     found.append(entry.path)
                 elif entry.name.startswith("ses-"):
                     found.append(f"{entry.path}/{datatype}")
-    return [folder for folder in found if Path(folder).is_dir()]
+    return found
 
 
 class Place(NamedTuple):
@@ -172,7 +173,7 @@ class DoneScan:
         """The label with ``sub-``."""
         return f"sub-{self.names.entities['sub']}"
 
-    @property
+    @cached_property
     def suvr_file(self) -> Path:
         """The SUVR map."""
         return self.names.suvr(self.further_region)
@@ -318,15 +319,17 @@ def find_scans(
     kept = kept.without_changed(marks | {name: mark_of(Path(output_dir, name)) for name in kept.sidecars})
     stack = stack_tables(tables, kept.stack)
     found, decisions = [], read_decisions(output_dir, exclude)
-    sidecars: dict[str, dict[str, Any]] = {}
+    sidecars: dict[str, bytes] = {}
     for name, path in tables.items():
         for rank, (region, rows) in enumerate(stack.blocks(name)):
             scan = DoneScan(names_of[path], region if rank else "", decisions, Place(stack, rows, region))
             file = sidecar_path(scan.suvr_file)
             own = _inside(file, output_dir)
-            known = kept.sidecars.get(own)
+            known = kept.sidecar(own)
             marks[own] = kept.marks[own] if known is not None else mark_of(file)
-            scan.sidecar = sidecars[own] = _small(read_suvr_sidecar(file) if known is None else known, values=rank == 0)
+            scan.sidecar = _small(read_suvr_sidecar(file) if known is None else known, values=rank == 0)
+            if kept_file is not None:
+                sidecars[own] = json.dumps(scan.sidecar).encode() if known is None else kept.sidecars[own]
             found.append(scan)
     if kept_file is not None and marks != before:
         write_kept(Kept(marks, stack, sidecars), new_file or kept_file)

@@ -10,7 +10,7 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tau_pipeline.errors import OutputError
 from tau_pipeline.files import complete_file
 
 #: Version of the form of the archive.
-_FORM = f"1 {tau_pipeline.__version__}"
+_FORM = f"2 {tau_pipeline.__version__}"
 #: What NumPy and the Zip library raise where bytes of an archive are not what they were.
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, ArithmeticError, MemoryError),
@@ -46,12 +46,19 @@ class Kept:
     stack
         Rows of the tables.
     sidecars
-        JSON of the sidecars.
+        JSON of the sidecars, which is read when it is needed: as objects, all of them would take several times as much.
     """
 
     marks: dict[str, Mark] = field(default_factory=dict)
     stack: Stack = field(default_factory=Stack)
-    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sidecars: dict[str, bytes] = field(default_factory=dict)
+
+    def sidecar(self, name: str) -> dict[str, Any] | None:
+        """Return the content of a sidecar; None if it is not known."""
+        try:
+            return dict(json.loads(self.sidecars[name]))
+        except (KeyError, ValueError, TypeError, RecursionError):
+            return None
 
     def without_changed(self, marks: Mapping[str, Mark]) -> Kept:
         """Return what is kept of the files that are still the same."""
@@ -108,7 +115,8 @@ def _packed(kept: Kept) -> dict[str, Any]:
         "tables": _joined(list(kept.stack.places)),
         "places": np.array(list(kept.stack.places.values()), np.int64).reshape(-1, 2),
         "sidecars": _joined(list(kept.sidecars)),
-        "contents": _joined([json.dumps(one) for one in kept.sidecars.values()]),
+        "contents": np.frombuffer(b"".join(kept.sidecars.values()), np.uint8),
+        "lengths": np.array([len(one) for one in kept.sidecars.values()], np.int64),
         **columns,
     }
 
@@ -133,8 +141,16 @@ def _unpacked(archive: Mapping[str, Any]) -> Kept:
     marks = {name: (int(size), int(time)) for name, (size, time) in zip(names, archive["marks"], strict=True)}
     tables = zip(_texts(archive, "tables"), archive["places"].tolist(), strict=True)
     places = {name: (int(start), int(end)) for name, (start, end) in tables}
-    contents = zip(_texts(archive, "sidecars"), _texts(archive, "contents"), strict=True)
-    return Kept(marks, Stack(columns, places), {name: dict(json.loads(content)) for name, content in contents})
+    contents = zip(_texts(archive, "sidecars"), _split(archive["contents"], archive["lengths"].tolist()), strict=True)
+    return Kept(marks, Stack(columns, places), dict(contents))
+
+
+def _split(content: NDArray[np.uint8], lengths: Iterable[int]) -> Iterator[bytes]:
+    """Yield the texts of sidecars, of which the archive has one after the other."""
+    start = 0
+    for length in lengths:
+        yield content[start : start + length].tobytes()
+        start += length
 
 
 def _checked(kept: Kept) -> Kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 from tau_pipeline.derivatives.names import Source
@@ -99,7 +100,7 @@ class Quality:
 
     checks: tuple[Mapping[str, Any], ...] = ()
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """The worst verdict; ``n/a`` if nothing was measured."""
         return worst(str(one.get("Verdict")) for one in self.checks)
@@ -108,7 +109,7 @@ class Quality:
         """Return the names of the checks with a verdict."""
         return [str(one.get("Check")) for one in self.checks if one.get("Verdict") == verdict]
 
-    @property
+    @cached_property
     def excluded(self) -> bool:
         """True if a person excluded the scan by ``--exclude``."""
         return any(one.get("Excluded") is True for one in self.checks)

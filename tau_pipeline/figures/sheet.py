@@ -272,7 +272,8 @@ def strip(axes: Axes, values: NDArray[np.float64], center: float, width: float, 
         counts, edges = np.histogram(values, bins=_BINS)
         lengths = 0.84 * width * counts / counts.max()
         look = {name: style[name] for name in ("color", "alpha") if name in style}
-        axes.barh(edges[:-1], lengths, np.diff(edges), center - lengths / 2, align="edge", linewidth=0, **look)
+        left, right = center - lengths / 2, center + lengths / 2
+        axes.stairs(right, edges, baseline=left, orientation="horizontal", fill=True, linewidth=0, **look)
     # Points that are not seen keep the places by which a page links them.
     style |= {"alpha": 0.0} if values.size > _MOST_POINTS else {}
     axes.scatter(across, values, linewidths=0, **style)

@@ -107,11 +107,14 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     _keep(parts, output_dir)
     pages = write_voxelwise(comparisons, config.group, output_dir, processes)
     known = {sidecar_path(scan.suvr_file): scan.sidecar for scan in scans}
+    n_maps = len(scans)
+    # The page reads the tables again, and both together would take a third more memory.
+    del tables, cohort, scans, found, comparisons
     write_methods(output_dir, known=known)
     report = write_group_report(output_dir, known)
     _tell(status, fits, time.monotonic() - started)
     _tell_quality(status, left_out)
-    _tell_parquet(len(scans))
+    _tell_parquet(n_maps)
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
     say(f"report: {report}")

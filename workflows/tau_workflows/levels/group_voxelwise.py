@@ -25,10 +25,11 @@ from tau_pipeline.cohort.voxelwise import (
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.names import PetNames, sidecar_path
 from tau_pipeline.errors import MissingInputError, SettingError
-from tau_pipeline.files import read_json, read_tsv, table_text, write_changed, write_json
+from tau_pipeline.files import read_json, read_tsv, write_changed, write_json
 from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.spaces import OutputSpace, parse_space
+from tau_pipeline.table_text import table_text
 from tau_workflows.levels.call import say
 from tau_workflows.levels.group_tables import Cohort
 from tau_workflows.reports.voxelwise import FOLDER, RECORD, write_voxelwise_report

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tau_pipeline
 from tau_pipeline.errors import MissingInputError, TauPipelineError
-from tau_pipeline.files import read_json, read_tsv, table_text, write_changed, write_text
+from tau_pipeline.files import read_json, read_tsv, write_changed, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.synthesis.comparison import figures
 from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS, YARDSTICKS
@@ -30,6 +30,7 @@ from tau_pipeline.synthesis.comparison.tables import (
     summary_table,
     wide_table,
 )
+from tau_pipeline.table_text import table_text
 from tau_workflows.reports import html
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tau_pipeline.figures.sheet import DPI
 
 if TYPE_CHECKING:
@@ -69,10 +71,10 @@ def points_of(figure: Figure) -> list[Point]:
     for axes in figure.axes:
         for points in axes.collections:
             scans = (points.get_gid() or "").split("\t")
-            places = axes.transData.transform(points.get_offsets())
+            places = np.asarray(axes.transData.transform(points.get_offsets())).tolist()
             if len(scans) == len(places):
                 found += [
-                    Point(scan, round(100 * float(x) / width, 2), round(100 - 100 * float(y) / height, 2))
+                    Point(scan, round(100 * x / width, 2), round(100 - 100 * y / height, 2))
                     for scan, (x, y) in zip(scans, places, strict=True)
                 ]
     return found
