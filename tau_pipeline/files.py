@@ -128,11 +128,12 @@ def read_json(path: AnyPath) -> dict[str, Any]:
 
 def _small_content(path: Path) -> bytes:
     """Return the content of a file that is no pointer to it, after as few questions to the file system as can be."""
-    content, why = b"", "no file"
+    content, size, why = b"", 0, "no file"
     try:
         if path.is_file():
             with path.open("rb") as file:
-                content, why = file.read(_LARGEST_JSON_BYTES + 1), ""
+                size = os.fstat(file.fileno()).st_size
+                content, why = file.read(32 if size > _LARGEST_JSON_BYTES else -1), ""
     except OSError as exc:
         why = str(exc)
     if why:
@@ -140,9 +141,9 @@ def _small_content(path: Path) -> bytes:
         raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file")
     if content.startswith(tuple(_POINTERS)):
         _check_there(path, "file")
-    if len(content) > _LARGEST_JSON_BYTES:
+    if size > _LARGEST_JSON_BYTES:
         raise DamagedFileError(
-            f"{path} has {path.stat().st_size / 1e6:.0f} MB; JSON files here have at most "
+            f"{path} has {size / 1e6:.0f} MB; JSON files here have at most "
             f"{_LARGEST_JSON_BYTES / 1e6:.0f} MB; check what it is"
         )
     return content
