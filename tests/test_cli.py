@@ -224,6 +224,14 @@ def test_an_option_of_many_values_that_is_given_twice_has_all_of_them(name: str)
     assert list(map(str, getattr(given, name))) == [str(doc.kind(one)), str(doc.kind(two))]
 
 
+def test_a_window_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    window = ["--suvr-window", "80", "100"]
+    assert build_parser().parse_args(["bids", "out", "participant", *window, *window]).suvr_window == [80, 100]
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["bids", "out", "participant", *window, "--suvr-window", "90", "110"])
+    assert "given twice, as 80 100 and 90 110; expected: once" in capsys.readouterr().err
+
+
 def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["bids", "out", "participant", "--participant-lable", "01"])

@@ -269,6 +269,16 @@ def test_starts_and_durations_in_different_units_are_refused(starts, durations, 
         corrected_pet_metadata({"FrameTimesStart": starts, "FrameDuration": durations, "TracerName": "FTP"}, {})
 
 
+def test_the_start_of_one_frame_in_minutes_beside_its_duration_in_seconds_is_told():
+    """Without the question, one would give the window of 1 to 21 minutes."""
+    facts = {"FrameTimesStart": [80], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
+    with pytest.raises(MetadataError, match=r"start 80 to 80 s after injection.*are these minutes"):
+        plan_frames((1, 1, 1), facts)
+    early = {**facts, "FrameTimesStart": [0, 300], "FrameDuration": [300, 300]}
+    with pytest.raises(MetadataError, match="no frame lies in the window"):
+        plan_frames((1, 1, 1, 2), early)
+
+
 @pytest.mark.parametrize("hours", [12, 24])
 def test_frames_later_than_the_window_by_a_turn_of_the_clock_are_told_so(hours):
     facts = {"FrameTimesStart": [0], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}

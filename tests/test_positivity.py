@@ -35,13 +35,16 @@ def wide_table(n: int, seed: int = 0, tracer: str = "flortaucipir") -> pd.DataFr
 
 
 def test_regions_and_methods_are_read_from_texts() -> None:
-    found = parse_thresholds(["META_TEMPORAL=1.32", "braak=gmm"], REGIONS)
+    found = parse_thresholds(["META_TEMPORAL=1.32", "braak=GMM"], REGIONS)
     assert found[0] == Request("metatemporal", "value", 1.32)
     assert [(one.region, one.method) for one in found[1:]] == [(name, "gmm") for name in STAGES]
     with pytest.raises(SettingError, match="metatemporal more than once"):
         parse_thresholds(["metatemporal=1.3", "meta-temporal=2sd"], REGIONS)
     with pytest.raises(SettingError, match="'amygdla', which the tables do not have"):
         parse_thresholds(["amygdla=1.3"], REGIONS)
+    assert Group(threshold=("metatemporal=2SD",), reference_group="dx == CN").threshold
+    with pytest.raises(SettingError, match="metatemporal=2SD is relative to a reference group"):
+        Group(threshold=("metatemporal=2SD",))
     with pytest.raises(SettingError, match="threshold is 'metatemporal'; expected"):
         Group(threshold=("metatemporal",))
     with pytest.raises(SettingError, match="reference_group is None"):

@@ -146,6 +146,15 @@ def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():
 
 
 @pytest.mark.parametrize(
+    ("nuclide", "said"), [("C11", 1), ("11-C", 1), ("Ga68", 1), ("F18", 0), ("18F", 0), ("fluorine", 0), (None, 0)]
+)
+def test_another_nuclide_than_that_of_the_tracer_is_said(nuclide, said):
+    _, notes = corrected_pet_metadata({"TracerName": "AV1451", "TracerRadionuclide": nuclide}, {})
+    assert len(notes) == said
+    assert all(f"{nuclide!r}, but flortaucipir is labeled with fluorine-18" in note for note in notes)
+
+
+@pytest.mark.parametrize(
     ("text", "rec"),
     [
         ("NONE, 0.000000 cm-1,", None),

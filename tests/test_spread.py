@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from slurm import Slurm, missing
 from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.fork_server import can_fork
 from tau_workflows.execution.heartbeat import HeartbeatMonitor
-from tau_workflows.execution.spread import spread
+from tau_workflows.execution.spread import hide_closed_loops, spread
 from tau_workflows.execution.task import NEVER_TOLD, Task, how_it_ended, outcome_path
 
 HERE = Path(__file__).parent
@@ -30,6 +33,27 @@ HERE = Path(__file__).parent
 @pytest.fixture(autouse=True)
 def module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_program_that_was_asked_is_forgotten_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``squeue`` when a run is interrupted, and the loop that waits for it is closed."""
+    told: list[sys.UnraisableHookArgs] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    loop = asyncio.new_event_loop()
+    asked = [sys.executable, "-c", "import time; time.sleep(60)"]
+    process = loop.run_until_complete(asyncio.create_subprocess_exec(*asked, stdout=subprocess.PIPE))
+    held = weakref.ref(process._transport)
+    hide_closed_loops()
+    loop.close()
+    os.kill(process.pid, signal.SIGTERM)
+    del process
+    end = time.monotonic() + 20
+    while held() is not None and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.02)
+    assert held() is None
+    assert not told
 
 
 _ORPHAN = """

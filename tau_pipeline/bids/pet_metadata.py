@@ -91,6 +91,7 @@ def corrected_pet_metadata(
     corrected: dict[str, Any] = dict(metadata)
     notes: list[str] = []
     notes += _tracer_of(corrected, entities.get("trc"))
+    notes += _radionuclide_note(corrected)
     for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
         text_value(metadata, key)
     for key in ("ScanStart", "InjectionStart"):
@@ -132,6 +133,14 @@ def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
         )
     metadata["TracerName"] = label
     return [f"TracerName {stated!r} is not the name of a known tracer; {label} was taken from the file name."]
+
+
+def _radionuclide_note(metadata: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the sidecar states another nuclide than fluorine-18, which all known tau tracers have."""
+    tracer, stated = tracer_name(text_value(metadata, "TracerName")), text_value(metadata, "TracerRadionuclide")
+    if tracer is None or stated is None or not re.search(r"\d", stated) or "18" in stated:
+        return []
+    return [f"TracerRadionuclide is {stated!r}, but {tracer} is labeled with fluorine-18; correct the sidecar."]
 
 
 def _are_end_times(starts: tuple[float, ...], durations: tuple[float, ...]) -> bool:

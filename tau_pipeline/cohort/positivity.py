@@ -82,7 +82,7 @@ def parse_thresholds(texts: Sequence[str], columns: Collection[str]) -> list[Req
     known = {_plain(name): name for name in columns}
     found: dict[str, Request] = {}
     for text in texts:
-        name, _, how = text.rpartition("=")
+        name, _, how = text.lower().rpartition("=")
         regions = list(STAGES) if _plain(name) == "braak" else [known.get(_plain(name), "")]
         if "" in regions:
             raise SettingError(

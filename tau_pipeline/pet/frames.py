@@ -238,6 +238,13 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
         return bool((factor * starts.min() < high) and (factor * (starts + durations).max() > low))
 
     last = float((starts + durations).max())
+    in_minutes = starts.max() < _LONGEST_MIN and low <= 60.0 * starts.max() < high
+    if in_minutes and not meets(1.0) and durations.max() >= _INACCURATE_S:
+        raise MetadataError(
+            f"the frames start {starts.min():g} to {starts.max():g} s after injection and last {durations.max():g} s, "
+            f"far from the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart and "
+            "InjectionStart must be in seconds, as FrameDuration is (are these minutes?)"
+        )
     if starts.max() > 0 and not meets(1.0):
         units = (
             (60.0, "minutes", last < _LONGEST_MIN),

@@ -16,7 +16,7 @@ UnknownManufacturer = Literal["error", "pooled", "exclude"]
 Harmonize = Literal["none", "combat"]
 Columns = Literal["own", "adni"]
 Covariate = Literal["age", "sex"]
-_THRESHOLD = re.compile(r"[^=]*\w[^=]*=(2sd|gmm|\d+(\.\d+)?)")
+_THRESHOLD = re.compile(r"[^=]*\w[^=]*=(2sd|gmm|\d+(\.\d+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ class Group(Checked):
         for text in self.threshold:
             expected = "REGION=SUVR, REGION=2sd, or REGION=gmm, such as metatemporal=1.32"
             require(_THRESHOLD.fullmatch(text) is not None, "threshold", text, expected)
-        needing = [text for text in self.threshold if text.endswith("=2sd")] + ["w_scores"] * bool(self.w_scores)
+        needing = [text for text in self.threshold if text.lower().endswith("=2sd")]
+        needing += ["w_scores"] * bool(self.w_scores)
         expected = f"a filter such as diagnosis == CN, since {', '.join(needing)} is relative to a reference group"
         require(not needing or self.reference_group is not None, "reference_group", None, expected)
         space = parse_space(self.voxelwise_space)

@@ -269,10 +269,23 @@ def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
         alone = {"nargs": "?", "const": "own-tissue"} if doc.name == "longitudinal" else {}
         return {**common, "choices": doc.choices, **many, **alone}
     if doc.pair:
-        return {**common, "nargs": 2, "metavar": ("START", "END")}
+        return {**common, "nargs": 2, "metavar": ("START", "END"), "action": _Once}
     if doc.name == "derivatives":
         return {**common, **many, "metavar": "NAME=PATH"}
     return {**common, "metavar": metavar, **many}
+
+
+class _Once(argparse.Action):
+    """Values that cannot be joined with those of the same option given again."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before not in (None, values):
+            told = " and ".join(" ".join(f"{one:g}" for one in pair) for pair in (before, values))
+            parser.error(f"{option_string} is given twice, as {told}; expected: once")
+        setattr(namespace, self.dest, values)
 
 
 def _hyphenated(argument: str) -> str:

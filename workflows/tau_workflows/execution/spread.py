@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -134,6 +135,7 @@ def _submit(tasks: Sequence[Task], program: Program, worker: Worker, heartbeat: 
     try:
         done.result()
     except BaseException:
+        hide_closed_loops()
         heartbeat.announce_end()
         _remove_from_queue(worker)
         with suppress(BaseException):
@@ -182,6 +184,20 @@ def wait_for_last(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and any(map(is_left, psutil.process_iter())):
         time.sleep(0.02)
+
+
+def hide_closed_loops() -> None:
+    """Let programs that Pydra waited for, such as ``squeue``, be forgotten without a traceback when its loop is closed.
+
+    Python closes their pipes when it collects them, by means of a loop that has been closed meanwhile.
+    """
+    before = sys.unraisablehook
+
+    def tell(found: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(found.exc_value, RuntimeError) and "loop is closed" in str(found.exc_value)):
+            before(found)
+
+    sys.unraisablehook = tell
 
 
 def _remove_from_queue(worker: Worker) -> None:
