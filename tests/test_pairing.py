@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, nearest_session
+from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.session_labels import label_times
 from tau_pipeline.bids.sessions import Timeline, read_dates, session_order, timeline
 
@@ -196,6 +196,9 @@ def test_days_between_two_images_of_a_session_come_from_its_scans_table(tmp_path
         ("acq-b", Looks((200.0, 220, 240), (1.0, 1, 1), "ABDOMEN"), "ABDOMEN"),
         ("acq-localiser", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-localiser"),
         ("acq-cspine", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-cspine"),
+        ("acq-axial", Looks((200.0, 220, 240), (1.0, 1, 1)), "acq-axial"),
+        ("run-1", Looks((200.0, 220, 240), (1.0, 1, 1), "", "3-plane localizer"), "3-plane localizer"),
+        ("run-1", Looks((200.0, 220, 240), (1.0, 1, 1), "", "", "GADOLINIUM"), "GADOLINIUM"),
     ],
 )
 @pytest.mark.parametrize("better", ["acq-mprage", "acq-z_run-2", "rec-norm"])
@@ -206,6 +209,36 @@ def test_a_t1w_of_a_whole_head_and_fine_voxels_is_taken(better, worse, look, why
         best, said = choose_t1w(order, dict(zip(files, (look, good), strict=True)).get)
         assert best == files[1]
         assert why in said[0]
+
+
+def test_what_a_sidecar_tells_of_the_use_of_a_t1w():
+    stated = {"BodyPartExamined": "BRAIN", "ProtocolName": "mprage", "ContrastBolusAgent": "none"}
+    assert looks_of((240, 170, 256), (1, 2, 1), stated) == Looks((170, 240, 256), (1, 1, 2), "BRAIN", "mprage", "")
+    assert looks_of((240,), (1,), {"ContrastBolusIngredient": "GADOLINIUM", "BodyPart": 3}).contrast == "GADOLINIUM"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "days"),
+    [
+        ("days_since_baseline", (0, 1826, 1836), 10),
+        ("study_month", (0, "60", "60,5"), 365.25 / 24),
+        ("Age", ("65.0", 70.0, 70.1), 36.525),
+        ("age_at_scan", (65, 70, 70), None),
+        ("days", (0, "n/a", 1836), None),
+        ("score", (0, 1826, 1836), None),
+    ],
+)
+def test_times_of_sessions_without_dates(tmp_path, column, values, days):
+    """Without them, both sessions with a T1w are one visit apart, and the earlier one is taken."""
+    folder = tmp_path / "sub-01"
+    for label in ("01", "02", "03"):
+        (folder / f"ses-{label}").mkdir(parents=True)
+    rows = "".join(f"ses-0{place}\t{value}\n" for place, value in enumerate(values, start=1))
+    (folder / "sub-01_sessions.tsv").write_text(f"session_id\t{column}\n{rows}")
+    found = nearest_session("02", ["01", "03"], timeline(folder))
+    assert found.session == ("01" if days is None else "03")
+    assert found.days == (None if days is None else pytest.approx(days))
+    assert ("by sessions.tsv" in found.sentences[0]) == (days is not None)
 
 
 def test_an_image_of_head_and_neck_is_one_of_a_head():

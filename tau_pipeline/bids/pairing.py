@@ -22,6 +22,8 @@ _BRAIN_MM = 110.0
 #: Slices so much thicker than those of the finest image are a lesser choice.
 _THICKER = 1.5
 
+#: Images in thick planes, by the ``acq`` label.
+_IN_PLANES = re.compile(r"axial|^ax|coronal|^cor|2d|tse|fse|lowres|thick", re.IGNORECASE)
 #: Where dates are incomplete, a session within these days is taken before those whose date is not known.
 _NEAR_DAYS = 365.0
 
@@ -45,11 +47,17 @@ class Looks:
         Lengths of a voxel's edges, sorted.
     body_part
         ``BodyPart`` or ``BodyPartExamined`` of the sidecar.
+    series
+        ``SeriesDescription`` or ``ProtocolName`` of the sidecar.
+    contrast
+        Contrast agent that the sidecar states.
     """
 
     extent_mm: tuple[float, ...]
     voxel_mm: tuple[float, ...]
     body_part: str = ""
+    series: str = ""
+    contrast: str = ""
 
 
 def choose_t1w(
@@ -58,8 +66,9 @@ def choose_t1w(
     """Choose the T1w to use among those of one session, with a sentence if there was a choice.
 
     Taken is an image of a head (not of the neck, large enough for a brain), with voxels that are not much longer than
-    those of the others, without contrast agent (``ce-``), part, echo, inversion, ``rec-`` or ``acq-`` entity, in this
-    order of weight, then the one of the lowest run; the name decides what is still open.
+    those of the others, not acquired in thick planes by its name, without contrast agent, part, echo, inversion,
+    ``rec-`` or ``acq-`` entity, in this order of weight, then the one of the lowest run; the name decides what is still
+    open.
 
     Parameters
     ----------
@@ -78,11 +87,14 @@ def choose_t1w(
         found = looks[path]
         acquisition = name_parts(path)[0].get("acq", "")
         elsewhere = f"acq-{acquisition}" if _NO_HEAD.search(acquisition) else ""
+        flat = f"acq-{acquisition}" if _IN_PLANES.search(acquisition) else ""
         if found is None:
-            return [elsewhere, "", ""]
+            return [elsewhere, "", "", flat, ""]
         thick = found.voxel_mm[-1] > _THICKER * finest > 0
         edges = " x ".join(f"{edge:.3g}" for edge in found.voxel_mm)
-        return [elsewhere or _other_part(found), _too_small(found), f"voxels of {edges} mm" if thick else ""]
+        voxels = f"voxels of {edges} mm" if thick else ""
+        contrast = f"contrast agent {found.contrast}" if found.contrast else ""
+        return [elsewhere or _other_part(found), _too_small(found), voxels, flat, contrast]
 
     def rank(path: Path) -> tuple[object, ...]:
         entities, _ = name_parts(path)
@@ -103,7 +115,9 @@ def _why_no_head(looks: Looks) -> str:
 
 
 def _other_part(looks: Looks) -> str:
-    return f"body part {looks.body_part}" if _NO_HEAD.search(looks.body_part) else ""
+    if _NO_HEAD.search(looks.body_part):
+        return f"body part {looks.body_part}"
+    return f"series {looks.series}" if _NO_HEAD.search(looks.series) else ""
 
 
 def _too_small(looks: Looks) -> str:
@@ -111,10 +125,20 @@ def _too_small(looks: Looks) -> str:
     return f"too small for a brain: {box} mm" if looks.extent_mm[0] < _BRAIN_MM else ""
 
 
-def body_part(metadata: Mapping[str, Any]) -> str:
-    """Return the part of the body that a sidecar names; empty if it names none."""
-    value = metadata.get("BodyPart", metadata.get("BodyPartExamined"))
-    return value if isinstance(value, str) else ""
+def looks_of(extent_mm: Iterable[float], voxel_mm: Iterable[float], metadata: Mapping[str, Any]) -> Looks:
+    """Return what header and sidecar of a T1w tell of its use."""
+
+    def stated(*keys: str) -> str:
+        return next((value for key in keys if isinstance(value := metadata.get(key), str)), "")
+
+    contrast = stated("ContrastBolusIngredient", "ContrastBolusAgent").strip()
+    return Looks(
+        tuple(sorted(extent_mm)),
+        tuple(sorted(voxel_mm)),
+        stated("BodyPart", "BodyPartExamined"),
+        stated("SeriesDescription", "ProtocolName"),
+        "" if contrast.lower() in ("", "n/a", "none", "no") else contrast,
+    )
 
 
 class Nearest(NamedTuple):
@@ -157,7 +181,7 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
     if apart:
         # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
         chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
-        source = "" if unit == "days" and session in timeline.dates else " by the sessions' labels"
+        source = _source(session, timeline, labels) if unit == "days" else " by the sessions' labels"
         count = f"{apart[chosen]:.0f} {unit if round(apart[chosen]) != 1 else unit.removesuffix('s')}"
         how = f"the nearest in time ({count} apart{source}{undated})"
         days = apart[chosen] if unit == "days" else None
@@ -166,6 +190,14 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
         chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
         how, days = f"the nearest in the order of the sessions ({_why_no_times(timeline, session)})", None
     return Nearest(chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",), days)
+
+
+def _source(session: str, timeline: Timeline, labels: Sequence[str]) -> str:
+    """Say what distances in days were taken from; empty for dates."""
+    for times, text in ((timeline.dates, ""), (timeline.days, " by sessions.tsv")):
+        if times.keys() >= {session, *labels}:
+            return text
+    return " by the sessions' labels"
 
 
 def _near_by_date(session: str, labels: Sequence[str], timeline: Timeline) -> list[str]:

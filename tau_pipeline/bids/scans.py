@@ -24,7 +24,7 @@ from tau_pipeline.bids.layout import (
     find_files,
     without_ignored,
 )
-from tau_pipeline.bids.pairing import Looks, body_part, choose_t1w, nearest_session
+from tau_pipeline.bids.pairing import Looks, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Timeline, timeline
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
@@ -298,7 +298,7 @@ def _looks(path: Path, sidecars: SidecarIndex) -> Looks | None:
     except TauPipelineError:
         return None
     extent = (count * edge for count, edge in zip(shape[:3], voxel_mm, strict=True))
-    return Looks(tuple(sorted(extent)), tuple(sorted(voxel_mm)), body_part(metadata))
+    return looks_of(extent, voxel_mm, metadata)
 
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:

@@ -10,7 +10,7 @@ from datetime import datetime
 from tau_pipeline.bids.tracers import ALIASES
 
 #: Days of the units that session labels are given in: ``d0129``, ``M048``, ``24mo``, ``Y2``, ``age71``.
-_DAYS = {
+DAYS = {
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1 / 24),
     **dict.fromkeys(("d", "day", "days"), 1.0),
     **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7.0),
@@ -81,11 +81,11 @@ def label_times(labels: Sequence[str]) -> tuple[dict[str, float], str]:
     read = [part for part in parts.values() if part is not None]
     if len(read) < len(parts) or len({part[0] for part in read}) != 1:
         return {}, "visits"
-    in_days = all(part[1] in _DAYS for part in read)
+    in_days = all(part[1] in DAYS for part in read)
     from_first = len(parts) == len(plain) or read[0][0] in {(name, "") for name in _LATER_VISIT}
     if not in_days and (len({part[1] for part in read}) != 1 or not from_first):
         return {}, "visits"
-    times = {label: _DAYS.get(part[1], 1.0) * part[2] for label, part in parts.items() if part is not None}
+    times = {label: DAYS.get(part[1], 1.0) * part[2] for label, part in parts.items() if part is not None}
     return {label: times.get(label, 0.0) for label in plain}, "days" if in_days else "visits"
 
 
@@ -102,9 +102,9 @@ def _parts(label: str) -> _Part | None:
         return None
     before, number, behind = found.groups()
     word = re.split("[^a-z]", before)[-1]
-    if word in _DAYS:
+    if word in DAYS:
         return (before.removesuffix(word), "" if behind in _PART_OF_VISIT else behind), word, float(number)
-    return (before, "" if behind in _DAYS else behind), behind if behind in _DAYS else "", float(number)
+    return (before, "" if behind in DAYS else behind), behind if behind in DAYS else "", float(number)
 
 
 def _days_of_several(label: str) -> float | None:
@@ -115,7 +115,7 @@ def _days_of_several(label: str) -> float | None:
         pairs = [(unit, number) for number, unit in re.findall(r"(\d+)([a-z]+)", label)]
     else:
         return None
-    return sum(_DAYS[unit] * int(number) for unit, number in pairs) if all(one in _DAYS for one, _ in pairs) else None
+    return sum(DAYS[unit] * int(number) for unit, number in pairs) if all(one in DAYS for one, _ in pairs) else None
 
 
 def _dates(plain: Mapping[str, str]) -> dict[str, datetime] | None:
@@ -125,7 +125,7 @@ def _dates(plain: Mapping[str, str]) -> dict[str, datetime] | None:
     found = re.match(r"[a-z]+", min(texts, default=""))
     if dates is None and found is not None:
         # A letter that is a unit of time may stand before a number of six digits, but hardly before one of eight.
-        digits = 8 if found[0] in _DAYS else 6
+        digits = 8 if found[0] in DAYS else 6
         if all(re.fullmatch(rf"{found[0]}\d{{{digits}}}.*", text) for text in texts):
             short = {text.removeprefix(found[0]): text for text in texts}
             days = _read_dates(set(short))

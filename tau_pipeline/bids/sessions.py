@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from tau_pipeline.bids.session_labels import label_times
+from tau_pipeline.bids.session_labels import DAYS, label_times
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_tsv
 
@@ -63,12 +64,15 @@ class Timeline:
         Times of single images, by file name, from ``scans.tsv``.
     unreadable
         Values that should be dates and could not be read.
+    days
+        Times of the sessions since any one time, from columns of ``sessions.tsv`` such as ``days_since_baseline``.
     """
 
     labels: tuple[str, ...] = ()
     dates: Mapping[str, datetime] = field(default_factory=dict)
     files: Mapping[str, datetime] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    days: Mapping[str, float] = field(default_factory=dict)
 
     def days_between_files(self, one: Path, other: Path) -> float | None:
         """Return the days between two images by ``scans.tsv``; None where it does not date both."""
@@ -87,12 +91,14 @@ class Timeline:
         Returns
         -------
         distances
-            By label; empty where neither dates nor labels state the time of every one of them.
+            By label; empty where neither dates, nor columns of times, nor labels state the time of every one of them.
         unit
             ``days``, or ``visits`` where labels are numbers without a known unit.
         """
         if session in self.dates and all(label in self.dates for label in others):
             return {label: _days(self.dates[label], self.dates[session]) for label in others}, "days"
+        if session in self.days and all(label in self.days for label in others):
+            return {label: abs(self.days[label] - self.days[session]) for label in others}, "days"
         times, unit = label_times([session, *others])
         return {label: abs(times[label] - times[session]) for label in others if times}, unit
 
@@ -133,7 +139,43 @@ def timeline(participant_dir: Path) -> Timeline:
             dates[scans.parent.name.removeprefix("ses-")] = min(times.values())
     times, bad = _times(participant_dir / f"{name}_sessions.tsv", "session_id")
     dates |= {label.removeprefix("ses-"): time for label, time in times.items()}
-    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])))
+    days = {} if set(labels) <= dates.keys() else _days_of_sessions(participant_dir / f"{name}_sessions.tsv")
+    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days)
+
+
+#: Columns of ``sessions.tsv`` with times since a start, in small letters, by their unit; and with ages.
+_TIME_COLUMN = re.compile(
+    r"(?:(?:study|visit|session|scan|time|delay|interval)_)?(days?|weeks?|months?|years?)"
+    r"(?:_(?:since|from|after|to|post)_\w+)?"
+)
+_AGE_COLUMN = re.compile(r"age(?:_\w+)?")
+
+
+def _days_of_sessions(table_file: Path) -> dict[str, float]:
+    """Return the days of sessions since any one time, by label; empty if no column states them for all rows.
+
+    Ages count if they are given to a part of a year at least.
+    """
+    try:
+        table = read_tsv(table_file, everything_is_text=True) if table_file.is_file() else None
+    except TauPipelineError:
+        return {}
+    if table is None or "session_id" not in table or table["session_id"].duplicated().any():
+        return {}
+    labels = [str(label).strip().removeprefix("ses-") for label in table["session_id"]]
+    for column in table.columns:
+        plain = re.sub(r"\s+", "_", str(column).strip().lower())
+        found, is_age = _TIME_COLUMN.fullmatch(plain), _AGE_COLUMN.fullmatch(plain)
+        if not (found or is_age):
+            continue
+        try:
+            numbers = [float(str(value).strip().replace(",", ".")) for value in table[column]]
+        except ValueError:
+            continue
+        if all(map(math.isfinite, numbers)) and (found or any(number % 1 for number in numbers)):
+            unit = DAYS[found[1]] if found else DAYS["years"]
+            return {label: unit * number for label, number in zip(labels, numbers, strict=True)}
+    return {}
 
 
 def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str]]:
