@@ -1,11 +1,12 @@
 """Time and memory over datasets of thousands of participants: dry run, index, group level, and page of the cohort.
 
-    python benchmarks/scale.py FOLDER [--sizes 1000 3000] [--only index dry-run start group page more]
+    python benchmarks/scale.py FOLDER [--sizes 1000 3000] [--only index dry-run start group page more scores]
 
 Datasets are generated below FOLDER, and kept there for the next call: raw datasets of tiny images (one T1w and one PET
 per participant), and results of the participant level with tables of three reference regions, but no images. All values
 are simulated. Prints one line per size and measure: processor time, which a busy machine changes least, wall time, and
-peak memory of the process. ``start`` is a real run, which is ended as soon as the first scan has begun.
+peak memory of the process. ``start`` is a real run, which is ended as soon as the first scan has begun. ``scores``,
+which only ``--only`` asks for, is the group level with z-scores and W-scores against controls.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000], help="numbers of participants")
     measures = ("index", "dry-run", "start", "group", "page", "more")
-    parser.add_argument("--only", nargs="+", choices=measures, default=measures, help="what to measure")
+    parser.add_argument("--only", nargs="+", choices=(*measures, "scores"), default=measures, help="what to measure")
     args = parser.parse_args()
     for size in args.sizes:
         _measure_input(args.folder.absolute() / str(size), size, args.only)
@@ -202,13 +203,16 @@ def _measure_start(folder: Path, size: int, raw: str) -> None:
 
 
 def _measure_group(folder: Path, size: int, only: Sequence[str]) -> None:
-    if not {"group", "page", "more"} & set(only):
+    if not {"group", "page", "more", "scores"} & set(only):
         return
     bids, out = map(str, results(folder, size))
     if "group" in only:
         measured("group", size, ["-m", "tau_workflows", bids, out, "group"])
     if "page" in only:
         measured("page of the cohort", size, ["-c", _PAGE, out])
+    if "scores" in only:
+        options = ["--reference-group", "group == CN", "--w-scores", "age"]
+        measured("group with scores", size, ["-m", "tau_workflows", bids, out, "group", *options])
     if "more" in only:
         results(folder, 10, start=size)
         measured("group with ten more", size, ["-m", "tau_workflows", bids, out, "group"])

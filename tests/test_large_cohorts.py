@@ -15,7 +15,7 @@ from made_up_cohort import status_table, write_group_files
 from matplotlib.figure import Figure
 from participant_results import write_cohort, write_scan
 
-from tau_pipeline.cohort import long_files
+from tau_pipeline.cohort import long_files, reference_group, wscores
 from tau_pipeline.derivatives import index, stack
 from tau_pipeline.derivatives.index import find_scans, rows_of
 from tau_pipeline.derivatives.kept import read_kept
@@ -198,7 +198,10 @@ def test_the_text_of_a_table_is_that_of_pandas() -> None:
 
 def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
+    monkeypatch.setattr(reference_group, "FEWEST", 3)
+    monkeypatch.setattr(wscores, "LEAST_FREEDOM", 2)
     options = ["group", "--unknown-manufacturer", "pooled", "--min-participants", "1", "--columns", "adni"]
+    options += ["--reference-group", "age < 64", "--w-scores", "age"]
     written = {}
     for name, at_a_time in (("whole", 1000), ("parts", 3)):
         monkeypatch.setattr(long_files, "_AT_A_TIME", at_a_time)
@@ -211,6 +214,9 @@ def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypa
         assert not list(out.glob(".tau-pipeline-tables/*"))
     assert written["parts"] == written["whole"]
     assert {"suvr_rois.csv", "suvr_bilateral.tsv", "suvr_rois_wide.csv"} <= written["whole"].keys()
+    scores = pd.read_csv(out / "group/suvr_rois.csv")
+    assert (scores["wscore_n"] == 4).any()
+    assert scores[["suvr_zscore", "suvr_wscore"]].notna().any().all()
 
 
 def test_an_error_leaves_neither_parts_nor_tables(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 from participant_results import write_cohort
 
 from tau_pipeline.cohort.positivity import STAGES, Request, fit_mixture, parse_thresholds, with_positivity
-from tau_pipeline.cohort.wscores import with_wscores
+from tau_pipeline.cohort.reference_group import reference_rows
+from tau_pipeline.cohort.wscores import WScores, fit_wscores
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.settings.cohort import Group
@@ -148,12 +149,16 @@ def long_table(n: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def fitted(long: pd.DataFrame, participants: set[str]) -> WScores:
+    return fit_wscores(reference_rows(long, participants), long[["tracer", "reference_region"]], ("age", "sex"))
+
+
 def test_w_scores_are_residuals_of_a_regression_in_the_reference_group() -> None:
     long = long_table(40)
     long.loc[long["participant_id"] == "sub-04", "included"] = "no"
     long.loc[long["participant_id"] == "sub-30", "age"] = np.nan
     reference = {f"sub-{k:02d}" for k in range(24)}
-    found, _ = with_wscores(long, reference, ("age", "sex"))
+    found = fitted(long, reference).apply(long)
     for region in ("ctx-lh-fusiform", "ctx-rh-fusiform"):
         own = long[long["region"] == region]
         design, values = [], []
@@ -186,7 +191,7 @@ def test_w_scores_are_residuals_of_a_regression_in_the_reference_group() -> None
 )
 def test_a_group_that_is_too_small_or_confounded_is_refused(change: object, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        with_wscores(change(long_table(30)), {f"sub-{k:02d}" for k in range(30)}, ("age", "sex"))
+        fitted(change(long_table(30)), {f"sub-{k:02d}" for k in range(30)})
 
 
 @pytest.mark.slow

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.cohort.columns import dictionary
-from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
+from tau_pipeline.cohort.reference_group import (
+    FEWEST,
+    reference_participants,
+    reference_rows,
+    with_zscores,
+    zscore_statistics,
+)
 from tau_pipeline.cohort.tables import wide_table
 from tau_pipeline.errors import MissingInputError, SettingError
 
@@ -79,12 +85,16 @@ def long_table(controls: int, patients: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def scored(long: pd.DataFrame, participants: set[str]) -> pd.DataFrame:
+    return with_zscores(long, zscore_statistics(reference_rows(long, participants)))
+
+
 def test_z_is_the_distance_from_the_mean_of_the_group_in_its_sd_over_participants() -> None:
     long = long_table(FEWEST + 2)
     long.loc[(long["participant_id"] == "sub-01"), "included"] = "no"
     long.loc[(long["participant_id"] == "sub-02"), "suvr_z"] = np.nan
     group = {f"sub-{k:02d}" for k in range(FEWEST + 2)}
-    found = with_zscores(long, group)
+    found = scored(long, group)
     values = []
     for k in [0, *range(3, FEWEST + 2)]:
         own = long[(long["participant_id"] == f"sub-{k:02d}") & (long["source"] == "measured")]
@@ -95,13 +105,13 @@ def test_z_is_the_distance_from_the_mean_of_the_group_in_its_sd_over_participant
 
 
 def test_a_group_that_is_too_small_gives_no_z_and_says_how_small_it_is() -> None:
-    found = with_zscores(long_table(FEWEST - 1), {f"sub-{k:02d}" for k in range(FEWEST - 1)})
+    found = scored(long_table(FEWEST - 1), {f"sub-{k:02d}" for k in range(FEWEST - 1)})
     assert found["suvr_zscore"].isna().all()
     assert (found["zscore_n"] == FEWEST - 1).all()
 
 
 def test_z_scores_stand_in_the_wide_table_and_are_described() -> None:
-    long = with_zscores(long_table(FEWEST), {f"sub-{k:02d}" for k in range(FEWEST)})
+    long = scored(long_table(FEWEST), {f"sub-{k:02d}" for k in range(FEWEST)})
     of_scan = ("window_start_min", "window_end_min", "effective_fwhm_mm", "settings_hash", "pet_t1w_days")
     for name in ("session_id", "manufacturer", "age", "sex", "diagnosis", "quality", *of_scan):
         long[name] = None

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 #: With fewer participants the SD has a standard error of a quarter or more, and there is no z.
 FEWEST = 10
+#: What tells apart the values that are compared.
+_PLACE = ["tracer", "reference_region", "region", "hemisphere"]
+#: Columns that z-scores and W-scores are made from.
+_OF_GROUP = ("participant_id", *_PLACE, "kind", "age", "sex", "suvr_mean", "suvr_z")
 _CLAUSE = re.compile(r"\s*([\w.-]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*")
 
 
@@ -86,22 +90,44 @@ def _fulfilled(table: pd.DataFrame, clause: str, path: Path) -> np.ndarray:
     return compare(numbers, limit)
 
 
-def with_zscores(long: pd.DataFrame, participants: Collection[str]) -> pd.DataFrame:
+def reference_rows(long: pd.DataFrame, participants: Collection[str]) -> pd.DataFrame:
+    """Return the rows of a reference group, those of included measured scans, with no more than scores are made from.
+
+    Parameters
+    ----------
+    long
+        As `tau_pipeline.cohort.tables.long_table` gives it, of all scans or of a part of them.
+    participants
+        Of the reference group.
+    """
+    used = long["participant_id"].isin(participants) & (long["source"] == "measured") & (long["included"] == "yes")
+    return long.loc[used.fillna(False).to_numpy(bool), [name for name in _OF_GROUP if name in long.columns]]
+
+
+def zscore_statistics(group: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, SD (ddof 1), and number of participants of a reference group, one row per kind of scan and region.
+
+    Parameters
+    ----------
+    group
+        As `reference_rows` gives it, of all parts.
+    """
+    known = group[group["suvr_z"].notna()].astype({"suvr_z": float})
+    own = known.groupby([*_PLACE, "participant_id"], dropna=False)["suvr_z"].mean()
+    return own.groupby(_PLACE, dropna=False).agg(["mean", "std", "count"]).reset_index()
+
+
+def with_zscores(long: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     """Return a long table with ``suvr_zscore`` and ``zscore_n``, the number of participants of the group behind it.
 
     Parameters
     ----------
     long
         As `tau_pipeline.cohort.tables.long_table` gives it.
-    participants
-        Of the reference group. With a value of fewer than `FEWEST` of them there is no z-score.
+    statistics
+        As `zscore_statistics` gives them. With a value of fewer than `FEWEST` participants there is no z-score.
     """
-    place = ["tracer", "reference_region", "region", "hemisphere"]
-    used = long["participant_id"].isin(participants) & (long["source"] == "measured") & (long["included"] == "yes")
-    known = long[used.fillna(False) & long["suvr_z"].notna()].astype({"suvr_z": float})
-    own = known.groupby([*place, "participant_id"], dropna=False)["suvr_z"].mean()
-    group = own.groupby(place, dropna=False).agg(["mean", "std", "count"]).reset_index()
-    joined = long[place].merge(group, on=place, how="left")
+    joined = long[_PLACE].merge(statistics, on=_PLACE, how="left")
     n = joined["count"].fillna(0).to_numpy(int)
     enough = (n >= FEWEST) & (joined["std"].to_numpy(float) > 0)
     values = long["suvr_z"].to_numpy(dtype=float, na_value=np.nan)

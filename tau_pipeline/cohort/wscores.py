@@ -6,8 +6,9 @@ tracer, and reference region. Each participant of the group counts once, by the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,59 +22,104 @@ if TYPE_CHECKING:
 LEAST_FREEDOM = 10
 #: Variance inflation beyond which two covariates cannot be told apart.
 _MOST_INFLATION = 10.0
+_KIND = ["tracer", "reference_region"]
+_PLACE = [*_KIND, "region", "hemisphere", "kind"]
 _SEXES = {"f": "female", "female": "female", "w": "female", "woman": "female", "m": "male", "male": "male"}
 
 
-def with_wscores(
-    long: pd.DataFrame, participants: Collection[str], covariates: Sequence[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return a long table with ``suvr_wscore`` and ``wscore_n``, the participants behind it, and sentences.
+@dataclass(frozen=True)
+class _Regression:
+    """SUVR of a region by the covariates: effects and SD of the residuals, None where there are too few participants.
+
+    ``n`` participants, of the ``sexes`` in their order.
+    """
+
+    n: int
+    effects: NDArray[np.float64] | None
+    sd: float
+    sexes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WScores:
+    """Regressions of all regions in a reference group.
+
+    Attributes
+    ----------
+    covariates
+        ``age``, ``sex``, or both.
+    sentences
+        Size and range of the group, and why scans of one kind have no scores.
+    """
+
+    covariates: tuple[str, ...]
+    sentences: tuple[str, ...]
+    _of_place: Mapping[tuple[str, ...], _Regression]
+
+    def apply(self, long: pd.DataFrame) -> pd.DataFrame:
+        """Return a long table with ``suvr_wscore`` and ``wscore_n``, the participants behind it.
+
+        A scan without a covariate, or of a sex that the group does not have, has no score.
+        """
+        scores, counts = np.full(len(long), np.nan), np.zeros(len(long), int)
+        table = _numeric(long)
+        for place, rows in table.groupby(_PLACE, dropna=False, sort=False):
+            found = self._of_place.get(_key(place))
+            counts[rows.index] = 0 if found is None else found.n
+            if found is not None and found.effects is not None:
+                predicted = _design(rows, self.covariates, found.sexes) @ found.effects
+                scores[rows.index] = (rows["suvr_mean"].to_numpy(float) - predicted) / found.sd
+        return long.assign(suvr_wscore=scores, wscore_n=counts)
+
+
+def fit_wscores(group: pd.DataFrame, kinds: pd.DataFrame, covariates: Sequence[str]) -> WScores:
+    """Fit the regressions of a reference group.
 
     Parameters
     ----------
-    long
-        As `tau_pipeline.cohort.tables.long_table` gives it.
-    participants
-        Of the reference group, or those of them that the regression may be fitted on.
+    group
+        As `tau_pipeline.cohort.reference_group.reference_rows` gives it: the participants that are fitted on.
+    kinds
+        ``tracer`` and ``reference_region`` of all scans that are to have scores.
     covariates
         ``age``, ``sex``, or both.
-
-    Returns
-    -------
-    long
-        A scan without a covariate, or of a sex that the group does not have, has no score.
-    sentences
-        Size and range of the group, and why scans of one kind have no scores.
 
     Raises
     ------
     SettingError
         No tracer and reference region has a group that is large enough and in which the covariates can be told apart.
     """
-    import pandas as pd
-
-    scores, counts = np.full(len(long), np.nan), np.zeros(len(long), int)
+    table, found = _numeric(group), dict[tuple[str, ...], _Regression]()
     sentences, refused = [], []
-    sexes = long["sex"].astype("string").str.strip().str.lower().map(lambda text: _SEXES.get(text, text)).to_numpy()
-    table = long.assign(
-        sex=sexes, suvr_mean=pd.to_numeric(long["suvr_mean"], errors="coerce").to_numpy(float, na_value=np.nan)
-    ).reset_index(drop=True)
-    counted = (
-        (table["source"] == "measured") & (table["included"] == "yes") & table["participant_id"].isin(participants)
-    )
-    for kind, own in table.groupby(["tracer", "reference_region"], dropna=False, sort=True):
-        what = ", ".join(map(str, kind))
-        group = own[counted[own.index].fillna(False).to_numpy(bool)]
+    of_kind = {_key(kind): own for kind, own in table.groupby(_KIND, dropna=False)}
+    for kind, _ in kinds.groupby(_KIND, dropna=False, sort=True):
+        what, own = ", ".join(map(str, kind)), of_kind.get(_key(kind), table.iloc[:0])
         try:
-            sentences.append(f"W-scores ({what}): {_check(group, covariates)}")
+            sentences.append(f"W-scores ({what}): {_check(own, covariates)}")
         except SettingError as exc:
             refused.append(f"no W-scores ({what}): {exc}")
             continue
-        for _, rows in own.groupby(["region", "hemisphere", "kind"], dropna=False, sort=False):
-            scores[rows.index], counts[rows.index] = _scores(rows, group, covariates)
+        for place, rows in own.groupby(_PLACE, dropna=False, sort=False):
+            found[_key(place)] = _regression(_people(rows, covariates), covariates)
     if refused and not sentences:
         raise SettingError(refused[0])
-    return long.assign(suvr_wscore=scores, wscore_n=counts), [*sentences, *refused]
+    return WScores(tuple(covariates), (*sentences, *refused), found)
+
+
+def _key(place: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return values as a key; missing ones, which are not equal to themselves, as empty texts."""
+    import pandas as pd
+
+    return tuple("" if pd.isna(one) else str(one) for one in place)
+
+
+def _numeric(long: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with SUVR as float64, one word for each sex, and rows numbered from 0."""
+    import pandas as pd
+
+    suvr = pd.to_numeric(long["suvr_mean"], errors="coerce").to_numpy(float, na_value=np.nan)
+    sexes = long["sex"].astype("string").str.strip().str.lower().map(lambda text: _SEXES.get(text, text))
+    return long.assign(sex=sexes.to_numpy(), suvr_mean=suvr).reset_index(drop=True)
 
 
 def _people(group: pd.DataFrame, covariates: Sequence[str]) -> pd.DataFrame:
@@ -129,18 +175,15 @@ def _design(people: pd.DataFrame, covariates: Sequence[str], sexes: Sequence[str
     return np.column_stack(columns)
 
 
-def _scores(rows: pd.DataFrame, group: pd.DataFrame, covariates: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-    """Return the scores of the rows of one region, and how many participants they are by; NaN if these are too few."""
-    people = _people(group.loc[group.index.intersection(rows.index)], covariates)
+def _regression(people: pd.DataFrame, covariates: Sequence[str]) -> _Regression:
+    """Fit one region, of which each participant has a row."""
     sexes = sorted(set(people["sex"])) if "sex" in covariates else []
     design = _design(people, covariates, sexes)
     values = people["suvr_mean"].to_numpy(float)
     freedom = len(values) - design.shape[1]
+    none = _Regression(len(values), None, np.nan, tuple(sexes))
     if freedom < LEAST_FREEDOM or len(sexes) == 1 or np.linalg.matrix_rank(design) < design.shape[1]:
-        return np.full(len(rows), np.nan), len(values)
+        return none
     effects = np.linalg.lstsq(design, values, rcond=None)[0]
     sd = float(np.sqrt(np.sum((values - design @ effects) ** 2) / freedom))
-    if sd <= 0:
-        return np.full(len(rows), np.nan), len(values)
-    predicted = _design(rows, covariates, sexes) @ effects
-    return (rows["suvr_mean"].to_numpy(float) - predicted) / sd, len(values)
+    return _Regression(len(values), effects, sd, tuple(sexes)) if sd > 0 else none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,19 @@ from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.cohort.harmonize import combat
 from tau_pipeline.cohort.long_files import LongTable, parts_of
 from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, regions_of, with_positivity
-from tau_pipeline.cohort.reference_group import FEWEST, reference_participants, with_zscores
+from tau_pipeline.cohort.reference_group import (
+    FEWEST,
+    reference_participants,
+    reference_rows,
+    with_zscores,
+    zscore_statistics,
+)
+from tau_pipeline.cohort.scans import kind_of
 from tau_pipeline.cohort.standardize import Standardization
 from tau_pipeline.cohort.tables import WIDE_KEYS, long_table, status_table, wide_table
 from tau_pipeline.cohort.thickness import THICKNESS_TABLE, stack_thickness
 from tau_pipeline.cohort.visits import with_years
-from tau_pipeline.cohort.wscores import with_wscores
+from tau_pipeline.cohort.wscores import WScores, fit_wscores
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.settings.cohort import Group
@@ -89,19 +97,14 @@ def cohort_tables(cohort: Cohort) -> dict[str, Any]:
 
 
 def _joined_parts(cohort: Cohort) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return the tables that are made from the long table, part by part, and the participants of the reference group.
-
-    Scores against a reference group need all scans together.
-    """
+    """Return the tables that are made from the long table, part by part, and who is in the reference group."""
     import pandas as pd
 
-    settings, reference = cohort.settings, frozenset[str]()
-    whole = settings.reference_group is not None or bool(settings.w_scores)
+    settings, scores = cohort.settings, _scores(cohort)
     long_tables = {name: LongTable(name, cohort.parts) for name in ("suvr_rois", "suvr_bilateral")}
     found: dict[str, list[pd.DataFrame]] = {}
-    for scans in [list(cohort.scans)] if whole else parts_of(cohort.scans):
-        long = long_table(scans, cohort.fits, cohort.demographics, include_failed=settings.include_failed_quality)
-        long, reference = _with_scores(long, cohort)
+    for scans in parts_of(cohort.scans):
+        long = scores.apply(_long(scans, cohort))
         long_tables["suvr_rois"].add(with_years(long, cohort.bids_dir))
         long_tables["suvr_bilateral"].add(bilateral_table(long))
         parts = {"suvr_rois_wide": wide_table(long), "change": change_table(long, cohort.bids_dir, scans)}
@@ -113,7 +116,12 @@ def _joined_parts(cohort: Cohort) -> tuple[dict[str, Any], frozenset[str]]:
     for table in long_tables.values():
         table.close()
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
-    return {**long_tables, **joined}, reference
+    return {**long_tables, **joined}, scores.reference
+
+
+def _long(scans: Sequence[DoneScan], cohort: Cohort) -> pd.DataFrame:
+    include_failed = cohort.settings.include_failed_quality
+    return long_table(scans, cohort.fits, cohort.demographics, include_failed=include_failed)
 
 
 def _thickness(cohort: Cohort) -> dict[str, pd.DataFrame]:
@@ -153,17 +161,43 @@ def _fitted(reference: frozenset[str], settings: Group) -> frozenset[str]:
     return reference & fit_on if fit_on else reference
 
 
-def _with_scores(long: pd.DataFrame, cohort: Cohort) -> tuple[pd.DataFrame, frozenset[str]]:
-    """Add scores against the reference group to the long table; also returns the participants of the group."""
-    settings, reference = cohort.settings, frozenset[str]()
-    if settings.reference_group is not None:
-        reference = reference_participants(cohort.bids_dir, settings.reference_group)
-        long = _with_zscores(long, _fitted(reference, settings), settings.reference_group)
-    if settings.w_scores:
-        long, sentences = with_wscores(long, _fitted(reference, settings), settings.w_scores)
-        for sentence in sentences:
-            say(sentence)
-    return long, reference
+@dataclass(frozen=True)
+class _Scores:
+    """Scores against a reference group, which has the participants ``reference``; None where they are not asked for."""
+
+    reference: frozenset[str] = frozenset()
+    z_scores: pd.DataFrame | None = None
+    w_scores: WScores | None = None
+
+    def apply(self, long: pd.DataFrame) -> pd.DataFrame:
+        """Add the scores to rows of the long table."""
+        if self.z_scores is not None:
+            long = with_zscores(long, self.z_scores)
+        return long if self.w_scores is None else self.w_scores.apply(long)
+
+
+def _scores(cohort: Cohort) -> _Scores:
+    """Make what scores against the reference group need, of its rows alone, and say how many participants it has."""
+    import pandas as pd
+
+    settings, expression = cohort.settings, cohort.settings.reference_group
+    if expression is None and not settings.w_scores:
+        return _Scores()
+    reference = frozenset[str]() if expression is None else reference_participants(cohort.bids_dir, expression)
+    fitted = _fitted(reference, settings)
+    own = [scan for scan in cohort.scans if scan.participant_id in fitted]
+    # Without a scan of the group, the columns are those of any other.
+    parts = [reference_rows(_long(scans, cohort), fitted) for scans in (parts_of(own) if own else [cohort.scans[:1]])]
+    group = pd.concat(parts, ignore_index=True)
+    kinds = pd.DataFrame({kind_of(scan) for scan in cohort.scans}, columns=["tracer", "reference_region"])
+    kinds["tracer"] = kinds["tracer"].replace("", None)
+    statistics = None if expression is None else zscore_statistics(group)
+    if expression is not None and statistics is not None:
+        _tell_zscores(statistics, kinds, expression)
+    w_scores = fit_wscores(group, kinds, settings.w_scores) if settings.w_scores else None
+    for sentence in () if w_scores is None else w_scores.sentences:
+        say(sentence)
+    return _Scores(reference, statistics, w_scores)
 
 
 def _answers(wide: pd.DataFrame, settings: Group, reference: frozenset[str]) -> dict[str, pd.DataFrame]:
@@ -183,14 +217,14 @@ def _answers(wide: pd.DataFrame, settings: Group, reference: frozenset[str]) -> 
     return {"suvr_rois_wide": answered, "thresholds": thresholds}
 
 
-def _with_zscores(long: pd.DataFrame, participants: frozenset[str], expression: str) -> pd.DataFrame:
-    """Add z-scores against a reference group, and say how many participants it has."""
-    found = with_zscores(long, participants)
-    for kind, own in found.groupby(["tracer", "reference_region"], dropna=False)["zscore_n"]:
-        n = int(own.max())
+def _tell_zscores(statistics: pd.DataFrame, kinds: pd.DataFrame, expression: str) -> None:
+    """Say how many participants z-scores are against, for each kind of scan."""
+    kind = list(kinds.columns)
+    largest = statistics.groupby(kind, dropna=False)["count"].max().rename("n").reset_index()
+    for row in kinds.merge(largest, on=kind, how="left").sort_values(kind).to_dict("records"):
+        n, what = 0 if math.isnan(row["n"]) else int(row["n"]), f"{row['tracer']}, {row['reference_region']}"
         few = "" if n >= FEWEST else f"; at least {FEWEST} are needed, so there are no z-scores"
-        say(f"z-scores against the {n} participants with {expression} ({', '.join(map(str, kind))}){few}")
-    return found
+        say(f"z-scores against the {n} participants with {expression} ({what}){few}")
 
 
 def _centaur(cohort: Cohort, folder: Path) -> pd.DataFrame:
