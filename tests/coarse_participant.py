@@ -11,8 +11,8 @@ from typing import Any
 
 import ants
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import ndimage
+from stand_ins import blank, replace
 
 from tau_pipeline.anatomy import brain_mask
 from tau_pipeline.anatomy import grid as anatomy_grid
@@ -40,19 +40,6 @@ def inner_head(t1w: Volume, threads: int = 1) -> Volume:
     head = ndimage.binary_fill_holes(data > 0.15 * np.percentile(data, 99))
     depth = ndimage.distance_transform_edt(head, sampling=voxel_size_mm(t1w))
     return image_like((depth > 16).astype(np.uint8), t1w)
-
-
-def blank(*_: Any, **__: Any) -> Figure:
-    """A figure of one inch without content: drawing takes half of the time of a small head."""
-    return Figure(figsize=(1, 1), dpi=20)
-
-
-def replace(module: Any, **values: Any) -> None:
-    """Set names of a module, each of which must exist: a step whose name has changed would be slow again unseen."""
-    for name, value in values.items():
-        if not hasattr(module, name):
-            raise AttributeError(f"{module.__name__} has no {name}; give the coarse participant its new name")
-        setattr(module, name, value)
 
 
 def coarsen_anatomy() -> None:

@@ -9,17 +9,22 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: Where the programs that are started find modules: beside this file, and where this process was told to look.
 SEARCHED = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+#: First lines of each program: garbage is looked for as rarely as in the tests (`conftest`).
+RARE_GARBAGE = """
+import gc
+gc.set_threshold(100_000, 20, 20)
+"""
 #: Code of the program, for ``python -c``.
-PROGRAM = """
+PROGRAM = f"""{RARE_GARBAGE}
 import sys
 from tau_workflows import cli
 from tau_workflows.levels import participant
 participant.MODULE = "coarse_participant"
 sys.exit(cli.main(sys.argv[1:]))
 """
-#: The same for the pages of the documentation: with finer participants (`docs_participant`), blank figures of cohorts,
-#: and one question to the validator for all commands on one dataset.
-DOCS_PROGRAM = """
+#: The same for the pages of the documentation: with finer participants (`docs_participant`), blank figures, and one
+#: question to the validator for all commands on one dataset.
+DOCS_PROGRAM = f"""{RARE_GARBAGE}
 import sys
 import remembered
 from tau_workflows import cli
@@ -28,13 +33,23 @@ if "participant" in sys.argv:
     from tau_workflows.levels import participant
     participant.MODULE = "docs_participant"
 if "group" in sys.argv:
-    from matplotlib.figure import Figure
+    from stand_ins import blank, replace
     from tau_workflows.reports import cohort, regions
-    cohort._figures = lambda *_: []
-    regions.cortex_figure = lambda *_, **__: Figure(figsize=(1, 1))
+    replace(cohort, _figures=lambda *_: [])
+    replace(regions, cortex_figure=blank)
+if "synthesize" in sys.argv:
+    from stand_ins import blank, replace
+    from tau_pipeline.synthesis.evaluation import outputs
+    from tau_workflows.reports import regions
+    replace(outputs, synthetic_figure=blank)
+    replace(regions, cortex_figure=blank)
+if "train" in sys.argv:
+    from stand_ins import blank, replace
+    from tau_pipeline.synthesis.training import results
+    replace(results, learning_curves_figure=blank, samples_figure=blank)
 sys.exit(cli.main(sys.argv[1:]))
 """
-DOCS_SIMULATOR = """
+DOCS_SIMULATOR = f"""{RARE_GARBAGE}
 import sys
 import remembered
 remembered.remember_template()

@@ -13,7 +13,8 @@ from tau_pipeline.anatomy import brain_mask
 _extract_brain = brain_mask.extract_brain
 
 if __name__ == "__main__":
-    from coarse_participant import coarsen, replace
+    from coarse_participant import coarsen
+    from stand_ins import replace
 
     from tau_pipeline.anatomy import grid, template
     from tau_pipeline.imaging.greedy import Schedule

@@ -109,7 +109,8 @@ def write_planted(root: Path) -> Path:
 
 
 if __name__ == "__main__":
-    from coarse_participant import coarsen_anatomy, draw_nothing, replace
+    from coarse_participant import coarsen_anatomy, draw_nothing
+    from stand_ins import replace
 
     from tau_pipeline.anatomy import grid, template
     from tau_pipeline.imaging import rigid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import resource
@@ -300,13 +301,16 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 
 
 #: No step of a participant draws random numbers; trainings do. Longitudinal graphs are those of several sessions.
-@pytest.mark.parametrize("name", sorted(set(OTHER_VALUES) - {"random_seed", "longitudinal"}))
-def test_every_setting_reaches_a_step(dataset: Path, name: str) -> None:
+def test_every_setting_reaches_a_step(dataset: Path) -> None:
     needed = {"psf": {"pvc": ("gtm",)}, "cortex_labels": {"surfaces": True}}
     needed |= {"psf_source": needed["psf"], "pvc_extracerebral": needed["psf"]}
-    base = Settings(**needed.get(name, {}))
-    changed = dataclasses.replace(base, **{name: OTHER_VALUES[name]})
-    assert inputs_of_all_nodes(dataset, changed) != inputs_of_all_nodes(dataset, base)
+    inputs = functools.cache(functools.partial(inputs_of_all_nodes, dataset))
+    without = []
+    for name in sorted(set(OTHER_VALUES) - {"random_seed", "longitudinal"}):
+        base = Settings(**needed.get(name, {}))
+        if inputs(dataclasses.replace(base, **{name: OTHER_VALUES[name]})) == inputs(base):
+            without.append(name)
+    assert without == []
 
 
 @pytest.mark.parametrize("where", ["bids_dir", "output_dir", "--config-file", "--bids-filter-file", "-d", "-w"])

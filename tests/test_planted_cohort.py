@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from coarse_program import RARE_GARBAGE
 from planted_cohort import FAULTS, GOOD, write_planted
 
 from tau_pipeline.files import read_tsv
@@ -18,11 +19,17 @@ from tau_pipeline.files import read_tsv
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-PROGRAM = """
+#: Figures are blank, those of the cohort too.
+PROGRAM = f"""{RARE_GARBAGE}
 import sys
 from tau_workflows import cli
 from tau_workflows.levels import participant
 participant.MODULE = "planted_cohort"
+if "group" in sys.argv:
+    from stand_ins import blank, replace
+    from tau_workflows.reports import cohort, regions
+    replace(cohort, _figures=lambda *_: [])
+    replace(regions, cortex_figure=blank)
 sys.exit(cli.main(sys.argv[1:]))
 """
 #: Names, or their beginnings, of the checks of which one must find a fault.

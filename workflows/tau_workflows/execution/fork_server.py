@@ -106,12 +106,15 @@ def in_server_serve(parent: int, preload: Sequence[str]) -> None:
     In the process of a task it ends with `SystemExit`.
     """
     die_with_parent(parent)
+    # Looking for garbage takes a fifth of the time of the imports, and finds none.
+    gc.disable()
     for name in preload:
         # A module that cannot be loaded fails in the task as well, which logs it.
         with suppress(Exception):
             import_module(name)
     # What is loaded never becomes garbage, and pages of memory that nobody writes to are shared.
     gc.freeze()
+    gc.enable()
     server = os.getpid()
     asker = socket.socket(fileno=0)
     while True:
