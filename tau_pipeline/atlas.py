@@ -205,7 +205,7 @@ def label_array(dseg: Volume) -> NDArray[np.integer]:
         return labels
     whole = np.rint(np.nan_to_num(labels, nan=-1.0)).astype(np.int32)
     if labels.dtype.kind != "b" and not np.array_equal(whole, labels):
-        raise ImageError("a label image holds values that are not whole numbers; resample it with nearest neighbour")
+        raise ImageError("a label image holds values that are not whole numbers; resample it with nearest neighbor")
     return whole
 
 

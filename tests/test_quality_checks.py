@@ -17,7 +17,7 @@ from tau_pipeline.derivatives.quality_override import FILE, decided, read_decisi
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, read_tsv, write_json, write_text
 from tau_pipeline.settings.cohort import Group
-from tau_pipeline.synthesis.data.pairs import survey
+from tau_pipeline.synthesis.data.pairs import search_pairs
 from tau_workflows.cli import main
 from tau_workflows.reports.participant import write_participant_report
 
@@ -201,7 +201,7 @@ def test_failed_scans_are_included_on_request_and_the_tables_still_say_that_they
     counted = {scan.participant_id for scan in scans if is_included(scan, include_failed=True)}
     assert counted == set(status.index) - {"sub-05"}
     group = Group(include_failed_quality=True, exclude=tmp_path / "exclude.tsv")
-    assert survey(places[1], group=group).left_out == ("sub-05_trc-AV1451",)
+    assert search_pairs(places[1], group=group).left_out == ("sub-05_trc-AV1451",)
 
 
 def test_people_decide_and_the_table_keeps_who_and_why(planted: tuple[Path, Path], tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_people_decide_and_the_table_keeps_who_and_why(planted: tuple[Path, Path
 
 def test_a_model_is_not_trained_on_failed_scans(planted: tuple[Path, Path]) -> None:
     _, out = planted
-    assert survey(out).left_out == ("sub-03_trc-AV1451", "sub-10_trc-AV1451")
-    assert survey(out, group=Group(include_failed_quality=True)).left_out == ()
+    assert search_pairs(out).left_out == ("sub-03_trc-AV1451", "sub-10_trc-AV1451")
+    assert search_pairs(out, group=Group(include_failed_quality=True)).left_out == ()
 
 
 def test_the_page_of_a_failed_scan_begins_with_what_to_do(planted: tuple[Path, Path], tmp_path: Path) -> None:

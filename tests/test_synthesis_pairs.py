@@ -7,7 +7,7 @@ from synthesis_cohort import PEOPLE, Person, write_cohort, write_person
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.synthesis.data.pairs import find_pairs, survey
+from tau_pipeline.synthesis.data.pairs import find_pairs, search_pairs
 
 
 def change_sidecar(path, **changes):
@@ -30,7 +30,7 @@ def test_the_t1w_is_the_one_that_the_sidecar_names_even_in_another_session(tmp_p
     # Sorted by name, the PET of session b would meet the T1w of session a.
     for session, t1w_session in (("a", "b"), ("b", "c")):
         write_person(tmp_path, Person("01", session=session, t1w_session=t1w_session))
-    found = survey(tmp_path)
+    found = search_pairs(tmp_path)
     assert {pair.session: pair.t1w_file.parts[-3] for pair in found.pairs} == {"a": "ses-b", "b": "ses-c"}
     assert found.unpaired == ()
 
@@ -44,7 +44,7 @@ def test_a_t1w_without_pet_is_said_in_one_sentence(tmp_path):
     write_cohort(tmp_path)
     pet = PEOPLE[1].pet(tmp_path)
     pet.suvr().unlink()
-    found = survey(tmp_path)
+    found = search_pairs(tmp_path)
     assert [pair.participant for pair in found.pairs] == ["01", "03", "04"]
     (sentence,) = found.unpaired
     assert sentence.startswith("sub-02_desc-preproc_T1w.nii.gz has no SUVR map")
@@ -55,7 +55,7 @@ def test_a_scan_whose_t1w_files_are_not_all_there_is_left_out_with_a_sentence(tm
     write_cohort(tmp_path)
     gone = getattr(PEOPLE[1].anat(tmp_path), name)
     gone.unlink()
-    found = survey(tmp_path)
+    found = search_pairs(tmp_path)
     assert [pair.participant for pair in found.pairs] == ["01", "03", "04"]
     assert f"sub-02_trc-AV1451 is left out: its T1w's file {gone} is not there" in found.unpaired[0]
 
@@ -64,7 +64,7 @@ def test_a_missing_or_damaged_sidecar_leaves_out_only_its_scan(tmp_path):
     write_cohort(tmp_path)
     sidecar_path(PEOPLE[0].pet(tmp_path).suvr()).unlink()
     sidecar_path(PEOPLE[2].pet(tmp_path).suvr()).write_text("{", encoding="utf-8")
-    found = survey(tmp_path)
+    found = search_pairs(tmp_path)
     assert [pair.participant for pair in found.pairs] == ["02", "04"]
     left_out = [sentence for sentence in found.unpaired if "is left out" in sentence]
     assert len(left_out) == 2
@@ -93,7 +93,7 @@ def test_a_missing_or_damaged_sidecar_leaves_out_only_its_scan(tmp_path):
 def test_a_spatial_reference_that_leads_nowhere_leaves_out_the_scan(tmp_path, uri, said):
     write_cohort(tmp_path)
     change_sidecar(PEOPLE[1].pet(tmp_path).suvr(), SpatialReference=uri)
-    found = survey(tmp_path)
+    found = search_pairs(tmp_path)
     assert [pair.participant for pair in found.pairs] == ["01", "03", "04"]
     assert said in found.unpaired[0]
     assert "sub-02" in found.unpaired[0]
@@ -111,7 +111,7 @@ def test_several_tracers_must_not_be_mixed_and_one_is_found_in_any_spelling(tmp_
 
 def test_with_a_tracer_named_a_participant_with_another_is_no_pair_and_is_said(tmp_path):
     write_cohort(tmp_path, (*PEOPLE, Person("05", tracer="MK6240")))
-    (sentence,) = survey(tmp_path, tracer="AV1451").unpaired
+    (sentence,) = search_pairs(tmp_path, tracer="AV1451").unpaired
     assert "sub-05" in sentence
 
 

@@ -83,12 +83,12 @@ def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> F
     white = np.isin(atlas, _CEREBRUM["white"]) & inside
     smooth = _without_noise(intensity, ndimage.binary_erosion(white, iterations=2))
     near = closer_than(atlas > 1000, _NEAR_GRAY_MM) & inside
-    centres = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, gray, white)
-    scale = _piecewise(smooth, centres, _WHITE_SURFACE)
+    centers = _typical(smooth, near & ~np.isin(atlas, _VENTRICLES) & ~in_cerebellum, gray, white)
+    scale = _piecewise(smooth, centers, _WHITE_SURFACE)
     gray, white = (np.isin(atlas, _CEREBELLUM[name]) & inside for name in ("gray", "white"))
     if min(gray.sum(), white.sum()) > 2000:
-        centres = _typical(smooth, near_cerebellum & inside, gray, white)
-        scale[near_cerebellum] = _piecewise(smooth[near_cerebellum], centres, 0.5)
+        centers = _typical(smooth, near_cerebellum & inside, gray, white)
+        scale[near_cerebellum] = _piecewise(smooth[near_cerebellum], centers, 0.5)
     return scale
 
 
@@ -134,7 +134,7 @@ def _typical(intensity: Floats, near: Mask, gray: Mask, white: Mask) -> tuple[fl
     return f, g, w
 
 
-def _piecewise(intensity: Floats, centres: tuple[float, float, float], surface: float) -> Floats:
-    fluid, gray, white = centres
+def _piecewise(intensity: Floats, centers: tuple[float, float, float], surface: float) -> Floats:
+    fluid, gray, white = centers
     knots = [fluid, (fluid + gray) / 2, gray, gray + surface * (white - gray), white]
     return np.interp(intensity, knots, [0.0, 0.5, 1.0, 1.5, 2.0]).astype(np.float32)

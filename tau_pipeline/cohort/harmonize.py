@@ -29,7 +29,7 @@ _BEYOND_RANGE = 0.5
 
 
 def combat(wide: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
-    """Harmonise regional SUVR of scans of one tracer, reference region and source.
+    """Harmonize regional SUVR of scans of one tracer, reference region and source.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def _by_scans(values: pd.DataFrame) -> list[tuple[NDArray[np.bool_], list[str]]]
 def _harmonized(
     values: pd.DataFrame, manufacturers: Sequence[str], covariates: pd.DataFrame, known: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Harmonise the regions that all these scans have, and refuse a result that no SUVR can be."""
+    """Harmonize the regions that all these scans have, and refuse a result that no SUVR can be."""
     import pandas as pd
     from neuroCombat import neuroCombat
 

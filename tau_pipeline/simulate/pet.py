@@ -187,11 +187,11 @@ def draw_motion(rng: np.random.Generator, n_frames: int, moves: bool) -> Array:
     return motion
 
 
-def rigid_about(centre: Array, shift: Array, turn: Array) -> Affine:
+def rigid_about(center: Array, shift: Array, turn: Array) -> Affine:
     """Return the 4 x 4 transform that rotates by ``turn`` (radians about x, y, z) about a point, then shifts (mm)."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation(turn)
-    matrix[:3, 3] = centre + shift - matrix[:3, :3] @ centre
+    matrix[:3, 3] = center + shift - matrix[:3, :3] @ center
     return matrix
 
 
@@ -222,10 +222,10 @@ def make_pet(draw: PetDraw, head: Head) -> Pet:
     suvr = true_suvr(head, draw.uptake, draw.scanner.fwhm_mm)
     voxel_mm = float(head.t1w.affine[0, 0])
     labels = np.asanyarray(head.labels.dataobj)
-    centre = head.t1w.affine[:3, :3] @ np.array(ndimage.center_of_mass(labels > 0)) + head.t1w.affine[:3, 3]
-    pet2t1 = rigid_about(centre, draw.offset_mm, draw.turn_rad)
+    center = head.t1w.affine[:3, :3] @ np.array(ndimage.center_of_mass(labels > 0)) + head.t1w.affine[:3, 3]
+    pet2t1 = rigid_about(center, draw.offset_mm, draw.turn_rad)
     seen = suvr * fossa_gain(head, draw.scanner.fossa * draw.bias) if draw.bias else suvr
-    in_pet = np.linalg.inv(pet2t1)[:3, :3] @ centre + np.linalg.inv(pet2t1)[:3, 3]
+    in_pet = np.linalg.inv(pet2t1)[:3, :3] @ center + np.linalg.inv(pet2t1)[:3, 3]
     affine, shape = _pet_grid(draw.scanner, in_pet + draw.jitter_mm, voxel_mm)
     frames = tuple(pet2t1 @ rigid_about(in_pet, m[:3], m[3:]) for m in draw.motion)
     # linear is exact enough on 1 mm; on coarse grids it would blur the scan more than the scanner does
@@ -251,13 +251,13 @@ def fossa_gain(head: Head, gain: float) -> Floats:
     return 1 + np.float32(gain) * ndimage.gaussian_filter(fossa, 8.0 / head.labels.affine[0, 0])
 
 
-def _pet_grid(scanner: Scanner, centre: Array, voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:
+def _pet_grid(scanner: Scanner, center: Array, voxel_mm: float) -> tuple[Affine, tuple[int, int, int]]:
     """Return the scanner's LAS grid around a point; voxels are enlarged where the head's are over 2 mm."""
     coarser = max(1.0, voxel_mm / 2)
     voxel = np.array(scanner.voxel_mm) * coarser
     i, j, k = np.ceil(np.array(scanner.shape) / coarser).astype(int).tolist()
     affine = np.diag([-voxel[0], voxel[1], voxel[2], 1.0])
-    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array([i, j, k]) - 1) / 2)
+    affine[:3, 3] = center - affine[:3, :3] @ ((np.array([i, j, k]) - 1) / 2)
     return affine, (i, j, k)
 
 

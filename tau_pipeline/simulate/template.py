@@ -218,9 +218,9 @@ def _texture(t1w: Floats, labels: Array) -> Floats:
     return (np.clip(t1w - smooth, -0.2, 0.2) * weight * known).astype(np.float32)
 
 
-def _ellipsoid(points: tuple[Array, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> Floats:
+def _ellipsoid(points: tuple[Array, ...], center: tuple[float, ...], radii: tuple[float, ...]) -> Floats:
     """Return the distance (mm, nearly) to the surface of an ellipsoid, positive inside."""
-    terms = [((p - c) / r) ** 2 for p, c, r in zip(points, centre, radii, strict=True)]
+    terms = [((p - c) / r) ** 2 for p, c, r in zip(points, center, radii, strict=True)]
     return ((1 - np.sqrt(terms[0] + terms[1] + terms[2])) * min(radii)).astype(np.float32)
 
 

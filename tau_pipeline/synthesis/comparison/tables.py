@@ -271,10 +271,10 @@ def region_table(regions: pd.DataFrame) -> pd.DataFrame:
     # Cells without values, which groupby makes for settings that lack a participant, are none.
     table = means.dropna().reset_index()
     by_manufacturer = [*KEYS, *place, "manufacturer"]
-    centred = table[["measured", "synthetic"]] - table.groupby(by_manufacturer, sort=False, dropna=False)[
+    centered = table[["measured", "synthetic"]] - table.groupby(by_manufacturer, sort=False, dropna=False)[
         ["measured", "synthetic"]
     ].transform("mean")
-    table = table.assign(measured_within=centred["measured"], synthetic_within=centred["synthetic"])
+    table = table.assign(measured_within=centered["measured"], synthetic_within=centered["synthetic"])
     rows = []
     for key, own in table.groupby([*KEYS, *place], sort=False, dropna=False):
         error = own["synthetic"] - own["measured"]

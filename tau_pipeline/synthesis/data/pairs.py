@@ -103,7 +103,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Survey:
+class FoundPairs:
     """The pairs that were found, sorted by scan, and a sentence for each T1w or PET without partner.
 
     ``left_out`` are the scans that were left out because their quality is ``fail``. ``mixed`` says in which ways the
@@ -132,19 +132,19 @@ def find_pairs(
     reference_region: str | None = None,
     diagnoses: Mapping[str, str] | None = None,
 ) -> list[Pair]:
-    """Return the pairs of `survey`, without its sentences."""
-    found = survey(derivatives_dir, tracer=tracer, reference_region=reference_region, diagnoses=diagnoses)
+    """Return the pairs of `search_pairs`, without its sentences."""
+    found = search_pairs(derivatives_dir, tracer=tracer, reference_region=reference_region, diagnoses=diagnoses)
     return list(found.pairs)
 
 
-def survey(
+def search_pairs(
     derivatives_dir: Path,
     *,
     tracer: str | None = None,
     reference_region: str | None = None,
     diagnoses: Mapping[str, str] | None = None,
     group: Group | None = None,
-) -> Survey:
+) -> FoundPairs:
     """Find every SUVR map, and the T1w on whose grid it lies.
 
     Parameters
@@ -164,7 +164,7 @@ def survey(
 
     Returns
     -------
-    Survey
+    FoundPairs
         A scan of which a file is missing or a sidecar is damaged is no pair; a sentence says why.
 
     Raises
@@ -195,7 +195,7 @@ def survey(
     unpaired += _lonely_t1ws(root, pairs, {found.participant_id for found in maps})
     left_out = tuple(sorted(one.stem for one in failed))
     in_order = tuple(sorted(pairs, key=lambda pair: pair.scan))
-    return Survey(in_order, tuple(unpaired), left_out, tuple(mixtures(chosen)))
+    return FoundPairs(in_order, tuple(unpaired), left_out, tuple(mixtures(chosen)))
 
 
 def _read_maps(root: Path, exclude: Path | None) -> tuple[list[DoneScan], list[str]]:

@@ -200,16 +200,16 @@ def _world_box(inside: NDArray[np.bool_], affine: Affine) -> tuple[NDArray, NDAr
     return points.min(axis=1) - half_voxel, points.max(axis=1) + half_voxel
 
 
-def _grid_to_source(affine: Affine, grid: Grid, centre_mm: NDArray) -> tuple[NDArray[np.float64], bool]:
-    """Return the map from grid voxels, centered at ``centre_mm``, to those of the image, and if it is exact."""
+def _grid_to_source(affine: Affine, grid: Grid, center_mm: NDArray) -> tuple[NDArray[np.float64], bool]:
+    """Return the map from grid voxels, centered at ``center_mm``, to those of the image, and if it is exact."""
     linear = np.linalg.inv(affine[:3, :3]) @ np.diag(grid.voxel_mm)
-    centre = np.linalg.inv(affine) @ [*centre_mm, 1.0]
+    center = np.linalg.inv(affine) @ [*center_mm, 1.0]
     whole = np.round(linear)
     one_each = (np.abs(whole).sum(axis=0) == 1).all() and (np.abs(whole).sum(axis=1) == 1).all()
     off = np.abs(linear - whole) @ (np.array(grid.shape) / 2)
     exact = bool(one_each and off.max() <= _EXACT_VOXELS)
     linear = whole if exact else linear
-    start = centre[:3] - linear @ grid.middle
+    start = center[:3] - linear @ grid.middle
     # A half is rounded to the right, front and top, whatever the image's own axes and the last bits are.
     start = np.round(start + linear @ np.full(3, 1e-6)) if exact else start
     matrix = np.eye(4)

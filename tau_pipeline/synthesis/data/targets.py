@@ -14,7 +14,7 @@ from tau_pipeline.errors import MissingInputError, UnknownNameError
 from tau_pipeline.files import read_json
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.synthesis import Synthesize
-from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair, Subject, Survey, survey
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, FoundPairs, Pair, Subject, search_pairs
 
 #: Entities that distinguish synthetic scans; a second run or reconstruction of a PET has the same T1w.
 _ENTITIES = ("sub", "ses", "trc")
@@ -77,10 +77,10 @@ def measured_scans(
     model_target: ModelTarget,
     diagnoses: Mapping[str, str] | None = None,
     group: Group | None = None,
-) -> Survey:
+) -> FoundPairs:
     """Return the measured scans of the model's kind; finding none is no error."""
     try:
-        return survey(
+        return search_pairs(
             output_dir,
             tracer=model_target.tracer or None,
             reference_region=model_target.reference_region or None,
@@ -88,7 +88,7 @@ def measured_scans(
             group=group,
         )
     except (MissingInputError, UnknownNameError):
-        return Survey((), ())
+        return FoundPairs((), ())
 
 
 def find_targets(

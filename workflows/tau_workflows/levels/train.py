@@ -15,7 +15,7 @@ from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.covariates import with_covariates
-from tau_pipeline.synthesis.data.pairs import Pair, survey
+from tau_pipeline.synthesis.data.pairs import Pair, search_pairs
 from tau_workflows.levels.call import (
     DONE,
     NOTHING_TO_DO,
@@ -141,7 +141,7 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
             f"tracer_label is {list(chosen.tracer_label)}; expected: one, since SUVR of several must not be mixed"
         )
     people = read_people(bids_dir, config)
-    found = survey(
+    found = search_pairs(
         output_dir,
         tracer=chosen.tracer_label[0] if chosen.tracer_label else None,
         reference_region=parse_reference(config.settings.ref_region[0]),
