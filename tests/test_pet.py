@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.errors import GridMismatchError, ImageError, ReferenceRegionError, RegistrationError
+from tau_pipeline.imaging import rigid
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.smooth import smooth
@@ -334,6 +335,13 @@ def freesurfer_head(tmp_path):
     return labels_file, brain_file, image_on(full.astype(np.float32), affine), image_on(brain, affine)
 
 
+@pytest.fixture
+def coarse_steps(monkeypatch):
+    """A registration as coarse as `freesurfer_head`."""
+    monkeypatch.setattr(rigid, "_FINE_MM", 4.0)
+
+
+@pytest.mark.usefixtures("coarse_steps")
 def test_labels_on_the_t1w_grid_are_taken_as_they_are(tmp_path):
     labels_file, brain_file, t1w, mask = freesurfer_head(tmp_path)
     found = labels_from_freesurfer(labels_file, brain_file, t1w, mask)
@@ -344,6 +352,7 @@ def test_labels_on_the_t1w_grid_are_taken_as_they_are(tmp_path):
     assert 2 * (inside & own).sum() / (inside.sum() + own.sum()) > 0.98
 
 
+@pytest.mark.usefixtures("coarse_steps")
 def test_a_mask_file_makes_a_brain_of_an_image_with_skull(tmp_path):
     labels_file, _, t1w, mask = freesurfer_head(tmp_path)
     with_skull = save_volume(t1w, tmp_path / "orig_nu.nii.gz")
@@ -361,6 +370,7 @@ def test_a_mask_file_on_another_grid_is_an_error(tmp_path):
         labels_from_freesurfer(labels_file, brain_file, t1w, mask, mask_file=cut)
 
 
+@pytest.mark.usefixtures("coarse_steps")
 def test_labels_on_another_grid_land_where_the_head_is(tmp_path):
     labels_file, _, t1w, _ = freesurfer_head(tmp_path)
     like = image_on(np.zeros((50, 56, 48)), move((0, 4, 0), (-70.0, -78.0, -66.0)) @ np.diag([2.8, 2.8, 2.8, 1.0]))
@@ -379,6 +389,7 @@ def test_labels_of_another_image_are_an_error(tmp_path):
         labels_from_freesurfer(labels_file, brain_file, noise)
 
 
+@pytest.mark.usefixtures("coarse_steps")
 def test_a_mask_that_does_not_overlap_the_labels_is_an_error(tmp_path):
     labels_file, brain_file, t1w, mask = freesurfer_head(tmp_path)
     half = np.array(mask.dataobj)

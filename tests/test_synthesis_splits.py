@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_pipeline.synthesis.data import splits
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import (
     COLUMNS,
@@ -21,6 +22,14 @@ from tau_pipeline.synthesis.data.splits import (
 )
 
 NOWHERE = Path("nowhere")
+#: Tests of how evenly strata are spread need all draws of which the best is taken; others take a few.
+OF_STRATA = ("paper", "stratum", "strata", "stratified", "rare", "each_manufacturer")
+
+
+@pytest.fixture(autouse=True)
+def few_draws(request, monkeypatch):
+    if not any(word in request.node.name for word in OF_STRATA):
+        monkeypatch.setattr(splits, "_DRAWS", 4)
 
 
 def pair(participant, manufacturer="Siemens", diagnosis="CN", session=None):
