@@ -63,7 +63,9 @@ def test_the_folder_of_the_session_goes_before_that_of_the_participant(tmp_path)
         found = find_freesurfer(tmp_path, "01", "a")
         assert found is not None
         assert found.subject_dir.name == names[known - 1]
-        assert bool(found.assumptions) == ("ses-a" not in names[known - 1]), "labels of no session are said"
+        said = " ".join(found.assumptions)
+        assert ("names no session" in said) == ("ses-a" not in names[known - 1])
+        assert all(passed in said for passed in names[: known - 1]), "results that were passed over are said"
     other = find_freesurfer(tmp_path, "01", "b")
     assert other is not None
     assert other.subject_dir.name == "sub-01"
@@ -103,6 +105,8 @@ def test_several_longitudinal_results_are_not_chosen_by_alphabet(tmp_path):
     found = find_freesurfer(tmp_path, "01", "a")
     assert found is not None
     assert found.subject_dir.name == "sub-01_ses-a"
+    said = "The labels of sub-01_ses-a were used, and not those of sub-01_ses-a.long.base1, sub-01_ses-a.long.base2."
+    assert found.assumptions == (said,)
 
 
 def test_a_folder_under_another_name_is_named_when_nothing_is_found(tmp_path):

@@ -87,15 +87,21 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     MissingInputError
         There is a subject folder, but it lacks the labels or a brain image: the run did not finish.
     """
-    subject_dir = _subject_dir(Path(subjects_dir), participant, session)
-    if subject_dir is None:
+    found = _subject_dirs(Path(subjects_dir), participant, session)
+    if not found:
         return None
+    subject_dir, *others = found
     labels = _first(subject_dir, _LABEL_FILES, "labels")
     assumptions: tuple[str, ...] = ()
     if labels.name != _LABEL_FILES[0]:
         assumptions += (_DKT_SENTENCE.format(name=labels.name),)
     if session is not None and f"ses-{session}" not in str(subject_dir.relative_to(subjects_dir)):
         assumptions += (f"The labels of {subject_dir.name}, which names no session, were used for session {session}.",)
+    if others:
+        names = ", ".join(path.relative_to(subjects_dir).as_posix() for path in others)
+        assumptions += (
+            f"The labels of {subject_dir.relative_to(subjects_dir).as_posix()} were used, and not those of {names}.",
+        )
     brain, mask = _first(subject_dir, _BRAIN_FILES, "brain image"), _first(subject_dir, _MASK_FILES, "brain mask")
     return FreeSurferFiles(subject_dir, labels, brain, mask, assumptions)
 
@@ -136,9 +142,8 @@ def _places(subjects_dir: Path, participant: str, session: str | None) -> list[P
     return [subjects_dir / own, *longitudinal, candidates[0] / f"ses-{session}", *candidates]
 
 
-def _subject_dir(subjects_dir: Path, participant: str, session: str | None) -> Path | None:
-    places = _places(subjects_dir, participant, session)
-    return next((folder for folder in places if (folder / "mri").is_dir()), None)
+def _subject_dirs(subjects_dir: Path, participant: str, session: str | None) -> list[Path]:
+    return [folder for folder in _places(subjects_dir, participant, session) if (folder / "mri").is_dir()]
 
 
 def _first(subject_dir: Path, names: tuple[str, ...], what: str) -> Path:
