@@ -24,7 +24,7 @@ from tau_workflows.interfaces.longitudinal import (
     CarryBack,
     DrawHalfway,
     FindHalfway,
-    LabelsBack,
+    OnCommonVoxels,
     PetInHalfway,
     SaveHalfway,
     SaveHalfwayPet,
@@ -170,33 +170,38 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
     for name in _OF_HALFWAY:
         wf.connect(inputnode, name, carry, name)
+    visit = _on_common_voxels(wf, inputnode, carry) if fixed else inputnode
     for node in (tissue, regions, draw):
-        wf.connect(inputnode, "t1w_preproc_file", node, "t1w_preproc_file")
+        wf.connect(visit, "t1w_preproc_file", node, "t1w_preproc_file")
     for node in (tissue, draw):
-        wf.connect(inputnode, "mask_file", node, "mask_file")
+        wf.connect(visit, "mask_file", node, "mask_file")
     for node in (regions, draw):
         wf.connect(carry, "t1w_from_template", node, "t1w_from_template")
     wf.connect(carry, "atlas_file", tissue, "atlas_file")
     wf.connect(tissue, "tissue_file", draw, "tissue_file")
     found = {
-        **dict.fromkeys(("t1w_preproc_file", "mask_file", "skull_stripped"), inputnode),
+        **dict.fromkeys(("t1w_preproc_file", "mask_file"), visit),
+        "skull_stripped": inputnode,
         **dict.fromkeys(("t1w_from_template", "template_from_t1w", "xfm_file", "head_up"), carry),
         **{"tissue_file": tissue, "template_regions_file": regions, "early_figure_files": draw},
     }
-    found |= _labels_of_halfway(wf, inputnode, carry) if fixed else _labels_of_visit(wf, carry, settings)
+    if fixed:
+        found |= {"dseg_file": visit, "reference_file": visit, "reference": inputnode}
+    else:
+        found |= _labels_of_visit(wf, carry, settings)
     for name, node in found.items():
         wf.connect(node, name, outputnode, name)
     _merge_notes(wf, found["reference_file"])
     return wf
 
 
-def _labels_of_halfway(wf: pe.Workflow, inputnode: pe.Node, carry: pe.Node) -> dict[str, pe.Node]:
-    """Add the labels and reference regions of the halfway image, brought to the grid of the visit."""
-    back = pe.Node(LabelsBack(), name="labels", mem_gb=0.8)
-    for name in ("t1w_preproc_file", "dseg_file", "reference_file"):
-        wf.connect(inputnode, name, back, name)
-    wf.connect(carry, "xfm_file", back, "xfm_file")
-    return {"dseg_file": back, "reference_file": back, "reference": inputnode}
+def _on_common_voxels(wf: pe.Workflow, inputnode: pe.Node, carry: pe.Node) -> pe.Node:
+    """Add the T1w of the visit on the voxels of the halfway image, with its labels and reference regions."""
+    node = pe.Node(OnCommonVoxels(), name="labels", mem_gb=0.8)
+    for name in ("t1w_preproc_file", "mask_file", "dseg_file", "reference_file"):
+        wf.connect(inputnode, name, node, name)
+    wf.connect(carry, "xfm_file", node, "xfm_file")
+    return node
 
 
 def _labels_of_visit(wf: pe.Workflow, carry: pe.Node, settings: Settings) -> dict[str, pe.Node]:

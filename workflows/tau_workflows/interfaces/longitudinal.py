@@ -16,7 +16,7 @@ from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import load_itk, save_itk
-from tau_pipeline.imaging.volume import image_like, save_volume
+from tau_pipeline.imaging.volume import Volume, finite, image_like, save_volume
 from tau_pipeline.pet import quantification as pet
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.outputs import save_copy
@@ -104,35 +104,53 @@ class CarryBack(LibraryInterface):
         return found
 
 
-class _LabelsBackIn(BaseInterfaceInputSpec):
-    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w of the visit, gives the grid")
+class _OnCommonVoxelsIn(BaseInterfaceInputSpec):
+    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w of the visit")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask of the visit")
     xfm_file = File(exists=True, mandatory=True, desc="ITK transform of the visit to the halfway image")
     dseg_file = File(exists=True, mandatory=True, desc="labels on the halfway image")
     reference_file = traits.List(File(exists=True), mandatory=True, desc="reference regions on the halfway image")
 
 
-class _LabelsBackOut(TraitedSpec):
-    dseg_file = File(desc="the labels on the T1w grid of the visit")
-    reference_file = traits.List(File(), desc="the reference regions on the T1w grid of the visit")
+class _OnCommonVoxelsOut(TraitedSpec):
+    t1w_preproc_file = File(desc="T1w of the visit on the voxels of the halfway image, in the world of the visit")
+    mask_file = File(desc="brain mask on the same voxels")
+    dseg_file = File(desc="the labels, not interpolated")
+    reference_file = traits.List(File(), desc="the reference regions, not interpolated")
 
 
-class LabelsBack(LibraryInterface):
-    """Bring the labels and reference regions of the halfway image to one visit, by nearest neighbor."""
+class OnCommonVoxels(LibraryInterface):
+    """Bring the T1w of a visit to the voxels of the halfway image, whose labels then need no interpolation.
 
-    input_spec = _LabelsBackIn
-    output_spec = _LabelsBackOut
+    Labels brought to the voxels of the T1w instead, by nearest neighbor, would be read up to half a voxel away from
+    where the halfway image has them, over a whole region in the same direction.
+    """
+
+    input_spec = _OnCommonVoxelsIn
+    output_spec = _OnCommonVoxelsOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        t1w = load_volume(self.inputs.t1w_preproc_file, ndim=3)
-        back = np.linalg.inv(load_itk(self.inputs.xfm_file)).astype(np.float64)
+        given = self.inputs
+        move = load_itk(given.xfm_file)
 
-        def brought(file: str) -> str:
-            return str(save_volume(resample(load_volume(file, ndim=3), t1w, back, "nearest"), folder / Path(file).name))
+        def carried(file: str) -> Volume:
+            return halfway.carried_back(load_volume(file, ndim=3), move)
 
-        return {
-            "dseg_file": brought(self.inputs.dseg_file),
-            "reference_file": [brought(file) for file in self.inputs.reference_file],
+        dseg = carried(given.dseg_file)
+        t1w = resample(load_volume(given.t1w_preproc_file, ndim=3), dseg, np.eye(4), "cubic")
+        whole = image_like(np.maximum(finite(np.asanyarray(t1w.dataobj)), 0).astype(np.float32), t1w)
+        images = {
+            "t1w_preproc_file": whole,
+            "mask_file": resample(load_volume(given.mask_file, ndim=3), dseg, np.eye(4), "nearest"),
+            "dseg_file": dseg,
         }
+        found: dict[str, Any] = {
+            name: str(save_volume(image, folder / f"{name.removesuffix('_file')}.nii"))
+            for name, image in images.items()
+        }
+        references = given.reference_file
+        found["reference_file"] = [str(save_volume(carried(file), folder / Path(file).name)) for file in references]
+        return found
 
 
 class _PetInHalfwayIn(BaseInterfaceInputSpec):
