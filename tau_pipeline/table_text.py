@@ -156,6 +156,8 @@ def _column(column: pd.Series) -> _Cells | _Numbers:
     values, whole = column.to_numpy(np.float64, na_value=np.nan), not is_float_dtype(column.dtype)
     if whole and (np.abs(values) >= _MOST_EXACT).any():
         return _cells_of(column)
+    if whole and (numbered := _numbered(values)) is not None:
+        return numbered
     form, missing = "%.0f" if whole else "%.7g", np.isnan(values)
     starts = np.flatnonzero(np.concatenate([[True], (values[1:] != values[:-1]) & ~(missing[1:] & missing[:-1])]))
     if len(starts) * _FEWEST_REPEATED > len(values):
@@ -166,6 +168,19 @@ def _column(column: pd.Series) -> _Cells | _Numbers:
     return _Cells(np.repeat(np.arange(len(starts)), np.diff([*starts, len(values)])), texts, plain=True)
 
 
+def _numbered(values: NDArray[np.float64]) -> _Cells | None:
+    """Return whole numbers as cells if few are different, such as those of regions, which go with their names."""
+    import pandas as pd
+
+    codes, different = pd.factorize(values)
+    if len(different) > _MOST_DIFFERENT or len(different) * _FEWEST_REPEATED > len(values):
+        return None
+    texts: list[tuple[str | None, ...]] = [(f"{value:.0f}",) for value in different.tolist()]
+    return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=True)
+
+
+#: Different whole numbers of a column up to which each is written once.
+_MOST_DIFFERENT = 500
 #: Whole numbers below are exact as float64.
 _MOST_EXACT = 2**53
 #: How often a number must be repeated in the rows below it, on average, to be written once.

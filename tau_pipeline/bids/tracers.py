@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 #: Spellings, in small letters and digits only.
 ALIASES: dict[str, str] = {
@@ -65,6 +66,7 @@ WITHOUT_WINDOW: dict[str, str] = {
 _ISOTOPE = re.compile(r"^(18f|f18|11c|c11|fluorine18|carbon11)|(18f|f18|11c|c11)$")
 
 
+@lru_cache(maxsize=1000)
 def tracer_name(text: str | None) -> str | None:
     """Return the common name of a tau tracer for any spelling or text around it; None for any other tracer.
 

@@ -100,8 +100,9 @@ def fit_cohort(scans: Iterable[DoneScan], group: Group) -> list[Standardization]
 
 def fit_of(fits: Iterable[Standardization], scan: DoneScan) -> Standardization | None:
     """Return the fit for a scan's tracer and reference region that knows its manufacturer, or None."""
+    kind = kind_of(scan)
     for fit in fits:
-        if (fit.tracer, fit.reference_region) == kind_of(scan):
+        if (fit.tracer, fit.reference_region) == kind:
             try:
                 fit.group_of(scan.stated("Manufacturer"))
             except UnknownNameError:
