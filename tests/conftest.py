@@ -29,7 +29,8 @@ LONGEST = tuple(
     f"test_{name}.py"
     for name in (
         *("docs", "faults", "planted_cohort", "parcellation", "training_cli", "participant", "world", "comparison"),
-        *("registration", "interruption", "anat", "fuzz_inputs", "pet", "group", "fit", "spread", "any_world", "train"),
+        *("registration", "interruption", "simulate", "pet", "fuzz_inputs", "longitudinal", "anat", "train", "group"),
+        *("fit", "spread", "any_world", "yardsticks", "systems", "voxelwise"),
     )
 )
 
