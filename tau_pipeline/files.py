@@ -39,12 +39,14 @@ def complete_file(path: AnyPath) -> Iterator[Path]:
     ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
     partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".partial-{secrets.token_hex(8)}{ending}"
         # The file gets the permissions that the user's umask leaves, and never follows a link.
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield partial
         partial.replace(path)
+        partial = None
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
     finally:
