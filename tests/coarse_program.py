@@ -43,7 +43,7 @@ if "synthesize" in sys.argv:
     from tau_workflows.reports import regions
     replace(outputs, synthetic_figure=blank)
     replace(regions, cortex_figure=blank)
-if "train" in sys.argv:
+if "train" in sys.argv and "--compare" not in sys.argv:
     from stand_ins import blank, replace
     from tau_pipeline.synthesis.training import results
     replace(results, learning_curves_figure=blank, samples_figure=blank)
