@@ -24,10 +24,10 @@ from tau_pipeline.measures.agreement import pearson
 from tau_pipeline.synthesis.comparison.tables import paired_test
 from tau_pipeline.synthesis.data.covariates import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
+from tau_pipeline.synthesis.model.baseline_scores import MODEL, score_held_out
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.map_scores import HeldOutTables
-from tau_pipeline.synthesis.model.yardsticks import MODEL, score_held_out
 
 #: Samples of the bootstrap, and its seed.
 _SAMPLES, _SEED = 2000, 0
@@ -139,7 +139,7 @@ def r_of(values: np.ndarray) -> float:
 
 
 def of_model(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the model itself, without those of the yardsticks."""
+    """Return the rows of the model itself, without those of the baselines."""
     return table[table["predictor"] == MODEL]
 
 

@@ -1,4 +1,4 @@
-"""A model of each kind on a simulated cohort, beside all yardsticks, on held-out participants.
+"""A model of each kind on a simulated cohort, beside all baselines, on held-out participants.
 
     python benchmarks/synthesis_quality.py BIDS DERIVATIVES DIR [--train 8 20 60] [--systems regression unet ...]
 
@@ -31,13 +31,13 @@ from tau_pipeline.synthesis.data.pairs import Pair, find_pairs
 from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.splits import save_splits
+from tau_pipeline.synthesis.model.baseline_scores import MEASURES, baseline_maps
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import known_or_pooled, load_ensemble
 from tau_pipeline.synthesis.model.map_scores import figures_of, score_maps
 from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.regression import REGRESSION
-from tau_pipeline.synthesis.model.yardsticks import MEASURES, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 from tau_pipeline.synthesis.training.results import is_finished
 
@@ -48,7 +48,7 @@ def settings_of(options: argparse.Namespace, system: str) -> Training:
     """Return settings in a size for two processor cores."""
     common = Training(
         network=system,  # type: ignore[arg-type]
-        normalisation=options.normalisation,
+        target_scaling=options.target_scaling,
         cache_dir=options.cache or options.dir / "cache",
         device=options.device,
     )
@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, nargs="+", default=[60], help="participants for training")
     parser.add_argument("--held-out", type=int, default=35)
     parser.add_argument("--systems", nargs="+", default=[REGRESSION, "unet"])
-    parser.add_argument("--normalisation", default="by-manufacturer")
+    parser.add_argument("--target-scaling", default="by-manufacturer")
     parser.add_argument("--norm-layer", default="group")
     parser.add_argument("--loss", default="mse_ssim")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -119,7 +119,7 @@ def main() -> None:
             if not is_finished(folder, settings, own, options.seed):
                 train(settings, own, folder, random_seed=options.seed, cohort=Group(unknown_manufacturer="pooled"))
             tables.append(report(folder, system, own, options).assign(n_train=n_train))
-    # Yardsticks of the same training split are the same whatever model they stand beside.
+    # Baselines of the same training split are the same whatever model they stand beside.
     table = pd.concat(tables).drop_duplicates(["predictor", "n_train"], keep="last")
     table = table.sort_values(["n_train", "ssim"])[["n_train", "predictor", *MEASURES]]
     write_tsv(table, options.dir / f"quality_seed{options.seed}.tsv")
@@ -144,7 +144,7 @@ def report(folder: Path, system: str, pairs: Sequence[Pair], options: argparse.N
     """Score a model and everything beside it on the test split; one row per predictor."""
     ensemble, statistics = load_ensemble([folder]), TrainingStatistics.load(folder)
     if statistics is None:
-        raise SystemExit(f"{folder} holds no yardsticks; remove it and run again")
+        raise SystemExit(f"{folder} holds no baselines; remove it and run again")
     rows: dict[str, list] = {}
     for pair in pairs:
         if ensemble.split_of(pair.participant_id) == "test":

@@ -69,8 +69,8 @@ METHODS: dict[str, tuple[str, ...]] = {"Standardization": ("apply", "invert", "s
 #: Every key of a sidecar that this program writes, and what it means.
 SIDECAR_KEYS: dict[str, str] = {
     "Assumptions": "Sentences: every value that was missing from the input and had to be assumed.",
-    "BeatsYardsticks": "Whether the models of a synthetic map predict held-out participants better than all "
-    "[yardsticks](../explanation/synthesis.md#yardsticks), in every measure; `n/a` if the model card does not say.",
+    "BeatsBaselines": "Whether the models of a synthetic map predict held-out participants better than all "
+    "[baselines](../explanation/synthesis.md#baselines), in every measure; `n/a` if the model card does not say.",
     "Background": "Value outside the brain mask.",
     "Description": "Description of the map.",
     "ExtentThreshold": "SUVR above which a voxel counts for the column suvr_extent, from the setting extent_suvr.",
@@ -124,7 +124,7 @@ SIDECAR_KEYS: dict[str, str] = {
     "training data.",
     "Type": "Kind of mask: Brain, or ROI for a reference region.",
     "Uncertainty": "Calibration of the standard deviation, or the reason why there is none.",
-    "Yardsticks": "Metrics of each model and of its yardsticks on held-out participants, on the grid of the T1w, and "
+    "Baselines": "Metrics of each model and of its baselines on held-out participants, on the grid of the T1w, and "
     "the measures in which the model does not beat them.",
     "Units": "unitless for SUVR, arbitrary for standardized SUVR.",
     **{one.key: one.key_description or one.description for one in reversed(CHECKS)},

@@ -30,7 +30,7 @@ LONGEST = tuple(
     for name in (
         *("docs", "faults", "planted_cohort", "parcellation", "training_cli", "participant", "world", "comparison"),
         *("registration", "interruption", "simulate", "pet", "fuzz_inputs", "longitudinal", "anat", "train", "group"),
-        *("fit", "spread", "any_world", "yardsticks", "systems", "voxelwise"),
+        *("fit", "spread", "any_world", "baselines", "systems", "voxelwise"),
     )
 )
 

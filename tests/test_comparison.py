@@ -138,7 +138,7 @@ def test_there_is_a_run_for_each_system_loss_scale_and_fold_and_only_these_diffe
     base = Training(folds=3, perceptual_weights_file=Path("vgg.pth"))
     mine = {run: settings_of(run, base, chosen, Path("fold.tsv")) for run in runs}
     for run, settings in mine.items():
-        assert (settings.network, settings.loss, settings.normalisation) == (run.system, run.loss, run.normalisation)
+        assert (settings.network, settings.loss, settings.target_scaling) == (run.system, run.loss, run.target_scaling)
         assert settings.split_file == Path("fold.tsv")
         random = run.loss == "3d"
         assert settings.perceptual_features == ("random" if random else "pretrained")
@@ -316,15 +316,15 @@ def check_tables(folder: Path) -> None:
     assert (runs["state"] == "done").all()
     assert len(settings) == 4 + 2 * 2, "four settings, and two trivial predictors on two scales"
     scans = pd.concat([read_tsv(path) for path in sorted(folder.glob("runs/unet_*/scans.tsv"))])
-    assert (scans.groupby(["loss", "normalisation"])["participant_id"].nunique() == len(PEOPLE)).all()
+    assert (scans.groupby(["loss", "target_scaling"])["participant_id"].nunique() == len(PEOPLE)).all()
     assert len(scans) == 4 * len(PEOPLE)
-    own = scans[(scans["loss"] == "cyclic2.5d") & (scans["normalisation"] == "min-max")]["ssim"]
+    own = scans[(scans["loss"] == "cyclic2.5d") & (scans["target_scaling"] == "min-max")]["ssim"]
     told = summary[
-        (summary["loss"] == "cyclic2.5d") & (summary["normalisation"] == "min-max") & (summary["measure"] == "ssim")
+        (summary["loss"] == "cyclic2.5d") & (summary["target_scaling"] == "min-max") & (summary["measure"] == "ssim")
     ].iloc[0]
     assert told["mean"] == pytest.approx(own.mean(), abs=1e-6)
     assert told["sd"] == pytest.approx(own.std(ddof=1), abs=1e-6)
-    assert set(tests["contrast"]) == {"loss", "normalisation", "baseline"}
+    assert set(tests["contrast"]) == {"loss", "target_scaling", "baseline"}
     assert (tests["n_participants"] <= len(PEOPLE)).all()
     for name in ("runs", "summary", "tests", "regions", "settings"):
         assert (folder / f"{name}.csv").is_file()

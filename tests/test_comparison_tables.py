@@ -31,7 +31,7 @@ def scores(seed: int = 0) -> pd.DataFrame:
     ]
     for system, loss, scale in [*settings, (TRAINING_MEAN, NO_LOSS, "by-manufacturer")]:
         for n, who in enumerate(PEOPLE):
-            row = {"system": system, "loss": loss, "normalisation": scale, "fold": n % 2, "participant_id": who}
+            row = {"system": system, "loss": loss, "target_scaling": scale, "fold": n % 2, "participant_id": who}
             rows.append({**row, "scan": who, "ssim": rng.uniform(0.5, 0.9), "mae": rng.uniform(0.1, 0.3)})
     return pd.DataFrame(rows)
 
@@ -45,7 +45,7 @@ def regions(seed: int = 0) -> pd.DataFrame:
             place = {"region": region, "index": index, "hemisphere": "left", "kind": "cortical"}
             values = {"measured": measured, "synthetic": measured + rng.normal(0, 0.4)}
             who_and_where = {"participant_id": who, "manufacturer": "GE" if n % 2 else "Siemens", "diagnosis": "AD"}
-            setting = {"system": "unet", "loss": "cyclic2.5d", "normalisation": "min-max", "fold": 0}
+            setting = {"system": "unet", "loss": "cyclic2.5d", "target_scaling": "min-max", "fold": 0}
             rows.append({**setting, **who_and_where, **place, **values})
     return pd.DataFrame(rows)
 
@@ -94,8 +94,10 @@ def test_mean_and_sd_are_over_participants_and_scans_of_one_participant_count_as
     table = scores()
     twice = table[table["participant_id"] == "sub-01"].assign(scan="second", ssim=0.2)
     table = pd.concat([table, twice], ignore_index=True)
-    found = of(summary_table(table, regions()), system="unet", loss="mse_ssim", normalisation="min-max", measure="ssim")
-    own = table[(table["loss"] == "mse_ssim") & (table["normalisation"] == "min-max")]
+    found = of(
+        summary_table(table, regions()), system="unet", loss="mse_ssim", target_scaling="min-max", measure="ssim"
+    )
+    own = table[(table["loss"] == "mse_ssim") & (table["target_scaling"] == "min-max")]
     values = [own.loc[own["participant_id"] == who, "ssim"].mean() for who in PEOPLE]
     assert found["n_participants"] == len(PEOPLE)
     assert found["mean"] == pytest.approx(np.mean(values))
@@ -111,9 +113,9 @@ def test_each_loss_is_tested_against_the_cyclic_one_of_its_system_and_scale_on_t
     losses = tests[tests["contrast"] == "loss"]
     assert set(losses["loss"]) == {"mse_ssim"}
     assert len(losses) == 2 * 2, "two scales, two measures"
-    found = of(losses, measure="ssim", normalisation="min-max")
+    found = of(losses, measure="ssim", target_scaling="min-max")
     mine, cyclic = (
-        table[(table["loss"] == loss) & (table["normalisation"] == "min-max")].set_index("participant_id")["ssim"]
+        table[(table["loss"] == loss) & (table["target_scaling"] == "min-max")].set_index("participant_id")["ssim"]
         for loss in ("mse_ssim", "cyclic2.5d")
     )
     assert found["p"] == pytest.approx(stats.wilcoxon((mine - cyclic).to_numpy()).pvalue)
@@ -124,12 +126,12 @@ def test_each_loss_is_tested_against_the_cyclic_one_of_its_system_and_scale_on_t
 
 def test_scales_are_tested_against_by_manufacturer_and_models_against_the_training_mean():
     tests = paired_test_table(scores())
-    scales = tests[tests["contrast"] == "normalisation"]
-    assert set(scales["normalisation"]) == {"min-max"}
+    scales = tests[tests["contrast"] == "target_scaling"]
+    assert set(scales["target_scaling"]) == {"min-max"}
     assert (scales["reference_loss"] == scales["loss"]).all()
     baseline = tests[tests["contrast"] == "baseline"]
     assert set(baseline["reference_system"]) == {TRAINING_MEAN}
-    assert set(baseline["normalisation"]) == {"by-manufacturer"}, "the other scale has no training mean here"
+    assert set(baseline["target_scaling"]) == {"by-manufacturer"}, "the other scale has no training mean here"
 
 
 def test_a_region_correlates_over_people_and_within_manufacturers_as_numpy_has_it():
@@ -148,11 +150,11 @@ def test_the_wide_table_has_a_row_a_setting_and_no_p_for_the_cyclic_loss_itself(
     table = scores()
     wide = wide_table(summary_table(table, regions()), paired_test_table(table))
     assert len(wide) == 5
-    assert np.isnan(of(wide, system="unet", loss="cyclic2.5d", normalisation="min-max")["ssim_p_holm"])
-    assert np.isfinite(of(wide, system="unet", loss="mse_ssim", normalisation="min-max")["ssim_p_holm"])
+    assert np.isnan(of(wide, system="unet", loss="cyclic2.5d", target_scaling="min-max")["ssim_p_holm"])
+    assert np.isfinite(of(wide, system="unet", loss="mse_ssim", target_scaling="min-max")["ssim_p_holm"])
 
 
-def test_a_setting_beats_a_yardstick_only_if_it_is_better_in_every_measure_that_both_have():
+def test_a_setting_beats_a_baseline_only_if_it_is_better_in_every_measure_that_both_have():
     rows = [
         ("training mean", NO_LOSS, 0.8, 0.2, np.nan),
         ("regional regression", NO_LOSS, 0.9, 0.1, 0.8),
@@ -161,7 +163,7 @@ def test_a_setting_beats_a_yardstick_only_if_it_is_better_in_every_measure_that_
         ("unetr", "mse_ssim", 0.8, 0.15, 0.9),
     ]
     columns = ["system", "loss", "ssim_mean", "mae_mean", "regional_r_mean"]
-    found = not_beaten(pd.DataFrame(rows, columns=columns).assign(normalisation="min-max"))
+    found = not_beaten(pd.DataFrame(rows, columns=columns).assign(target_scaling="min-max"))
     assert found == {
         ("unet", "mse_ssim", "min-max"): ["regional regression"],
         ("unetr", "mse_ssim", "min-max"): ["training mean", "regional regression"],

@@ -25,8 +25,8 @@ from tau_pipeline.synthesis.evaluation.scores import (
     evaluate,
     score_scan,
 )
+from tau_pipeline.synthesis.model.baseline_scores import DIAGNOSIS_MEAN, MODEL, TRAINING_MEAN, baseline_maps
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
-from tau_pipeline.synthesis.model.yardsticks import DIAGNOSIS_MEAN, MODEL, TRAINING_MEAN, baseline_maps
 
 LEVELS = {"01": 0.9, "02": 1.0, "03": 1.15, "04": 1.3, "05": 1.4, "06": 1.2}
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RAS", "LIA", "RAS")

@@ -48,7 +48,7 @@ def pairs(derivatives):
 
 
 @pytest.fixture(scope="module")
-def normalisation(pairs):
+def target_scaling(pairs):
     return fit_target_scaling("by-manufacturer", pairs, GRID, min_participants=2)
 
 
@@ -109,18 +109,18 @@ def test_t1w_and_mask_on_different_grids_are_refused(pairs):
         prepare_t1w(load_volume(pairs[0].t1w_file), load_volume(pairs[1].mask_file), GRID, "x")
 
 
-# --- normalisations ---
+# --- scaling of SUVR ---
 
 
-def test_the_standardisation_has_the_mean_and_sd_of_each_manufacturers_brains(pairs, normalisation):
+def test_the_standardisation_has_the_mean_and_sd_of_each_manufacturers_brains(pairs, target_scaling):
     for maker in ("Siemens", "GE"):
         # Equal weight of participants: the mean of their means, and of their mean squares.
         brains = [brain_values(pair) for pair in pairs if pair.manufacturer == maker]
         mean = np.mean([values.mean() for values in brains])
         sd = np.sqrt(np.mean([(values**2).mean() for values in brains]) - mean**2)
-        group = normalisation.standardization.group_of(maker)
+        group = target_scaling.standardization.group_of(maker)
         assert (group.mean, group.sd) == pytest.approx((mean, sd), rel=1e-6)
-    assert normalisation.participants == ("sub-01", "sub-02", "sub-03", "sub-04")
+    assert target_scaling.participants == ("sub-01", "sub-02", "sub-03", "sub-04")
 
 
 def test_the_range_is_that_of_the_training_brains(pairs):
@@ -169,14 +169,14 @@ def test_min_and_max_become_minus_one_and_one_and_nothing_is_clipped():
 
 
 @pytest.mark.parametrize("found", [MinMax(0.1 + 0.2, 1 / 3 + 2, ("sub-01", "sub-02")), None])
-def test_a_normalisation_comes_back_from_its_folder_to_the_last_bit(tmp_path, normalisation, found):
-    found = found or normalisation
+def test_a_target_scaling_comes_back_from_its_folder_to_the_last_bit(tmp_path, target_scaling, found):
+    found = found or target_scaling
     assert found.save(tmp_path).parent == tmp_path
     assert load_target_scaling(tmp_path, found.kind) == found
 
 
-def test_what_becomes_of_unknown_manufacturers_comes_back_too(tmp_path, normalisation):
-    normalisation.save(tmp_path)
+def test_what_becomes_of_unknown_manufacturers_comes_back_too(tmp_path, target_scaling):
+    target_scaling.save(tmp_path)
     pooled = load_target_scaling(tmp_path, "manufacturer", "pooled")
     assert isinstance(pooled, ByManufacturer)
     mean = pooled.standardization.pooled.mean
@@ -358,9 +358,9 @@ def test_an_entry_that_could_not_be_written_leaves_nothing_behind(tmp_path, pair
 # --- dataset ---
 
 
-def test_an_item_has_the_shapes_types_and_scales_that_a_network_takes(pairs, normalisation):
+def test_an_item_has_the_shapes_types_and_scales_that_a_network_takes(pairs, target_scaling):
     for n, pair in enumerate(pairs):
-        item = PairDataset(pairs, GRID, normalisation, labels=True)[n]
+        item = PairDataset(pairs, GRID, target_scaling, labels=True)[n]
         shape = (1, *GRID.shape)
         assert {name: (tuple(item[name].shape), item[name].dtype) for name in ("t1w", "pet", "mask", "labels")} == {
             "t1w": (shape, torch.float32),
@@ -385,14 +385,14 @@ def test_inverting_an_items_pet_gives_the_suvr_on_the_grid(pairs, kind):
         np.testing.assert_allclose(suvr[known], dataset.prepared(n).suvr[known], atol=1e-5)
 
 
-def test_the_standardised_pet_of_an_unseen_manufacturer_is_refused_with_the_known_ones(tmp_path, normalisation):
+def test_the_standardised_pet_of_an_unseen_manufacturer_is_refused_with_the_known_ones(tmp_path, target_scaling):
     write_person(tmp_path, Person("09", manufacturer="Philips"))
     with pytest.raises(UnknownNameError, match=r"'Philips'; fitted are: GE, Siemens"):
-        PairDataset(find_pairs(tmp_path), GRID, normalisation)[0]
+        PairDataset(find_pairs(tmp_path), GRID, target_scaling)[0]
 
 
-def test_a_batch_is_its_items_stacked(pairs, normalisation):
-    dataset = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=3, labels=True)
+def test_a_batch_is_its_items_stacked(pairs, target_scaling):
+    dataset = PairDataset(pairs, GRID, target_scaling, augmentation="paper", random_seed=3, labels=True)
     (batch,) = DataLoader(dataset, batch_size=4)
     for n in range(4):
         for name in ("t1w", "pet", "mask", "labels"):
@@ -405,9 +405,9 @@ def differ(a, b):
     return not torch.equal(a["t1w"], b["t1w"])
 
 
-def test_augmentation_is_a_function_of_seed_epoch_and_index_alone(pairs, normalisation):
-    dataset, again = (PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=7) for _ in range(2))
-    other = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=8)
+def test_augmentation_is_a_function_of_seed_epoch_and_index_alone(pairs, target_scaling):
+    dataset, again = (PairDataset(pairs, GRID, target_scaling, augmentation="paper", random_seed=7) for _ in range(2))
+    other = PairDataset(pairs, GRID, target_scaling, augmentation="paper", random_seed=8)
     for each in (dataset, again, other):
         each.set_epoch(5)
     first = {n: dataset[n] for n in (0, 1, 2, 3)}
@@ -420,17 +420,17 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index_alone(pairs, normali
     assert not any(differ(dataset[n], first[n]) for n in first)
 
 
-def test_without_augmentation_the_epoch_makes_no_difference(pairs, normalisation):
-    dataset = PairDataset(pairs, GRID, normalisation, random_seed=7)
+def test_without_augmentation_the_epoch_makes_no_difference(pairs, target_scaling):
+    dataset = PairDataset(pairs, GRID, target_scaling, random_seed=7)
     first = dataset[0]
     dataset.set_epoch(3)
     assert not differ(dataset[0], first)
     assert dataset.drawn(0) is None
 
 
-def test_workers_that_share_a_cache_and_outlive_epochs_give_the_same_items(tmp_path, pairs, normalisation):
-    alone = PairDataset(pairs, GRID, normalisation, augmentation="paper", random_seed=1)
-    shared = PairDataset(pairs * 2, GRID, normalisation, tmp_path, "paper", 1)
+def test_workers_that_share_a_cache_and_outlive_epochs_give_the_same_items(tmp_path, pairs, target_scaling):
+    alone = PairDataset(pairs, GRID, target_scaling, augmentation="paper", random_seed=1)
+    shared = PairDataset(pairs * 2, GRID, target_scaling, tmp_path, "paper", 1)
     loader = DataLoader(shared, batch_size=1, num_workers=2, persistent_workers=True)
     for epoch in (0, 1):
         shared.set_epoch(epoch)
@@ -442,9 +442,9 @@ def test_workers_that_share_a_cache_and_outlive_epochs_give_the_same_items(tmp_p
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npz"] * 4
 
 
-def test_the_fit_can_be_used_by_the_group_level_and_the_other_way_round(tmp_path, normalisation):
-    path = normalisation.save(tmp_path)
-    assert Standardization.load(path, "flortaucipir", "CerebellarGM") == normalisation.standardization
+def test_the_fit_can_be_used_by_the_group_level_and_the_other_way_round(tmp_path, target_scaling):
+    path = target_scaling.save(tmp_path)
+    assert Standardization.load(path, "flortaucipir", "CerebellarGM") == target_scaling.standardization
 
 
 # --- what was not measured ---

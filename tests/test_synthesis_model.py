@@ -118,7 +118,7 @@ def test_the_normalization_layer_comes_back_and_older_cards_mean_instance(tmp_pa
         torch.testing.assert_close(loaded.system(volume), built.eval()(volume))
 
 
-def test_card_normalisation_grid_and_splits_come_back(saved):
+def test_card_target_scaling_grid_and_splits_come_back(saved):
     folder, built = saved
     loaded = load_model(folder)
     assert loaded.grid == GRID
@@ -143,7 +143,7 @@ def test_the_card_says_that_maps_are_synthetic_and_what_they_are_not_for(saved):
     assert "Not for diagnosis" in content["intended_use"]
     assert any("labeled as synthetic" in limit for limit in content["limits"])
     assert content["training_participants_hash"].startswith("sha256:")
-    assert content["format"] == 2
+    assert content["format"] == 3
 
 
 def test_a_card_of_the_first_format_uses_all_of_a_correction(saved):
@@ -152,6 +152,15 @@ def test_a_card_of_the_first_format_uses_all_of_a_correction(saved):
     with pytest.raises(DamagedFileError, match="level_weight"):
         ModelCard.from_dict(content)
     assert ModelCard.from_dict({**content, "format": 1}).level_weight == 1
+
+
+def test_a_card_of_the_second_format_has_its_scaling_under_the_former_name(saved):
+    content = json.loads((saved[0] / CARD).read_text(encoding="utf-8"))
+    assert content["target_scaling"] == "manufacturer"
+    del content["target_scaling"]
+    with pytest.raises(DamagedFileError, match="target_scaling"):
+        ModelCard.from_dict(content)
+    assert ModelCard.from_dict({**content, "format": 2, "normalisation": "minmax"}).target_scaling == "minmax"
 
 
 @pytest.mark.parametrize("random_features", [False, True])
@@ -351,8 +360,8 @@ def test_weights_that_were_truncated_before_they_were_hashed_are_damaged_all_the
 
 
 def test_a_card_from_a_newer_program_says_which_and_what_to_do(folder):
-    rewrite_card(folder, lambda content: content.update(format=3, code_version="9.1"))
-    with pytest.raises(SettingError, match=r"format 3, from tau-pipeline 9\.1; .*up to format 2: install a newer one"):
+    rewrite_card(folder, lambda content: content.update(format=4, code_version="9.1"))
+    with pytest.raises(SettingError, match=r"format 4, from tau-pipeline 9\.1; .*up to format 3: install a newer one"):
         load_model(folder)
 
 

@@ -234,8 +234,8 @@ def test_every_column_of_the_tables_of_agreement_is_explained(everybody):
     assert len(tables) == 4 + len(PEOPLE) - len(WITHOUT_PET)
     for path in tables:
         said = read_json(path.with_suffix(".json"))
-        # What is known of the models beside their yardsticks is in every sidecar.
-        assert (said.pop("BeatsYardsticks"), said.pop("Yardsticks")) == ("n/a", [])
+        # What is known of the models beside their baselines is in every sidecar.
+        assert (said.pop("BeatsBaselines"), said.pop("Baselines")) == ("n/a", [])
         assert list(said) == list(read_tsv(path).columns)
         assert all(len(one["Description"]) > 4 for one in said.values())
 

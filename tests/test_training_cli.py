@@ -110,7 +110,7 @@ def test_the_level_writes_a_whole_model_folder_and_nothing_into_the_input(
     model = tmp_path / "model"
     for name in (
         *("model.json", "weights.safetensors", "standardization.tsv", "splits.tsv", "log.tsv", "log.json"),
-        *("yardsticks.npz", "uncertainty.json"),
+        *("baselines.npz", "uncertainty.json"),
         *("figures/learning_curves.png", "figures/test_samples.png"),
     ):
         assert (model / name).stat().st_size > 0, name
@@ -158,9 +158,9 @@ def test_a_finished_training_is_nothing_to_do_and_more_epochs_go_on(
     assert run_training(*cohort, made) == 3
     assert "fully trained" in capfd.readouterr().err
     # What comes after the card was cut off: it is made again, and the weights stay.
-    (tmp_path / "model/yardsticks.npz").unlink()
+    (tmp_path / "model/baselines.npz").unlink()
     assert run_training(*cohort, made) == 0
-    assert (tmp_path / "model/yardsticks.npz").is_file()
+    assert (tmp_path / "model/baselines.npz").is_file()
     assert (tmp_path / "model/weights.safetensors").read_bytes() == weights
     assert run_training(*cohort, config(tmp_path, loss="mse_ssim", epochs=3)) == 0
     assert [row["epoch"] for row in read_rows(tmp_path / "model/log.tsv")] == [0, 1, 2]
@@ -266,7 +266,7 @@ def test_splits_can_be_given_or_be_a_fold_and_nothing_of_the_test_split_is_fitte
     table = split_participants(pairs, (0.5, 0.2, 0.3), random_seed=9)
     save_splits(table, tmp_path / "mine.tsv")
     fold = k_folds(pairs, 5, random_seed=0)[2]
-    common = {"loss": "mse_ssim", "epochs": 1, "normalisation": "min-max"}
+    common = {"loss": "mse_ssim", "epochs": 1, "target_scaling": "min-max"}
     for expected, options in ((table, {"split_file": tmp_path / "mine.tsv"}), (fold, {"folds": 5, "fold": 2})):
         made = config(tmp_path, **common, **options, model_dir=tmp_path / "-".join(options))
         assert run_training(*cohort, made) == 0
@@ -284,7 +284,7 @@ def test_recomputed_activations_and_workers_change_nothing(cohort: tuple[Path, P
         ("other", {"activation_checkpointing": True, "loader_workers": 2, "micro_batch_size": 1}),
     ):
         assert run_training(*cohort, config(tmp_path, **common, **options, model_dir=tmp_path / name)) == 0
-    # Not the weights: a bias before an instance normalisation has no effect, and its gradient is rounding alone.
+    # Not the weights: a bias before an instance normalization has no effect, and its gradient is rounding alone.
     t1w = torch.rand(1, 1, 16, 24, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain, other = (load_model(tmp_path / name).system(t1w) for name in ("plain", "other"))
@@ -490,7 +490,7 @@ def test_every_system_and_every_loss_trains_and_reloads_to_the_same_output(
     shape = SHAPES.get(network, (16, 24, 16))
     options = {"network": network, "loss": loss, "grid_shape": shape, "augmentation": "off", "first_cycle": 3}
     slow = network == "swinunetr"
-    pace = {"epochs": 2 if slow else 3, "batch_size": 1, "learning_rate": 1e-3, "normalisation": "min-max"}
+    pace = {"epochs": 2 if slow else 3, "batch_size": 1, "learning_rate": 1e-3, "target_scaling": "min-max"}
     chosen = Selection(participant_label=tuple(person.label for person in PEOPLE[: 5 if slow else 8]))
     assert run_training(*cohort, config(tmp_path, **options, **pace, selection=chosen)) == 0
     rows = read_rows(tmp_path / "model/log.tsv")

@@ -172,8 +172,8 @@ class SyntheticSidecar:
         The calibration, or why there is none.
     assumptions
         Sentences on what the input did not state.
-    yardsticks
-        ``BeatsYardsticks`` and ``Yardsticks``: how the models do beside simple predictors.
+    baselines
+        ``BeatsBaselines`` and ``Baselines``: how the models do beside simple predictors.
     """
 
     sources: tuple[str, ...]
@@ -189,7 +189,7 @@ class SyntheticSidecar:
     flags: tuple[str, ...]
     uncertainty: Mapping[str, Any] | str
     assumptions: tuple[str, ...] = ()
-    yardsticks: Mapping[str, Any] = field(default_factory=lambda: {"BeatsYardsticks": "n/a", "Yardsticks": []})
+    baselines: Mapping[str, Any] = field(default_factory=lambda: {"BeatsBaselines": "n/a", "Baselines": []})
 
     def content(self, what: str, **more: Any) -> dict[str, Any]:
         """Return the JSON object.
@@ -221,6 +221,6 @@ class SyntheticSidecar:
             EnsembleMembers=self.members,
             Flags=list(self.flags),
             Uncertainty=self.uncertainty if isinstance(self.uncertainty, str) else dict(self.uncertainty),
-            **self.yardsticks,
+            **self.baselines,
             **more,
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figures_of_merit(ssim: float, psnr: float, data_range: float, yardsticks: Mapping[str, float] | None = None) -> str:
+def figures_of_merit(ssim: float, psnr: float, data_range: float, baselines: Mapping[str, float] | None = None) -> str:
     """Describe SSIM and PSNR, with what they depend on, and the SSIM of simple predictors of the same scan.
 
     >>> figures_of_merit(0.9123, 28.04, 3.0)
@@ -36,7 +36,7 @@ def figures_of_merit(ssim: float, psnr: float, data_range: float, yardsticks: Ma
     'SSIM 0.900, PSNR 28.0 dB (volume, in the brain; data range 3 SUVR). SSIM of the training mean 0.850'
     """
     stated = f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB (volume, in the brain; data range {data_range:g} SUVR)"
-    others = ", ".join(f"{name} {value:.3f}" for name, value in (yardsticks or {}).items())
+    others = ", ".join(f"{name} {value:.3f}" for name, value in (baselines or {}).items())
     return f"{stated}. SSIM of the {others}" if others else stated
 
 

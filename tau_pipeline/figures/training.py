@@ -64,9 +64,9 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panels = {
         "loss": ["train_loss", "validation_loss"],
         "parts of the training loss": [name for name in rows[0] if name.startswith("train_") and name != "train_loss"],
-        "SSIM": _with_yardsticks(rows, "validation_ssim"),
-        "PSNR (dB)": _with_yardsticks(rows, "validation_psnr"),
-        "error (SUVR)": _with_yardsticks(rows, "validation_mae", "validation_regional_error"),
+        "SSIM": _with_baselines(rows, "validation_ssim"),
+        "PSNR (dB)": _with_baselines(rows, "validation_psnr"),
+        "error (SUVR)": _with_baselines(rows, "validation_mae", "validation_regional_error"),
         "learning rate": ["learning_rate"],
     }
     drawn = {row.get("plane") for row in rows}
@@ -89,8 +89,8 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return sheet.figure
 
 
-def _with_yardsticks(rows: Sequence[Mapping[str, Any]], *names: str) -> list[str]:
-    """Return columns of the log, and those of the yardsticks of the same measures."""
+def _with_baselines(rows: Sequence[Mapping[str, Any]], *names: str) -> list[str]:
+    """Return columns of the log, and those of the baselines of the same measures."""
     every = dict.fromkeys(column for row in rows for column in row)
     return [*names, *(column for column in every if column.startswith(tuple(f"{name}_of_" for name in names)))]
 

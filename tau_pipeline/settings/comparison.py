@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tau_pipeline.settings.fields import Checked, documented, require
-from tau_pipeline.settings.training import LossKind, Network, Normalisation
+from tau_pipeline.settings.training import LossKind, Network, TargetScalingKind
 
 _MOON = "Moon et al., arXiv 2406.12632"
 
@@ -40,7 +40,7 @@ class Comparison(Checked):
             "Losses to compare; each is tested against the cyclic loss, if that is included.", source=_MOON
         ),
     )
-    normalisations: tuple[Normalisation, ...] = field(
+    target_scalings: tuple[TargetScalingKind, ...] = field(
         default=("by-manufacturer", "min-max"),
         metadata=documented("SUVR scalings to compare.", source=_MOON),
     )
@@ -82,7 +82,7 @@ class Comparison(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("systems", "losses", "normalisations"):
+        for name in ("systems", "losses", "target_scalings"):
             values = getattr(self, name)
             require(bool(values), name, [], "at least one")
             require(len(set(values)) == len(values), name, list(values), "each once")

@@ -27,10 +27,10 @@ __all__ = [
     "Network",
     "NetworkPreset",
     "NormLayer",
-    "Normalisation",
     "PerceptualScaling",
     "SelectBy",
     "System",
+    "TargetScalingKind",
     "Training",
 ]
 
@@ -39,7 +39,7 @@ Network = Literal["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"]
 System = Literal["auto", "unet", "unetr", "swinunetr", "pix2pix", "cyclegan", "regression"]
 NetworkPreset = Literal["laptop", "paper"]
 NormLayer = Literal["instance", "group", "none"]
-Normalisation = Literal["by-manufacturer", "min-max"]
+TargetScalingKind = Literal["by-manufacturer", "min-max"]
 Augmentation = Literal["paper", "paper-strict", "upright", "off"]
 GridSpace = Literal["own", "template"]
 SelectBy = Literal["score", "ssim", "regional-error", "loss"]
@@ -49,7 +49,7 @@ SelectBy = Literal["score", "ssim", "regional-error", "loss"]
 LEAST_FOR_REGRESSION, LEAST_FOR_NETWORK = 9, 200
 #: Settings that are read for every system; a value given to another one asks for a network.
 _OF_EVERY_SYSTEM = frozenset(
-    {"network", "normalisation", "split_fractions", "split_file", "folds", "fold", "model_name", "model_dir"}
+    {"network", "target_scaling", "split_fractions", "split_file", "folds", "fold", "model_name", "model_dir"}
     | {"device", "cache_dir", "loader_workers", "checkpoint_minutes", "covariates"}
 )
 
@@ -183,7 +183,7 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         ),
     )
 
-    normalisation: Normalisation = field(
+    target_scaling: TargetScalingKind = field(
         default="by-manufacturer",
         metadata=documented(
             "Scaling of SUVR for training: mean 0 and SD 1 within the brain by manufacturer, or min-max; fitted on the "

@@ -132,8 +132,8 @@ _COMMON: dict[str, tuple[str, ...]] = {
         ),
     ),
     "train": (
-        *("network", "network_preset", "loss", "epochs", "batch_size", "normalisation", "folds", "fold"),
-        *("model_name", "device", "tracer_label", "systems", "losses", "normalisations", *_EVERYWHERE),
+        *("network", "network_preset", "loss", "epochs", "batch_size", "target_scaling", "folds", "fold"),
+        *("model_name", "device", "tracer_label", "systems", "losses", "target_scalings", *_EVERYWHERE),
     ),
     "synthesize": (
         *("model", "synthesize", "as_manufacturer", "unlike_training", "prediction_memory", "unknown_manufacturer"),

@@ -1,4 +1,4 @@
-"""Figures of a comparison of systems, losses and normalizations: tables and images in, a matplotlib Figure out.
+"""Figures of a comparison of systems, losses and scalings: tables and images in, a matplotlib Figure out.
 
 As in the paper: scores, T1w beside measured and synthetic SUVR with the error, percentiles of cortical SUVR by
 manufacturer and diagnosis, and regional SUVR on the average cortex.
@@ -104,7 +104,7 @@ def scores_figure(summary: pd.DataFrame) -> Figure:
     """
     models = summary[summary["loss"] != NO_LOSS]
     systems, losses = list(dict.fromkeys(models["system"])), list(dict.fromkeys(models["loss"]))
-    normalizations = list(dict.fromkeys(models["normalisation"]))
+    scalings = list(dict.fromkeys(models["target_scaling"]))
     present = set(summary["measure"])
     measures = [name for name in SHOWN if name in present]
     headings = measures_of(summary.pivot_table(index="system", columns="measure", values="mean")) | REGIONAL
@@ -114,12 +114,12 @@ def scores_figure(summary: pd.DataFrame) -> Figure:
     ]
     title = "Scores of held-out participants: mean and standard deviation"
     sheet = Sheet(_SCORES_IN * len(measures), title, legend=legend)
-    panels = sheet.plots(len(measures), len(normalizations), sharey="row")
+    panels = sheet.plots(len(measures), len(scalings), sharey="row")
     for line, measure in zip(panels, measures, strict=True):
-        for axes, normalization in zip(line, normalizations, strict=True):
-            own = summary[(summary["measure"] == measure) & (summary["normalisation"] == normalization)]
+        for axes, scaling in zip(line, scalings, strict=True):
+            own = summary[(summary["measure"] == measure) & (summary["target_scaling"] == scaling)]
             _score_panel(axes, own, systems, losses)
-            axes.set_title(f"{headings[measure]}; {normalization}", fontsize=10.5)
+            axes.set_title(f"{headings[measure]}; {scaling}", fontsize=10.5)
     return sheet.figure
 
 
@@ -228,24 +228,24 @@ def _view_of_most_uptake(scan: DrawnScan) -> View:
     return max(views, key=lambda view: float(sample(above, view, outside=0.0).sum()))
 
 
-def percentiles_figure(scans: pd.DataFrame, loss: str, normalisation: str) -> Figure:
+def percentiles_figure(scans: pd.DataFrame, loss: str, target_scaling: str) -> Figure:
     """Draw percentiles (75, 90, 99) of cortical SUVR by manufacturer and diagnosis: measured beside each system's.
 
     Parameters
     ----------
     scans
         One row per held-out scan and setting, with ``cortex_p75`` … and ``measured_p75`` ….
-    loss, normalisation
+    loss, target_scaling
         Of the systems that are shown.
     """
-    own = scans[(scans["loss"] == loss) & (scans["normalisation"] == normalisation)].copy()
+    own = scans[(scans["loss"] == loss) & (scans["target_scaling"] == target_scaling)].copy()
     for name in ("manufacturer", "diagnosis"):
         own[name] = own[name].fillna("n/a").astype(str)
     manufacturers, diagnoses = sorted(own["manufacturer"].unique()), sorted(own["diagnosis"].unique())
     legend = [group_handle(name, group_style(k)) for k, name in enumerate(diagnoses)]
     sheet = Sheet(
         _PERCENTILES_IN * len(PERCENTILES),
-        f"Percentiles of cortical SUVR, {in_print(loss)}, {normalisation}",
+        f"Percentiles of cortical SUVR, {in_print(loss)}, {target_scaling}",
         legend=[*legend, line_handle("median of three or more")],
     )
     panels = sheet.plots(len(PERCENTILES), len(manufacturers), sharey="row", sharex=True)
@@ -288,7 +288,7 @@ def regions_figure(
     Parameters
     ----------
     regions
-        Rows of one loss and normalization: ``system``, ``participant_id``, ``kind``, ``measured``, ``synthetic``,
+        Rows of one loss and scaling: ``system``, ``participant_id``, ``kind``, ``measured``, ``synthetic``,
         ``diagnosis``.
     agreement
         Of the same settings, from `tau_pipeline.synthesis.comparison.tables.region_table`.

@@ -37,16 +37,16 @@ from tau_pipeline.synthesis.comparison.tables import measures_of
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.splits import load_splits, pairs_of_split
 from tau_pipeline.synthesis.evaluation.scores import score_scan
+from tau_pipeline.synthesis.model.baseline_scores import MODEL, baseline_maps
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.predict import predict_pair
-from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps
 from tau_pipeline.synthesis.training.loop import train
 
 _ROW, _SCANS, REGIONS, _MAPS, MODEL_DIR = "row.json", "scans.tsv", "regions.tsv", "maps", "model"
 #: Columns that identify the run, in the tables of its scans and regions.
-_RUN_COLUMNS = ("system", "loss", "normalisation", "fold")
+_RUN_COLUMNS = ("system", "loss", "target_scaling", "fold")
 #: Columns of the table of regions.
 _REGION_COLUMNS = ("participant_id", "session_id", "scan", "manufacturer", "diagnosis", "region", "index", "hemisphere")
 
@@ -178,13 +178,13 @@ def do_baselines(run: Run, settings: Training, context: ComparisonContext, sourc
     Parameters
     ----------
     run
-        Whose fold and normalization.
+        Whose fold and scaling.
     settings
         Of the training of the source model, whose splits are those of the fold.
     context
         What is the same for all.
     source_model
-        Model folder of any training of the fold and normalization: it holds the mean images.
+        Model folder of any training of the fold and scaling: it holds the mean images.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def _percentiles(pair: Pair, maps: Mapping[str, Volume]) -> dict[str, dict[str, 
 def _write_scores(run: Run, scans: pd.DataFrame, regions: pd.DataFrame, folder: Path) -> None:
     """Write the tables of a run; ``system`` is the predictor, which for the baselines is not the run's own."""
     for table, name in ((scans, _SCANS), (regions, REGIONS)):
-        own = table.assign(system=table["predictor"], loss=run.loss, normalisation=run.normalisation, fold=run.fold)
+        own = table.assign(system=table["predictor"], loss=run.loss, target_scaling=run.target_scaling, fold=run.fold)
         own = own.drop(columns="predictor")
         columns = [*_RUN_COLUMNS, *[column for column in own if column not in _RUN_COLUMNS]]
         if name == REGIONS:

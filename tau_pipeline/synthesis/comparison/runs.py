@@ -14,14 +14,14 @@ from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.fields import require
 from tau_pipeline.settings.training import Training
 
-#: The loss that the others are tested against, and the normalization.
+#: The loss that the others are tested against, and the scaling.
 CYCLIC, BY_MANUFACTURER = "cyclic2.5d", "by-manufacturer"
 #: Simple predictors in the tables beside the systems; they have no loss.
 TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION = "training mean", "diagnosis mean", "regional regression"
-YARDSTICKS = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
+BASELINES = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
 NO_LOSS = "n/a"
 #: Name of the run that scores both of them.
-_BASELINES = "baselines"
+_OF_BASELINES = "baselines"
 
 
 @dataclass(frozen=True)
@@ -30,46 +30,46 @@ class Run:
 
     Attributes
     ----------
-    system, loss, normalisation
-        As in ``[training]``; the system is `_BASELINES`, without a loss, for the trivial predictors.
+    system, loss, target_scaling
+        As in ``[training]``; the system is `_OF_BASELINES`, without a loss, for the trivial predictors.
     fold
         Which fold is tested, counted from 0.
     """
 
     system: str
     loss: str
-    normalisation: str
+    target_scaling: str
     fold: int
 
     @property
     def name(self) -> str:
         """Return the name of the run's folder."""
-        parts = [self.system, *([] if self.loss == NO_LOSS else [self.loss]), self.normalisation, f"fold{self.fold}"]
+        parts = [self.system, *([] if self.loss == NO_LOSS else [self.loss]), self.target_scaling, f"fold{self.fold}"]
         return "_".join(parts)
 
     @property
     def in_words(self) -> str:
         """Describe the run for people."""
-        return f"{self.system}, {self.loss}, {self.normalisation}, fold {self.fold}"
+        return f"{self.system}, {self.loss}, {self.target_scaling}, fold {self.fold}"
 
 
 def runs_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
     """List all trainings, fold by fold, so that a comparison that is interrupted is still one."""
     return tuple(
-        Run(system, loss, normalisation, fold)
+        Run(system, loss, target_scaling, fold)
         for fold in range(folds)
-        for normalisation in comparison.normalisations
+        for target_scaling in comparison.target_scalings
         for system in comparison.systems
         for loss in comparison.losses
     )
 
 
 def baselines_of(comparison: Comparison, folds: int) -> tuple[Run, ...]:
-    """List the trivial predictors of each fold and normalization."""
+    """List the trivial predictors of each fold and scaling."""
     return tuple(
-        Run(_BASELINES, NO_LOSS, normalisation, fold)
+        Run(_OF_BASELINES, NO_LOSS, target_scaling, fold)
         for fold in range(folds)
-        for normalisation in comparison.normalisations
+        for target_scaling in comparison.target_scalings
     )
 
 
@@ -91,7 +91,7 @@ def settings_of(run: Run, training: Training, comparison: Comparison, split_file
         training,
         network=run.system,  # type: ignore[arg-type]
         loss=run.loss,  # type: ignore[arg-type]
-        normalisation=run.normalisation,  # type: ignore[arg-type]
+        target_scaling=run.target_scaling,  # type: ignore[arg-type]
         split_file=split_file,
         folds=0,
         fold=0,

@@ -1,6 +1,6 @@
 """Tables of a comparison: means and SD over held-out participants, paired tests, and agreement of regions.
 
-Every participant is held out in exactly one fold, so that each setting (system, loss, normalization) has one value a
+Every participant is held out in exactly one fold, so that each setting (system, loss, scaling) has one value a
 participant and measure, and two settings are compared on the same participants. docs/decisions/comparison.md says what
 the tests can and cannot show.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tau_pipeline.measures.agreement import pearson
-from tau_pipeline.synthesis.comparison.runs import BY_MANUFACTURER, CYCLIC, NO_LOSS, TRAINING_MEAN, YARDSTICKS
+from tau_pipeline.synthesis.comparison.runs import BASELINES, BY_MANUFACTURER, CYCLIC, NO_LOSS, TRAINING_MEAN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Key = tuple[str, str, str]
 
 #: What a setting is; a row of the tables has these columns.
-KEYS = ("system", "loss", "normalisation")
+KEYS = ("system", "loss", "target_scaling")
 #: Measures of a scan: heading, unit, and whether more is better.
 MEASURES = {
     "ssim": ("SSIM", "", True),
@@ -47,7 +47,7 @@ REGIONAL = {
     _REGIONAL_R: "Correlation of regional SUVR over participants",
     _REGIONAL_R_WITHIN: "The same within manufacturers",
 }
-#: Measures by which a system is judged beside its yardsticks.
+#: Measures by which a system is judged beside its baselines.
 JUDGED = ("ssim", "mae", "regional_mae", _REGIONAL_R)
 
 
@@ -196,9 +196,9 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per test: ``contrast`` (``loss``: against the cyclic loss, of one system and normalization;
-        ``normalisation``: min-max against by-manufacturer, of one system and loss; ``baseline``: against the mean of
-        the training images, of one normalization), ``measure``, `KEYS`, the same with ``reference_`` in front,
+        One row per test: ``contrast`` (``loss``: against the cyclic loss, of one system and scaling;
+        ``target_scaling``: min-max against by-manufacturer, of one system and loss; ``baseline``: against the mean of
+        the training images, of one scaling), ``measure``, `KEYS`, the same with ``reference_`` in front,
         ``n_participants``, ``mean_difference`` and ``sd_difference`` (setting minus reference), ``statistic``, ``p``,
         ``p_holm`` (corrected over all tests of one contrast and measure).
     """
@@ -208,7 +208,7 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for measure in measures_of(scans):
         values = by_participant(scans, measure)
-        for contrast in ("loss", "normalisation", "baseline"):
+        for contrast in ("loss", "target_scaling", "baseline"):
             own = [_test_row(values, measure, contrast, pair) for pair in _pairs(contrast, present)]
             corrected = holm([row["p"] for row in own])
             rows += [{**row, "p_holm": p} for row, p in zip(own, corrected, strict=True)]
@@ -219,16 +219,16 @@ def paired_test_table(scans: pd.DataFrame) -> pd.DataFrame:
 
 def _pairs(contrast: str, present: Sequence[Key]) -> Iterator[tuple[Key, Key]]:
     """Pair each setting with the one that it is tested against, where both are there."""
-    for system, loss, normalisation in present:
+    for system, loss, target_scaling in present:
         if loss == NO_LOSS:
             continue
         reference = {
-            "loss": (system, CYCLIC, normalisation),
-            "normalisation": (system, loss, BY_MANUFACTURER),
-            "baseline": (TRAINING_MEAN, NO_LOSS, normalisation),
+            "loss": (system, CYCLIC, target_scaling),
+            "target_scaling": (system, loss, BY_MANUFACTURER),
+            "baseline": (TRAINING_MEAN, NO_LOSS, target_scaling),
         }[contrast]
-        if reference in present and reference != (system, loss, normalisation):
-            yield (system, loss, normalisation), reference
+        if reference in present and reference != (system, loss, target_scaling):
+            yield (system, loss, target_scaling), reference
 
 
 def _test_row(values: pd.DataFrame, measure: str, contrast: str, pair: tuple[Key, Key]) -> dict[str, Any]:
@@ -317,11 +317,11 @@ def wide_table(summary: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 def is_baseline(system: str) -> bool:
     """Return whether a row is that of a trivial predictor."""
-    return system in YARDSTICKS
+    return system in BASELINES
 
 
 def not_beaten(settings: pd.DataFrame) -> dict[Key, list[str]]:
-    """Return the yardsticks that each setting of a model does not beat in every one of `JUDGED`, by setting.
+    """Return the baselines that each setting of a model does not beat in every one of `JUDGED`, by setting.
 
     Parameters
     ----------
@@ -330,15 +330,15 @@ def not_beaten(settings: pd.DataFrame) -> dict[Key, list[str]]:
     """
     found: dict[Key, list[str]] = {}
     simple = {
-        (row["system"], row["normalisation"]): row for row in settings.to_dict("records") if row["loss"] == NO_LOSS
+        (row["system"], row["target_scaling"]): row for row in settings.to_dict("records") if row["loss"] == NO_LOSS
     }
     for own in settings[settings["loss"] != NO_LOSS].to_dict("records"):
         others = {
-            name: simple[name, own["normalisation"]] for name in YARDSTICKS if (name, own["normalisation"]) in simple
+            name: simple[name, own["target_scaling"]] for name in BASELINES if (name, own["target_scaling"]) in simple
         }
         worse = [name for name, other in others.items() if any(_is_not_better(own, other, one) for one in JUDGED)]
         if worse:
-            found[str(own["system"]), str(own["loss"]), str(own["normalisation"])] = worse
+            found[str(own["system"]), str(own["loss"]), str(own["target_scaling"])] = worse
     return found
 
 

@@ -26,7 +26,7 @@ from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume, finite, require_same_grid
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
-from tau_pipeline.settings.training import Normalisation
+from tau_pipeline.settings.training import TargetScalingKind
 from tau_pipeline.synthesis.data.anatomy import Anatomy, label_means, label_volumes
 from tau_pipeline.synthesis.data.cache import read_arrays
 from tau_pipeline.synthesis.data.grid import Grid
@@ -348,7 +348,7 @@ def check_pairs(pairs: Iterable[Pair], grid: Grid, cache_dir: Path | None = None
 
 
 def fit_target_scaling(
-    normalisation: Normalisation,
+    target_scaling: TargetScalingKind,
     pairs: Sequence[Pair],
     grid: Grid,
     cache_dir: Path | None = None,
@@ -360,7 +360,7 @@ def fit_target_scaling(
 
     Parameters
     ----------
-    normalisation
+    target_scaling
         ``by-manufacturer`` or ``min-max``.
     pairs
         Of the training split.
@@ -385,7 +385,7 @@ def fit_target_scaling(
         moments.append(found.moments)
     if not ranges:
         raise SettingError("there is no training pair to fit the scaling of SUVR on")
-    if normalisation == "min-max":
+    if target_scaling == "min-max":
         low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
         return MinMax(low, high, tuple(sorted({pair.participant_id for pair in pairs})))
     return ByManufacturer(fit_standardization(moments, min_participants=min_participants, unknown=unknown_manufacturer))

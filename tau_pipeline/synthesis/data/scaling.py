@@ -150,4 +150,4 @@ def load_target_scaling(
         return ByManufacturer.load(folder, unknown_manufacturer)
     if kind == "minmax":
         return MinMax.load(folder)
-    raise SettingError(f"there is no normalisation {shown(kind)}; manufacturer and minmax are known")
+    raise SettingError(f"there is no scaling of SUVR {shown(kind)}; manufacturer and minmax are known")

@@ -35,13 +35,13 @@ from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.data.targets import Target
 from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan
+from tau_pipeline.synthesis.model.baseline_scores import MODEL, baseline_keys, baseline_maps
 from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
 from tau_pipeline.synthesis.model.predict import Prediction, predict_placed
-from tau_pipeline.synthesis.model.yardsticks import MODEL, baseline_maps, yardstick_keys
 
 _NOT_CALIBRATED = (
     "The standard deviation is that of the ensemble's members, not calibrated: no measured scan of a validation split "
@@ -270,7 +270,7 @@ class _SyntheticScan:
             flags=self.flags,
             uncertainty=_NOT_CALIBRATED if context.calibration is None else context.calibration.as_dict(),
             assumptions=tuple(assumptions),
-            yardsticks=yardstick_keys(ensemble),
+            baselines=baseline_keys(ensemble),
         )
 
     def write_maps(self) -> None:
@@ -323,7 +323,7 @@ class _SyntheticScan:
         table = table.assign(suvr_mean_sd=sd, suvr_mean_low=mean - reach, suvr_mean_high=mean + reach)
         described = columns.column_descriptions() | columns.FURTHER_COLUMNS
         own = {name: described[name] for name in table.columns}
-        write_json({**own, **yardstick_keys(self.context.ensemble)}, sidecar_path(target.names.rois))
+        write_json({**own, **baseline_keys(self.context.ensemble)}, sidecar_path(target.names.rois))
         write_tsv(table, target.names.rois)
 
     def write_agreement(self, scores: Sequence[ScanScores]) -> None:
@@ -336,7 +336,7 @@ class _SyntheticScan:
         table = pd.concat([each.scans for each in scores], ignore_index=True)
         table.insert(4, "split", self.context.ensemble.split_of(self.target.participant_id))
         described = agreement_columns(map(str, table.columns))
-        write_json({**described, **yardstick_keys(self.context.ensemble)}, sidecar_path(file))
+        write_json({**described, **baseline_keys(self.context.ensemble)}, sidecar_path(file))
         write_tsv(table, file)
 
     def draw(self, scores: Sequence[ScanScores]) -> None:

@@ -1,7 +1,7 @@
 """Baselines for a model's predictions, computed on its training split and kept in its folder.
 
 - The range of the training T1w images, so that one unlike them is flagged.
-- Yardsticks: the mean of the training images, the mean of those with the same diagnosis, and a regional regression
+- Baselines: the mean of the training images, the mean of those with the same diagnosis, and a regional regression
   (`tau_pipeline.synthesis.model.regression`). A model that does not beat the means has learned nothing about the
   participant; one that does not beat the regression, nothing that the volumes of regions do not say.
 - Thresholds of tau positivity: regional SUVR that few controls reach.
@@ -31,7 +31,7 @@ from tau_pipeline.synthesis.model.folder import LoadedModel
 from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
 
-FILE = "yardsticks.npz"
+FILE = "baselines.npz"
 #: Begin of the names of the regression's arrays in it.
 _PREFIX = "regression_"
 

@@ -27,7 +27,7 @@ CARD = "model.json"
 
 
 #: Goes up when an older program could not read a new folder.
-_CARD_FORMAT = 2
+_CARD_FORMAT = 3
 
 
 _INTENDED_USE = (
@@ -75,7 +75,7 @@ class ModelCard:
         In words.
     tracer, reference_region, manufacturers
         Of the SUVR that the model learned; manufacturers with a separate standardization.
-    normalisation, unknown_manufacturer
+    target_scaling, unknown_manufacturer
         Kind of target scaling, and treatment of unknown manufacturers.
     t1w_percentiles
         Percentiles of the T1w in the brain that become -1 and 1.
@@ -107,7 +107,7 @@ class ModelCard:
     tracer: str = ""
     reference_region: str = ""
     manufacturers: tuple[str, ...] = ()
-    normalisation: str = "manufacturer"
+    target_scaling: str = "manufacturer"
     unknown_manufacturer: UnknownManufacturer = Group.unknown_manufacturer
     t1w_percentiles: tuple[float, float] = T1W_PERCENTILES
     training_participants: tuple[str, ...] = ()
@@ -145,6 +145,8 @@ class ModelCard:
                 f"{source} has format {written}, from tau-pipeline {content.get('code_version')}; this is version "
                 f"{tau_pipeline.__version__}, which reads up to format {_CARD_FORMAT}: install a newer one"
             )
+        if written <= 2 and "normalisation" in content:
+            content = {**content, "target_scaling": content["normalisation"]}
         values = {}
         for item in dataclasses.fields(cls):
             if item.name == "level_weight" and written == 1:

@@ -11,7 +11,7 @@ splits.tsv                    who was for training, validation and test
 and whatever else was put beside them (log, figures, checkpoints). The card is written last, so that a folder that has
 one is whole; it holds the SHA-256 of every file that `load_model` reads, which rebuilds the system without guessing.
 What is found by applying the finished model comes after the card: ``uncertainty.json``
-(`tau_pipeline.synthesis.model.calibration`) and ``yardsticks.npz`` (`tau_pipeline.synthesis.model.baselines`).
+(`tau_pipeline.synthesis.model.calibration`) and ``baselines.npz`` (`tau_pipeline.synthesis.model.baselines`).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _check_matches(system: AnySystem, card: ModelCard, target_scaling: TargetSca
 def _completed(card: ModelCard, system: AnySystem, target_scaling: TargetScaling, splits: pd.DataFrame) -> ModelCard:
     split = splits.loc[splits["split"] == "train", "participant_id"]
     train = tuple(sorted(card.training_participants or split))
-    seen: dict[str, Any] = {"normalisation": target_scaling.kind}
+    seen: dict[str, Any] = {"target_scaling": target_scaling.kind}
     if isinstance(target_scaling, ByManufacturer):
         fit = target_scaling.standardization
         seen["manufacturers"] = fit.known
@@ -288,7 +288,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
         _load_weights(system.generator, folder / AVERAGE, card)
         used = AVERAGE
     check_probe(system.generator, card, used)
-    target_scaling = load_target_scaling(folder, card.normalisation, card.unknown_manufacturer)
+    target_scaling = load_target_scaling(folder, card.target_scaling, card.unknown_manufacturer)
     # A regression reads its features itself, whatever the settings say of networks.
     channels = InputChannels() if card.network == REGRESSION else InputChannels.load(folder, card.settings)
     return LoadedModel(system.eval(), card, target_scaling, load_splits(folder / _SPLITS_TABLE), channels)

@@ -2,7 +2,7 @@
 
 The table holds the volumes of the participant's labels, age, sex, and the other covariates of the training. A network
 that does not predict better than this has learned nothing that the table does not say, so that the regression is a
-yardstick of every network; and since it needs few participants, it can be used as a model itself. The map is made so
+baseline of every network; and since it needs few participants, it can be used as a model itself. The map is made so
 that its regional means are the predicted ones: the values that are painted are corrected for what the blur mixes from
 the neighbors, in a few steps (Van Cittert's iteration over regions instead of voxels).
 """

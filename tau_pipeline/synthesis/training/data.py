@@ -124,7 +124,7 @@ def training_data(
         for sentence in check_pairs(group.share(pairs), grid, cache_dir):
             _log.warning(sentence)
     target_scaling = fit_target_scaling(
-        settings.normalisation,
+        settings.target_scaling,
         pairs_of_split(pairs, splits, "train"),
         grid,
         cache_dir,

@@ -28,7 +28,7 @@ from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.systems import Options, build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
-from tau_pipeline.synthesis.training.grid_yardsticks import fit_grid_yardsticks, log_columns, validation_in_words
+from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines, log_columns, validation_in_words
 from tau_pipeline.synthesis.training.interruption import interruption
 from tau_pipeline.synthesis.training.log import Cell, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
@@ -124,7 +124,7 @@ def train(
             group.same_as_first(system)
             prepare_network(system.generator, settings, group.device)
             run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
-            run = _with_yardsticks(replace(run, left_out=tuple(left_out), started_from=started_from))
+            run = _with_baselines(replace(run, left_out=tuple(left_out), started_from=started_from))
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()
@@ -135,13 +135,13 @@ def train(
     return out_dir
 
 
-def _with_yardsticks(run: Run) -> Run:
-    """Fit the yardsticks of the log, in the process that writes it."""
+def _with_baselines(run: Run) -> Run:
+    """Fit the baselines of the log, in the process that writes it."""
     if not run.group.writes:
         return run
-    yardsticks = fit_grid_yardsticks(run.data, run.settings.covariates)
-    columns = log_columns(yardsticks.scores(run.data, "validation"))
-    return replace(run, yardsticks=yardsticks, yardstick_columns=columns)
+    baselines = fit_grid_baselines(run.data, run.settings.covariates)
+    columns = log_columns(baselines.scores(run.data, "validation"))
+    return replace(run, baselines=baselines, baseline_columns=columns)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def fit(run: Run) -> None:
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
             if scores:
-                bar.set_description_str(validation_in_words(scores, run.yardstick_columns))
+                bar.set_description_str(validation_in_words(scores, run.baseline_columns))
             if log is not None:
                 log.add(row)
                 state.save(checkpoints)
@@ -368,7 +368,7 @@ def _log_row(run: Run, plane: str, scores: Mapping[str, float], better: bool) ->
         "train_loss": losses.pop("generator"),
         **{f"train_{name}": value for name, value in losses.items()},
         **{f"validation_{name}": value for name, value in scores.items()},
-        **(run.yardstick_columns if scores else {}),
+        **(run.baseline_columns if scores else {}),
         "best": int(better),
         "seconds": round(progress.seconds, 2),
     }

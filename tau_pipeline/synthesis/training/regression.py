@@ -28,7 +28,7 @@ def train_regression(
     Parameters
     ----------
     settings
-        Of the training; read here: ``normalisation``, ``grid_voxel``, ``device``, for the card; ``covariates``.
+        Of the training; read here: ``target_scaling``, ``grid_voxel``, ``device``, for the card; ``covariates``.
     data
         Scans of the splits.
     folder

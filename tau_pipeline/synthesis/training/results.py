@@ -18,6 +18,8 @@ from tau_pipeline.figures.training import Sample, learning_curves_figure, sample
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
+from tau_pipeline.synthesis.model.baseline_scores import KEY as HELD_OUT
+from tau_pipeline.synthesis.model.baseline_scores import MODEL, score_held_out
 from tau_pipeline.synthesis.model.baselines import FILE as TRAINING_STATISTICS
 from tau_pipeline.synthesis.model.baselines import fit_training_statistics
 from tau_pipeline.synthesis.model.calibration import FILE as UNCERTAINTY
@@ -27,8 +29,6 @@ from tau_pipeline.synthesis.model.correction import fit_level_weight
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.regression import REGRESSION
-from tau_pipeline.synthesis.model.yardsticks import KEY as HELD_OUT
-from tau_pipeline.synthesis.model.yardsticks import MODEL, score_held_out
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
@@ -156,7 +156,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
 
 
 def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
-    """Save what is found by applying the model: figures beside the yardsticks, calibration, training statistics.
+    """Save what is found by applying the model: figures beside the baselines, calibration, training statistics.
 
     Parameters
     ----------
@@ -216,11 +216,11 @@ def _measures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
 
 
 def _on_model_grid(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
-    """Return the figures of the test split on the model's grid, with those of the yardsticks."""
+    """Return the figures of the test split on the model's grid, with those of the baselines."""
     correlation = regional_correlation(scores)
     own: dict[str, float | None] = {name: round(value, 6) for name, value in mean_scores(scores).items()}
     own["regional_correlation"] = round(correlation, 6) if np.isfinite(correlation) else None
-    others = run.yardsticks.scores(run.data, "test") if run.yardsticks is not None else {}
+    others = run.baselines.scores(run.data, "test") if run.baselines is not None else {}
     return {
         "suvr_range": SUVR_RANGE,
         "mask": "brain mask where the PET is known, on the model's grid",

@@ -12,7 +12,7 @@ from torch import Tensor
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.losses.weighted import Within
 from tau_pipeline.synthesis.training.data import TrainingData
-from tau_pipeline.synthesis.training.grid_yardsticks import GridYardsticks
+from tau_pipeline.synthesis.training.grid_baselines import GridBaselines
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.state import TrainingState
 
@@ -44,9 +44,9 @@ class Run:
         The processes that train together.
     left_out
         Scans that were left out because of their quality.
-    yardsticks
+    baselines
         Of the log; None where they are not wanted.
-    yardstick_columns
+    baseline_columns
         Their figures on the validation split, by column of the log.
     started_from
         Which weights the training started from, as in the card; None for random ones.
@@ -60,8 +60,8 @@ class Run:
     folder: Path
     group: Processes
     left_out: tuple[str, ...] = ()
-    yardsticks: GridYardsticks | None = None
-    yardstick_columns: Mapping[str, float] = field(default_factory=dict)
+    baselines: GridBaselines | None = None
+    baseline_columns: Mapping[str, float] = field(default_factory=dict)
     started_from: Mapping[str, Any] | None = None
 
     @property

@@ -30,7 +30,7 @@ def init_synthetic_scans_wf(
     context
         What is the same for all of them. Nodes get its settings, and read the models and measures from their folders.
     measures_dir
-        Folder with ``uncertainty.json`` and ``yardsticks.npz``, as far as there are any.
+        Folder with ``uncertainty.json`` and ``baselines.npz``, as far as there are any.
     n_procs
         Processors that a node takes.
 

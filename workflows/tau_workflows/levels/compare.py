@@ -112,7 +112,7 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     autocast(training, chosen_device(training.device))
     preparation.check_tables(pairs)
     splits = preparation.fold_splits(pairs, training.folds, random_seed, chosen.validation_fold)
-    if "by-manufacturer" in chosen.normalisations:
+    if "by-manufacturer" in chosen.target_scalings:
         preparation.check_folds(splits, config.group)
     if training.cache_dir is None:
         training = replace(training, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
@@ -136,11 +136,11 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
 
 def _tell_plan(plan: Plan) -> None:
     """Print a row for each run: what it is and whether it is done."""
-    lines = ["run\tsystem\tloss\tnormalisation\tfold\tgrid\tstate"]
+    lines = ["run\tsystem\tloss\ttarget_scaling\tfold\tgrid\tstate"]
     for run, settings in plan.settings.items():
         state = "to do" if plan.row(run) is None else "done"
         grid = "x".join(map(str, settings.grid_shape))
-        lines.append("\t".join([run.name, run.system, run.loss, run.normalisation, str(run.fold), grid, state]))
+        lines.append("\t".join([run.name, run.system, run.loss, run.target_scaling, str(run.fold), grid, state]))
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -269,7 +269,7 @@ def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
             for part in ("training", "scoring")
             for unit in ("seconds", "processor_seconds")
         }
-        own = {"run": run.name, "system": run.system, "loss": run.loss, "normalisation": run.normalisation}
+        own = {"run": run.name, "system": run.system, "loss": run.loss, "target_scaling": run.target_scaling}
         rows.append({**own, "fold": run.fold, "reason": None, **flat, **times, **found.get("means", {})})
     return pd.DataFrame(rows).drop(columns=["identity"], errors="ignore")
 

@@ -57,8 +57,8 @@ class Plan:
 
     def trainings_of(self, baselines: Run) -> list[Run]:
         """List the trainings of the same fold and SUVR scaling, whose models hold the mean images."""
-        wanted = (baselines.normalisation, baselines.fold)
-        return [run for run in self.settings if (run.normalisation, run.fold) == wanted]
+        wanted = (baselines.target_scaling, baselines.fold)
+        return [run for run in self.settings if (run.target_scaling, run.fold) == wanted]
 
 
 def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output_dir: Path) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def record_of(plan: Plan, splits: Sequence[pd.DataFrame], bids_dir: Path, output
         "validation_fold": config.comparison.validation_fold,
         "systems": list(config.comparison.systems),
         "losses": list(config.comparison.losses),
-        "normalisations": list(config.comparison.normalisations),
+        "target_scalings": list(config.comparison.target_scalings),
         "runs": [run.name for run in (*plan.settings, *plan.baselines)],
         "training": _plain_settings(config.training),
         "volume_features": config.comparison.volume_features,
@@ -122,7 +122,7 @@ def check_folder(folder: Path, record: Mapping[str, Any]) -> None:
 def _plain_settings(training: Training) -> dict[str, Any]:
     """Return the settings that determine the trainings, without paths on this machine."""
     values = {**training.what_counts(), "epochs": training.epochs}
-    left_out = ("network", "loss", "normalisation", "split_file", "fold", "folds", "perceptual_weights_file")
+    left_out = ("network", "loss", "target_scaling", "split_file", "fold", "folds", "perceptual_weights_file")
     return {name: value for name, value in values.items() if name not in left_out}
 
 

@@ -158,7 +158,7 @@ def _check_manufacturers(targets: Sequence[Target], context: SynthesisContext) -
 
 def _with_measures(context: SynthesisContext, pairs: Sequence[Pair], cache_dir: Path) -> SynthesisContext:
     """Add calibration and training statistics: of the model folder, or found on the measured scans."""
-    from tau_pipeline.synthesis.model.yardsticks import unbeaten
+    from tau_pipeline.synthesis.model.baseline_scores import unbeaten
 
     calibration = _calibration(context, pairs, cache_dir)
     if calibration is None:
@@ -382,13 +382,13 @@ def _evaluated(
 
 
 def _write_report(report: Report, context: SynthesisContext) -> None:
-    from tau_pipeline.synthesis.model.yardsticks import yardstick_keys
+    from tau_pipeline.synthesis.model.baseline_scores import baseline_keys
 
     folder = context.output_dir / "group"
     for name in ("scans", "slices", "regions", "summary"):
         table, path = getattr(report, name), folder / f"synthSUVR_{name}.tsv"
         described = agreement_columns(map(str, table.columns))
-        write_json({**described, **yardstick_keys(context.ensemble)}, sidecar_path(path))
+        write_json({**described, **baseline_keys(context.ensemble)}, sidecar_path(path))
         write_tsv(table, path)
     if context.calibration is not None:
         write_json(context.calibration.as_dict(), folder / "synthSUVR_uncertainty.json")

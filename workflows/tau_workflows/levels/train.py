@@ -168,8 +168,8 @@ def _is_of(stem: str, chosen: Selection) -> bool:
 
 
 def _summarize(model_dir: Path, seconds: float) -> None:
+    from tau_pipeline.synthesis.model.baseline_scores import HeldOut
     from tau_pipeline.synthesis.model.calibration import Calibration
-    from tau_pipeline.synthesis.model.yardsticks import HeldOut
     from tau_workflows.reports.model import write_model_report
 
     card = read_json(model_dir / "model.json")

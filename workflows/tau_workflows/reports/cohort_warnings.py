@@ -49,7 +49,7 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
 
 
 def unbeaten_models(output_dir: Path) -> list[str]:
-    """Return what sidecars of synthetic maps say of models that do not beat their yardsticks, each sentence once."""
+    """Return what sidecars of synthetic maps say of models that do not beat their baselines, each sentence once."""
     found: dict[str, int] = {}
     for path in find_outputs(output_dir, "synthetic_suvr", sidecars=True):
         try:
@@ -63,9 +63,9 @@ def unbeaten_models(output_dir: Path) -> list[str]:
 
 
 def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
-    """Return what a sidecar of a synthetic map says of models that do not beat their yardsticks."""
-    stated = sidecar.get("Yardsticks")
-    if sidecar.get("BeatsYardsticks") is not False or not isinstance(stated, list):
+    """Return what a sidecar of a synthetic map says of models that do not beat their baselines."""
+    stated = sidecar.get("Baselines")
+    if sidecar.get("BeatsBaselines") is not False or not isinstance(stated, list):
         return []
     return [str(one.get("in_words")) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
 

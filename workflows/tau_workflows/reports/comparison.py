@@ -16,7 +16,7 @@ from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.files import read_json, read_tsv, write_changed, write_text
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.synthesis.comparison import figures
-from tau_pipeline.synthesis.comparison.runs import CYCLIC, NO_LOSS, YARDSTICKS
+from tau_pipeline.synthesis.comparison.runs import BASELINES, CYCLIC, NO_LOSS
 from tau_pipeline.synthesis.comparison.tables import (
     KEYS,
     REGIONAL,
@@ -129,7 +129,7 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     trained = runs[runs["loss"].notna()]
     processor = trained[["training_processor_seconds", "scoring_processor_seconds"]].sum().sum()
     training = record["training"]
-    names = {"systems": "Systems", "losses": "Losses", "normalisations": "Normalisations"}
+    names = {"systems": "Systems", "losses": "Losses", "target_scalings": "Scalings"}
     kept = "one fold for validation" if record["validation_fold"] else "no validation fold"
     facts = [(heading, ", ".join(map(figures.in_print, record[key]))) for key, heading in names.items()]
     facts.append(("Participants", f"{record['n_participants']}, {record['n_scans']} scans, {record['tracer']}"))
@@ -143,11 +143,11 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     return facts
 
 
-def _yardsticks_in_words(settings: pd.DataFrame) -> list[str]:
-    """Say for each yardstick how many settings do not beat it."""
+def _baselines_in_words(settings: pd.DataFrame) -> list[str]:
+    """Say for each baseline how many settings do not beat it."""
     unbeaten = list(not_beaten(settings).values())
     trained = int((settings["loss"] != NO_LOSS).sum())
-    counts = {name: sum(name in names for names in unbeaten) for name in YARDSTICKS}
+    counts = {name: sum(name in names for names in unbeaten) for name in BASELINES}
     return [
         f"{count} of {trained} settings do not beat the {name} in SSIM, mean absolute error, regional error, and "
         "correlation over participants: they say no more about a participant than this simple predictor."
@@ -158,7 +158,7 @@ def _yardsticks_in_words(settings: pd.DataFrame) -> list[str]:
 
 def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
     """List what a reader should know before the figures are used, in sentences."""
-    said = _yardsticks_in_words(settings)
+    said = _baselines_in_words(settings)
     if record["simulated"]:
         said.append("The participants are simulated: the results do not show how a method performs on real data.")
     if "3d" in record["losses"] and record["volume_features"] == "random":
@@ -232,24 +232,24 @@ def _figures(
     """Draw all figures of the report, in order."""
     loss = CYCLIC if CYCLIC in record["losses"] else record["losses"][0]
     found = [_figure("Scores", _SCORES_HINT, figures.scores_figure(tables["summary"]), "scores")]
-    for normalisation in record["normalisations"]:
+    for target_scaling in record["target_scalings"]:
         for scan in record["drawn"]:
-            found.append(_panels(folder, output_dir, record, scans, scan=scan, normalisation=normalisation))
+            found.append(_panels(folder, output_dir, record, scans, scan=scan, target_scaling=target_scaling))
     present = {key[1:] for key in settings_in(scans)}
-    for normalisation in record["normalisations"]:
-        if (loss, normalisation) not in present:
+    for target_scaling in record["target_scalings"]:
+        if (loss, target_scaling) not in present:
             continue
-        title = f"Percentiles of cortical SUVR, {figures.in_print(loss)}, {normalisation}"
-        drawn = figures.percentiles_figure(scans, loss, normalisation)
+        title = f"Percentiles of cortical SUVR, {figures.in_print(loss)}, {target_scaling}"
+        drawn = figures.percentiles_figure(scans, loss, target_scaling)
         found.append(_figure(title, _PERCENTILES_HINT, drawn, "percentiles"))
-    for normalisation in record["normalisations"][:1]:
-        own = regions[(regions["loss"] == loss) & (regions["normalisation"] == normalisation)]
+    for target_scaling in record["target_scalings"][:1]:
+        own = regions[(regions["loss"] == loss) & (regions["target_scaling"] == target_scaling)]
         agreement = tables["regions"]
-        agreement = agreement[(agreement["loss"] == loss) & (agreement["normalisation"] == normalisation)]
+        agreement = agreement[(agreement["loss"] == loss) & (agreement["target_scaling"] == target_scaling)]
         if own.empty:
             continue
         for value, what, scale in _PAINTED:
-            title = f"{what}, {figures.in_print(loss)}, {normalisation}"
+            title = f"{what}, {figures.in_print(loss)}, {target_scaling}"
             drawn = figures.regions_figure(own, agreement, value, what, scale)
             found.append(_figure(title, _REGIONS_HINT, drawn, "regions"))
     return found
@@ -295,16 +295,16 @@ def _panels(
     scans: pd.DataFrame,
     *,
     scan: str,
-    normalisation: str,
+    target_scaling: str,
 ) -> dict[str, str]:
     """Draw T1w, measured and synthetic of one scan; say so where an image is missing."""
     about = record["drawn"][scan]
-    title = f"{scan} ({about['diagnosis']}, {about['manufacturer']}), {normalisation}"
-    own = scans[(scans["scan"] == scan) & (scans["normalisation"] == normalisation) & (scans["loss"] != NO_LOSS)]
+    title = f"{scan} ({about['diagnosis']}, {about['manufacturer']}), {target_scaling}"
+    own = scans[(scans["scan"] == scan) & (scans["target_scaling"] == target_scaling) & (scans["loss"] != NO_LOSS)]
     synthetic, scores = {}, {}
     try:
         for row in own.itertuples():
-            run = f"{row.system}_{row.loss}_{normalisation}_fold{row.fold}"
+            run = f"{row.system}_{row.loss}_{target_scaling}_fold{row.fold}"
             synthetic[row.system, row.loss] = load_volume(folder / "runs" / run / "maps" / f"{scan}.nii.gz", ndim=3)
             scores[row.system, row.loss] = float(row.ssim), float(row.psnr)
         images = {name: load_volume(output_dir / about[name], ndim=3) for name in ("t1w", "mask", "suvr")}

@@ -31,9 +31,9 @@ def write_model_report(folder: Path) -> Path:
         A file of the folder cannot be read.
     """
     # Only here: these load torch, which other pages do without.
+    from tau_pipeline.synthesis.model.baseline_scores import HeldOut
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.card import CARD
-    from tau_pipeline.synthesis.model.yardsticks import HeldOut
 
     folder = Path(folder)
     card = read_json(folder / CARD)
@@ -76,7 +76,7 @@ def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _rows(held_out: Any) -> list[dict[str, Any]]:
     """Return one row per predictor, its figures as text, with the best of each column marked."""
-    from tau_pipeline.synthesis.model.yardsticks import MEASURES
+    from tau_pipeline.synthesis.model.baseline_scores import MEASURES
 
     best = {}
     for key, (_, more) in MEASURES.items():
@@ -96,8 +96,8 @@ def _rows(held_out: Any) -> list[dict[str, Any]]:
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
     """Return headings and pictures, as data URIs."""
+    from tau_pipeline.synthesis.model.baseline_scores import MODEL, REGIONAL_REGRESSION, TRAINING_MEAN
     from tau_pipeline.synthesis.model.map_scores import HeldOutTables
-    from tau_pipeline.synthesis.model.yardsticks import MODEL, REGIONAL_REGRESSION, TRAINING_MEAN
 
     found, tables = [], HeldOutTables.load(folder)
     if tables is not None and tables.regions["measured"].notna().any():

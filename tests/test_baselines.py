@@ -1,4 +1,4 @@
-"""Regional regression and yardsticks: closed forms, a planted relation, and every figure beside its yardstick."""
+"""Regional regression and baselines: closed forms, a planted relation, and every figure beside its baseline."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.scaling import MinMax
+from tau_pipeline.synthesis.model.baseline_scores import BASELINES, MEASURES, MODEL, HeldOut
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.map_scores import HeldOutTables
 from tau_pipeline.synthesis.model.regression import COVARIATES, RegionalRegression, features, painted
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, _searched, fit_regression
-from tau_pipeline.synthesis.model.yardsticks import MEASURES, MODEL, YARDSTICKS, HeldOut
 from tau_workflows.cli import main
 
 SMALL = Grid((24, 24, 24), (2.0, 2.0, 2.0))
@@ -197,14 +197,14 @@ def held_out(model: tuple, regression: tuple) -> HeldOut:
     return HeldOut(
         "test",
         7,
-        {MODEL: dict(zip(MEASURES, model, strict=True)), YARDSTICKS[2]: dict(zip(MEASURES, regression, strict=True))},
+        {MODEL: dict(zip(MEASURES, model, strict=True)), BASELINES[2]: dict(zip(MEASURES, regression, strict=True))},
     )
 
 
-def test_a_model_beats_a_yardstick_only_if_it_is_better_in_every_measure() -> None:
+def test_a_model_beats_a_baseline_only_if_it_is_better_in_every_measure() -> None:
     better = held_out((0.9, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
     assert (better.not_beaten, better.sentence) == ({}, "")
-    assert better.as_dict()["beats_yardsticks"] is True
+    assert better.as_dict()["beats_baselines"] is True
     equal = held_out((0.8, 0.1, 0.3, None), (0.8, 0.2, 0.2, 0.7))
     assert equal.not_beaten == {"regional regression": ["ssim", "regional_mae"]}
     assert "does not beat the regional regression in SSIM and regional MAE (7 participants" in equal.sentence
@@ -214,7 +214,7 @@ def test_a_model_beats_a_yardstick_only_if_it_is_better_in_every_measure() -> No
         HeldOut.from_card({"held_out": {"figures": {MODEL: 3}}})
 
 
-# --- every figure that is shown has its yardstick ---
+# --- every figure that is shown has its baseline ---
 
 
 @pytest.fixture(scope="module")
@@ -241,27 +241,27 @@ def shown(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 def named(text: str) -> set[str]:
-    return {name for name in YARDSTICKS if name in text}
+    return {name for name in BASELINES if name in text}
 
 
 @pytest.mark.slow
-def test_what_train_and_synthesize_say_has_every_yardstick_beside_it(shown: dict[str, Path]) -> None:
+def test_what_train_and_synthesize_say_has_every_baseline_beside_it(shown: dict[str, Path]) -> None:
     for level in ("train", "synthesize"):
         said = shown[level].read_text()
         figures = [line for line in said.splitlines() if re.search(r"SSIM|ssim|MAE|mae", line)]
         assert figures
-        assert named("\n".join(figures)) == set(YARDSTICKS), level
+        assert named("\n".join(figures)) == set(BASELINES), level
         assert "warning: This model does not beat the training mean" in said
     assert "SSIM" not in shown["group"].read_text()
 
 
 @pytest.mark.slow
-def test_the_card_and_the_log_have_every_yardstick_and_say_on_which_grid(shown: dict[str, Path]) -> None:
+def test_the_card_and_the_log_have_every_baseline_and_say_on_which_grid(shown: dict[str, Path]) -> None:
     folder = shown["root"] / "network"
     card = read_json(folder / "model.json")
     stated = card["figures"]["held_out"]
-    assert (stated["grid"], stated["beats_yardsticks"]) == ("T1w", False)
-    assert set(stated["figures"]) == {MODEL, *YARDSTICKS}
+    assert (stated["grid"], stated["beats_baselines"]) == ("T1w", False)
+    assert set(stated["figures"]) == {MODEL, *BASELINES}
     assert stated["in_words"] in card["limits"]
     assert "on the model's grid" in card["figures"]["on_model_grid"]["mask"]
     assert {"model", "training mean", "regional regression"} == set(card["figures"]["on_model_grid"]["figures"])
@@ -274,28 +274,28 @@ def test_the_card_and_the_log_have_every_yardstick_and_say_on_which_grid(shown: 
 
 
 @pytest.mark.slow
-def test_every_sidecar_and_table_of_the_maps_has_every_yardstick(shown: dict[str, Path]) -> None:
+def test_every_sidecar_and_table_of_the_maps_has_every_baseline(shown: dict[str, Path]) -> None:
     out = shown["root"] / "out"
     made = [path for path in out.rglob("*synthSUVR*") if path.suffix in (".json", ".tsv")]
     assert len(made) > 10
     for path in made:
         if path.suffix == ".json" and not path.name.endswith("uncertainty.json"):
             content = read_json(path)
-            assert content["BeatsYardsticks"] is False, path
-            assert set(content["Yardsticks"][0]["figures"]) == {MODEL, *YARDSTICKS}
+            assert content["BeatsBaselines"] is False, path
+            assert set(content["Baselines"][0]["figures"]) == {MODEL, *BASELINES}
         if path.suffix == ".tsv" and "predictor" in (table := read_tsv(path)):
-            assert set(table["predictor"]) == {MODEL, *YARDSTICKS}, path
+            assert set(table["predictor"]) == {MODEL, *BASELINES}, path
 
 
 @pytest.mark.slow
-def test_pages_show_figures_with_yardsticks_and_a_warning(shown: dict[str, Path]) -> None:
+def test_pages_show_figures_with_baselines_and_a_warning(shown: dict[str, Path]) -> None:
     out = shown["root"] / "out"
     # Pictures within pages are text too, in which any letters may stand.
     pages = {path: re.sub(r"data:[^\"]*", "", path.read_text()) for path in out.rglob("*.html")}
     with_figures = [path for path, page in pages.items() if re.search(r"\b(SSIM|PSNR)\b", page)]
     assert {"sub-01.html", "sub-02.html", "report.html"} <= {path.name for path in with_figures}
     for path in with_figures:
-        assert named(pages[path]) == set(YARDSTICKS), path
+        assert named(pages[path]) == set(BASELINES), path
         assert re.search(r'(problem|warnings)">.*This model does not beat the training mean', pages[path], re.DOTALL)
 
 
@@ -319,7 +319,7 @@ def test_tables_of_held_out_scans_add_up_to_the_figures_of_the_card(shown: dict[
 
 
 @pytest.mark.slow
-def test_the_page_of_a_model_has_its_figures_beside_the_yardsticks(shown: dict[str, Path]) -> None:
+def test_the_page_of_a_model_has_its_figures_beside_the_baselines(shown: dict[str, Path]) -> None:
     folder = shown["root"] / "network"
     assert f"report: {folder / 'report.html'}" in shown["train"].read_text()
     page = (folder / "report.html").read_text()

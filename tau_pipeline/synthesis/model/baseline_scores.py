@@ -1,4 +1,4 @@
-"""Yardsticks: simple predictors that stand beside every figure of a model, and whether the model beats them.
+"""Baselines: simple predictors that stand beside every figure of a model, and whether the model beats them.
 
 A model is compared with the mean of its training images, with the mean of those with the participant's diagnosis, and
 with the regional regression. All are compared with the measured SUVR on the grid of the T1w, in the brain where the PET
@@ -34,7 +34,7 @@ MODEL, TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION = (
     "diagnosis mean",
     "regional regression",
 )
-YARDSTICKS = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
+BASELINES = (TRAINING_MEAN, DIAGNOSIS_MEAN, REGIONAL_REGRESSION)
 #: Measures by which a model is judged: heading, and whether more is better.
 MEASURES = {
     "ssim": ("SSIM", True),
@@ -50,7 +50,7 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Figures of a model and its yardsticks on the grid of the T1w.
+    """Figures of a model and its baselines on the grid of the T1w.
 
     Attributes
     ----------
@@ -73,23 +73,23 @@ class HeldOut:
 
     @property
     def not_beaten(self) -> dict[str, list[str]]:
-        """Return the measures in which the model is not better than a yardstick, by yardstick."""
+        """Return the measures in which the model is not better than a baseline, by baseline."""
         found = {}
-        for name in YARDSTICKS:
+        for name in BASELINES:
             worse = [key for key in MEASURES if name in self.figures and self._is_not_better(name, key)]
             if worse:
                 found[name] = worse
         return found
 
-    def _is_not_better(self, yardstick: str, measure: str) -> bool:
-        own, other = self.figures[MODEL].get(measure), self.figures[yardstick].get(measure)
+    def _is_not_better(self, baseline: str, measure: str) -> bool:
+        own, other = self.figures[MODEL].get(measure), self.figures[baseline].get(measure)
         if own is None or other is None:
             return False
         return own <= other if MEASURES[measure][1] else own >= other
 
     @property
     def sentence(self) -> str:
-        """Say which yardsticks the model does not beat, in one sentence; empty if it beats all."""
+        """Say which baselines the model does not beat, in one sentence; empty if it beats all."""
         if not self.not_beaten:
             return ""
         parts = [
@@ -117,9 +117,9 @@ class HeldOut:
             "split": self.split,
             "n_participants": self.n_participants,
             "figures": {name: dict(own) for name, own in self.figures.items()},
-            "beats_yardsticks": not self.not_beaten,
+            "beats_baselines": not self.not_beaten,
             "not_beaten": self.not_beaten,
-            "in_words": self.sentence or "This model beats all yardsticks in every measure.",
+            "in_words": self.sentence or "This model beats all baselines in every measure.",
         }
 
     @classmethod
@@ -144,16 +144,16 @@ class HeldOut:
             raise DamagedFileError(f"the model card's {KEY} is damaged ({exc}); copy the model folder again") from exc
 
 
-def yardstick_keys(ensemble: Ensemble) -> dict[str, Any]:
-    """Return the keys of a sidecar that say how the models do beside the yardsticks.
+def baseline_keys(ensemble: Ensemble) -> dict[str, Any]:
+    """Return the keys of a sidecar that say how the models do beside the baselines.
 
-    ``BeatsYardsticks`` is true where every model beats every yardstick, and ``n/a`` where a model's card does not say.
+    ``BeatsBaselines`` is true where every model beats every baseline, and ``n/a`` where a model's card does not say.
     """
     found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
     known = [each for each in found if each is not None]
     return {
-        "BeatsYardsticks": not any(each.not_beaten for each in known) if len(known) == len(found) else "n/a",
-        "Yardsticks": [
+        "BeatsBaselines": not any(each.not_beaten for each in known) if len(known) == len(found) else "n/a",
+        "Baselines": [
             {"model": folder.name, **each.as_dict()}
             for folder, each in zip(ensemble.folders, found, strict=True)
             if each is not None
@@ -162,7 +162,7 @@ def yardstick_keys(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def unbeaten(ensemble: Ensemble) -> list[str]:
-    """Return the sentence of each model that does not beat its yardsticks."""
+    """Return the sentence of each model that does not beat its baselines."""
     found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
     return [each.sentence for each in found if each is not None and each.sentence]
 
@@ -180,7 +180,7 @@ def baseline_maps(
     dseg_img: Volume | None = None,
     covariates: Mapping[str, float] | None = None,
 ) -> dict[str, Volume]:
-    """Return the maps of the yardsticks as SUVR: mean images of the training split, and the regional regression.
+    """Return the maps of the baselines as SUVR: mean images of the training split, and the regional regression.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def score_held_out(
     pairs: Iterable[Pair],
     device: Device = Training.device,
 ) -> HeldOut | None:
-    """Score a model and its yardsticks on the grid of the T1w.
+    """Score a model and its baselines on the grid of the T1w.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Yardsticks on the model's grid: what stands beside the figures of each epoch in the log.
+"""Baselines on the model's grid: what stands beside the figures of each epoch in the log.
 
 The figures of an epoch are on the model's grid, where they are cheap. They are larger than those on the grid of the T1w
-(`tau_pipeline.synthesis.model.yardsticks`), by which a finished model is judged, so that they mean nothing without the
+(`tau_pipeline.synthesis.model.baseline_scores`), by which a finished model is judged, so they mean nothing without the
 same figures of the mean of the training images and of the regional regression.
 """
 
@@ -15,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from tau_pipeline.synthesis.data.dataset import PairDataset
+from tau_pipeline.synthesis.model.baseline_scores import REGIONAL_REGRESSION, TRAINING_MEAN
 from tau_pipeline.synthesis.model.regression import RegionalRegression
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
-from tau_pipeline.synthesis.model.yardsticks import REGIONAL_REGRESSION, TRAINING_MEAN
 from tau_pipeline.synthesis.training.data import TrainingData
 from tau_pipeline.synthesis.training.validation import ScanScores, mean_scores, score_prediction
 
-#: Measures of an epoch that yardsticks have too; a loss depends on the plane of the epoch.
+#: Measures of an epoch that baselines have too; a loss depends on the plane of the epoch.
 _MEASURES = ("ssim", "psnr", "mae", "regional_error")
 
 
 @dataclass(frozen=True)
-class GridYardsticks:
+class GridBaselines:
     """Simple predictors on the model's grid.
 
     Attributes
@@ -58,8 +58,8 @@ class GridYardsticks:
         return maps
 
 
-def fit_grid_yardsticks(data: TrainingData, covariates: Sequence[str]) -> GridYardsticks:
-    """Fit the yardsticks of the log on the training split; the regression gets the covariates of the training."""
+def fit_grid_baselines(data: TrainingData, covariates: Sequence[str]) -> GridBaselines:
+    """Fit the baselines of the log on the training split; the regression gets the covariates of the training."""
     train, grid = data.train, data.train.grid
     total, known = np.zeros(grid.shape), np.zeros(grid.shape)
     for index, pair in enumerate(train.pairs):
@@ -70,7 +70,7 @@ def fit_grid_yardsticks(data: TrainingData, covariates: Sequence[str]) -> GridYa
     regression = None
     if len({pair.participant_id for pair in train.pairs}) >= LEAST_PARTICIPANTS:
         regression = fit_regression(train.pairs, data.target_scaling, grid, train.cache_dir, covariates).system
-    return GridYardsticks(mean, regression)
+    return GridBaselines(mean, regression)
 
 
 def log_columns(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -86,14 +86,14 @@ def log_columns(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def validation_in_words(scores: Mapping[str, float], yardsticks: Mapping[str, float]) -> str:
-    """Say how the model does on the validation split, on its own grid, and how the yardsticks do."""
+def validation_in_words(scores: Mapping[str, float], baselines: Mapping[str, float]) -> str:
+    """Say how the model does on the validation split, on its own grid, and how the baselines do."""
     found = f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"
     stem = "validation_ssim_of_"
-    names = [column.removeprefix(stem) for column in yardsticks if column.startswith(stem)]
+    names = [column.removeprefix(stem) for column in baselines if column.startswith(stem)]
     others = [
-        f"{name.replace('_', ' ')}: SSIM {yardsticks[stem + name]:.3f}"
-        f" regional error {yardsticks[f'validation_regional_error_of_{name}']:.3f}"
+        f"{name.replace('_', ' ')}: SSIM {baselines[stem + name]:.3f}"
+        f" regional error {baselines[f'validation_regional_error_of_{name}']:.3f}"
         for name in names
     ]
     return f"{found} ({'; '.join(others)})" if others else found
