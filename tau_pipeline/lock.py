@@ -79,7 +79,7 @@ _UNKNOWN = Holder("", 0, "", "", asks=True)
 
 
 @contextmanager
-def only_run(
+def exclusive_use(
     folder: str | os.PathLike[str], level: str, advice: str, participants: Iterable[str] | None = None
 ) -> Iterator[None]:
     """Hold the lock of a folder, which exists, or of participants of it, while the block runs.

@@ -262,7 +262,7 @@ def test_the_card_and_the_log_have_every_baseline_and_say_on_which_grid(shown: d
     stated = card["figures"]["held_out"]
     assert (stated["grid"], stated["beats_baselines"]) == ("T1w", False)
     assert set(stated["figures"]) == {MODEL, *BASELINES}
-    assert stated["in_words"] in card["limits"]
+    assert stated["description"] in card["limits"]
     assert "on the model's grid" in card["figures"]["on_model_grid"]["mask"]
     assert {"model", "training mean", "regional regression"} == set(card["figures"]["on_model_grid"]["figures"])
     log, described = read_tsv(folder / "log.tsv"), read_json(folder / "log.json")

@@ -27,7 +27,7 @@ from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.configuration import Configuration, configuration
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.comparison import one_run
-from tau_pipeline.synthesis.comparison.preparation import fitted
+from tau_pipeline.synthesis.comparison.preparation import with_grid_shape
 from tau_pipeline.synthesis.comparison.runs import Run, check_comparison, runs_of, settings_of
 from tau_workflows.cli import main
 from tau_workflows.execution import comparison_runs as comparison_job
@@ -143,7 +143,9 @@ def test_there_is_a_run_for_each_system_loss_scale_and_fold_and_only_these_diffe
         random = run.loss == "3d"
         assert settings.perceptual_features == ("random" if random else "pretrained")
         assert settings.perceptual_weights_file == (None if random else Path("vgg.pth"))
-    same = [name for name in base.what_counts() if len({str(one.what_counts()[name]) for one in mine.values()}) == 1]
+    same = [
+        name for name in base.resume_fields() if len({str(one.resume_fields()[name]) for one in mine.values()}) == 1
+    ]
     assert {"epochs", "learning_rate", "batch_size", "grid_voxel", "seed"} - set(same) <= {"epochs", "seed"}
 
 
@@ -155,7 +157,7 @@ def test_both_shipped_recipes_name_the_whole_grid_of_the_paper():
 
 @pytest.mark.parametrize("system", ["unet", "unetr", "swinunetr", "pix2pix", "cyclegan"])
 def test_every_system_gets_the_smallest_grid_that_it_takes_and_that_covers_the_head(system: str) -> None:
-    shape = fitted(Training(network=system, grid_voxel=10.0)).grid_shape  # type: ignore[arg-type]
+    shape = with_grid_shape(Training(network=system, grid_voxel=10.0)).grid_shape  # type: ignore[arg-type]
     assert all(side * 10.0 >= mm for side, mm in zip(shape, (160, 192, 160), strict=True))
     assert shape == ((32, 64, 32) if system == "swinunetr" else (16, 32, 16) if system == "unetr" else (16, 24, 16))
 
@@ -337,4 +339,4 @@ def check_tables(folder: Path) -> None:
 def test_a_run_says_what_it_is():
     run = Run("unet", "2.5d", "min-max", 2)
     assert run.name == "unet_2.5d_min-max_fold2"
-    assert json.loads(json.dumps(run.in_words)) == "unet, 2.5d, min-max, fold 2"
+    assert json.loads(json.dumps(run.description)) == "unet, 2.5d, min-max, fold 2"

@@ -17,7 +17,7 @@ from phantom import tiny_dataset
 from slurm import Slurm, missing
 
 from tau_pipeline.derivatives.status import all_statuses
-from tau_pipeline.lock import NAME, only_run
+from tau_pipeline.lock import NAME, exclusive_use
 from tau_workflows.cli import LEVELS
 from tau_workflows.levels.interruption import GRACE_S, SENTENCE
 
@@ -165,7 +165,7 @@ def test_a_second_signal_ends_the_run_at_once(started: Callable[..., Run], to: s
     assert run.ended(GRACE_S - 0.5) == 130  # before the first signal has ended it
     assert "Traceback" not in run.log.read_text()
     for folder in (run.out, run.work):
-        with only_run(folder, "test", ""):
+        with exclusive_use(folder, "test", ""):
             pass
 
 

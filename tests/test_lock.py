@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tau_pipeline.errors import BusyError, OutputError
-from tau_pipeline.lock import NAME, only_run
+from tau_pipeline.lock import NAME, exclusive_use
 
 HOLD = """
 import sys
-from tau_pipeline.lock import only_run
-with only_run(sys.argv[1], "participant", "wait"):
+from tau_pipeline.lock import exclusive_use
+with exclusive_use(sys.argv[1], "participant", "wait"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,14 +44,14 @@ def holding(folder: Path) -> subprocess.Popen[str]:
 def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path: Path) -> None:
     first = holding(tmp_path)
     try:
-        with pytest.raises(BusyError) as caught, only_run(tmp_path, "group", "look for another folder"):
+        with pytest.raises(BusyError) as caught, exclusive_use(tmp_path, "group", "look for another folder"):
             pass
         message = str(caught.value)
         assert f"the level participant, process {first.pid} on " in message
         assert "wait for its end, or look for another folder" in message
     finally:
         first.communicate(timeout=60)
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -61,7 +61,7 @@ def test_a_run_that_was_killed_leaves_the_folder_free(tmp_path: Path) -> None:
     first.kill()
     first.communicate(timeout=60)
     assert (tmp_path / NAME).is_file()
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +77,7 @@ def test_a_child_that_outlives_the_run_does_not_keep_the_lock(tmp_path: Path) ->
         assert children
         first.kill()
         first.wait(60)
-        with only_run(tmp_path, "group", ""):
+        with exclusive_use(tmp_path, "group", ""):
             pass
     finally:
         for child in children:
@@ -97,7 +97,7 @@ def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(
     child = subprocess.Popen([sys.executable, "-c", late, str(path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     child.communicate(timeout=60)
     ended.wait(60)
@@ -105,11 +105,11 @@ def test_a_child_that_has_not_closed_the_lock_of_a_killed_run_yet_is_waited_for(
 
 def test_the_record_of_another_machine_counts_while_it_is_fresh(tmp_path: Path) -> None:
     path = record(tmp_path)
-    with pytest.raises(BusyError, match="on elsewhere since 2026"), only_run(tmp_path, "group", ""):
+    with pytest.raises(BusyError, match="on elsewhere since 2026"), exclusive_use(tmp_path, "group", ""):
         pass
     old = path.stat().st_mtime - 1000
     os.utime(path, (old, old))
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         pass
 
 
@@ -123,26 +123,26 @@ def test_where_files_cannot_be_locked_the_record_decides(
     monkeypatch.setattr(fcntl, "flock", refuse)
     host = os.uname().nodename
     record(tmp_path, host=host, pid=os.getpid())
-    with pytest.raises(BusyError), only_run(tmp_path, "group", ""):
+    with pytest.raises(BusyError), exclusive_use(tmp_path, "group", ""):
         pass
     ended = subprocess.Popen(["true"])
     ended.wait(60)
     record(tmp_path, host=host, pid=ended.pid)
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_that_cannot_be_read_does_not_keep_the_folder(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("{half")
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         pass
 
 
 def test_a_record_from_the_future_does_not_keep_the_folder(tmp_path: Path) -> None:
     path = record(tmp_path)
     os.utime(path, (time.time() + 86400, time.time() + 86400))
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         pass
 
 
@@ -154,14 +154,14 @@ def test_a_file_with_another_name_and_a_pipe_are_no_locks(tmp_path, make, messag
     precious = tmp_path / "precious"
     precious.write_text("precious")
     make(tmp_path / NAME, precious)
-    with pytest.raises(OutputError, match=message), only_run(tmp_path, "group", ""):
+    with pytest.raises(OutputError, match=message), exclusive_use(tmp_path, "group", ""):
         pass
     assert precious.read_text() == "precious"
 
 
 def test_a_record_that_is_nested_too_deeply_is_nobodys(tmp_path):
     (tmp_path / NAME).write_text("[" * 100_000)
-    with only_run(tmp_path, "group", ""):
+    with exclusive_use(tmp_path, "group", ""):
         assert (tmp_path / NAME).stat().st_size < 1000
 
 
@@ -169,7 +169,7 @@ def test_a_link_in_the_place_of_the_lock_is_refused_and_its_target_kept(tmp_path
     precious = tmp_path / "precious"
     precious.write_text("kept")
     (tmp_path / NAME).symlink_to(precious)
-    with pytest.raises(OutputError, match="symbolic link"), only_run(tmp_path, "group", ""):
+    with pytest.raises(OutputError, match="symbolic link"), exclusive_use(tmp_path, "group", ""):
         pass
     assert precious.read_text() == "kept"
 
@@ -192,14 +192,14 @@ def holding_participants(folder: Path, *labels: str) -> subprocess.Popen[str]:
 def test_runs_on_different_participants_work_side_by_side(tmp_path: Path) -> None:
     first = holding_participants(tmp_path, "01", "02")
     try:
-        with only_run(tmp_path, "participant", "", ["03"]):
+        with exclusive_use(tmp_path, "participant", "", ["03"]):
             assert len(list(tmp_path.glob(".tau-pipeline-*.lock"))) == 2
         with (
             pytest.raises(BusyError, match=f"^sub-02 in {tmp_path} is in use by .* process {first.pid} on .*, or wait"),
-            only_run(tmp_path, "synthesize", "wait", ["02", "03"]),
+            exclusive_use(tmp_path, "synthesize", "wait", ["02", "03"]),
         ):
             pass
-        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by"), only_run(tmp_path, "group", "wait"):
+        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by"), exclusive_use(tmp_path, "group", "wait"):
             pass
     finally:
         first.communicate(timeout=60)
@@ -207,8 +207,11 @@ def test_runs_on_different_participants_work_side_by_side(tmp_path: Path) -> Non
 
 
 def test_a_run_on_the_whole_folder_keeps_runs_on_participants_out(tmp_path: Path) -> None:
-    with only_run(tmp_path, "group", ""):
-        with pytest.raises(BusyError, match="in use by the level group"), only_run(tmp_path, "participant", "", ["01"]):
+    with exclusive_use(tmp_path, "group", ""):
+        with (
+            pytest.raises(BusyError, match="in use by the level group"),
+            exclusive_use(tmp_path, "participant", "", ["01"]),
+        ):
             pass
         assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
@@ -217,7 +220,7 @@ def test_a_killed_run_leaves_its_participants_free(tmp_path: Path) -> None:
     first = holding_participants(tmp_path, "01")
     first.kill()
     first.communicate(timeout=60)
-    with only_run(tmp_path, "participant", "", ["01"]):
+    with exclusive_use(tmp_path, "participant", "", ["01"]):
         assert len(list(tmp_path.iterdir())) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -226,12 +229,12 @@ RACE = """
 import os, sys, time
 from pathlib import Path
 from tau_pipeline.errors import BusyError
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 folder, *labels = sys.argv[1:]
 while time.time() < float(os.environ["START"]):
     time.sleep(0.001)
 try:
-    with only_run(folder, "participant", "wait", labels or None):
+    with exclusive_use(folder, "participant", "wait", labels or None):
         inside = [Path(folder, f"inside-{label}") for label in labels or map(str, range(4))]
         for path in inside:
             path.touch(exist_ok=False)

@@ -12,7 +12,7 @@ from participant_results import write_cohort
 
 from tau_pipeline.cohort.scans import is_included
 from tau_pipeline.derivatives.index import find_scans
-from tau_pipeline.derivatives.quality_checks import CHECKS, Check, Quality, in_words, judge, worst
+from tau_pipeline.derivatives.quality_checks import CHECKS, Check, Quality, describe, judge, worst
 from tau_pipeline.derivatives.quality_override import FILE, decided, read_decisions
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_json, read_tsv, write_json, write_text
@@ -121,8 +121,8 @@ def test_a_row_that_cannot_be_used_is_refused_with_its_line(row: str, found: str
 
 
 def test_a_check_in_words_has_its_value_and_the_limit_that_it_is_beyond() -> None:
-    assert in_words(CHECK.result({"Figure": 9.5})) == "made_up 9.5 (above 9)"
-    assert in_words(CHECK.result({"Figure": 1.5})) == "made_up 1.5 (below 2)"
+    assert describe(CHECK.result({"Figure": 9.5})) == "made_up 9.5 (above 9)"
+    assert describe(CHECK.result({"Figure": 1.5})) == "made_up 1.5 (below 2)"
 
 
 # --- the cohort ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, 
 from tau_pipeline.figures.synthesis import figures_of_merit, synthetic_figure
 from tau_pipeline.files import read_json, read_tsv, write_json
 from tau_pipeline.imaging.load import load_volume
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.configuration import configuration
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.synthesis.data.grid import Grid
@@ -395,7 +395,7 @@ def test_an_interruption_leaves_what_is_done_and_calls_the_rest_interrupted(stud
 
 
 def test_a_second_run_on_the_same_derivatives_is_refused_while_the_first_is_at_work(study):
-    with only_run(study / "out", "synthesize", "wait"), pytest.raises(BusyError, match="the level synthesize"):
+    with exclusive_use(study / "out", "synthesize", "wait"), pytest.raises(BusyError, match="the level synthesize"):
         run(study, as_manufacturer="GE")
 
 
@@ -405,7 +405,7 @@ def test_runs_on_different_participants_share_the_output_and_the_work_folder(stu
     (root / "work").mkdir(exist_ok=True)
     with ExitStack() as others:
         for folder in ("out", "work"):
-            others.enter_context(only_run(root / folder, "synthesize", "wait", ["08"]))
+            others.enter_context(exclusive_use(root / folder, "synthesize", "wait", ["08"]))
         assert run(root, as_manufacturer="GE", participant_label=("07",)) == 0
         with pytest.raises(BusyError, match="sub-08 in"):
             run(root, as_manufacturer="GE", participant_label=("08",))

@@ -22,7 +22,7 @@ from test_networks import needs_einops
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.errors import BusyError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration, configuration
 from tau_pipeline.settings.execution import Execution
@@ -220,7 +220,7 @@ def test_a_second_training_in_the_same_folder_is_refused_while_the_first_is_at_w
     cohort: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "model").mkdir()
-    with only_run(tmp_path / "model", "train", "wait"), pytest.raises(BusyError, match="the level train"):
+    with exclusive_use(tmp_path / "model", "train", "wait"), pytest.raises(BusyError, match="the level train"):
         run_training(*cohort, config(tmp_path, loss="mse_ssim"))
 
 

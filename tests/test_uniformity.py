@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
-from tau_pipeline.pet.uniformity import in_words, same_maximum, value_figures
+from tau_pipeline.pet.uniformity import describe, same_maximum, value_figures
 
 SHAPE, SIZE_MM = (56, 60, 48), 4.0
 
@@ -70,7 +70,7 @@ def verdicts(figures: dict[str, float]) -> dict[str, str]:
 def test_a_good_scan_passes_without_a_word(head: Head) -> None:
     figures = head.figures(head.values) | same_maximum(head.pet, [0])
     assert set(verdicts(figures).values()) == {"pass"}
-    assert in_words(figures) == []
+    assert describe(figures) == []
     assert verdicts(head.figures(head.values, fits=False))["slice_step_percent"] == "pass"
 
 
@@ -80,7 +80,7 @@ def test_an_offset_is_found_in_the_air(head: Head, offset: float) -> None:
     figures = head.figures(head.values + offset)
     assert figures["AirActivity"] == pytest.approx(offset / (inside + offset), rel=0.1)
     assert verdicts(figures)["air_percent"] == "fail"
-    assert "background" in in_words(figures)[0]
+    assert "background" in describe(figures)[0]
 
 
 @pytest.mark.parametrize("neck", [slice(0, 7), slice(-7, None)], ids=["below", "above"])
@@ -96,7 +96,7 @@ def test_a_step_between_two_beds_is_found_wherever_it_is(head: Head, place: int)
     figures = head.figures(head.values * along_axis(head, scale))
     assert figures["SliceStep"] == pytest.approx(0.2, abs=0.03)
     assert verdicts(figures)["slice_step_percent"] == "fail"
-    assert "bed position" in in_words(figures)[0]
+    assert "bed position" in describe(figures)[0]
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
@@ -116,7 +116,7 @@ def test_slopes_of_slices_are_missed(head: Head) -> None:
     assert same_maximum(dynamic, [0])["SlicesOfOneMaximum"] < 0.1
     figures = same_maximum(dynamic, [0, 1])
     assert figures["SlicesOfOneMaximum"] == 1
-    assert "slope" in in_words(figures)[0]
+    assert "slope" in describe(figures)[0]
     uneven = np.random.default_rng(1).uniform(0.5, 2, SHAPE[2])
     for fits in (True, False):
         assert verdicts(head.figures(head.values * along_axis(head, uneven), fits=fits))["slice_step_percent"] == "fail"
@@ -126,4 +126,4 @@ def test_what_cannot_be_measured_is_left_out(head: Head) -> None:
     nothing = np.zeros(head.pet.shape, np.float32)
     assert head.figures(nothing) == {}
     assert same_maximum(image_on(nothing, head.pet.affine), [0]) == {}
-    assert in_words({}) == []
+    assert describe({}) == []

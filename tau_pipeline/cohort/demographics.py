@@ -212,13 +212,13 @@ def read_age(value: Any) -> tuple[float | None, str]:
     number = _as_number(text)
     if number is not None and 0 <= number < _OLDEST:
         return number, ""
-    years, how = _age_in_words(text)
+    years, how = _age_text(text)
     if years is None or not years < _OLDEST:
         return None, f"age {text!r} is no number of years and counts as missing"
     return years, f"age {text!r} was taken as {years:.4g}{how}"
 
 
-def _age_in_words(text: str) -> tuple[float | None, str]:
+def _age_text(text: str) -> tuple[float | None, str]:
     """Return the years that a text with more than a number states, and what to add to the number in a sentence."""
     if found := re.fullmatch(_WITH_UNIT, text, re.IGNORECASE):
         return (_as_number(found[1]) or 0.0) / (1 if found[2] else 12), " years"

@@ -189,7 +189,7 @@ def with_positivity(
             try:
                 row, mixture = _fit(request, used, reference, fit_on)
             except SettingError as exc:
-                reasons.append(f"no threshold {request.method} for {request.region} ({_in_words(kind)}): {exc}")
+                reasons.append(f"no threshold {request.method} for {request.region} ({_text(kind)}): {exc}")
                 continue
             rows.append({"region": request.region, "tracer": kind[0], "reference_region": kind[1], **row})
             values = used[request.region].astype(float)
@@ -228,7 +228,7 @@ THRESHOLD_COLUMNS: dict[str, Any] = {
 }
 
 
-def _in_words(kind: Any) -> str:
+def _text(kind: Any) -> str:
     return ", ".join(part if isinstance(part, str) else "not stated" for part in kind)
 
 

@@ -32,7 +32,7 @@ def is_included(scan: DoneScan, *, include_failed: bool = False) -> bool:
     return not quality.excluded and (include_failed or quality.verdict != "fail")
 
 
-def left_out_in_words(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:
+def left_out_text(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:
     """Say how many scans are left out because of their quality; empty if none is."""
     found = sorted({scan.key for scan in scans if not is_included(scan, include_failed=include_failed)})
     if not found:

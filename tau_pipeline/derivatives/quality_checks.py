@@ -18,7 +18,7 @@ from tau_pipeline.derivatives.quality_checks_coregistration import COREGISTRATIO
 from tau_pipeline.derivatives.quality_checks_pet import PET_CHECKS
 from tau_pipeline.derivatives.quality_checks_suvr import SUVR_CHECKS
 
-__all__ = ["BY_NAME", "CHECKS", "VERDICTS", "Check", "Quality", "Verdict", "in_words", "judge", "worst"]
+__all__ = ["BY_NAME", "CHECKS", "VERDICTS", "Check", "Quality", "Verdict", "describe", "judge", "worst"]
 
 #: Every check, in the order of the tables and pages.
 CHECKS: tuple[Check, ...] = (
@@ -130,12 +130,12 @@ class Quality:
         ]
 
 
-def in_words(check: Mapping[str, Any]) -> str:
+def describe(check: Mapping[str, Any]) -> str:
     """Return a check of ``QualityChecks`` as one short text: name, value, and the limit that it is beyond.
 
     Examples
     --------
-    >>> in_words({"Check": "ref_cov_percent", "Value": 40, "Unit": "%", "WarnAbove": 35, "Verdict": "warn"})
+    >>> describe({"Check": "ref_cov_percent", "Value": 40, "Unit": "%", "WarnAbove": 35, "Verdict": "warn"})
     'ref_cov_percent 40 % (above 35)'
     """
     value, unit = check.get("Value", "n/a"), check.get("Unit", "1")

@@ -91,7 +91,7 @@ def coregister_scan(
             "template's head and not of this one."
         )
     fit = replace(fit, belongs=_at_voxel_size(fit.belongs, float(np.cbrt(voxel_volume_mm3(t1w)))))
-    notes += _sizes_in_words(fit)
+    notes += _sizes_text(fit)
     figures = _figures(fit) | {
         "PetOrientationDoubt": doubt,
         "PetInTemplateSpace": float(bool(template_space)),
@@ -126,7 +126,7 @@ def _at_voxel_size(belongs: float, size_mm: float) -> float:
     return belongs + _LOWER_PER_MM * max(0.0, size_mm - _FINE_T1W_MM)
 
 
-def _sizes_in_words(fit: Fit) -> list[str]:
+def _sizes_text(fit: Fit) -> list[str]:
     """Return a sentence if the head has another size in the PET than in the T1w; otherwise nothing."""
     check = BY_NAME["coreg_scale"]
     if check.judge(check.value(_figures(fit))) not in ("warn", "fail"):
@@ -152,7 +152,7 @@ _DOUBTS = {
 }
 
 
-def doubts_in_words(figures: Mapping[str, float]) -> list[str]:
+def doubts_text(figures: Mapping[str, float]) -> list[str]:
     """Return a sentence for each check of the fit that fails.
 
     Parameters

@@ -100,7 +100,7 @@ def same_maximum(pet: Volume, frames: Sequence[int]) -> dict[str, float]:
     return {"SlicesOfOneMaximum": max(known)} if known else {}
 
 
-def in_words(figures: Mapping[str, float]) -> list[str]:
+def describe(figures: Mapping[str, float]) -> list[str]:
     """Return a sentence for each figure beyond its limits."""
     air, step, same = (
         BY_NAME[name].judge(BY_NAME[name].value(figures)) in ("warn", "fail")

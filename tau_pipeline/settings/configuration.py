@@ -23,7 +23,7 @@ from tau_pipeline.settings.calibration import Calibration
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.comparison import Comparison
 from tau_pipeline.settings.execution import Execution
-from tau_pipeline.settings.fields import bounds_in_words, without_none
+from tau_pipeline.settings.fields import bounds_text, without_none
 from tau_pipeline.settings.participant import Selection, Settings
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Training
@@ -181,7 +181,7 @@ def _field_doc(section: str, item: dataclasses.Field[Any]) -> FieldDoc:
         default=item.default,
         help=item.metadata["help"],
         unit=item.metadata["unit"],
-        range=bounds_in_words(item.metadata["bounds"]),
+        range=bounds_text(item.metadata["bounds"]),
         source=item.metadata["source"],
         flags=item.metadata["flags"] or ("--" + item.name.replace("_", "-"),),
         choices=get_args(of_item) if is_literal else (),

@@ -47,7 +47,7 @@ def documented(
     return {"help": help_text, "unit": unit, "source": source, "flags": flags, "bounds": bounds}
 
 
-def bounds_in_words(bounds: Bounds) -> str:
+def bounds_text(bounds: Bounds) -> str:
     """Return the range that bounds allow, as the messages and the reference page state it.
 
     Parameters
@@ -57,9 +57,9 @@ def bounds_in_words(bounds: Bounds) -> str:
 
     Examples
     --------
-    >>> bounds_in_words({"at_least": 0})
+    >>> bounds_text({"at_least": 0})
     '0 or more'
-    >>> bounds_in_words({"above": 0, "at_most": 1})
+    >>> bounds_text({"above": 0, "at_most": 1})
     'above 0, at most 1'
     """
     words = {"above": "above {}", "at_least": "{} or more", "below": "below {}", "at_most": "at most {}"}
@@ -76,7 +76,7 @@ class Checked:
             value = _converted(item.name, getattr(self, item.name), hints[item.name])
             bounds = item.metadata.get("bounds")
             if bounds and value is not None:
-                kind, words = _type_in_words(without_none(hints[item.name])[0]), bounds_in_words(bounds)
+                kind, words = _type_text(without_none(hints[item.name])[0]), bounds_text(bounds)
                 expected = f"{kind}, {words}" if words[0].isdigit() else f"{kind} {words}"
                 require(_within(value, bounds), item.name, value, expected)
             object.__setattr__(self, item.name, value)
@@ -110,7 +110,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     """Convert a value to the declared type of the field, where TOML or the command line spell it otherwise."""
     inner, optional = without_none(hint)
     if value is None:
-        require(optional, name, None, _type_in_words(inner))
+        require(optional, name, None, _type_text(inner))
         return None
     if get_origin(inner) is Literal:
         require(value in get_args(inner), name, value, f"one of {', '.join(get_args(inner))}")
@@ -122,9 +122,9 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
 
 def _converted_tuple(name: str, value: Any, hint: Any) -> tuple[Any, ...]:
     args = get_args(hint)
-    require(isinstance(value, list | tuple), name, value, _type_in_words(hint))
+    require(isinstance(value, list | tuple), name, value, _type_text(hint))
     if Ellipsis not in args:
-        require(len(value) == len(args), name, list(value), _type_in_words(hint))
+        require(len(value) == len(args), name, list(value), _type_text(hint))
     return tuple(_converted(name, item, args[0]) for item in value)
 
 
@@ -135,11 +135,11 @@ def _converted_scalar(name: str, value: Any, kind: type) -> Any:
         return float(value)
     if kind is Path and isinstance(value, str | Path) and str(value):
         return Path(value)
-    require(type(value) is kind, name, value, _type_in_words(kind))
+    require(type(value) is kind, name, value, _type_text(kind))
     return value
 
 
-def _type_in_words(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"

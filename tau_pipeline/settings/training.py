@@ -315,7 +315,7 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         loss = "" if system == "regression" else f"-{self.loss}"
         return self.model_name or f"{system}{loss}{fold}"
 
-    def what_counts(self) -> dict[str, Any]:
+    def resume_fields(self) -> dict[str, Any]:
         """Return the settings that must stay the same when a training is taken up again, as JSON values."""
         values = {key: value for key, value in dataclasses.asdict(self).items() if key not in _MAY_CHANGE}
         if self.network == "regression":
@@ -325,6 +325,6 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
     def hash(self) -> str:
-        """Return twelve hexadecimal digits of `what_counts`, equal exactly where that is equal."""
-        text = json.dumps(self.what_counts(), sort_keys=True, ensure_ascii=True)
+        """Return twelve hexadecimal digits of `resume_fields`, equal exactly where that is equal."""
+        text = json.dumps(self.resume_fields(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]

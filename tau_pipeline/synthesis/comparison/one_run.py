@@ -95,7 +95,7 @@ def identity_of(run: Run, settings: Training, context: ComparisonContext) -> str
     suvr = {"data_range": scoring.suvr_range, "hot_suvr": scoring.hot_suvr, "lesion_ml": scoring.lesion_volume}
     content = {
         "run": dataclasses.asdict(run),
-        "settings": {**settings.what_counts(), "epochs": settings.epochs},
+        "settings": {**settings.resume_fields(), "epochs": settings.epochs},
         "seed": context.random_seed,
         "scans": sorted(pair.scan for pair in context.pairs),
         # Spelled as in the first comparisons, so that their runs still count as done.

@@ -20,7 +20,7 @@ from tau_pipeline.synthesis.networks.networks import NETWORKS, check_sides
 from tau_pipeline.synthesis.training.optimization import grid_of
 
 
-def fitted(settings: Training) -> Training:
+def with_grid_shape(settings: Training) -> Training:
     """Return the settings with the smallest grid that the run's network takes, unless they name one.
 
     Systems differ in how often they halve a volume, so that the same voxels come with more or less air around them.

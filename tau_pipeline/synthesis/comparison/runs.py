@@ -48,7 +48,7 @@ class Run:
         return "_".join(parts)
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """Describe the run for people."""
         return f"{self.system}, {self.loss}, {self.target_scaling}, fold {self.fold}"
 

@@ -182,7 +182,7 @@ class CovariateScale:
 _KEYS: tuple[tuple[str, type], ...] = (("mean", float), ("sd", float), ("known", int))
 
 
-def missing_in_words(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> list[str]:
+def missing_text(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return a sentence for each covariate that is missing for some participants, with their number."""
     said = []
     for name in names:

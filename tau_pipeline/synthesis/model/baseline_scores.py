@@ -119,7 +119,7 @@ class HeldOut:
             "figures": {name: dict(own) for name, own in self.figures.items()},
             "beats_baselines": not self.not_beaten,
             "not_beaten": self.not_beaten,
-            "in_words": self.sentence or "This model beats all baselines in every measure.",
+            "description": self.sentence or "This model beats all baselines in every measure.",
         }
 
     @classmethod

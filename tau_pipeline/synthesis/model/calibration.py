@@ -89,10 +89,10 @@ class Calibration:
         factor = self.voxel_factor if of == "voxel" else self.region_factor
         return factor * np.maximum(raw, _LEAST_SD)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Describe the coverage of the intervals in one sentence.
 
-        >>> Calibration(2.0, 5.0, 3, 0.88, 0.914, "test split", 6).in_words()
+        >>> Calibration(2.0, 5.0, 3, 0.88, 0.914, "test split", 6).describe()
         '90 % intervals hold 88 % of the voxels and 91 % of the regions of the test split (6 participants)'
         """
         if math.isnan(self.coverage_voxels):

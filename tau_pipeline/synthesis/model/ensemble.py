@@ -117,14 +117,14 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
             found, wanted = getattr(model.card, name), getattr(first, name)
             if found != wanted:
                 raise SettingError(
-                    f"{folder} has the {name.replace('_', ' ')} {_in_words(found)}, and {folders[0]} has "
-                    f"{_in_words(wanted)}; models that predict together must agree"
+                    f"{folder} has the {name.replace('_', ' ')} {_text(found)}, and {folders[0]} has "
+                    f"{_text(wanted)}; models that predict together must agree"
                 )
     hashes = tuple(_digest((Path(folder) / CARD).read_bytes()) for folder in folders)
     return Ensemble(models, tuple(Path(folder) for folder in folders), hashes)
 
 
-def _in_words(value: Any) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, Grid):
         return repr(value)
     shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (value.shape, value.voxel_mm))

@@ -125,7 +125,7 @@ def fit_regression(
             for name, array in (("center", center), ("scale", scale), ("weight", weight), ("bias", bias))
         },
     }
-    return RegressionFit(RegionalRegression(state), _in_words(search.best_params_), float(-search.best_score_))
+    return RegressionFit(RegionalRegression(state), _text(search.best_params_), float(-search.best_score_))
 
 
 def _common(scans: Iterable[Mapping[int, float]]) -> list[int]:
@@ -223,7 +223,7 @@ def _best_blur(pairs: Sequence[Pair], grid: Grid, cache_dir: Path | None) -> flo
     return _BLURS_MM[int(errors.argmin())]
 
 
-def _in_words(parameters: Mapping[str, Any]) -> str:
+def _text(parameters: Mapping[str, Any]) -> str:
     if "model__alpha" in parameters:
         return f"ridge regression, penalty {parameters['model__alpha']:.3g}"
     return f"partial least squares, {parameters['model__n_components']} components"

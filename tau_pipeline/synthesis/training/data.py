@@ -17,7 +17,7 @@ from tau_pipeline.errors import SettingError, UnknownNameError
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
 from tau_pipeline.settings.training_inputs import channel_names
-from tau_pipeline.synthesis.data.covariates import CovariateScale, missing_in_words
+from tau_pipeline.synthesis.data.covariates import CovariateScale, missing_text
 from tau_pipeline.synthesis.data.dataset import T1W_ONLY, Inputs, PairDataset
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.prepare import Prepared, cache_key, check_pairs, fit_target_scaling
@@ -159,7 +159,7 @@ def _channels(settings: Training, pairs: Sequence[Pair]) -> InputChannels:
     if settings.network == REGRESSION:
         return InputChannels()
     people = {pair.participant_id: pair.covariates for pair in pairs}
-    for sentence in missing_in_words(settings.covariates, people):
+    for sentence in missing_text(settings.covariates, people):
         _log.warning(sentence)
     return InputChannels(channel_names(asdict(settings)), CovariateScale.fit(settings.covariates, people))
 

@@ -86,7 +86,7 @@ def log_columns(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def validation_in_words(scores: Mapping[str, float], baselines: Mapping[str, float]) -> str:
+def validation_text(scores: Mapping[str, float], baselines: Mapping[str, float]) -> str:
     """Say how the model does on the validation split, on its own grid, and how the baselines do."""
     found = f"SSIM {scores['ssim']:.3f} PSNR {scores['psnr']:.1f} dB regional error {scores['regional_error']:.3f}"
     stem = "validation_ssim_of_"

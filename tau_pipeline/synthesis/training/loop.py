@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tau_pipeline.errors import DivergenceError, ImageError
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.pairs import Pair
@@ -28,7 +28,7 @@ from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.systems import Options, build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
-from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines, log_columns, validation_in_words
+from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines, log_columns, validation_text
 from tau_pipeline.synthesis.training.interruption import interruption
 from tau_pipeline.synthesis.training.log import Cell, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
@@ -150,7 +150,7 @@ def _only_training(folder: Path, group: Processes) -> Iterator[None]:
     with ExitStack() as locks:
         if group.writes:
             folder.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(only_run(folder, "train", "wait for it, or give another model_name"))
+            locks.enter_context(exclusive_use(folder, "train", "wait for it, or give another model_name"))
         yield
 
 
@@ -179,7 +179,7 @@ def fit(run: Run) -> None:
                 means = _optimizer_step(run, scans, n_scans)
                 progress.count_step(means, n_scans)
                 progress.seconds += epoch_timer.lap()
-                bar.set_postfix_str(_losses_in_words(progress.epoch, plane, progress.losses), refresh=False)
+                bar.set_postfix_str(_losses_text(progress.epoch, plane, progress.losses), refresh=False)
                 bar.update()
                 stop = any(group.gathered(asked.is_set()))
                 if group.writes and (stop or checkpoint_timer.seconds >= 60 * settings.checkpoint_minutes):
@@ -196,7 +196,7 @@ def fit(run: Run) -> None:
             row = _log_row(run, plane, scores, better)
             progress.next_epoch()
             if scores:
-                bar.set_description_str(validation_in_words(scores, run.baseline_columns))
+                bar.set_description_str(validation_text(scores, run.baseline_columns))
             if log is not None:
                 log.add(row)
                 state.save(checkpoints)
@@ -394,6 +394,6 @@ def _progress_bar(run: Run) -> tqdm:
     return tqdm(total=run.settings.epochs * a_epoch, initial=done, unit="step", disable=not run.group.writes)
 
 
-def _losses_in_words(epoch: int, plane: str, losses: Mapping[str, float]) -> str:
+def _losses_text(epoch: int, plane: str, losses: Mapping[str, float]) -> str:
     parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
     return f"epoch {epoch} {plane if plane != 'n/a' else ''} {parts}"

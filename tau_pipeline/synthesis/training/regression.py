@@ -52,7 +52,7 @@ def train_regression(
         network=settings.network,
         preset=settings.network_preset,
         grid=data.train.grid,
-        settings={**settings.what_counts(), "epochs": settings.epochs},
+        settings={**settings.resume_fields(), "epochs": settings.epochs},
         seed=random_seed,
         figures=_measures(found, data, left_out),
         tracer="" if first.tracer == UNKNOWN else first.tracer,

@@ -72,7 +72,7 @@ def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> di
     """Return everything that distinguishes this training from others."""
     scans = sorted(pair.scan for pair in pairs)
     return {
-        "settings": settings.what_counts(),
+        "settings": settings.resume_fields(),
         "seed": random_seed,
         "scans": scans,
         "version": tau_pipeline.__version__,
@@ -81,7 +81,7 @@ def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> di
 
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
     # A setting that the earlier version did not have had its default.
-    old, new = {**Training().what_counts(), **theirs.get("settings", {})}, ours["settings"]
+    old, new = {**Training().resume_fields(), **theirs.get("settings", {})}, ours["settings"]
     # Through lists, as JSON has them.
     differing = [name for name in new if _plain(old.get(name)) != _plain(new[name])]
     hint = "give another model_name, or remove the folder to start anew"
@@ -143,7 +143,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         network=settings.network,
         preset=settings.network_preset,
         grid=data.train.grid,
-        settings={**settings.what_counts(), "epochs": settings.epochs},
+        settings={**settings.resume_fields(), "epochs": settings.epochs},
         seed=run.random_seed,
         random_features=settings.perceptual_features == "random" and settings.needs_features,
         figures=_measures(run, scores),

@@ -55,7 +55,7 @@ def do_planned(job: ComparisonJob, report: Callable[[dict[str, str]], object]) -
     """Do every run of a job; returns why runs failed, by their names, and reports it after each of them."""
     failures: dict[str, str] = {}
     for planned in job.planned:
-        sys.stderr.write(f"{planned.run.in_words}\n")
+        sys.stderr.write(f"{planned.run.description}\n")
         try:
             if planned.source_model is None:
                 do_run(planned.run, planned.settings, job.context)

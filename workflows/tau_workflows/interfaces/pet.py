@@ -69,7 +69,7 @@ class CorrectMotion(LibraryInterface):
         found = motion.correct_motion(img, plan, enabled=self.inputs.motion_correction)
         static = motion.static_image(img, plan, found)
         figures: dict[str, Any] = uniformity.same_maximum(img, plan.indices)
-        notes = (*notes, *uniformity.in_words(figures))
+        notes = (*notes, *uniformity.describe(figures))
         if len(found.frame_xfms) > 1 and self.inputs.motion_correction:
             figures |= quality_figures.motion_between(found.frame_xfms, quality_figures.center_of(static))
             displacements = found.displacement_mm
@@ -118,7 +118,7 @@ class Coregister(LibraryInterface):
             warnings.append(f"CHECK THE COREGISTRATION of PET and T1w, it must not be trusted: {found.reason}.")
         values = uniformity.value_figures(static, t1w, mask, found.matrix, fits=found.plausible)
         moved = quality_figures.move(judged.move, mask)
-        warnings += [*coregister.doubts_in_words({**judged.figures, **moved}), *uniformity.in_words(values)]
+        warnings += [*coregister.doubts_text({**judged.figures, **moved}), *uniformity.describe(values)]
         return {
             "pet2t1w_xfm": str(save_itk(found.matrix, folder / "pet2t1w.txt")),
             "registration_metric": float(found.metric),
@@ -272,7 +272,7 @@ class Quantify(LibraryInterface):
         if note := meningeal_note(self.inputs.identity.get("tracer"), measures[0].get("MeningealSUVR")):
             assumptions.append(note)
         if sum(lost.values()) > _LARGEST_CUT:
-            assumptions.append(_cut_in_words(lost, tables[0]))
+            assumptions.append(_cut_text(lost, tables[0]))
         rois_file = write_tsv(pd.concat(tables, ignore_index=True), folder / "rois.tsv")
         return {
             "suvr_file": suvr_files,
@@ -283,7 +283,7 @@ class Quantify(LibraryInterface):
         }
 
 
-def _cut_in_words(lost: Mapping[str, float], table: pd.DataFrame) -> str:
+def _cut_text(lost: Mapping[str, float], table: pd.DataFrame) -> str:
     """Return a sentence on how much of the brain was not measured, and on the regions that have no value for it."""
     absent = table[(table["measured_fraction"] < 1) & table["suvr_mean"].isna()]
     names = [

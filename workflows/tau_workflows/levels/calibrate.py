@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv, write_json
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.measures.deming import deming_line
 from tau_pipeline.settings.calibration import Calibration
 from tau_pipeline.settings.configuration import Configuration
@@ -38,7 +38,7 @@ def run_calibration(bids_dir: Path, output_dir: Path, config: Configuration) -> 
         f"intercept {_span(found['InterceptInterval'])}; r = {found['PearsonR']:.3f}"
     )
     if not config.execution.dry_run:
-        with only_run(output_dir, "calibrate", "give another folder"):
+        with exclusive_use(output_dir, "calibrate", "give another folder"):
             say(f"calibration: {write_json(found, output_dir / 'group' / 'calibration.json')}")
     return DONE
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tau_pipeline.derivatives.dataset import check_output_dir
 from tau_pipeline.errors import MissingInputError
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
 
@@ -97,7 +97,7 @@ def exclusive_run(level: str, *folders: tuple[Path, str], participants: Iterable
         for folder, advice in folders:
             if folder.resolve() not in held:
                 folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(only_run(folder, level, advice, participants))
+                locks.enter_context(exclusive_use(folder, level, advice, participants))
                 held.add(folder.resolve())
         yield
 

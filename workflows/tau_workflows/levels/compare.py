@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.files import complete_file, read_json, write_json, write_tsv
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.synthesis.comparison.runs import (
     Run,
@@ -81,7 +81,7 @@ def run_comparison(bids_dir: Path, output_dir: Path, config: Configuration) -> i
         _tell_plan(plan)
         return DONE
     folder.mkdir(parents=True, exist_ok=True)
-    with only_run(folder, "train", "give the comparison another --comparison-name"):
+    with exclusive_use(folder, "train", "give the comparison another --comparison-name"):
         write_bidsignore(output_dir)
         from tau_pipeline.synthesis.data.splits import save_splits
 
@@ -117,7 +117,7 @@ def _plan(bids_dir: Path, output_dir: Path, config: Configuration, folder: Path)
     if training.cache_dir is None:
         training = replace(training, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
     settings = {
-        run: preparation.fitted(settings_of(run, training, chosen, folder / "splits" / f"fold{run.fold}.tsv"))
+        run: preparation.with_grid_shape(settings_of(run, training, chosen, folder / "splits" / f"fold{run.fold}.tsv"))
         for run in runs_of(chosen, training.folds)
     }
     preparation.check_features(list(settings.values()))
@@ -242,13 +242,13 @@ def _telling(plan: Plan, runs: Sequence[Run], every_s: float = 2.0) -> Iterator[
             waiting.remove(run)
             count = len(runs) - len(waiting)
             left_min = (time.monotonic() - started) / count * len(waiting) / 60
-            say(f"[{count} of {len(runs)}] {run.in_words}: {_scores_in_words(row)}; about {left_min:.0f} min left")
+            say(f"[{count} of {len(runs)}] {run.description}: {_scores_text(row)}; about {left_min:.0f} min left")
 
     with repeated(look, every_s):
         yield
 
 
-def _scores_in_words(row: Mapping[str, Any]) -> str:
+def _scores_text(row: Mapping[str, Any]) -> str:
     means = row.get("means", {})
     if means.get("ssim") is None or means.get("psnr") is None:
         return "scored"

@@ -121,7 +121,7 @@ def check_folder(folder: Path, record: Mapping[str, Any]) -> None:
 
 def _plain_settings(training: Training) -> dict[str, Any]:
     """Return the settings that determine the trainings, without paths on this machine."""
-    values = {**training.what_counts(), "epochs": training.epochs}
+    values = {**training.resume_fields(), "epochs": training.epochs}
     left_out = ("network", "loss", "target_scaling", "split_file", "fold", "folds", "perceptual_weights_file")
     return {name: value for name, value in values.items() if name not in left_out}
 

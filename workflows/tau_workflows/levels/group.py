@@ -16,7 +16,7 @@ from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.long_files import LongTable, for_parquet, has_parquet, parts_folder
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
-from tau_pipeline.cohort.scans import is_included, left_out_in_words, without_failed
+from tau_pipeline.cohort.scans import is_included, left_out_text, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import fit_cohort, require_scans
 from tau_pipeline.derivatives.dataset import write_bidsignore
@@ -25,7 +25,7 @@ from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.status import ScanStatus, all_statuses
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import complete_file, write_changed, write_changed_table
-from tau_pipeline.lock import only_run
+from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
@@ -64,7 +64,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     again = execution.boilerplate_only or execution.reports_only
     if execution.dry_run:
         return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, None)
-    with only_run(output_dir, "group", "give another folder"), parts_folder(output_dir) as parts:
+    with exclusive_use(output_dir, "group", "give another folder"), parts_folder(output_dir) as parts:
         return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, parts)
 
 
@@ -91,7 +91,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         say(sentence)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
-    left_out = left_out_in_words(scans, include_failed=include_failed)
+    left_out = left_out_text(scans, include_failed=include_failed)
     processes = config.execution.nprocs or 1
     dry_run = config.execution.dry_run
     cohort = Cohort(bids_dir, scans, statuses, fits, demographics, config.group, processes, dry_run, parts)

@@ -164,7 +164,7 @@ def _with_measures(context: SynthesisContext, pairs: Sequence[Pair], cache_dir: 
     if calibration is None:
         say("the uncertainty is not calibrated: there is no measured scan of the model's validation split")
     else:
-        say(calibration.in_words())
+        say(calibration.describe())
     for sentence in unbeaten(context.ensemble):
         say(f"warning: {sentence}")
     return replace(

@@ -185,7 +185,7 @@ def _summarize(model_dir: Path, seconds: float) -> None:
         if held_out.sentence:
             say(f"warning: {held_out.sentence}")
     calibration = Calibration.load(model_dir)
-    say(calibration.in_words() if calibration else "no validation split: the uncertainty is not calibrated")
+    say(calibration.describe() if calibration else "no validation split: the uncertainty is not calibrated")
     report = write_model_report(model_dir)
     say(f"model: {model_dir}")
     say(f"report: {report}")

@@ -121,11 +121,11 @@ def _described(job: ParticipantJob, t1w_job: T1wJob, scan_job: ScanJob | None, r
         "memory_mb": round(row.cost.memory_mb),
         "disk_mb": round(row.cost.disk_mb),
         "notes": " ".join(dict.fromkeys(note for note in notes if note)),
-        **(_frames_in_words(scan_job) if scan_job else {}),
+        **(_frames_text(scan_job) if scan_job else {}),
     }
 
 
-def _frames_in_words(job: ScanJob) -> dict[str, str]:
+def _frames_text(job: ScanJob) -> dict[str, str]:
     window = job.frames.window
     return {
         "window_min": f"{window.start_min:g}-{window.end_min:g}",

@@ -67,7 +67,7 @@ def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
     stated = sidecar.get("Baselines")
     if sidecar.get("BeatsBaselines") is not False or not isinstance(stated, list):
         return []
-    return [str(one.get("in_words")) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
+    return [str(one.get("description")) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
 
 
 def _no_outliers_warning(done: pd.DataFrame) -> str:

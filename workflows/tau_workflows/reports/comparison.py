@@ -143,7 +143,7 @@ def _facts(record: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str
     return facts
 
 
-def _baselines_in_words(settings: pd.DataFrame) -> list[str]:
+def _baselines_text(settings: pd.DataFrame) -> list[str]:
     """Say for each baseline how many settings do not beat it."""
     unbeaten = list(not_beaten(settings).values())
     trained = int((settings["loss"] != NO_LOSS).sum())
@@ -158,7 +158,7 @@ def _baselines_in_words(settings: pd.DataFrame) -> list[str]:
 
 def _warnings(record: Mapping[str, Any], runs: pd.DataFrame, scans: pd.DataFrame, settings: pd.DataFrame) -> list[str]:
     """List what a reader should know before the figures are used, in sentences."""
-    said = _baselines_in_words(settings)
+    said = _baselines_text(settings)
     if record["simulated"]:
         said.append("The participants are simulated: the results do not show how a method performs on real data.")
     if "3d" in record["losses"] and record["volume_features"] == "random":

@@ -46,7 +46,7 @@ def write_model_report(folder: Path) -> Path:
         held_out=held_out,
         rows=[] if held_out is None else _rows(held_out),
         pictures=_pictures(folder),
-        calibration=calibration.in_words()
+        calibration=calibration.describe()
         if calibration
         else "No validation split: the uncertainty is not calibrated.",
         settings=sorted((name, _plain(value)) for name, value in card["settings"].items()),

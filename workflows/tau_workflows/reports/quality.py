@@ -8,7 +8,7 @@ from typing import Any
 
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.names import PetNames, SyntheticNames
-from tau_pipeline.derivatives.quality_checks import Quality, in_words
+from tau_pipeline.derivatives.quality_checks import Quality, describe
 from tau_pipeline.derivatives.quality_override import decided, read_decisions
 
 
@@ -52,7 +52,7 @@ def boxes(scans: Iterable[Any], output_dir: Path) -> list[dict[str, Any]]:
                     "anchor": scan.anchor,
                     "verdict": quality.verdict,
                     "checks": [
-                        {"text": in_words(check), **{name: str(check.get(name, "")) for name in _SHOWN}}
+                        {"text": describe(check), **{name: str(check.get(name, "")) for name in _SHOWN}}
                         for check in quality.doubts
                     ],
                     "decisions": quality.decisions,
@@ -87,6 +87,6 @@ def sentences_of(names: Sequence[PetNames | SyntheticNames]) -> tuple[list[str],
         counts[quality.verdict] = counts.get(quality.verdict, 0) + 1
         if doubts := quality.doubts:
             advice = f". {doubts[0]['Action']}" if doubts[0].get("Action") else ""
-            said = ", ".join(in_words(check) for check in doubts)
+            said = ", ".join(describe(check) for check in doubts)
             lines.append((quality.verdict, f"QUALITY {quality.verdict.upper()} {scan.key}: {said}{advice}"))
     return [line for verdict in ("fail", "warn") for own, line in lines if own == verdict], counts
