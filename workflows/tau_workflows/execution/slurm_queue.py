@@ -11,6 +11,7 @@ import getpass
 import time
 from typing import Any
 
+from pydra.engine.job import Job
 from pydra.workers import base, slurm
 
 #: Seconds for which ``sacct`` may say nothing of a job that has left the queue; accounting may lag behind.
@@ -41,7 +42,7 @@ class SlurmQueue(slurm.Worker):
         self._ended: set[str] = set()
         self._gone_since: dict[str, float] = {}
 
-    async def run(self, job: Any, rerun: bool = False) -> Any:
+    async def run(self, job: Job[Any], rerun: bool = False) -> Any:
         """Submit a job when there is room for it, and wait for its end."""
         async with self._slots:
             return await super().run(job, rerun=rerun)
@@ -91,4 +92,6 @@ class SlurmQueue(slurm.Worker):
             silent = not state and self._asked > self._gone_since.setdefault(job, self._asked) + _SILENT_S
             if silent or state not in ("", "PENDING", "RUNNING", "COMPLETING"):
                 self._ended.add(job)
-                del self._known_since[job], self._gone_since[job]
+                del self._known_since[job]
+                # Accounting that answers at once has never been silent.
+                self._gone_since.pop(job, None)
