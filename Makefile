@@ -26,7 +26,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed  ## every test, the slow ones too
 	$(BIN)/python -m pytest $(PARALLEL)
 
-quick: $(VENV)/.installed  ## the tests that take less than 2 s each, in about two minutes
+quick: $(VENV)/.installed  ## the tests that take less than a second each, in about two minutes
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 lint: $(VENV)/.installed  ## style, types, import contracts

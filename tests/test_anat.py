@@ -195,6 +195,7 @@ def overlap(a, b):
     return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
+@pytest.mark.slow
 def test_the_network_of_the_brain_mask_gives_the_same_bits_in_any_number_of_threads() -> None:
     torch, deepbet = pytest.importorskip("torch"), pytest.importorskip("deepbet.bet")
     head = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 64, 64, 64)).astype(np.float32))

@@ -162,6 +162,7 @@ FOLDERS = (*PACKAGES.values(), *(ROOT / name for name in ("benchmarks", "contain
 SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_no_docstring_begins_with_a_question() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     assert len(SOURCES) > 300

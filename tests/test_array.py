@@ -121,6 +121,7 @@ def test_a_task_of_a_large_cohort_does_not_read_all_sidecars_for_the_methods(
     assert (file.read_text() == "earlier") == kept
 
 
+@pytest.mark.slow
 def test_without_a_container_the_tasks_use_this_environment(tmp_path: Path) -> None:
     written(tmp_path)
     assert "\n#SBATCH \n" not in (tmp_path / "array 1" / "array.sh").read_text()

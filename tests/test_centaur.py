@@ -93,6 +93,7 @@ def test_the_group_level_carries_the_masks_by_the_saved_transform(
     assert set(described) == {"scan", *table.columns}
 
 
+@pytest.mark.slow
 def test_the_deming_line_has_the_slope_of_the_truth_and_intervals_that_cover_it() -> None:
     rng = np.random.default_rng(2)
     covered, lines, least_squares = [], [], []
@@ -126,6 +127,7 @@ def test_the_deming_line_minimizes_the_weighted_distances() -> None:
             assert cost(slope, intercept) >= best - 1e-9
 
 
+@pytest.mark.slow
 def test_calibrate_fits_our_values_to_a_column_and_stores_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,6 +301,7 @@ def inputs_of_all_nodes(dataset: Path, settings: Settings) -> set[str]:
 
 
 #: No step of a participant draws random numbers; trainings do. Longitudinal graphs are those of several sessions.
+@pytest.mark.slow
 def test_every_setting_reaches_a_step(dataset: Path) -> None:
     needed = {"psf": {"pvc": ("gtm",)}, "cortex_labels": {"surfaces": True}}
     needed |= {"psf_source": needed["psf"], "pvc_extracerebral": needed["psf"]}

@@ -153,6 +153,7 @@ def surfaces_of_fsaverage(folder: Path) -> dict[str, list[str]]:
     return both
 
 
+@pytest.mark.slow
 def test_pet_is_sampled_at_the_cortex_once_for_each_frame_and_written_on_average_surfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +402,7 @@ def test_surfaces_of_freesurfer_arrive_on_the_t1w(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.thickness, thick)
 
 
+@pytest.mark.slow
 def test_the_image_of_a_hemisphere_holds_that_hemisphere_alone() -> None:
     tissue, dseg = folded_sheet(3.0, radius=8.0, depth=0.5)
     numbers = np.array(np.asanyarray(dseg.dataobj))

@@ -128,6 +128,7 @@ def report(pairs):
     return evaluate(scores, measured, SPLITS, {"ctx-lh-entorhinal|left": CUT}, HOW, n_resamples=100), measured
 
 
+@pytest.mark.slow
 def test_each_scan_has_a_row_a_predictor_with_its_split(report):
     scans = report[0].scans
     assert len(scans) == 2 * len(PEOPLE)

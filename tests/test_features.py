@@ -191,6 +191,7 @@ def test_random_features_depend_on_the_seed_alone_and_leave_torchs_own_seed():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_medicalnets_weights_are_read_and_only_those_of_depths_that_pass_the_gradient_on(tmp_path):
     torch.manual_seed(0)
     network = ResNetFeatures("resnet10", pretrained=False, spatial_dims=3, in_channels=1).eval()

@@ -343,6 +343,7 @@ def test_missing_values_are_drawn_grey() -> None:
     assert gray.sum() > 100
 
 
+@pytest.mark.slow
 def test_images_that_are_integer_negative_or_constant_can_be_drawn() -> None:
     t1w, mask = head("RAS")
     constant, negative = np.full(t1w.shape, 7, np.int16), -np.asanyarray(t1w.dataobj)
@@ -397,6 +398,7 @@ def test_a_hostile_region_name_is_drawn_as_it_is() -> None:
     pixels(figures.reference_region_figure(t1w, mask, r"$\frac{1}{$ <b>_^", suvr=t1w))
 
 
+@pytest.mark.slow
 def test_a_saved_figure_is_complete_and_the_same_each_time(drawn: dict[str, Drawing], tmp_path: Path) -> None:
     t1w, mask = head("RAS")
     made = (drawn["mask"](), figures.brain_mask_figure(t1w, mask))
@@ -414,6 +416,7 @@ def test_a_figure_that_cannot_be_saved_says_where(tmp_path: Path) -> None:
         sheet.save_figure(Figure(figsize=(1, 1)), tmp_path / "taken" / "a.png")
 
 
+@pytest.mark.slow
 def test_importing_figures_is_light_and_drawing_leaves_pyplot_alone() -> None:
     code = """
 import sys

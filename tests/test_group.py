@@ -74,6 +74,7 @@ def run(bids: Path, out: Path, *options: str) -> int:
     return main([str(bids), str(out), "group", *options])
 
 
+@pytest.mark.slow
 def test_the_long_table_stacks_the_participants_tables(cohort: tuple[Path, Path]) -> None:
     _, out = cohort
     long = read_tsv(out / "group/suvr_rois.tsv")

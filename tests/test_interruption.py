@@ -227,6 +227,7 @@ def test_one_signal_takes_the_jobs_out_of_the_queue_of_grid_engine(started: Call
     assert run.states() == {"01": "done", **dict.fromkeys(("02", "03", "04", "05"), "interrupted")}
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_validator_runs_ends_it_too(bids: Path, tmp_path: Path) -> None:
     stub = tmp_path / "validator"
     stub.write_text(f"#!/bin/sh\necho > {tmp_path / 'begun'}\nexec sleep 60\n")

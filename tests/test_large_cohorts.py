@@ -196,6 +196,7 @@ def test_the_text_of_a_table_is_that_of_pandas() -> None:
         assert table_texts(table, [(separator, missing)], header=False) == [body]
 
 
+@pytest.mark.slow
 def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     monkeypatch.setattr(reference_group, "FEWEST", 3)

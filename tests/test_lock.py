@@ -247,6 +247,7 @@ except BusyError:
 """
 
 
+@pytest.mark.slow
 def test_of_runs_that_start_at_one_moment_no_two_hold_the_same_participant(tmp_path: Path) -> None:
     env = {**os.environ, "START": str(time.time() + 4)}
     wanted = [["0"], ["1"], ["2", "3"], ["0", "1"], ["1", "2"], [], ["3"], ["0", "3"]]

@@ -215,6 +215,7 @@ def test_the_gradient_is_that_of_finite_differences_also_at_minimum_and_maximum(
 @pytest.mark.skipif(not VGG16.is_file(), reason="../shared/data/vgg16 is not there")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.slow
 def test_with_the_true_vgg16_value_and_gradient_are_those_of_the_obvious_loop(plane, dtype, tolerance):
     vgg16 = load_vgg16_features(VGG16).to(dtype)
     sides = (10, 8, 9) if dtype is torch.float64 else (17, 12, 16)

@@ -269,6 +269,7 @@ def moving_pet(moves, noise=0.05):
     return image_on(1000 * np.stack(frames, -1).astype(np.float32), affine)
 
 
+@pytest.mark.slow
 def test_motion_between_frames_is_found_and_the_reference_stays_in_place():
     moves = [move((1, 2, -2), (2, -1, 1)), np.eye(4), move((-2, 0, 1), (-1, 2, 1))]
     pet = moving_pet(moves)

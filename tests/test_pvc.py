@@ -70,6 +70,7 @@ TRUE = np.array([UPTAKE[label] for label in BRAIN])
 
 
 @pytest.mark.parametrize("method", ["sgtm", "gtm", "rbv"])
+@pytest.mark.slow
 def test_what_was_blurred_comes_back(blurred: Blurred, method: str) -> None:
     found = values_of(blurred.model, estimate(method, blurred).values)
     assert np.abs(found / TRUE - 1).max() < 1e-3
@@ -239,6 +240,7 @@ def test_regions_too_small_are_merged_with_a_neighbor_of_their_kind(head: PetPha
     assert found.column(1032) == found.column(1006)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_as_large_as_the_errors(head: PetPhantom, model: RegionModel) -> None:
     """Correlated noise drawn 20 times: values differ by as much as their standard errors say."""
     rng = np.random.default_rng(1)
@@ -336,6 +338,7 @@ def small() -> Blurred:
 
 
 @pytest.mark.parametrize("method", ["sgtm", "gtm", "rbv", "iy", "mg"])
+@pytest.mark.slow
 def test_methods_agree_with_the_plain_computation(small: Blurred, method: str) -> None:
     plain = Plain(small)
     expected = {
@@ -507,6 +510,7 @@ def test_the_cerebellum_in_lobules_takes_the_number_of_the_nearest_of_its_side(h
     assert (found[labels == 0] == 0).all()
 
 
+@pytest.mark.slow
 def test_lobules_of_one_uptake_give_the_values_of_the_whole_cortex(
     tmp_path: Path, inputs: dict[str, Any], head: PetPhantom
 ) -> None:

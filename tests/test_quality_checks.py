@@ -150,6 +150,7 @@ def copied(places: tuple[Path, Path], root: Path) -> tuple[Path, Path]:
     return places[0], root / "out"
 
 
+@pytest.mark.slow
 def test_failed_scans_keep_their_rows_and_group_figures_are_those_of_the_others_alone(
     planted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_no_arrow_passes_behind_a_box(graphs: ModuleType) -> None:
         assert graphs.hidden_arrows(graphs.graph_of(Path(folder))) == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")],

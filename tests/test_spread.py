@@ -116,6 +116,7 @@ def test_each_task_has_a_process_of_its_own_with_its_threads(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not can_fork(), reason="processes are not forked on this system")
+@pytest.mark.slow
 def test_what_tasks_need_is_loaded_once_for_tasks_that_follow_each_other(tmp_path: Path) -> None:
     jobs = {"a": {"asks_for": "wave"}, "b": {"asks_for": "wave"}, "killed": {"signal": "SIGKILL"}, "c": {}}
     bare, tasks = tasks_of(tmp_path / "bare", jobs), tasks_of(tmp_path / "loaded", jobs, preload=("wave",))
@@ -265,6 +266,7 @@ def test_steps_do_not_outlive_a_participant_that_is_killed(tmp_path: Path) -> No
                 worker.kill()
 
 
+@pytest.mark.slow
 def test_tasks_that_were_lost_with_a_worker_are_done_once_more(tmp_path: Path) -> None:
     tasks = tasks_of(tmp_path, {"a": {"seconds": 3}, "b": {"seconds": 3}, "c": {}})
     command = [sys.executable, "-c", PROGRAM, *(str(task.job_file) for task in tasks)]

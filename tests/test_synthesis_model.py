@@ -91,6 +91,7 @@ def with_fitting_hash(folder, name):
         pytest.param("swinunetr", marks=[needs_einops, pytest.mark.slow]),
     ],
 )
+@pytest.mark.slow
 def test_every_system_comes_back_with_all_its_networks_and_the_same_output(tmp_path, network):
     built = system(network)
     save_model(tmp_path / "model", built, card(network), STANDARDISATION, SPLITS)

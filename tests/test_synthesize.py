@@ -485,6 +485,7 @@ def test_pooled_stands_for_manufacturers_that_the_model_does_not_know(study, tmp
     assert any("pooled" in sentence for sentence in sidecar["Assumptions"])
 
 
+@pytest.mark.slow
 def test_two_models_predict_together_and_a_stored_calibration_is_taken_for_one(study, tmp_path):
     root = tmp_path / "study"
     shutil.copytree(study, root)

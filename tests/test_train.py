@@ -172,6 +172,7 @@ def test_a_checkpoint_with_the_first_spelling_of_optimizers_is_gone_on_from(tmp_
     assert_equal(*(weights(toy_run(tmp_path / name, {"epochs": 2})) for name in ("new", "old")))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_after_a_step_with_a_checkpoint_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, handler = training._optimizer_step, signal.getsignal(signal.SIGINT)
 
@@ -201,6 +202,7 @@ def test_training_works_in_a_thread_where_signals_cannot_be_caught(tmp_path: Pat
 # --- what is computed -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_every_epoch_has_its_row(tmp_path: Path) -> None:
     toy_run(tmp_path, {"epochs": 9, "loss": "cyclic2.5d", "checkpoint_minutes": 10.0})
     rows = read_rows(tmp_path / "log.tsv")
@@ -295,6 +297,7 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     assert norm == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_to_about_the_same_loss(tmp_path: Path) -> None:
     single = toy_run(tmp_path / "a", {"epochs": 3}, dropout=0.0)
     mixed = toy_run(tmp_path / "b", {"epochs": 3, "mixed_precision": "bf16"}, dropout=0.0)

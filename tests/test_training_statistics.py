@@ -57,6 +57,7 @@ def slow_mean(pairs, chosen):
     return np.divide(total, weights, out=np.zeros(GRID.shape), where=weights > 0)
 
 
+@pytest.mark.slow
 def test_the_mean_image_is_that_of_the_training_participants_each_of_whom_counts_once(pairs, found):
     np.testing.assert_allclose(found.mean_image, slow_mean(pairs, set(LABELS) - {"08"}), atol=1e-4)
     assert found.participants == tuple(f"sub-{label}" for label in LABELS if label != "08")

@@ -57,6 +57,7 @@ def unsafe(path: Path) -> list[str]:
     return [name for name, call in calls(path) if is_unsafe(name, call, f"{path.parent.name}/{path.name}")]
 
 
+@pytest.mark.slow
 def test_no_source_loads_anything_that_could_be_executed() -> None:
     assert len(SOURCES) > 50
     assert {path.name: found for path in SOURCES if (found := unsafe(path))} == {}

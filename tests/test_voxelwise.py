@@ -104,6 +104,7 @@ def test_too_few_scans_are_told_with_the_number_that_is_needed() -> None:
         design_matrix(covariates(5).assign(sex=list("FMFMM")))
 
 
+@pytest.mark.slow
 def test_a_planted_difference_is_found_where_it_is_and_with_its_sign() -> None:
     shape, count = (14, 16, 14), 24
     table = covariates(count, seed=3)[["diagnosis", "age"]]
