@@ -41,7 +41,7 @@ from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
 REGION = "metatemporal"
 PERCENT = 3.0
-#: Groups of regions, of which the median is told.
+#: Groups of regions; the median over the regions of each is printed.
 NAMED: dict[str, tuple[int, ...]] = {
     "68 regions": tuple(side + number for side in (1000, 2000) for number in CORTICAL_NUMBERS),
     "entorhinal": (1006, 2006),

@@ -59,7 +59,7 @@ class Validation:
 
 
 def _check_validity(bids_dir: Path, found: ValidationReport | None) -> None:
-    """Refuse a dataset that is wrong as a whole; what is wrong with one participant is said, and stops only that one.
+    """Refuse a dataset that is not valid as a whole; errors of one participant are reported and stop only that one.
 
     Raises
     ------
