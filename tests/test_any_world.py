@@ -117,7 +117,7 @@ def test_the_offset_between_the_images_is_found(moving):
     assert np.ptp(means) > 0.1
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(of_t1w=worlds(), of_pet=worlds(), moving=st.booleans())
 def test_any_worlds_give_the_same_fit_and_table(of_t1w, of_pet, moving):
     matrix, means = result(of_t1w, of_pet, moving)

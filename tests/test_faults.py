@@ -208,14 +208,14 @@ def test_a_step_whose_process_is_killed_fails_its_scan_and_the_same_command_goes
 
 
 def test_after_the_first_failure_no_participant_is_begun_where_that_is_asked(bids: Path) -> None:
-    options = ["--participant-label", "03", "05", "--nprocs", "1", "--stop-on-first-crash"]
+    options = ["--participant-label", "01", "03", "05", "--nprocs", "1", "--stop-on-first-crash"]
     program = start(bids, "stopped", *options)
     process_of("sub-03", program).send_signal(signal.SIGKILL)
     assert finish(program) == 1
     said = (bids / "stopped.log").read_text()
     assert "FAILED sub-03_trc-AV1451_pet: its process ended with SIGKILL" in said
     assert f"FAILED sub-05_trc-AV1451_pet: {NOT_BEGUN}" in said
-    assert not list((bids / "work_stopped").glob("times/*.json"))
+    assert {file.stem for file in (bids / "work_stopped" / "times").glob("*.json")} == {"sub-01"}
     assert not list((bids / "stopped/logs/errors").glob("sub-05*"))
 
 
@@ -287,7 +287,7 @@ def test_slurm_and_an_undisturbed_run_give_the_same_tables(
     second: tuple[Path, int, pd.DataFrame], slurm: Slurm
 ) -> None:
     root = second[0]
-    others = ["--participant-label", "01", BROKEN, "--worker", "slurm", "--worker-args=--time=30"]
+    others = ["--participant-label", "01", KILLED, BROKEN, "--worker", "slurm", "--worker-args=--time=30"]
     others += ["--poll-interval", "1"]
     code = finish(start(root, "slurm", *others, env=slurm.env))
     said = (root / "slurm.log").read_text()
@@ -296,7 +296,8 @@ def test_slurm_and_an_undisturbed_run_give_the_same_tables(
     assert len(jobs) >= 2
     assert {(state, cpus) for _, state, cpus in jobs} == {("COMPLETED", "2")}, jobs
     assert "damaged" in said
-    pd.testing.assert_frame_equal(region_table(root, "slurm", "sub-01"), region_table(root, "out", "sub-01"))
+    for who in ("sub-01", KILLED):
+        pd.testing.assert_frame_equal(region_table(root, "slurm", who), region_table(root, "out", who))
 
 
 def test_two_runs_on_the_same_output_are_refused(bids: Path) -> None:
