@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import ndimage
@@ -22,11 +23,11 @@ from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.errors import DamagedFileError, SettingError
-from tau_pipeline.files import read_json, read_tsv, write_json
+from tau_pipeline.files import read_json, read_tsv, write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
 from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, label_volumes
-from tau_pipeline.synthesis.data.covariates import covariates_of
+from tau_pipeline.synthesis.data.covariates import covariates_of, with_covariates
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
@@ -103,6 +104,32 @@ def test_a_covariate_that_explains_uptake_is_used_and_one_that_does_not_is_not(p
             ]
         )
     assert errors["given"] < 0.25 * errors["shuffled"]
+
+
+def test_thickness_of_the_cortex_is_a_feature_where_the_t1w_has_surfaces(people: Path, tmp_path: Path) -> None:
+    shutil.copytree(people / "out", tmp_path / "out")
+    pairs, scaling = find_pairs(tmp_path / "out"), MinMax(0.0, 3.0)
+    levels = {pair.scan: prepare(pair, SMALL).uptake[1006] for pair in pairs}
+    for pair in pairs[1:]:
+        # The second row is a composite, which has no number; 2006 has no vertices.
+        table = pd.DataFrame({"index": ["1006", "n/a", "2006"], "thickness_mean": [4 - levels[pair.scan], 2.5, np.nan]})
+        write_tsv(table, pair.anat.thickness_table)
+    errors = {}
+    for name, scans in (("without", pairs), ("with", with_covariates(pairs, Demographics({}, {})))):
+        # The volumes say nothing: all participants have those of the first.
+        known = [replace(pair, dseg_file=pairs[0].dseg_file) for pair in scans]
+        system = fit_regression(known[:10], scaling, SMALL).system
+        place, volumes = system.labels.tolist().index(1006), prepare(known[0], SMALL).volumes
+        predicted = [
+            system.regional(Anatomy(np.zeros(1, int), volumes, pair.covariates))[:, place].mean() for pair in known[10:]
+        ]
+        measured = [scaling.apply(np.array(levels[pair.scan]), pair.manufacturer) for pair in known[10:]]
+        errors[name] = np.abs(np.subtract(predicted, measured)).mean()
+    assert system.covariate_names == (AGE, SEX, "thickness_1006")
+    assert errors["with"] < 0.25 * errors["without"]
+    write_tsv(pd.DataFrame({"index": [1006]}), pairs[1].anat.thickness_table)
+    with pytest.raises(DamagedFileError, match="has no column thickness_mean"):
+        with_covariates(pairs, Demographics({}, {}))
 
 
 def test_a_regression_of_an_earlier_version_has_age_and_sex() -> None:
@@ -353,12 +380,15 @@ def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path:
     page = (folder / "report.html").read_text()
     assert "Learning curves" not in page
     assert page.count("data:image/png;base64,") == 1
-    # Without --model, the regression of these derivatives is applied.
+    # Without --model, the regression of these derivatives is applied. The age is no longer known, and that is said.
+    table = tmp_path / "bids/participants.tsv"
+    table.write_text(table.read_text().replace("sub-01\t60", "sub-01\tn/a"))
     options = ["--synthesize", "all", "--participant-label", "01"]
     assert main([*where, "synthesize", *options, *both]) == 0
     path = tmp_path / "out/sub-01/pet/sub-01_trc-AV1451_space-T1w_desc-synthSUVR_pet.nii.gz"
     sidecar, (pair,) = read_json(sidecar_path(path)), [p for p in find_pairs(tmp_path / "out") if p.participant == "01"]
     assert (sidecar["Models"][0]["Network"], sidecar["EnsembleMembers"]) == ("regression", 5)
+    assert "Not known of the participant, so that the model takes the average: age." in sidecar["Assumptions"]
     # The map has the regional means that the model predicts for this participant.
     rois = read_tsv(path.with_name("sub-01_trc-AV1451_desc-synthSUVR_rois.tsv")).set_index("index")["suvr_mean"]
     model = load_ensemble([folder]).first

@@ -24,6 +24,7 @@ from tau_pipeline.synthesis.data.pairs import Pair, Subject
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place
 from tau_pipeline.synthesis.data.prepare import PlacedT1w
 from tau_pipeline.synthesis.data.scaling import MinMax
+from tau_pipeline.synthesis.evaluation.outputs import unknown_covariates
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.channels import InputChannels, cached_label_shares, label_shares
 from tau_pipeline.synthesis.model.correction import fit_level_weight, on_t1w
@@ -82,6 +83,24 @@ def test_covariates_are_standardized_on_training_participants_and_their_absence_
     assert [float(channel[8, 8, 8]) for channel in found] == [0.25, 2.0, 1.0, 0.0, 0.0]
     channels.save(tmp_path)
     assert InputChannels.load(tmp_path, {"covariates": ["age", "sex"]}) == channels
+
+
+def test_what_a_model_does_not_know_of_a_participant_is_said_once() -> None:
+    channels = InputChannels(covariates=CovariateScale.fit(["p_tau217", "age"], {}), prior=regression_of({2: 1.0}))
+    state = {**channels.prior.state_dict(), "thickness_labels": torch.tensor([1006, 2006])}
+    thick = RegionalRegression(
+        {**state, "center": torch.zeros(6), "scale": torch.ones(6), "weight": torch.zeros(1, 1, 6)}
+    )
+    card = ModelCard("unet", "laptop", Grid((16, 16, 16), (2.0, 2.0, 2.0)), {}, 0)
+    models = [
+        LoadedModel(system, card, MinMax(0.0, 4.0), pd.DataFrame(), own)
+        for system, own in ((torch.nn.Identity(), channels), (thick, InputChannels()))
+    ]
+    ensemble = Ensemble(tuple(models), (Path("a"), Path("b")), ("a", "b"))
+    (said,) = unknown_covariates(ensemble, {"age": 70.0, "thickness_1006": 2.5})
+    assert said.endswith(": p_tau217, sex, thickness of the cortex (1 region).")
+    known = {"age": 70.0, "sex": 1.0, "p_tau217": 0.3, "thickness_1006": 2.5, "thickness_2006": 2.5}
+    assert unknown_covariates(ensemble, known) == []
 
 
 def test_shares_of_labels_keep_their_volume_on_coarse_voxels_and_come_back_from_the_cache(tmp_path: Path) -> None:

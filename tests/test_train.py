@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from toy_training import ToySystem, kill_at, toy_run
 
 from tau_pipeline.errors import DivergenceError, ImageError, SettingError
@@ -35,7 +36,7 @@ from tau_pipeline.synthesis.training import loop as training
 from tau_pipeline.synthesis.training.checkpoints import find_checkpoints, newest_checkpoint, write_checkpoint
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.optimization import autocast, batches, in_pieces, learning_rate_at, seed_everything
-from tau_pipeline.synthesis.training.processes import Processes
+from tau_pipeline.synthesis.training.processes import Processes, processes
 from tau_pipeline.synthesis.training.state import Progress, weighted_mean
 from tau_pipeline.synthesis.training.validation import loss_voxels, regions
 from tau_pipeline.synthesis.training.weight_average import WeightAverage, averaged_weights
@@ -227,7 +228,7 @@ def test_the_progress_bar_tells_time_left_loss_parts_and_validation(
     assert left is not None
     assert "?" not in left[1]
     assert re.search(r"epoch 1 coronal generator \d+\.\d{3} mse \d+\.\d{3} ssim \d+\.\d{3} perceptual \d", shown)
-    assert f"SSIM {row['validation_ssim']:.3f} PSNR {row['validation_psnr']:.1f} dB" in shown
+    assert f"on the model's grid: SSIM {row['validation_ssim']:.3f} PSNR {row['validation_psnr']:.1f} dB" in shown
     assert f"regional error {row['validation_regional_error']:.3f}" in shown
 
 
@@ -252,6 +253,27 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
         assert ours["plane"] == theirs["plane"]
         for name in ("train_loss", "train_discriminator", "validation_loss", "validation_ssim"):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_scan_that_one_process_cannot_read_ends_all_in_its_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(free_port()), str(TOY_PROGRAM), str(tmp_path), json.dumps({"lost": "03"})]
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert ended.stderr.count("ImageError: sub-03 has gone") == 2
+
+
+def test_processes_wait_for_hours_while_the_first_one_tests_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(distributed, "init_process_group", lambda _kind, **options: asked.update(options))
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with processes("cpu") as group:
+        assert group.size == 2
+    # Ten minutes is what torch gives processes on GPUs.
+    assert asked["timeout"] >= timedelta(hours=12)
 
 
 def test_an_error_of_one_process_ends_all_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

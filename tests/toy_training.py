@@ -22,6 +22,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from tau_pipeline.errors import ImageError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.synthesis.data.scaling import MinMax
 from tau_pipeline.synthesis.training import loop as training
@@ -89,8 +90,8 @@ class ToySystem(nn.Module):
 class ToyScans(Dataset):
     """Smooth random heads whose PET is a blurred function of the T1w; noise stands for augmentation."""
 
-    def __init__(self, names: list[str], noise: float = 0.0, spoilt: str = "") -> None:
-        self.names, self.noise, self.spoilt, self.epoch = names, noise, spoilt, 0
+    def __init__(self, names: list[str], noise: float = 0.0, spoilt: str = "", lost: str = "") -> None:
+        self.names, self.noise, self.spoilt, self.lost, self.epoch = names, noise, spoilt, lost, 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,6 +101,8 @@ class ToyScans(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = int(self.names[index])
+        if self.names[index] == self.lost and self.epoch == 1:
+            raise ImageError(f"sub-{self.lost} has gone")
         rng = np.random.default_rng(number)
         t1w = ndimage.gaussian_filter(rng.normal(size=(SIDE,) * 3), 2.0) * 8
         pet = ndimage.gaussian_filter(np.tanh(2 * t1w), 0.7)
@@ -115,19 +118,19 @@ class ToyScans(Dataset):
         return {**item, "mask": torch.from_numpy(mask)[None], "labels": labels, "index": index, **names}
 
 
-def toy_data(noise: float = 0.1, spoilt: str = "", n_train: int = 5) -> TrainingData:
+def toy_data(noise: float = 0.1, spoilt: str = "", n_train: int = 5, lost: str = "") -> TrainingData:
     """Five scans for training, two for validation, two for the test."""
     names = [f"{number:02}" for number in range(1, n_train + 5)]
     parts = names[:n_train], names[n_train : n_train + 2], names[n_train + 2 :]
     splits = pd.DataFrame({"participant_id": [f"sub-{name}" for name in names]})
-    train, validation, test = (ToyScans(part, noise * (i == 0), spoilt) for i, part in enumerate(parts))
+    train, validation, test = (ToyScans(part, noise * (i == 0), spoilt, lost) for i, part in enumerate(parts))
     return TrainingData(train, validation, test, splits, MinMax(0.0, 3.0))  # type: ignore[arg-type]
 
 
 def toy_run(folder: Path, options: dict[str, Any] | None = None, **made: Any) -> training.TrainingState:
     """Train from a checkpoint in ``folder``, if there is one, to the end; the state afterwards.
 
-    ``made`` goes to `ToySystem` (dropout, adversarial) and `toy_data` (noise, spoilt).
+    ``made`` goes to `ToySystem` (dropout, adversarial) and `toy_data` (noise, spoilt, lost).
     """
     settings = Training(**{**TOY, **(options or {})})
     system_options = {key: made.pop(key) for key in ("dropout", "adversarial") if key in made}
@@ -158,7 +161,7 @@ def kill_at(epoch: int, step: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     given = json.loads(sys.argv[2])
-    made_with = {key: given.pop(key) for key in ("dropout", "adversarial", "noise") if key in given}
+    made_with = {key: given.pop(key) for key in ("dropout", "adversarial", "noise", "lost") if key in given}
     if len(sys.argv) > 3:
         kill_at(int(sys.argv[3]), int(sys.argv[4]))
     finished = toy_run(Path(sys.argv[1]), given, **made_with)

@@ -64,9 +64,9 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panels = {
         "loss": ["train_loss", "validation_loss"],
         "parts of the training loss": [name for name in rows[0] if name.startswith("train_") and name != "train_loss"],
-        "SSIM": _with_baselines(rows, "validation_ssim"),
-        "PSNR (dB)": _with_baselines(rows, "validation_psnr"),
-        "error (SUVR)": _with_baselines(rows, "validation_mae", "validation_regional_error"),
+        "SSIM, on the model's grid": _with_baselines(rows, "validation_ssim"),
+        "PSNR (dB), on the model's grid": _with_baselines(rows, "validation_psnr"),
+        "error (SUVR), on the model's grid": _with_baselines(rows, "validation_mae", "validation_regional_error"),
         "learning rate": ["learning_rate"],
     }
     drawn = {row.get("plane") for row in rows}

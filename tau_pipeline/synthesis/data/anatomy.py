@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from tau_pipeline.synthesis.data.placement import Placement, to_grid
 
 #: Names of the covariates: age in years; 1 for women and 0 for men.
 AGE, SEX = "age", "sex"
+_THICKNESS = "thickness_"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,22 @@ class Anatomy:
     volumes
         mm3 of each label inside the brain mask, on the T1w's own grid; 0 is brain without a label.
     covariates
-        Numbers by name (`AGE`, `SEX`); what is not known is not there.
+        Numbers by name (`AGE`, `SEX`, `thickness_name`); what is not known is not there.
     """
 
     labels: NDArray[np.integer]
     volumes: Mapping[int, float]
     covariates: Mapping[str, float]
+
+
+def thickness_name(label: int) -> str:
+    """Return the name of the covariate that is the thickness of the cortex in a region, in mm."""
+    return f"{_THICKNESS}{label}"
+
+
+def thickness_labels(covariates: Iterable[str]) -> list[int]:
+    """Return the regions whose thickness is among covariates, by their names."""
+    return [int(name.removeprefix(_THICKNESS)) for name in covariates if name.startswith(_THICKNESS)]
 
 
 def anatomy_of(

@@ -1,4 +1,4 @@
-"""Age, sex, diagnosis, APOE, and plasma p-tau217 as numbers that a network can take."""
+"""Age, sex, diagnosis, APOE, plasma p-tau217, and thickness of the cortex as numbers that a model can take."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.files import read_tsv
 from tau_pipeline.settings.training_inputs import Covariate
+from tau_pipeline.synthesis.data.anatomy import thickness_name
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.targets import Target
 
@@ -83,6 +86,8 @@ def _e4_alleles(text: str) -> float:
 def with_covariates(scans: Sequence[Scan], demographics: Demographics) -> list[Scan]:
     """Return pairs or targets with the covariates of their participant or, where a table states them, of the session.
 
+    The thickness of each cortical region is among them where the T1w has surfaces.
+
     Parameters
     ----------
     scans
@@ -90,7 +95,30 @@ def with_covariates(scans: Sequence[Scan], demographics: Demographics) -> list[S
     demographics
         Of the dataset, with further covariates.
     """
-    return [replace(scan, covariates=covariates_of(demographics, scan.participant_id, scan.session)) for scan in scans]
+    found = []
+    for scan in scans:
+        stated = covariates_of(demographics, scan.participant_id, scan.session)
+        found.append(replace(scan, covariates={**stated, **thickness_of(scan.anat.thickness_table)}))
+    return found
+
+
+def thickness_of(table_file: Path) -> dict[str, float]:
+    """Return the thickness of each cortical region in mm, by `thickness_name`; nothing without a table.
+
+    Raises
+    ------
+    DamagedFileError
+        The table cannot be read, or lacks a column.
+    """
+    if not table_file.is_file():
+        return {}
+    table = read_tsv(table_file)
+    if missing := [name for name in ("index", "thickness_mean") if name not in table.columns]:
+        raise DamagedFileError(
+            f"{table_file} has no column {missing[0]}; run the participant level with --surfaces again"
+        )
+    table = table.dropna(subset=["index", "thickness_mean"])
+    return {thickness_name(int(n)): float(mm) for n, mm in zip(table["index"], table["thickness_mean"], strict=True)}
 
 
 def covariates_of(demographics: Demographics, participant_id: str, session: str | None) -> dict[str, float]:

@@ -92,6 +92,11 @@ class Pair:
         return Subject(self.dseg_file, self.mask_file, self.covariates)
 
     @property
+    def anat(self) -> AnatNames:
+        """Names of the T1w's files."""
+        return AnatNames.of(self.t1w_file)
+
+    @property
     def participant_id(self) -> str:
         """The label with its prefix, as tables have it."""
         return f"sub-{self.participant}"
@@ -99,7 +104,7 @@ class Pair:
     @property
     def reference_mask_file(self) -> Path:
         """The mask of its reference region, beside its T1w."""
-        return AnatNames.of(self.t1w_file).reference_mask(self.reference_region)
+        return self.anat.reference_mask(self.reference_region)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tau_pipeline.measures.quality import map_quality
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training import Device, Training
-from tau_pipeline.synthesis.data.anatomy import anatomy_of
+from tau_pipeline.synthesis.data.anatomy import anatomy_of, thickness_labels
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
@@ -248,6 +248,7 @@ class _SyntheticScan:
         target, context, ensemble, root = self.target, self.context, self.context.ensemble, self.context.output_dir
         t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
         assumptions = [*_about(target.anat.t1w), *self.prediction.remarks]
+        assumptions += unknown_covariates(ensemble, target.covariates)
         if not context.training_statistics:
             assumptions.append(_NO_TRAINING_STATISTICS)
         if context.synthesis.as_manufacturer is None and self.manufacturer == POOLED:
@@ -353,6 +354,17 @@ class _SyntheticScan:
             self.suvr, images.t1w, images.mask, measured=measured, reference=self.reference_region, aside=merit
         )
         save_figure(figure, self.target.names.figure)
+
+
+def unknown_covariates(ensemble: Ensemble, covariates: Mapping[str, float]) -> list[str]:
+    """Return a sentence on covariates that the models use and that are not known of the participant."""
+    used = dict.fromkeys(name for model in ensemble.models for name in model.covariate_names)
+    missing = [name for name in used if name not in covariates]
+    thickness = [name for name in missing if thickness_labels([name])]
+    named = [name for name in missing if name not in thickness]
+    if thickness:
+        named.append(f"thickness of the cortex ({len(thickness)} region{'s' * (len(thickness) != 1)})")
+    return [f"Not known of the participant, so that the model takes the average: {', '.join(named)}."] if named else []
 
 
 def _about(t1w: Path) -> list[str]:

@@ -93,6 +93,13 @@ class LoadedModel:
         """The common grid that it takes T1w images on."""
         return self.card.grid
 
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """Names of the covariates that it uses; where one is not known, it takes the average."""
+        regression = self.system if isinstance(self.system, RegionalRegression) else self.channels.prior
+        of_regression = regression.covariate_names if regression is not None else ()
+        return tuple(dict.fromkeys((*self.channels.covariates.names, *of_regression)))
+
 
 def save_model(
     folder: Path,

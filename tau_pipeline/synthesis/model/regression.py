@@ -1,10 +1,11 @@
 """Regional regression: SUVR of each label, predicted from a table, painted on the participant's own labels and blurred.
 
-The table holds the volumes of the participant's labels, age, sex, and the other covariates of the training. A network
-that does not predict better than this has learned nothing that the table does not say, so that the regression is a
-baseline of every network; and since it needs few participants, it can be used as a model itself. The map is made so
-that its regional means are the predicted ones: the values that are painted are corrected for what the blur mixes from
-the neighbors, in a few steps (Van Cittert's iteration over regions instead of voxels).
+The table holds the volumes of the participant's labels, the thickness of the cortex where the T1w has surfaces, age,
+sex, and the other covariates of the training. A network that does not predict better than this has learned nothing
+that the table does not say, so that the regression is a baseline of every network; and since it needs few participants,
+it can be used as a model itself. The map is made so that its regional means are the predicted ones: the values that are
+painted are corrected for what the blur mixes from the neighbors, in a few steps (Van Cittert's iteration over regions
+instead of voxels).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.imaging.smooth import FWHM_PER_SIGMA
 from tau_pipeline.settings.training_inputs import Covariate
-from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy
+from tau_pipeline.synthesis.data.anatomy import AGE, SEX, Anatomy, thickness_name
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +71,8 @@ class RegionalRegression(nn.Module):
         Tensors by name: ``labels`` ``(R,)`` that get a value, 0 for brain without a label; ``feature_labels`` ``(L,)``;
         ``center`` and ``scale`` ``(F,)`` of the features; ``weight`` ``(M, R, F)`` and ``bias`` ``(M, R)`` of M
         members, whose mean is the prediction; ``fwhm_mm`` ``(1,)`` of the blur; ``covariates`` ``(C,)``, places among
-        all covariates of a training (models of earlier versions have none, and use age and sex).
+        all covariates of a training (models of earlier versions have none, and use age and sex); ``thickness_labels``
+        ``(T,)``, whose thickness is a feature (earlier versions have none).
 
     Raises
     ------
@@ -78,7 +80,10 @@ class RegionalRegression(nn.Module):
         A tensor is missing, or their shapes do not fit together.
     """
 
-    NAMES = ("labels", "feature_labels", "center", "scale", "weight", "bias", "fwhm_mm", "covariates")
+    NAMES = (
+        *("labels", "feature_labels", "center", "scale", "weight", "bias", "fwhm_mm"),
+        *("covariates", "thickness_labels"),
+    )
     name = REGRESSION
     labels: Tensor
     feature_labels: Tensor
@@ -88,11 +93,13 @@ class RegionalRegression(nn.Module):
     bias: Tensor
     fwhm_mm: Tensor
     covariates: Tensor
+    thickness_labels: Tensor
 
     def __init__(self, state: Mapping[str, Tensor], preset: str = "laptop") -> None:
         super().__init__()
         self.preset = preset
-        state = {"covariates": covariate_places(COVARIATES), **state}
+        nowhere = torch.empty(0, dtype=torch.int64)
+        state = {"covariates": covariate_places(COVARIATES), "thickness_labels": nowhere, **state}
         if set(state) != set(self.NAMES):
             odd = sorted(set(state) ^ set(self.NAMES))[0]
             raise DamagedFileError(f"the weights are not those of a regional regression: {odd} is missing or unknown")
@@ -100,7 +107,7 @@ class RegionalRegression(nn.Module):
             self.register_buffer(name, value.clone())
         n_members, n_labels, n_features = self.weight.shape
         wanted = {"labels": (n_labels,), "bias": (n_members, n_labels), "fwhm_mm": (1,)}
-        wanted |= {"feature_labels": (n_features - 1 - len(self.covariates),), "center": (n_features,)}
+        wanted |= {"feature_labels": (n_features - 1 - len(self.covariate_names),), "center": (n_features,)}
         for name, shape in {**wanted, "scale": (n_features,)}.items():
             if tuple(state[name].shape) != shape:
                 raise DamagedFileError(f"{name} of the regression has shape {tuple(state[name].shape)}, not {shape}")
@@ -116,6 +123,12 @@ class RegionalRegression(nn.Module):
         return tuple(self.center.shape)
 
     @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """Return the names of the covariates among the features, in order."""
+        known = (_EVERY_COVARIATE[place] for place in self.covariates.tolist())
+        return (*known, *map(thickness_name, self.thickness_labels.tolist()))
+
+    @property
     def n_numbers(self) -> int:
         """Return how many numbers were fitted, of one member."""
         return int(self.weight[0].numel() + self.bias[0].numel())
@@ -126,8 +139,7 @@ class RegionalRegression(nn.Module):
 
     def regional(self, anatomy: Anatomy) -> Floats:
         """Predict the value of each label, ``(M, R)``, on the scale of the targets; what is not known is average."""
-        names = [_EVERY_COVARIATE[place] for place in self.covariates.tolist()]
-        found = features(anatomy, self.feature_labels.tolist(), names)
+        found = features(anatomy, self.feature_labels.tolist(), self.covariate_names)
         standardized = (found - self.center.numpy()) / self.scale.numpy()
         x = torch.from_numpy(np.nan_to_num(standardized)).to(self.weight.dtype)
         with torch.inference_mode():

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import SettingError
+from tau_pipeline.synthesis.data.anatomy import thickness_labels, thickness_name
 from tau_pipeline.synthesis.data.grid import Grid, common_grid
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.prepare import Prepared, prepare
@@ -86,7 +87,8 @@ def fit_regression(
     cache_dir
         As in `tau_pipeline.synthesis.data.prepare.prepare`.
     covariates
-        Of the training; those beside age and sex become features too.
+        Of the training; those beside age and sex become features too. So does the thickness of the cortex, by region,
+        where enough of the scans have it.
 
     Raises
     ------
@@ -102,7 +104,9 @@ def fit_regression(
     scans = [_without_images(prepare(pair, grid, cache_dir)) for pair in pairs]
     painted_labels = _common(scan.uptake for scan in scans)
     feature_labels = [number for number in _common(scan.volumes for scan in scans) if number]
-    names = tuple(dict.fromkeys((*COVARIATES, *covariates)))
+    thick = _common(dict.fromkeys(thickness_labels(pair.covariates), 0.0) for pair in pairs)
+    known = tuple(dict.fromkeys((*COVARIATES, *covariates)))
+    names = (*known, *map(thickness_name, thick))
     table = np.array(
         [
             features(scan.anatomy(pair.covariates), feature_labels, names)
@@ -119,7 +123,8 @@ def fit_regression(
         "labels": torch.tensor(painted_labels),
         "feature_labels": torch.tensor(feature_labels),
         "fwhm_mm": torch.tensor([_best_blur(pairs, grid, cache_dir)]),
-        "covariates": covariate_places(names),
+        "covariates": covariate_places(known),
+        "thickness_labels": torch.tensor(thick, dtype=torch.int64),
         **{
             name: torch.from_numpy(np.asarray(array, np.float32))
             for name, array in (("center", center), ("scale", scale), ("weight", weight), ("bias", bias))

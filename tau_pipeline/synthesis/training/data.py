@@ -191,9 +191,9 @@ def _splits(settings: Training, pairs: Sequence[Pair], path: Path, random_seed: 
     for sentence in table.attrs.get("remarks", ()):
         _log.info(sentence)
     group.wait()
-    if group.writes:
-        save_splits(table, path)
-    group.wait()
+    with group.together():
+        if group.writes:
+            save_splits(table, path)
     return table
 
 

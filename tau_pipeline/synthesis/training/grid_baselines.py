@@ -96,4 +96,4 @@ def validation_text(scores: Mapping[str, float], baselines: Mapping[str, float])
         f" regional error {baselines[f'validation_regional_error_of_{name}']:.3f}"
         for name in names
     ]
-    return f"{found} ({'; '.join(others)})" if others else found
+    return "on the model's grid: " + (f"{found} ({'; '.join(others)})" if others else found)

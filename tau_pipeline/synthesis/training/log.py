@@ -6,6 +6,7 @@ and TensorBoard discards their points, so that a log reads as if nothing had hap
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,3 +87,20 @@ def read_rows(path: Path, before: int | None = None) -> list[dict[str, Cell]]:
     if before is not None:
         table = table[table["epoch"] < before]
     return [{str(k): v for k, v in row.items()} for row in table.astype(object).to_dict("records")]
+
+
+class Timer:
+    """Measure wall time in seconds, lap by lap."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the lap began."""
+        return time.monotonic() - self._start
+
+    def lap(self) -> float:
+        """Return the time since the lap began, and begin the next one."""
+        began, self._start = self._start, time.monotonic()
+        return self._start - began

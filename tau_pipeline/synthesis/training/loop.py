@@ -8,7 +8,6 @@ step are pure functions of the settings, the seed, the epoch and the step. So wh
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -30,7 +29,7 @@ from tau_pipeline.synthesis.networks.systems import Options, build_system
 from tau_pipeline.synthesis.training.data import require_validation, training_data
 from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines, log_columns, validation_text
 from tau_pipeline.synthesis.training.interruption import interruption
-from tau_pipeline.synthesis.training.log import Cell, TrainLog
+from tau_pipeline.synthesis.training.log import Cell, Timer, TrainLog
 from tau_pipeline.synthesis.training.optimization import (
     autocast,
     batches,
@@ -105,9 +104,9 @@ def train(
             with _only_training(out_dir, group):
                 claim_folder(out_dir, settings, pairs, random_seed, group)
                 data = training_data(settings, pairs, out_dir, random_seed, cohort or Group(), group)
-                if group.writes:
-                    train_regression(settings, data, out_dir, random_seed, left_out)
-                group.wait()
+                with group.together():
+                    if group.writes:
+                        train_regression(settings, data, out_dir, random_seed, left_out)
             return out_dir
         # First, so that missing weights are reported before hours of reading, and the folder stays free.
         loss = training_loss(settings, group.device)
@@ -120,18 +119,20 @@ def train(
             options = Options.of(asdict(settings))
             system = build_system(settings.network, settings.network_preset, data.train.grid.shape, options)
             system = system.to(group.device)
-            started_from = start_from(system, settings, data)
+            with group.together():
+                started_from = start_from(system, settings, data)
             group.same_as_first(system)
             prepare_network(system.generator, settings, group.device)
             run = Run(TrainingState(system, settings, group.device), data, loss, settings, random_seed, out_dir, group)
-            run = _with_baselines(replace(run, left_out=tuple(left_out), started_from=started_from))
+            with group.together():
+                run = _with_baselines(replace(run, left_out=tuple(left_out), started_from=started_from))
             run.state.resume(out_dir / CHECKPOINTS)
             fit(run)
             run.state.use_best_weights()
             scores = validate(run, "test")
-            if group.writes:
-                save_results(run, scores)
-            group.wait()
+            with group.together():
+                if group.writes:
+                    save_results(run, scores)
     return out_dir
 
 
@@ -148,9 +149,10 @@ def _with_baselines(run: Run) -> Run:
 def _only_training(folder: Path, group: Processes) -> Iterator[None]:
     """Refuse a second training in a model's folder while one is at work there."""
     with ExitStack() as locks:
-        if group.writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(exclusive_use(folder, "train", "wait for it, or give another model_name"))
+        with group.together():
+            if group.writes:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(exclusive_use(folder, "train", "wait for it, or give another model_name"))
         yield
 
 
@@ -168,12 +170,12 @@ def fit(run: Run) -> None:
     checkpoints = run.folder / CHECKPOINTS
     sound = sound_gradients(state.system, settings, group.device)
     with interruption() as asked, _log(run) as log, _progress_bar(run) as bar, sound:
-        checkpoint_timer = _Timer()
+        checkpoint_timer = Timer()
         while progress.epoch < settings.epochs and not progress.stopped:
             plane = plane_of(progress.epoch, settings)
             set_learning_rate(state.optimizers, progress.epoch, settings)
             state.system.train()
-            epoch_timer = _Timer()
+            epoch_timer = Timer()
             for scans, n_scans in _rest_of_epoch(run):
                 seed_everything(run.random_seed, progress.epoch, progress.step, group.rank)
                 means = _optimizer_step(run, scans, n_scans)
@@ -182,9 +184,10 @@ def fit(run: Run) -> None:
                 bar.set_postfix_str(_losses_text(progress.epoch, plane, progress.losses), refresh=False)
                 bar.update()
                 stop = any(group.gathered(asked.is_set()))
-                if group.writes and (stop or checkpoint_timer.seconds >= 60 * settings.checkpoint_minutes):
-                    state.save(checkpoints)
-                    checkpoint_timer.lap()
+                with group.together():
+                    if group.writes and (stop or checkpoint_timer.seconds >= 60 * settings.checkpoint_minutes):
+                        state.save(checkpoints)
+                        checkpoint_timer.lap()
                 if stop:
                     raise KeyboardInterrupt(asked.number)
 
@@ -197,27 +200,11 @@ def fit(run: Run) -> None:
             progress.next_epoch()
             if scores:
                 bar.set_description_str(validation_text(scores, run.baseline_columns))
-            if log is not None:
-                log.add(row)
-                state.save(checkpoints)
-                checkpoint_timer.lap()
-
-
-class _Timer:
-    """Measure wall time in seconds, lap by lap."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Return the time since the lap began."""
-        return time.monotonic() - self._start
-
-    def lap(self) -> float:
-        """Return the time since the lap began, and begin the next one."""
-        began, self._start = self._start, time.monotonic()
-        return self._start - began
+            with group.together():
+                if log is not None:
+                    log.add(row)
+                    state.save(checkpoints)
+                    checkpoint_timer.lap()
 
 
 def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
@@ -228,7 +215,9 @@ def _rest_of_epoch(run: Run) -> Iterator[tuple[list[Piece], int]]:
     every = [piece for pieces in own for piece in pieces]
     loader = run.data.loader("train", every, progress.epoch, settings.loader_workers, run.pins_memory)
     for batch, pieces in zip(left, own, strict=True):
-        yield [next(loader) for _ in pieces], len(batch)
+        with run.group.together():
+            loaded = [next(loader) for _ in pieces]
+        yield loaded, len(batch)
 
 
 def _optimizer_step(run: Run, pieces: list[Piece], n_scans: int) -> list[Means]:

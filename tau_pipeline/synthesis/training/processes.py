@@ -2,9 +2,8 @@
 
 Each process computes the gradients of its share of a batch. Every term of the loss is a mean over scans, so the
 gradient of the whole batch is the sum of the shares' gradients, each weighted by its part of the scans: with any
-number of processes the optimizer sees the same gradient, to rounding. (Batch normalization, in the discriminators,
-looks at one process's scans together, and dropout draws differently: there the results are equally good, not equal.)
-Process 0 alone writes files.
+number of processes the optimizer sees the same gradient, to rounding. (Dropout draws differently in each: there the
+results are equally good, not equal.) Process 0 alone writes files.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,6 +20,10 @@ from torch import distributed, nn
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.settings.training import Device, Training
 from tau_pipeline.synthesis.model.predict import chosen_device
+
+#: How long a process waits for the others. Process 0 alone tests and calibrates the finished model, which may take
+#: hours; a process that ends is noticed long before.
+_PATIENCE = timedelta(hours=24)
 
 
 class Processes:
@@ -126,7 +130,7 @@ def processes(device: Device = Training.device) -> Iterator[Processes]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(rank, size, place)
     finally:

@@ -62,10 +62,10 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], random
     if path.is_file():
         _require_same(read_json(path), ours, Path(folder))
     group.wait()
-    if group.writes:
-        write_json(ours, path)
-        remove_partial_files(Path(folder) / CHECKPOINTS)
-    group.wait()
+    with group.together():
+        if group.writes:
+            write_json(ours, path)
+            remove_partial_files(Path(folder) / CHECKPOINTS)
 
 
 def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> dict[str, Any]:
