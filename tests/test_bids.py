@@ -488,6 +488,35 @@ makers = st.none() | st.sampled_from(["GE", "Siemens", "Philips"])
 pets = st.lists(st.tuples(st.sampled_from(["AV1451", "MK6240"]), st.integers(1, 3)), max_size=3, unique=True).map(tuple)
 
 
+@pytest.mark.parametrize(
+    ("ending", "what"),
+    [
+        *((".v", "an ECAT file"), (".mgz", "a FreeSurfer file"), (".img", "one of two files"), (".nii.zst", "packed")),
+        (".NII.GZ", "named in capitals"),
+    ],
+)
+def test_a_pet_in_another_format_is_no_pet_that_is_missing(simple: Path, ending: str, what: str) -> None:
+    pet = next((simple / "sub-01/pet").glob("*_pet.nii.gz"))
+    pet.rename(pet.with_name(pet.name.replace(".nii.gz", ending)))
+    participant = found(simple)["01"]
+    (problem,) = participant.problems
+    assert participant.t1ws
+    assert not problem.left_out
+    assert problem.key == pet.name.removesuffix(".nii.gz")
+    assert what in problem.message
+    assert f"{problem.key}.nii.gz" in problem.message
+    assert not found(simple, tracer_label=("other",))["01"].problems
+
+
+def test_copies_in_other_formats_are_nobodys_business(simple: Path) -> None:
+    pet, t1w = (next((simple / "sub-01").rglob(f"*_{kind}.nii.gz")) for kind in ("pet", "T1w"))
+    put(pet.with_name(pet.name.replace(".nii.gz", ".v")), b"x")
+    put(t1w.with_name("sub-01_run-2_T1w.mgz"), b"x")
+    assert not found(simple)["01"].problems
+    t1w.unlink()
+    assert "a FreeSurfer file" in " ".join(problem.message for problem in found(simple)["01"].problems)
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     labels = draw(st.lists(st.integers(0, 30).map(lambda n: f"m{n}"), min_size=1, max_size=4, unique=True))

@@ -1,3 +1,4 @@
+import json
 from datetime import datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -294,3 +295,64 @@ def test_labels_with_digits_that_are_no_decimal_numbers_have_an_order_too():
     files = [Path(f"sub-01_run-{run}_T1w.nii.gz") for run in ("2", "²", "a")]
     assert len({choose_t1w(order)[0] for order in permutations(files)}) == 1
     assert {tuple(session_order(labels)) for labels in permutations(["m2", "m²", "m12"])} == {("m2", "m12", "m²")}
+
+
+def _sidecars(folder, dates, **more):
+    """Write sidecars of T1w (a, c) and PET (b) in three sessions that state these dates; return the folder."""
+    own = folder / "sub-01"
+    for session, text in dates.items():
+        kind, suffix = ("pet", "trc-AV1451_pet") if session == "b" else ("anat", "T1w")
+        place = own / f"ses-{session}" / kind
+        place.mkdir(parents=True)
+        values = {"Manufacturer": "X", **({} if text is None else {"AcquisitionDateTime": text}), **more}
+        (place / f"sub-01_ses-{session}_{suffix}.json").write_text(json.dumps(values))
+    return own
+
+
+@pytest.mark.parametrize(
+    ("dates", "nearest"),
+    [
+        ({"a": "2019-01-01T10:00:00.0", "b": "2020-03-01T10:00:00", "c": "2020-03-11T09:00:00"}, "c"),
+        ({"a": "20190101", "b": "20200301101500.000000", "c": "20200311"}, "c"),
+        ({"a": "13.02.2020", "b": "01.03.2020", "c": "11.03.2021"}, "a"),
+    ],
+)
+def test_dates_in_sidecars_count_where_the_tables_have_none(tmp_path, dates, nearest):
+    found = timeline(_sidecars(tmp_path, dates))
+    chosen, said, days = nearest_session("b", ["a", "c"], found)
+    assert chosen == nearest
+    assert "by the sidecars" in said[0]
+    assert days == pytest.approx(10 if nearest == "c" else 17, abs=1)
+    images = [tmp_path / f"sub-01_ses-{nearest}_T1w.nii.gz", tmp_path / "sub-01_ses-b_trc-AV1451_pet.nii.gz"]
+    assert found.days_between_files(*images) == pytest.approx(days)
+
+
+def test_dates_of_tables_are_not_mixed_with_those_of_sidecars(tmp_path):
+    """Those of one of the two may be shifted for privacy."""
+    own = _sidecars(tmp_path, {"a": "2019-01-01", "b": "2020-03-01", "c": "2020-03-11"})
+    (own / "sub-01_sessions.tsv").write_text("session_id\tacq_time\nses-a\t1912-03-05\nses-b\t1912-03-01\n")
+    found = timeline(own)
+    assert found.dates.keys() == {"a", "b"}
+    assert nearest_session("b", ["a", "c"], found).session == "a"
+    assert "by the sidecars" not in nearest_session("b", ["a", "c"], found).sentences[0]
+
+
+@pytest.mark.parametrize("removed", ["19000101", "1925-01-01T00:00:00", "1970-01-01", "2000-06-01", "", "00000000"])
+def test_dates_that_were_removed_from_sidecars_tell_nothing(tmp_path, removed):
+    found = timeline(_sidecars(tmp_path, dict.fromkeys("abc", removed)))
+    assert not found.dates
+    assert not found.unreadable
+    assert nearest_session("b", ["a", "c"], found).days is None
+
+
+def test_dates_in_sidecars_that_may_be_two_days_are_said_to_be_unreadable(tmp_path):
+    found = timeline(_sidecars(tmp_path, {"a": "03/04/2020", "b": "05/06/2020", "c": "07/08/2020"}))
+    assert not found.dates
+    assert "dates cannot be read, such as '03/04/2020'" in nearest_session("b", ["a", "c"], found).sentences[0]
+
+
+def test_the_second_kind_of_date_counts_where_the_first_is_empty(tmp_path):
+    found = timeline(_sidecars(tmp_path, dict.fromkeys("abc", "n/a"), StudyDate="20200102"))
+    assert not found.dates, "one day for three sessions"
+    other = timeline(_sidecars(tmp_path / "2", {"a": "n/a", "b": None}, SeriesDate="20200102"))
+    assert other.dates.keys() == {"a", "b"}

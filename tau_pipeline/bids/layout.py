@@ -23,17 +23,34 @@ IMAGE_ENDINGS = (".nii.gz", ".nii")
 _KINDS = ("T1w", "pet")
 _DATATYPES = ("anat", "pet")
 
+#: Images in formats that are not read, by the ending of their names in small letters, and what converts them.
+_OTHER_FORMATS = {
+    **dict.fromkeys((".v", ".i", ".a"), ("an ECAT file", "with PET2BIDS")),
+    **dict.fromkeys((".mgz", ".mgh"), ("a FreeSurfer file", "with mri_convert")),
+    **dict.fromkeys((".dcm", ".ima", ".dcm.gz"), ("a DICOM file", "with dcm2niix")),
+    **dict.fromkeys((".img", ".hdr", ".img.gz", ".hdr.gz"), ("one of two files of an image", "into one file")),
+    **dict.fromkeys((".mnc", ".mnc.gz"), ("a MINC file", "with mnc2nii")),
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), ("an image of ITK", "with ITK")),
+    **dict.fromkeys((".par", ".rec"), ("a Philips file", "with dcm2niix")),
+    **dict.fromkeys((".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.gz.gz"), ("packed in another way", "")),
+    **dict.fromkeys(IMAGE_ENDINGS, ("named in capitals", "")),
+}
+
 #: Folders with other names (sub-01_old) are no participants', and the validator says so.
 PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files of a dataset that the job looks at, sorted: T1w and PET images, and the JSON sidecars of either."""
+    """Files of a dataset that the job looks at, sorted: T1w and PET images, and the JSON sidecars of either.
+
+    ``others`` are T1w and PET images in formats that are not read.
+    """
 
     t1w: list[str]
     pet: list[str]
     sidecars: list[str]
+    others: list[str]
 
 
 def find_files(
@@ -68,15 +85,29 @@ def find_files(
             _query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
             _query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
             _query(layout, ["T1w", "pet"], [".json"], {}),
+            _query(layout, ["T1w", "pet"], _OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
         )
     found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in _KINDS for image in (False, True)}
+    others: list[str] = []
     for path in sorted(_walked(str(bids_dir), labels)):
         stem, _, ending = path.rpartition("/")[2].partition(".")
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
         if kind in _KINDS and (image or ending == "json"):
             found[kind, image].append(path)
+        elif kind in _KINDS and f".{ending.lower()}" in _OTHER_FORMATS:
+            others.append(path)
     t1w, pet = _KINDS
-    return RawFiles(found[t1w, True], found[pet, True], sorted(found[t1w, False] + found[pet, False]))
+    return RawFiles(found[t1w, True], found[pet, True], sorted(found[t1w, False] + found[pet, False]), others)
+
+
+def why_not_read(path: Path) -> str:
+    """Say of an image in a format that is not read which one it is, and what to do; empty for any other file."""
+    stem, _, ending = path.name.partition(".")
+    what, how = _OTHER_FORMATS.get(f".{ending.lower()}", ("", ""))
+    if not what or f".{ending}" in IMAGE_ENDINGS:
+        return ""
+    convert = f"convert it {how} to" if how else "pack or name it again as"
+    return f"{path} is {what}, which is not read; {convert} {stem}.nii.gz, and keep its JSON sidecar beside it"
 
 
 def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:

@@ -193,8 +193,8 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
 
 
 def _source(session: str, timeline: Timeline, labels: Sequence[str]) -> str:
-    """Say what distances in days were taken from; empty for dates."""
-    for times, text in ((timeline.dates, ""), (timeline.days, " by sessions.tsv")):
+    """Say what distances in days were taken from; empty for dates of tables."""
+    for times, text in ((timeline.dates, timeline.source), (timeline.days, " by sessions.tsv")):
         if times.keys() >= {session, *labels}:
             return text
     return " by the sessions' labels"

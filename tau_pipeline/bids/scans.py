@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tau_pipeline.bids.layout import (
     PARTICIPANT_FOLDER,
     by_participant,
     find_files,
+    why_not_read,
     without_ignored,
 )
 from tau_pipeline.bids.pairing import Looks, choose_t1w, looks_of, nearest_session
@@ -185,16 +186,19 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
     t1w_files = by_participant(without_ignored(bids_dir, files.t1w))
     pet_files = by_participant(without_ignored(bids_dir, files.pet))
+    others = by_participant(without_ignored(bids_dir, files.others))
     ignored = by_participant([*files.t1w, *files.pet]).keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
         if label in ignored
         else _participant(
-            label,
             bids_dir / f"sub-{label}",
-            t1w_files.get(label, []),
-            _selected(pet_files.get(label, []), selection),
+            _Images(
+                t1w_files.get(label, []),
+                _selected(pet_files.get(label, []), selection),
+                _selected(others.get(label, []), selection),
+            ),
             sidecars,
             session_label=selection.session_label,
             only_needed=narrowed,
@@ -215,6 +219,14 @@ def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
     return [path for path in pet_files if fits(path)]
 
 
+class _Images(NamedTuple):
+    """Images of a participant that the selection leaves; ``others`` are in formats that are not read."""
+
+    t1w: Sequence[Path]
+    pet: Sequence[Path]
+    others: Sequence[Path]
+
+
 @dataclass(frozen=True)
 class _Session:
     """A session with T1w images: its ``label`` (None outside of any), and the T1w chosen or why it cannot be used."""
@@ -224,23 +236,16 @@ class _Session:
 
 
 def _participant(
-    label: str,
-    folder: Path,
-    t1w_files: Sequence[Path],
-    pet_files: Sequence[Path],
-    sidecars: SidecarIndex,
-    *,
-    session_label: tuple[str, ...],
-    only_needed: bool,
+    folder: Path, images: _Images, sidecars: SidecarIndex, *, session_label: tuple[str, ...], only_needed: bool
 ) -> Participant:
     """Pair the PET images of a participant with T1w images.
 
     Parameters
     ----------
-    label, folder
+    folder
         Of the participant.
-    t1w_files, pet_files
-        Its images that the selection leaves.
+    images
+        Its images.
     sidecars
         Metadata of all files.
     session_label
@@ -252,27 +257,41 @@ def _participant(
     def is_asked_for(session: _Session) -> bool:
         return not only_needed and (not session_label or session.label in (None, *session_label))
 
-    sessions = _sessions(t1w_files, sidecars)
+    sessions = _sessions(images.t1w, sidecars)
     problems = [each.t1w for each in sessions if isinstance(each.t1w, Problem) and is_asked_for(each)]
-    order = timeline(folder) if pet_files else Timeline()
     scans: list[Scan] = []
-    for pet_file in pet_files:
+    stated: dict[Path, Mapping[str, Any]] = {}
+    for pet_file in images.pet:
         try:
             metadata = sidecars.metadata(pet_file)
-            why = why_left_out(metadata, name_parts(pet_file)[0])
-            if why:
+            if why := why_left_out(metadata, name_parts(pet_file)[0]):
                 problems.append(Problem(stem(pet_file), why, left_out=True))
-                continue
-            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), metadata))
+            else:
+                stated[pet_file] = metadata
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
-    if not t1w_files and not pet_files and not only_needed:
-        problems.append(Problem(f"sub-{label}", "no T1w or PET image found"))
+    chosen = {each.t1w.path: each.t1w.metadata for each in sessions if isinstance(each.t1w, T1w)}
+    order = timeline(folder, {**chosen, **stated}) if stated else Timeline()
+    for pet_file, values in stated.items():
+        try:
+            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), values))
+        except TauPipelineError as exc:
+            problems.append(Problem(stem(pet_file), str(exc)))
+    problems += _not_read(images)
+    if not any(images) and not only_needed:
+        problems.append(Problem(folder.name, "no T1w or PET image found"))
     in_use = {scan.t1w.path for scan in scans}
     t1ws = tuple(
         each.t1w for each in sessions if isinstance(each.t1w, T1w) and (each.t1w.path in in_use or is_asked_for(each))
     )
-    return Participant(label, t1ws, tuple(scans), tuple(problems))
+    return Participant(folder.name.removeprefix("sub-"), t1ws, tuple(scans), tuple(problems))
+
+
+def _not_read(images: _Images) -> list[Problem]:
+    """Return a problem for each image that is there only in a format that is not read; of T1w if there is no other."""
+    read = {stem(path) for path in (*images.t1w, *images.pet)}
+    wanted = [one for one in images.others if stem(one) not in read and not (images.t1w and stem(one).endswith("_T1w"))]
+    return [Problem(stem(path), why_not_read(path)) for path in wanted]
 
 
 def _sessions(t1w_files: Sequence[Path], sidecars: SidecarIndex) -> list[_Session]:

@@ -1,4 +1,4 @@
-"""Sessions of a participant in time: from tables of dates, or from labels that are times themselves."""
+"""Sessions of a participant in time: from tables of dates, sidecars, or labels that are times themselves."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from tau_pipeline.bids.entities import stem
 from tau_pipeline.bids.session_labels import DAYS, label_times
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import read_tsv
+from tau_pipeline.files import name_parts, read_json, read_tsv
 
 #: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
 _FORMS = (
@@ -48,6 +50,10 @@ _DATE_COLUMNS = (
     ),
     *("date", "Date"),
 )
+#: Dates in sidecars: BIDS keeps them in tables, converters and labs have them here, too.
+_DATE_KEYS = ("AcquisitionDateTime", "AcquisitionDate", "ScanDate", "SeriesDate", "StudyDate")
+#: Years of the first of January that stands for a date that was removed.
+_REMOVED = (1, 1800, 1900, 1901, 1904, 1925, 1970, 1980)
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,13 @@ class Timeline:
     dates
         Of the sessions whose date is known.
     files
-        Times of single images, by file name, from ``scans.tsv``.
+        Times of single images, by file name without ending, from ``scans.tsv`` or sidecars.
     unreadable
         Values that should be dates and could not be read.
     days
         Times of the sessions since any one time, from columns of ``sessions.tsv`` such as ``days_since_baseline``.
+    source
+        Where the dates of the sessions are from; empty for the tables that BIDS has for them.
     """
 
     labels: tuple[str, ...] = ()
@@ -73,12 +81,12 @@ class Timeline:
     files: Mapping[str, datetime] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     days: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
 
     def days_between_files(self, one: Path, other: Path) -> float | None:
-        """Return the days between two images by ``scans.tsv``; None where it does not date both."""
-        if one.name in self.files and other.name in self.files:
-            return _days(self.files[one.name], self.files[other.name])
-        return None
+        """Return the days between two images by ``scans.tsv`` or sidecars; None where they do not date both."""
+        times = [self.files.get(stem(path)) for path in (one, other)]
+        return None if times[0] is None or times[1] is None else _days(times[0], times[1])
 
     def distances(self, session: str, others: Sequence[str]) -> tuple[dict[str, float], str]:
         """Return how far other sessions are from one, and the unit.
@@ -116,11 +124,19 @@ def session_order(labels: Iterable[str]) -> list[str]:
     return sorted(labels, key=natural)
 
 
-def timeline(participant_dir: Path) -> Timeline:
+def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] | None = None) -> Timeline:
     """Return the sessions that have a folder, and the dates in ``sessions.tsv`` and ``scans.tsv``.
 
-    A session's date is that of ``sessions.tsv``, failing that the earliest of its ``scans.tsv``. A table that cannot be
-    read is named among what is unreadable: dates only refine the choice, they are not needed.
+    A session's date is that of ``sessions.tsv``, failing that the earliest of its ``scans.tsv``. Where these tables
+    have no date at all, those of sidecars count; the two are not mixed, since one may be shifted for privacy. A table
+    that cannot be read is named among what is unreadable: dates only refine the choice, they are not needed.
+
+    Parameters
+    ----------
+    participant_dir
+        Folder of the participant.
+    sidecars
+        Metadata by image, if they are known already.
     """
     name = participant_dir.name
     folders: list[str] = []
@@ -134,13 +150,58 @@ def timeline(participant_dir: Path) -> Timeline:
     for scans in (own_scans, *(participant_dir / folder / f"{name}_{folder}_scans.tsv" for folder in folders)):
         times, bad = _times(scans, "filename")
         unreadable += bad
-        files |= {Path(file).name: time for file, time in times.items()}
+        files |= {stem(Path(file)): time for file, time in times.items()}
         if times and scans != own_scans:
             dates[scans.parent.name.removeprefix("ses-")] = min(times.values())
     times, bad = _times(participant_dir / f"{name}_sessions.tsv", "session_id")
     dates |= {label.removeprefix("ses-"): time for label, time in times.items()}
+    source = ""
+    if not (dates and files):
+        stated, bad_texts = _sidecar_dates(_sidecars_in(participant_dir, folders) if sidecars is None else sidecars)
+        unreadable += bad_texts
+        by_session = _by_session(stated)
+        files = files or {stem(path): time for path, time in stated.items()}
+        source = " by the sidecars" if by_session and not dates else ""
+        dates = dates or by_session
     days = {} if set(labels) <= dates.keys() else _days_of_sessions(participant_dir / f"{name}_sessions.tsv")
-    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days)
+    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days, source)
+
+
+def _sidecars_in(participant_dir: Path, folders: Sequence[str]) -> dict[Path, dict[str, Any]]:
+    """Return the sidecars of the T1w and PET images of a participant that can be read, by path."""
+    found: dict[Path, dict[str, Any]] = {}
+    for folder in (participant_dir, *(participant_dir / one for one in folders)):
+        for path in (*folder.glob("anat/*_T1w.json"), *folder.glob("pet/*_pet.json")):
+            with suppress(TauPipelineError):
+                found[path] = read_json(path)
+    return found
+
+
+def _sidecar_dates(sidecars: Mapping[Path, Mapping[str, Any]]) -> tuple[dict[Path, datetime], list[str]]:
+    """Return the dates that sidecars state, by image, and the texts that could not be read.
+
+    The first of January of years that stand for a date that was removed is none.
+    """
+    texts: dict[Path, str] = {}
+    for path, metadata in sidecars.items():
+        stated = (metadata.get(key) for key in _DATE_KEYS)
+        text = next((one.strip() for one in stated if isinstance(one, str) and re.search(r"[1-9]", one)), "")
+        if text:
+            texts[path] = text
+    read = read_dates(list(texts.values()))
+    removed = {text for text, day in read.items() if (day.month, day.day) == (1, 1) and day.year in _REMOVED}
+    found = {path: read[text] for path, text in texts.items() if text in read and text not in removed}
+    return found, [text for text in texts.values() if text not in read]
+
+
+def _by_session(dates: Mapping[Path, datetime]) -> dict[str, datetime]:
+    """Return the earliest date of each session; none if more than two sessions have one day, which dates them all."""
+    found: dict[str, datetime] = {}
+    for path, time in dates.items():
+        label = name_parts(path)[0].get("ses")
+        if label is not None:
+            found[label] = min(time, found.get(label, time))
+    return {} if len(found) > 2 and len({time.date() for time in found.values()}) == 1 else found
 
 
 #: Columns of ``sessions.tsv`` with times since a start, in small letters, by their unit; and with ages.
@@ -224,9 +285,11 @@ def read_dates(texts: Sequence[str]) -> dict[str, datetime]:
 
 
 def _iso(text: str) -> datetime | None:
+    # DICOM writes time behind date without a mark between them.
+    text = re.sub(r"^(\d{8})\d{4,6}(\.\d*)?([+-]\d{4})?$", r"\1", text.strip())
     try:
         # Some rows have a time zone and some have not; a day more or less does not matter here.
-        return datetime.fromisoformat(text.strip()).replace(tzinfo=None)
+        return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return None
 

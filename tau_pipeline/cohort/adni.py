@@ -37,7 +37,7 @@ _ABOUT: dict[str, str] = {
     "VISCODE2": "Visit code in months, likewise.",
     "SITEID": "Site, if participants.tsv or sessions.tsv has it.",
     "PTID": "Participant in ADNI's form (002_S_0295), from the dataset's tables or a label such as sub-ADNI002S0295.",
-    "SCANDATE": "Date of the PET, from scans.tsv or sessions.tsv.",
+    "SCANDATE": "Date of the PET, from scans.tsv, sessions.tsv, or its sidecar.",
     "PROCESSDATE": "Not recorded: n/a.",
     "IMAGE_RESOLUTION": "Effective resolution of the SUVR map (FWHM), rounded to mm.",
     "qc_flag": "Quality of the scan: 2 pass, 1 partial pass (warn), 0 fail, -1 not assessed.",
@@ -294,8 +294,7 @@ def _ids_of_labels(participant_id: str, session: str | None) -> dict[str, Any]:
 def _scan_date(scan: DoneScan, session: str | None, bids_dir: Path) -> str | None:
     """Return the date of the PET as ``YYYY-MM-DD``; None if the dataset does not state it."""
     times = timeline(bids_dir / scan.participant_id)
-    own = [times.files.get(f"{scan.key}{ending}") for ending in (".nii.gz", ".nii")]
-    date = next((time for time in own if time is not None), times.dates.get(session or ""))
+    date = times.files.get(scan.key, times.dates.get(session or ""))
     return None if date is None else date.date().isoformat()
 
 

@@ -47,7 +47,7 @@ CHANGE_COLUMNS: dict[str, Any] = {
     "scan_first": {"Description": "Scan of the first visit that counts."},
     "scan": {"Description": "Scan of a later visit."},
     "years": {
-        "Description": "Time between both, from scans.tsv or sessions.tsv, session labels that are times, or ages; n/a "
+        "Description": "Time between both, from dates, session labels that are times, or ages; n/a "
         "if nothing states it.",
         "Units": "year",
     },

@@ -22,7 +22,7 @@ _SESSION = ["participant_id", "tracer", "session_id"]
 #: Years since the first visit, in the long table of regions.
 YEARS_COLUMN: dict[str, Any] = {
     "Description": "Years since the first visit of the participant with a measured scan of this tracer that counts, "
-    "from scans.tsv or sessions.tsv, session labels that are times, or ages: 0 for the first, n/a if nothing states "
+    "from dates, session labels that are times, or ages: 0 for the first, n/a if nothing states "
     "them.",
     "Units": "year",
 }

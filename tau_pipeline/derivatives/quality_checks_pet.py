@@ -244,9 +244,9 @@ PET_CHECKS: tuple[Check, ...] = (
     Check(
         name="pet_t1w_days",
         key="DaysBetweenPETAndT1w",
-        key_description="Days between PET and T1w, by the tables of the dataset.",
+        key_description="Days between PET and T1w, by the tables or sidecars of the dataset.",
         heading="Days between PET and T1w",
-        description="Days between PET and T1w, by the tables of the dataset.",
+        description="Days between PET and T1w, by the tables or sidecars of the dataset.",
         unit="d",
         digits=".0f",
         warn_above=365.0,
