@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import filecmp
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ AnyPath = str | os.PathLike[str]
 
 #: Larger files are no sidecars, records, or cards; parsing one could take many times its size in memory.
 _LARGEST_JSON_BYTES = 20_000_000
+#: Tables of people are smaller; in larger ones, which programs wrote, quotation marks are not looked at.
+_LARGEST_CHECKED_BYTES = 20_000_000
 
 
 @contextmanager
@@ -182,21 +185,22 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
     """Read a BIDS table; ``n/a`` becomes missing, and nothing else does.
 
     Columns named in ``text_columns`` stay text whatever they hold (participants called ``01``), or all columns; the
-    types of others are found by pandas.
+    types of others are found by pandas. A quotation mark that is not closed in its cell is one like any other sign.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     DamagedFileError
-        The file is not a tab-separated table in UTF-8.
+        The file is not a tab-separated table in UTF-8, or a row has more cells than the header.
     """
     import pandas as pd
 
     path = Path(path)
     _check_there(path, "table")
     try:
-        return pd.read_csv(
+        plain = _has_plain_marks(path)
+        table = pd.read_csv(
             path,
             sep="\t",
             na_values=["n/a"],
@@ -204,9 +208,66 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
             encoding="utf-8-sig",
             dtype="string" if everything_is_text else dict.fromkeys(text_columns, "string"),
             index_col=False,
+            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
         )
     except (ValueError, OSError) as exc:
         raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc
+    return _without_marks(table) if plain else table
+
+
+def _has_plain_marks(path: Path) -> bool:
+    """Return whether quotation marks in a table are signs like others: not each cell that begins with one ends with it.
+
+    Readers would take all up to the next one as one cell, and lose the rows between.
+
+    Raises
+    ------
+    ValueError
+        A row has more cells than the header; or a quotation mark is open over lines, which may be rows.
+    """
+    if path.stat().st_size > _LARGEST_CHECKED_BYTES:
+        return False
+    lines = path.read_bytes().splitlines()
+    if any(b"\0" in line for line in lines[:2]):
+        raise ValueError("it holds zero bytes; save it as UTF-8")
+    tabs = [line.count(b"\t") for line in lines]
+    if not any(b'"' in line for line in lines):
+        longer = (number for number, line in enumerate(lines, 1) if line.rstrip().count(b"\t") > tabs[0])
+        if (number := next(longer, 0)) > 0:
+            raise ValueError(f"line {number} has more cells than the first line")
+        return False
+    if all(map(_is_closed, lines)):
+        return False
+    if all(count == tabs[0] for count, line in zip(tabs, lines, strict=True) if line.strip()):
+        return True
+    _refuse_open_mark(lines, tabs)
+    return False
+
+
+def _refuse_open_mark(lines: Sequence[bytes], tabs: Sequence[int]) -> None:
+    """Refuse a quotation mark that is open where a whole row begins; the parts of a cell of several lines are none."""
+    opened = 0
+    for number, (line, count) in enumerate(zip(lines, tabs, strict=True), 1):
+        if opened and tabs[0] and count == tabs[0]:
+            raise ValueError(f"a quotation mark in line {opened} is not closed")
+        if line.count(b'"') % 2:
+            opened = 0 if opened else number
+
+
+def _is_closed(line: bytes) -> bool:
+    """Return whether each cell of a line that begins with a quotation mark ends with its partner."""
+    cells = (cell for cell in line.split(b"\t") if cell.startswith(b'"'))
+    return all(len(cell) > 1 and cell.endswith(b'"') and cell.count(b'"') % 2 == 0 for cell in cells)
+
+
+def _without_marks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the pairs of quotation marks around whole cells."""
+
+    def bare(value: Any) -> Any:
+        marked = isinstance(value, str) and _is_closed(value.encode()) and value.startswith('"')
+        return value[1:-1].replace('""', '"') if marked else value
+
+    return table.rename(columns=bare).map(bare)
 
 
 def name_parts(path: Path) -> tuple[dict[str, str], str]:

@@ -214,6 +214,45 @@ def test_cells_beyond_the_header_do_not_move_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("note", "read"),
+    [
+        ('"CN', '"CN'),
+        ("5' 11\"", "5' 11\""),
+        ('"CN", by phone', '"CN", by phone'),
+        ('"said ""no"""', 'said "no"'),
+        ('"CN"', "CN"),
+    ],
+)
+def test_a_quotation_mark_costs_no_row_of_a_table(tmp_path, note, read):
+    """Readers take an open one and all rows up to the next one, or to the end of the file, as one cell."""
+    rows = [f"sub-{number:02d}\t{note if number in (2, 4) else 'AD'}\t{70 + number}" for number in range(1, 6)]
+    (tmp_path / "x.tsv").write_text("\n".join(["participant_id\tnote\tage", *rows]) + "\n")
+    table = read_tsv(tmp_path / "x.tsv")
+    assert table["participant_id"].tolist() == [f"sub-{number:02d}" for number in range(1, 6)]
+    assert table["note"].tolist() == ["AD", read, "AD", read, "AD"]
+    assert table["age"].tolist() == [71, 72, 73, 74, 75]
+
+
+def test_a_line_break_in_quotation_marks_is_one_in_a_cell(tmp_path):
+    (tmp_path / "x.tsv").write_text('id\tnote\tage\na\t"two\nlines"\t1\nb\tx\t2\n')
+    assert read_tsv(tmp_path / "x.tsv")["note"].tolist() == ["two\nlines", "x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("id\tage\na\t1\nb\tx\t2\n", "line 3 has more cells"),
+        ('id\tnote\tage\na\t"open\t1\nb\n c\tx\t2\n', "line 2 is not closed"),
+        ("i\0d\0\t\0a\0\n\0", "zero bytes"),
+    ],
+)
+def test_a_table_whose_cells_would_move_is_refused_with_the_line(tmp_path, content, why):
+    (tmp_path / "x.tsv").write_text(content)
+    with pytest.raises(DamagedFileError, match=why):
+        read_tsv(tmp_path / "x.tsv")
+
+
+@pytest.mark.parametrize(
     "exc",
     [
         MemoryError(),
