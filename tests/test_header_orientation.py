@@ -58,6 +58,16 @@ def test_forms_that_differ_by_a_shift_are_told_but_not_mirrored(tmp_path):
     assert "20 mm" in found.reason
 
 
+def test_voxel_sizes_of_the_sform_that_are_not_those_of_the_header_are_told(tmp_path):
+    larger = RAS.copy()
+    larger[:3, :3] *= 1.25
+    found = readings(written(tmp_path / "a.nii", larger, RAS, (1, 0)))
+    np.testing.assert_allclose(found.affine, larger)
+    assert found.other is None
+    assert "2.5 x 2.5 x 3.75 mm by the sform, but 2 x 2 x 3 mm by pixdim" in found.reason
+    assert readings(tmp_path / "a.nii", "qform").reason == ""
+
+
 def test_without_codes_the_fields_come_first_and_the_standard_reading_is_the_other(tmp_path):
     path = written(tmp_path / "a.nii", RAS, RAS, (0, 0))
     found = readings(path)

@@ -21,6 +21,8 @@ from tau_pipeline.settings.participant import Orientation
 
 #: qform and sform are the same if no corner moves by more; a quaternion in single precision moves it by micrometers.
 _SAME_MM = 0.5
+#: Voxel sizes of pixdim and sform differ by less in good headers, relatively.
+_SAME_SIZE = 0.01
 #: Fields of the qform that are 0 where a header never had one.
 _QFORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 #: Codes of the sform or qform for Talairach and MNI space (nifti1.h), and grids of the usual templates in MNI space
@@ -108,7 +110,17 @@ def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Read
             else f"the world by up to {_apart_mm(stated['sform'], stated['qform'], img.shape):.3g} mm"
         )
         return Readings(standard, stated["qform"], mirrored, f"its sform and qform differ in {what}")
-    return Readings(standard)
+    return Readings(standard, reason=_other_sizes(img, standard, unit))
+
+
+def _other_sizes(img: nib.Nifti1Image, affine: Affine, unit: float) -> str:
+    """Say that the header states other voxel sizes (pixdim) than its affine has; empty if it does not."""
+    sizes = unit * np.abs(np.asarray(img.header["pixdim"][1:4], dtype=np.float64))
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (sizes > 0).all() or np.allclose(sizes, edges, rtol=_SAME_SIZE):
+        return ""
+    texts = [" x ".join(f"{edge:.3g}" for edge in one) for one in (edges, sizes)]
+    return f"its voxels have {texts[0]} mm by the sform, but {texts[1]} mm by pixdim"
 
 
 def _without_codes(img: nib.Nifti1Image, stated: dict[str, Affine], standard: Affine) -> Readings:
