@@ -13,6 +13,7 @@ from test_group import run, write_cohort
 
 from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, mixtures
 from tau_pipeline.derivatives.index import find_scans
+from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import read_tsv
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -116,12 +117,7 @@ def test_the_tables_state_how_each_scan_was_made(tmp_path: Path) -> None:
 
 def test_a_participant_that_was_removed_from_the_dataset_leaves_the_tables(tmp_path: Path) -> None:
     bids, out = write_cohort(tmp_path, 6, images=False)
-    for path in sidecars(out):
-        raw = bids / path.parent.relative_to(out) / f"{path.name.split('_space')[0]}_pet.nii.gz"
-        uri = f"bids:raw:{raw.relative_to(bids).as_posix()}"
-        edit(path, lambda content, uri=uri: content.update(Sources=[uri]))
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        raw.touch()
+    with_raw_images(bids, out)
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     everybody = set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
     gone = sidecars(out)[0].name.split("_")[0]
@@ -130,3 +126,37 @@ def test_a_participant_that_was_removed_from_the_dataset_leaves_the_tables(tmp_p
     assert set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"]) == everybody - {gone}
     status = read_tsv(out / "group/status.tsv")
     assert not (status["state"] == "done")[status["participant_id"] == gone].any()
+
+
+def with_raw_images(bids: Path, out: Path) -> list[Path]:
+    """Give each scan an empty raw image that its sidecar names; return the images."""
+    images = []
+    for path in sidecars(out):
+        raw = bids / path.parent.relative_to(out) / f"{path.name.split('_space')[0]}_pet.nii.gz"
+        uri = f"bids:raw:{raw.relative_to(bids).as_posix()}"
+        edit(path, lambda content, uri=uri: content.update(Sources=[uri]))
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.touch()
+        images.append(raw)
+    return images
+
+
+def test_a_scan_that_bidsignore_names_since_leaves_the_tables(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    image = with_raw_images(bids, out)[2]
+    (bids / ".bidsignore").write_text(f"{image.name}\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    who = image.name.split("_")[0]
+    assert who not in set(read_tsv(out / "group/suvr_rois.tsv")["participant_id"])
+    assert (read_tsv(out / "group/status.tsv").set_index("participant_id").loc[who, "state"]) == "skipped"
+
+
+def test_a_scan_that_the_last_run_left_out_leaves_the_tables(tmp_path: Path) -> None:
+    """Its sidecar says by now that it was not corrected for attenuation."""
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    key = f"{sidecars(out)[0].name.split('_space')[0]}_pet"
+    left_out = ScanStatus(key, "skipped", "left out: no attenuation correction", key.removesuffix("_pet"))
+    update_status(out, {key: left_out})
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert key not in set(read_tsv(out / "group/suvr_rois.tsv")["scan"])
+    assert read_tsv(out / "group/status.tsv")["scan"].tolist().count(key) == 1

@@ -5,6 +5,7 @@ import pytest
 from synthesis_cohort import PEOPLE, Person, write_cohort, write_person
 
 from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.synthesis.data.pairs import find_pairs, search_pairs
@@ -70,6 +71,25 @@ def test_a_missing_or_damaged_sidecar_leaves_out_only_its_scan(tmp_path):
     assert len(left_out) == 2
     assert "there is no file" in left_out[0]
     assert "not valid JSON" in left_out[1]
+
+
+def test_what_the_cohort_leaves_out_is_not_trained_on(tmp_path):
+    """A scan that the last run did not finish, and one whose raw image was removed from the dataset."""
+    out, bids = write_cohort(tmp_path / "out"), tmp_path / "bids"
+    for person in PEOPLE:
+        raw = bids / f"sub-{person.label}/pet/sub-{person.label}_trc-AV1451_pet.nii.gz"
+        raw.parent.mkdir(parents=True)
+        raw.touch()
+        uri = f"bids:raw:{raw.relative_to(bids).as_posix()}"
+        change_sidecar(person.pet(out).suvr(), Sources=[uri])
+    next(bids.glob("sub-01/pet/*")).unlink()
+    stem = "sub-02_trc-AV1451"
+    update_status(out, {f"{stem}_pet": ScanStatus(f"{stem}_pet", "failed", "its T1w is gone", stem)})
+    found = search_pairs(out, bids_dir=bids)
+    assert [pair.participant for pair in found.pairs] == ["03", "04"]
+    told = " ".join(found.unpaired)
+    assert "sub-01_trc-AV1451 is left out: its raw image" in told
+    assert f"{stem} is left out: the last run did not finish it" in told
 
 
 @pytest.mark.parametrize(

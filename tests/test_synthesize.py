@@ -34,7 +34,7 @@ from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.placement import on_t1w_grid
 from tau_pipeline.synthesis.data.splits import COLUMNS as SPLIT_COLUMNS
-from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
+from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans, still_there
 from tau_pipeline.synthesis.evaluation import outputs
 from tau_pipeline.synthesis.model.calibration import Calibration
 from tau_pipeline.synthesis.model.card import ModelCard
@@ -304,6 +304,17 @@ def test_a_second_scan_of_a_t1w_shares_its_synthetic_scan_by_session(tmp_path):
     ]
     assert targets[0].anat.t1w == targets[1].anat.t1w
     assert find_targets(tmp_path, pairs, model_target, "missing") == []
+
+
+def test_nothing_is_made_for_participants_who_are_no_longer_in_the_dataset(tmp_path):
+    write_people(tmp_path, tuple(Person(label, shape=(22, 24, 20)) for label in ("01", "02")))
+    model_target = ModelTarget("flortaucipir", "CerebellarGM")
+    targets = find_targets(tmp_path, measured_scans(tmp_path, model_target).pairs, model_target, "all")
+    assert still_there(targets, tmp_path / "elsewhere") == (targets, [])
+    (tmp_path / "bids/sub-02").mkdir(parents=True)
+    left, (sentence,) = still_there(targets, tmp_path / "bids")
+    assert [target.names.entities["sub"] for target in left] == ["02"]
+    assert sentence.endswith("no longer in the dataset: sub-01")
 
 
 def test_a_pet_of_another_tracer_does_not_count_as_pet(tmp_path):

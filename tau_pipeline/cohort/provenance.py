@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tau_pipeline.bids.layout import without_ignored
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.read import window_min
@@ -113,20 +114,25 @@ def refuse_mixtures(found: Sequence[str], *, allowed: bool) -> None:
         )
 
 
-def removed_from(bids_dir: Path, scans: Sequence[DoneScan]) -> list[DoneScan]:
-    """Return the scans whose raw image is no longer in the dataset (consent withdrawn, image replaced).
+def removed_from(bids_dir: Path, scans: Iterable[DoneScan]) -> list[DoneScan]:
+    """Return the scans whose raw image is no longer in the dataset: consent withdrawn, image replaced or ignored.
 
-    Where no raw image of any scan is there, the folder is not the dataset that the scans were made from, and none
-    counts as removed.
+    An image that ``.bidsignore`` names does not count as in the dataset. A scan without a raw image of its own, such as
+    a synthetic one, is removed with the folder of its participant. Where nothing of any scan is there, the folder is
+    not the dataset that the scans were made from, and none counts as removed.
+
+    Raises
+    ------
+    DamagedFileError
+        ``.bidsignore`` cannot be read.
     """
-    raw = {scan: _raw_images(bids_dir, scan) for scan in scans}
+    raw = {scan: _raw_images(bids_dir, scan) or [bids_dir / scan.participant_id] for scan in scans}
     # A link that is not fetched (DataLad) is in the dataset.
-    gone = [
-        scan
-        for scan, images in raw.items()
-        if images and not any(path.exists() or path.is_symlink() for path in images)
-    ]
-    return [] if len(gone) == len([scan for scan in scans if raw[scan]]) else gone
+    there = [path for paths in raw.values() for path in paths if path.exists() or path.is_symlink()]
+    if not there:
+        return []
+    used = set(map(Path, without_ignored(bids_dir, map(str, there))))
+    return [scan for scan, paths in raw.items() if used.isdisjoint(paths)]
 
 
 def _raw_images(bids_dir: Path, scan: DoneScan) -> list[Path]:

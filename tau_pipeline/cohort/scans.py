@@ -14,12 +14,11 @@ from tau_pipeline.errors import DamagedFileError, shown
 
 
 def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]) -> list[DoneScan]:
-    """Leave out scans that the last run did not finish, since it failed or was interrupted.
+    """Leave out scans that the last run did not finish, since it failed, was interrupted, or found them of no use.
 
     Their files are those of an earlier run, with other settings or models.
     """
-    unfinished = ("failed", "interrupted")
-    left_out = {(status.stem, status.source) for status in statuses.values() if status.state in unfinished}
+    left_out = {(status.stem, status.source) for status in statuses.values() if status.state != "done"}
     return [scan for scan in scans if (scan.stem, scan.source) not in left_out]
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.bids.sidecars import text_value
 from tau_pipeline.bids.tracers import tracer_name
-from tau_pipeline.cohort.provenance import mixtures
-from tau_pipeline.cohort.scans import is_included
+from tau_pipeline.cohort.provenance import mixtures, removed_from
+from tau_pipeline.cohort.scans import is_included, without_failed
 from tau_pipeline.derivatives.index import DoneScan, find_maps, find_outputs
 from tau_pipeline.derivatives.names import AnatNames
+from tau_pipeline.derivatives.status import all_statuses
 from tau_pipeline.errors import MissingInputError, SettingError, TauPipelineError, UnknownNameError
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import unknown_name
@@ -149,6 +150,7 @@ def search_pairs(
     reference_region: str | None = None,
     diagnoses: Mapping[str, str] | None = None,
     group: Group | None = None,
+    bids_dir: Path | None = None,
 ) -> FoundPairs:
     """Find every SUVR map, and the T1w on whose grid it lies.
 
@@ -166,6 +168,8 @@ def search_pairs(
     group
         Read here: ``exclude`` and ``include_failed_quality``. None takes the defaults, so that scans whose quality is
         ``fail`` are left out.
+    bids_dir
+        The raw dataset; scans whose raw image is no longer in it are left out.
 
     Returns
     -------
@@ -184,6 +188,8 @@ def search_pairs(
     root = Path(derivatives_dir)
     group = group or Group()
     maps, unpaired = _read_maps(root, group.exclude)
+    maps, stale = _current(maps, root, bids_dir)
+    unpaired += stale
     chosen = _of_region(_of_tracer(maps, tracer), reference_region)
     failed = [one for one in chosen if not is_included(one, include_failed=group.include_failed_quality)]
     unpaired += [
@@ -219,6 +225,15 @@ def _read_maps(root: Path, exclude: Path | None) -> tuple[list[DoneScan], list[s
             f"{root} holds no SUVR map (sub-*/pet/*_space-T1w_desc-suvr_pet.nii.gz); run the participant level first"
         )
     return maps, unreadable
+
+
+def _current(maps: Sequence[DoneScan], root: Path, bids_dir: Path | None) -> tuple[list[DoneScan], list[str]]:
+    """Return the maps that the last run vouches for and whose raw image is there, and a sentence on each other one."""
+    finished = without_failed(maps, all_statuses(root))
+    removed = set(removed_from(bids_dir, finished)) if bids_dir is not None else set()
+    told = [f"{one.stem} is left out: the last run did not finish it." for one in maps if one not in set(finished)]
+    told += [f"{one.stem} is left out: its raw image is no longer in the dataset." for one in maps if one in removed]
+    return [one for one in finished if one not in removed], told
 
 
 def _of_tracer(maps: Collection[DoneScan], tracer: str | None) -> list[DoneScan]:

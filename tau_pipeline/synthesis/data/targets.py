@@ -77,8 +77,9 @@ def measured_scans(
     model_target: ModelTarget,
     diagnoses: Mapping[str, str] | None = None,
     group: Group | None = None,
+    bids_dir: Path | None = None,
 ) -> FoundPairs:
-    """Return the measured scans of the model's kind; finding none is no error."""
+    """Return the measured scans of the model's kind, as `search_pairs`; finding none is no error."""
     try:
         return search_pairs(
             output_dir,
@@ -86,6 +87,7 @@ def measured_scans(
             reference_region=model_target.reference_region or None,
             diagnoses=diagnoses,
             group=group,
+            bids_dir=bids_dir,
         )
     except (MissingInputError, UnknownNameError):
         return FoundPairs((), ())
@@ -140,6 +142,18 @@ def find_targets(
             # Of several T1w images of one session the first by name stands for the session.
             found.setdefault(target.names.key, target)
     return [found[key] for key in sorted(found)]
+
+
+def still_there(targets: Sequence[Target], bids_dir: Path) -> tuple[list[Target], list[str]]:
+    """Return the targets of participants who are in the raw dataset, and a sentence on those who are not.
+
+    Where nobody is in it, the folder is not the dataset that the T1w images are from, and all are returned.
+    """
+    known = {target.names.entities["sub"] for target in targets}
+    there = {label for label in known if (bids_dir / f"sub-{label}").is_dir()} or known
+    gone = ", ".join(f"sub-{label}" for label in sorted(known - there))
+    told = [f"left out, since they are no longer in the dataset: {gone}"] if gone else []
+    return [target for target in targets if target.names.entities["sub"] in there], told
 
 
 def _spelling(pairs: Sequence[Pair], model_target: ModelTarget) -> str:

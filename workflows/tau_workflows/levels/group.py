@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Contents of tables and sidecars as the last run read them (`tau_pipeline.derivatives.kept`), in the output folder.
 _KEPT = ".tau-pipeline-tables.npz"
+#: Why a scan whose raw image is gone is left out.
+_REMOVED = "its raw image is no longer in the dataset, or .bidsignore names it"
 #: Scans from which on the terminal says that Parquet files could be written.
 _LARGE = 1000
 
@@ -137,12 +139,12 @@ def _without_removed(
     """Leave out scans whose raw image is no longer in the dataset; their states say so."""
     gone = {(scan.stem, scan.source) for scan in removed_from(bids_dir, scans)}
     told = {
-        key: replace(status, state="skipped", reason="its raw image is no longer in the dataset")
+        key: replace(status, state="skipped", reason=_REMOVED)
         for key, status in statuses.items()
         if (status.stem, status.source) in gone
     }
     for stem, _ in sorted(gone):
-        say(f"{stem} is left out: its raw image is no longer in the dataset")
+        say(f"{stem} is left out: {_REMOVED}")
     return [scan for scan in scans if (scan.stem, scan.source) not in gone], {**statuses, **told}
 
 

@@ -77,7 +77,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     import torch
 
     from tau_pipeline.synthesis.data.covariates import with_covariates
-    from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans
+    from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans, still_there
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 
@@ -91,16 +91,14 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     model_target = ModelTarget(tracer=card.tracer, reference_region=card.reference_region)
     people = read_people(bids_dir, config)
     diagnoses = diagnoses_of(people)
-    measured = measured_scans(output_dir, model_target, diagnoses, config.group)
+    measured = measured_scans(output_dir, model_target, diagnoses, config.group, bids_dir)
     refuse_mixtures(measured.mixed, allowed=config.group.allow_mixed_settings)
-    for sentence in measured.mixed:
-        say(sentence)
     pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
-    found = with_covariates(found, people)
-    targets = [
-        target for target in found if is_selected(target.names.entities["sub"], target.session, config.selection)
-    ]
+    found, gone = still_there(with_covariates(found, people), bids_dir)
+    for sentence in (*measured.mixed, *gone):
+        say(sentence)
+    targets = [one for one in found if is_selected(one.names.entities["sub"], one.session, config.selection)]
     if not targets:
         say("nothing to do: every selected T1w already has a PET; use --synthesize all to include those too")
         return NOTHING_TO_DO

@@ -147,6 +147,7 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
         reference_region=parse_reference(config.settings.ref_region[0]),
         diagnoses=diagnoses_of(people),
         group=config.group,
+        bids_dir=bids_dir,
     )
     refuse_mixtures(found.mixed, allowed=config.group.allow_mixed_settings)
     for sentence in (*found.unpaired, *found.mixed):

@@ -84,7 +84,8 @@ def write_comparison_report(folder: Path, output_dir: Path) -> Path:
         for ending, separator, missing in (("tsv", "\t", MISSING), ("csv", ",", "")):
             text = table_text(table, separator, missing)
             write_changed(text, folder / f"{name}.{ending}")
-    report = html.template("comparison.html.jinja").render(
+    report = html.render(
+        "comparison.html.jinja",
         record=record,
         facts=_facts(record, runs),
         warnings=_warnings(record, runs, scans, tables["settings"]),
