@@ -63,7 +63,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("name", LOST)
-@pytest.mark.parametrize("fill", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize("fill", [0.0, np.nan, np.inf, -1.0, -1000.0])
 def test_filled_parts_of_the_head_are_found(name, fill):
     data, lost = head(), LOST[name]
     inside = ndimage.binary_fill_holes(data > 500)
@@ -71,6 +71,19 @@ def test_filled_parts_of_the_head_are_found(name, fill):
     measured = measured_voxels(data, SIZE)
     assert (~measured[lost & inside]).mean() > 0.99
     assert measured[~lost].all()
+
+
+def test_a_part_filled_with_another_dark_value_is_found_and_a_bright_one_is_not():
+    data = head() + 20
+    data[:, :, 27:] = 30
+    measured = measured_voxels(data, SIZE)
+    inside = ndimage.binary_fill_holes(head() > 500)
+    assert (~measured[:, :, 27:][inside[:, :, 27:]]).mean() > 0.99
+    assert measured[:, :, :27].all()
+    clipped = np.minimum(head(), 600)
+    assert measured_voxels(clipped, SIZE).all(), "a scan that saturates"
+    offset = head() - 200
+    assert measured_voxels(offset, SIZE).all(), "air below 0"
 
 
 def test_air_of_zeros_counts_as_measured_and_a_scan_without_zeros_is_whole():

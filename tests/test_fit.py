@@ -121,6 +121,40 @@ def test_of_two_readings_the_head_tells_the_right_one_and_the_transform_holds_it
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first_is_right", [True, False])
+def test_of_two_sizes_of_voxels_the_head_tells_the_right_one(scans, first_is_right):
+    own = scans[0]
+    wrong = scaled(own.pet, (0.8, 0.8, 0.8)).affine
+    first, other = (own.pet.affine, wrong) if first_is_right else (wrong, own.pet.affine)
+    read = image_on(np.asanyarray(own.pet.dataobj), first)
+    found = coregister_scan(read, own.t1w, own.mask, Readings(first, other, False, "its sform and qform differ"))
+    assert f"{'the sform' if first_is_right else 'the other reading'} was taken" in found.notes[0]
+    assert found.figures["RegistrationScale"] < 1.1
+    assert found.figures["RegistrationExplained"] > 0.75
+    np.testing.assert_allclose(np.cbrt(np.linalg.det(found.move[:3, :3])), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("axis", "fill"), [(1, 0.0), (2, -1.0)])
+def test_a_cut_field_of_view_is_no_other_head_and_hides_none(scans, axis, fill):
+    own = scans[0]
+    whole = assess_fit(own.pet, own.t1w, own.mask, own.true)
+    data = np.asanyarray(own.pet.dataobj).astype(np.float32)
+    inside = np.c_[np.argwhere(np.asanyarray(own.mask.dataobj) > 0), np.ones(np.asanyarray(own.mask.dataobj).sum())]
+    at = inside @ (np.linalg.inv(own.true @ own.pet.affine) @ own.mask.affine).T
+    np.moveaxis(data, axis, 0)[int(np.percentile(at[:, axis], 93)) :] = fill
+    cut = image_on(data, own.pet.affine)
+    found = coregister_scan(cut, own.t1w, own.mask, Readings(cut.affine))
+    assert found.figures["RegistrationBelongs"] > whole.belongs - 0.2
+    verdicts = {one["Check"]: one["Verdict"] for one in judge(found.figures)}
+    assert verdicts["coreg_fit"] == "pass"
+    wrong = mirror(cut.affine, cut.shape)
+    found = coregister_scan(image_on(data, wrong), own.t1w, own.mask, Readings(wrong))
+    verdicts = {one["Check"]: one["Verdict"] for one in judge(found.figures)}
+    assert verdicts["coreg_mirror"] == "fail"
+
+
+@pytest.mark.slow
 def test_a_mirrored_scan_without_contradiction_fails(scans):
     own = scans[0]
     wrong = mirror(own.pet.affine, own.pet.shape)

@@ -63,7 +63,11 @@ def test_voxel_sizes_of_the_sform_that_are_not_those_of_the_header_are_told(tmp_
     larger[:3, :3] *= 1.25
     found = readings(written(tmp_path / "a.nii", larger, RAS, (1, 0)))
     np.testing.assert_allclose(found.affine, larger)
-    assert found.other is None
+    np.testing.assert_allclose(found.other[:3, :3], RAS[:3, :3])
+    middle = [*(np.array(SHAPE) - 1) / 2, 1]
+    np.testing.assert_allclose(found.other @ middle, larger @ middle)
+    assert found.resized
+    assert not found.mirrored
     assert "2.5 x 2.5 x 3.75 mm by the sform, but 2 x 2 x 3 mm by pixdim" in found.reason
     assert readings(tmp_path / "a.nii", "qform").reason == ""
 

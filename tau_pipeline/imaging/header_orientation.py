@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.load import read_affine
@@ -67,6 +68,11 @@ class Readings:
     mirrored: bool = False
     reason: str = ""
 
+    @property
+    def resized(self) -> bool:
+        """Whether voxels have other sizes in the other reading."""
+        return self.other is not None and not _same_sizes(*(_edges(one) for one in (self.affine, self.other)))
+
 
 def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Readings:
     """Return what the header of an image says of its axes.
@@ -110,17 +116,29 @@ def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Read
             else f"the world by up to {_apart_mm(stated['sform'], stated['qform'], img.shape):.3g} mm"
         )
         return Readings(standard, stated["qform"], mirrored, f"its sform and qform differ in {what}")
-    return Readings(standard, reason=_other_sizes(img, standard, unit))
+    return _with_other_sizes(img, standard, unit)
 
 
-def _other_sizes(img: nib.Nifti1Image, affine: Affine, unit: float) -> str:
-    """Say that the header states other voxel sizes (pixdim) than its affine has; empty if it does not."""
-    sizes = unit * np.abs(np.asarray(img.header["pixdim"][1:4], dtype=np.float64))
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (sizes > 0).all() or np.allclose(sizes, edges, rtol=_SAME_SIZE):
-        return ""
+def _with_other_sizes(img: nib.Nifti1Image, affine: Affine, unit: float) -> Readings:
+    """Return the readings of a header that may state other voxel sizes (pixdim) than its sform has."""
+    sizes, edges = unit * np.abs(np.asarray(img.header["pixdim"][1:4], dtype=np.float64)), _edges(affine)
+    if not (np.isfinite(sizes) & (sizes > 0)).all() or _same_sizes(sizes, edges):
+        return Readings(affine)
     texts = [" x ".join(f"{edge:.3g}" for edge in one) for one in (edges, sizes)]
-    return f"its voxels have {texts[0]} mm by the sform, but {texts[1]} mm by pixdim"
+    reason = f"its voxels have {texts[0]} mm by the sform, but {texts[1]} mm by pixdim"
+    other = affine @ np.diag([*(sizes / edges), 1.0])
+    middle = (np.array(img.shape[:3]) - 1) / 2
+    other[:3, 3] += affine[:3, :3] @ middle + affine[:3, 3] - (other[:3, :3] @ middle + other[:3, 3])
+    return Readings(affine, other, reason=reason)
+
+
+def _edges(affine: Affine) -> NDArray[np.float64]:
+    edges: NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)
+    return edges
+
+
+def _same_sizes(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return bool(np.allclose(one, other, rtol=_SAME_SIZE))
 
 
 def _without_codes(img: nib.Nifti1Image, stated: dict[str, Affine], standard: Affine) -> Readings:

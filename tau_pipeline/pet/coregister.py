@@ -13,6 +13,7 @@ from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.header_orientation import Readings, with_affine
 from tau_pipeline.imaging.rigid import Rigid, register_rigid
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_volume_mm3
+from tau_pipeline.pet.field_of_view import frame_of
 from tau_pipeline.pet.fit import Fit, assess_fit
 
 #: Left and right are known if the unexplained variance of a PET and of its mirror image differ by at least this much
@@ -25,6 +26,10 @@ _SAME_SIZE = 0.1
 #: In T1w of coarse voxels (cube root of the volume), the cortex is blurred, so that a deformation gains more and the
 #: figure is lower: by so much per mm above the first size. Beyond the second size, heads cannot be told apart.
 _FINE_T1W_MM, _LOWER_PER_MM, _COARSEST_T1W_MM = 2.0, 0.15, 4.2
+
+#: Of two sizes of the voxels, the other one is right if the head's size is so much nearer to that of the T1w by it
+#: (natural logarithm of the factor).
+_SURE_SIZE = 0.05
 
 #: Contradictions in a header: none, one that moves or scales the image, one between left and right.
 _CERTAIN, _MOVED, _SIDES_DECIDED, _SIDES_UNKNOWN = 0.0, 1.0, 1.0, 2.0
@@ -74,17 +79,15 @@ def coregister_scan(
     template_space
         Why the PET looks as if it were in template space, from `header_orientation.template_space`; empty if not.
     """
-    read = with_affine(pet_static, header.affine)
-    rigid = coregister(read, t1w, mask)
-    fit = assess_fit(read, t1w, mask, rigid.matrix)
+    rigid, fit = _fitted(pet_static, header.affine, t1w, mask)
     used, doubt, notes = header.affine, _CERTAIN, list[str]()
     if header.reason:
-        used, doubt, note = _decided(header, fit)
+        sized = header.other if header.resized and not header.mirrored else None
+        other = None if sized is None else _fitted(pet_static, sized, t1w, mask)
+        used, doubt, note = _decided(header, fit) if other is None else _by_size(header, fit, other[1])
         notes.append(note)
         if used is header.other:
-            read = with_affine(pet_static, used)
-            rigid = coregister(read, t1w, mask)
-            fit = assess_fit(read, t1w, mask, rigid.matrix)
+            rigid, fit = other or _fitted(pet_static, used, t1w, mask)
     if template_space:
         notes.append(
             f"The PET may be in template space, not in the scanner's ({template_space}); it then has the shape of the "
@@ -102,10 +105,34 @@ def coregister_scan(
     )
 
 
+def _fitted(pet_static: Volume, affine: Affine, t1w: Volume, mask: Volume) -> tuple[Rigid, Fit]:
+    """Register a PET by a reading of its header; parts that were filled and not measured do not count in the fit."""
+    rigid = coregister(with_affine(pet_static, affine), t1w, mask)
+    return rigid, assess_fit(with_affine(frame_of(pet_static, 0), affine), t1w, mask, rigid.matrix)
+
+
+_CHOOSE = "choose with --orientation sform or qform, or correct the header"
+
+
+def _by_size(header: Readings, fit: Fit, other: Fit) -> tuple[Affine, float, str]:
+    """Return the affine in which the head has the size of the T1w's, how doubtful it is, and a sentence."""
+    chosen, one = header.affine, "the sform"
+    if header.other is not None and _size_error(other) < _size_error(fit) - _SURE_SIZE:
+        chosen, one = header.other, "the other reading"
+    note = f"The size of the PET is not certain: {header.reason}; by the size of the head, {one} was taken."
+    return chosen, _MOVED, f"{note} To be sure, {_CHOOSE}."
+
+
+def _size_error(fit: Fit) -> float:
+    """Return how far the size of the head is from that of the T1w, along the worst axis; infinite if not known."""
+    errors = [abs(math.log(one)) for one in fit.scale]
+    return math.inf if any(map(math.isnan, errors)) else max(errors)
+
+
 def _decided(header: Readings, fit: Fit) -> tuple[Affine, float, str]:
     """Return the affine to use of a header with a contradiction, how doubtful it is, and a sentence."""
     start = f"The orientation of the PET is not certain: {header.reason}"
-    choose = "choose with --orientation sform or qform, or correct the header"
+    choose = _CHOOSE
     if not header.mirrored or header.other is None:
         return header.affine, _MOVED, f"{start}; the sform was taken. To decide otherwise, {choose}."
     if math.isnan(fit.mirror) or abs(fit.mirror) < SURE_MIRROR:

@@ -18,6 +18,8 @@ from tau_pipeline.pet.frames import FramePlan
 
 #: A voxel beside filled ones is bright above this part of the 99th percentile. The rim of air is far below it.
 _BRIGHT = 0.1
+#: Share of the voxels of a frame from which on its lowest value may be one that was filled in.
+_COMMON = 0.002
 #: SD of the Gaussian that weights the surroundings, by which filled voxels and air are distinguished, mm.
 _SURROUNDINGS_MM = 8.0
 
@@ -34,7 +36,8 @@ def measured_voxels(frame: NDArray, size_mm: NDArray) -> NDArray[np.bool_]:
     """Return which voxels of a frame hold a measurement.
 
     NaN and infinities do not, nor do blocks of zeros that end sharply at bright voxels: they were filled. Zeros of the
-    air do, since the blur of every scanner leads to them gradually.
+    air do, since the blur of every scanner leads to them gradually. Some programs fill with another value, which is
+    then the same in all of a block, and dark.
 
     Parameters
     ----------
@@ -44,29 +47,57 @@ def measured_voxels(frame: NDArray, size_mm: NDArray) -> NDArray[np.bool_]:
         Lengths of the edges of a voxel.
     """
     known = np.isfinite(frame)
-    solid = _solid((frame == 0) & known)
-    if not solid.any() or solid.all():
-        return known & ~solid
-    lit = known & (frame != 0)
-    if not lit.any():
-        return known & ~solid
+    measured = known.copy()
+    for value in (0, *_other_fill(frame, known)):
+        measured &= ~_filled(frame, known, value, size_mm)
+    return measured
+
+
+def _other_fill(frame: NDArray, known: NDArray[np.bool_]) -> list[float]:
+    """Return the values other than 0 that parts of a frame may have been filled with: whole planes of one dark value.
+
+    A value that is at least as common as `_COMMON` counts, too: filled parts of another shape.
+    """
+    values = frame[known]
+    if not values.size:
+        return []
+    dark = _BRIGHT * np.percentile(values, 99)
+    found = {float(values.min())} if (values == values.min()).mean() > _COMMON else set()
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        low, high = frame.min(axis=others), frame.max(axis=others)
+        found.update(low[low == high].tolist())
+    return sorted(value for value in found if value != 0 and value < dark)
+
+
+def _filled(frame: NDArray, known: NDArray[np.bool_], value: float, size_mm: NDArray) -> NDArray[np.bool_]:
+    """Return the blocks of one value that end sharply at bright voxels."""
+    nowhere = np.zeros_like(known)
+    fill = (frame == value) & known
+    solid = _solid(fill)
+    if not solid.any():
+        return nowhere
+    lit = known & ~fill
+    if solid.all() or not lit.any():
+        return solid
     bright = lit & (frame > _BRIGHT * np.percentile(frame[lit], 99))
     if not (ndimage.maximum_filter(solid, 3) & bright).any():
-        return known
+        return nowhere
     nearest = ndimage.distance_transform_edt(~lit, sampling=size_mm, return_distances=False, return_indices=True)
     sharp = solid & bright[tuple(nearest)]
     sigma = _SURROUNDINGS_MM / size_mm
     part, whole = (ndimage.gaussian_filter(one.astype(np.float32), sigma) for one in (sharp, solid))
-    return known & ~(solid & (part > 0.5 * whole))
+    filled: NDArray[np.bool_] = solid & (part > 0.5 * whole)
+    return filled
 
 
-def _solid(zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the zeros in blocks of 3 x 3 x 3 and their neighbors, and whole planes of zeros."""
-    inside = ndimage.minimum_filter(zero, 3, mode="constant", cval=1)
-    found = ndimage.maximum_filter(inside, 5) & zero
+def _solid(fill: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return voxels of one value in blocks of 3 x 3 x 3 and their neighbors, and whole planes of them."""
+    inside = ndimage.minimum_filter(fill, 3, mode="constant", cval=1)
+    found = ndimage.maximum_filter(inside, 5) & fill
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        found |= np.expand_dims(zero.all(axis=others), others)
+        found |= np.expand_dims(fill.all(axis=others), others)
     return found
 
 

@@ -225,13 +225,14 @@ def _deformed(head: _Head, seen: Floats, expected: Floats) -> float:
 def _mirrored(head: _Head, moving: Volume, pose: Affine) -> float:
     """Return the share of variance that the T1w explains of the mirrored PET, registered anew; NaN if that failed."""
     reflected = _reflection(head) @ pose
-    image = image_on(finite(np.asanyarray(moving.dataobj)), reflected @ moving.affine)
+    measured = image_on(np.asanyarray(moving.dataobj), reflected @ moving.affine)
+    image = image_like(finite(np.asanyarray(moving.dataobj)), measured)
     try:
         found = register_linear(
             image, head.t1w, image_like(head.rim, head.t1w), np.eye(4),
             degrees_of_freedom=6, schedule=Schedule("NMI", (60, 40)),
         )  # fmt: skip
-        return head.explain(head.seen(image, found))[0]
+        return head.explain(head.seen(measured, found))[0]
     except RegistrationError:
         return math.nan
 
