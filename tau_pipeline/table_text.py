@@ -201,8 +201,9 @@ def _cells_of(column: pd.Series) -> _Cells:
     return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
 
 
-#: Control characters, line breaks, marks that change the direction of writing, and the byte order mark.
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]+")
+#: Control characters, line breaks, marks that change the direction of writing, signs without width, and the byte order
+#: mark. Those that join letters (Persian, Hindi) are part of words.
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
 #: What formulas begin with; spreadsheets in Japanese take the wide forms too (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 

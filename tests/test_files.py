@@ -183,6 +183,17 @@ def test_text_that_only_looks_harmless_is_made_so_too():
     assert [row[0] for row in rows[1:]] == ["'\uff1d1+1", "' =1+1", " 2Jb", " cod.exe"]
 
 
+@pytest.mark.parametrize(
+    "mark", ["\u200b", "\u200e", "\u200f", "\u061c", "\u2060", "\u202e", "\ufeff", "\x07", "\u00a0"]
+)
+def test_signs_that_nobody_sees_hide_no_formula(mark):
+    table = pd.DataFrame({"note": [f"{mark}=1+1", f"a{mark}b"], "n": [1, 2]})
+    text = table_text(table, ",", "")
+    assert text.splitlines()[1].startswith("'")
+    if mark != "\u00a0":
+        assert mark not in text
+
+
 def test_a_json_file_of_a_size_that_no_sidecar_has_is_refused_unread(tmp_path):
     path = tmp_path / "x.json"
     with path.open("wb") as file:

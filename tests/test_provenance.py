@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from test_group import run, write_cohort
 
-from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, mixtures
+from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, mixtures, repeated
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.files import read_tsv
@@ -160,3 +161,50 @@ def test_a_scan_that_the_last_run_left_out_leaves_the_tables(tmp_path: Path) -> 
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     assert key not in set(read_tsv(out / "group/suvr_rois.tsv")["scan"])
     assert read_tsv(out / "group/status.tsv")["scan"].tolist().count(key) == 1
+
+
+def test_two_reconstructions_of_one_pet_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    assert repeated(find_scans(out)) == []
+    stem = sidecars(out)[0].name.split("_space")[0]
+    for path in list(sidecars(out)[0].parent.glob(f"{stem}_*")):
+        shutil.copy(path, path.with_name(path.name.replace(stem, f"{stem}_rec-b")))
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert f"1 session has several scans of one tracer, each of which counts: {stem} and {stem}_rec-b" in (
+        capfd.readouterr().err
+    )
+    decided = tmp_path / "x.tsv"
+    decided.write_text(f"scan\n{stem}_rec-b\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(decided)) == 0
+    assert "several scans of one tracer" not in capfd.readouterr().err
+
+
+def test_another_dataset_and_maps_that_are_gone_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bids, out = write_cohort(tmp_path, 6)
+    images = with_raw_images(bids, out)
+    next(sidecars(out)[0].parent.glob("*_desc-suvr_pet.nii.gz")).unlink()
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    said = capfd.readouterr().err
+    assert "1 of 6 scans have no SUVR map any more" in said
+    assert "none of the raw images" not in said
+    for image in images:
+        image.unlink()
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert "none of the raw images" in capfd.readouterr().err
+    assert read_tsv(out / "group/status.tsv")["state"].tolist() == ["done"] * 6
+
+
+def test_tables_of_other_participants_and_tables_that_were_cut_off_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    tables = sorted(out.glob("sub-*/**/*_rois.tsv"))
+    lines = tables[0].read_text().splitlines(keepends=True)
+    tables[0].write_text("".join(lines[: len(lines) // 2]))
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    said = capfd.readouterr().err
+    assert f"1 scans have fewer regions than the others: {tables[0].name.split('_desc')[0]}" in said
+    shutil.copy(tables[1], tables[0])
+    assert run(bids, out, "--unknown-manufacturer", "pooled") == 2
+    said = capfd.readouterr().err
+    assert f"{tables[0]} has rows with the participant_id {tables[1].name.split('_')[0]}" in said

@@ -99,6 +99,29 @@ def _sentence(tracer: str, heading: str, values: dict[Hashable, list[DoneScan]])
     return f"scans of {tracer} differ in their {heading}: {'; '.join(parts)}"
 
 
+def repeated(scans: Iterable[DoneScan]) -> list[str]:
+    """Say which sessions have several measured scans of one tracer, such as two reconstructions of one PET.
+
+    They are no mistake where a study wants them, but each counts as one scan.
+    """
+    found: dict[tuple[str, str | None, str, str], list[str]] = {}
+    for scan in scans:
+        if scan.source == "measured":
+            stated = _text(scan, "TracerName")
+            key = (scan.participant_id, scan.session_id, tracer_name(stated) or stated, _text(scan, "ReferenceRegion"))
+            found.setdefault(key, []).append(scan.stem)
+    several = {tuple(sorted(stems)): None for stems in found.values() if len(stems) > 1}
+    if not several:
+        return []
+    named = "; ".join(" and ".join(stems) for stems in list(several)[:_NAMED])
+    more = f"; and {len(several) - _NAMED} more" if len(several) > _NAMED else ""
+    have = "session has" if len(several) == 1 else "sessions have"
+    return [
+        f"{len(several)} {have} several scans of one tracer, each of which counts: {named}{more}. If they are "
+        "reconstructions of one PET, keep one with --exclude"
+    ]
+
+
 def refuse_mixtures(found: Sequence[str], *, allowed: bool) -> None:
     """Refuse scans that `mixtures` says were made in different ways, unless that is allowed.
 
@@ -117,25 +140,38 @@ def refuse_mixtures(found: Sequence[str], *, allowed: bool) -> None:
 def removed_from(bids_dir: Path, scans: Iterable[DoneScan]) -> list[DoneScan]:
     """Return the scans whose raw image is no longer in the dataset: consent withdrawn, image replaced or ignored.
 
-    An image that ``.bidsignore`` names does not count as in the dataset. A scan without a raw image of its own, such as
-    a synthetic one, is removed with the folder of its participant. Where nothing of any scan is there, the folder is
-    not the dataset that the scans were made from, and none counts as removed.
+    An image that ``.bidsignore`` names does not count as in the dataset. A synthetic scan, which has no raw image of
+    its own, is removed with the folder of its participant. Where nothing of any scan is there, the folder is not the
+    dataset that the scans were made from, and none counts as removed.
 
     Raises
     ------
     DamagedFileError
         ``.bidsignore`` cannot be read.
     """
-    raw = {scan: _raw_images(bids_dir, scan) or [bids_dir / scan.participant_id] for scan in scans}
-    # A link that is not fetched (DataLad) is in the dataset.
-    there = [path for paths in raw.values() for path in paths if path.exists() or path.is_symlink()]
+    raw = {scan: paths for scan in scans if (paths := _raw_files(bids_dir, scan))}
+    there = [path for paths in raw.values() for path in paths if _is_there(path)]
     if not there:
         return []
     used = set(map(Path, without_ignored(bids_dir, map(str, there))))
     return [scan for scan, paths in raw.items() if used.isdisjoint(paths)]
 
 
-def _raw_images(bids_dir: Path, scan: DoneScan) -> list[Path]:
+def is_elsewhere(bids_dir: Path, scans: Iterable[DoneScan]) -> bool:
+    """Return whether sidecars name raw images, and none of them is in this folder."""
+    paths = [path for scan in scans if scan.source == "measured" for path in _raw_files(bids_dir, scan)]
+    return bool(paths) and not any(map(_is_there, paths))
+
+
+def _is_there(path: Path) -> bool:
+    # A link that is not fetched (DataLad) is in the dataset.
+    return path.exists() or path.is_symlink()
+
+
+def _raw_files(bids_dir: Path, scan: DoneScan) -> list[Path]:
+    """Return the raw images of a scan by its sidecar, of a synthetic one the folder of the participant."""
+    if scan.source == "synthetic":
+        return [bids_dir / scan.participant_id]
     sources: Any = scan.sidecar.get("Sources")
     uris = [one for one in sources if isinstance(one, str)] if isinstance(sources, list) else []
     return [bids_dir / uri.removeprefix("bids:raw:") for uri in uris if uri.startswith("bids:raw:")]

@@ -304,7 +304,8 @@ def find_scans(
     Raises
     ------
     DamagedFileError
-        A table or sidecar cannot be read, lacks a column, or holds what the tables of the cohort cannot take.
+        A table or sidecar cannot be read, lacks a column, holds what the tables of the cohort cannot take, or is that
+        of another participant.
     MissingInputError
         A table has no sidecar of its map beside it.
     """
@@ -321,6 +322,7 @@ def find_scans(
     found, decisions = [], read_decisions(output_dir, exclude)
     sidecars: dict[str, bytes] = {}
     for name, path in tables.items():
+        _check_owner(stack, name, path, names_of[path])
         for rank, (region, rows) in enumerate(stack.blocks(name)):
             scan = DoneScan(names_of[path], region if rank else "", decisions, Place(stack, rows, region))
             file = sidecar_path(scan.suvr_file)
@@ -334,6 +336,18 @@ def find_scans(
     if kept_file is not None and marks != before:
         write_kept(Kept(marks, stack, sidecars), new_file or kept_file)
     return found
+
+
+def _check_owner(stack: Stack, name: str, path: Path, names: PetNames | SyntheticNames) -> None:
+    """Refuse a table whose rows are of another participant or session than its name, as in outputs merged by hand."""
+    for entity, column in (("sub", "participant_id"), ("ses", "session_id")):
+        own = {f"{entity}-{names.entities[entity]}"} if entity in names.entities else set()
+        found = stack.texts(name, column)
+        if found - own:
+            raise DamagedFileError(
+                f"{path} has rows with the {column} {', '.join(sorted(found - own))}, which is not that of its name; "
+                f"run the participant level again for sub-{names.entities['sub']}"
+            )
 
 
 def _inside(path: Path, output_dir: Path) -> str:

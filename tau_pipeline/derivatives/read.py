@@ -16,7 +16,7 @@ import numpy as np
 
 from tau_pipeline.derivatives.columns import COLUMNS, FURTHER_COLUMNS, IDENTITY, column_name
 from tau_pipeline.derivatives.quality_measures import MEASURES
-from tau_pipeline.errors import DamagedFileError, shown
+from tau_pipeline.errors import DamagedFileError, MissingInputError, shown
 from tau_pipeline.files import read_json, read_tsv
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ def read_suvr_sidecar(path: Path) -> dict[str, Any]:
     DamagedFileError
         It is not a JSON object, or one of these values has another type.
     """
+    if not path.exists():
+        participant = path.name.split("_")[0]
+        raise MissingInputError(f"there is no sidecar {path}; run the participant level again for {participant}")
     sidecar = read_json(path)
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(sidecar.get(name)):

@@ -65,6 +65,14 @@ class Stack:
                 found[name] = column[rows].astype(np.float64)
         return pd.DataFrame(found)
 
+    def texts(self, name: str, column: str) -> set[str]:
+        """Return the different texts of a column in the rows of a table."""
+        start, end = self.places[name]
+        found = self.columns[column]
+        if not isinstance(found, Coded):
+            raise TypeError(f"{column} is no column of texts")
+        return {found.texts[code] for code in np.unique(found.codes[start:end]).tolist() if code >= 0}
+
     def blocks(self, name: str) -> Iterator[tuple[str, NDArray[np.integer]]]:
         """Yield each reference region of a table, in their order, with its rows."""
         start, end = self.places[name]

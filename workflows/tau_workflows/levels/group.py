@@ -15,7 +15,7 @@ from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.long_files import LongTable, for_parquet, has_parquet, parts_folder
 from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
-from tau_pipeline.cohort.provenance import mixtures, refuse_mixtures, removed_from
+from tau_pipeline.cohort.provenance import is_elsewhere, mixtures, refuse_mixtures, removed_from, repeated
 from tau_pipeline.cohort.scans import is_included, left_out_text, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import fit_cohort, require_scans
@@ -89,7 +89,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     include_failed = config.group.include_failed_quality
     mixed = mixtures(scan for scan in scans if is_included(scan, include_failed=include_failed))
     refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)
-    for sentence in mixed:
+    for sentence in (*mixed, *_doubts(bids_dir, scans, config.group)):
         say(sentence)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
@@ -146,6 +146,34 @@ def _without_removed(
     for stem, _ in sorted(gone):
         say(f"{stem} is left out: {_REMOVED}")
     return [scan for scan in scans if (scan.stem, scan.source) not in gone], {**statuses, **told}
+
+
+def _doubts(bids_dir: Path, scans: Sequence[DoneScan], settings: Group) -> list[str]:
+    """Say what is odd about the scans that are there."""
+    found = repeated(scan for scan in scans if is_included(scan, include_failed=settings.include_failed_quality))
+    if is_elsewhere(bids_dir, scans):
+        found.append(
+            f"none of the raw images is in {bids_dir}, so that it is not known which scans were removed from the "
+            "dataset; give the dataset that the scans were made from"
+        )
+
+    def listed(stems: Sequence[str]) -> str:
+        return ", ".join(stems[:3]) + (f" and {len(stems) - 3} more" if len(stems) > 3 else "")
+
+    without = sorted({scan.stem for scan in scans if not scan.suvr_file.is_file()})
+    if without:
+        found.append(
+            f"{len(without)} of {len({scan.stem for scan in scans})} scans have no SUVR map any more, so that no "
+            f"standardized map is written for them: {listed(without)}"
+        )
+    lengths = {scan: len(scan.place.rows) for scan in scans if scan.place is not None}
+    short = sorted({scan.stem for scan, length in lengths.items() if length < max(lengths.values())})
+    if short:
+        found.append(
+            f"the tables of {len(short)} scans have fewer regions than the others: {listed(short)}. If they were cut "
+            "off, remove them and run the participant level again"
+        )
+    return found
 
 
 def _demographics(bids_dir: Path, config: Configuration, scans: Sequence[DoneScan]) -> Demographics:
