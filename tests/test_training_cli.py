@@ -336,12 +336,14 @@ def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
     tested = [set(m.splits.loc[m.splits["split"] == "test", "participant_id"]) for m in ensemble.models]
     assert sorted(who for part in tested for who in part) == sorted(f"sub-{person.label}" for person in PEOPLE)
     assert ensemble.hash == load_ensemble(members_of(tmp_path / "model")).hash
+    with pytest.raises(SettingError, match="ensemble of 3 models; expected: one of its folders, such as fold0"):
+        run_training(*cohort, config(tmp_path / "tuned", init_from=tmp_path / "model", loss="mse_ssim"))
     assert run_training(*cohort, made) == 3
 
 
 @pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
-    cohort: tuple[Path, Path], begun: Path, tmp_path: Path
+    cohort: tuple[Path, Path], begun: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = load_model(begun / "model")
     made = config(tmp_path, epochs=1, loss="mse_ssim", init_from=begun / "model", learning_rate=1e-12)
@@ -353,6 +355,24 @@ def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
     assert found == {"folder": "model", "hash": load_ensemble([begun / "model"]).hash}
     with pytest.raises(SettingError, match="norm_layer instance"):
         run_training(*cohort, config(tmp_path / "other", init_from=begun / "model", norm_layer="group"))
+    # One whom the source was trained on is held out now.
+    splits = source.splits.copy()
+    places = [splits.index[splits["split"] == name][0] for name in ("train", "test")]
+    splits.loc[places, "split"] = ["test", "train"]
+    file, known = save_splits(splits, tmp_path / "splits.tsv"), splits.loc[places[0], "participant_id"]
+    assert (
+        run_training(
+            *cohort, config(tmp_path / "known", epochs=1, loss="mse_ssim", init_from=begun / "model", split_file=file)
+        )
+        == 0
+    )
+    tuned = load_model(tmp_path / "known/model")
+    assert tuned.card.figures["started_from"]["trained_on_held_out"] == [known]
+    said = f"1 of those held out here ({known})"
+    assert said in tuned.card.limits[0]
+    assert f"warning: {tuned.card.limits[0]}" in capfd.readouterr().err
+    page = (tmp_path / "known/model/report.html").read_text()
+    assert said in page.split('class="warnings"')[1].split("</div>")[0]
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
+from tau_pipeline.synthesis.training.source import limits_of_source
 from tau_pipeline.synthesis.training.validation import SUVR_RANGE, ScanScores, mean_scores, regional_correlation
 from tau_pipeline.synthesis.training.weight_average import averaged_weights
 
@@ -147,6 +148,7 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         seed=run.random_seed,
         random_features=settings.perceptual_features == "random" and settings.needs_features,
         figures=_measures(run, scores),
+        limits=(*limits_of_source(run.started_from), *ModelCard.limits),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )

@@ -10,24 +10,31 @@ from typing import Any
 from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.settings.training_inputs import channel_names
-from tau_pipeline.synthesis.model.ensemble import load_ensemble
+from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 from tau_pipeline.synthesis.networks.pretrained import load_pretrained
 from tau_pipeline.synthesis.networks.systems import System
 from tau_pipeline.synthesis.training.data import TrainingData
 
 
 def require_source(settings: Training) -> None:
-    """Refuse a file of weights or a model folder that is not there, before any image is read.
+    """Refuse a file of weights or a model folder that cannot be started from, before any image is read.
 
     Raises
     ------
     MissingInputError
-        The message names the setting and the path.
+        It is not there; the message names the setting and the path.
+    SettingError
+        It is an ensemble, which has several weights to start from.
     """
     for name in ("init_from", "encoder_weights_file"):
         path = getattr(settings, name)
         if path is not None and not Path(path).exists():
             raise MissingInputError(f"{name} is {str(path)!r}, and there is nothing of this name")
+    if settings.init_from is not None and len(members := members_of(settings.init_from)) > 1:
+        raise SettingError(
+            f"init_from is {str(settings.init_from)!r}, an ensemble of {len(members)} models; expected: one of its "
+            f"folders, such as {members[0].name}"
+        )
 
 
 def start_from(system: System, settings: Training, data: TrainingData) -> dict[str, Any] | None:
@@ -45,7 +52,8 @@ def start_from(system: System, settings: Training, data: TrainingData) -> dict[s
     Returns
     -------
     dict or None
-        For the card: ``folder`` and ``hash`` of the model, or what
+        For the card: ``folder`` and ``hash`` of the model and, if there are any, ``trained_on_held_out``, participants
+        held out here whose names are among those that the model was trained on; or what
         `tau_pipeline.synthesis.networks.pretrained.load_pretrained` returns; None where none is named.
 
     Raises
@@ -81,7 +89,29 @@ def start_from(system: System, settings: Training, data: TrainingData) -> dict[s
                 f"{ours[name]}; expected: the same network, inputs, and grid"
             )
     system.load_state_dict(found.first.system.state_dict())
-    return {"folder": Path(settings.init_from).name, "hash": found.hash}
+    held_out = {pair.participant_id for dataset in (data.validation, data.test) for pair in dataset.pairs}
+    known = sorted(held_out & set(card.training_participants))
+    started_from = {"folder": Path(settings.init_from).name, "hash": found.hash}
+    return {**started_from, "trained_on_held_out": known} if known else started_from
+
+
+def limits_of_source(started_from: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Say that the weights a training started from may know participants held out here; empty if they do not.
+
+    Parameters
+    ----------
+    started_from
+        As `start_from` returns it.
+    """
+    known = (started_from or {}).get("trained_on_held_out", [])
+    if started_from is None or not known:
+        return ()
+    names = ", ".join(known[:3]) + (", …" if len(known) > 3 else "")
+    return (
+        f"The training started from the model {started_from['folder']}, which was trained on participants with the "
+        f"names of {len(known)} of those held out here ({names}): unless these are other people, all figures of "
+        "held-out participants are too good.",
+    )
 
 
 def _architecture(settings: Mapping[str, Any]) -> dict[str, Any]:

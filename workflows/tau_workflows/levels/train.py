@@ -171,10 +171,13 @@ def _is_of(stem: str, chosen: Selection) -> bool:
 def _summarize(model_dir: Path, seconds: float) -> None:
     from tau_pipeline.synthesis.model.baseline_scores import HeldOut
     from tau_pipeline.synthesis.model.calibration import Calibration
+    from tau_pipeline.synthesis.training.source import limits_of_source
     from tau_workflows.reports.model import write_model_report
 
     card = read_json(model_dir / "model.json")
     figures, held_out = card["figures"], HeldOut.from_card(card["figures"])
+    for sentence in limits_of_source(figures.get("started_from")):
+        say(f"warning: {sentence}")
     how = figures.get("choice") or _counted(figures["epochs"], "epoch")
     say(f"trained {card['network']} ({how}) in {seconds / 60:.1f} minutes")
     if held_out is None:

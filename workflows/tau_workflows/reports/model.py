@@ -34,6 +34,7 @@ def write_model_report(folder: Path) -> Path:
     from tau_pipeline.synthesis.model.baseline_scores import HeldOut
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.card import CARD
+    from tau_pipeline.synthesis.training.source import limits_of_source
 
     folder = Path(folder)
     card = read_json(folder / CARD)
@@ -44,6 +45,7 @@ def write_model_report(folder: Path) -> Path:
         card=card,
         facts=_facts(card),
         held_out=held_out,
+        source_limits=limits_of_source(card["figures"].get("started_from")),
         rows=[] if held_out is None else _rows(held_out),
         pictures=_pictures(folder),
         calibration=calibration.describe()
