@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tau_pipeline.anatomy.grid import working_grid
+from tau_pipeline.imaging.plain_paths import plain_paths
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.volume import Volume, to_ants
 
@@ -39,8 +40,8 @@ def template_agreement(
     import ants
 
     grid = working_grid(mask, _AGREEMENT_MM)
-    transforms = [str(path) for path in t1w_from_template]
-    warped = ants.apply_transforms(to_ants(grid), ants.image_read(str(template_brain)), transforms).numpy()
+    with plain_paths(t1w_from_template) as files:
+        warped = ants.apply_transforms(to_ants(grid), ants.image_read(str(template_brain)), files).numpy()
     still = np.eye(4)
     inside = np.asanyarray(resample(mask, grid, still).dataobj) > 0.5
     own = np.asanyarray(resample(t1w, grid, still).dataobj)[inside].astype(np.float64)

@@ -23,6 +23,7 @@ from tau_pipeline.imaging.foreground import box_around, closer_than
 from tau_pipeline.imaging.greedy import Schedule, displacements, inverse_of, register_deformable, register_linear
 from tau_pipeline.imaging.hdf5_times import clear_times
 from tau_pipeline.imaging.load import load_volume
+from tau_pipeline.imaging.plain_paths import plain_paths
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.rigid import grid_about
 from tau_pipeline.imaging.volume import (
@@ -275,13 +276,14 @@ def warp_labels(labels_path: Path, like: Volume, transforms: Sequence[Path]) -> 
     """
     import ants
 
-    labels, files = ants.image_read(str(labels_path)), [str(p) for p in transforms]
+    labels = ants.image_read(str(labels_path))
     result = np.empty(like.shape[:3], np.int32)
     count = max(1, _SLAB_VOXELS // math.prod(like.shape[:2]))
-    for first in range(0, like.shape[2], count):
-        slab = np.s_[:, :, first : first + count]
-        warped = ants.apply_transforms(to_ants(like.slicer[slab]), labels, files, interpolator="nearestNeighbor")
-        result[slab] = np.round(warped.view())
+    with plain_paths(transforms) as files:
+        for first in range(0, like.shape[2], count):
+            slab = np.s_[:, :, first : first + count]
+            warped = ants.apply_transforms(to_ants(like.slicer[slab]), labels, files, interpolator="nearestNeighbor")
+            result[slab] = np.round(warped.view())
     return result
 
 
@@ -300,7 +302,8 @@ def template_in(mask: Volume, template_brain: Path, transforms: Sequence[Path]) 
     import ants
 
     grid = grid_about(mask, REGISTRATION_MM, _ROOM_MM)
-    warped = ants.apply_transforms(
-        to_ants(grid), ants.image_read(str(template_brain)), [str(p) for p in transforms], interpolator="linear"
-    )
+    with plain_paths(transforms) as files:
+        warped = ants.apply_transforms(
+            to_ants(grid), ants.image_read(str(template_brain)), files, interpolator="linear"
+        )
     return image_like(warped.numpy().astype(np.float32), grid)

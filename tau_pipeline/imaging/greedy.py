@@ -13,12 +13,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.errors import RegistrationError, memory_shortage
 from tau_pipeline.imaging.foreground import center_of
+from tau_pipeline.imaging.plain_paths import plain_folder
 from tau_pipeline.imaging.volume import RAS_LPS, Affine, Volume
 
 if TYPE_CHECKING:
@@ -140,8 +139,8 @@ def register_deformable(
         greedy could not register the images.
     """
     engine = _engine(single_precision=True)
-    with tempfile.TemporaryDirectory() as folder:
-        before = Path(folder) / "affine.txt"
+    with plain_folder() as folder:
+        before = folder / "affine.txt"
         np.savetxt(before, np.linalg.inv(affine), fmt="%.17g")
         _run(
             engine,
