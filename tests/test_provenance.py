@@ -208,3 +208,18 @@ def test_tables_of_other_participants_and_tables_that_were_cut_off_are_told(
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 2
     said = capfd.readouterr().err
     assert f"{tables[0]} has rows with the participant_id {tables[1].name.split('_')[0]}" in said
+
+
+def test_decisions_that_name_no_scan_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Somebody means to leave a scan out, and it counts."""
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    stem = sidecars(out)[0].name.split("_space")[0]
+    file = tmp_path / "x.tsv"
+    file.write_text(f"scan\n{stem}\n{stem.split('_')[0]}\nsub-99_trc-AV1451\n")
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(file)) == 0
+    assert f"names no scan that is there by {stem.split('_')[0]}, sub-99_trc-AV1451; expected" in capfd.readouterr().err
+    key = "sub-99_trc-AV1451_pet"
+    update_status(out, {key: ScanStatus(key, "failed", "no T1w", key.removesuffix("_pet"))})
+    file.write_text("participant_id\nsub-99\nsub-00\n")
+    run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(file))
+    assert "names no scan" not in capfd.readouterr().err

@@ -16,6 +16,8 @@ FILE = "quality_override.tsv"
 WHOLE_SCAN = "all"
 #: Name of the check that holds a decision about the scan as a whole.
 REVIEWER = "reviewer"
+#: Number of scans that a sentence names.
+_NAMED = 3
 _TEXTS = ("scan", "participant_id", "session_id", "check", "verdict", "who", "why")
 
 
@@ -117,6 +119,28 @@ def _decision(row: Mapping[str, str], path: Path, line: int, verdict: str) -> De
         who=said["who"] or "n/a",
         why=said["why"] or (f"listed in {path.name}" if verdict else "n/a"),
     )
+
+
+def without_scan(decisions: Iterable[Decision], stems: Iterable[str]) -> list[str]:
+    """Return a sentence on decisions that concern none of these scans, such as one whose name is misspelled.
+
+    Parameters
+    ----------
+    decisions
+        As `read_decisions` gives them.
+    stems
+        Starts of the names of the files of all scans, also of those that failed.
+    """
+    known = sorted(set(stems))
+    lost = [one for one in decisions if not any(map(one.concerns, known))]
+    names = sorted({one.scan or " ".join(filter(None, (one.participant_id, one.session_id))) for one in lost})
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [
+        f"{FILE} or the file of --exclude names no scan that is there by {', '.join(names[:_NAMED])}{more}; "
+        "expected: the names of scans as in group/status.tsv, or participant_id"
+    ]
 
 
 def _with_prefix(label: str, prefix: str) -> str:

@@ -22,6 +22,7 @@ from tau_pipeline.cohort.tables import fit_cohort, require_scans
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.index import DoneScan, find_scans
 from tau_pipeline.derivatives.names import sidecar_path
+from tau_pipeline.derivatives.quality_override import without_scan
 from tau_pipeline.derivatives.status import ScanStatus, all_statuses
 from tau_pipeline.errors import SettingError
 from tau_pipeline.files import complete_file, write_changed, write_changed_table
@@ -89,7 +90,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     include_failed = config.group.include_failed_quality
     mixed = mixtures(scan for scan in scans if is_included(scan, include_failed=include_failed))
     refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)
-    for sentence in (*mixed, *_doubts(bids_dir, scans, config.group)):
+    stems = [scan.stem for scan in scans] + [status.stem for status in statuses.values()]
+    for sentence in (*mixed, *_doubts(bids_dir, scans, config.group), *without_scan(scans[0].decisions, stems)):
         say(sentence)
     demographics = _demographics(bids_dir, config, scans)
     fits = _fits(scans, config.group)
