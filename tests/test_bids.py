@@ -517,6 +517,18 @@ def test_copies_in_other_formats_are_nobodys_business(simple: Path) -> None:
     assert "a FreeSurfer file" in " ".join(problem.message for problem in found(simple)["01"].problems)
 
 
+@pytest.mark.parametrize("name", ["sub-01_trc-AV1451_PET.nii.gz", "sub-01_tau.nii", "DICOM/IM001.dcm"])
+def test_images_in_a_folder_of_pet_with_other_names_are_told_once(simple: Path, name: str) -> None:
+    pet = next((simple / "sub-01/pet").glob("*_pet.nii.gz"))
+    for one in (pet.parent / name, (pet.parent / name).with_stem("x")):
+        put(one, b"x")
+    assert not found(simple)["01"].problems, "there is a PET"
+    pet.unlink()
+    (problem,) = found(simple)["01"].problems
+    assert problem.key == "sub-01"
+    assert "not named as one is; expected: sub-01_pet.nii.gz and .json" in problem.message
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     labels = draw(st.lists(st.integers(0, 30).map(lambda n: f"m{n}"), min_size=1, max_size=4, unique=True))

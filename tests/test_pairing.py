@@ -212,6 +212,28 @@ def test_a_t1w_of_a_whole_head_and_fine_voxels_is_taken(better, worse, look, why
         assert why in said[0]
 
 
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (("b", "MPRAGE"), ("a", "MPRAGE post Gd")),
+        (("b", "MPRAGE no contrast"), ("a", "MPRAGE +C")),
+        (("b", "T1 MPRAGE pre"), ("a", "T1 MPRAGE KM")),
+        (("b", "3D T1 MPRAGE"), ("a", "3D FLAIR")),
+        (("b", "t1_mprage_sag"), ("a", "t2_space_sag")),
+        (("b", "MPRAGE MotionCorrected"), ("a", "MPRAGE (motion)")),
+        (("b", ""), ("bad", "")),
+        (("x", ""), ("postGd", "")),
+        (("b", "MPRAGE Siemens ADNI"), ("a", "MPRAGE failed")),
+    ],
+)
+def test_the_words_of_a_series_tell_which_t1w_to_take(better, worse):
+    files = {Path(f"sub-01_acq-{acq}_T1w.nii.gz"): series for acq, series in (worse, better)}
+    box, voxel = (170.0, 240.0, 256.0), (1.0, 1.0, 1.0)
+    chosen, (said,) = choose_t1w(list(files), lambda path: Looks(box, voxel, series=files[path]))
+    assert chosen == list(files)[1]
+    assert "(" in said, "it says why"
+
+
 def test_what_a_sidecar_tells_of_the_use_of_a_t1w():
     stated = {"BodyPartExamined": "BRAIN", "ProtocolName": "mprage", "ContrastBolusAgent": "none"}
     assert looks_of((240, 170, 256), (1, 2, 1), stated) == Looks((170, 240, 256), (1, 1, 2), "BRAIN", "mprage", "")

@@ -196,6 +196,11 @@ def test_an_image_without_attenuation_correction_is_left_out(text, rec):
         {"SeriesDescription": "WB_NoAttn"},
         {"AttenuationCorrection": 0},
         {"AttenuationCorrectionMethod": "none"},
+        {"AttenuationCorrectionMethodReconstruction": "none"},
+        {"AttenuationCorrection": "n/a", "AttenuationCorrectionMethodReconstruction": ["NONE"]},
+        {"CorrectedImage": ["DECY", "RAN", "SCAT"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "NAC"]},
+        {"ImageComments": "NAC reconstruction"},
         {"SeriesDescription": "Brain_NAC 20min"},
         {"AttenuationCorrection": "n/a", "SeriesDescription": "PET (uncorrected)"},
     ],
@@ -208,6 +213,14 @@ def test_the_name_of_a_series_does_not_outweigh_the_attenuation_correction_that_
     assert why_left_out({"AttenuationCorrection": "CT", "SeriesDescription": "tau NAC and AC"}, {}) == ""
     assert why_left_out({"SeriesDescription": "Monaco tau AC"}, {}) == ""
     assert why_left_out({}, {"rec": "acdyn"}) == ""
+    assert why_left_out({"CorrectedImage": ["DECY", "ATTN"], "ImageType": ["ORIGINAL", "PRIMARY"]}, {}) == ""
+
+
+def test_a_series_that_contradicts_the_attenuation_correction_is_told():
+    _, notes = corrected_pet_metadata({"AttenuationCorrection": "CT", "SeriesDescription": "PET NAC"}, {})
+    assert "check that this is the corrected series" in notes[0]
+    _, notes = corrected_pet_metadata({"AttenuationCorrection": "CT", "SeriesDescription": "PET AC"}, {})
+    assert notes == ()
 
 
 @pytest.mark.parametrize(

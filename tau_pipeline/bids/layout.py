@@ -22,6 +22,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii")
 #: Suffixes of the images, and the folders that hold them.
 _KINDS = ("T1w", "pet")
 _DATATYPES = ("anat", "pet")
+_ENDS = tuple(f"_{kind}" for kind in _KINDS)
 
 #: Images in formats that are not read, by the ending of their names in small letters, and what converts them.
 _OTHER_FORMATS = {
@@ -44,7 +45,7 @@ PARTICIPANT_FOLDER = re.compile(r"sub-[0-9A-Za-z+]+")
 class RawFiles:
     """Files of a dataset that the job looks at, sorted: T1w and PET images, and the JSON sidecars of either.
 
-    ``others`` are T1w and PET images in formats that are not read.
+    ``others`` are T1w and PET images in formats that are not read, and images in folders of PET with other names.
     """
 
     t1w: list[str]
@@ -94,20 +95,52 @@ def find_files(
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
         if kind in _KINDS and (image or ending == "json"):
             found[kind, image].append(path)
-        elif kind in _KINDS and f".{ending.lower()}" in _OTHER_FORMATS:
+        elif f".{ending.lower()}" in _OTHER_FORMATS and (kind in _KINDS or "/pet/" in path):
             others.append(path)
     t1w, pet = _KINDS
     return RawFiles(found[t1w, True], found[pet, True], sorted(found[t1w, False] + found[pet, False]), others)
 
 
-def why_not_read(path: Path) -> str:
-    """Say of an image in a format that is not read which one it is, and what to do; empty for any other file."""
+def not_read(others: Iterable[Path], t1w: Sequence[Path], pet: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the keys of images that are not read, and what to do about them; of T1w only if there is no other one.
+
+    Of images that are not named as PET, the first one stands for all, and only where there is no PET.
+
+    Parameters
+    ----------
+    others
+        Of one participant, as `find_files` gives them.
+    t1w, pet
+        The images of the participant that are read.
+    """
+    read = {path.name.split(".", 1)[0] for path in (*t1w, *pet)}
+    wanted = [(stem, path) for path in others if (stem := path.name.split(".", 1)[0]) not in read]
+    named = [(stem, _why_not_read(path)) for stem, path in wanted if stem.endswith("_pet" if t1w else _ENDS)]
+    strange = [path for stem, path in wanted if not stem.endswith(_ENDS)]
+    if named or pet or not strange:
+        return named
+    expected = f"{_example(strange[0])} and .json"
+    return [
+        (
+            f"sub-{folder_labels(strange[0])['sub']}",
+            f"{strange[0]} is in a folder of PET, but not named as one is; expected: {expected}",
+        )
+    ]
+
+
+def _why_not_read(path: Path) -> str:
+    """Say of an image in a format that is not read which one it is, and what to do."""
     stem, _, ending = path.name.partition(".")
-    what, how = _OTHER_FORMATS.get(f".{ending.lower()}", ("", ""))
-    if not what or f".{ending}" in IMAGE_ENDINGS:
-        return ""
+    what, how = _OTHER_FORMATS[f".{ending.lower()}"]
     convert = f"convert it {how} to" if how else "pack or name it again as"
     return f"{path} is {what}, which is not read; {convert} {stem}.nii.gz, and keep its JSON sidecar beside it"
+
+
+def _example(path: Path) -> str:
+    """Return a name that a PET in the folder of a file could have."""
+    labels = folder_labels(path)
+    session = f"_ses-{labels['ses']}" if "ses" in labels else ""
+    return f"sub-{labels['sub']}{session}_pet.nii.gz"
 
 
 def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:

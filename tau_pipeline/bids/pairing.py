@@ -35,6 +35,25 @@ _NO_HEAD = re.compile(
 )
 
 
+#: Contrast agent, images that are no T1w, and those that people found bad, by the ``acq`` label or the series.
+_WITH_CONTRAST = re.compile(
+    r"(?<![a-z])(?:post[ _-]?|with[ _-]?)?(?:gd|gad|gado[a-z]*|contrast|km|ce)(?![a-z])|\+[ ]?c(?![a-z])|(?<![a-z])c\+"
+    r"|(?<![a-z])post(?![a-z])",
+    re.IGNORECASE,
+)
+_WITHOUT_CONTRAST = re.compile(
+    r"(?<![a-z])(?:no|non|without|pre|w/o)[ _-]*(?:gd|gad[a-z]*|contrast|km|ce)?(?![a-z])", re.IGNORECASE
+)
+_OTHER_KIND = re.compile(
+    r"(?<![a-z0-9])(?:flair|t2[a-z]{0,3}|swi|dwi|dti|diff(?:usion)?|bold|rest|fmri|asl|tof|mra|pd|dir)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+_BAD = re.compile(
+    r"(?<![a-z])(?:bad|moved|fail(?:ed)?|reject(?:ed)?|discard(?:ed)?|abort(?:ed)?|incomplete|art[ei]fact|motion(?!.?cor))(?![a-z])",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Looks:
     """Header and sidecar of a T1w, as far as they tell its use.
@@ -65,10 +84,10 @@ def choose_t1w(
 ) -> tuple[Path, tuple[str, ...]]:
     """Choose the T1w to use among those of one session, with a sentence if there was a choice.
 
-    Taken is an image of a head (not of the neck, large enough for a brain), with voxels that are not much longer than
-    those of the others, not acquired in thick planes by its name, without contrast agent, part, echo, inversion,
-    ``rec-`` or ``acq-`` entity, in this order of weight, then the one of the lowest run; the name decides what is still
-    open.
+    Taken is an image of a head (not of the neck, no FLAIR by its series, large enough for a brain), with voxels that
+    are not much longer than those of the others, not acquired in thick planes by its name, not called bad, without
+    contrast agent, part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order of weight, then the one of the
+    lowest run; the name decides what is still open.
 
     Parameters
     ----------
@@ -89,12 +108,21 @@ def choose_t1w(
         elsewhere = f"acq-{acquisition}" if _NO_HEAD.search(acquisition) else ""
         flat = f"acq-{acquisition}" if _IN_PLANES.search(acquisition) else ""
         if found is None:
-            return [elsewhere, "", "", flat, ""]
+            return [elsewhere, "", "", flat, "", "", ""]
         thick = found.voxel_mm[-1] > _THICKER * finest > 0
         edges = " x ".join(f"{edge:.3g}" for edge in found.voxel_mm)
         voxels = f"voxels of {edges} mm" if thick else ""
-        contrast = f"contrast agent {found.contrast}" if found.contrast else ""
-        return [elsewhere or _other_part(found), _too_small(found), voxels, flat, contrast]
+        other = _named(_OTHER_KIND, acquisition, found.series)
+        bad = _named(_BAD, acquisition, found.series)
+        return [
+            elsewhere or _other_part(found),
+            other,
+            _too_small(found),
+            voxels,
+            flat,
+            bad,
+            _contrast(found, acquisition),
+        ]
 
     def rank(path: Path) -> tuple[object, ...]:
         entities, _ = name_parts(path)
@@ -118,6 +146,21 @@ def _other_part(looks: Looks) -> str:
     if _NO_HEAD.search(looks.body_part):
         return f"body part {looks.body_part}"
     return f"series {looks.series}" if _NO_HEAD.search(looks.series) else ""
+
+
+def _named(pattern: re.Pattern[str], acquisition: str, series: str) -> str:
+    """Return where a pattern is found, in words; empty if nowhere."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", acquisition)
+    if pattern.search(words):
+        return f"acq-{acquisition}"
+    return f"series {series}" if pattern.search(series) else ""
+
+
+def _contrast(looks: Looks, acquisition: str) -> str:
+    if looks.contrast:
+        return f"contrast agent {looks.contrast}"
+    series = "" if _WITHOUT_CONTRAST.search(looks.series) else looks.series
+    return _named(_WITH_CONTRAST, "" if _WITHOUT_CONTRAST.search(acquisition) else acquisition, series)
 
 
 def _too_small(looks: Looks) -> str:

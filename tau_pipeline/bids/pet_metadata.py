@@ -37,7 +37,9 @@ _NAC_SERIES = re.compile(
     r"|(?-i:(?<=[a-z0-9])(NAC|NoAC))(?![a-z0-9])",
     re.IGNORECASE,
 )
-_SERIES = ("SeriesDescription", "ProtocolName", "ReconMethodName")
+_SERIES = ("SeriesDescription", "ProtocolName", "ReconMethodName", "ImageComments")
+#: Keys that state the attenuation correction itself, BIDS's first.
+_STATED = ("AttenuationCorrection", "AttenuationCorrectionMethod", "AttenuationCorrectionMethodReconstruction")
 
 
 def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> str:
@@ -45,15 +47,13 @@ def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> st
 
     Images reconstructed without attenuation correction are: the skull and the depth of a region change their values.
     """
-    stated = metadata.get("AttenuationCorrection", metadata.get("AttenuationCorrectionMethod"))
-    values = stated if isinstance(stated, list) else [stated]
-    text = "; ".join("false" if one is False or one == 0 else str(one).strip() for one in values if one is not None)
+    stated = {key: _joined(metadata[key]) for key in _STATED if key in metadata}
+    known = {key: text for key, text in stated.items() if text.lower() not in ("", "n/a")}
     rec = entities.get("rec", "")
-    series = next((name for name in _SERIES if _NAC_SERIES.search(str(metadata.get(name, "")))), "")
-    if text.lower() in ("", "n/a") and series:
-        source = f"{series} is {metadata[series]!r}"
-    elif _NO_ATTENUATION.match(text) and text.lower() != "n/a":
-        source = f"AttenuationCorrection is {text!r}"
+    if denied := next((key for key, text in known.items() if _NO_ATTENUATION.match(text)), ""):
+        source = f"{denied} is {known[denied]!r}"
+    elif not known and (source := _uncorrected_by_others(metadata)):
+        pass
     elif _NAC_LABEL.match(rec):
         source = f"its name has rec-{rec}"
     else:
@@ -62,6 +62,36 @@ def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> st
         f"left out: it was reconstructed without attenuation correction ({source}), so that its SUVR would be wrong; "
         "give the corrected reconstruction, or correct the sidecar"
     )
+
+
+def _joined(value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    return "; ".join("false" if one is False or one == 0 else str(one).strip() for one in values if one is not None)
+
+
+def _uncorrected_by_others(metadata: Mapping[str, Any]) -> str:
+    """Return what beside the attenuation correction itself says that there was none; empty if nothing does."""
+    series = next((name for name in _SERIES if _NAC_SERIES.search(str(metadata.get(name, "")))), "")
+    if series:
+        return f"{series} is {metadata[series]!r}"
+    # DICOM: what the image was corrected for (0028,0051), and the values of its type.
+    corrected, kind = ([str(one).upper() for one in found] if isinstance(found, list) else []
+                       for found in (metadata.get("CorrectedImage"), metadata.get("ImageType")))  # fmt: skip
+    if corrected and not any(one.startswith(("ATTN", "AC")) for one in corrected):
+        return f"CorrectedImage is {metadata['CorrectedImage']!r}, without ATTN"
+    return f"ImageType is {metadata['ImageType']!r}" if {"NAC", "NONAC", "NOAC"} & set(kind) else ""
+
+
+def _attenuation_note(metadata: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if attenuation correction is stated, and the name of the series says that there was none."""
+    stated = _joined(metadata.get("AttenuationCorrection"))
+    other = _uncorrected_by_others({key: metadata[key] for key in _SERIES if key in metadata})
+    if stated.lower() in ("", "n/a") or not other:
+        return []
+    return [
+        f"AttenuationCorrection is {stated!r}, which was believed, but {other}: check that this is the corrected "
+        "series."
+    ]
 
 
 def corrected_pet_metadata(
@@ -92,6 +122,7 @@ def corrected_pet_metadata(
     notes: list[str] = []
     notes += _tracer_of(corrected, entities.get("trc"))
     notes += _radionuclide_note(corrected)
+    notes += _attenuation_note(corrected)
     for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
         text_value(metadata, key)
     for key in ("ScanStart", "InjectionStart"):

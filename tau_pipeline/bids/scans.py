@@ -22,7 +22,7 @@ from tau_pipeline.bids.layout import (
     PARTICIPANT_FOLDER,
     by_participant,
     find_files,
-    why_not_read,
+    not_read,
     without_ignored,
 )
 from tau_pipeline.bids.pairing import Looks, choose_t1w, looks_of, nearest_session
@@ -277,7 +277,7 @@ def _participant(
             scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), values))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
-    problems += _not_read(images)
+    problems += [Problem(*why) for why in not_read(images.others, images.t1w, images.pet)]
     if not any(images) and not only_needed:
         problems.append(Problem(folder.name, "no T1w or PET image found"))
     in_use = {scan.t1w.path for scan in scans}
@@ -285,13 +285,6 @@ def _participant(
         each.t1w for each in sessions if isinstance(each.t1w, T1w) and (each.t1w.path in in_use or is_asked_for(each))
     )
     return Participant(folder.name.removeprefix("sub-"), t1ws, tuple(scans), tuple(problems))
-
-
-def _not_read(images: _Images) -> list[Problem]:
-    """Return a problem for each image that is there only in a format that is not read; of T1w if there is no other."""
-    read = {stem(path) for path in (*images.t1w, *images.pet)}
-    wanted = [one for one in images.others if stem(one) not in read and not (images.t1w and stem(one).endswith("_T1w"))]
-    return [Problem(stem(path), why_not_read(path)) for path in wanted]
 
 
 def _sessions(t1w_files: Sequence[Path], sidecars: SidecarIndex) -> list[_Session]:

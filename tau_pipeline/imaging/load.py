@@ -125,7 +125,7 @@ def _quickly_stated(path: Path) -> _Stated | None:
         needed = int(header.get_data_offset()) + math.prod(map(int, shape)) * dtype.itemsize
     except _UNREADABLE:
         return None
-    _check_usable(path, _without_trailing_axes(shape), dtype, affine)
+    _check_usable(path, _without_trailing_axes(shape), dtype, affine, _stated_unit(header))
     _check_length(path, needed)
     return _Stated(_without_trailing_axes(shape), needed)
 
@@ -174,7 +174,8 @@ def _opened(path: Path) -> Any:
         raise _damaged(path, exc) from exc
     if not isinstance(img, nib.Nifti1Image | nib.MGHImage):
         raise ImageError(f"{path} is {type(img).__name__}; a NIfTI or MGH image in one file is needed")
-    _check_usable(path, _without_trailing_axes(shape), dtype, affine)
+    unit = _stated_unit(img.header) if isinstance(img, nib.Nifti1Image) else "mm"
+    _check_usable(path, _without_trailing_axes(shape), dtype, affine, unit)
     return img
 
 
@@ -226,7 +227,7 @@ def _without_trailing_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(length) for length in shape)
 
 
-def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: Affine) -> None:
+def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: Affine, unit: str) -> None:
     if len(shape) not in (3, 4):
         raise ImageError(f"{path} has shape {shape}; a 3-D or 4-D image is needed")
     if min(shape) < 1:
@@ -244,6 +245,7 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
         raise ImageError(
             f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
             f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; correct its sform or qform"
+            + (f", or its unit of length, which is {unit} (xyzt_units)" if unit in _UNIT_MM else "")
         )
     if abs(np.linalg.det(affine[:3, :3] / edges)) < _FLATTEST:
         raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; correct its sform or qform")
