@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AnyPath = str | os.PathLike[str]
+#: Reads a JSON object, with the errors of `read_json`.
+JsonReader = Callable[[Path], Mapping[str, Any]]
 
 #: Larger files are no sidecars, records, or cards; parsing one could take many times its size in memory.
 _LARGEST_JSON_BYTES = 20_000_000
@@ -42,9 +44,10 @@ def complete_file(path: AnyPath) -> Iterator[Path]:
     ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
     partial = None
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.parent / f".partial-{secrets.token_hex(8)}{ending}"
+        folder = path.parent
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".partial-{secrets.token_hex(8)}{ending}"
         # The file gets the permissions that the user's umask leaves, and never follows a link.
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield partial
@@ -103,9 +106,13 @@ def fetched_by(path: Path) -> str:
     """Return the commands that fetch the content of a file that is only a pointer to it; empty for any other file."""
     try:
         with path.open("rb") as file:
-            start = file.read(32)
+            return fetched_by_start(file.read(32))
     except OSError:
         return ""
+
+
+def fetched_by_start(start: bytes) -> str:
+    """Return what `fetched_by` returns, from the first bytes of the file, at least 32."""
     return next((command for pointer, command in _POINTERS.items() if start.startswith(pointer)), "")
 
 
@@ -144,7 +151,7 @@ def _small_content(path: Path) -> bytes:
     if why:
         _check_there(path, "file")
         raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file")
-    if content.startswith(tuple(_POINTERS)):
+    if fetched_by_start(content):
         _check_there(path, "file")
     if size > _LARGEST_JSON_BYTES:
         raise DamagedFileError(

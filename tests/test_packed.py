@@ -7,6 +7,7 @@ import pytest
 
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.imaging import packed
+from tau_pipeline.imaging.plain_header import glance
 
 CONTENT = bytes(range(256)) * 8
 
@@ -26,7 +27,9 @@ def test_the_name_says_whether_a_file_is_packed(tmp_path, name, expected):
 
 
 def test_a_file_states_the_length_of_its_content(file):
-    assert packed.stated_length(file) == len(CONTENT)
+    found = glance(file)
+    assert found is not None
+    assert found.stated_length == len(CONTENT)
 
 
 def test_a_whole_file_is_unpacked_unchanged(file):

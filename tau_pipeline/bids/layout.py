@@ -46,12 +46,14 @@ class RawFiles:
     """Files of a dataset that the job looks at, sorted: T1w and PET images, and the JSON sidecars of either.
 
     ``others`` are T1w and PET images in formats that are not read, and images in folders of PET with other names.
+    ``dated`` are the participants with a ``scans.tsv``, without ``sub-``; None if that is not known.
     """
 
     t1w: list[str]
     pet: list[str]
     sidecars: list[str]
     others: list[str]
+    dated: frozenset[str] | None = None
 
 
 def find_files(
@@ -90,6 +92,7 @@ def find_files(
         )
     found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in _KINDS for image in (False, True)}
     others: list[str] = []
+    dated = set()
     for path in sorted(_walked(str(bids_dir), labels)):
         stem, _, ending = path.rpartition("/")[2].partition(".")
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
@@ -97,8 +100,11 @@ def find_files(
             found[kind, image].append(path)
         elif f".{ending.lower()}" in _OTHER_FORMATS and (kind in _KINDS or "/pet/" in path):
             others.append(path)
+        elif kind == "scans" and ending == "tsv":
+            dated.add(stem.partition("_")[0].removeprefix("sub-"))
     t1w, pet = _KINDS
-    return RawFiles(found[t1w, True], found[pet, True], sorted(found[t1w, False] + found[pet, False]), others)
+    sidecars = sorted(found[t1w, False] + found[pet, False])
+    return RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated))
 
 
 def not_read(others: Iterable[Path], t1w: Sequence[Path], pet: Sequence[Path]) -> list[tuple[str, str]]:
@@ -252,7 +258,7 @@ def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:
     return {label: list(own.values()) for label, own in found.items()}
 
 
-def without_ignored(bids_dir: Path, files: Iterable[str]) -> list[str]:
+def without_ignored(bids_dir: Path, files: list[str]) -> list[str]:
     """Leave out the files that ``.bidsignore`` names; its patterns are those of ``.gitignore``.
 
     Raises
@@ -262,7 +268,7 @@ def without_ignored(bids_dir: Path, files: Iterable[str]) -> list[str]:
     """
     listed = bids_dir / ".bidsignore"
     if not listed.is_file():
-        return list(files)
+        return files
     try:
         ignored = GitIgnoreSpec.from_lines(listed.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as exc:

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,9 @@ from tau_pipeline.bids.layout import (
     not_read,
     without_ignored,
 )
-from tau_pipeline.bids.pairing import Looks, choose_t1w, looks_of, nearest_session
+from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
-from tau_pipeline.bids.sessions import Timeline, timeline
+from tau_pipeline.bids.sessions import Timeline, states_date, timeline
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
@@ -184,10 +185,13 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     filters = read_filters(selection.bids_filter_file)
     files = find_files(bids_dir, wanted, filters, everybody=len(wanted) == len(known))
     sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
-    t1w_files = by_participant(without_ignored(bids_dir, files.t1w))
-    pet_files = by_participant(without_ignored(bids_dir, files.pet))
+    images = [*files.t1w, *files.pet]
+    counted = frozenset(without_ignored(bids_dir, images))
+    t1w_files = by_participant(file for file in files.t1w if file in counted)
+    pet_files = by_participant(file for file in files.pet if file in counted)
     others = by_participant(without_ignored(bids_dir, files.others))
-    ignored = by_participant([*files.t1w, *files.pet]).keys() - t1w_files.keys() - pet_files.keys()
+    left = by_participant(file for file in images if file not in counted)
+    ignored = left.keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
@@ -202,6 +206,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
             sidecars,
             session_label=selection.session_label,
             only_needed=narrowed,
+            dated=files.dated is None or label in files.dated,
         )
         for label in wanted
     ]
@@ -227,6 +232,21 @@ class _Images(NamedTuple):
     others: Sequence[Path]
 
 
+class _Times:
+    """Times of the images of a participant, whose tables are read only if they matter.
+
+    ``dated`` says whether anything may state when an image was acquired.
+    """
+
+    def __init__(self, folder: Path, sidecars: Mapping[Path, Mapping[str, Any]], *, dated: bool) -> None:
+        self._folder, self._sidecars = folder, sidecars
+        self.dated = dated or any(map(states_date, sidecars.values()))
+
+    @cached_property
+    def order(self) -> Timeline:
+        return timeline(self._folder, self._sidecars)
+
+
 @dataclass(frozen=True)
 class _Session:
     """A session with T1w images: its ``label`` (None outside of any), and the T1w chosen or why it cannot be used."""
@@ -236,7 +256,13 @@ class _Session:
 
 
 def _participant(
-    folder: Path, images: _Images, sidecars: SidecarIndex, *, session_label: tuple[str, ...], only_needed: bool
+    folder: Path,
+    images: _Images,
+    sidecars: SidecarIndex,
+    *,
+    session_label: tuple[str, ...],
+    only_needed: bool,
+    dated: bool,
 ) -> Participant:
     """Pair the PET images of a participant with T1w images.
 
@@ -252,6 +278,8 @@ def _participant(
         Sessions whose T1w is processed even if no PET needs it; empty for all.
     only_needed
         Whether a T1w is processed only if a PET needs it.
+    dated
+        Whether a ``scans.tsv`` may state when images were acquired.
     """
 
     def is_asked_for(session: _Session) -> bool:
@@ -271,10 +299,10 @@ def _participant(
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
     chosen = {each.t1w.path: each.t1w.metadata for each in sessions if isinstance(each.t1w, T1w)}
-    order = timeline(folder, {**chosen, **stated}) if stated else Timeline()
+    times = _Times(folder, {**chosen, **stated}, dated=dated)
     for pet_file, values in stated.items():
         try:
-            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, order), values))
+            scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, times), values))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
     problems += [Problem(*why) for why in not_read(images.others, images.t1w, images.pet)]
@@ -351,16 +379,17 @@ def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
     return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
 
 
-def _t1w_of(pet_file: Path, sessions: Sequence[_Session], order: Timeline) -> tuple[T1w, tuple[str, ...], float | None]:
+def _t1w_of(pet_file: Path, sessions: Sequence[_Session], times: _Times) -> tuple[T1w, tuple[str, ...], float | None]:
     """Return the T1w that goes with a PET, a sentence if it is that of another session, and the days between them."""
     if not sessions:
         raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")
     t1ws = {session.label: session.t1w for session in sessions}
-    nearest = nearest_session(name_parts(pet_file)[0].get("ses"), t1ws, order)
+    own = name_parts(pet_file)[0].get("ses")
+    nearest = Nearest(own) if own in t1ws else nearest_session(own, t1ws, times.order)
     t1w = t1ws[nearest.session]
     if isinstance(t1w, Problem):
         raise DamagedFileError(f"its T1w cannot be used: {t1w.message}")
-    days = order.days_between_files(t1w.path, pet_file)
+    days = times.order.days_between_files(t1w.path, pet_file) if times.dated else None
     return t1w, nearest.sentences, nearest.days if days is None else days
 
 

@@ -167,6 +167,11 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
     return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days, source)
 
 
+def states_date(sidecar: Mapping[str, Any]) -> bool:
+    """Return whether a sidecar may state when an image was acquired."""
+    return not sidecar.keys().isdisjoint(_DATE_KEYS)
+
+
 def _sidecars_in(participant_dir: Path, folders: Sequence[str]) -> dict[Path, dict[str, Any]]:
     """Return the sidecars of the T1w and PET images of a participant that can be read, by path."""
     found: dict[Path, dict[str, Any]] = {}

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, TauPipelineError, memory_shortage
-from tau_pipeline.files import fetched_by
-from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header, stated_length
-from tau_pipeline.imaging.plain_header import plain_header
+from tau_pipeline.files import fetched_by, fetched_by_start
+from tau_pipeline.imaging.packed import MOST_PACKED, decompress, is_compressed, packed_mgh_header
+from tau_pipeline.imaging.plain_header import Glance, glance, plain_header
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 
 #: What nibabel raises where a file is not what its name says.
@@ -91,13 +92,16 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
         As `load_volume`, but damage inside the voxels is not seen.
     """
     path = Path(path)
-    stated = _quickly_stated(path)
+    file = glance(path)
+    if file is None or not file.size or fetched_by_start(file.start):
+        _check_there(path)
+    stated = None if file is None else _quickly_stated(path, file)
     if stated is None:
         img = _opened(path)
         stated = _Stated(_without_trailing_axes(img.shape), _bytes_needed(path, img))
     needed = stated.needed
     try:
-        if is_compressed(path) and stated_length(path) != needed % 2**32:
+        if file is not None and is_compressed(path) and file.stated_length != needed % 2**32:
             decompress(path, needed)
     except _UNREADABLE as exc:
         raise _damaged(path, exc) from exc
@@ -111,10 +115,9 @@ class _Stated(NamedTuple):
     needed: int
 
 
-def _quickly_stated(path: Path) -> _Stated | None:
+def _quickly_stated(path: Path, file: Glance) -> _Stated | None:
     """Return shape and length by an ordinary header, after the checks of `_opened`; None if nibabel has to look."""
-    _check_there(path)
-    header = plain_header(path)
+    header = plain_header(path, file.start)
     if header is None:
         return None
     try:
@@ -126,7 +129,7 @@ def _quickly_stated(path: Path) -> _Stated | None:
     except _UNREADABLE:
         return None
     _check_usable(path, _without_trailing_axes(shape), dtype, affine, _stated_unit(header))
-    _check_length(path, needed)
+    _check_length(path, file.size, needed)
     return _Stated(_without_trailing_axes(shape), needed)
 
 
@@ -188,12 +191,12 @@ def _bytes_needed(path: Path, img: Any) -> int:
             f"{img.header.single_vox_offset} or more; convert it again"
         )
     needed = offset + math.prod(map(int, img.shape)) * img.get_data_dtype().itemsize
-    _check_length(path, needed)
+    _check_length(path, path.stat().st_size, needed)
     return needed
 
 
-def _check_length(path: Path, needed: int) -> None:
-    length, packed = path.stat().st_size, is_compressed(path)
+def _check_length(path: Path, length: int, needed: int) -> None:
+    packed = is_compressed(path)
     if length * (MOST_PACKED if packed else 1) < needed:
         raise DamagedFileError(
             f"{path} is truncated: it has {length} {'packed ' if packed else ''}bytes, but {needed} by its "
@@ -234,18 +237,22 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
         raise ImageError(f"{path} has no voxels: its shape is {shape}")
     if dtype.kind not in "iufb":
         raise ImageError(f"{path} holds {dtype} values; expected: one real number per voxel")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    # As plain numbers: NumPy takes longer to begin than to compute, and headers are looked at by the thousand.
+    *axes, first = affine[:3].T.tolist()
+    volume = abs(_determinant(axes))
+    if not np.isfinite(affine).all() or volume < 1e-9:
         raise ImageError(f"{path} has a singular or non-finite affine; correct its sform or qform")
-    edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if (
-        edges.min() < _SMALLEST_VOXEL_MM
-        or edges.max() > _LARGEST_VOXEL_MM
-        or np.abs(affine[:3, 3]).max() > _FARTHEST_MM
-    ):
+    edges = [math.hypot(*axis) for axis in axes]
+    if min(edges) < _SMALLEST_VOXEL_MM or max(edges) > _LARGEST_VOXEL_MM or max(map(abs, first)) > _FARTHEST_MM:
         raise ImageError(
             f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
-            f"{', '.join(f'{place:.3g}' for place in affine[:3, 3])} mm, which no head has; correct its sform or qform"
+            f"{', '.join(f'{place:.3g}' for place in first)} mm, which no head has; correct its sform or qform"
             + (f", or its unit of length, which is {unit} (xyzt_units)" if unit in _UNIT_MM else "")
         )
-    if abs(np.linalg.det(affine[:3, :3] / edges)) < _FLATTEST:
+    if volume / math.prod(edges) < _FLATTEST:
         raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; correct its sform or qform")
+
+
+def _determinant(axes: Sequence[Sequence[float]]) -> float:
+    (a, b, c), (d, e, f), (g, h, i) = axes
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

@@ -24,13 +24,6 @@ def is_compressed(path: Path) -> bool:
     return path.suffix.lower() in (".gz", ".mgz")
 
 
-def stated_length(path: Path) -> int:
-    """Return the length of a gzip file's content (modulo 2**32), which its last four bytes state."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4))
-        return int.from_bytes(file.read(4), "little")
-
-
 def decompress(path: Path, needed: int, into: io.BytesIO | None = None) -> None:
     """Unpack the first ``needed`` bytes, then go on to the end, where the checksum stands, which nibabel never sees.
 

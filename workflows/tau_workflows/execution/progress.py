@@ -60,6 +60,10 @@ def time_left(elapsed_s: float, shares: Sequence[float], unchanged: Sequence[flo
     return elapsed_s * (len(shares) - sum(shares)) / computed
 
 
+#: Progress of a task that has not begun.
+_NOTHING = Progress(0, ())
+
+
 class Overview:
     """Counts of the tasks of a run, and their progress, read from their files.
 
@@ -79,7 +83,9 @@ class Overview:
         self.left_s: float | None = None
         self.running: dict[str, Progress] = {}
         self._ended: dict[str, bool] = {}
-        self._last = {task.name: Progress(0, ()) for task in tasks}
+        # Of the tasks that run, and the shares of those that have ended which were there already.
+        self._last: dict[str, Progress] = {}
+        self._unchanged = 0.0
         # The progress, which is there from the beginning of a task on, and what tells its end.
         self._files = {task.name: names_beside(task.job_file)[:3] for task in tasks}
 
@@ -99,27 +105,28 @@ class Overview:
             if task.name in self._ended or written.isdisjoint(self._files[task.name]):
                 continue
             well = ended_well(task)
-            before, now = self._last[task.name], read_progress(task.job_file)
+            before, now = self._last.get(task.name, _NOTHING), read_progress(task.job_file)
             news += [(task.name, event) for event in now.events[len(before.events) :]]
             self._last[task.name] = now
             if well is not None:
                 self._ended[task.name] = well
+                self._unchanged += min(1.0, self._last.pop(task.name).share("unchanged"))
         self._count(written)
         return news
 
     def _count(self, written: Set[str]) -> None:
         self.done = sum(self._ended.values())
         self.failed = len(self._ended) - self.done
-        self.running = {
-            task.name: self._last[task.name]
-            for task in self.tasks
-            if task.name not in self._ended and self._files[task.name][0] in written
-        }
-        shares = [
-            1.0 if name in self._ended else own.share("done", "failed", "unchanged") for name, own in self._last.items()
-        ]
+        self.running = {name: own for name, own in self._last.items() if self._files[name][0] in written}
+        # Only those that run are looked at, or the display of thousands of tasks would take a processor.
+        shares = [own.share("done", "failed", "unchanged") for own in self._last.values()]
         unchanged = [min(share, own.share("unchanged")) for share, own in zip(shares, self._last.values(), strict=True)]
-        self.left_s = time_left(time.monotonic() - self.started, shares, unchanged)
+        waiting = len(self.tasks) - self.ended - len(shares)
+        self.left_s = time_left(
+            time.monotonic() - self.started,
+            [*shares, *[1.0] * self.ended, *[0.0] * waiting],
+            [*unchanged, self._unchanged],
+        )
 
     def sentence(self) -> str:
         """Return counts and time left, in words."""

@@ -30,7 +30,7 @@ from tau_pipeline.settings.execution import Execution
 from tau_workflows.execution.heartbeat import BEAT_S, GRACE_S, Heartbeat, Program, run_dirs, tasks_of
 from tau_workflows.execution.pool import in_pool_run_task
 from tau_workflows.execution.slurm_queue import SlurmQueue
-from tau_workflows.execution.task import Task, clear, ended_path, outcome_path
+from tau_workflows.execution.task import Task, clear, ends_beside, files_in
 
 #: Tasks on this machine that Pydra gets at a time; at the end of each part, processors wait for its last tasks.
 _AT_A_TIME = 500
@@ -76,7 +76,8 @@ def spread(
     with heartbeat.beating([task.name for task in tasks]):
         time.sleep(GRACE_S + BEAT_S if left_behind else 0)
         for _ in range(2 if execution.worker == "cf" else 1):
-            waiting = [task for task in tasks if not (outcome_path(task.job_file).is_file() or _ended(task))]
+            there = files_in([inbox])
+            waiting = [task for task in tasks if there.isdisjoint(ends_beside(task.job_file))]
             for part in _parts(waiting, execution.worker):
                 prepare(part)
                 _submit(part, program, _worker(part, execution, together), heartbeat)
@@ -99,10 +100,6 @@ def _remove_dead_runs(inbox: Path, tasks: Sequence[Task]) -> bool:
     for run in dead:
         shutil.rmtree(run, ignore_errors=True)
     return bool(dead)
-
-
-def _ended(task: Task) -> bool:
-    return ended_path(task.job_file).is_file()
 
 
 def _worker(tasks: Sequence[Task], execution: Execution, together: int) -> Worker:

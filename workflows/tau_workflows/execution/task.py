@@ -99,6 +99,11 @@ def names_beside(job_file: Path) -> tuple[str, ...]:
     return tuple(f"{start}{ending}" for ending in (_PROGRESS, _OUTCOME, _ENDED, _LOG))
 
 
+def ends_beside(job_file: Path) -> tuple[str, ...]:
+    """Return the paths of those of the files that tell that a task has ended: outcome and end."""
+    return names_beside(job_file)[1:3]
+
+
 def files_in(folders: Iterable[Path]) -> set[str]:
     """Return all files in some folders, by folder and name."""
     found: set[str] = set()
