@@ -261,7 +261,7 @@ def _about(scans: Sequence[DoneScan], bids_dir: Path) -> list[dict[str, Any]]:
         fwhm = _number(scan.stated("EffectiveFWHM"))
         row |= {
             "IMAGE_RESOLUTION": None if np.isnan(fwhm) else f"{round(fwhm)}MM",
-            "qc_flag": _QC_FLAGS.get(scan.quality.verdict, -1),
+            "qc_flag": _QC_FLAGS.get(scan.verdict, -1),
             "TRACER": _TRACERS.get(str(tracer), tracer),
             "TRACER_SUVR_WARNING": _WARNING,
             "EXAMDATE": row["SCANDATE"],

@@ -16,7 +16,7 @@ from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import read_json, write_json
+from tau_pipeline.files import JsonReader, read_json, write_json
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, require_same_grid, save_volume
 
@@ -39,10 +39,13 @@ class MapPlan:
     fit: Standardization
 
 
-def plan_maps(scans: Iterable[DoneScan], fits: Sequence[Standardization], output_dir: Path) -> list[MapPlan]:
+def plan_maps(
+    scans: Iterable[DoneScan], fits: Sequence[Standardization], output_dir: Path, read: JsonReader = read_json
+) -> list[MapPlan]:
     """Return the maps that are missing or out of date. Scans without a fit or an SUVR map have none.
 
     A map is up to date if it was made after its SUVR map, with the same mean, standard deviation and participants.
+    ``read`` reads the sidecars of maps that are there.
     """
     plans = []
     for scan in scans:
@@ -50,7 +53,7 @@ def plan_maps(scans: Iterable[DoneScan], fits: Sequence[Standardization], output
         if fit is None or not scan.suvr_file.is_file():
             continue
         plan = _plan(scan, fit, output_dir)
-        if not _up_to_date(plan):
+        if not _up_to_date(plan, read):
             plans.append(plan)
     return plans
 
@@ -81,14 +84,14 @@ def _plan(scan: DoneScan, fit: Standardization, output_dir: Path) -> MapPlan:
     return MapPlan(scan, mask_file, scan.standardized_file, sidecar, fit)
 
 
-def _up_to_date(plan: MapPlan) -> bool:
+def _up_to_date(plan: MapPlan, read: JsonReader) -> bool:
     sidecar = sidecar_path(plan.target)
     if not (plan.target.is_file() and sidecar.is_file()):
         return False
     if plan.target.stat().st_mtime_ns < plan.scan.suvr_file.stat().st_mtime_ns:
         return False
     try:
-        made = read_json(sidecar)
+        made = read(sidecar)
     except TauPipelineError:
         return False
     return all(made.get(name) == value for name, value in plan.sidecar.items() if name != "StandardizationHash")

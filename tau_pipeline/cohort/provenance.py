@@ -86,6 +86,8 @@ def _mixtures_of(tracer: str, scans: Sequence[DoneScan]) -> list[str]:
 
 
 def _window_doubted(scan: DoneScan) -> bool:
+    if scan.verdict not in ("warn", "fail"):
+        return False
     return any(str(one.get("Check", "")).startswith("window_") for one in scan.quality.doubts)
 
 

@@ -27,8 +27,7 @@ def is_included(scan: DoneScan, *, include_failed: bool = False) -> bool:
 
     A scan that ``--exclude`` names never does.
     """
-    quality = scan.quality
-    return not quality.excluded and (include_failed or quality.verdict != "fail")
+    return not scan.excluded and (include_failed or scan.verdict != "fail")
 
 
 def left_out_text(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:

@@ -144,7 +144,7 @@ def long_table(
                 "scan": scan.key,
                 "tracer": kind_of(scan)[0] or None,
                 "manufacturer": common_name(scan.stated("Manufacturer")),
-                "quality": _known(scan.quality.verdict),
+                "quality": _known(scan.verdict),
                 "included": "yes" if is_included(scan, include_failed=include_failed) else "no",
                 **provenance(scan),
                 **demographics.of(scan.participant_id, scan.session_id),

@@ -10,17 +10,17 @@ import fnmatch
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.derivatives.compact import Compact
 from tau_pipeline.derivatives.kept import Kept, mark_of, read_kept, write_kept
 from tau_pipeline.derivatives.names import (
     AnatNames,
@@ -31,6 +31,7 @@ from tau_pipeline.derivatives.names import (
     scan_entities,
     sidecar_path,
 )
+from tau_pipeline.derivatives.quality_check import Verdict
 from tau_pipeline.derivatives.quality_checks import Quality, judge
 from tau_pipeline.derivatives.quality_override import Decision, decided, read_decisions
 from tau_pipeline.derivatives.read import read_regions, read_suvr_sidecar
@@ -184,7 +185,7 @@ class DoneScan:
         return self.names.standardized(self.further_region)
 
     @cached_property
-    def sidecar(self) -> dict[str, Any]:
+    def sidecar(self) -> Mapping[str, Any]:
         """The sidecar of the SUVR map, as it is; `find_scans` has it checked.
 
         Raises
@@ -199,14 +200,32 @@ class DoneScan:
         value = self.sidecar.get(key)
         return None if value in (None, "", "n/a") else value
 
-    @cached_property
+    @property
     def quality(self) -> Quality:
-        """The quality checks of the sidecar, with the decisions of people. Checks that it lacks are not measured."""
+        """The quality checks of the sidecar, with the decisions of people. Checks that it lacks are not measured.
+
+        They are made anew each time: those of a large cohort would take much memory.
+        """
         stated = self.sidecar.get("QualityChecks")
         checks = [one for one in stated if isinstance(one, dict)] if isinstance(stated, list) else []
         # A decision about a scan is about the measured one; that from the T1w has its own name.
         name = self.key.removesuffix("_pet")
         return Quality(tuple(decided(checks or judge({}, self.source), self.decisions, name)))
+
+    @cached_property
+    def _judged(self) -> tuple[Verdict, bool]:
+        quality = self.quality
+        return quality.verdict, quality.excluded
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of the quality checks; ``n/a`` if nothing was measured."""
+        return self._judged[0]
+
+    @property
+    def excluded(self) -> bool:
+        """True if a person excluded the scan by ``--exclude``."""
+        return self._judged[1]
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -320,7 +339,6 @@ def find_scans(
     kept = kept.without_changed(marks | {name: mark_of(Path(output_dir, name)) for name in kept.sidecars})
     stack = stack_tables(tables, kept.stack)
     found, decisions = [], read_decisions(output_dir, exclude)
-    sidecars: dict[str, bytes] = {}
     for name, path in tables.items():
         _check_owner(stack, name, path, names_of[path])
         for rank, (region, rows) in enumerate(stack.blocks(name)):
@@ -329,12 +347,13 @@ def find_scans(
             own = _inside(file, output_dir)
             known = kept.sidecar(own)
             marks[own] = kept.marks[own] if known is not None else mark_of(file)
-            scan.sidecar = _small(read_suvr_sidecar(file) if known is None else known, values=rank == 0)
-            if kept_file is not None:
-                sidecars[own] = json.dumps(scan.sidecar).encode() if known is None else kept.sidecars[own]
+            scan.sidecar = Compact(read_suvr_sidecar(file) if known is None else known, values=rank == 0)
+            if kept_file is not None and known is None:
+                kept.sidecars.add(own, json.dumps(dict(scan.sidecar)).encode())
             found.append(scan)
     if kept_file is not None and marks != before:
-        write_kept(Kept(marks, stack, sidecars), new_file or kept_file)
+        kept.sidecars.keep(marks)
+        write_kept(Kept(marks, stack, kept.sidecars), new_file or kept_file)
     return found
 
 
@@ -352,37 +371,3 @@ def _check_owner(stack: Stack, name: str, path: Path, names: PetNames | Syntheti
 
 def _inside(path: Path, output_dir: Path) -> str:
     return path.relative_to(output_dir).as_posix()
-
-
-#: Parts of a quality check that the tables of the cohort use; those that describe it are the same in every sidecar.
-_OF_CHECK = ("Check", "Verdict", "Value", "Excluded", "DecidedBy", "Why", "ComputedVerdict")
-_DECIDED = frozenset(_OF_CHECK[3:])
-
-
-def _small(sidecar: Mapping[str, Any], *, values: bool) -> dict[str, Any]:
-    """Return a sidecar whose checks have only what the cohort uses, and whose names are shared by all sidecars.
-
-    ``values`` of checks are used of the first reference region of a scan.
-    """
-    own = {sys.intern(name): value for name, value in sidecar.items()}
-    checks = own.get("QualityChecks")
-    if isinstance(checks, list):
-        own["QualityChecks"] = [_small_check(one, values=values) for one in checks]
-    return own
-
-
-def _small_check(check: Mapping[str, Any], *, values: bool) -> dict[str, Any]:
-    """Return what the cohort uses of a check; checks without a value share the answer."""
-    name, verdict, value = check.get("Check"), check.get("Verdict"), check.get("Value") if values else None
-    plain = isinstance(name, str) and isinstance(verdict, str) and _DECIDED.isdisjoint(check)
-    if plain and isinstance(value, int | float):
-        return {"Check": sys.intern(str(name)), "Verdict": sys.intern(str(verdict)), "Value": value}
-    if plain:
-        return _shared((("Check", name), ("Verdict", verdict)))
-    kept = (part for part in _OF_CHECK if isinstance(check.get(part), str | bool | int | float))
-    return {part: check[part] for part in kept if values or part != "Value"}
-
-
-@lru_cache(maxsize=10_000)
-def _shared(check: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return dict(check)

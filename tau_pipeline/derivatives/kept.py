@@ -10,8 +10,9 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,50 @@ _UNREADABLE = (
 Mark = tuple[int, int]
 
 
+class Contents:
+    """Contents of many small files, by name, one behind the other: as objects of their own they leave gaps in memory.
+
+    Parameters
+    ----------
+    lengths
+        Of the files, by name, in their order.
+    content
+        Of all files.
+    """
+
+    def __init__(self, lengths: Mapping[str, int] | None = None, content: bytes | memoryview = b"") -> None:
+        self._content = bytearray(content)
+        ends = np.cumsum([0, *(lengths or {}).values()]).tolist()
+        self._places = dict(zip(lengths or {}, pairwise(ends), strict=True))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __getitem__(self, name: str) -> bytes:
+        start, end = self._places[name]
+        return bytes(self._content[start:end])
+
+    def add(self, name: str, content: bytes) -> None:
+        """Add a file, or replace its content."""
+        self._places[name] = len(self._content), len(self._content) + len(content)
+        self._content += content
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget the files that are not named."""
+        self._places = {name: place for name, place in self._places.items() if name in names}
+
+    def joined(self) -> tuple[list[int], bytes]:
+        """Return the lengths of all files and their content."""
+        parts = memoryview(self._content)
+        return (
+            [end - start for start, end in self._places.values()],
+            b"".join(parts[start:end] for start, end in self._places.values()),
+        )
+
+
 @dataclass
 class Kept:
     """Contents of files as they were read.
@@ -51,7 +96,7 @@ class Kept:
 
     marks: dict[str, Mark] = field(default_factory=dict)
     stack: Stack = field(default_factory=Stack)
-    sidecars: dict[str, bytes] = field(default_factory=dict)
+    sidecars: Contents = field(default_factory=Contents)
 
     def sidecar(self, name: str) -> dict[str, Any] | None:
         """Return the content of a sidecar; None if it is not known."""
@@ -61,13 +106,14 @@ class Kept:
             return None
 
     def without_changed(self, marks: Mapping[str, Mark]) -> Kept:
-        """Return what is kept of the files that are still the same."""
+        """Return what is kept of the files that are still the same; what is kept here is used up."""
         same = {name for name, mark in self.marks.items() if marks.get(name) == mark}
         places = {name: place for name, place in self.stack.places.items() if name in same}
+        self.sidecars.keep(same)
         return Kept(
             {name: mark for name, mark in self.marks.items() if name in same},
             Stack(self.stack.columns, places) if places else Stack(),
-            {name: content for name, content in self.sidecars.items() if name in same},
+            self.sidecars,
         )
 
 
@@ -108,6 +154,7 @@ def _packed(kept: Kept) -> dict[str, Any]:
             columns |= {f"codes {name}": column.codes, f"texts {name}": _joined(column.texts)}
         else:
             columns[f"values {name}"] = column
+    lengths, contents = kept.sidecars.joined()
     return {
         "form": np.array(_FORM),
         "names": _joined(names),
@@ -115,8 +162,8 @@ def _packed(kept: Kept) -> dict[str, Any]:
         "tables": _joined(list(kept.stack.places)),
         "places": np.array(list(kept.stack.places.values()), np.int64).reshape(-1, 2),
         "sidecars": _joined(list(kept.sidecars)),
-        "contents": np.frombuffer(b"".join(kept.sidecars.values()), np.uint8),
-        "lengths": np.array([len(one) for one in kept.sidecars.values()], np.int64),
+        "contents": np.frombuffer(contents, np.uint8),
+        "lengths": np.array(lengths, np.int64),
         **columns,
     }
 
@@ -141,16 +188,8 @@ def _unpacked(archive: Mapping[str, Any]) -> Kept:
     marks = {name: (int(size), int(time)) for name, (size, time) in zip(names, archive["marks"], strict=True)}
     tables = zip(_texts(archive, "tables"), archive["places"].tolist(), strict=True)
     places = {name: (int(start), int(end)) for name, (start, end) in tables}
-    contents = zip(_texts(archive, "sidecars"), _split(archive["contents"], archive["lengths"].tolist()), strict=True)
-    return Kept(marks, Stack(columns, places), dict(contents))
-
-
-def _split(content: NDArray[np.uint8], lengths: Iterable[int]) -> Iterator[bytes]:
-    """Yield the texts of sidecars, of which the archive has one after the other."""
-    start = 0
-    for length in lengths:
-        yield content[start : start + length].tobytes()
-        start += length
+    lengths = dict(zip(_texts(archive, "sidecars"), archive["lengths"].tolist(), strict=True))
+    return Kept(marks, Stack(columns, places), Contents(lengths, archive["contents"].data))
 
 
 def _checked(kept: Kept) -> Kept:

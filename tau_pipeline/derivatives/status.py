@@ -10,13 +10,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tau_pipeline.derivatives.names import Source
 from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
-from tau_pipeline.files import read_json, write_json
+from tau_pipeline.files import JsonReader, read_json, write_json
 
 State = Literal["done", "failed", "skipped", "interrupted"]
 NOT_FINISHED = "the run ended before this scan was finished; rerun the same command to continue"
@@ -67,7 +68,9 @@ def status_path(output_dir: str | os.PathLike[str], participant: str) -> Path:
     return Path(output_dir) / "logs" / "status" / f"sub-{participant}.json"
 
 
-def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[str, ScanStatus]:
+def read_status(
+    output_dir: str | os.PathLike[str], participant: str, read: JsonReader = read_json
+) -> dict[str, ScanStatus]:
     """Read the record of one participant, by scan; empty if there is none.
 
     Raises
@@ -78,7 +81,7 @@ def read_status(output_dir: str | os.PathLike[str], participant: str) -> dict[st
     path = status_path(output_dir, participant)
     if not path.is_file():
         return {}
-    content = read_json(path)
+    content = read(path)
     try:
         return {key: _status(key, fields) for key, fields in content["scans"].items()}
     except (KeyError, TypeError, AttributeError, OverflowError) as exc:
@@ -113,9 +116,10 @@ def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, Scan
     by_participant: dict[str, dict[str, ScanStatus]] = {}
     for key, status in updates.items():
         by_participant.setdefault(status.participant, {})[key] = status
+    there = _recorded(output_dir) if len(by_participant) > 1 else by_participant.keys()
     for participant, own in by_participant.items():
         try:
-            known = read_status(output_dir, participant)
+            known = read_status(output_dir, participant) if participant in there else {}
         except TauPipelineError:
             known = {}
         merged = {**known, **{key: _with_minutes(status, known.get(key)) for key, status in own.items()}}
@@ -123,6 +127,13 @@ def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, Scan
         for one in fields.values():
             one.pop("scan")
         write_json({"scans": fields}, status_path(output_dir, participant))
+
+
+def _recorded(output_dir: str | os.PathLike[str]) -> frozenset[str]:
+    """Return the participants who have a record."""
+    with suppress(OSError), os.scandir(status_path(output_dir, "").parent) as entries:
+        return frozenset(one.name.removeprefix("sub-").removesuffix(".json") for one in entries)
+    return frozenset()
 
 
 def note_interrupted(output_dir: str | os.PathLike[str], participants: Iterable[str]) -> None:
@@ -149,10 +160,10 @@ def _with_minutes(status: ScanStatus, before: ScanStatus | None) -> ScanStatus:
     return replace(status, minutes=max(before.minutes, status.minutes or 0.0))
 
 
-def all_statuses(output_dir: str | os.PathLike[str]) -> dict[str, ScanStatus]:
-    """Read the records of all participants, by scan."""
+def all_statuses(output_dir: str | os.PathLike[str], read: JsonReader = read_json) -> dict[str, ScanStatus]:
+    """Return the records of all participants, by scan; ``read`` reads each file."""
     folder = Path(output_dir) / "logs" / "status"
     found: dict[str, ScanStatus] = {}
     for path in sorted(folder.glob("sub-*.json")):
-        found |= read_status(output_dir, path.stem.removeprefix("sub-"))
+        found |= read_status(output_dir, path.stem.removeprefix("sub-"), read)
     return found

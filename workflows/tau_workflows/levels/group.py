@@ -14,13 +14,14 @@ import psutil
 from tau_pipeline.cohort.columns import STANDARDIZATION_COLUMNS
 from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.cohort.long_files import LongTable, for_parquet, has_parquet, parts_folder
-from tau_pipeline.cohort.maps import plan_maps, stale_maps, write_maps
+from tau_pipeline.cohort.maps import MapPlan, plan_maps, stale_maps, write_maps
 from tau_pipeline.cohort.provenance import is_elsewhere, mixtures, refuse_mixtures, removed_from, repeated
 from tau_pipeline.cohort.scans import is_included, left_out_text, without_failed
 from tau_pipeline.cohort.standardize import Standardization, load_standardizations, save_standardizations
 from tau_pipeline.cohort.tables import fit_cohort, require_scans
 from tau_pipeline.derivatives.dataset import write_bidsignore
 from tau_pipeline.derivatives.index import DoneScan, find_scans
+from tau_pipeline.derivatives.kept_json import KeptJson
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.derivatives.quality_override import without_scan
 from tau_pipeline.derivatives.status import ScanStatus, all_statuses
@@ -41,8 +42,9 @@ from tau_workflows.reports.neighbors import refresh_pages
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Contents of tables and sidecars as the last run read them (`tau_pipeline.derivatives.kept`), in the output folder.
-_KEPT = ".tau-pipeline-tables.npz"
+#: Contents of tables and their sidecars, and of other JSON files, as the last run read them
+#: (`tau_pipeline.derivatives.kept`), in the output folder.
+_KEPT, _KEPT_JSON = ".tau-pipeline-tables.npz", ".tau-pipeline-records.npz"
 #: Why a scan whose raw image is gone is left out.
 _REMOVED = "its raw image is no longer in the dataset, or .bidsignore names it"
 #: Scans from which on the terminal says that Parquet files could be written.
@@ -82,7 +84,8 @@ def _again(output_dir: Path, execution: Execution) -> int:
 
 
 def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float, parts: Path | None) -> int:
-    statuses = all_statuses(output_dir)
+    kept_json = KeptJson(output_dir, output_dir / _KEPT_JSON)
+    statuses = all_statuses(output_dir, kept_json.read)
     kept = (None, None) if parts is None else (output_dir / _KEPT, parts / _KEPT)
     found = without_failed(find_scans(output_dir, config.group.exclude, *kept), statuses)
     scans, statuses = _without_removed(bids_dir, found, statuses)
@@ -103,10 +106,12 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     status = tables["status"]
     comparisons = plan_voxelwise(cohort)
     if config.execution.dry_run:
-        say(f"{len(scans)} SUVR maps; standardized maps to write: {len(plan_maps(scans, fits, output_dir))}")
+        to_write = plan_maps(scans, fits, output_dir, kept_json.read)
+        say(f"{len(scans)} SUVR maps; standardized maps to write: {len(to_write)}")
         return DONE
     write_bidsignore(output_dir)
-    failed = _write_maps(scans, fits, output_dir, config.execution)
+    _remove_stale_maps(scans, fits)
+    failed = _write_maps(plan_maps(scans, fits, output_dir, kept_json.read), config.execution, kept_json)
     _write_tables(tables, fits, output_dir / "group", left_out, config.group)
     _keep(parts, output_dir)
     pages = write_voxelwise(comparisons, config.group, output_dir, processes)
@@ -114,8 +119,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     n_maps = len(scans)
     # The page reads the tables again, and both together would take a third more memory.
     del tables, cohort, scans, found, comparisons
-    write_methods(output_dir, known=known)
-    report = write_group_report(output_dir, known)
+    report = _write_pages(output_dir, known, kept_json)
     _tell(status, fits, time.monotonic() - started)
     _tell_quality(status, left_out)
     _tell_parquet(n_maps)
@@ -127,6 +131,18 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
+
+
+def _write_pages(output_dir: Path, known: Mapping[Path, Mapping[str, Any]], kept_json: KeptJson) -> Path:
+    """Write the methods text and the report, whose path is returned; ``known`` sidecars are not read again."""
+
+    def read(path: Path) -> Mapping[str, Any]:
+        return known.get(path) or kept_json.read(path)
+
+    write_methods(output_dir, read=read)
+    report = write_group_report(output_dir, read)
+    kept_json.write(output_dir / _KEPT_JSON)
+    return report
 
 
 def _keep(parts: Path | None, output_dir: Path) -> None:
@@ -211,19 +227,22 @@ def _fits(scans: Sequence[DoneScan], group: Group) -> list[Standardization]:
     return [fit.with_unknown(group.unknown_manufacturer) for fit in fits]
 
 
-def _write_maps(
-    scans: Sequence[DoneScan], fits: Sequence[Standardization], output_dir: Path, execution: Execution
-) -> Mapping[str, Exception]:
-    from tqdm import tqdm
-
-    plans = plan_maps(scans, fits, output_dir)
+def _remove_stale_maps(scans: Sequence[DoneScan], fits: Sequence[Standardization]) -> None:
     for path in stale_maps(scans, fits):
         for old in (path, sidecar_path(path)):
             old.unlink(missing_ok=True)
+
+
+def _write_maps(plans: Sequence[MapPlan], execution: Execution, kept_json: KeptJson) -> Mapping[str, Exception]:
+    from tqdm import tqdm
+
     processes = execution.nprocs or psutil.cpu_count() or 1
     quiet = not plans or not sys.stderr.isatty()
     with tqdm(total=len(plans), desc="standardized maps", unit="map", disable=quiet) as bar:
         failed = write_maps(plans, processes, bar.update)
+    for plan in plans:
+        if plan.scan.stem not in failed:
+            kept_json.note(sidecar_path(plan.target), plan.sidecar)
     if plans:
         say(f"{len(plans) - len(failed)} of {len(plans)} standardized maps written")
     return failed

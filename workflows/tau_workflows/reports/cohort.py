@@ -19,13 +19,12 @@ from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z, cortical_columns
-from tau_pipeline.files import read_json, write_text
+from tau_pipeline.files import JsonReader, read_json, write_text
 from tau_pipeline.measures.statistics import OneWay
 from tau_workflows.reports import html
 from tau_workflows.reports.change import change_figures
 from tau_workflows.reports.cohort_warnings import unbeaten_models, warnings_of
 from tau_workflows.reports.links import scan_link
-from tau_workflows.reports.methods import Sidecars
 from tau_workflows.reports.mosaic import tiles
 from tau_workflows.reports.neighbors import refresh_pages
 from tau_workflows.reports.positivity import positivity_tables
@@ -45,7 +44,7 @@ _MOST_LINKED = 500
 _MOST_ASSUMPTIONS = 12
 
 
-def write_group_report(output_dir: Path, known: Sidecars | None = None) -> Path:
+def write_group_report(output_dir: Path, read: JsonReader = read_json) -> Path:
     """Write ``OUTPUT_DIR/group/report.html`` from what lies under the output folder; returns its path.
 
     Of a large cohort the table of scans goes on in ``scans-2.html`` and so on.
@@ -55,8 +54,8 @@ def write_group_report(output_dir: Path, known: Sidecars | None = None) -> Path:
     output_dir
         The derivatives dataset, with ``group/status.tsv``. What else the report shows is left out, and named, if its
         file is not there or is damaged.
-    known
-        Sidecars by their paths, which are not read again.
+    read
+        Reads sidecars.
 
     Raises
     ------
@@ -90,8 +89,8 @@ def write_group_report(output_dir: Path, known: Sidecars | None = None) -> Path:
         total=_state_counts(_pets(status), _states_of(_pets(status))),
         n_pets=len(_pets(status)),
         n_synthetic=len(status) - len(_pets(status)),
-        warnings=[*problems, *unbeaten_models(output_dir), *warnings_of(status, standardization)],
-        assumptions=_assumptions(output_dir, known or {}),
+        warnings=[*problems, *unbeaten_models(output_dir, read), *warnings_of(status, standardization)],
+        assumptions=_assumptions(output_dir, read),
         most_assumptions=_MOST_ASSUMPTIONS,
         n_participants=status["participant_id"].nunique(),
         mosaic=worst,
@@ -337,13 +336,13 @@ def _other_records(bad: pd.DataFrame, records: Iterable[dict[str, str]]) -> list
     return [record for record in records if Path(record["file"]).stem not in shown]
 
 
-def _assumptions(output_dir: Path, known: Sidecars) -> list[tuple[str, int]]:
+def _assumptions(output_dir: Path, read: JsonReader) -> list[tuple[str, int]]:
     """Return each sentence in the ``Assumptions`` of SUVR and T1w sidecars, with its number of files."""
     counted: Counter[str] = Counter()
     outputs: tuple[Output, ...] = ("t1w", "suvr", "synthetic_suvr")
     for path in chain.from_iterable(find_outputs(output_dir, output, sidecars=True) for output in outputs):
         try:
-            said = sentences((known.get(path) or read_json(path)).get("Assumptions"))
+            said = sentences(read(path).get("Assumptions"))
         except TauPipelineError:
             continue
         counted.update(dict.fromkeys(said, 1))

