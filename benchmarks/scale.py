@@ -29,8 +29,9 @@ import psutil
 from group import GROUPS, MAKERS, scan_rows, scan_sidecar
 
 from tau_pipeline.derivatives.dataset import write_dataset_files
-from tau_pipeline.derivatives.names import PetNames, sidecar_path
+from tau_pipeline.derivatives.names import AnatNames, PetNames, sidecar_path
 from tau_pipeline.derivatives.quality_checks import judge
+from tau_pipeline.derivatives.sidecars import bids_uri
 from tau_pipeline.derivatives.status import ScanStatus, status_path, update_status
 from tau_pipeline.files import write_json, write_text, write_tsv
 from tau_pipeline.table_text import table_text
@@ -42,6 +43,23 @@ _PET = {
     **{"TracerName": "AV1451", "TracerRadionuclide": "F18", "Manufacturer": "Siemens", "Units": "Bq/mL"},
     **{"FrameTimesStart": [4800, 5100, 5400, 5700], "FrameDuration": [300] * 4, "InjectionStart": 0, "ScanStart": 0},
 }
+#: What further values of a sidecar of the participant level are like; measures are drawn around these values.
+_TEXTS = {
+    **{"Units": "unitless", "ReferenceRegionIndices": [8, 47], "InjectionStart": 0, "FrameTimesStart": [4800.0]},
+    **{"FrameDuration": [1200.0], "FrameIndices": [0], "TracerRadionuclide": "F18", "SmoothingFWHM": 0.0},
+    **{"ManufacturersModelName": "SIMULATED", "Labels": "tau-pipeline: simulated", "SkullStripped": False},
+    **{"ReconMethodName": "simulated", "ReconMethodParameterValues": [0], "ReconFilterType": "none"},
+}
+_MEASURES = {
+    **{"ReferenceRegionSpillIn": 0.0034, "WindowOverlap": 1.0, "WindowStart": 0.0, "T1wOrientationDoubt": 0.0},
+    **{"TemplateCorrelation": 0.87, "CoefficientOfJointVariation": 0.148, "SlicesOfOneMaximum": 0.0233},
+    **{"RegistrationTrusted": 1.0, "RegistrationExplained": 0.9778, "RegistrationBelongs": 0.926},
+    **{"RegistrationScale": 1.031, "RegistrationMirror": 0.879, "PetOrientationDoubt": 0.0, "PetInTemplateSpace": 0.0},
+    **{"RegistrationShift": 6.29, "RegistrationRotation": 9.73, "NeighborNoise": 0.0094, "AirActivity": 8.3e-10},
+    **{"SliceStep": 0.0002, "BrainNotMeasuredTop": 0.0, "BrainNotMeasuredBottom": 0.0, "MeningealSUVR": 0.57},
+    "ReferenceRegionMeasured": 1.0,
+}
+_SAME = ("WindowOverlap", "RegistrationTrusted", "ReferenceRegionMeasured")
 _INDEX = (
     "import sys; from pathlib import Path; from tau_pipeline.bids.scans import find_participants; "
     "print(len(find_participants(Path(sys.argv[1]))))"
@@ -88,8 +106,11 @@ def results(root: Path, count: int, start: int = 0) -> tuple[Path, Path]:
         for region in REFERENCES:
             sidecar = scan_sidecar(rng, out, label, maker, MAKERS[maker] * GROUPS[group])
             further = "" if region == REFERENCES[0] else region
-            judged = {"ReferenceRegion": region, "QualityChecks": judge(sidecar)}
-            write_json({**sidecar, **judged}, sidecar_path(names.suvr(further)))
+            sidecar |= {**_TEXTS, **_measures(rng), **_sources(out, label), "ReferenceRegion": region}
+            write_json({**sidecar, "QualityChecks": judge(sidecar)}, sidecar_path(names.suvr(further)))
+        anat = AnatNames(out, {"sub": label})
+        for image, more in ((anat.t1w, {}), (anat.dseg, {"MadeBy": "tau-pipeline: simulated"})):
+            write_json({"SkullStripped": False, **more, **_sources(out, label)}, sidecar_path(image))
         key = f"sub-{label}_trc-AV1451_pet"
         status_path(out, label).unlink(missing_ok=True)
         update_status(
@@ -99,6 +120,21 @@ def results(root: Path, count: int, start: int = 0) -> tuple[Path, Path]:
     if start == 0:
         write_tsv(pd.DataFrame(people), bids / "participants.tsv")
     return bids, out
+
+
+def _measures(rng: np.random.Generator) -> dict[str, float]:
+    return {name: value * (1.0 if name in _SAME else rng.normal(1, 0.01)) for name, value in _MEASURES.items()}
+
+
+def _sources(out: Path, label: str) -> dict[str, object]:
+    """Return what the sidecars of all outputs state of their origin."""
+    anat = AnatNames(out, {"sub": label})
+    raw = f"bids:raw:sub-{label}/ses-01/pet/sub-{label}_ses-01_trc-AV1451_pet.nii.gz"
+    return {
+        "Sources": [raw, bids_uri(anat.t1w, out, ""), bids_uri(anat.dseg, out, "")],
+        **{"SoftwareName": "tau-pipeline", "SoftwareVersion": "0", "SettingsHash": "0123456789ab"},
+        "Assumptions": [f"The {what} is simulated; nothing in it was measured." for what in ("PET", "T1w")],
+    }
 
 
 def _kind(number: int) -> tuple[str, str]:
