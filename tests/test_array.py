@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,9 @@ def test_each_task_runs_its_participants_and_the_group_level_waits(tmp_path: Pat
     assert lines[3].endswith(f"{at} {tmp_path}/out group --config-file {folder}/settings.toml")
     script = (folder / "array.sh").read_text()
     assert header in script.splitlines()
+    # The folder has a space in its name, at which a line of options is divided.
+    (logs,) = (line for line in script.splitlines() if f"{folder}/logs/" in line)
+    assert sum(f"{folder}/logs/" in word for word in shlex.split(logs)) == 1
     assert "-p long" in script
     run(folder / "submit.sh")
     array, group = submitted.read_text().splitlines()

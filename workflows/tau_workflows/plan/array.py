@@ -41,7 +41,7 @@ class _Scheduler:
 _SCHEDULERS: Mapping[str, _Scheduler] = {
     "slurm": _Scheduler(
         "#SBATCH --job-name={name}\n#SBATCH --cpus-per-task={processes}\n#SBATCH --mem={memory}M\n"
-        "#SBATCH --output={logs}/{log}.log\n#SBATCH {more}",
+        "#SBATCH --output={output}\n#SBATCH {more}",
         "#SBATCH --array=1-{n}%{limit}",
         "SLURM_ARRAY_TASK_ID",
         'array=$(sbatch --parsable "$here/array.sh")\n'
@@ -57,7 +57,7 @@ _SCHEDULERS: Mapping[str, _Scheduler] = {
         'echo "submitted: array ${array%%.*}, group $group"',
     ),
     "pbs": _Scheduler(
-        "#PBS -N {name}\n#PBS -j oe\n#PBS -o {logs}/\n#PBS -l select=1:ncpus={processes}:mem={memory}mb\n#PBS {more}",
+        "#PBS -N {name}\n#PBS -j oe\n#PBS -o {logs}\n#PBS -l select=1:ncpus={processes}:mem={memory}mb\n#PBS {more}",
         "#PBS -J 1-{n}%{limit}",
         "PBS_ARRAY_INDEX",
         'array=$(qsub "$here/array.sh")\ngroup=$(qsub -W "depend=afterany:$array" "$here/group.sh")\n'
@@ -114,11 +114,14 @@ def write_array(
     settings_file = shlex.quote(str(folder / "settings.toml"))
     dirs = shlex.join([str(bids_dir), str(output_dir)])
     call = f"{program} {dirs} {{level}} --config-file {settings_file}"
-    known = {"processes": processes, "memory": memory_mb, "logs": folder / "logs", "more": execution.worker_args}
+    known = {"processes": processes, "memory": memory_mb, "more": execution.worker_args}
+    known["logs"] = _in_header(f"{folder / 'logs'}/")
 
-    def script(header: str, body: str, **more: Any) -> str:
+    def script(header: str, body: str, log: str, **more: Any) -> str:
+        output = _in_header(f"{folder / 'logs'}/{log}.log")
         # A line of options that are not given would be refused.
-        lines = [line for line in header.format(**known, **more).splitlines() if len(line.split()) > 1]
+        filled = header.format(**known, **more, output=output)
+        lines = [line for line in filled.splitlines() if len(line.split()) > 1]
         head = "\n".join(["#!/bin/bash", *lines, "set -euo pipefail", f"cd {shlex.quote(str(Path.cwd()))}"])
         return f"{head}\n{body}\n"
 
@@ -148,6 +151,11 @@ def write_array(
         if name.endswith(".sh"):
             (folder / name).chmod((folder / name).stat().st_mode | 0o111)
     return folder / "submit.sh"
+
+
+def _in_header(path: str) -> str:
+    """Return a path for the header of a script, which sbatch and qsub divide at spaces outside of quotation marks."""
+    return f'"{path}"' if " " in path else path
 
 
 def _program(container: str | None, places: Sequence[Path]) -> str:
