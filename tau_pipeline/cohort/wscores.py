@@ -63,7 +63,7 @@ class WScores:
         """
         scores, counts = np.full(len(long), np.nan), np.zeros(len(long), int)
         table = _numeric(long)
-        for place, rows in table.groupby(_PLACE, dropna=False, sort=False):
+        for place, rows in table.groupby(_PLACE, dropna=False, sort=False, observed=True):
             found = self._of_place.get(_key(place))
             counts[rows.index] = 0 if found is None else found.n
             if found is not None and found.effects is not None:
@@ -78,7 +78,7 @@ def fit_wscores(group: pd.DataFrame, kinds: pd.DataFrame, covariates: Sequence[s
     Parameters
     ----------
     group
-        As `tau_pipeline.cohort.reference_group.reference_rows` gives it: the participants that are fitted on.
+        As `tau_pipeline.cohort.reference_group.joined_rows` gives it: the participants that are fitted on.
     kinds
         ``tracer`` and ``reference_region`` of all scans that are to have scores.
     covariates
@@ -91,7 +91,7 @@ def fit_wscores(group: pd.DataFrame, kinds: pd.DataFrame, covariates: Sequence[s
     """
     table, found = _numeric(group), dict[tuple[str, ...], _Regression]()
     sentences, refused = [], []
-    of_kind = {_key(kind): own for kind, own in table.groupby(_KIND, dropna=False)}
+    of_kind = {_key(kind): own for kind, own in table.groupby(_KIND, dropna=False, observed=True)}
     for kind, _ in kinds.groupby(_KIND, dropna=False, sort=True):
         what, own = ", ".join(map(str, kind)), of_kind.get(_key(kind), table.iloc[:0])
         try:
@@ -99,7 +99,7 @@ def fit_wscores(group: pd.DataFrame, kinds: pd.DataFrame, covariates: Sequence[s
         except SettingError as exc:
             refused.append(f"no W-scores ({what}): {exc}")
             continue
-        for place, rows in own.groupby(_PLACE, dropna=False, sort=False):
+        for place, rows in own.groupby(_PLACE, dropna=False, sort=False, observed=True):
             found[_key(place)] = _regression(_people(rows, covariates), covariates)
     if refused and not sentences:
         raise SettingError(refused[0])
@@ -118,14 +118,16 @@ def _numeric(long: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     suvr = pd.to_numeric(long["suvr_mean"], errors="coerce").to_numpy(float, na_value=np.nan)
-    sexes = long["sex"].astype("string").str.strip().str.lower().map(lambda text: _SEXES.get(text, text))
-    return long.assign(sex=sexes.to_numpy(), suvr_mean=suvr).reset_index(drop=True)
+    codes, stated = pd.factorize(long["sex"])
+    words = [str(one).strip().lower() for one in stated]
+    sexes = np.array([*(_SEXES.get(word, word) for word in words), None], dtype=object)[codes]
+    return long.assign(sex=sexes, suvr_mean=suvr).reset_index(drop=True)
 
 
 def _people(group: pd.DataFrame, covariates: Sequence[str]) -> pd.DataFrame:
     """Return one row per participant with all covariates: mean age, sex, and mean SUVR."""
     known = group.dropna(subset=[*covariates, "suvr_mean"])
-    return known.groupby("participant_id").agg({"age": "mean", "sex": "first", "suvr_mean": "mean"})
+    return known.groupby("participant_id", observed=True).agg({"age": "mean", "sex": "first", "suvr_mean": "mean"})
 
 
 def _check(group: pd.DataFrame, covariates: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from tau_pipeline.cohort.long_files import LongTable, parts_of
 from tau_pipeline.cohort.positivity import THRESHOLD_COLUMNS, parse_thresholds, regions_of, with_positivity
 from tau_pipeline.cohort.reference_group import (
     FEWEST,
+    joined_rows,
     reference_participants,
     reference_rows,
     with_zscores,
@@ -188,7 +189,8 @@ def _scores(cohort: Cohort) -> _Scores:
     own = [scan for scan in cohort.scans if scan.participant_id in fitted]
     # Without a scan of the group, the columns are those of any other.
     parts = [reference_rows(_long(scans, cohort), fitted) for scans in (parts_of(own) if own else [cohort.scans[:1]])]
-    group = pd.concat(parts, ignore_index=True)
+    group = joined_rows(parts)
+    del parts
     kinds = pd.DataFrame({kind_of(scan) for scan in cohort.scans}, columns=["tracer", "reference_region"])
     kinds["tracer"] = kinds["tracer"].replace("", None)
     statistics = None if expression is None else zscore_statistics(group)
