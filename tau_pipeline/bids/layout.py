@@ -258,7 +258,7 @@ def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:
     return {label: list(own.values()) for label, own in found.items()}
 
 
-def without_ignored(bids_dir: Path, files: list[str]) -> list[str]:
+def without_ignored(bids_dir: Path, files: Iterable[str]) -> list[str]:
     """Leave out the files that ``.bidsignore`` names; its patterns are those of ``.gitignore``.
 
     Raises
@@ -268,7 +268,7 @@ def without_ignored(bids_dir: Path, files: list[str]) -> list[str]:
     """
     listed = bids_dir / ".bidsignore"
     if not listed.is_file():
-        return files
+        return list(files)
     try:
         ignored = GitIgnoreSpec.from_lines(listed.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as exc:

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from tau_pipeline.bids.layout import (
 )
 from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
-from tau_pipeline.bids.sessions import Timeline, states_date, timeline
+from tau_pipeline.bids.sessions import Times
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
 from tau_pipeline.errors import (
     DamagedFileError,
@@ -185,13 +184,10 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     filters = read_filters(selection.bids_filter_file)
     files = find_files(bids_dir, wanted, filters, everybody=len(wanted) == len(known))
     sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
-    images = [*files.t1w, *files.pet]
-    counted = frozenset(without_ignored(bids_dir, images))
-    t1w_files = by_participant(file for file in files.t1w if file in counted)
-    pet_files = by_participant(file for file in files.pet if file in counted)
-    others = by_participant(without_ignored(bids_dir, files.others))
-    left = by_participant(file for file in images if file not in counted)
-    ignored = left.keys() - t1w_files.keys() - pet_files.keys()
+    counted = [without_ignored(bids_dir, own) for own in (files.t1w, files.pet, files.others)]
+    t1w_files, pet_files, others = map(by_participant, counted)
+    left_out = {*files.t1w, *files.pet}.difference(*counted)
+    ignored = by_participant(left_out).keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
@@ -230,21 +226,6 @@ class _Images(NamedTuple):
     t1w: Sequence[Path]
     pet: Sequence[Path]
     others: Sequence[Path]
-
-
-class _Times:
-    """Times of the images of a participant, whose tables are read only if they matter.
-
-    ``dated`` says whether anything may state when an image was acquired.
-    """
-
-    def __init__(self, folder: Path, sidecars: Mapping[Path, Mapping[str, Any]], *, dated: bool) -> None:
-        self._folder, self._sidecars = folder, sidecars
-        self.dated = dated or any(map(states_date, sidecars.values()))
-
-    @cached_property
-    def order(self) -> Timeline:
-        return timeline(self._folder, self._sidecars)
 
 
 @dataclass(frozen=True)
@@ -299,7 +280,7 @@ def _participant(
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
     chosen = {each.t1w.path: each.t1w.metadata for each in sessions if isinstance(each.t1w, T1w)}
-    times = _Times(folder, {**chosen, **stated}, dated=dated)
+    times = Times(folder, {**chosen, **stated}, dated=dated)
     for pet_file, values in stated.items():
         try:
             scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, times), values))
@@ -379,7 +360,7 @@ def _if_simulated(metadata: Mapping[str, Any], what: str) -> tuple[str, ...]:
     return (f"The {what} is simulated, as its sidecar says; nothing in it was measured.",)
 
 
-def _t1w_of(pet_file: Path, sessions: Sequence[_Session], times: _Times) -> tuple[T1w, tuple[str, ...], float | None]:
+def _t1w_of(pet_file: Path, sessions: Sequence[_Session], times: Times) -> tuple[T1w, tuple[str, ...], float | None]:
     """Return the T1w that goes with a PET, a sentence if it is that of another session, and the days between them."""
     if not sessions:
         raise MissingInputError("there is no T1w in any session of this participant, and the PET needs one")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,32 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
     return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days, source)
 
 
-def states_date(sidecar: Mapping[str, Any]) -> bool:
-    """Return whether a sidecar may state when an image was acquired."""
-    return not sidecar.keys().isdisjoint(_DATE_KEYS)
+class Times:
+    """Times of the images of a participant, whose tables are read only if they matter.
+
+    Parameters
+    ----------
+    folder
+        Of the participant.
+    sidecars
+        Metadata by image.
+    dated
+        Whether there is a ``scans.tsv``.
+
+    Attributes
+    ----------
+    dated
+        Whether anything may state when an image was acquired.
+    """
+
+    def __init__(self, folder: Path, sidecars: Mapping[Path, Mapping[str, Any]], *, dated: bool) -> None:
+        self._folder, self._sidecars = folder, sidecars
+        self.dated = dated or any(not one.keys().isdisjoint(_DATE_KEYS) for one in sidecars.values())
+
+    @cached_property
+    def order(self) -> Timeline:
+        """The sessions, and what is known of their times."""
+        return timeline(self._folder, self._sidecars)
 
 
 def _sidecars_in(participant_dir: Path, folders: Sequence[str]) -> dict[Path, dict[str, Any]]:

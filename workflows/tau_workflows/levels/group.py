@@ -106,9 +106,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     status = tables["status"]
     comparisons = plan_voxelwise(cohort)
     if config.execution.dry_run:
-        to_write = plan_maps(scans, fits, output_dir, kept_json.read)
-        say(f"{len(scans)} SUVR maps; standardized maps to write: {len(to_write)}")
-        return DONE
+        return _tell_plan(len(scans), plan_maps(scans, fits, output_dir, kept_json.read))
     write_bidsignore(output_dir)
     _remove_stale_maps(scans, fits)
     failed = _write_maps(plan_maps(scans, fits, output_dir, kept_json.read), config.execution, kept_json)
@@ -131,6 +129,12 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for scan, reason in failed.items():
         say(f"FAILED {scan}: its standardized map was not written: {reason}")
     return SOME_FAILED if failed or status["state"].isin(["failed", "interrupted"]).any() else DONE
+
+
+def _tell_plan(n_scans: int, plans: Sequence[MapPlan]) -> int:
+    """Say what a run would write; returns the exit code."""
+    say(f"{n_scans} SUVR maps; standardized maps to write: {len(plans)}")
+    return DONE
 
 
 def _write_pages(output_dir: Path, known: Mapping[Path, Mapping[str, Any]], kept_json: KeptJson) -> Path:
