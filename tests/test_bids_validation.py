@@ -236,3 +236,12 @@ def test_participants_after_the_thousandth_row_count_too(dataset: Path) -> None:
         image.parent.mkdir(parents=True)
         image.symlink_to(dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
     assert validate(dataset).errors == ()
+
+
+@pytest.mark.parametrize(("place", "target"), [("loop", "."), ("sub-01/loop", ".."), ("sub-01/ses-a/loop", "../../..")])
+def test_a_link_to_a_folder_above_is_told_and_not_followed_for_ever(tmp_path, place, target):
+    link = tmp_path / "bids" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    with pytest.raises(ValidatorError, match=f"{link} is a link to a folder that it lies in"):
+        validate(tmp_path / "bids", timeout_s=5)

@@ -123,6 +123,15 @@ def test_the_input_is_refused_as_work_folder(dataset: Path, capfd: pytest.Captur
     assert sorted(dataset.rglob("*")) == before
 
 
+@pytest.mark.parametrize("place", ["", "work"])
+def test_the_output_is_refused_as_work_folder(dataset: Path, capfd: pytest.CaptureFixture[str], place: str) -> None:
+    out = dataset.parent / "out"
+    asked = [str(dataset), str(out), "participant", "--skip-bids-validation", "-w", str(out / place)]
+    assert main(asked) == WRONG_CALL
+    assert "is inside the output" in capfd.readouterr().err
+    assert not out.exists()
+
+
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "bids\x1b[2J"), str(tmp_path / "out"), "participant"]) == WRONG_CALL
     assert "\x1b" not in capfd.readouterr().err

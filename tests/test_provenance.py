@@ -223,3 +223,17 @@ def test_decisions_that_name_no_scan_are_told(tmp_path: Path, capfd: pytest.Capt
     file.write_text("participant_id\nsub-99\nsub-00\n")
     run(bids, out, "--unknown-manufacturer", "pooled", "--exclude", str(file))
     assert "names no scan" not in capfd.readouterr().err
+
+
+def test_where_no_scan_counts_any_more_earlier_tables_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = write_cohort(tmp_path, 3, images=False)
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--min-participants", "1") == 0
+    keys = [f"{path.name.split('_space')[0]}_pet" for path in sidecars(out)]
+    update_status(out, {key: ScanStatus(key, "failed", "no T1w", key.removesuffix("_pet")) for key in keys})
+    capfd.readouterr()
+    assert run(bids, out, "--unknown-manufacturer", "pooled", "--min-participants", "1") == 2
+    said = capfd.readouterr().err
+    assert f"none of the scans in {out} counts: {keys[0].removesuffix('_pet')}" in said
+    assert "has tables of an earlier run" in said

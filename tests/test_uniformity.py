@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tau_pipeline.anatomy.brain_mask import cut_note
 from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.volume import Affine, Volume, image_on
 from tau_pipeline.pet.uniformity import describe, same_maximum, value_figures
@@ -88,6 +89,21 @@ def test_a_warm_neck_is_no_offset_at_whichever_end_of_the_world_it_is(head: Head
     warm = np.zeros(SHAPE[2])
     warm[neck] = 1500
     assert verdicts(head.figures(head.values + along_axis(head, warm)))["air_percent"] == "pass"
+
+
+def test_the_brain_beyond_the_end_of_a_t1w_is_no_air(head: Head) -> None:
+    """Most of it: what the T1w does not show is no background of the PET."""
+    slab = np.s_[:, :, :16]
+    t1w, mask = (image_on(np.asanyarray(one.dataobj)[slab], one.affine) for one in (head.t1w, head.mask))
+    # A tight field of view, but at the top.
+    room = {0: slice(9, -9), 1: slice(7, -7), 2: slice(None, 34)}
+    pet = head.pet.slicer[tuple(room[int(np.argmax(np.abs(column)))] for column in head.pet.affine[:3, :3].T)]
+    figures = value_figures(pet, t1w, mask, head.xfm)
+    assert BY_NAME["air_percent"].judge(BY_NAME["air_percent"].value(figures)) in ("pass", "n/a")
+    assert describe(figures) == []
+    (note,) = cut_note(mask)
+    assert "cut off" in note
+    assert cut_note(head.mask) == []
 
 
 @pytest.mark.parametrize("place", [20, 24, 30])

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _BRAIN_ML = (500.0, 2300.0)
 
 
+#: A brain that is whole ends within its image; a mask may touch its end by so much.
+_CUT_MM2 = 500.0
+
+
 def _foreground(t1w: Volume) -> Mask:
     """Return the largest connected object of an image with its holes filled, ``(I, J, K)``.
 
@@ -198,3 +202,19 @@ def _to_orientation_of(t1w: Volume, canonical: NDArray) -> NDArray:
     """Undo `nibabel.as_closest_canonical` for an array ``(I, J, K)``."""
     back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(t1w.affine))
     return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back))
+
+
+def cut_note(mask: Volume) -> list[str]:
+    """Return a sentence if the brain of a full head reaches an end of the image over more than `_CUT_MM2`."""
+    inside, size = np.asanyarray(mask.dataobj) > 0, voxel_size_mm(mask)
+    areas = [
+        float(np.count_nonzero(np.moveaxis(inside, axis, 0)[end]) * size.prod() / size[axis])
+        for axis in range(3)
+        for end in (0, -1)
+    ]
+    if max(areas) < _CUT_MM2:
+        return []
+    return [
+        f"The brain reaches the end of the T1w over {max(areas) / 100:.0f} cm2: a part of it seems to be cut off, and "
+        "regions there are incomplete. Look at the figure of the brain mask."
+    ]

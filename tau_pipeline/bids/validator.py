@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -92,11 +93,32 @@ def validate(dataset_dir: Path, participants: Collection[str] = (), *, timeout_s
     if not dataset_dir.is_dir():
         raise MissingInputError(f"{dataset_dir} is not a folder; give the root of a BIDS dataset")
     program = validator_program()
+    if (loop := _loop_in(dataset_dir)) is not None:
+        raise ValidatorError(
+            f"{loop} is a link to a folder that it lies in, which {PROGRAM} would follow without end; the dataset is "
+            "not validated until the link is removed"
+        )
     if not participants:
         return summarize(_run(program, dataset_dir, dataset_dir, timeout_s))
     with tempfile.TemporaryDirectory(prefix="tau-pipeline-dataset-") as folder:
         _link_part(dataset_dir.resolve(), Path(folder), participants)
         return summarize(_run(program, Path(folder), dataset_dir, timeout_s))
+
+
+def _loop_in(dataset_dir: Path) -> str | None:
+    """Return a link to a folder that holds it, beside the folders of participants or sessions, or in one; or None."""
+    folders = [str(dataset_dir)]
+    while folders:
+        folder = folders.pop()
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink() and entry.is_dir():
+                    target = os.path.realpath(entry.path)
+                    if f"{os.path.realpath(folder)}/".startswith(f"{target}/"):
+                        return entry.path
+                elif entry.name.startswith(("sub-", "ses-")) and entry.is_dir():
+                    folders.append(entry.path)
+    return None
 
 
 def _link_part(dataset_dir: Path, folder: Path, participants: Collection[str]) -> None:

@@ -326,13 +326,30 @@ def _with_outliers(table: pd.DataFrame) -> pd.DataFrame:
 # --- tests --------------------------------------------------------------------------------------------------------
 
 
-def require_scans(scans: Sequence[DoneScan], output_dir: Path) -> None:
-    """Refuse derivatives without a single region table.
+def require_scans(scans: Sequence[DoneScan], output_dir: Path, left_out: Sequence[str] = ()) -> None:
+    """Refuse derivatives without a single scan that counts.
+
+    Parameters
+    ----------
+    scans
+        Those that count.
+    output_dir
+        Root of the derivatives.
+    left_out
+        Names of scans that have results and do not count.
 
     Raises
     ------
     MissingInputError
         With what to do.
     """
-    if not scans:
+    if scans:
+        return
+    if not left_out:
         raise MissingInputError(f"{output_dir} holds no region table (sub-*/**/pet/*_rois.tsv); run participant first")
+    earlier = f"; {output_dir / 'group'} has tables of an earlier run, with scans that do not count any more: remove it"
+    raise MissingInputError(
+        f"none of the scans in {output_dir} counts: {', '.join(left_out[:3])}{' ...' if len(left_out) > 3 else ''} "
+        "failed or were left out in the last run, or their raw images are gone"
+        + (earlier if (output_dir / "group").is_dir() else "")
+    )

@@ -18,7 +18,7 @@ from scipy import ndimage
 from tau_pipeline.derivatives.quality_checks import BY_NAME
 from tau_pipeline.imaging.resample import Floats, Mask, resample_array
 from tau_pipeline.imaging.smooth import smooth
-from tau_pipeline.imaging.volume import Affine, Volume, finite, voxel_size_mm
+from tau_pipeline.imaging.volume import Affine, Volume, finite, image_like, voxel_size_mm
 
 #: Skull, scalp, and the blur of the scanner end above the brain within this distance of the brain, mm.
 _AIR_MM = 25.0
@@ -69,7 +69,7 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine, *, fi
         return {"SliceStep": step} if math.isfinite(step) else {}
     brain = _on_pet(mask, pet, pet2t1w) > 0.5
     figures = {
-        "AirActivity": _air(pet, brain, pet2t1w),
+        "AirActivity": _air(pet, brain, pet2t1w, _not_beyond(mask, pet, pet2t1w)),
         "SliceStep": _largest_step(pet, brain, _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w), ("nearest", "mirror")),
     }
     return {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -133,8 +133,23 @@ def _on_pet(img: Volume, pet: Volume, pet2t1w: Affine) -> Floats:
     return resample_array(finite(np.asanyarray(img.dataobj)).astype(np.float32), to_voxel, pet.shape, order=1)
 
 
-def _air(pet: Volume, brain: Mask, pet2t1w: Affine) -> float:
+def _not_beyond(mask: Volume, pet: Volume, pet2t1w: Affine) -> Mask:
+    """Return the voxels of the PET that are certainly no brain where the mask has none.
+
+    Where the mask reaches the end of the T1w, the brain may go on beyond it.
+    """
+    inside = np.asanyarray(mask.dataobj) > 0
+    ends = [np.moveaxis(inside, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+    if not any(end.any() for end in ends):
+        return np.ones(pet.shape[:3], bool)
+    certain: Mask = _on_pet(image_like(np.ones(inside.shape, np.uint8), mask), pet, pet2t1w) > 0.5
+    return certain
+
+
+def _air(pet: Volume, brain: Mask, pet2t1w: Affine, certain: Mask) -> float:
     """Return the median of air as a share of the mean of the brain; NaN if there is too little of either.
+
+    Air outside of ``certain`` does not count.
 
     Above the middle of the brain, nothing is warm more than 25 mm from it; below are face and neck. Which half is above
     is not known if the header is wrong: of both halves along each axis, the one nearest to 0 counts. An offset raises
@@ -145,7 +160,7 @@ def _air(pet: Volume, brain: Mask, pet2t1w: Affine) -> float:
     known = brain & (data != 0)
     if not known.any():
         return math.nan
-    outside = ndimage.distance_transform_edt(~brain, sampling=voxel_size_mm(pet)) > _AIR_MM
+    outside = (ndimage.distance_transform_edt(~brain, sampling=voxel_size_mm(pet)) > _AIR_MM) & certain
     mean = float(data[known].mean(dtype=np.float64))
     if mean <= 0:
         return math.nan

@@ -92,6 +92,7 @@ class ExtractBrain(LibraryInterface):
             )
             assumptions.append(f"The T1w was assumed to be skull-stripped, {why}.")
         mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w, self.inputs.threads)
+        assumptions += [] if stripped else brain_mask.cut_note(mask)
         mask_file = save_volume(mask, folder / "mask.nii")
         return {
             "mask_file": str(mask_file),

@@ -87,9 +87,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     kept_json = KeptJson(output_dir, output_dir / _KEPT_JSON)
     statuses = all_statuses(output_dir, kept_json.read)
     kept = (None, None) if parts is None else (output_dir / _KEPT, parts / _KEPT)
-    found = without_failed(find_scans(output_dir, config.group.exclude, *kept), statuses)
-    scans, statuses = _without_removed(bids_dir, found, statuses)
-    require_scans(scans, output_dir)
+    found = find_scans(output_dir, config.group.exclude, *kept)
+    scans, statuses = _without_removed(bids_dir, without_failed(found, statuses), statuses)
+    require_scans(scans, output_dir, sorted({scan.stem for scan in found}))
     include_failed = config.group.include_failed_quality
     mixed = mixtures(scan for scan in scans if is_included(scan, include_failed=include_failed))
     refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)

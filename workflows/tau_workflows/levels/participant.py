@@ -207,6 +207,11 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
     inside = (work_dir.resolve(), *work_dir.resolve().parents)
     if bids_dir.resolve() in inside and output_dir.resolve() not in inside:
         raise OutputError(f"the work folder {work_dir} is inside the input; give another with --work-dir")
+    if output_dir.resolve() in inside:
+        raise OutputError(
+            f"the work folder {work_dir} is inside the output, which its files would make invalid; give another with "
+            "--work-dir"
+        )
     for folder in () if execution.dry_run else (output_dir, work_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
