@@ -277,6 +277,14 @@ def _without_marks(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=bare).map(bare)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is a folder; a link to itself is none, and no error."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def name_parts(path: Path) -> tuple[dict[str, str], str]:
     """Split a BIDS file name into its entities, in their order, and its suffix.
 

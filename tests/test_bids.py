@@ -508,6 +508,14 @@ def test_a_pet_in_another_format_is_no_pet_that_is_missing(simple: Path, ending:
     assert not found(simple, tracer_label=("other",))["01"].problems
 
 
+def test_a_link_to_itself_hides_no_participant(simple: Path) -> None:
+    for place in (simple, simple / "sub-01", simple / "sub-01/pet"):
+        (place / "self").symlink_to("self")
+    (simple / "sub-loop").symlink_to("sub-loop")
+    assert len(found(simple)["01"].scans) == 1
+    assert "loop" not in found(simple)
+
+
 def test_copies_in_other_formats_are_nobodys_business(simple: Path) -> None:
     pet, t1w = (next((simple / "sub-01").rglob(f"*_{kind}.nii.gz")) for kind in ("pet", "T1w"))
     put(pet.with_name(pet.name.replace(".nii.gz", ".v")), b"x")

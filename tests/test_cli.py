@@ -132,6 +132,17 @@ def test_the_output_is_refused_as_work_folder(dataset: Path, capfd: pytest.Captu
     assert not out.exists()
 
 
+def test_a_current_folder_that_was_removed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["a", "b", "participant"]) == WRONG_CALL
+    assert capfd.readouterr().err.count("\n") == 1
+
+
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "bids\x1b[2J"), str(tmp_path / "out"), "participant"]) == WRONG_CALL
     assert "\x1b" not in capfd.readouterr().err

@@ -13,6 +13,7 @@ from pathspec import GitIgnoreSpec
 
 from tau_pipeline.bids.entities import folder_labels
 from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, MissingInputError, SettingError
+from tau_pipeline.files import is_folder
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -191,7 +192,7 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
                 path = f"{folder}/{entry.name}"
                 if not entry.name.isascii():
                     _check_utf8(path)
-                (folders if entry.is_dir() else files).append(path)
+                (folders if is_folder(entry) else files).append(path)
     except OSError as exc:
         raise MissingInputError(f"cannot read the folder {folder}: {exc.strerror or exc}") from exc
     return folders, files

@@ -36,7 +36,7 @@ from tau_pipeline.errors import (
     SettingError,
     TauPipelineError,
 )
-from tau_pipeline.files import name_parts, read_json
+from tau_pipeline.files import is_folder, name_parts, read_json
 from tau_pipeline.imaging.load import read_affine, read_shape
 from tau_pipeline.settings.participant import Selection
 
@@ -148,7 +148,7 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
         raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
     read_json(described)
     with os.scandir(bids_dir) as entries:
-        labels = sorted(one.name[4:] for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name) and one.is_dir())
+        labels = sorted(one.name[4:] for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name) and is_folder(one))
     if not labels:
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
     return tuple(labels)

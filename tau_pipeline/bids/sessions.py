@@ -16,7 +16,7 @@ from typing import Any
 from tau_pipeline.bids.entities import stem
 from tau_pipeline.bids.session_labels import DAYS, label_times
 from tau_pipeline.errors import TauPipelineError
-from tau_pipeline.files import name_parts, read_json, read_tsv
+from tau_pipeline.files import is_folder, name_parts, read_json, read_tsv
 
 #: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
 _FORMS = (
@@ -142,7 +142,7 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
     name = participant_dir.name
     folders: list[str] = []
     with suppress(OSError), os.scandir(participant_dir) as entries:
-        folders = sorted(one.name for one in entries if one.name.startswith("ses-") and one.is_dir())
+        folders = sorted(one.name for one in entries if one.name.startswith("ses-") and is_folder(one))
     labels = session_order(folder.removeprefix("ses-") for folder in folders)
     dates: dict[str, datetime] = {}
     files: dict[str, datetime] = {}

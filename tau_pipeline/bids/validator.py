@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tau_pipeline.errors import MissingInputError, TauPipelineError
+from tau_pipeline.files import is_folder
 
 PROGRAM = "bids-validator-deno"
 
@@ -112,11 +113,11 @@ def _loop_in(dataset_dir: Path) -> str | None:
         folder = folders.pop()
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_symlink() and entry.is_dir():
+                if entry.is_symlink() and is_folder(entry):
                     target = os.path.realpath(entry.path)
                     if f"{os.path.realpath(folder)}/".startswith(f"{target}/"):
                         return entry.path
-                elif entry.name.startswith(("sub-", "ses-")) and entry.is_dir():
+                elif entry.name.startswith(("sub-", "ses-")) and is_folder(entry):
                     folders.append(entry.path)
     return None
 

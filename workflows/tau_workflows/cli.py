@@ -32,7 +32,7 @@ from tau_pipeline.settings.configuration import (
     settings_of,
 )
 from tau_workflows.completion import SHELLS, completion
-from tau_workflows.levels.call import DONE, WRONG_CALL, note_command, say
+from tau_workflows.levels.call import DONE, WRONG_CALL, current_folder, note_command, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_sentences(arguments: Sequence[str], options: dict[str, Any]) -> int:
     """Run the level; errors in the call and interruptions are reported in one sentence."""
     try:
-        _check_names([*arguments, str(Path.cwd())])
+        _check_names([*arguments, current_folder()])
         note_command(arguments)
         return _run(options)
     except TauPipelineError as exc:

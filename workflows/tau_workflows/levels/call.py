@@ -58,6 +58,20 @@ def printable(text: str) -> str:
     return "".join(one if one in "\n\t" or unicodedata.category(one)[0] != "C" else "?" for one in text)
 
 
+def current_folder() -> str:
+    """Return the current folder.
+
+    Raises
+    ------
+    MissingInputError
+        It was removed, or cannot be read.
+    """
+    try:
+        return str(Path.cwd())
+    except OSError as exc:
+        raise MissingInputError(f"the current folder cannot be used ({exc.strerror}); change to another one") from exc
+
+
 def check_call(bids_dir: Path, output_dir: Path) -> None:
     """Refuse a call without a BIDS dataset, or without results of the participant level.
 
