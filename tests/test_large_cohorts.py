@@ -136,6 +136,28 @@ def test_only_what_is_new_or_has_changed_is_read_again(out: Path, monkeypatch: p
     assert read == []
 
 
+def test_rows_that_were_given_back_are_read_from_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = find_scans(out)
+    before = [scan.rows for scan in scans]
+    index.give_back_rows(scans)
+    monkeypatch.setattr(stack.Stack, "take", lambda *_: pytest.fail("the stack is still there"))
+    for scan, rows in zip(scans, before, strict=True):
+        pd.testing.assert_frame_equal(scan.rows.reset_index(drop=True), rows, check_dtype=False)
+    found, lengths = rows_of(scans)
+    assert len(found) == sum(lengths) == sum(map(len, before))
+    assert [scan.reference_region for scan in scans] == [*REGIONS * 5, REGIONS[0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([1.0, 2048.0, np.nan], np.float16), ([2049.0], np.float32), ([1e6, 0.5], np.float32), ([0.1], np.float64)],
+)
+def test_numbers_are_kept_as_the_shortest_type_that_holds_them(values: list[float], dtype: type) -> None:
+    found = stack._shortest(np.array(values))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(np.float64), values)
+
+
 class Bomb:
     """Writes a file when it is unpickled."""
 

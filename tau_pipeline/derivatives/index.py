@@ -10,7 +10,7 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -126,9 +126,9 @@ def _folders(output_dir: Path, participant: str, datatype: str) -> list[str]:
 
 
 class Place(NamedTuple):
-    """Rows of a scan by one reference region in a stack of tables."""
+    """Rows of a scan by one reference region in a stack of tables; the stack is None when it has been given back."""
 
-    stack: Stack
+    stack: Stack | None
     rows: NDArray[np.integer]
     region: str
 
@@ -247,7 +247,7 @@ class DoneScan:
     @property
     def rows(self) -> pd.DataFrame:
         """The rows of the table that are by its reference region."""
-        if self.place is not None:
+        if self.place is not None and self.place.stack is not None:
             return self.place.stack.take(self.place.rows)
         return self.table[self.table["reference_region"] == self.reference_region]
 
@@ -296,10 +296,22 @@ def rows_of(scans: Sequence[DoneScan]) -> tuple[pd.DataFrame, list[int]]:
     import pandas as pd
 
     places = [scan.place for scan in scans if scan.place is not None]
-    if len(places) == len(scans) and len({id(place.stack) for place in places}) == 1:
-        return places[0].stack.take(np.concatenate([one.rows for one in places])), [len(one.rows) for one in places]
+    stacks = {id(place.stack): place.stack for place in places}
+    stack = next(iter(stacks.values()), None)
+    if len(places) == len(scans) and len(stacks) == 1 and stack is not None:
+        return stack.take(np.concatenate([one.rows for one in places])), [len(one.rows) for one in places]
     parts = [scan.rows for scan in scans]
     return pd.concat(parts, ignore_index=True), list(map(len, parts))
+
+
+def give_back_rows(scans: Iterable[DoneScan]) -> None:
+    """Let go of the stack of tables, of which a large cohort has hundreds of megabytes.
+
+    Rows of these scans are read from their own tables afterwards.
+    """
+    for scan in scans:
+        if scan.place is not None:
+            scan.place = Place(None, np.empty(0, np.int32), scan.place.region)
 
 
 def find_scans(

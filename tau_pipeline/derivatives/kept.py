@@ -71,13 +71,14 @@ class Contents:
         """Forget the files that are not named."""
         self._places = {name: place for name, place in self._places.items() if name in names}
 
-    def joined(self) -> tuple[list[int], bytes]:
-        """Return the lengths of all files and their content."""
-        parts = memoryview(self._content)
-        return (
-            [end - start for start, end in self._places.values()],
-            b"".join(parts[start:end] for start, end in self._places.values()),
-        )
+    def joined(self) -> tuple[dict[str, int], memoryview]:
+        """Return the lengths of all files, by name, and their content; nothing can be added afterwards."""
+        self._places = dict(sorted(self._places.items(), key=lambda item: item[1]))
+        lengths = {name: end - start for name, (start, end) in self._places.items()}
+        content = memoryview(self._content)
+        if sum(lengths.values()) == len(content):
+            return lengths, content
+        return lengths, memoryview(b"".join(content[start:end] for start, end in self._places.values()))
 
 
 @dataclass
@@ -161,9 +162,9 @@ def _packed(kept: Kept) -> dict[str, Any]:
         "marks": np.array([kept.marks[name] for name in names], np.int64).reshape(-1, 2),
         "tables": _joined(list(kept.stack.places)),
         "places": np.array(list(kept.stack.places.values()), np.int64).reshape(-1, 2),
-        "sidecars": _joined(list(kept.sidecars)),
+        "sidecars": _joined(lengths),
         "contents": np.frombuffer(contents, np.uint8),
-        "lengths": np.array(lengths, np.int64),
+        "lengths": np.array(list(lengths.values()), np.int64),
         **columns,
     }
 

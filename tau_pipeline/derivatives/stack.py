@@ -39,7 +39,7 @@ class Coded:
 
 @dataclass(frozen=True)
 class Stack:
-    """Rows of many tables, by column; numbers are float64, or float32 where that holds each of them exactly.
+    """Rows of many tables, by column; numbers are of the shortest type that holds each of them exactly.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Stack:
             raise TypeError("reference regions are texts")
         codes = regions.codes[start:end]
         for code in dict.fromkeys(codes.tolist()):
-            yield regions.texts[code], np.flatnonzero(codes == code) + start
+            yield regions.texts[code], (np.flatnonzero(codes == code) + start).astype(np.int32)
 
 
 def stack_tables(paths: Mapping[str, Path], before: Stack) -> Stack:
@@ -172,7 +172,7 @@ class _Builder:
         return column
 
     def _nothing(self, name: str, count: int) -> NDArray[Any]:
-        return np.full(count, -1, np.int8) if name in TEXTS else np.full(count, np.nan, np.float32)
+        return np.full(count, -1, np.int8) if name in TEXTS else np.full(count, np.nan, np.float16)
 
     def _coded(self, name: str, column: Coded | NDArray[np.floating]) -> NDArray[Any]:
         if not isinstance(column, Coded):
@@ -205,10 +205,22 @@ def _columns_of(frame: pd.DataFrame) -> dict[str, Coded | NDArray[np.floating]]:
             texts = frame[name].astype("category").cat
             found[name] = Coded(texts.codes.to_numpy(), [str(text) for text in texts.categories])
         else:
-            values = frame[name].to_numpy(np.float64)
-            short = values.astype(np.float32)
-            found[name] = short if np.array_equal(short, values, equal_nan=True) else values
+            found[name] = _shortest(frame[name].to_numpy(np.float64))
     return found
+
+
+_SHORT: tuple[type[np.floating[Any]], ...] = (np.float16, np.float32)
+
+
+def _shortest(values: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Return numbers as the shortest type that holds all of them exactly."""
+    for dtype in _SHORT:
+        # Those that are too large become infinite, and so are not equal.
+        with np.errstate(over="ignore"):
+            short = values.astype(dtype)
+        if np.array_equal(short, values, equal_nan=True):
+            return short
+    return values
 
 
 def _read(paths: Sequence[Path]) -> Iterator[tuple[pd.DataFrame, list[int]]]:

@@ -88,8 +88,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     statuses = all_statuses(output_dir, kept_json.read)
     kept = (None, None) if parts is None else (output_dir / _KEPT, parts / _KEPT)
     found = find_scans(output_dir, config.group.exclude, *kept)
-    scans, statuses = _without_removed(bids_dir, without_failed(found, statuses), statuses)
-    require_scans(scans, output_dir, sorted({scan.stem for scan in found}))
+    scans, statuses = _without_removed(bids_dir, output_dir, found, statuses)
+    # Scans that do not count would keep the rows of all tables in memory.
+    del found
     include_failed = config.group.include_failed_quality
     mixed = mixtures(scan for scan in scans if is_included(scan, include_failed=include_failed))
     refuse_mixtures(mixed, allowed=config.group.allow_mixed_settings)
@@ -116,7 +117,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     known = {sidecar_path(scan.suvr_file): scan.sidecar for scan in scans}
     n_maps = len(scans)
     # The page reads the tables again, and both together would take a third more memory.
-    del tables, cohort, scans, found, comparisons
+    del tables, cohort, scans, comparisons
     report = _write_pages(output_dir, known, kept_json)
     _tell(status, fits, time.monotonic() - started)
     _tell_quality(status, left_out)
@@ -156,9 +157,16 @@ def _keep(parts: Path | None, output_dir: Path) -> None:
 
 
 def _without_removed(
-    bids_dir: Path, scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]
+    bids_dir: Path, output_dir: Path, found: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]
 ) -> tuple[list[DoneScan], dict[str, ScanStatus]]:
-    """Leave out scans whose raw image is no longer in the dataset; their states say so."""
+    """Leave out scans that failed, and those whose raw image is no longer in the dataset; their states say so.
+
+    Raises
+    ------
+    MissingInputError
+        No scan is left.
+    """
+    scans = without_failed(found, statuses)
     gone = {(scan.stem, scan.source) for scan in removed_from(bids_dir, scans)}
     told = {
         key: replace(status, state="skipped", reason=_REMOVED)
@@ -167,7 +175,9 @@ def _without_removed(
     }
     for stem, _ in sorted(gone):
         say(f"{stem} is left out: {_REMOVED}")
-    return [scan for scan in scans if (scan.stem, scan.source) not in gone], {**statuses, **told}
+    left = [scan for scan in scans if (scan.stem, scan.source) not in gone]
+    require_scans(left, output_dir, sorted({scan.stem for scan in found}))
+    return left, {**statuses, **told}
 
 
 def _doubts(bids_dir: Path, scans: Sequence[DoneScan], settings: Group) -> list[str]:

@@ -32,7 +32,7 @@ from tau_pipeline.cohort.tables import WIDE_KEYS, long_table, status_table, wide
 from tau_pipeline.cohort.thickness import THICKNESS_TABLE, stack_thickness
 from tau_pipeline.cohort.visits import with_years
 from tau_pipeline.cohort.wscores import WScores, fit_wscores
-from tau_pipeline.derivatives.index import DoneScan
+from tau_pipeline.derivatives.index import DoneScan, give_back_rows
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.surface import thickness
@@ -116,6 +116,8 @@ def _joined_parts(cohort: Cohort) -> tuple[dict[str, Any], frozenset[str]]:
                 found.setdefault(name, []).append(part)
     for table in long_tables.values():
         table.close()
+    # No later table is made from the rows, and joining the parts takes as much memory as they do.
+    give_back_rows(cohort.scans)
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
     return {**long_tables, **joined}, scores.reference
 
