@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import re
 import resource
 import subprocess
@@ -141,6 +142,25 @@ def test_a_current_folder_that_was_removed_is_one_sentence(
     gone.rmdir()
     assert main(["a", "b", "participant"]) == WRONG_CALL
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_caches_need_no_home_folder(tmp_path: Path) -> None:
+    """Of Pydra, Nipype, and Matplotlib; a user of a container or a service has no home folder that can be written."""
+    script = (
+        "import pathlib, sys\n"
+        "from tau_workflows.cli import _caches_in\n"
+        "with _caches_in(pathlib.Path(sys.argv[1])):\n"
+        "    import matplotlib.pyplot, nipype\n"
+        "    from pydra.utils.hash import Cache\n"
+        "    print(Cache().persistent.location)\n"
+    )
+    keys = ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR", "PYDRA_HASH_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in keys} | {"HOME": "/proc/none"}
+    call = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(call, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(str(tmp_path))
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,7 @@ def test_a_cut_field_of_view_is_no_other_head_and_hides_none(scans, axis, fill):
     cut = image_on(data, own.pet.affine)
     found = coregister_scan(cut, own.t1w, own.mask, Readings(cut.affine))
     assert found.figures["RegistrationBelongs"] > whole.belongs - 0.2
+    assert found.figures["RegistrationScale"] < 1.1
     verdicts = {one["Check"]: one["Verdict"] for one in judge(found.figures)}
     assert verdicts["coreg_fit"] == "pass"
     wrong = mirror(cut.affine, cut.shape)

@@ -96,6 +96,27 @@ def test_an_unfinished_folder_is_refused_with_what_it_lacks(tmp_path, files, mis
         find_freesurfer(tmp_path, "01")
 
 
+def test_a_run_that_has_not_ended_is_refused_and_one_with_an_error_is_told(tmp_path):
+    scripts = subject(tmp_path, "sub-01") / "scripts"
+    scripts.mkdir()
+    (scripts / "recon-all.error").touch()
+    found = find_freesurfer(tmp_path, "01")
+    assert found is not None
+    assert "ended with an error" in found.assumptions[0]
+    (scripts / "IsRunning.lh+rh").touch()
+    with pytest.raises(MissingInputError, match=r"still running in .*sub-01"):
+        find_freesurfer(tmp_path, "01")
+
+
+def test_a_folder_without_results_and_a_broken_link_are_called_so(tmp_path):
+    (tmp_path / "sub-01").mkdir()
+    (tmp_path / "sub-02").symlink_to("nowhere")
+    (tmp_path / "sub-03/ses-a").mkdir(parents=True)
+    assert "sub-01 has no folder mri" in why_not_found(tmp_path, "01")
+    assert "sub-02 is a broken link" in why_not_found(tmp_path, "02")
+    assert "none of sub-03_ses-b, sub-03/ses-b" in why_not_found(tmp_path, "03", "b")
+
+
 def test_several_longitudinal_results_are_not_chosen_by_alphabet(tmp_path):
     for template in ("base1", "base2"):
         subject(tmp_path, f"sub-01_ses-a.long.{template}")

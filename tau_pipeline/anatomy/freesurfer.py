@@ -85,14 +85,15 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     Raises
     ------
     MissingInputError
-        There is a subject folder, but it lacks the labels or a brain image: the run did not finish.
+        There is a subject folder, but it lacks the labels or a brain image, or FreeSurfer has not ended: the run did
+        not finish.
     """
     found = _subject_dirs(Path(subjects_dir), participant, session)
     if not found:
         return None
     subject_dir, *others = found
     labels = _first(subject_dir, _LABEL_FILES, "labels")
-    assumptions: tuple[str, ...] = ()
+    assumptions = _state_of(subject_dir)
     if labels.name != _LABEL_FILES[0]:
         assumptions += (_DKT_SENTENCE.format(name=labels.name),)
     if session is not None and f"ses-{session}" not in str(subject_dir.relative_to(subjects_dir)):
@@ -106,18 +107,42 @@ def find_freesurfer(subjects_dir: Path, participant: str, session: str | None = 
     return FreeSurferFiles(subject_dir, labels, brain, mask, assumptions)
 
 
+def _state_of(subject_dir: Path) -> tuple[str, ...]:
+    """Return a sentence if FreeSurfer ended with an error.
+
+    Raises
+    ------
+    MissingInputError
+        It has not ended, so that labels may be of an earlier run, or may still change.
+    """
+    running = sorted((subject_dir / "scripts").glob("IsRunning*"))
+    if running:
+        raise MissingInputError(
+            f"FreeSurfer is still running in {subject_dir}, or was killed there: {running[0]} exists. Wait for it or "
+            "run it again; if the results are complete, remove that file"
+        )
+    if (subject_dir / "scripts" / "recon-all.error").exists():
+        what = f"FreeSurfer ended with an error in {subject_dir.name} (scripts/recon-all.error)"
+        return (f"{what}; its labels were used all the same: look at them.",)
+    return ()
+
+
 def why_not_found(subjects_dir: Path, participant: str, session: str | None = None) -> str:
     """Say that a subjects folder has no results of a participant, and what it has instead."""
+    places = _places(subjects_dir, participant, session)
+    start = "No FreeSurfer results of this T1w were found, and labels were made by tau-pipeline"
+    if links := [path for path in places if path.is_symlink() and not path.exists()]:
+        return f"{start}: {links[0]} is a broken link; fetch its content, or correct the link."
+    if empty := [path for path in places if path.is_dir() and not any(path.glob("ses-*"))]:
+        return f"{start}: {empty[0]} has no folder mri with results in it; run FreeSurfer or FastSurfer again."
     there = sorted(path.name for path in Path(subjects_dir).iterdir() if path.is_dir())
     similar = [name for name in there if participant.lower() in re.sub(r"[^a-z0-9]", "", name.lower())]
     shown = similar or there
-    looked_for = ", ".join(
-        path.relative_to(subjects_dir).as_posix() for path in _places(subjects_dir, participant, session)
-    )
+    looked_for = ", ".join(path.relative_to(subjects_dir).as_posix() for path in places)
     has = ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "") or "no folder"
     return (
-        f"No FreeSurfer results of this T1w were found, and labels were made by tau-pipeline: {subjects_dir} has "
-        f"{has}, and none of {looked_for}. Rename or link the folder if it is that of this participant."
+        f"{start}: {subjects_dir} has {has}, and none of {looked_for}. Rename or link the folder if it is that of this "
+        "participant."
     )
 
 

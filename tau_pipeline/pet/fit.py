@@ -321,13 +321,28 @@ class _Measure:
         smooth = ndimage.gaussian_filter(np.asanyarray(head.t1w.dataobj), 1.0)[keep]
         ranks = np.searchsorted(np.quantile(smooth, np.linspace(0, 1, 17)[1:-1]), smooth)
         self._classes = np.eye(16)[ranks]
-        self._data = ndimage.gaussian_filter(finite(np.asanyarray(moving.dataobj)), _STEP_MM / voxel_size_mm(moving))
+        raw, sd = np.asanyarray(moving.dataobj), _STEP_MM / voxel_size_mm(moving)
+        self._data = ndimage.gaussian_filter(finite(raw), sd)
+        self._measured: Floats | None = None
+        if not np.isfinite(raw).all():
+            self._measured = np.isfinite(raw).astype(np.float32)
+            self._data /= np.maximum(ndimage.gaussian_filter(self._measured, sd), 1e-3)
         self._to_voxel = np.linalg.inv(moving.affine)
+        self._most = 0
 
     def __call__(self, pose: Affine) -> float:
-        """Return the share of the PET's variance between 16 classes of T1w intensity (correlation ratio)."""
+        """Return the share of the PET's variance between 16 classes of T1w intensity (correlation ratio).
+
+        Points that were not measured do not count; a pose at which fewer count than at another one is worth less.
+        """
         back = self._to_voxel @ np.linalg.inv(pose)
-        values = ndimage.map_coordinates(self._data, back[:3, :3] @ self._points.T + back[:3, 3:], order=1)
-        means = self._classes.T @ values / np.maximum(self._classes.sum(axis=0), 1)
-        spread = values.var()
-        return 1 - float((values - self._classes @ means).var() / spread) if spread > 0 else 0.0
+        there = back[:3, :3] @ self._points.T + back[:3, 3:]
+        values, classes, share = ndimage.map_coordinates(self._data, there, order=1), self._classes, 1.0
+        if self._measured is not None:
+            known = ndimage.map_coordinates(self._measured, there, order=0, cval=1) > 0
+            values, classes = values[known], classes[known]
+            self._most = max(self._most, len(values))
+            share = len(values) / max(self._most, 1)
+        means = classes.T @ values / np.maximum(classes.sum(axis=0), 1)
+        spread = values.var() if values.size else 0.0
+        return share * (1 - float((values - classes @ means).var() / spread)) if spread > 0 else 0.0

@@ -36,7 +36,7 @@ from tau_workflows.levels.call import DONE, WRONG_CALL, current_folder, note_com
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
-_CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype"}
+_CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype", "PYDRA_HASH_CACHE": "pydra"}
 #: What is wrong with a path that was given, rather than with us.
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 
