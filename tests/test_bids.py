@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tau_pipeline.bids.filters import without_match
 from tau_pipeline.bids.scans import Participant, find_participants, participant_labels
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.settings.participant import Selection
@@ -256,6 +257,22 @@ def test_each_label_selects_the_scans_with_it(many, selection, part):
     everything = keys(found(many)["01"])
     assert len(everything) == 16
     assert keys(found(many, **selection)["01"]) == [key for key in everything if part in key]
+
+
+@pytest.mark.parametrize(
+    ("selection", "lost"),
+    [
+        ({}, ""),
+        ({"tracer_label": ("AV1451", "MK9999")}, "trc-MK9999"),
+        ({"session_label": ("zz",)}, "ses-zz"),
+        ({"run_label": ("1", "77")}, "run-77"),
+    ],
+)
+def test_labels_that_match_nothing_are_told(many, selection, lost):
+    chosen = Selection(**selection)
+    told = without_match(find_participants(many, chosen), chosen)
+    assert bool(told) == bool(lost)
+    assert lost in " ".join(told)
 
 
 def test_labels_combine(many):

@@ -484,3 +484,10 @@ def test_the_mean_of_a_simulated_scan_is_the_true_one_even_with_labels_a_voxel_o
     found = reference.find_reference("CerebellarGM", moved)
     mean = activity[np.asarray(found.mask.dataobj) > 0].mean()
     assert mean == pytest.approx(true_reference, rel=bar)
+
+
+def test_a_label_that_nobody_has_is_not_left_out_of_a_region_without_a_word():
+    head = block_head(4.0)
+    assert reference.find_reference("8+47", head).volume_mm3 > 0
+    with pytest.raises(ReferenceRegionError, match="no voxel has label 74 of reference region"):
+        reference.find_reference("8+74", head)

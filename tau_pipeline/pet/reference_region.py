@@ -255,6 +255,12 @@ def find_reference(
         raise ReferenceRegionError(
             f"reference region {region.name} is empty: no voxel has label {numbers}; check the parcellation"
         )
+    own = () if region.name in REGIONS else region.labels
+    if lost := [str(number) for number in own if not (labels == number).any()]:
+        raise ReferenceRegionError(
+            f"no voxel has label {' or '.join(lost)} of reference region {region.name}; check the numbers and the "
+            "parcellation"
+        )
     margin_mm = _FURTHEST_LOBULE_MM if region.rule is None else REACH_MM
     box = _box(whole, voxel_size_mm(dseg), margin_mm)
     inside, size, parts = whole[box], voxel_size_mm(dseg), labels[box]

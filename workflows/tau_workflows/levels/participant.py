@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tau_pipeline.anatomy.freesurfer import parse_derivatives
+from tau_pipeline.bids.filters import without_match
 from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
@@ -73,6 +74,8 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     validation = Validation(bids_dir, config)
     participants = find_participants(bids_dir, config.selection)
     validation.check(len(participants))
+    for sentence in without_match(participants, config.selection):
+        say(sentence)
     plan = plan_participants(participants, bids_dir, output_dir, config)
     plan = replace(plan, jobs=tuple(replace(job, command=command_line()) for job in plan.jobs))
     if not (plan.jobs or plan.problems or plan.left_out):
