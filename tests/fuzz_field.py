@@ -6,6 +6,7 @@ be the truth or a sentence; an answer that is wrong without a word fails (`Wrong
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from datetime import date
@@ -77,7 +78,16 @@ def _dated_sessions(draw: st.DrawFn, random_of: random.Random, folder: Path) -> 
     root = folder / "sub-01"
     root.mkdir()
     rows = [f"ses-{number}\t{text}\n" for number, text in enumerate(texts)]
-    (root / "sub-01_sessions.tsv").write_text("session_id\tacq_time\n" + "".join(rows), encoding="utf-8")
+    # One day for all, the first of January, and texts without a number stand for dates that were removed.
+    certain = len({day for day in days if (day.month, day.day) != (1, 1)}) == len(days)
+    in_sidecars = draw(st.booleans()) and certain and all(set(text) & set("123456789") for text in texts)
+    if not in_sidecars:
+        (root / "sub-01_sessions.tsv").write_text("session_id\tacq_time\n" + "".join(rows), encoding="utf-8")
+    for number, text in enumerate(texts) if in_sidecars else ():
+        place = root / f"ses-{number}" / "pet"
+        place.mkdir(parents=True)
+        key = random_of.choice(["AcquisitionDateTime", "AcquisitionDate", "ScanDate", "SeriesDate", "StudyDate"])
+        (place / f"sub-01_ses-{number}_pet.json").write_text(json.dumps({key: text}), encoding="utf-8")
 
     def read() -> None:
         found = timeline(root)
@@ -189,7 +199,10 @@ def clocked_frames(draw: st.DrawFn, folder: Path) -> str:
         plan = plan_frames((2, 2, 2, count), corrected)
         plans.append(plan)
         harmless = fault == "none" or (fault == "sign" and injected == 0) or (fault == "unsorted" and count == 1)
-        if harmless:
+        if harmless and (plan.window.start_min, plan.window.end_min) != (low, high):
+            # Another window in use for the tracer, which the frames cover.
+            require_answer(any("was taken" in note for note in plan.assumptions), f"{plan.window} without a word")
+        elif harmless:
             require_answer(list(plan.indices) == inside, f"frames {plan.indices}, expected {inside}: {metadata}")
             require_answer(abs(sum(plan.weights) - 1) < 1e-9, f"weights {plan.weights}")
         elif fault != "sign" and set(plan.indices) != set(inside):
@@ -219,7 +232,7 @@ def tabled_participants(draw: st.DrawFn, folder: Path) -> str:
         for visit in draw(st.sampled_from([[], ["a"], ["a"], ["a", "b"], ["a", "a"]])):
             name = draw(st.sampled_from([person, person, person, person.removeprefix("sub-"), f"{person} ", "S-9"]))
             age = draw(st.sampled_from([*_AGES, *_NO_AGES]))
-            rows.append((name, visit, age, draw(st.sampled_from(["CN", "AD", "n/a"]))))
+            rows.append((name, visit, age, draw(st.sampled_from(["CN", "AD", "n/a", '"CN', 'A"D']))))
     header = ["participant_id", *(["session_id"] if visits else []), "age", "diagnosis"]
     lines = [[name, *([visit] if visits else []), age, diagnosis] for name, visit, age, diagnosis in rows]
     end, mark = draw(st.sampled_from(["\n", "\r\n"])), draw(st.sampled_from(["", "\ufeff"]))
