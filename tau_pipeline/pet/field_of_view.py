@@ -58,16 +58,19 @@ def _other_fill(frame: NDArray, known: NDArray[np.bool_]) -> list[float]:
 
     A value that is at least as common as `_COMMON` counts, too: filled parts of another shape.
     """
-    values = frame[known]
-    if not values.size:
-        return []
-    dark = _BRIGHT * np.percentile(values, 99)
-    found = {float(values.min())} if (values == values.min()).mean() > _COMMON else set()
+    found: set[float] = set()
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         low, high = frame.min(axis=others), frame.max(axis=others)
         found.update(low[low == high].tolist())
-    return sorted(value for value in found if value != 0 and value < dark)
+    lowest = frame.min(where=known, initial=np.inf)
+    if lowest != 0 and np.count_nonzero(frame == lowest) > _COMMON * frame.size:
+        found.add(float(lowest))
+    found -= {0.0}
+    if not found:
+        return []
+    dark = _BRIGHT * np.percentile(frame[known], 99)
+    return sorted(value for value in found if value < dark)
 
 
 def _filled(frame: NDArray, known: NDArray[np.bool_], value: float, size_mm: NDArray) -> NDArray[np.bool_]:
