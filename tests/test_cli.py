@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,47 @@ def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixtur
     assert end.value.code == WRONG_CALL
     (line,) = capfd.readouterr().err.splitlines()
     assert "did you mean --participant-label?" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["partcipant"], "participant"),
+        (["participant", "--pvc", "sgtn"], "sgtm"),
+        (["participant", "-w", "work", "--skull_strip_t1w", "forse"], "force"),
+        (["group", "--smooth-fwmh", "4"], "--smooth-fwhm"),
+    ],
+)
+def test_a_mistyped_level_choice_or_option_of_another_level_is_answered_with_what_was_meant(
+    arguments: list[str], meant: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bids", "out", *arguments])
+    assert end.value.code == WRONG_CALL
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"; did you mean {meant}?" in line
+    assert "choose from" not in line
+
+
+def test_a_choice_that_is_like_no_other_is_answered_with_all_choices(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bids", "out", "participant", "--worker", "xyz"])
+    assert "choose from 'cf', 'slurm', 'sge'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_help_of_a_level_has_examples_that_are_accepted_and_the_exit_codes(
+    level: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([level, "--help"]) == 0
+    said = capfd.readouterr().out
+    assert "exit codes: 0 all scans done" in said
+    examples = re.findall(rf"^  tau-pipeline BIDS_DIR OUTPUT_DIR {level} (.*)$", said, re.MULTILINE)
+    assert examples
+    for example in examples:
+        given = vars(build_parser(level).parse_args(["bids", "out", level, *shlex.split(example)]))
+        options = {name for name, value in given.items() if value is not None}
+        assert options & {doc.name for doc in documentation()} <= settings_of(level), example
 
 
 def test_the_command_line_accepts_every_setting_and_nothing_else() -> None:

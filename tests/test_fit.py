@@ -93,6 +93,8 @@ def test_what_was_not_measured_does_not_count(scans):
     data[:, :, data.shape[2] * 2 // 3 :] = np.nan
     cut = assess_fit(image_like(data, own.pet), own.t1w, own.mask, own.true)
     assert cut.explained == pytest.approx(whole.explained, abs=0.08)
+    assert cut.belongs == pytest.approx(whole.belongs, abs=0.3)
+    assert cut.mirror == pytest.approx(whole.mirror, abs=0.2)
     nothing = assess_fit(image_like(np.full_like(data, np.nan), own.pet), own.t1w, own.mask, own.true)
     assert math.isnan(nothing.explained)
 

@@ -216,6 +216,14 @@ def test_what_makes_figures_doubtful_is_said(output: Path, columns: dict, senten
     assert any(sentence in one for one in after)
 
 
+def test_failed_scans_are_the_first_warning(output: Path) -> None:
+    status = read_status(output / "group" / "status.tsv")
+    failed = list(status.loc[status["state"] == "failed", "scan"])
+    first = warnings_of(status, None)[0]
+    assert first == f"2 of 24 scans failed and have no values: {', '.join(failed)}."
+    assert not any("no values" in one for one in warnings_of(status[status["state"] != "failed"], None))
+
+
 def test_no_standardisation_is_a_warning_and_few_participants_too(output: Path) -> None:
     status = read_status(output / "group" / "status.tsv")
     assert any("is not standardized by manufacturer" in one for one in warnings_of(status, None))

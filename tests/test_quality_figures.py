@@ -98,6 +98,46 @@ def test_contrast_is_mriqcs_coefficient_of_joint_variation() -> None:
     assert figures.tissue_contrast(t1w, tissue * 0.5) == {}
 
 
+@pytest.mark.parametrize("affine", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("cut", ["outside of the image", "filled"])
+def test_a_brain_that_ends_with_the_t1w_is_cut(affine: np.ndarray, cut: str) -> None:
+    mask, measured = box_brain(affine), np.ones((40, 40, 40), bool)
+    assert figures.cut_area(mask, measured) == {"BrainCutArea": 0}
+    if cut == "filled":
+        # The mask may end a voxel before what is filled.
+        measured[:, :, 30:] = False
+    else:
+        mask, measured = mask.slicer[:, :, 10:], measured[:, :, 10:]
+    found = figures.cut_area(mask, measured)
+    assert found["BrainCutArea"] == pytest.approx(20 * 20 * 2 * 2)
+    check = BY_NAME["t1w_cut_cm2"]
+    assert check.value(found) == pytest.approx(16)
+
+
+def test_a_t1w_cropped_to_the_brain_does_not_cut_it() -> None:
+    at = np.indices((70, 70, 70)) - 34.5
+    mask = image_on((np.linalg.norm(at, axis=0) < 35).astype(np.uint8), GRIDS["RAS"])
+    check = BY_NAME["t1w_cut_cm2"]
+    assert check.judge(check.value(figures.cut_area(mask, np.ones(mask.shape, bool)))) == "pass"
+    lacking = mask.slicer[:, :, 8:]
+    assert check.judge(check.value(figures.cut_area(lacking, np.ones(lacking.shape, bool)))) == "fail"
+
+
+def test_a_hot_spot_in_the_reference_region_is_found_and_noise_is_none() -> None:
+    rng = np.random.default_rng(3)
+    reference = np.zeros((40, 40, 40), bool)
+    reference[10:30, 10:30, 10:30] = True
+    suvr = np.where(reference, rng.normal(1.0, 0.15, reference.shape), 5.0)
+    suvr[10:12, 10, 10] = np.nan
+    assert figures.hot_share(suvr, reference)["ReferenceRegionHot"] < 1e-3
+    suvr[20:24, 20:24, 20:24] = 3.0
+    found = figures.hot_share(suvr, reference)
+    assert found["ReferenceRegionHot"] == pytest.approx(64 / 7998, abs=1e-3)
+    check = BY_NAME["ref_hot_percent"]
+    assert check.judge(check.value(found)) == "warn"
+    assert figures.hot_share(suvr, np.zeros_like(reference)) == {}
+
+
 @pytest.mark.parametrize("size", [1.0, 2.0])
 def test_the_shell_is_2_to_6_mm_outside_the_brain(size: float) -> None:
     n = int(60 / size)

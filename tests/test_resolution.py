@@ -218,7 +218,10 @@ def test_found_and_stated_resolution_are_compared_only_in_voxels_that_can_show_i
     stated = Resolution(5.0, "of a scanner", False)
     found = resolution_figures(stated, folded(7.0))
     assert found["FWHMDifference"] == pytest.approx(2.0, abs=0.7)
-    assert resolution_figures(stated, folded(7.0, voxel_mm=(3.5, 3.5, 5.7))) == {}
+    coarse = (3.5, 3.5, 5.7)
+    assert resolution_figures(stated, folded(7.0, voxel_mm=coarse)) == {}
+    # What spans two coarse voxels is shown by them.
+    assert resolution_figures(stated, folded(13.0, voxel_mm=coarse))["FWHMDifference"] == pytest.approx(8.0, abs=1.5)
     assert resolution_figures(Resolution(5.0, "estimated", True), folded(7.0)) == {}
 
 

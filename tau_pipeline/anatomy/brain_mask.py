@@ -204,17 +204,17 @@ def _to_orientation_of(t1w: Volume, canonical: NDArray) -> NDArray:
     return np.ascontiguousarray(nib.orientations.apply_orientation(canonical, back))
 
 
-def cut_note(mask: Volume) -> list[str]:
-    """Return a sentence if the brain of a full head reaches an end of the image over more than `_CUT_MM2`."""
-    inside, size = np.asanyarray(mask.dataobj) > 0, voxel_size_mm(mask)
-    areas = [
-        float(np.count_nonzero(np.moveaxis(inside, axis, 0)[end]) * size.prod() / size[axis])
-        for axis in range(3)
-        for end in (0, -1)
-    ]
-    if max(areas) < _CUT_MM2:
+def cut_note(area_mm2: float) -> list[str]:
+    """Return a sentence if the brain of a full head ends with the image over more than `_CUT_MM2`.
+
+    Parameters
+    ----------
+    area_mm2
+        From `tau_pipeline.measures.quality_figures.cut_area`.
+    """
+    if area_mm2 < _CUT_MM2:
         return []
     return [
-        f"The brain reaches the end of the T1w over {max(areas) / 100:.0f} cm2: a part of it seems to be cut off, and "
+        f"The brain reaches the end of the T1w over {area_mm2 / 100:.0f} cm2: a part of it seems to be cut off, and "
         "regions there are incomplete. Look at the figure of the brain mask."
     ]

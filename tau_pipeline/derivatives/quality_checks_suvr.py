@@ -47,6 +47,23 @@ SUVR_CHECKS: tuple[Check, ...] = (
         action="Look at the figure Brain mask; run again with --skull-strip-t1w force or skip if the outline is wrong.",
     ),
     Check(
+        name="t1w_cut_cm2",
+        key="BrainCutArea",
+        key_description="Area over which the brain ends where the T1w ends or is filled, on the side with the largest, "
+        "in mm².",
+        factor=0.01,
+        heading="Brain cut by the T1w",
+        description="Area over which the brain ends where the field of view of the T1w ends, or where it is filled.",
+        unit="cm²",
+        digits=".0f",
+        warn_above=20.0,
+        fail_above=50.0,
+        limit_source="sections through a brain of 70 mm radius 5 and 12 mm below its surface "
+        "(docs/decisions/quality-checks.md)",
+        action="Look at the figure Brain mask; use a T1w of the whole brain: labels and reference region are wrong "
+        "where it ends.",
+    ),
+    Check(
         name="ref_cov_percent",
         key="Noise",
         factor=100.0,
@@ -58,6 +75,19 @@ SUVR_CHECKS: tuple[Check, ...] = (
         fail_above=60.0,
         limit_source=GOOD_SCANS,
         action="Look at the figure of the reference region; use another with --ref-region if it is misplaced.",
+    ),
+    Check(
+        name="ref_hot_percent",
+        key="ReferenceRegionHot",
+        factor=100.0,
+        heading="Hot spots in the reference region",
+        description="Share of the reference region with more than 1.75 times its median uptake.",
+        unit="%",
+        digits=".2f",
+        warn_above=0.2,
+        limit_source=GOOD_SCANS,
+        action="Look at the figure of the reference region: a lesion, a vessel, or meninges in it raise its mean and "
+        "lower every SUVR; use another with --ref-region.",
     ),
     Check(
         name="ref_volume_ml",

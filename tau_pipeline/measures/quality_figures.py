@@ -20,6 +20,10 @@ from tau_pipeline.imaging.volume import Affine, Volume, voxel_size_mm
 
 #: Shell around the brain in which meningeal uptake shows, mm from the mask.
 _SHELL_MM = (2.0, 6.0)
+#: A brain that ends within this distance of the end of the image is cut, mm: masks leave out a voxel there.
+_AT_END_MM = 2.0
+#: Uptake in a reference region of more than so many times its median is a hot spot.
+_HOT = 1.75
 #: Slices of a distance transform at a time.
 _SLAB = 40
 #: Radius of a head, mm, by which rotations count as motion (Power et al. 2012, NeuroImage 59:2142).
@@ -131,6 +135,48 @@ def tissue_contrast(t1w: NDArray, tissue: NDArray) -> dict[str, float]:
         return {}
     difference = abs(float(white.mean() - gray.mean()))
     return {"CoefficientOfJointVariation": float((white.std() + gray.std()) / difference)}
+
+
+def cut_area(mask: Volume, measured: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the area over which a brain ends where its image ends, ``BrainCutArea``, in mm².
+
+    Of the six sides, the one with the largest area counts: an image that was cropped to the brain touches it at all.
+
+    Parameters
+    ----------
+    mask
+        Brain mask on the T1w grid.
+    measured
+        ``(I, J, K)``, False where the image is filled.
+    """
+    brain, size = np.asanyarray(mask.dataobj) > 0, voxel_size_mm(mask)
+    areas = []
+    for axis in range(3):
+        reach = max(1, round(_AT_END_MM / float(size[axis])))
+        inside, beyond = np.moveaxis(brain, axis, 0), np.moveaxis(~measured, axis, 0)
+        for side in (slice(None), slice(None, None, -1)):
+            ends = np.concatenate([beyond[side], np.ones((reach, *beyond.shape[1:]), bool)])
+            near = np.any([ends[step : step + len(inside)] for step in range(1, reach + 1)], axis=0)
+            columns = np.count_nonzero((inside[side] & near).any(axis=0))
+            areas.append(columns * float(np.prod(size)) / float(size[axis]))
+    return {"BrainCutArea": float(max(areas))}
+
+
+def hot_share(suvr: NDArray, reference: NDArray) -> dict[str, float]:
+    """Return the share of a reference region that is hot, ``ReferenceRegionHot``.
+
+    Hot is uptake of over 1.75 times the median of the region, which a spot in it hardly moves, as it moves the mean.
+
+    Parameters
+    ----------
+    suvr
+        ``(I, J, K)``; voxels that are not finite do not count.
+    reference
+        Boolean mask, same shape.
+    """
+    values = np.asarray(suvr)[reference]
+    values = values[np.isfinite(values)].astype(np.float64)
+    return {"ReferenceRegionHot": float((values > _HOT * np.median(values)).mean())} if values.size else {}
 
 
 def shell_uptake(suvr: NDArray, brain: NDArray, img: Volume) -> dict[str, float]:

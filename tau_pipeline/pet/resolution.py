@@ -225,14 +225,18 @@ def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
     -------
     dict
         ``FWHMDifference``: found minus stated, mm. Empty where the stated resolution is an estimate itself, the
-        voxels are too coarse to show it (a side of over the FWHM), or the image does not let it be estimated.
+        voxels are too coarse to show it (a side of over the FWHM, unless the one found is two voxels or more), or the
+        image does not let it be estimated.
     """
-    if stated.estimated or voxel_size_mm(pet_img).max() > stated.fwhm_mm:
+    if stated.estimated:
         return {}
     try:
-        return {"FWHMDifference": estimate_fwhm(pet_img) - stated.fwhm_mm}
+        found_mm = estimate_fwhm(pet_img)
     except ImageError:
         return {}
+    side_mm = float(voxel_size_mm(pet_img).max())
+    shown = side_mm <= stated.fwhm_mm or found_mm >= 2 * side_mm
+    return {"FWHMDifference": found_mm - stated.fwhm_mm} if shown else {}
 
 
 def _filter_mm(metadata: Mapping[str, Any]) -> float:

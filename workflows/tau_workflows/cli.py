@@ -8,7 +8,6 @@ SIGTERM.
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import logging
 import os
@@ -18,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 from tau_pipeline import __version__
 from tau_pipeline.errors import SettingError, TauPipelineError
@@ -34,6 +33,7 @@ from tau_pipeline.settings.configuration import (
 from tau_workflows.completion import SHELLS, completion
 from tau_workflows.levels.call import DONE, WRONG_CALL, current_folder, note_command, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
+from tau_workflows.usage import HelpFormatter, Parser, epilog
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
 _CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype", "PYDRA_HASH_CACHE": "pydra"}
@@ -143,18 +143,6 @@ _COMMON: dict[str, tuple[str, ...]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that answers a wrong option with one line, which names the option that may have been meant."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the program with code 2."""
-        wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        known = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
-        close = difflib.get_close_matches(wrong, known, n=1)
-        hint = f"; did you mean {close[0]}?" if message.startswith("unrecognized") and close else ""
-        self.exit(WRONG_CALL, f"{self.prog}: {message}{hint} ({self.prog} --help-all lists all options)\n")
-
-
 def build_parser(level: str | None = None, common_only: bool = False) -> argparse.ArgumentParser:
     """Make the parser of a level; every option but a few is a documented setting.
 
@@ -166,13 +154,12 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
     common_only
         Show only the options that are used most, each with one sentence.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="tau-pipeline",
         usage=f"tau-pipeline BIDS_DIR OUTPUT_DIR {level or '{' + ','.join(LEVELS) + '}'} [options]",
         description=_description(level),
-        epilog="Hyphens and underscores in option names mean the same."
-        + " Only the most common options are listed; --help-all lists all of them." * common_only,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
+        epilog=epilog(level, common_only),
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
         add_help=False,
     )
@@ -195,10 +182,7 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
         metavar="FILE",
         help="TOML file of settings; options on the command line override it",
     )
-    about_compare = (
-        "at the level train: settings file with a section [comparison]: systems, losses, SUVR scalings to compare "
-        "in cross-validation; options on the command line override it"
-    )
+    about_compare = "at the level train: such a file with a section [comparison] of what to compare in cross-validation"
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help=about_compare if level in (None, "train") else argparse.SUPPRESS
     )

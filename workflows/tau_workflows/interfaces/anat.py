@@ -18,9 +18,10 @@ from tau_pipeline.atlas import atlas_files, template_regions
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import save_itk
-from tau_pipeline.imaging.volume import image_like, save_volume
-from tau_pipeline.measures.quality_figures import tissue_contrast
+from tau_pipeline.imaging.volume import image_like, save_volume, voxel_size_mm
+from tau_pipeline.measures.quality_figures import cut_area, tissue_contrast
 from tau_pipeline.pet import reference_region as reference
+from tau_pipeline.pet.field_of_view import measured_voxels
 from tau_pipeline.settings.participant import Orientation, SkullStrip
 from tau_workflows.interfaces.base import LibraryInterface, quality_figures_trait
 
@@ -92,12 +93,16 @@ class ExtractBrain(LibraryInterface):
             )
             assumptions.append(f"The T1w was assumed to be skull-stripped, {why}.")
         mask = brain_mask.stripped_mask(t1w) if stripped else brain_mask.extract_brain(t1w, self.inputs.threads)
-        assumptions += [] if stripped else brain_mask.cut_note(mask)
+        data = np.asanyarray(t1w.dataobj)
+        # A head that was stripped is filled around the brain.
+        measured = np.ones(data.shape, bool) if stripped else measured_voxels(data, voxel_size_mm(t1w))
+        figures = cut_area(mask, measured)
+        assumptions += [] if stripped else brain_mask.cut_note(figures["BrainCutArea"])
         mask_file = save_volume(mask, folder / "mask.nii")
         return {
             "mask_file": str(mask_file),
             "skull_stripped": stripped,
-            "quality_figures": {},
+            "quality_figures": figures,
             "assumptions": assumptions,
         }
 

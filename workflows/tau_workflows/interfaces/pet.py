@@ -263,6 +263,7 @@ class Quantify(LibraryInterface):
             figures = {
                 **lost,
                 "ReferenceRegionMeasured": covered,
+                **quality_figures.hot_share(found[0], inside),
                 **quality_figures.shell_uptake(found[0], brain, suvr),
             }
             if extent is not None:

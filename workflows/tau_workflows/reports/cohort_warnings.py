@@ -23,6 +23,7 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
     """Return the warnings of the report, in sentences."""
     done = status[status["state"] == "done"]
     found = [
+        _unfinished_warning(status),
         _failed_quality_warning(done),
         _doubtful_quality_warning(done),
         _standardization_warning(done, standardization),
@@ -79,6 +80,14 @@ def _no_outliers_warning(done: pd.DataFrame) -> str:
         f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} "
         "with the same tracer, reference region, and source."
     )
+
+
+def _unfinished_warning(status: pd.DataFrame) -> str:
+    missing = status[status["state"] == "failed"]
+    if missing.empty:
+        return ""
+    verbs = "failed and has" if len(missing) == 1 else "failed and have"
+    return f"{len(missing)} of {len(status)} scans {verbs} no values: {', '.join(missing['scan'])}."
 
 
 def _failed_quality_warning(done: pd.DataFrame) -> str:
