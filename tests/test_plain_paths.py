@@ -66,7 +66,7 @@ def test_links_go_and_no_plain_folder_is_one_sentence(tmp_path: Path, monkeypatc
 
 
 def test_ants_still_does_not_take_brackets(tmp_path: Path) -> None:
-    """Where it does, the links are not needed any more."""
+    """The links are not needed any more where it does."""
     image = ants.from_numpy(np.ones((4, 4, 4), np.float32))
     with pytest.raises(RuntimeError):
         ants.apply_transforms(image, image, [str(save_itk(np.eye(4), tmp_path / "[x]" / "a.txt"))])

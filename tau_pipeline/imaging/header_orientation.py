@@ -70,7 +70,7 @@ class Readings:
 
     @property
     def resized(self) -> bool:
-        """Whether voxels have other sizes in the other reading."""
+        """Return whether voxels have other sizes in the other reading."""
         return self.other is not None and not _same_sizes(*(_edges(one) for one in (self.affine, self.other)))
 
 
