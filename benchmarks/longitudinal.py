@@ -12,6 +12,8 @@ figures:
   small ones: of SUVR, of the means of the true map without noise by the same labels (the part of the spread that
   labels are to blame for), and of volumes. Above them, the spread of SUVR by the true labels and the true registration,
   which the noise of the PET alone leaves: no segmentation is below it.
+- ``differing``: the same, where contrast, noise, coil, and motion of the T1w differ between visits
+  (`tau-simulate --t1w-differs`).
 - ``swapped``: the first two visits under each other's name. Changes must have the other sign, and nothing else may
   differ.
 - ``changed``: the slope that is found, over the slope of the true map at the resolution of the scanner.
@@ -25,6 +27,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -50,11 +53,12 @@ NAMED: dict[str, tuple[int, ...]] = {
 }
 
 
-def simulated(folder: Path, numbers: list[int], voxel_mm: float, percent: float) -> Path:
+def simulated(folder: Path, numbers: list[int], voxel_mm: float, percent: float, *, differing: bool = False) -> Path:
     """Return a simulated dataset, made if it is not there."""
     if not (folder / "truth" / "scans.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        settings = Simulation(max(numbers), 11, voxel_mm, pet="static", visits=3, annual_change=percent)
+        cohort = Simulation(max(numbers), 11, voxel_mm, pet="static", visits=3)
+        settings = replace(cohort, annual_change=percent, t1w_differs=differing)
         simulate_dataset(folder, settings, lambda line: print(line, flush=True))
     return folder
 
@@ -81,7 +85,8 @@ def swapped(source: Path, target: Path, labels: Iterable[str]) -> Path:
 
 def run(bids: Path, out: Path, labels: list[str], nprocs: int, method: str) -> Path:
     """Run the participant level; what an earlier run has done is used again."""
-    call = [sys.executable, "-m", "tau_workflows", str(bids), str(out), "participant", "-w", f"{out}_work"]
+    # The methods share what they have in common.
+    call = [sys.executable, "-m", "tau_workflows", str(bids), str(out), "participant", "-w", f"{bids}_work"]
     call += ["--skip-bids-validation", "--nprocs", str(nprocs), "--participant-label", *labels]
     call += ["--longitudinal", method]
     subprocess.run(call, check=True)
@@ -193,7 +198,7 @@ def tell_same(name: str, out: Path, bids: Path, labels: list[str]) -> None:
     """Print the spread of visits without change, and the part of it that comes from the labels."""
     change = np.abs(pair_changes(values(out)))
     print(
-        f"same, {name}: {len(change)} pairs: |change| median {np.median(change):.2f} %, 95th percentile "
+        f"{name}: {len(change)} pairs: |change| median {np.median(change):.2f} %, 95th percentile "
         f"{np.percentile(change, 95):.2f} %, largest {change.max():.2f} %"
     )
     tell_spread(f"{name}, SUVR", of_regions(out, "suvr_mean"))
@@ -230,7 +235,7 @@ def main() -> int:
     parser.add_argument("--participants", type=int, nargs="+", default=[1, 2, 3], help="numbers; 4 has no PET")
     parser.add_argument("--voxel-size", type=float, default=2.5)
     parser.add_argument("--nprocs", type=int, default=2)
-    parts, methods = ("same", "swapped", "changed"), ("off", "own-tissue", "fixed-labels")
+    parts, methods = ("same", "differing", "swapped", "changed"), ("off", "own-tissue", "fixed-labels")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--tell", action="store_true", help="print the figures of outputs that are there; run nothing")
@@ -241,12 +246,14 @@ def main() -> int:
         out = args.folder / f"{bids.name}_{method}"
         return out if args.tell else run(bids, out, only, args.nprocs, method)
 
-    same = simulated(args.folder / "same", args.participants, args.voxel_size, 0.0)
-    if "same" in args.only:
-        tell_spread("true labels and registration, SUVR", noise_alone(same, labels))
-        for method in args.methods:
-            tell_same(method, processed(same, method, labels), same, labels)
+    for part in ("same", "differing"):
+        if part in args.only:
+            bids = simulated(args.folder / part, args.participants, args.voxel_size, 0.0, differing=part == "differing")
+            tell_spread("true labels and registration, SUVR", noise_alone(bids, labels))
+            for method in args.methods:
+                tell_same(f"{part}, {method}", processed(bids, method, labels), bids, labels)
     if "swapped" in args.only:
+        same = simulated(args.folder / "same", args.participants, args.voxel_size, 0.0)
         bids = swapped(same, args.folder / "swapped", labels[:1])
         tell_swapped(args.folder / "same_own-tissue", processed(bids, "own-tissue", labels[:1]))
     if "changed" in args.only:

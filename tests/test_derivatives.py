@@ -77,6 +77,7 @@ def suvr_sidecar(**changes: object) -> SuvrSidecar:
             AnatNames(OUT, PLAIN).dseg_in(MNI),
             "sub-01/anat/sub-01_space-MNI152NLin6Asym_seg-DesikanKilliany_res-2_dseg.nii.gz",
         ),
+        (AnatNames(OUT, PLAIN).jacobian_in(MNI), "sub-01/anat/sub-01_space-MNI152NLin6Asym_res-2_jacobian.nii.gz"),
         (
             PetNames(OUT, PET).suvr_in(MNI, "Pons"),
             "sub-01/pet/sub-01_trc-AV1451_space-MNI152NLin6Asym_res-2_desc-suvrPons_pet.nii.gz",

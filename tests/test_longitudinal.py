@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ants
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,8 +24,8 @@ from tau_pipeline.derivatives.names import AnatNames, HalfwayNames, PetNames, si
 from tau_pipeline.errors import ImageError
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.imaging.load import load_volume
-from tau_pipeline.imaging.transforms import displacement_mm, load_itk
-from tau_pipeline.imaging.volume import Affine, Volume, image_on
+from tau_pipeline.imaging.transforms import displacement_mm, load_itk, save_itk
+from tau_pipeline.imaging.volume import Affine, Volume, image_on, save_volume
 from tau_pipeline.pet.resolution import scanner_fwhm
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Settings
@@ -34,6 +35,7 @@ from tau_workflows.cli import main
 from tau_workflows.execution.participant import _stopped_by
 from tau_workflows.graphs.job import HALFWAY_STEP, ParticipantJob, T1wJob, t1w_step
 from tau_workflows.graphs.subject import init_subject_wf
+from tau_workflows.interfaces.longitudinal import OnCommonVoxels
 from tau_workflows.levels import participant
 from tau_workflows.levels.call import DONE
 from tau_workflows.plan.jobs import plan_participants
@@ -187,6 +189,56 @@ def test_every_field_of_the_longitudinal_graph_is_spelt_right_and_wired(job: Par
     assert sum(name.endswith(".brain") for name in names) == 2
 
 
+def origin(flat: nx.DiGraph, node: pe.Node, field: str) -> str:
+    """Return the step that computes what a field gets, through the nodes that only pass values on."""
+    (found,) = [
+        (source, out)
+        for source, _, data in flat.in_edges(node, data=True)
+        for out, into in data["connect"]
+        if into == field
+    ]
+    source, out = found
+    return origin(flat, source, out) if isinstance(source.interface, IdentityInterface) else source.fullname
+
+
+@pytest.mark.parametrize("method", ["own-tissue", "fixed-labels"])
+def test_labels_of_a_visit_are_made_on_the_voxels_of_the_halfway_image(job: ParticipantJob, method: str) -> None:
+    flat = init_subject_wf(of_two_visits(job, method))._create_flat_graph()
+    of_visits = [node for node in flat.nodes() if ".anat_wf" in node.fullname]
+    readers = {"tissue": ("t1w_preproc_file", "mask_file"), "labels": (), "regions": ("t1w_preproc_file",)}
+    if method == "own-tissue":
+        readers["labels"] = ("t1w_preproc_file", "mask_file")
+    for name, fields in readers.items():
+        steps = [node for node in of_visits if node.name == name]
+        assert len(steps) == 2
+        for step in steps:
+            for field in fields:
+                assert origin(flat, step, field).endswith(".anat_wf.common_voxels")
+
+
+def test_the_t1w_of_a_visit_comes_to_the_voxels_of_the_halfway_image_and_stays_in_its_world(tmp_path: Path) -> None:
+    to_halfway = move((4, -3, 5), (4, -3, 5))
+    affine = np.diag([3.0, 3, 3, 1])
+    affine[:3, 3] = -45
+    points = np.einsum("ab,bijk->aijk", affine[:3, :3], np.indices((31, 31, 31))) + affine[:3, 3, None, None, None]
+    t1w = image_on((200 + points[0] + 2 * points[1] - points[2]).astype(np.float32), affine)
+    grid = np.diag([2.0, 2, 2, 1])
+    grid[:3, 3] = -15
+    mask = image_on((np.indices((15, 15, 15)).sum(axis=0) % 3 > 0).astype(np.uint8), grid)
+    files = {"t1w_preproc_file": save_volume(t1w, tmp_path / "t1w.nii")}
+    files |= {"common_mask_file": save_volume(mask, tmp_path / "common.nii")}
+    files |= {"xfm_file": save_itk(to_halfway, tmp_path / "move.txt")}
+    found = OnCommonVoxels(**{name: str(file) for name, file in files.items()}).call(tmp_path)
+    own, inside = (load_volume(found[name], ndim=3) for name in ("t1w_preproc_file", "mask_file"))
+    np.testing.assert_array_equal(np.asanyarray(inside.dataobj), np.asanyarray(mask.dataobj))
+    for image in (own, inside):
+        np.testing.assert_allclose(to_halfway @ image.affine, grid, atol=1e-4)
+    x, y, z = (
+        np.einsum("ab,bijk->aijk", own.affine[:3, :3], np.indices(own.shape)) + own.affine[:3, 3, None, None, None]
+    )
+    np.testing.assert_allclose(own.get_fdata(), 200 + x + 2 * y - z, atol=0.1)
+
+
 @pytest.mark.slow
 def test_fixed_labels_are_those_of_the_halfway_image_at_every_visit(tmp_path: Path) -> None:
     """Two visits from raw images to tables, through coarse steps."""
@@ -269,18 +321,7 @@ def test_scans_of_one_t1w_have_the_same_labels_and_reference_regions_by_construc
     both = replace(job, t1ws=(replace(t1w_job, scans=(first, second)),))
     flat = init_subject_wf(both)._create_flat_graph()
 
-    def origin(node: pe.Node, field: str) -> str:
-        """Return the step that computes what a field gets, through the nodes that only pass values on."""
-        (found,) = [
-            (source, out)
-            for source, _, data in flat.in_edges(node, data=True)
-            for out, into in data["connect"]
-            if into == field
-        ]
-        source, out = found
-        return origin(source, out) if isinstance(source.interface, IdentityInterface) else source.fullname
-
     steps = [node for node in flat.nodes() if node.name == "quantify"]
     assert len(steps) == 2
     for name in ("dseg_file", "reference_file", "mask_file"):
-        assert origin(steps[0], name) == origin(steps[1], name)
+        assert origin(flat, steps[0], name) == origin(flat, steps[1], name)

@@ -545,8 +545,30 @@ def test_the_head_lies_otherwise_at_a_later_visit_and_is_the_same_head() -> None
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
+@pytest.mark.slow
+def test_another_protocol_changes_the_t1w_of_later_visits_and_nothing_else() -> None:
+    settings = Simulation(1, seed=3, visits=2, t1w_differs=True)
+    plan = plan_participant(1, settings)
+    first, second = draw_visits(1, plan, settings.seed, settings)
+    plain = draw_visits(1, plan, settings.seed, replace(settings, t1w_differs=False))
+    assert first.head.contrast == plain[0].head.contrast
+    assert second.pet is not None
+    assert plain[1].pet is not None
+    assert second.pet.noise_seed == plain[1].pet.noise_seed
+    same, other = (make_head(visit.head, load_template(), COARSE) for visit in (plain[1], second))
+    labels = np.asanyarray(same.labels.dataobj)
+    np.testing.assert_array_equal(np.asanyarray(other.labels.dataobj), labels)
+    ratios = []
+    for head in (same, other):
+        t1w = np.asanyarray(head.t1w.dataobj)
+        ratios.append(t1w[labels == 24].mean() / t1w[np.isin(labels, (2, 41))].mean())
+    assert abs(ratios[1] / ratios[0] - 1) > 0.02
+
+
 def test_changes_of_a_year_need_several_visits() -> None:
     with pytest.raises(SettingError, match="--sessions"):
         Simulation(annual_change=3.0)
+    with pytest.raises(SettingError, match="--sessions"):
+        Simulation(t1w_differs=True)
     with pytest.raises(SettingError, match="from 1 to 9"):
         Simulation(visits=0)

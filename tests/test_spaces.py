@@ -19,7 +19,7 @@ from tau_pipeline.imaging.greedy import Schedule
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import save_itk
 from tau_pipeline.imaging.volume import image_on, same_grid, save_volume
-from tau_pipeline.imaging.warp import points_through, sample, sample_measured
+from tau_pipeline.imaging.warp import points_through, sample, sample_measured, volume_change
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.settings.spaces import parse_space, template_spaces
 from tau_workflows.interfaces.spaces import PetInSpaces
@@ -66,6 +66,29 @@ def test_points_go_through_transforms_last_first(tmp_path: Path) -> None:
     files = [save_itk(one, tmp_path / f"{i}.txt") for i, one in enumerate((TO_T1W, TO_TEMPLATE))]
     expected = world(np.linalg.inv(TO_T1W) @ np.linalg.inv(TO_TEMPLATE) @ grid.affine, grid.shape)
     np.testing.assert_allclose(points_through(grid, files), expected, atol=1e-4)
+
+
+def test_means_over_the_template_weighted_by_the_volume_change_are_those_over_the_head() -> None:
+    """A warp along one axis, x = 60 u + 50 u^3 with -1 < u < 1, whose volume change is known in closed form."""
+    size = np.array([0.02, 0.5, 0.5])
+    grid = image_on(np.zeros((100, 4, 4)), np.diag([*size, 1.0]))
+    at = world(grid.affine, grid.shape) + np.array([-0.99, 0, 0])
+    points = at.astype(np.float32)
+    points[..., 0] = 60 * at[..., 0] + 50 * at[..., 0] ** 3
+    found = volume_change(grid, points)
+    inner = slice(1, -1)
+    np.testing.assert_allclose(found[inner], (60 + 150 * at[..., 0] ** 2)[inner], rtol=1e-3)
+    # A map that is x^2 in the head has a mean of 110^2 / 3 there; over the template it has another.
+    values = points[..., 0].astype(float) ** 2
+    assert np.average(values, weights=found) == pytest.approx(110**2 / 3, rel=0.01)
+    assert abs(values.mean() / (110**2 / 3) - 1) > 0.3
+
+
+def test_a_warp_of_known_determinant_changes_volumes_by_it() -> None:
+    grid = image_on(np.zeros((5, 6, 7), np.float32), np.diag([-2.0, 2.0, 2.0, 1.0]))
+    matrix = np.array([[1.1, 0.2, 0.0], [0.0, 0.9, 0.1], [0.3, 0.0, 1.2]])
+    points = (world(grid.affine, grid.shape) @ matrix.T).astype(np.float32)
+    np.testing.assert_allclose(volume_change(grid, points), np.linalg.det(matrix), rtol=1e-5)
 
 
 def test_a_missing_and_a_damaged_transform_are_told(tmp_path: Path) -> None:

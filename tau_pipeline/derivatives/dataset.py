@@ -14,7 +14,7 @@ from tau_pipeline.files import read_json, write_changed, write_json, write_text
 
 #: Without slashes, since the validator (3.0) does not match a folder against a pattern that ends with one.
 BIDSIGNORE = (
-    *("*.html", "*_xfm.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
+    *("*.html", "*_xfm.*", "*_jacobian.*", "*_rois.tsv", "*_rois.json", "*_agreement.tsv", "*_agreement.json"),
     # PET on surfaces (den-10k) is in BIDS since 1.11, which not every validator knows.
     *("*.surf.gii", "*.shape.gii", "*_den-*"),
     *("comparisons", "figures", "group", "logs", "models"),

@@ -157,6 +157,10 @@ class AnatNames(_Names):
         """Return the parcellation in another space."""
         return self._path("dseg", seg=_PARCELLATION, **space.entities)
 
+    def jacobian_in(self, space: OutputSpace) -> Path:
+        """Return the volume in the T1w of what each voxel of another space shows, over the volume of the voxel."""
+        return self._path("jacobian", **space.entities)
+
     def reference_mask(self, region: str) -> Path:
         """Mask of a reference region, by the name that it has in tables (``CerebellarGM``)."""
         return self._path("mask", label=region)

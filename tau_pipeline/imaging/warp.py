@@ -66,6 +66,24 @@ def points_through(grid: Volume, transforms: Sequence[Path]) -> Points:
     return points
 
 
+def volume_change(grid: Volume, points: Points) -> NDArray[np.float32]:
+    """Return the volume of what each voxel of a grid shows over the volume of the voxel, ``(I, J, K)``.
+
+    A mean over the grid with these weights is the mean over the space that the points lie in; a plain one weighs each
+    part by its volume on the grid. It is the determinant of the Jacobian, by differences between neighbors.
+
+    Parameters
+    ----------
+    grid
+        3-D image; its values are not read.
+    points
+        From `points_through`.
+    """
+    along = [np.gradient(points, axis=axis) for axis in range(3)]
+    found = np.abs(np.einsum("...i,...i->...", np.cross(along[0], along[1]), along[2]))
+    return (found / abs(np.linalg.det(grid.affine[:3, :3]))).astype(np.float32)
+
+
 def sample(img: Volume, points: Points, order: int) -> NDArray:
     """Return the values of a 3-D image at points of its world, ``(I, J, K)``; 0 outside of the image.
 

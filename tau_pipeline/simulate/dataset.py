@@ -35,7 +35,7 @@ from tau_pipeline.simulate.pet import (
 )
 from tau_pipeline.simulate.plan import Plan, Simulation, Visit, plan_participant
 from tau_pipeline.simulate.template import Array, load_template
-from tau_pipeline.simulate.visits import grown_uptake, visit_truth, with_years, write_sessions
+from tau_pipeline.simulate.visits import by_other_protocol, grown_uptake, visit_truth, with_years, write_sessions
 
 #: mm of cortex lost where tau adds 1 to the uptake, and mm of ventricular growth where it does so everywhere. Larger
 #: than in patients, so that small cohorts show it.
@@ -65,6 +65,8 @@ def draw_visits(number: int, plan: Plan, seed: int, settings: Simulation | None 
         if yearly:
             uptake = grown_uptake(uptake, yearly.annual_change, count)
             head = with_years(head, yearly.annual_atrophy * count)
+            if yearly.t1w_differs and count:
+                head = by_other_protocol(head, np.random.default_rng([seed, number, 3, count]))
         head = with_atrophy(head, uptake, sensitivity)
         has_t1w = session in plan.t1w_sessions
         motion = draw_motion(rng, max(1, plan.frames), plan.moves)
@@ -282,6 +284,7 @@ def write_dataset_files(out: Path, plans: list[Plan], settings: Simulation) -> N
     if settings.visits > 1:
         options += f" --sessions {settings.visits} --annual-change {settings.annual_change:g}"
         options += f" --annual-atrophy {settings.annual_atrophy:g}"
+        options += " --t1w-differs" if settings.t1w_differs else ""
     options += f" --scanner-bias {settings.scanner_bias:g}" if settings.scanner_bias else ""
     options += " --p-tau217" if settings.p_tau217 else ""
     write_text(README.format(version=__version__, options=options), out / "README")

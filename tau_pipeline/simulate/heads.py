@@ -39,6 +39,7 @@ _T1W_INTENSITY = {
     4: 0.20, 43: 0.20, 5: 0.20, 44: 0.20, 14: 0.20, 15: 0.20, 24: 0.20, 31: 0.38, 63: 0.38,
     3001: 0.20, 3002: 0.06, 3003: 0.42, 3004: 0.45, 3005: 1.15, 3006: 0.55, 3007: 0.18, 3008: 0.85, 3009: 0.34,
 }  # fmt: skip
+_CORTEX = tuple(side + number for side in (1000, 2000) for number in range(1, 36) if number != 4)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class HeadDraw:
         Starts the noise.
     position
         4 x 4, rigid, moves points of the world of this image to that of the person's first image; None for the first.
+    blur_mm
+        Standard deviation by which motion during the scan blurs the tissue.
     """
 
     to_template: Affine
@@ -79,6 +82,7 @@ class HeadDraw:
     gain: float
     noise_seed: int
     position: Affine | None = None
+    blur_mm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Head:
     t1w: Volume
     labels: Volume
     outside: Volume
+
+
+def intensity(code: int) -> float:
+    """Return the T1w intensity of a code without contrast of a person, white matter = 1."""
+    return _T1W_INTENSITY[1000 if code in _CORTEX else code]
 
 
 def spline_field(knots: Array, shape: tuple[int, int, int]) -> Floats:
@@ -133,19 +142,18 @@ def draw_head(rng: np.random.Generator) -> HeadDraw:
     to_template[:3, 3] = shift
     bends = (rng.normal(0, 3.5, (3, 7, 8, 8)).clip(-8, 8), rng.normal(0, 1.2, (3, 12, 14, 13)).clip(-3, 3))
     general = float(rng.uniform(0, 0.2))
-    cortex = [h + k for h in (1000, 2000) for k in range(1, 36) if k != 4]
-    names = [*_T1W_INTENSITY, *cortex]
+    names = [*_T1W_INTENSITY, *_CORTEX]
     contrast = dict(zip(names, rng.normal(1, 0.012, len(names)).tolist(), strict=True))
     gray, fluid, fat = rng.normal(1, 0.03), rng.uniform(0.8, 1.3), rng.uniform(0.8, 1.15)
     for code in names:
-        contrast[code] *= {True: gray}.get(code in cortex or code in (8, 47, 17, 53, 18, 54), 1.0)
+        contrast[code] *= gray if code in _CORTEX or code in (8, 47, 17, 53, 18, 54) else 1.0
     for code in (4, 43, 14, 15, 24, 3001):
         contrast[code] *= fluid
     contrast[3005] *= fat
     return HeadDraw(
         to_template,
         bends,
-        dict.fromkeys(cortex, general),
+        dict.fromkeys(_CORTEX, general),
         float(rng.uniform(0, 0.8)),
         contrast,
         rng.normal(0, 0.16, (5, 5, 5)),
@@ -220,6 +228,8 @@ def make_head(draw: HeadDraw, template: Template, voxel_mm: float = 1.0) -> Head
     tissue[brain] = np.where(in_brain, mixed, tissue[brain])
     labels = np.zeros(shape, np.int16)
     labels[brain] = np.where(in_brain, _label(inner, depth, wet >= 0.5), 0)
+    if draw.blur_mm:
+        tissue = ndimage.gaussian_filter(tissue, draw.blur_mm / voxel_mm)
     t1w = _scanned(tissue, draw)
     return Head(image_on(t1w, affine), image_on(labels, affine), image_on(np.where(labels > 0, 0, codes), affine))
 

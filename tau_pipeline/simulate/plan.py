@@ -39,6 +39,9 @@ class Simulation:
         other cortex is half of it. Needs ``visits``. 0, the default, changes neither uptake nor tissue.
     annual_atrophy
         Thickness that the cortex loses in a year beside what tau takes, mm, 0 to 0.3; the ventricles grow with it.
+    t1w_differs
+        Whether contrast, noise, coil, and motion of the T1w differ between the visits, as where a protocol was changed;
+        needs ``visits``. PET stays as it is.
     scanner_bias
         Error of the scanners in the posterior fossa, 0 to 0.5: none, plus and minus this share of the activity for
         the three. 0, the default, leaves the SUVR of all scanners comparable but for resolution and noise.
@@ -61,6 +64,7 @@ class Simulation:
     visits: int = 1
     annual_change: float = 0.0
     annual_atrophy: float = 0.0
+    t1w_differs: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.participants <= 999:
@@ -82,8 +86,8 @@ class Simulation:
             raise SettingError(f"annual change is {self.annual_change} %; give a percentage from -20 to 20")
         if not 0 <= self.annual_atrophy <= 0.3:
             raise SettingError(f"annual atrophy is {self.annual_atrophy} mm; give a thickness from 0 to 0.3 mm")
-        if self.visits == 1 and (self.annual_change or self.annual_atrophy):
-            raise SettingError("an annual change needs several visits; add --sessions with a number from 2")
+        if self.visits == 1 and (self.annual_change or self.annual_atrophy or self.t1w_differs):
+            raise SettingError("a change between visits needs several; add --sessions with a number from 2")
 
 
 @dataclass(frozen=True)

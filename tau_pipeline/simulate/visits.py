@@ -18,7 +18,7 @@ import numpy as np
 from tau_pipeline.atlas import composites
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.imaging.volume import Affine
-from tau_pipeline.simulate.heads import Head, HeadDraw
+from tau_pipeline.simulate.heads import Head, HeadDraw, intensity
 from tau_pipeline.simulate.pet import Pet
 
 #: Share of the annual change in each group of regions: tau begins in the temporal lobe and reaches the rest later.
@@ -26,6 +26,9 @@ CHANGE_SHARE = {"metatemporal": 1.0, "other cortex": 0.5}
 #: mm that the surface of the lateral ventricles moves out for each mm of cortex that atrophy takes. They take it from
 #: the hippocampus and the amygdala too.
 _VENTRICLES_PER_THINNING = 3.0
+#: T1w at a later visit by another protocol: SD of the power of the contrast, SD of the logarithm of the coil's gain at
+#: knots, range of the noise (white matter = 1), and the most blur by motion, SD in mm.
+_POWER_SD, _COIL_SD, _NOISE, _BLUR_MM = 0.12, 0.16, (0.018, 0.05), 0.6
 _FIRST_DAY = datetime(2020, 1, 15, 10)
 _DAYS_OF_YEAR = 365.25
 
@@ -53,6 +56,24 @@ def with_years(head: HeadDraw, lost_mm: float) -> HeadDraw:
     thinning = {code: lost + lost_mm for code, lost in head.thinning.items()}
     grown = min(head.ventricles_mm + _VENTRICLES_PER_THINNING * lost_mm, 6.0)
     return replace(head, thinning=thinning, ventricles_mm=grown)
+
+
+def by_other_protocol(head: HeadDraw, rng: np.random.Generator) -> HeadDraw:
+    """Return a head as another protocol, coil, and quiet lying would show it; the anatomy stays.
+
+    Every intensity is raised to the same power, which moves gray matter against white matter and fluid; the noise, the
+    coil's gain, and the blur by motion are new.
+    """
+    power = float(rng.normal(1, _POWER_SD).clip(0.75, 1.25))
+    shown = {code: (intensity(code) * own) ** power / intensity(code) for code, own in head.contrast.items()}
+    return replace(
+        head,
+        contrast=shown,
+        bias=rng.normal(0, _COIL_SD, head.bias.shape),
+        noise=float(rng.uniform(*_NOISE)),
+        gain=float(rng.uniform(350, 900)),
+        blur_mm=float(rng.uniform(0, _BLUR_MM)),
+    )
 
 
 def visit_truth(head: Head, pet: Pet, years: float, percent_per_year: float, position: Affine | None) -> dict[str, Any]:

@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
         help="thickness that the cortex loses in a year beside what tau takes; ventricles grow with it (default 0)",
     )  # fmt: skip
     p.add_argument(
+        "--t1w-differs", "--t1w_differs", action="store_true",
+        help="let contrast, noise, coil, and motion of the T1w differ between the sessions",
+    )  # fmt: skip
+    p.add_argument(
         "--scanner-bias", "--scanner_bias", type=float, default=0.0, metavar="SHARE",
         help="bias of the scanners in the posterior fossa, so that SUVR differs by manufacturer (default 0)",
     )  # fmt: skip
@@ -77,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.sessions or 1,
             args.annual_change,
             args.annual_atrophy,
+            args.t1w_differs,
         )
         simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
     except TauPipelineError as error:

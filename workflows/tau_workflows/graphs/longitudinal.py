@@ -22,6 +22,7 @@ from tau_workflows.interfaces.anat import (
 from tau_workflows.interfaces.figures import EarlyFigures
 from tau_workflows.interfaces.longitudinal import (
     CarryBack,
+    CarryLabels,
     DrawHalfway,
     FindHalfway,
     OnCommonVoxels,
@@ -31,8 +32,8 @@ from tau_workflows.interfaces.longitudinal import (
     SaveVisit,
 )
 
-#: What a visit gives before the halfway image is made.
-_OF_VISIT = ("t1w_preproc_file", "mask_file", "skull_stripped", "visit_assumptions", "visit_quality_figures")
+#: What a visit gives before the halfway image is made, for its own steps after it.
+_OF_VISIT = ("t1w_preproc_file", "skull_stripped", "visit_assumptions", "visit_quality_figures")
 #: What the halfway image gives to each visit, and what it gives in addition where labels are fixed.
 _OF_HALFWAY = ("xfm_files", "t1w_from_template", "template_from_t1w", "atlas_file", "mirror_atlas_file", "head_up")
 _OF_TEMPLATE = ("template_quality_figures", "halfway_assumptions")
@@ -99,7 +100,7 @@ def _init_brain_wf(t1w: T1w, settings: Settings) -> pe.Workflow:
     wf = pe.Workflow(name=visit_step(t1w))
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w_file"]), name="inputnode")
     inputnode.inputs.t1w_file = str(t1w.path)
-    outputnode = pe.Node(niu.IdentityInterface(fields=list(_OF_VISIT)), name="outputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=[*_OF_VISIT, "mask_file"]), name="outputnode")
     read, brain, bias = add_brain(wf, inputnode, t1w, settings)
     wf.connect(brain, "mask_file", bias, "mask_file")
     for name, node in (("t1w_preproc_file", bias), ("mask_file", brain), ("skull_stripped", brain)):
@@ -131,7 +132,7 @@ def _add_parcellation(wf: pe.Workflow, find: pe.Node, settings: Settings, thread
 
 
 def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
-    """Build the graph of one visit after the halfway image: labels and reference regions on its T1w grid.
+    """Build the graph of one visit after the halfway image: labels and reference regions on the voxels of that image.
 
     Parameters
     ----------
@@ -142,8 +143,10 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
 
     Inputs
     ------
-    t1w_preproc_file, mask_file, skull_stripped, visit_assumptions, visit_quality_figures
+    t1w_preproc_file, skull_stripped, visit_assumptions, visit_quality_figures
         Of the visit.
+    common_mask_file
+        Brain mask of all visits, which counts from here on.
     xfm_files, t1w_from_template, template_from_t1w, atlas_file, mirror_atlas_file
         Of the halfway image.
     template_quality_figures, halfway_assumptions
@@ -158,19 +161,22 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
     method: Longitudinal = settings.longitudinal
     wf = pe.Workflow(name="anat_wf")
     fixed = _FIXED if method == "fixed-labels" else ()
-    fields = [*_OF_VISIT, *_OF_HALFWAY, *_OF_TEMPLATE, *fixed]
+    fields = [*_OF_VISIT, "common_mask_file", *_OF_HALFWAY, *_OF_TEMPLATE, *fixed]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=[*OUTPUTS, "xfm_file"]), name="outputnode")
     where = "the same at each visit" if fixed else "on the gray matter of this visit"
     source = f"labels of the template, registered once to the halfway image of {n_visits} visits, {where}"
     outputnode.inputs.labels_source = f"tau-pipeline: {source}"
     carry = pe.Node(CarryBack(place=place), name="carry_back", mem_gb=0.8)
+    visit = pe.Node(OnCommonVoxels(), name="common_voxels", mem_gb=0.8)
     tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
     for name in _OF_HALFWAY:
         wf.connect(inputnode, name, carry, name)
-    visit = _on_common_voxels(wf, inputnode, carry) if fixed else inputnode
+    for name in ("t1w_preproc_file", "common_mask_file"):
+        wf.connect(inputnode, name, visit, name)
+    wf.connect(carry, "xfm_file", visit, "xfm_file")
     for node in (tissue, regions, draw):
         wf.connect(visit, "t1w_preproc_file", node, "t1w_preproc_file")
     for node in (tissue, draw):
@@ -185,31 +191,28 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
         **dict.fromkeys(("t1w_from_template", "template_from_t1w", "xfm_file", "head_up"), carry),
         **{"tissue_file": tissue, "template_regions_file": regions, "early_figure_files": draw},
     }
-    if fixed:
-        found |= {"dseg_file": visit, "reference_file": visit, "reference": inputnode}
-    else:
-        found |= _labels_of_visit(wf, carry, settings)
+    found |= _fixed_labels(wf, carry) if fixed else _labels_of_visit(wf, visit, carry, settings)
     for name, node in found.items():
         wf.connect(node, name, outputnode, name)
     _merge_notes(wf, found["reference_file"])
     return wf
 
 
-def _on_common_voxels(wf: pe.Workflow, inputnode: pe.Node, carry: pe.Node) -> pe.Node:
-    """Add the T1w of the visit on the voxels of the halfway image, with its labels and reference regions."""
-    node = pe.Node(OnCommonVoxels(), name="labels", mem_gb=0.8)
-    for name in ("t1w_preproc_file", "mask_file", "dseg_file", "reference_file"):
-        wf.connect(inputnode, name, node, name)
-    wf.connect(carry, "xfm_file", node, "xfm_file")
-    return node
+def _fixed_labels(wf: pe.Workflow, carry: pe.Node) -> dict[str, pe.Node]:
+    """Add the labels and the reference regions of the halfway image, the same at each visit."""
+    labels = pe.Node(CarryLabels(), name="labels", mem_gb=0.5)
+    for name in ("dseg_file", "reference_file"):
+        wf.connect(wf.get_node("inputnode"), name, labels, name)
+    wf.connect(carry, "xfm_file", labels, "xfm_file")
+    return {"dseg_file": labels, "reference_file": labels, "reference": wf.get_node("inputnode")}
 
 
-def _labels_of_visit(wf: pe.Workflow, carry: pe.Node, settings: Settings) -> dict[str, pe.Node]:
+def _labels_of_visit(wf: pe.Workflow, visit: pe.Node, carry: pe.Node, settings: Settings) -> dict[str, pe.Node]:
     """Add the labels of the template, where the halfway image has them, on the gray matter of the visit."""
     labels = pe.Node(Parcellate(), name="labels", mem_gb=1.2)
     reference = pe.Node(FindReference.with_settings(settings), name="reference", mem_gb=0.8)
     for name in ("t1w_preproc_file", "mask_file"):
-        wf.connect(wf.get_node("inputnode"), name, labels, name)
+        wf.connect(visit, name, labels, name)
     for name in ("atlas_file", "mirror_atlas_file"):
         wf.connect(carry, name, labels, name)
     wf.connect(wf.get_node("tissue"), "tissue_file", labels, "tissue_file")
@@ -239,6 +242,7 @@ def connect_visit(wf: pe.Workflow, halfway_wf: pe.Workflow, t1w_wf: pe.Workflow,
     """Connect the graph of the halfway image with that of one visit, in the graph of the participant."""
     for name in _OF_VISIT:
         wf.connect(halfway_wf, f"{visit_step(t1w)}.outputnode.{name}", t1w_wf, f"anat_wf.inputnode.{name}")
+    wf.connect(halfway_wf, "outputnode.mask_file", t1w_wf, "anat_wf.inputnode.common_mask_file")
     fixed = _FIXED if settings.longitudinal == "fixed-labels" else ()
     for name in (*_OF_HALFWAY, *_OF_TEMPLATE, *fixed):
         wf.connect(halfway_wf, f"outputnode.{name}", t1w_wf, f"anat_wf.inputnode.{name}")

@@ -16,7 +16,7 @@ from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import load_itk, save_itk
-from tau_pipeline.imaging.volume import Volume, finite, image_like, save_volume
+from tau_pipeline.imaging.volume import finite, image_like, save_volume
 from tau_pipeline.pet import quantification as pet
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.outputs import save_copy
@@ -106,21 +106,17 @@ class CarryBack(LibraryInterface):
 
 class _OnCommonVoxelsIn(BaseInterfaceInputSpec):
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w of the visit")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask of the visit")
     xfm_file = File(exists=True, mandatory=True, desc="ITK transform of the visit to the halfway image")
-    dseg_file = File(exists=True, mandatory=True, desc="labels on the halfway image")
-    reference_file = traits.List(File(exists=True), mandatory=True, desc="reference regions on the halfway image")
+    common_mask_file = File(exists=True, mandatory=True, desc="brain mask of all visits on the halfway image")
 
 
 class _OnCommonVoxelsOut(TraitedSpec):
     t1w_preproc_file = File(desc="T1w of the visit on the voxels of the halfway image, in the world of the visit")
-    mask_file = File(desc="brain mask on the same voxels")
-    dseg_file = File(desc="the labels, not interpolated")
-    reference_file = traits.List(File(), desc="the reference regions, not interpolated")
+    mask_file = File(desc="the brain mask of all visits, not interpolated")
 
 
 class OnCommonVoxels(LibraryInterface):
-    """Bring the T1w of a visit to the voxels of the halfway image, whose labels then need no interpolation.
+    """Bring the T1w of a visit to the voxels of the halfway image, on which labels then need no interpolation.
 
     Labels brought to the voxels of the T1w instead, by nearest neighbor, would be read up to half a voxel away from
     where the halfway image has them, over a whole region in the same direction.
@@ -130,27 +126,43 @@ class OnCommonVoxels(LibraryInterface):
     output_spec = _OnCommonVoxelsOut
 
     def call(self, folder: Path) -> dict[str, Any]:
-        given = self.inputs
-        move = load_itk(given.xfm_file)
-
-        def carried(file: str) -> Volume:
-            return halfway.carried_back(load_volume(file, ndim=3), move)
-
-        dseg = carried(given.dseg_file)
-        t1w = resample(load_volume(given.t1w_preproc_file, ndim=3), dseg, np.eye(4), "cubic")
-        whole = image_like(np.maximum(finite(np.asanyarray(t1w.dataobj)), 0).astype(np.float32), t1w)
-        images = {
-            "t1w_preproc_file": whole,
-            "mask_file": resample(load_volume(given.mask_file, ndim=3), dseg, np.eye(4), "nearest"),
-            "dseg_file": dseg,
+        mask = halfway.carried_back(load_volume(self.inputs.common_mask_file, ndim=3), load_itk(self.inputs.xfm_file))
+        t1w = resample(load_volume(self.inputs.t1w_preproc_file, ndim=3), mask, np.eye(4), "cubic")
+        positive = image_like(np.maximum(finite(np.asanyarray(t1w.dataobj)), 0).astype(np.float32), t1w)
+        return {
+            "t1w_preproc_file": str(save_volume(positive, folder / "t1w_preproc.nii")),
+            "mask_file": str(save_volume(mask, folder / "mask.nii")),
         }
-        found: dict[str, Any] = {
-            name: str(save_volume(image, folder / f"{name.removesuffix('_file')}.nii"))
-            for name, image in images.items()
+
+
+class _CarryLabelsIn(BaseInterfaceInputSpec):
+    xfm_file = File(exists=True, mandatory=True, desc="ITK transform of the visit to the halfway image")
+    dseg_file = File(exists=True, mandatory=True, desc="labels on the halfway image")
+    reference_file = traits.List(File(exists=True), mandatory=True, desc="reference regions on the halfway image")
+
+
+class _CarryLabelsOut(TraitedSpec):
+    dseg_file = File(desc="the labels in the world of the visit, not interpolated")
+    reference_file = traits.List(File(), desc="the reference regions, likewise")
+
+
+class CarryLabels(LibraryInterface):
+    """Carry the labels and the reference regions of the halfway image back to one visit; nothing is interpolated."""
+
+    input_spec = _CarryLabelsIn
+    output_spec = _CarryLabelsOut
+
+    def call(self, folder: Path) -> dict[str, Any]:
+        move = load_itk(self.inputs.xfm_file)
+
+        def carried(file: str, name: str) -> str:
+            return str(save_volume(halfway.carried_back(load_volume(file, ndim=3), move), folder / name))
+
+        references = self.inputs.reference_file
+        return {
+            "dseg_file": carried(self.inputs.dseg_file, "dseg.nii"),
+            "reference_file": [carried(file, Path(file).name) for file in references],
         }
-        references = given.reference_file
-        found["reference_file"] = [str(save_volume(carried(file), folder / Path(file).name)) for file in references]
-        return found
 
 
 class _PetInHalfwayIn(BaseInterfaceInputSpec):

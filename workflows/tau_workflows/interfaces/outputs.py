@@ -59,6 +59,12 @@ def _write_sidecar(target: Path, sidecar: Mapping[str, Any] | None) -> None:
         write_json(sidecar, sidecar_path(target))
 
 
+_JACOBIAN = (
+    "Volume in the T1w of what a voxel shows, over the volume of the voxel. Weighted by it, means over maps in this "
+    "space are those over the T1w, as in the tables; plain means weigh each part by its volume in the template."
+)
+
+
 class _SaveOut(TraitedSpec):
     out_files = traits.List(File(), desc="what was written, without sidecars")
 
@@ -114,6 +120,7 @@ class SaveAnat(LibraryInterface):
                 MadeBy=given.labels_source,
                 **own,
             )
+            self._save(files["jacobian"], names.jacobian_in(space), skull_stripped=False, Description=_JACOBIAN, **own)
         save_copy(given.template_from_t1w, names.to_template())
         save_copy(given.t1w_from_template, names.from_template())
         for desc, figure in given.figure_files.items():

@@ -14,7 +14,7 @@ from tau_pipeline.anatomy.spaces import template_grid, transforms_to
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import load_itk
 from tau_pipeline.imaging.volume import Volume, image_like, save_volume
-from tau_pipeline.imaging.warp import Points, points_through, sample
+from tau_pipeline.imaging.warp import Points, points_through, sample, volume_change
 from tau_pipeline.pet.quantification import pet_at
 from tau_pipeline.settings.spaces import parse_space
 from tau_workflows.interfaces.base import LibraryInterface
@@ -52,7 +52,7 @@ class _AnatIn(_SpacesIn):
 
 
 class AnatInSpaces(LibraryInterface):
-    """T1w by linear interpolation, labels by nearest neighbor, on the grids of templates."""
+    """T1w by linear interpolation, labels by nearest neighbor, and the volume change, on the grids of templates."""
 
     input_spec = _AnatIn
     output_spec = _SpacesOut
@@ -62,7 +62,11 @@ class AnatInSpaces(LibraryInterface):
 
     def _write(self, grid: Volume, points: Points, folder: Path) -> dict[str, Any]:
         t1w, dseg = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.dseg_file, ndim=3)
-        images = {"t1w": sample(t1w, points, order=1), "dseg": sample(dseg, points, order=0)}
+        images = {
+            "t1w": sample(t1w, points, order=1),
+            "dseg": sample(dseg, points, order=0),
+            "jacobian": volume_change(grid, points),
+        }
         return {name: str(save_volume(image_like(data, grid), folder / f"{name}.nii")) for name, data in images.items()}
 
 
