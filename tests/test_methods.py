@@ -218,7 +218,7 @@ def test_the_halfway_space_is_told_where_labels_come_from_it(tmp_path: Path) -> 
     with_anatomy(tmp_path, "03", labels=f"{on}, the same at each visit")
     text = text_of(tmp_path)
     assert "For 2 T1w images, this was done once per participant, in a rigid space halfway" in text
-    assert "nearest neighbor" in text
+    assert "resampled once to the voxels of the median image, in its own world, where labels are the same" in text
     assert PAPERS["halfway space"] in text
     asked_for = methods_text(planned(Settings(longitudinal="own-tissue")))
     assert "For T1w images of several sessions" in asked_for

@@ -64,7 +64,7 @@ def by_other_protocol(head: HeadDraw, rng: np.random.Generator) -> HeadDraw:
     Every intensity is raised to the same power, which moves gray matter against white matter and fluid; the noise, the
     coil's gain, and the blur by motion are new.
     """
-    power = float(rng.normal(1, _POWER_SD).clip(0.75, 1.25))
+    power = float(np.clip(rng.normal(1, _POWER_SD), 0.75, 1.25))
     shown = {code: (intensity(code) * own) ** power / intensity(code) for code, own in head.contrast.items()}
     return replace(
         head,

@@ -292,11 +292,12 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
         papers.append("CVS atlas")
     if facts.longitudinal != 0:
         which = "T1w images of several sessions" if facts.longitudinal is None else f"{facts.longitudinal} T1w images"
-        how = "nearest neighbor" if facts.fixed_labels else "their transforms, and assigned to the gray matter of each"
+        how = "are the same at each visit" if facts.fixed_labels else "were assigned to the gray matter of each visit"
         parts.append(
             f"For {which}, this was done once per participant, in a rigid space halfway between all visits (mean of "
             "the pairwise registrations by matrix logarithm, refined by registration to the median image, so that no "
-            f"visit is favored), and labels were carried back to each visit by {how}."
+            "visit is favored). The T1w of each visit was resampled once to the voxels of the median image, in its own "
+            f"world, where labels {how}."
         )
         papers.append("halfway space")
     if facts.given_labels:
