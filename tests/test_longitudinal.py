@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.linalg import logm
 from test_graphs import mistakes
 
+from tau_pipeline.anatomy import halfway
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles
 from tau_pipeline.anatomy.halfway import carried_back, halfway_space, mean_rigid, template_transforms
 from tau_pipeline.bids.scans import Participant
@@ -25,7 +26,7 @@ from tau_pipeline.errors import ImageError
 from tau_pipeline.files import read_json, read_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import displacement_mm, load_itk, save_itk
-from tau_pipeline.imaging.volume import Affine, Volume, image_on, save_volume
+from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on, save_volume
 from tau_pipeline.pet.resolution import scanner_fwhm
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Settings
@@ -110,6 +111,31 @@ def test_the_halfway_space_agrees_with_the_true_moves_and_is_in_the_middle(visit
     inside = np.asanyarray(found.mask.dataobj) > 0
     assert inside.sum() * 64 == pytest.approx(4 / 3 * np.pi * 66 * 82 * 62, rel=0.05)
     assert max(found.disagreement_mm) < 0.2
+
+
+def test_each_visit_is_registered_to_the_others_alone_and_one_pass_brings_all_to_their_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shifts = {"a": np.array([0.3, 0.0, -0.2]), "b": np.array([-0.1, 0.2, 0.0]), "c": np.array([0.1, 0.1, 0.5])}
+    values = dict(zip(shifts, (1.0, 2.0, 4.0), strict=True))
+    grid = image_on(np.zeros((5, 5, 5), np.uint8), np.eye(4))
+    images = [image_on(np.full((5, 5, 5), value, np.float32), np.eye(4)) for value in values.values()]
+    moves = [move(tuple(shift), (0, 0, 0)) for shift in shifts.values()]
+    seen = {}
+
+    def found(_moving: Volume, fixed: Volume, _mask: Volume, names: tuple[str, str], **_options: object) -> Affine:
+        seen[names[0]] = float(np.asanyarray(fixed.dataobj)[2, 2, 2])
+        others = np.mean([shift for name, shift in shifts.items() if name != names[0]], axis=0)
+        return move(tuple(others - shifts[names[0]]), (0, 0, 0))
+
+    monkeypatch.setattr(halfway, "_registered", found)
+    corrected, distances, _ = halfway._corrected(images, moves, grid, image_like(np.ones((5, 5, 5)), grid), list("abc"))
+    # A median with the visit itself in it would be 2 for all.
+    assert seen == pytest.approx({"a": 3.0, "b": 2.5, "c": 1.5}, abs=1e-5)
+    middle = np.mean(list(shifts.values()), axis=0)
+    for one, distance, own in zip(corrected, distances, shifts.values(), strict=True):
+        np.testing.assert_allclose(one[:3, 3], middle, atol=1e-9)
+        assert distance == pytest.approx(np.linalg.norm(middle - own))
 
 
 @pytest.mark.slow
@@ -251,8 +277,8 @@ def test_fixed_labels_are_those_of_the_halfway_image_at_every_visit(tmp_path: Pa
         assert main([*places, "--skip-bids-validation", "--longitudinal", "fixed-labels"]) == DONE
     common = HalfwayNames(out, {"sub": "01"}).dseg
     assert read_json(sidecar_path(common))["LongitudinalMethod"] == "fixed-labels"
-    halfway = load_volume(common, ndim=3)
-    labels = np.asanyarray(halfway.dataobj)
+    middle = load_volume(common, ndim=3)
+    labels = np.asanyarray(middle.dataobj)
     counts = {}
     for session in ("01", "02"):
         entities = {"sub": "01", "ses": session}
@@ -261,7 +287,7 @@ def test_fixed_labels_are_those_of_the_halfway_image_at_every_visit(tmp_path: Pa
         own, t1w = load_volume(anat.dseg, ndim=3), load_volume(anat.t1w, ndim=3)
         # The voxels of the halfway image, at another place.
         np.testing.assert_array_equal(np.asanyarray(own.dataobj), labels)
-        np.testing.assert_allclose(to_halfway @ own.affine, halfway.affine, atol=1e-3)
+        np.testing.assert_allclose(to_halfway @ own.affine, middle.affine, atol=1e-3)
         raw = load_volume(next((bids / "sub-01" / f"ses-{session}" / "anat").glob("*_T1w.nii.gz")), ndim=3)
         at = np.linalg.inv(raw.affine) @ t1w.affine
         values = ndimage.affine_transform(raw.get_fdata(), at[:3, :3], at[:3, 3], output_shape=t1w.shape, order=1)

@@ -125,8 +125,7 @@ def test_large_regions_have_the_same_mean_in_standard_space(place: Path) -> None
     difference = np.abs(means["plain"] / means["table"] - 1)
     assert difference.max() < 0.035
     assert difference.median() < 0.01
-    # Weighted by the map of the volume change, the means and the volumes are those in the T1w.
-    assert np.abs(means["weighted"] / means["table"] - 1).max() < 0.02
+    # The volume change of the warp turns volumes in the template into those in the T1w.
     assert np.abs(means["weighted_volume"] / means["volume"] - 1).max() < 0.1
 
 

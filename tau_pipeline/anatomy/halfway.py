@@ -2,8 +2,8 @@
 
 Each pair of visits is registered in both directions. The move of a visit to the halfway space is the mean of its moves
 to all visits, itself among them, by matrix logarithm (Alexa 2002, ACM Trans Graph 21:380; Reuter et al. 2012,
-NeuroImage 61:1402, use the same idea). Then every visit is registered to the median image a few times, and the mean of
-these corrections is taken out each time, so that the space stays halfway.
+NeuroImage 61:1402, use the same idea). Then every visit is registered to the median of the others a few times, and the
+mean of these corrections is taken out each time, so that the space stays halfway.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tau_pipeline.errors import ImageError, RegistrationError
 from tau_pipeline.files import complete_file
 from tau_pipeline.imaging.foreground import center_of
 from tau_pipeline.imaging.hdf5_times import clear_times
-from tau_pipeline.imaging.resample import resample, resample_array
+from tau_pipeline.imaging.resample import Floats, resample, resample_array
 from tau_pipeline.imaging.rigid import register_rigid
 from tau_pipeline.imaging.transforms import displacement_mm
 from tau_pipeline.imaging.volume import RAS_LPS, Affine, Volume, finite, image_like, image_on, voxel_size_mm
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: Room around the brains in the halfway image, mm: the head, for the eye that checks it.
 _ROOM_MM = 30.0
-#: Registrations to the median image, and the mean correction, in mm, below which no further one is made.
-_PASSES = 3
+#: Registrations to the median of the others, and the mean correction, in mm, below which no further one is made.
+_PASSES = 5
 _SMALL_MM = 0.02
 
 
@@ -49,8 +49,8 @@ class Halfway:
     to_halfway
         ``(4, 4)`` for each visit: its world to the halfway world, RAS+ mm, rigid.
     disagreement_mm
-        For each visit, mean distance over the brain between where its registration to the median image and the halfway
-        space put it, in the last pass: an estimate of the error of the registration.
+        For each visit, mean distance over the brain by which the last pass corrected its place: an estimate of the
+        error of the registration.
     """
 
     image: Volume
@@ -88,12 +88,13 @@ def halfway_space(t1ws: Sequence[Volume], masks: Sequence[Volume], names: Sequen
     grid = _grid(inside, moves, min(float(np.prod(voxel_size_mm(one)) ** (1 / 3)) for one in t1ws))
     disagreement = [0.0] * len(images)
     for _ in range(_PASSES):
-        image, mask = _median(images, moves, grid), _majority(inside, moves, grid)
-        moves, disagreement, largest = _corrected(images, moves, image, mask, names)
+        moves, disagreement, largest = _corrected(images, moves, grid, _majority(inside, moves, grid), names)
         if largest < _SMALL_MM:
             break
     found = tuple(move @ shift for move, shift in zip(moves, shifts, strict=True))
-    return Halfway(_median(images, moves, grid), _majority(inside, moves, grid), found, tuple(disagreement))
+    return Halfway(
+        _median(_on_grid(images, moves, grid), grid), _majority(inside, moves, grid), found, tuple(disagreement)
+    )
 
 
 def mean_rigid(matrices: Sequence[Affine]) -> Affine:
@@ -178,16 +179,20 @@ def _registered(
 
 
 def _corrected(
-    images: Sequence[Volume], moves: Sequence[Affine], image: Volume, mask: Volume, names: Sequence[str]
+    images: Sequence[Volume], moves: Sequence[Affine], grid: Volume, mask: Volume, names: Sequence[str]
 ) -> tuple[list[Affine], list[float], float]:
-    """Register each visit to the median image; returns the new moves, and how far each was corrected.
+    """Register each visit to the median of the others; returns the new moves, and how far each was corrected.
 
-    The mean of the corrections is taken out: it would carry the space toward some of the visits.
+    In a median of all, a visit would find its own noise, which holds it where it is. The others lie beyond the middle
+    of all by one part in their number, so that corrections are shortened by it. Their mean is taken out: it would carry
+    the space toward some of the visits.
     """
-    corrections = [
-        _registered(_moved(one, move), image, mask, (name, "the median of all"), by_correlation=True)
-        for one, move, name in zip(images, moves, names, strict=True)
-    ]
+    stack = _on_grid(images, moves, grid)
+    corrections = []
+    for place, (one, move, name) in enumerate(zip(images, moves, names, strict=True)):
+        others = _median([*stack[:place], *stack[place + 1 :]], grid)
+        found = _registered(_moved(one, move), others, mask, (name, "the median of the others"), by_correlation=True)
+        corrections.append(mean_rigid([np.eye(4), *[found] * (len(images) - 1)]))
     drift = _inverse(mean_rigid(corrections))
     kept = [drift @ correction for correction in corrections]
     points = _points(mask)
@@ -212,11 +217,14 @@ def _grid(masks: Sequence[Volume], moves: Sequence[Affine], edge_mm: float) -> V
     return image_on(np.zeros(tuple(shape.tolist()), np.uint8), affine)
 
 
-def _median(images: Sequence[Volume], moves: Sequence[Affine], grid: Volume) -> Volume:
-    """Return the median of the visits, each interpolated once, by cubic splines."""
-    stack = [
-        np.asanyarray(resample(image, grid, move, "cubic").dataobj) for image, move in zip(images, moves, strict=True)
-    ]
+def _on_grid(images: Sequence[Volume], moves: Sequence[Affine], grid: Volume) -> list[Floats]:
+    """Return the visits on the halfway grid, each interpolated once, by cubic splines."""
+    pairs = zip(images, moves, strict=True)
+    return [np.asanyarray(resample(image, grid, move, "cubic").dataobj) for image, move in pairs]
+
+
+def _median(stack: Sequence[Floats], grid: Volume) -> Volume:
+    """Return the median of visits on the halfway grid."""
     return image_like(np.maximum(np.median(stack, axis=0), 0).astype(np.float32), grid)
 
 

@@ -295,9 +295,9 @@ def _labels(facts: Facts) -> tuple[str, list[str]]:
         how = "are the same at each visit" if facts.fixed_labels else "were assigned to the gray matter of each visit"
         parts.append(
             f"For {which}, this was done once per participant, in a rigid space halfway between all visits (mean of "
-            "the pairwise registrations by matrix logarithm, refined by registration to the median image, so that no "
-            "visit is favored). The T1w of each visit was resampled once to the voxels of the median image, in its own "
-            f"world, where labels {how}."
+            "the pairwise registrations by matrix logarithm, refined by registration of each to the median of the "
+            "others, so that no visit is favored). The T1w of each visit was resampled once to the voxels of the "
+            f"median image, in its own world, where labels {how}."
         )
         papers.append("halfway space")
     if facts.given_labels:
