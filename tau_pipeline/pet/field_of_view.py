@@ -67,8 +67,8 @@ def _other_fill(frame: NDArray, known: NDArray[np.bool_]) -> list[float]:
     if lowest != 0 and np.count_nonzero(frame == lowest) > _COMMON * frame.size:
         found.add(float(lowest))
     found -= {0.0}
-    if not found:
-        return []
+    if not found or lowest == frame.max(where=known, initial=-np.inf):
+        return []  # all of it is one value, beside which nothing was filled
     dark = _BRIGHT * np.percentile(frame[known], 99)
     return sorted(value for value in found if value < dark)
 
