@@ -86,6 +86,14 @@ def test_a_part_filled_with_another_dark_value_is_found_and_a_bright_one_is_not(
     assert measured_voxels(offset, SIZE).all(), "air below 0"
 
 
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("kind", [np.int16, np.uint8])
+def test_whole_numbers_are_measured_where_the_same_fractions_are(name, kind):
+    whole = (head() / 8).round().astype(kind)
+    whole[LOST[name]] = 1
+    assert measured_voxels(whole, SIZE).tolist() == measured_voxels(whole.astype(np.float64), SIZE).tolist()
+
+
 def test_air_of_zeros_counts_as_measured_and_a_scan_without_zeros_is_whole():
     assert measured_voxels(head(), SIZE).all()
     assert measured_voxels(head() + 1, SIZE).all()

@@ -63,13 +63,16 @@ def _other_fill(frame: NDArray, known: NDArray[np.bool_]) -> list[float]:
         others = tuple(other for other in range(3) if other != axis)
         low, high = frame.min(axis=others), frame.max(axis=others)
         found.update(low[low == high].tolist())
-    lowest = frame.min(where=known, initial=np.inf)
-    if lowest != 0 and np.count_nonzero(frame == lowest) > _COMMON * frame.size:
+    values = frame if known.all() else frame[known]
+    if values.size == 0:
+        return []
+    lowest = values.min()
+    if lowest != 0 and np.count_nonzero(values == lowest) > _COMMON * frame.size:
         found.add(float(lowest))
     found -= {0.0}
-    if not found or lowest == frame.max(where=known, initial=-np.inf):
+    if not found or lowest == values.max():
         return []  # all of it is one value, beside which nothing was filled
-    dark = _BRIGHT * np.percentile(frame[known], 99)
+    dark = _BRIGHT * np.percentile(values, 99)
     return sorted(value for value in found if value < dark)
 
 
