@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from participant_results import write_cohort
 
-from tau_pipeline.cohort.scans import is_included
+from tau_pipeline.cohort.scans import is_included, left_out_text
 from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.quality_checks import CHECKS, Check, Quality, describe, judge, worst
 from tau_pipeline.derivatives.quality_override import FILE, decided, read_decisions
@@ -205,7 +205,9 @@ def test_failed_scans_are_included_on_request_and_the_tables_still_say_that_they
     assert search_pairs(places[1], group=group).left_out == ("sub-05_trc-AV1451",)
 
 
-def test_people_decide_and_the_table_keeps_who_and_why(planted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_people_decide_and_the_table_keeps_who_and_why(
+    planted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     places = copied(planted, tmp_path)
     write_text(
         "scan\tcheck\tverdict\twho\twhy\nsub-03_trc-AV1451_pet\tcoreg_trusted\tpass\tA. Bee\tfits\n", places[1] / FILE
@@ -219,6 +221,12 @@ def test_people_decide_and_the_table_keeps_who_and_why(planted: tuple[Path, Path
     pooled = read_tsv(places[1] / "group/standardization.tsv").set_index("manufacturer").loc["pooled", "participants"]
     assert not {"sub-05", "sub-10"} & set(pooled.split())
     assert "sub-03" in pooled
+    failed = "1 of 12 scans is left out because of failed quality: sub-10_trc-AV1451_pet"
+    excluded = "1 of 12 scans is left out by --exclude: sub-05_trc-AV1451_pet"
+    assert read_json(places[1] / "group/suvr_rois.json")["included"]["LeftOut"] == f"{failed}; {excluded}"
+    assert "--include-failed-quality includes those of failed quality" in capsys.readouterr().err
+    scans = find_scans(places[1], tmp_path / "exclude.tsv")
+    assert left_out_text(scans, include_failed=True) == excluded
 
 
 def test_a_model_is_not_trained_on_failed_scans(planted: tuple[Path, Path]) -> None:

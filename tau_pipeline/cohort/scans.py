@@ -31,13 +31,15 @@ def is_included(scan: DoneScan, *, include_failed: bool = False) -> bool:
 
 
 def left_out_text(scans: Sequence[DoneScan], *, include_failed: bool = False) -> str:
-    """Say how many scans are left out because of their quality; empty if none is."""
-    found = sorted({scan.key for scan in scans if not is_included(scan, include_failed=include_failed)})
-    if not found:
-        return ""
-    verb = "is" if len(found) == 1 else "are"
+    """Say how many scans are left out because of their quality, and how many by ``--exclude``; empty if none is."""
     every = len({scan.key for scan in scans})
-    return f"{len(found)} of {every} scans {verb} left out because of failed quality: {', '.join(found)}"
+    excluded = {scan.key for scan in scans if scan.excluded}
+    failed = {scan.key for scan in scans if not is_included(scan, include_failed=include_failed)} - excluded
+    return "; ".join(
+        f"{len(found)} of {every} scans {'is' if len(found) == 1 else 'are'} left out {why}: {', '.join(sorted(found))}"
+        for found, why in ((failed, "because of failed quality"), (excluded, "by --exclude"))
+        if found
+    )
 
 
 def kind_of(scan: DoneScan) -> tuple[str, str]:

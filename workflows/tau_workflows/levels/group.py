@@ -120,7 +120,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     del tables, cohort, scans, comparisons
     report = _write_pages(output_dir, known, kept_json)
     _tell(status, fits, time.monotonic() - started)
-    _tell_quality(status, left_out)
+    _tell_quality(status, left_out, include_failed=include_failed)
     _tell_parquet(n_maps)
     say(f"table: {output_dir / 'group' / 'suvr_rois.csv'}")
     say(f"table, one row per scan: {output_dir / 'group' / 'suvr_rois_wide.csv'}")
@@ -315,15 +315,17 @@ def write_dictionary(columns: Mapping[str, Any], path: Path) -> None:
     write_changed(json.dumps(columns, indent=2, ensure_ascii=False) + "\n", path)
 
 
-def _tell_quality(status: pd.DataFrame, left_out: str) -> None:
+def _tell_quality(status: pd.DataFrame, left_out: str, *, include_failed: bool) -> None:
     """Say which scans fail or are doubtful, one line each, and how many are left out."""
     for verdict, column in (("fail", "quality_failed"), ("warn", "quality_warned")):
         for row in status[(status["quality"] == verdict).fillna(False)].to_dict("records"):
             say(f"QUALITY {verdict.upper()} {row['scan']} ({row['source']}): {row[column]}")
     if left_out:
-        say(f"{left_out}; --include-failed-quality includes them")
-    elif (status["quality"] == "fail").any():
+        say(left_out)
+    if include_failed and (status["quality"] == "fail").any():
         say("scans of failed quality are included, as requested (--include-failed-quality)")
+    elif "failed quality" in left_out:
+        say("--include-failed-quality includes those of failed quality")
 
 
 def _tell_parquet(n_scans: int) -> None:
