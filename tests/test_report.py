@@ -20,9 +20,11 @@ from tau_pipeline.errors import MissingInputError
 from tau_pipeline.files import read_json, read_tsv, write_json, write_text, write_tsv
 from tau_pipeline.imaging.volume import image_like, image_on, save_volume
 from tau_pipeline.measures.regions import regional_table
+from tau_workflows.reports import html
 from tau_workflows.reports.participant import write_participant_report
 from tau_workflows.reports.scans import find_scans
 
+TEMPLATES = Path(html.__file__).parent / "templates"
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)> & \"quoted\""
 SIDECAR = {
     "TracerName": "AV1451",
@@ -438,3 +440,14 @@ def test_methods_are_those_that_the_run_left(output: Path) -> None:
     assert "<h3>Papers</h3>" in page
     assert "<li>greedy: 2016</li>" in page
     assert "#" not in Reader(page).text.split("T1w images")[1]
+
+
+def test_every_page_has_a_place_for_its_policy_before_all_that_could_run() -> None:
+    pages = [path for path in TEMPLATES.glob("*.jinja") if "<html" in path.read_text(encoding="utf-8")]
+    assert len(pages) >= 7
+    for path in pages:
+        before, policy, after = path.read_text(encoding="utf-8").partition("<!--policy-->")
+        assert policy, path.name
+        assert "<head>" in before, path.name
+        assert not re.search("<(script|style|body)", before), path.name
+        assert "<!--policy-->" not in after, path.name
