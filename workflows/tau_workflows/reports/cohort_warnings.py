@@ -94,7 +94,8 @@ def _failed_quality_warning(done: pd.DataFrame) -> str:
     failed, out = done[done["quality"] == "fail"], done[done["included"] == "no"]
     if failed.empty:
         return ""
-    what = f"{len(out)} are left out of standardization, figures, and tests" if len(out) else "they are included"
+    left_out = f"{len(out)} {'is' if len(out) == 1 else 'are'} left out of standardization, figures, and tests"
+    what = left_out if len(out) else "they are included"
     names = _named(failed, "quality_failed")
     return f"The quality of {len(failed)} of {len(done)} processed scans is fail; {what}: {names}."
 
