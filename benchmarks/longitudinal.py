@@ -270,7 +270,7 @@ def main() -> int:
     if "swapped" in args.only:
         same = simulated(args.folder / "same", args.participants, args.voxel_size, 0.0)
         bids = swapped(same, args.folder / "swapped", labels[:1])
-        tell_swapped(args.folder / "same_own-tissue", processed(bids, "own-tissue", labels[:1]))
+        tell_swapped(*(processed(one, "own-tissue", labels[:1]) for one in (same, bids)))
     if "changed" in args.only:
         bids = simulated(args.folder / "changed", args.participants, args.voxel_size, PERCENT)
         for method in args.methods:
