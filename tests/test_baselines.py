@@ -380,7 +380,7 @@ def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path:
     page = (folder / "report.html").read_text()
     assert "Learning curves" not in page
     assert page.count("data:image/png;base64,") == 1
-    # Without --model, the regression of these derivatives is applied. The age is no longer known, and that is said.
+    # Without --model, the regression of these derivatives is applied. The sidecars must state that the age is unknown.
     table = tmp_path / "bids/participants.tsv"
     table.write_text(table.read_text().replace("sub-01\t60", "sub-01\tn/a"))
     options = ["--synthesize", "all", "--participant-label", "01"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BRAIN_ML = (500.0, 2300.0)
 
 
-#: A brain that is whole ends within its image; a mask may touch its end by so much.
+#: A whole brain ends within its image; its mask may touch the end of the image over at most this area.
 _CUT_MM2 = 500.0
 
 

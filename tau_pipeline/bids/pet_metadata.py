@@ -50,13 +50,12 @@ def why_left_out(metadata: Mapping[str, Any], entities: Mapping[str, str]) -> st
     stated = {key: _joined(metadata[key]) for key in _STATED if key in metadata}
     known = {key: text for key, text in stated.items() if text.lower() not in ("", "n/a")}
     rec = entities.get("rec", "")
-    if denied := next((key for key, text in known.items() if _NO_ATTENUATION.match(text)), ""):
-        source = f"{denied} is {known[denied]!r}"
-    elif not known and (source := _uncorrected_by_others(metadata)):
-        pass
-    elif _NAC_LABEL.match(rec):
+    denied = [f"{key} is {text!r}" for key, text in known.items() if _NO_ATTENUATION.match(text)]
+    # The attenuation correction itself, if it is stated, is believed more than what else the sidecar says.
+    source = "".join(denied[:1]) if known else _uncorrected_by_others(metadata)
+    if not source and _NAC_LABEL.match(rec):
         source = f"its name has rec-{rec}"
-    else:
+    if not source:
         return ""
     return (
         f"left out: it was reconstructed without attenuation correction ({source}), so that its SUVR would be wrong; "
@@ -75,8 +74,8 @@ def _uncorrected_by_others(metadata: Mapping[str, Any]) -> str:
     if series:
         return f"{series} is {metadata[series]!r}"
     # DICOM: what the image was corrected for (0028,0051), and the values of its type.
-    corrected, kind = ([str(one).upper() for one in found] if isinstance(found, list) else []
-                       for found in (metadata.get("CorrectedImage"), metadata.get("ImageType")))  # fmt: skip
+    stated = (metadata.get("CorrectedImage"), metadata.get("ImageType"))
+    corrected, kind = ([str(one).upper() for one in found] if isinstance(found, list) else [] for found in stated)
     if corrected and not any(one.startswith(("ATTN", "AC")) for one in corrected):
         return f"CorrectedImage is {metadata['CorrectedImage']!r}, without ATTN"
     return f"ImageType is {metadata['ImageType']!r}" if {"NAC", "NONAC", "NOAC"} & set(kind) else ""

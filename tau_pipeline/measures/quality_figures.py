@@ -22,7 +22,7 @@ from tau_pipeline.imaging.volume import Affine, Volume, voxel_size_mm
 _SHELL_MM = (2.0, 6.0)
 #: A brain that ends within this distance of the end of the image is cut, mm: masks leave out a voxel there.
 _AT_END_MM = 2.0
-#: Uptake in a reference region of more than so many times its median is a hot spot.
+#: A voxel of a reference region is a hot spot if its uptake is above this multiple of the median of the region.
 _HOT = 1.75
 #: Slices of a distance transform at a time.
 _SLAB = 40

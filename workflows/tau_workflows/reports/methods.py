@@ -180,7 +180,7 @@ _TOLD = (
 
 
 def _sidecars(output_dir: Path, output: Output, participant: str, read: JsonReader) -> list[Mapping[str, Any]]:
-    """Return what is told of the sidecars of one kind of output that can be read."""
+    """Return the facts for the methods text from the readable sidecars of one kind of output."""
     found: list[Mapping[str, Any]] = []
     for path in find_outputs(output_dir, output, participant, sidecars=True):
         with suppress(TauPipelineError):
