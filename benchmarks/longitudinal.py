@@ -208,14 +208,19 @@ def _slope(years: Iterable[float], suvr: Iterable[float]) -> float:
     return float(100 * np.polyfit(np.array(list(years), float), values_of, 1)[0] / values_of[0])
 
 
-def tell_same(name: str, out: Path, bids: Path, labels: list[str]) -> None:
-    """Print the spread of visits without change, and the part of it that comes from the labels."""
+def tell_same(name: str, out: Path, bids: Path, labels: list[str], noise: pd.DataFrame) -> None:
+    """Print the spread of visits without change, and the parts of it that processing and labels add.
+
+    ``noise`` is that of `noise_alone`. Each scan has the same noise in it, so that the ratio is left with what
+    processing adds: by the labels, the place of the reference region, and the registration of the PET.
+    """
     change = np.abs(pair_changes(values(out)))
     print(
         f"{name}: {len(change)} pairs: |change| median {np.median(change):.2f} %, 95th percentile "
         f"{np.percentile(change, 95):.2f} %, largest {change.max():.2f} %"
     )
     tell_spread(f"{name}, SUVR", of_regions(out, "suvr_mean"))
+    tell_spread(f"{name}, SUVR over that by true labels and registration", of_regions(out, "suvr_mean") / noise)
     tell_spread(f"{name}, by its labels alone", labels_alone(out, bids, labels))
     tell_spread(f"{name}, volume", of_regions(out, "volume_mm3"))
 
@@ -263,10 +268,11 @@ def main() -> int:
     for part in ("same", "differing"):
         if part in args.only:
             bids = simulated(args.folder / part, args.participants, args.voxel_size, 0.0, differing=part == "differing")
-            tell_spread(f"{part}, true labels and registration, SUVR", noise_alone(bids, labels))
+            noise = noise_alone(bids, labels)
+            tell_spread(f"{part}, true labels and registration, SUVR", noise)
             tell_spread(f"{part}, true labels alone", true_labels_alone(bids, labels))
             for method in args.methods:
-                tell_same(f"{part}, {method}", processed(bids, method, labels), bids, labels)
+                tell_same(f"{part}, {method}", processed(bids, method, labels), bids, labels, noise)
     if "swapped" in args.only:
         same = simulated(args.folder / "same", args.participants, args.voxel_size, 0.0)
         bids = swapped(same, args.folder / "swapped", labels[:1])

@@ -54,15 +54,23 @@ def segment_tissue(t1w: Volume, mask: Volume, atlas: Volume) -> Volume:
     inside = resample_onto_data(mask, atlas, order=0) > 0
     # As what was resampled, with the last axis fastest: combining arrays of two orders takes three times as long.
     scale = tissue_scale(intensity, inside, np.ascontiguousarray(atlas.dataobj))
+    return fractions_on(image_like(scale, atlas), mask)
+
+
+def fractions_on(scale: Volume, mask: Volume) -> Volume:
+    """Return fractions of CSF, gray and white matter, float32 ``(I, J, K, 3)`` on the grid of a mask; 0 outside.
+
+    ``scale`` is from `tissue_scale`, on its own grid.
+    """
     box = brain_box(mask)
     # As in a file: each tissue in one piece.
     fractions = np.zeros((*mask.shape[:3], 3), dtype=np.float32, order="F")
     keep = np.asanyarray(mask.dataobj)[box] > 0
-    on_t1w = resample_onto_data(image_like(scale, atlas), mask.slicer[box])
-    fractions[box][..., 0] = np.clip(1 - on_t1w, 0, 1) * keep
-    fractions[box][..., 2] = np.clip(on_t1w - 1, 0, 1) * keep
+    on_mask = resample_onto_data(scale, mask.slicer[box])
+    fractions[box][..., 0] = np.clip(1 - on_mask, 0, 1) * keep
+    fractions[box][..., 2] = np.clip(on_mask - 1, 0, 1) * keep
     fractions[box][..., 1] = keep - fractions[box][..., 0] - fractions[box][..., 2]
-    return image_like(fractions, t1w)
+    return image_like(fractions, mask)
 
 
 def tissue_scale(intensity: Floats, inside: Mask, atlas: NDArray[np.int32]) -> Floats:

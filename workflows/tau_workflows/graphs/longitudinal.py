@@ -30,6 +30,7 @@ from tau_workflows.interfaces.longitudinal import (
     SaveHalfway,
     SaveHalfwayPet,
     SaveVisit,
+    SegmentVisit,
 )
 
 #: What a visit gives before the halfway image is made, for its own steps after it.
@@ -147,6 +148,8 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
         Of the visit.
     common_mask_file
         Brain mask of all visits, which counts from here on.
+    halfway_file
+        Halfway image, from which the tissue of the visit is measured.
     xfm_files, t1w_from_template, template_from_t1w, atlas_file, mirror_atlas_file
         Of the halfway image.
     template_quality_figures, halfway_assumptions
@@ -161,7 +164,7 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
     method: Longitudinal = settings.longitudinal
     wf = pe.Workflow(name="anat_wf")
     fixed = _FIXED if method == "fixed-labels" else ()
-    fields = [*_OF_VISIT, "common_mask_file", *_OF_HALFWAY, *_OF_TEMPLATE, *fixed]
+    fields = [*_OF_VISIT, "common_mask_file", "halfway_file", *_OF_HALFWAY, *_OF_TEMPLATE, *fixed]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=[*OUTPUTS, "xfm_file"]), name="outputnode")
     where = "the same at each visit" if fixed else "on the gray matter of this visit"
@@ -169,7 +172,7 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
     outputnode.inputs.labels_source = f"tau-pipeline: {source}"
     carry = pe.Node(CarryBack(place=place), name="carry_back", mem_gb=0.8)
     visit = pe.Node(OnCommonVoxels(), name="common_voxels", mem_gb=0.8)
-    tissue = pe.Node(SegmentTissue(), name="tissue", mem_gb=1.3)
+    tissue = pe.Node(SegmentVisit(), name="tissue", mem_gb=1.6)
     regions = pe.Node(WarpTemplateRegions(), name="regions", mem_gb=1.9)
     draw = pe.Node(EarlyFigures(), name="early_figures", mem_gb=0.8)
     for name in _OF_HALFWAY:
@@ -184,6 +187,7 @@ def init_visit_wf(place: int, n_visits: int, settings: Settings) -> pe.Workflow:
     for node in (regions, draw):
         wf.connect(carry, "t1w_from_template", node, "t1w_from_template")
     wf.connect(carry, "atlas_file", tissue, "atlas_file")
+    wf.connect(inputnode, "halfway_file", tissue, "halfway_file")
     wf.connect(tissue, "tissue_file", draw, "tissue_file")
     found = {
         **dict.fromkeys(("t1w_preproc_file", "mask_file"), visit),
@@ -243,6 +247,7 @@ def connect_visit(wf: pe.Workflow, halfway_wf: pe.Workflow, t1w_wf: pe.Workflow,
     for name in _OF_VISIT:
         wf.connect(halfway_wf, f"{visit_step(t1w)}.outputnode.{name}", t1w_wf, f"anat_wf.inputnode.{name}")
     wf.connect(halfway_wf, "outputnode.mask_file", t1w_wf, "anat_wf.inputnode.common_mask_file")
+    wf.connect(halfway_wf, "outputnode.t1w_preproc_file", t1w_wf, "anat_wf.inputnode.halfway_file")
     fixed = _FIXED if settings.longitudinal == "fixed-labels" else ()
     for name in (*_OF_HALFWAY, *_OF_TEMPLATE, *fixed):
         wf.connect(halfway_wf, f"outputnode.{name}", t1w_wf, f"anat_wf.inputnode.{name}")
