@@ -126,6 +126,28 @@ def test_a_step_between_two_beds_is_found_in_the_last_slices_with_enough_tissue(
     assert verdicts(head.figures(head.values * along_axis(head, scale)))["slice_step_percent"] == "fail"
 
 
+def test_wide_voxels_hide_no_step_near_the_end(head: Head) -> None:
+    """It is the area of tissue that counts, and not the number of voxels that it has."""
+    axis = int(np.argmax(np.abs(head.pet.affine[2, :3])))
+    width = [1 if one == axis else 4 for one in range(3)]
+    pet = head.pet.slicer[tuple(slice(0, size - size % wide) for size, wide in zip(head.pet.shape, width, strict=True))]
+    inner = [part for size, wide in zip(pet.shape, width, strict=True) for part in (size // wide, wide)]
+    grid = pet.affine @ np.diag([*width, 1.0])
+    grid[:3, 3] += pet.affine[:3, :3] @ ((np.array(width) - 1) / 2)
+    averaged = np.asanyarray(pet.dataobj).reshape(inner).mean(axis=(1, 3, 5))
+    lowest = int(np.flatnonzero(np.asanyarray(head.mask.dataobj).any(axis=(0, 1)))[0])
+    for place, verdict in ((0, "pass"), (lowest + 4, "fail")):
+        scale = along_axis(head, np.where(np.arange(SHAPE[2]) >= place, 1.2, 1.0))
+        figures = value_figures(image_on(averaged * scale, grid), head.t1w, head.mask, head.xfm)
+        assert verdicts(figures)["slice_step_percent"] == verdict
+
+
+def test_one_slope_that_is_lost_is_found(head: Head) -> None:
+    for place in (16, 24, 32):
+        scale = np.where(np.arange(SHAPE[2]) == place, 1.25, 1.0)
+        assert verdicts(head.figures(head.values * along_axis(head, scale)))["slice_step_percent"] == "fail"
+
+
 def test_slopes_of_slices_are_missed(head: Head) -> None:
     axis = int(np.argmax(np.abs(head.pet.affine[2, :3])))
     others = tuple(other for other in range(3) if other != axis)

@@ -30,8 +30,8 @@ _ENOUGH = 200_000
 _T1W_FWHM_MM = 6.0
 #: Voxels of neighboring slices are of one tissue if the T1w differs by less than this part of its spread in the brain.
 _SAME_TISSUE = 0.15
-#: Pairs of voxels that a pair of slices must have; a PET has about one independent value in this many voxels.
-_LEAST_PAIRS, _VOXELS_PER_VALUE = 100, 10
+#: Area of one tissue that two slices must share, and area in which a PET has about one independent value, mm².
+_LEAST_AREA_MM2, _AREA_PER_VALUE_MM2 = 300.0, 40.0
 #: Extent along the axis over which anatomy and tracer change smoothly, and over which resampling spreads a step, mm.
 _SMOOTH_MM, _STEP_MM = 20.0, 4.5
 #: What stands beyond the ends of a row of slices, in SciPy's names.
@@ -210,8 +210,9 @@ def _largest_step(pet: Volume, brain: Mask, t1w: Floats, borders: Sequence[_Bord
     """
     axis = _axis_of_scanner(pet.affine)
     data = finite(np.asanyarray(pet.dataobj))
-    ratios = _log_ratios(np.moveaxis(data, axis, 0), np.moveaxis(t1w, axis, 0), np.moveaxis(brain, axis, 0))
     step_mm = float(voxel_size_mm(pet)[axis])
+    area_mm2 = float(np.prod(voxel_size_mm(pet))) / step_mm
+    ratios = _log_ratios(*(np.moveaxis(one, axis, 0) for one in (data, t1w, brain)), area_mm2)
     wide = 2 * max(1, round(_SMOOTH_MM / step_mm / 2)) + 1
     if len(ratios) < wide:
         return math.nan
@@ -225,24 +226,27 @@ def _largest_step(pet: Volume, brain: Mask, t1w: Floats, borders: Sequence[_Bord
     return math.expm1(max(steps))
 
 
-def _log_ratios(pet: Floats, t1w: Floats, brain: Mask) -> NDArray[np.float64]:
+def _log_ratios(pet: Floats, t1w: Floats, brain: Mask, area_mm2: float) -> NDArray[np.float64]:
     """Return log ratios of slices to the ones before, and their standard errors, ``(N, 2)``; of slices that have any.
 
     Parameters
     ----------
     pet, t1w, brain
         ``(K, I, J)``, slices first.
+    area_mm2
+        Of a voxel, within a slice.
     """
     limit = _SAME_TISSUE * float(t1w[brain].std()) if brain.any() else 0.0
     limit = limit or math.inf
     found = []
     for k in range(len(pet) - 1):
         pair = brain[k] & brain[k + 1] & (pet[k] > 0) & (pet[k + 1] > 0) & (np.abs(t1w[k + 1] - t1w[k]) < limit)
-        if pair.sum() >= _LEAST_PAIRS:
+        shared_mm2 = pair.sum() * area_mm2
+        if shared_mm2 >= _LEAST_AREA_MM2:
             ratio = np.log(pet[k + 1][pair] / pet[k][pair])
             middle = float(np.median(ratio))
             spread = _SD_PER_MAD * float(np.median(np.abs(ratio - middle)))
-            found.append((middle, spread / math.sqrt(pair.sum() / _VOXELS_PER_VALUE)))
+            found.append((middle, spread / math.sqrt(shared_mm2 / _AREA_PER_VALUE_MM2)))
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
