@@ -72,10 +72,19 @@ print(time.monotonic() - begin)
 """
 
 
-def test_processes_that_are_nobodys_children_any_more_are_waited_for() -> None:
+#: What /proc says of the others' programs while they end.
+_ENDING = """
+import os, psutil
+exe = psutil.Process.exe
+psutil.Process.exe = lambda process: exe(process) if process.pid == os.getpid() else ""
+"""
+
+
+@pytest.mark.parametrize("before", ["", _ENDING], ids=["running", "ending"])
+def test_processes_that_are_nobodys_children_any_more_are_waited_for(before: str) -> None:
     """A parent that has gone leaves a process of the group, which ends by itself."""
     # Run in a new session, because other tests may run in the process group of this one.
-    call = [sys.executable, "-c", _ORPHAN]
+    call = [sys.executable, "-c", before + _ORPHAN]
     found = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True).stdout.split()
     assert found[0] != psutil.STATUS_ZOMBIE
     assert found[1] == psutil.STATUS_ZOMBIE

@@ -174,7 +174,8 @@ def wait_for_last(seconds: float) -> None:
                 and os.getpgid(process.pid) == group
                 and process.create_time() >= start
                 and process.status() != psutil.STATUS_ZOMBIE
-                and process.exe() == interpreter
+                # A process that is ending has no program any more, but it is not gone before it is a zombie.
+                and process.exe() in (interpreter, "")
             )
         return False
 
