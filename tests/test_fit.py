@@ -179,3 +179,12 @@ def test_a_move_of_60_mm_is_told_and_template_space_too(scans):
     verdicts = {one["Check"]: one["Verdict"] for one in judge(figures)}
     assert (verdicts["coreg_shift_mm"], verdicts["pet_template_space"]) == ("warn", "warn")
     assert "template space" in found.notes[0]
+
+
+@pytest.mark.slow
+def test_a_pet_whose_size_is_not_known_is_refused_if_it_does_not_fit(scans):
+    """The affine is the identity, so that voxels of 4 mm were read as of another size."""
+    own = scans[0]
+    lost = Readings(scaled(own.pet, (0.7, 0.7, 0.7)).affine, None, reason="its affine is the identity", lost=True)
+    with pytest.raises(ImageError, match=r"does not fit the T1w: its affine is the identity\. .* convert it again"):
+        coregister_scan(own.pet, own.t1w, own.mask, lost)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tau_pipeline.errors import ImageError
+from tau_pipeline.imaging.head_size import read_head_shape
 from tau_pipeline.imaging.header_orientation import mirror, readings, template_space
 from tau_pipeline.imaging.load import load_volume
 
@@ -126,3 +127,32 @@ def test_template_space_is_known_by_its_code_or_its_grid(tmp_path):
     far = mni.copy()
     far[:3, 3] += [0, 0, -600]
     assert template_space(written(tmp_path / "d.nii", far, far, shape=(91, 109, 91))) == ""
+
+
+def test_an_affine_that_is_the_identity_says_nothing(tmp_path):
+    """Programs write it that have lost the true one; the other description is taken, or none is certain."""
+    for sform, qform, used in ((np.eye(4), LAS, "qform"), (LAS, np.eye(4), "sform")):
+        found = readings(written(tmp_path / "a.nii", sform, qform))
+        np.testing.assert_allclose(found.affine, LAS, atol=1e-5)
+        assert (found.used, found.mirrored, found.lost) == (used, False, False)
+        assert "identity" in found.reason
+    for codes in ((1, 1), (2, 0), (0, 1)):
+        found = readings(written(tmp_path / "a.nii", np.eye(4), np.eye(4), codes))
+        assert found.mirrored
+        assert found.lost
+    assert readings(written(tmp_path / "a.nii", np.eye(4), np.eye(4)), "sform").reason == ""
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0.1, "in cm"), (1 / 25.4, "in inches"), (0.4, "voxel sizes are too small")]
+)
+def test_an_image_that_is_smaller_than_a_head_is_refused_by_its_header(tmp_path, factor, said):
+    shape, affine = (96, 96, 60), np.diag([2.5, 2.5, 3.0, 1.0])
+    assert read_head_shape(written(tmp_path / "a.nii", affine, affine, shape=shape)) == shape
+    small = np.diag([*(factor * np.diag(affine)[:3]), 1.0])
+    with pytest.raises(ImageError, match=rf"96 x 96 x 60 voxels.* at least 100 mm: its .*{said}; correct"):
+        read_head_shape(written(tmp_path / "a.nii", small, small, shape=shape))
+    with pytest.raises(ImageError, match="identity"):
+        read_head_shape(written(tmp_path / "a.nii", np.eye(4), np.eye(4), shape=shape))
+    # One description that is right is enough.
+    assert read_head_shape(written(tmp_path / "a.nii", np.eye(4), affine, shape=shape)) == shape

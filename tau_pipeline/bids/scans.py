@@ -29,14 +29,9 @@ from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, near
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Times
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
-from tau_pipeline.errors import (
-    DamagedFileError,
-    ImageError,
-    MissingInputError,
-    SettingError,
-    TauPipelineError,
-)
+from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
 from tau_pipeline.files import is_folder, name_parts, read_json
+from tau_pipeline.imaging.head_size import read_head_shape
 from tau_pipeline.imaging.load import read_affine, read_shape
 from tau_pipeline.settings.participant import Selection
 
@@ -323,7 +318,7 @@ def _looks(path: Path, sidecars: SidecarIndex) -> Looks | None:
 
 
 def _t1w(path: Path, assumptions: tuple[str, ...], sidecars: SidecarIndex) -> T1w:
-    shape = read_shape(path)
+    shape = read_head_shape(path)
     entities = entities_of(path)
     metadata = sidecars.metadata(path)
     known = (*_if_simulated(metadata, "T1w"), *assumptions, *_first_echo(path, shape, metadata))
@@ -379,7 +374,7 @@ def _scan(
 ) -> Scan:
     entities = entities_of(pet_file)
     # From the header: cheap, and it finds files that are empty, cut off or no images.
-    n_frames = math.prod(read_shape(pet_file)[3:])
+    n_frames = math.prod(read_head_shape(pet_file)[3:])
     metadata, corrections = corrected_pet_metadata(stated, entities)
     return Scan(
         participant=entities["sub"],

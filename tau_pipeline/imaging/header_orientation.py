@@ -61,12 +61,18 @@ class Readings:
         Whether left and right differ between the two.
     reason
         What is contradictory or missing; empty if nothing is.
+    used
+        Name of the description that the reading in use is from.
+    lost
+        Whether the affine is the identity: neither the size, nor the direction, nor the place of the voxels is known.
     """
 
     affine: Affine
     other: Affine | None = None
     mirrored: bool = False
     reason: str = ""
+    used: str = "sform"
+    lost: bool = False
 
     @property
     def resized(self) -> bool:
@@ -108,6 +114,9 @@ def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Read
     codes = int(img.header["sform_code"]), int(img.header["qform_code"])
     if not any(codes):
         return _without_codes(img, stated, standard)
+    valid = {name: affine for (name, affine), code in zip(stated.items(), codes, strict=True) if code}
+    if any(_is_identity(affine, unit) for affine in valid.values()):
+        return _with_identity(valid, unit, img.shape)
     if all(codes) and _usable(stated["qform"]) and not _alike(stated["sform"], stated["qform"], img.shape):
         mirrored = bool(np.linalg.det(stated["sform"][:3, :3]) * np.linalg.det(stated["qform"][:3, :3]) < 0)
         what = (
@@ -117,6 +126,21 @@ def readings(path: str | os.PathLike[str], choice: Orientation = "auto") -> Read
         )
         return Readings(standard, stated["qform"], mirrored, f"its sform and qform differ in {what}")
     return _with_other_sizes(img, standard, unit)
+
+
+def _is_identity(affine: Affine, unit: float) -> bool:
+    return np.array_equal(affine, np.diag([unit, unit, unit, 1.0]))
+
+
+def _with_identity(valid: dict[str, Affine], unit: float, shape: tuple[int, ...]) -> Readings:
+    """Return the readings of a header in which a valid affine is the identity, as programs write it that have none."""
+    known = {name: affine for name, affine in valid.items() if _usable(affine) and not _is_identity(affine, unit)}
+    for name, affine in known.items():
+        lost = next(other for other in valid if other != name)
+        return Readings(affine, reason=f"its {lost} is the identity, as if the true one were not known", used=name)
+    affine = next(affine for affine in valid.values() if _is_identity(affine, unit))
+    reason = "its affine is the identity, as if size, direction, and place of the voxels were not known"
+    return Readings(affine, mirror(affine, shape), True, reason, lost=True)
 
 
 def _with_other_sizes(img: nib.Nifti1Image, affine: Affine, unit: float) -> Readings:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tau_pipeline.derivatives.quality_checks import BY_NAME
+from tau_pipeline.errors import ImageError
 from tau_pipeline.imaging.header_orientation import Readings, with_affine
 from tau_pipeline.imaging.rigid import Rigid, register_rigid
 from tau_pipeline.imaging.volume import Affine, Volume, voxel_volume_mm3
@@ -78,6 +79,11 @@ def coregister_scan(
         Readings of the header of the raw PET.
     template_space
         Why the PET looks as if it were in template space, from `header_orientation.template_space`; empty if not.
+
+    Raises
+    ------
+    ImageError
+        The affine of the PET is the identity, and by it the head does not fit.
     """
     rigid, fit = _fitted(pet_static, header.affine, t1w, mask)
     used, doubt, notes = header.affine, _CERTAIN, list[str]()
@@ -94,7 +100,13 @@ def coregister_scan(
             "template's head and not of this one."
         )
     fit = replace(fit, belongs=_at_voxel_size(fit.belongs, float(np.cbrt(voxel_volume_mm3(t1w)))))
-    notes += _sizes_text(fit)
+    wrong_size = _sizes_text(fit)
+    if header.lost and (wrong_size or not rigid.plausible):
+        raise ImageError(
+            f"the PET does not fit the T1w: {header.reason}. It was read with voxels of 1 mm; convert it again, or "
+            "correct its sform or qform"
+        )
+    notes += wrong_size
     figures = _figures(fit) | {
         "PetOrientationDoubt": doubt,
         "PetInTemplateSpace": float(bool(template_space)),
@@ -134,7 +146,7 @@ def _decided(header: Readings, fit: Fit) -> tuple[Affine, float, str]:
     start = f"The orientation of the PET is not certain: {header.reason}"
     choose = _CHOOSE
     if not header.mirrored or header.other is None:
-        return header.affine, _MOVED, f"{start}; the sform was taken. To decide otherwise, {choose}."
+        return header.affine, _MOVED, f"{start}; the {header.used} was taken. To decide otherwise, {choose}."
     if math.isnan(fit.mirror) or abs(fit.mirror) < SURE_MIRROR:
         return (
             header.affine,

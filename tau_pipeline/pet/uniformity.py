@@ -212,7 +212,8 @@ def _largest_step(pet: Volume, brain: Mask, t1w: Floats, borders: Sequence[_Bord
     data = finite(np.asanyarray(pet.dataobj))
     step_mm = float(voxel_size_mm(pet)[axis])
     area_mm2 = float(np.prod(voxel_size_mm(pet))) / step_mm
-    ratios = _log_ratios(*(np.moveaxis(one, axis, 0) for one in (data, t1w, brain)), area_mm2)
+    first = (axis, 0)
+    ratios = _log_ratios(np.moveaxis(data, *first), np.moveaxis(t1w, *first), np.moveaxis(brain, *first), area_mm2)
     wide = 2 * max(1, round(_SMOOTH_MM / step_mm / 2)) + 1
     if len(ratios) < wide:
         return math.nan
