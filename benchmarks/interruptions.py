@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--within", type=float, help="seconds from the start; default: those of a whole run")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # Shells let programs in the background ignore Ctrl-C, and those started here would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = options.folder.absolute()
     if not (folder / "bids").exists():
         simulate_dataset(folder / "bids", Simulation(PARTICIPANTS + 1, seed=1, voxel_mm=4.0, pet="static"))

@@ -35,7 +35,7 @@ from tau_workflows.execution.task import Task, clear, ends_beside, files_in
 #: Tasks on this machine that Pydra gets at a time; at the end of each part, processors wait for its last tasks.
 _AT_A_TIME = 500
 #: Seconds that all tasks have to end after an interruption, before their processes are killed.
-_END_S = 3.0
+_END_S = 2.5
 #: Seconds that processes may take to disappear after they were killed; much memory takes longest.
 _LAST_S = 1.0
 
@@ -133,10 +133,12 @@ def _submit(tasks: Sequence[Task], program: Program, worker: Worker, heartbeat: 
         done.result()
     except BaseException:
         hide_closed_loops()
+        # The whole end has five seconds, in which folders have to be unlocked and states written, too.
+        end = time.monotonic() + _END_S
         heartbeat.announce_end()
         _remove_from_queue(worker)
         with suppress(BaseException):
-            done.result(timeout=_END_S)
+            done.result(timeout=max(0.0, end - time.monotonic()))
         _abandon(worker)
         wait_for_last(_LAST_S)
         raise
