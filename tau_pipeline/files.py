@@ -82,7 +82,14 @@ def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
     return write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
 
 
-def _check_there(path: Path, what: str) -> None:
+def require_file(path: Path, what: str) -> None:
+    """Refuse a path without a file, a broken link, and a file that only points to its content.
+
+    Raises
+    ------
+    MissingInputError
+        With the command that fetches the content, where there is one.
+    """
     link = False
     try:
         there, why = path.is_file(), ""
@@ -149,10 +156,10 @@ def _small_content(path: Path) -> bytes:
     except OSError as exc:
         why = str(exc)
     if why:
-        _check_there(path, "file")
+        require_file(path, "file")
         raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file")
     if fetched_by_start(content):
-        _check_there(path, "file")
+        require_file(path, "file")
     if size > _LARGEST_JSON_BYTES:
         raise DamagedFileError(
             f"{path} has {size / 1e6:.0f} MB; JSON files here have at most "
@@ -204,7 +211,7 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
     import pandas as pd
 
     path = Path(path)
-    _check_there(path, "table")
+    require_file(path, "table")
     try:
         plain = _has_plain_marks(path)
         table = pd.read_csv(

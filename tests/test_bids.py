@@ -469,6 +469,17 @@ def test_scans_that_bidsignore_names_are_not_processed(simple):
     assert ".bidsignore" in problem.message
 
 
+def test_a_bidsignore_that_was_not_fetched_is_not_taken_as_none(simple):
+    listed = simple / ".bidsignore"
+    listed.symlink_to(".git/annex/objects/none")
+    with pytest.raises(MissingInputError, match="datalad get"):
+        found(simple)
+    listed.unlink()
+    listed.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    with pytest.raises(MissingInputError, match="git lfs pull"):
+        found(simple)
+
+
 def test_a_dataset_whose_description_was_not_fetched_says_so(simple):
     (simple / "dataset_description.json").unlink()
     (simple / "dataset_description.json").symlink_to(".git/annex/objects/none")

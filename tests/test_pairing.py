@@ -154,6 +154,8 @@ def test_labels_that_may_be_different_days_are_no_times():
         (["01/31/2020 10:30:00"], (2020, 1, 31)),
         (["31-Jan-2020"], (2020, 1, 31)),
         (["2020/01/31"], (2020, 1, 31)),
+        (["31 January 2020", "Feb 3, 2020", "4-Mar-2020", "05/04/2020", "2020.05.06"], (2020, 1, 31)),
+        (["05/04/2020", "31 Jan 2020"], None),
         (["20200131"], (2020, 1, 31)),
         (["02/02/2020"], (2020, 2, 2)),
         (["03/04/2020", "13/04/2020"], (2020, 4, 3)),
@@ -165,6 +167,24 @@ def test_labels_that_may_be_different_days_are_no_times():
 def test_dates_in_other_forms_are_read_where_they_are_certain(texts, day):
     found = read_dates(texts).get(texts[0])
     assert (found and (found.year, found.month, found.day)) == day
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "why"),
+    [
+        ("rec-orig", "rec-defaced", "rec-defaced"),
+        ("rec-whole_run-2", "rec-anon_run-1", "rec-anon"),
+        ("acq-b", "acq-a_ce-gad", "ce-gad"),
+        ("run-1", "run-2", "run-2"),
+        ("acq-a", "acq-b", "alike; the first name was taken"),
+    ],
+)
+def test_it_is_said_why_an_image_of_the_same_kind_was_not_taken(best, other, why):
+    files = [Path(f"sub-01_{name}_T1w.nii.gz") for name in (other, best)]
+    head = Looks((170.0, 220.0, 240.0), (1.0, 1.0, 1.0))
+    chosen, (said,) = choose_t1w(files, lambda _: head)
+    assert chosen == files[1]
+    assert said.endswith(f"and not {files[0].name} ({why}).")
 
 
 def test_dates_that_cannot_be_read_are_said(tmp_path):

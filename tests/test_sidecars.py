@@ -145,6 +145,15 @@ def test_a_whole_number_that_no_float_holds_is_refused_with_a_short_sentence():
         assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("key", ["Radiopharmaceutical", "SeriesDescription"])
+def test_another_tracer_in_a_text_beside_its_name_is_said(key):
+    for text, other in (("[18F]MK6240", "MK-6240"), ("Fluorodeoxyglucose", "FDG"), ("AV1451 late", ""), ("PET", "")):
+        corrected, notes = corrected_pet_metadata({"TracerName": "AV1451", key: text}, {"trc": "AV1451"})
+        assert corrected["TracerName"] == "AV1451"
+        assert [note for note in notes if other and f"{key} is {text!r}, which is {other}" in note] == list(notes)
+        assert bool(notes) == bool(other)
+
+
 @pytest.mark.parametrize(
     ("nuclide", "said"), [("C11", 1), ("11-C", 1), ("Ga68", 1), ("F18", 0), ("18F", 0), ("fluorine", 0), (None, 0)]
 )

@@ -13,7 +13,7 @@ from pathspec import GitIgnoreSpec
 
 from tau_pipeline.bids.entities import folder_labels
 from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, MissingInputError, SettingError
-from tau_pipeline.files import is_folder
+from tau_pipeline.files import is_folder, require_file
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -266,10 +266,13 @@ def without_ignored(bids_dir: Path, files: Iterable[str]) -> list[str]:
     ------
     DamagedFileError
         ``.bidsignore`` cannot be read.
+    MissingInputError
+        It only points to its content, which was not fetched.
     """
     listed = bids_dir / ".bidsignore"
-    if not listed.is_file():
+    if not listed.is_symlink() and not listed.is_file():
         return list(files)
+    require_file(listed, "file")
     try:
         ignored = GitIgnoreSpec.from_lines(listed.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as exc:

@@ -48,6 +48,7 @@ _OTHER_KIND = re.compile(
     r"(?<![a-z0-9])(?:flair|t2[a-z]{0,3}|swi|dwi|dti|diff(?:usion)?|bold|rest|fmri|asl|tof|mra|pd|dir)(?![a-z0-9])",
     re.IGNORECASE,
 )
+_DEFACED = re.compile(r"(?<![a-z])(?:deface[d]?|anon[a-z]*|mask(?:ed)?)(?![a-z])", re.IGNORECASE)
 _BAD = re.compile(
     r"(?<![a-z])(?:bad|moved|fail(?:ed)?|reject(?:ed)?|discard(?:ed)?|abort(?:ed)?|incomplete|art[ei]fact|motion(?!.?cor))(?![a-z])",
     re.IGNORECASE,
@@ -86,8 +87,8 @@ def choose_t1w(
 
     Taken is an image of a head (not of the neck, no FLAIR by its series, large enough for a brain), with voxels that
     are not much longer than those of the others, not acquired in thick planes by its name, not called bad, without
-    contrast agent, part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order of weight, then the one of the
-    lowest run; the name decides what is still open.
+    contrast agent, not defaced, without part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order of weight,
+    then the one of the lowest run; the name decides what is still open.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def choose_t1w(
         elsewhere = f"acq-{acquisition}" if _NO_HEAD.search(acquisition) else ""
         flat = f"acq-{acquisition}" if _IN_PLANES.search(acquisition) else ""
         if found is None:
-            return [elsewhere, "", "", flat, "", "", ""]
+            return [elsewhere, "", "", flat, "", "", "", ""]
         thick = found.voxel_mm[-1] > _THICKER * finest > 0
         edges = " x ".join(f"{edge:.3g}" for edge in found.voxel_mm)
         voxels = f"voxels of {edges} mm" if thick else ""
@@ -122,6 +123,7 @@ def choose_t1w(
             flat,
             bad,
             _contrast(found, acquisition),
+            _named(_DEFACED, name_parts(path)[0].get("rec", ""), found.series, "rec"),
         ]
 
     def rank(path: Path) -> tuple[object, ...]:
@@ -131,11 +133,16 @@ def choose_t1w(
         return (*map(bool, faults(path)), *lesser, int(run) if run.isdecimal() else 0, path.name)
 
     best, *others = sorted(files, key=rank)
-    named = []
-    for path in others:
-        why = "; ".join(filter(None, faults(path)))
-        named.append(f"{path.name} ({why})" if why else path.name)
+    named = [f"{path.name} ({'; '.join(filter(None, faults(path))) or _by_name(path, best)})" for path in others]
     return best, (f"Of {len(files)} T1w images {best.name} was taken, and not {', '.join(named)}.",)
+
+
+def _by_name(path: Path, best: Path) -> str:
+    """Return what in the name of an image made it a lesser choice than the best one."""
+    own, of_best = name_parts(path)[0], name_parts(best)[0]
+    lesser = [f"{name}-{own[name]}" for name in _LESSER if name in own and name not in of_best]
+    later = [f"run-{own['run']}"] if own.get("run") != of_best.get("run") and "run" in own else []
+    return next(iter(lesser + later), "alike; the first name was taken")
 
 
 def _why_no_head(looks: Looks) -> str:
@@ -148,11 +155,11 @@ def _other_part(looks: Looks) -> str:
     return f"series {looks.series}" if _NO_HEAD.search(looks.series) else ""
 
 
-def _named(pattern: re.Pattern[str], acquisition: str, series: str) -> str:
+def _named(pattern: re.Pattern[str], label: str, series: str, entity: str = "acq") -> str:
     """Return where a pattern is found, in words; empty if nowhere."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", acquisition)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
     if pattern.search(words):
-        return f"acq-{acquisition}"
+        return f"{entity}-{label}"
     return f"series {series}" if pattern.search(series) else ""
 
 

@@ -120,7 +120,7 @@ def corrected_pet_metadata(
     corrected: dict[str, Any] = dict(metadata)
     notes: list[str] = []
     notes += _tracer_of(corrected, entities.get("trc"))
-    notes += _radionuclide_note(corrected)
+    notes += [*_other_name_note(corrected), *_radionuclide_note(corrected)]
     notes += _attenuation_note(corrected)
     for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
         text_value(metadata, key)
@@ -163,6 +163,20 @@ def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
         )
     metadata["TracerName"] = label
     return [f"TracerName {stated!r} is not the name of a known tracer; {label} was taken from the file name."]
+
+
+def _other_name_note(metadata: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if a text beside the tracer's name is the name of another tracer.
+
+    Scanners are often told another one of the same nuclide, so that such a text decides nothing.
+    """
+    used = tracer_name(text_value(metadata, "TracerName"))
+    for key in ("Radiopharmaceutical", "SeriesDescription", "ProtocolName"):
+        text = metadata.get(key)
+        other = (tracer_name(text) or other_tracer(text)) if isinstance(text, str) else None
+        if used is not None and other not in (None, used):
+            return [f"{key} is {text!r}, which is {other}, but the PET was taken as one of {used}: check the tracer."]
+    return []
 
 
 def _radionuclide_note(metadata: Mapping[str, Any]) -> list[str]:

@@ -18,20 +18,15 @@ from tau_pipeline.bids.session_labels import DAYS, label_times
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import is_folder, name_parts, read_json, read_tsv
 
-#: Forms of dates outside BIDS. A column is read in the one form, or the forms of one meaning, that fit all its values.
+#: Forms of dates outside BIDS that have one meaning: the year first, or the month in words.
+_CERTAIN_FORMS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d"),
+    *(f"%d{mark}{month}{mark}%Y" for mark in ("-", " ", "", ". ", ".") for month in ("%b", "%B")),
+    *(f"{month} %d{mark} %Y" for mark in ("", ",") for month in ("%b", "%B")),
+)
+#: Other forms. A column is read in the one form, or the forms of one meaning, that fit all its values.
 _FORMS = (
-    *(
-        "%Y-%m-%d",
-        "%Y/%m/%d",
-        "%Y.%m.%d",
-        "%d-%b-%Y",
-        "%d %b %Y",
-        "%d%b%Y",
-        "%d-%b-%y",
-        "%b %d %Y",
-        "%b %d, %Y",
-        "%d %B %Y",
-    ),
+    "%d-%b-%y",
     *("%m/%d/%Y", "%d/%m/%Y", "%m-%d-%Y", "%d-%m-%Y", "%d.%m.%Y", "%m/%d/%y", "%d/%m/%y"),
 )
 
@@ -295,8 +290,9 @@ def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str
 def read_dates(texts: Sequence[str]) -> dict[str, datetime]:
     """Return the dates that texts of one column state, as far as their meaning is certain.
 
-    ISO 8601 (BIDS) is always read. Other forms are read if all other texts fit them, and all forms that fit mean the
-    same days: 13/02/2020 is certain, and makes 03/04/2020 beside it certain; 03/04/2020 alone is not.
+    ISO 8601 (BIDS) is always read, and so is what has the year first or the month in words. Other forms are read if
+    all other texts fit them, and all forms that fit mean the same days: 13/02/2020 is certain, and makes 03/04/2020
+    beside it certain; 03/04/2020 alone is not.
 
     Examples
     --------
@@ -305,12 +301,19 @@ def read_dates(texts: Sequence[str]) -> dict[str, datetime]:
     >>> read_dates(["13/02/2020", "03/04/2020"])["03/04/2020"].month
     4
     """
-    read = {text: time for text in texts if (time := _iso(text)) is not None}
+    read = {text: time for text in texts if (time := _certain(text)) is not None}
     others = [text for text in texts if text not in read]
     meanings = {tuple(found) for form in _FORMS if others and (found := _in_form(others, form))}
     if len(meanings) == 1:
         read |= zip(others, meanings.pop(), strict=True)
     return read
+
+
+def _certain(text: str) -> datetime | None:
+    """Return the date of a text that has one meaning whatever stands beside it."""
+    if (time := _iso(text)) is not None:
+        return time
+    return next((found[0] for form in _CERTAIN_FORMS if (found := _in_form([text], form))), None)
 
 
 def _iso(text: str) -> datetime | None:
