@@ -83,7 +83,7 @@ def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
 
 
 def require_file(path: Path, what: str) -> None:
-    """Refuse a path without a file, a broken link, and a file that only points to its content.
+    """Refuse a path without a file, a broken link, a file that points to its content, and one not to be read.
 
     Raises
     ------
@@ -103,6 +103,8 @@ def require_file(path: Path, what: str) -> None:
         raise MissingInputError(f"there is no {what} {path}{why}")
     if command := fetched_by(path):
         raise MissingInputError(f"the {what} {path} only points to its content; fetch it ({command})")
+    if not os.access(path, os.R_OK):
+        raise MissingInputError(f"no permission to read the {what} {path}; change it")
 
 
 #: Beginnings of the small files that stand in the place of content, and what fetches it.
@@ -147,17 +149,17 @@ def read_json(path: AnyPath) -> dict[str, Any]:
 
 def _small_content(path: Path) -> bytes:
     """Return the content of a file that is no pointer to it, after as few questions to the file system as can be."""
-    content, size, why = b"", 0, "no file"
+    content, size, why = b"", 0, "no such file"
     try:
         if path.is_file():
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 content, why = file.read(32 if size > _LARGEST_JSON_BYTES else -1), ""
     except OSError as exc:
-        why = str(exc)
+        why = exc.strerror or str(exc)
     if why:
         require_file(path, "file")
-        raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file")
+        raise DamagedFileError(f"{path} cannot be read ({why}); copy it again")
     if fetched_by_start(content):
         require_file(path, "file")
     if size > _LARGEST_JSON_BYTES:

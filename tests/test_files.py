@@ -1,16 +1,19 @@
+import builtins
 import csv
 import errno
 import json
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, OutputError, memory_shortage
 from tau_pipeline.files import complete_file, read_json, read_tsv, write_json, write_text, write_tsv
-from tau_pipeline.imaging.load import read_shape
+from tau_pipeline.imaging import load
+from tau_pipeline.imaging.load import load_volume, read_shape
 from tau_pipeline.settings.configuration import read_toml
 from tau_pipeline.table_text import table_text
 
@@ -284,3 +287,22 @@ def test_too_little_memory_is_recognized_in_errors_of_any_type(exc):
 @pytest.mark.parametrize("exc", [RuntimeError("no brain"), ValueError("bad shape"), AssertionError()])
 def test_other_errors_are_no_shortage_of_memory(exc):
     assert memory_shortage(exc) is None
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    nib.save(nib.Nifti1Image(np.ones((40, 40, 40), np.float32), np.diag([4.0, 4, 4, 1])), tmp_path / "a.nii.gz")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.tsv").write_text("session_id\tage\n")
+    (tmp_path / "a.toml").touch()
+    # Root may read everything, so that no mode of the files would do.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(builtins, "open", refused)
+    monkeypatch.setattr(load, "glance", lambda _: None)
+    readers = {read_json: "a.json", read_tsv: "a.tsv", read_toml: "a.toml", read_shape: "a.nii.gz"}
+    for read, name in (readers | {load_volume: "a.nii.gz"}).items():
+        with pytest.raises(MissingInputError, match=f"no permission to read the .*{name}"):
+            read(tmp_path / name)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
+from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.files import require_file
 from tau_pipeline.settings.calibration import Calibration
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.comparison import Comparison
@@ -140,8 +141,7 @@ def configuration(toml_file: Path | None = None, overrides: Mapping[str, Any] | 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     """Read the sections of a TOML file; every section and name is checked, values are returned as written."""
     path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"there is no configuration file {path}")
+    require_file(path, "configuration file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError as exc:
