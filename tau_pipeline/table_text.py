@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +86,10 @@ class _Numbers(NamedTuple):
 
     def written(self) -> _Rows:
         """Return the columns as text."""
-        form = "\t".join(self.forms)
-        return _Rows("\n".join([form % row for row in zip(*(one.tolist() for one in self.columns), strict=True)]))
+        import numpy as np
+
+        form = "\n".join(["\t".join(self.forms)] * len(self.columns[0]))
+        return _Rows(form % tuple(np.column_stack(self.columns).ravel().tolist()))
 
     def joined(self, other: _Cells | _Numbers) -> _Numbers | None:
         """Return both together, if the other are numbers, too."""
@@ -189,16 +191,48 @@ _FEWEST_REPEATED = 4
 
 def _cells_of(column: pd.Series) -> _Cells:
     """Return the cells of a column, of which each text is there once."""
-    import pandas as pd
     from pandas.api.types import infer_dtype, is_numeric_dtype, is_object_dtype
 
     if is_object_dtype(column.dtype) and infer_dtype(column, skipna=True) != "string":
         # Values of several types may be equal and have different texts.
         column = column.map(str, na_action="ignore")
-    codes, values = pd.factorize(column, use_na_sentinel=True)
-    texts: list[tuple[str | None, ...]] = [(str(value),) for value in values.tolist()]
+    codes, values = coded(column)
+    texts: list[tuple[str | None, ...]] = [(str(value),) for value in values]
     # The code -1, for what is missing, is the last one.
     return _Cells(codes % (len(texts) + 1), [*texts, (None,)], plain=is_numeric_dtype(column.dtype))
+
+
+def coded(column: pd.Series) -> tuple[NDArray[np.integer], list[Any]]:
+    """Return what `pandas.factorize` does: a code for each value, -1 for a missing one, and the value of each code.
+
+    In tables of many scans, most texts are those of the row above, and comparing is several times as fast as looking
+    them up.
+    """
+    import numpy as np
+    import pandas as pd
+    from pandas.api.types import is_object_dtype
+
+    if not (is_object_dtype(column.dtype) or isinstance(column.dtype, pd.StringDtype)):
+        codes, values = pd.factorize(column)
+        return codes, values.tolist()
+    texts = column.to_numpy(object, na_value=None)
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(texts)), bool), texts[1:] != texts[:-1]]))
+    if len(starts) * _FEWEST_REPEATED > len(texts):
+        codes, values = pd.factorize(texts)
+        return codes, values.tolist()
+    codes, values = pd.factorize(texts[starts])
+    return np.repeat(codes, np.diff([*starts, len(texts)])), values.tolist()
+
+
+def numbered_rows(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each row that rows with the same values in some columns share, and no others."""
+    import numpy as np
+
+    numbers = np.zeros(len(table), np.int64)
+    for name in columns:
+        codes, values = coded(table[name])
+        numbers = numbers * (len(values) + 1) + codes + 1
+    return numbers
 
 
 #: Control characters, line breaks, marks that change the direction of writing, signs without width, and the byte order

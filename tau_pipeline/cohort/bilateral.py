@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from tau_pipeline.table_text import coded, numbered_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,8 @@ BILATERAL_COLUMNS = (
     *("quality", "included", "region", "kind", "volume_mm3", "suvr_left", "suvr_right", "suvr_mean"),
     "asymmetry_index",
 )
+#: What both sides of a structure share in a scan.
+_PAIR = ("scan", "source", "reference_region", "region", "kind")
 _SIDES = re.compile(r"^(ctx-)(?:lh|rh)-|^(?:Left|Right)-")
 
 
@@ -41,11 +44,11 @@ def bilateral_table(long: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in BILATERAL_COLUMNS if name in long.columns and name not in ("volume_mm3", "suvr_mean")]
     if long.empty:
         return pd.DataFrame(columns=list(BILATERAL_COLUMNS))
-    codes, regions = pd.factorize(long["region"])
+    codes, regions = coded(long["region"])
     plain = [re.sub(_SIDES, r"\1", str(region)) for region in regions]
     named = long.assign(region=np.array(plain, dtype=object)[codes])
     # Rows are matched by numbers: comparing all the texts that tell them apart takes most of the time of a cohort.
-    rows = named[[*keys, "volume_mm3", "suvr_mean"]].assign(pair=_pairs(named))
+    rows = named[[*keys, "volume_mm3", "suvr_mean"]].assign(pair=numbered_rows(named, _PAIR))
     rows[["volume_mm3", "suvr_mean"]] = rows[["volume_mm3", "suvr_mean"]].astype(float)
     sided = {side: rows[(named["hemisphere"] == side).to_numpy(bool)] for side in ("left", "right", "both")}
     values = ["pair", "volume_mm3", "suvr_mean"]
@@ -66,14 +69,3 @@ def bilateral_table(long: pd.DataFrame) -> pd.DataFrame:
         asymmetry_index=asymmetry,
     )
     return table[list(BILATERAL_COLUMNS)]
-
-
-def _pairs(named: pd.DataFrame) -> NDArray[np.int64]:
-    """Return a number for each row that its two sides share, and no others."""
-    import pandas as pd
-
-    numbers = np.zeros(len(named), np.int64)
-    for name in ("scan", "source", "reference_region", "region", "kind"):
-        codes, values = pd.factorize(named[name])
-        numbers = numbers * (len(values) + 1) + codes + 1
-    return numbers

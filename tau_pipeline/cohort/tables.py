@@ -27,6 +27,7 @@ from tau_pipeline.derivatives.quality_measures import IN_TABLE
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.errors import MissingInputError, SettingError, UnknownNameError
 from tau_pipeline.settings.cohort import Group
+from tau_pipeline.table_text import numbered_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +192,7 @@ def wide_table(table: pd.DataFrame, values: Mapping[str, str] | None = None) -> 
     scored = {f"suvr{ending}": ending for ending in ("_zscore", "_wscore") if f"suvr{ending}" in table.columns}
     values = values or {"suvr_mean": "", "suvr_z": "_standardized", **scored, **corrected}
     columns, names = pd.factorize(_column_names(table))
-    rows = pd.factorize(_numbered(table, ("scan", "source", "reference_region")))[0]
+    rows = pd.factorize(numbered_rows(table, ("scan", "source", "reference_region")))[0]
     # Rows are numbered in the order of their first values.
     firsts = np.unique(rows, return_index=True)[1]
     parts = [table[list(WIDE_KEYS)].iloc[firsts].reset_index(drop=True)]
@@ -206,22 +207,11 @@ def _column_names(table: pd.DataFrame) -> NDArray[np.object_]:
     """Return the column of each row in the wide table; of rows that repeat, the name is made once."""
     import pandas as pd
 
-    place = pd.factorize(_numbered(table, _REGION))[0]
+    place = pd.factorize(numbered_rows(table, _REGION))[0]
     first = np.unique(place, return_index=True)[1]
     regions = table[list(_REGION)].iloc[first]
     names = [column_name(*row) for row in regions.itertuples(index=False, name=None)]
     return np.array(names, dtype=object)[place]
-
-
-def _numbered(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
-    """Return a number for each row that rows with the same values in some columns share, and no others."""
-    import pandas as pd
-
-    numbers = np.zeros(len(table), np.int64)
-    for name in columns:
-        codes, values = pd.factorize(table[name])
-        numbers = numbers * (len(values) + 1) + codes + 1
-    return numbers
 
 
 def status_table(

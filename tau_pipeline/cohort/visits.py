@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tau_pipeline.bids.session_labels import label_times
 from tau_pipeline.bids.sessions import Timeline, session_order, timeline
+from tau_pipeline.table_text import coded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +92,9 @@ def _sessions(long: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp], N
 
     Sessions are those of a participant with a tracer.
     """
-    import pandas as pd
-
     person, session = np.zeros(len(long), np.int64), np.zeros(len(long), np.int64)
     for name in _SESSION:
-        codes, values = pd.factorize(long[name])
+        codes, values = coded(long[name])
         person = session
         session = session * (len(values) + 1) + codes + 1
     _, first, place = np.unique(session, return_index=True, return_inverse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from array import array
@@ -68,14 +67,16 @@ def _shared(value: Any) -> Any:
     """Return a value that is equal, the same for all sidecars if it is likely to be in many."""
     if isinstance(value, str):
         return sys.intern(value) if len(value) <= _LONGEST_SHARED else value
-    if isinstance(value, list) and len(text := json.dumps(value)) <= _LONGEST_SHARED:
-        return _list(text)
+    if isinstance(value, list) and len(text := repr(value)) <= _LONGEST_SHARED:
+        if len(_LISTS) >= _MOST_LISTS:
+            _LISTS.clear()
+        return _LISTS.setdefault(text, value)
     return value
 
 
-@lru_cache(maxsize=4000)
-def _list(text: str) -> list[Any]:
-    return list(json.loads(text))
+#: Lists that were met last, by their text.
+_LISTS: dict[str, list[Any]] = {}
+_MOST_LISTS = 4000
 
 
 class _Checks(NamedTuple):
@@ -92,24 +93,29 @@ class _Checks(NamedTuple):
 
 
 def _packed(checks: Sequence[Mapping[str, Any]], *, values: bool) -> _Checks:
-    parts = tuple(
-        tuple((name, check[name]) for name in _OF_CHECK if isinstance(check.get(name), str | bool | int | float))
-        for check in checks
-    )
-    numbers = (check.get("Value") if values else None for check in checks)
-    return _Checks(_parts(parts), array("d", map(_number, numbers)))
+    stated = tuple([tuple(map(check.get, _OF_CHECK)) for check in checks])
+    try:
+        parts = _parts(stated)
+    except TypeError:
+        # A list or an object, which no check has: such a value counts as none.
+        parts = _parts(tuple([tuple([one if isinstance(one, _PLAIN) else None for one in own]) for own in stated]))
+    numbers = [check.get("Value") for check in checks] if values else [None] * len(checks)
+    return _Checks(parts, array("d", map(_number, numbers)))
+
+
+_PLAIN = (str, bool, int, float)
 
 
 def _number(value: Any) -> float:
     # A whole number in JSON may have any length; one that no float holds is none here.
-    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else math.nan
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max else math.nan
 
 
 @lru_cache(maxsize=2000)
-def _parts(checks: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[Mapping[str, Any], ...]:
+def _parts(checks: tuple[tuple[Any, ...], ...]) -> tuple[Mapping[str, Any], ...]:
     return tuple(map(_part, checks))
 
 
 @lru_cache(maxsize=10_000)
-def _part(check: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
-    return dict(check)
+def _part(check: tuple[Any, ...]) -> Mapping[str, Any]:
+    return {name: value for name, value in zip(_OF_CHECK, check, strict=True) if value is not None}

@@ -177,11 +177,15 @@ def decided(checks: Iterable[Mapping[str, Any]], decisions: Sequence[Decision], 
     return found
 
 
+#: What a check holds of a decision about it.
+_OF_DECISION = frozenset({"ComputedVerdict", "DecidedBy", "Why"})
+
+
 def _computed(check: Mapping[str, Any]) -> dict[str, Any]:
     """Return a check as it was computed; the check itself where nobody decided otherwise."""
     plain = isinstance(check.get("Check"), str) and check.get("Verdict") in VERDICTS
-    if plain and isinstance(check, dict) and not check.keys() & {"ComputedVerdict", "DecidedBy", "Why"}:
+    if plain and isinstance(check, dict) and _OF_DECISION.isdisjoint(check):
         return check
-    own = {name: value for name, value in check.items() if name not in ("ComputedVerdict", "DecidedBy", "Why")}
+    own = {name: value for name, value in check.items() if name not in _OF_DECISION}
     verdict = check.get("ComputedVerdict", check.get("Verdict"))
     return {**own, "Check": str(check.get("Check")), "Verdict": verdict if verdict in VERDICTS else "n/a"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,8 @@ _KEPT, _KEPT_JSON = ".tau-pipeline-tables.npz", ".tau-pipeline-records.npz"
 _REMOVED = "its raw image is no longer in the dataset, or .bidsignore names it"
 #: Scans from which on the terminal says that Parquet files could be written.
 _LARGE = 1000
+#: New objects, and collections of these, after which garbage is looked for.
+_COLLECTED_AFTER = (100_000, 50, 100)
 
 
 def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
@@ -69,8 +73,23 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
     again = execution.boilerplate_only or execution.reports_only
     if execution.dry_run:
         return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, None)
-    with exclusive_use(output_dir, "group", "give another folder"), parts_folder(output_dir) as parts:
+    with (
+        exclusive_use(output_dir, "group", "give another folder"),
+        parts_folder(output_dir) as parts,
+        _rarely_collected(),
+    ):
         return _again(output_dir, execution) if again else _run(bids_dir, output_dir, config, started, parts)
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """Look for garbage rarely: the millions of objects that come of reading are none, and are looked at each time."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_COLLECTED_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _again(output_dir: Path, execution: Execution) -> int:
