@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import gc
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.figures import sheet
 from tau_pipeline.files import read_json, write_json
-from tau_pipeline.table_text import table_text, table_texts
+from tau_pipeline.table_text import coded, table_text, table_texts
 from tau_workflows.cli import main
 from tau_workflows.levels import group
 from tau_workflows.reports import mosaic, scan_table
@@ -219,6 +219,25 @@ def test_the_text_of_a_table_is_that_of_pandas() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["string", object])
+@pytest.mark.parametrize(
+    "texts", [["a"] * 9 + [None] * 5 + ["b"] * 4 + ["a"] * 4, ["b", None, "a", "b"], [None] * 9, []]
+)
+def test_codes_of_texts_that_repeat_are_those_of_pandas(texts: list[str | None], kind: Any) -> None:
+    column = pd.Series(texts, dtype=kind)
+    codes, values = coded(column)
+    expected, of_pandas = pd.factorize(column)
+    assert codes.tolist() == expected.tolist()
+    assert values == list(of_pandas)
+
+
+def test_garbage_is_looked_for_as_before_after_a_run_that_ends_with_an_error(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    bids, out = write_cohort(tmp_path, 3, images=False)
+    assert main([str(bids), str(out), "group", "--unknown-manufacturer", "pooled", "--threshold", "none=1"]) == 2
+    assert gc.get_threshold() == before
+
+
 def test_a_group_in_parts_writes_the_tables_of_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     monkeypatch.setattr(reference_group, "FEWEST", 3)
@@ -250,15 +269,23 @@ def test_an_error_leaves_neither_parts_nor_tables(tmp_path: Path, capfd: pytest.
     assert not (out / ".tau-pipeline-tables").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow, an optional extra")
 def test_parquet_holds_what_the_csv_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "write_group_report", lambda folder, *_: folder / "group/report.html")
     monkeypatch.setattr(long_files, "_AT_A_TIME", 4)
+    read_table = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, an optional extra").read_table
     bids, out = write_cohort(tmp_path, 9, images=False)
     assert main([str(bids), str(out), "group", "--unknown-manufacturer", "pooled"]) == 0
     for name in ("suvr_rois", "suvr_rois_wide", "suvr_bilateral"):
         stored = pd.read_parquet(out / f"group/{name}.parquet")
         assert table_text(stored, ",", "") == (out / f"group/{name}.csv").read_text(encoding="utf-8")
+        # Missing values are nulls, not texts or nan, and no number is stored as text.
+        columns = read_table(out / f"group/{name}.parquet")
+        empty = pd.read_csv(out / f"group/{name}.csv", dtype=str, keep_default_na=False) == ""
+        assert {one: columns[one].null_count for one in columns.column_names} == empty.sum().to_dict()
+        kinds = {one.name: str(one.type) for one in columns.schema}
+        numbers = [one for one in kinds if one in ("suvr_mean", "age", "volume_mm3") or "_standardized" in one]
+        assert {kinds[one] for one in numbers} <= {"double", "int64"}
+        assert kinds["participant_id"] in ("string", "large_string")
 
 
 def test_a_large_cohort_has_several_pages_of_scans_and_the_worst_pictures(
