@@ -175,11 +175,26 @@ def test_every_package_that_the_program_needs_is_pinned() -> None:
             assert requirement.specifier.contains(pins[requirement.name.lower()], prereleases=True)
 
 
+def test_babs_finds_the_sections_that_its_init_asks_for() -> None:
+    lines = (CONTAINERS / "babs.yaml").read_text(encoding="utf-8").splitlines()
+    sections = {line.partition(":")[0] for line in lines if line[:1].isalpha()}
+    assert {
+        "input_datasets",
+        "zip_foldernames",
+        "cluster_resources",
+        "script_preamble",
+        "job_compute_space",
+    } <= sections
+    assert any("origin_url:" in line for line in lines)
+    assert any("path_in_babs:" in line for line in lines)
+
+
 def test_descriptors_for_other_engines_name_options_of_the_command_line() -> None:
     known = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     descriptor = json.loads((CONTAINERS / "nipoppy" / "descriptor.json").read_text(encoding="utf-8"))
     flags = {one["command-line-flag"] for one in descriptor["inputs"] if "command-line-flag" in one}
-    arguments = re.search(r"bids_app_args:\n((?:    .*\n)+)", (CONTAINERS / "babs.yaml").read_text(encoding="utf-8"))
+    babs = (CONTAINERS / "babs.yaml").read_text(encoding="utf-8")
+    arguments = re.search(r"bids_app_args:\n((?:    .*\n)+)", babs)
     assert arguments is not None
     flags |= set(re.findall(r"^    (-[\w-]+):", arguments[1], re.MULTILINE))
     assert len(flags) > 5
