@@ -141,11 +141,24 @@ def test_groups_that_are_apart_and_groups_that_are_alike_are_told_apart() -> Non
     assert alike.n == {"a": 3, "b": 3}
 
 
+def test_visits_of_one_participant_count_once() -> None:
+    """Six visits of four participants; by their means, as if each had one scan."""
+    table = pd.DataFrame({"value": [1.0, 1.2, 1.4, 2.0, 2.2, 2.6], "by": list("aaabbb")})
+    table["participant_id"] = ["sub-1", "sub-2", "sub-2", "sub-3", "sub-4", "sub-4"]
+    found = one_way_test(table, "value", "by")
+    means = pd.DataFrame({"value": [1.0, 1.3, 2.0, 2.4], "by": list("aabb")})
+    expected = one_way_test(means, "value", "by")
+    assert found.n == {"a": 2, "b": 2}
+    assert (found.f, found.p) == pytest.approx((expected.f, expected.p))
+    alone = table[table["participant_id"].isin(["sub-2", "sub-4"])]
+    assert np.isnan(one_way_test(alone, "value", "by").p)
+
+
 def test_one_group_or_too_few_scans_are_not_tested() -> None:
     table = pd.DataFrame({"value": [1.0, 2.0, np.nan], "by": ["a", "b", "b"]})
     assert (
         sentence_of("By x", one_way_test(table, "value", "by"))
-        == "By x: not tested, too few scans or groups (no group)"
+        == "By x: not tested, too few participants or groups (no group)"
     )
     assert np.isnan(one_way_test(table.assign(by="a"), "value", "by").f)
 

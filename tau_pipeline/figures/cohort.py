@@ -67,8 +67,8 @@ def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
     Parameters
     ----------
     scans
-        One row per scan: ``manufacturer``, ``diagnosis`` (text or missing), ``cortex_p75``, ``cortex_p90``,
-        ``cortex_p99`` and the same names with ``_standardized`` (numbers or missing). Columns may be absent.
+        One row per scan: ``participant_id``, ``manufacturer``, ``diagnosis`` (text or missing), ``cortex_p75``,
+        ``cortex_p90``, ``cortex_p99`` and the same names with ``_standardized`` (numbers or missing). Columns may be absent.
     what
         Which scans these are, for the title: tracer and reference region.
     """
@@ -193,14 +193,14 @@ def sentence_of(heading: str, test: OneWay) -> str:
     """
     groups = f"({n_text(test.n)})"
     if not np.isfinite(test.f):
-        return f"{heading}: not tested, too few scans or groups {groups}"
+        return f"{heading}: not tested, too few participants or groups {groups}"
     freedom = f"{len(test.n) - 1}, {sum(test.n.values()) - len(test.n)}"
     chance = p_text(test.p)
     return f"{heading}: " + f"F({freedom}) = {test.f:.2f}, p {chance}".replace(" ", "\N{NO-BREAK SPACE}") + f" {groups}"
 
 
 def n_text(n: Mapping[str, int]) -> str:
-    """Return the number of scans of each group, or of many groups the smallest and largest."""
+    """Return the number of participants in each group, or of many groups the smallest and largest."""
     if len(n) > _MOST_NAMED:
         return f"{len(n)} groups of {min(n.values())} to {max(n.values())}"
     return ", ".join(f"{name} {count}" for name, count in n.items()) or "no group"
@@ -320,7 +320,8 @@ def _tests_of(table: pd.DataFrame, column: str) -> list[tuple[str, OneWay]]:
 
 
 def _test(table: pd.DataFrame, column: str, by: str) -> OneWay:
-    return one_way_test(table[[by]].assign(value=_numbers(table, column)), "value", by)
+    own = [name for name in ("participant_id", by) if name in table]
+    return one_way_test(table[own].assign(value=_numbers(table, column)), "value", by)
 
 
 def _test_lines(table: pd.DataFrame, column: str) -> list[str]:

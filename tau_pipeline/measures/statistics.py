@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OneWay:
-    """A one-way analysis of variance: F, p, and the size of each group. F and p are NaN without two groups."""
+    """A one-way analysis of variance: F, p, and the number of participants in each group. F and p are NaN without two groups."""
 
     f: float
     p: float
@@ -26,7 +26,8 @@ def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
     Parameters
     ----------
     table
-        One row per scan.
+        One row per scan. With a column ``participant_id``, the scans of a participant in one group count once, by their
+        mean: visits of one person are not independent.
     column, by
         The measure, and the column that names the groups. Rows without either do not count, groups of one neither.
         Where the measure does not vary within any group there is nothing to compare with: NaN.
@@ -34,6 +35,8 @@ def one_way_test(table: pd.DataFrame, column: str, by: str) -> OneWay:
     from scipy import stats
 
     rows = table[[column, by]].dropna()
+    if "participant_id" in table:
+        rows = rows.groupby([table.loc[rows.index, "participant_id"], by], observed=True)[column].mean().reset_index()
     groups = {str(name): own[column].to_numpy(float) for name, own in rows.groupby(by) if len(own) > 1}
     n = {name: len(values) for name, values in groups.items()}
     if len(groups) < 2 or all(np.ptp(values) == 0 for values in groups.values()):

@@ -252,7 +252,8 @@ def _figures(
 _PERCENTILE_HINT = (
     "One point per scan. Upper row: SUVR. Lower row, if present: SUVR standardized by manufacturer. "
     "Standardization should remove differences between manufacturers and preserve those between diagnoses. "
-    "F and p: one-way analysis of variance, with the number of scans in each group."
+    "F and p: one-way analysis of variance over participants, with their number in each group; "
+    "the scans of one participant are averaged."
 )
 _QUALITY_HINT = (
     "One point per scan. Check the reports of scans that differ from others of the same manufacturer. "

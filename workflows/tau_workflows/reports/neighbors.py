@@ -138,8 +138,10 @@ def _grouped(path: Path, changed: int) -> tuple[dict[str, list[int]], dict[Any, 
     rows: dict[str, list[int]] = {}
     for place, who in enumerate(table["participant_id"]):
         rows.setdefault(str(who), []).append(place)
-    shown = ["participant_id", *_composites(table)]
-    return rows, {kind: own[shown] for kind, own in table[table["control"]].groupby(list(_KIND), sort=False)}
+    shown = table[table["control"]][["participant_id", *_KIND, *_composites(table)]]
+    # Visits of one control count once, by their mean.
+    people = shown.groupby([*_KIND, "participant_id"], sort=False).mean(numeric_only=True).reset_index()
+    return rows, {kind: own for kind, own in people.groupby(list(_KIND), sort=False)}
 
 
 def _composites(table: pd.DataFrame) -> list[str]:
