@@ -132,15 +132,18 @@ def _controls(output_dir: Path, participant: str) -> Iterator[Controls]:
 @lru_cache(maxsize=2)
 def _grouped(path: Path, changed: int) -> tuple[dict[str, list[int]], dict[Any, pd.DataFrame]]:
     """Return the rows of each participant in the table of the cohort, and the controls of each kind of scan."""
+    import pandas as pd
+
     table = _cohort(path, changed)
     if table is None:
         return {}, {}
     rows: dict[str, list[int]] = {}
     for place, who in enumerate(table["participant_id"]):
         rows.setdefault(str(who), []).append(place)
-    shown = table[table["control"]][["participant_id", *_KIND, *_composites(table)]]
+    shown = table[table["control"]]
+    values = shown[_composites(table)].apply(pd.to_numeric, errors="coerce")
     # Visits of one control count once, by their mean.
-    people = shown.groupby([*_KIND, "participant_id"], sort=False).mean(numeric_only=True).reset_index()
+    people = values.groupby([shown[name] for name in (*_KIND, "participant_id")], sort=False).mean().reset_index()
     return rows, {kind: own for kind, own in people.groupby(list(_KIND), sort=False)}
 
 
