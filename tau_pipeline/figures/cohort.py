@@ -68,7 +68,8 @@ def percentile_figure(scans: pd.DataFrame, what: str = "") -> Figure:
     ----------
     scans
         One row per scan: ``participant_id``, ``manufacturer``, ``diagnosis`` (text or missing), ``cortex_p75``,
-        ``cortex_p90``, ``cortex_p99`` and the same names with ``_standardized`` (numbers or missing). Columns may be absent.
+        ``cortex_p90``, ``cortex_p99`` and the same names with ``_standardized`` (numbers or missing). Columns may be
+        absent.
     what
         Which scans these are, for the title: tracer and reference region.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OneWay:
-    """A one-way analysis of variance: F, p, and the number of participants in each group. F and p are NaN without two groups."""
+    """A one-way analysis of variance: F, p, and participants in each group. F and p are NaN without two groups."""
 
     f: float
     p: float

@@ -144,7 +144,7 @@ def _grouped(path: Path, changed: int) -> tuple[dict[str, list[int]], dict[Any, 
     values = shown[_composites(table)].apply(pd.to_numeric, errors="coerce")
     # Visits of one control count once, by their mean.
     people = values.groupby([shown[name] for name in (*_KIND, "participant_id")], sort=False).mean().reset_index()
-    return rows, {kind: own for kind, own in people.groupby(list(_KIND), sort=False)}
+    return rows, dict(list(people.groupby(list(_KIND), sort=False)))
 
 
 def _composites(table: pd.DataFrame) -> list[str]:
