@@ -227,7 +227,8 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
             quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
         )
     except (ValueError, OSError) as exc:
-        raise DamagedFileError(f"{path} is not a tab-separated table ({exc}); correct the file") from exc
+        why = " ".join(str(exc).split())
+        raise DamagedFileError(f"{path} is not a tab-separated table ({why}); correct the file") from exc
     return _without_marks(table) if plain else table
 
 

@@ -306,3 +306,11 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     for read, name in (readers | {load_volume: "a.nii.gz"}).items():
         with pytest.raises(MissingInputError, match=f"no permission to read the .*{name}"):
             read(tmp_path / name)
+
+
+def test_a_row_that_is_too_long_is_told_in_one_line(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\n1\t2\n1\t2\t3\n")
+    with pytest.raises(DamagedFileError) as caught:
+        read_tsv(tmp_path / "a.tsv")
+    assert "line 3" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -451,3 +451,8 @@ def test_every_page_has_a_place_for_its_policy_before_all_that_could_run() -> No
         assert "<head>" in before, path.name
         assert not re.search("<(script|style|body)", before), path.name
         assert "<!--policy-->" not in after, path.name
+
+
+def test_signs_that_a_terminal_obeys_are_not_written_into_pages():
+    page = html.render("citation.html.jinja", methods=html.blocks_of("a\x1b[31mred\u202e b"))
+    assert "a?[31mred? b" in page

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Signs that nobody sees, which terminals and browsers obey: control characters, and those that turn text around.
+_NOT_SHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+
+
 def template(name: str) -> Any:
     """Return a jinja2 template of this package; every value is escaped, and a name that is not given is an error."""
     return _environment().get_template(name)
@@ -43,7 +47,7 @@ def render(name: str, **values: Any) -> str:
     The policy takes the place of the line ``<!--policy-->``. Scripts are allowed by their SHA-256, so that text from
     the data that should slip through the escaping is never run; nothing is loaded from a network.
     """
-    text = template(name).render(**values)
+    text = _NOT_SHOWN.sub("?", template(name).render(**values))
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
     hashes = [base64.b64encode(hashlib.sha256(one.encode("utf-8")).digest()).decode("ascii") for one in scripts]
     allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
