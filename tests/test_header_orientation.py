@@ -143,6 +143,13 @@ def test_an_affine_that_is_the_identity_says_nothing(tmp_path):
     assert readings(written(tmp_path / "a.nii", np.eye(4), np.eye(4)), "sform").reason == ""
 
 
+@pytest.mark.parametrize(("factor", "said"), [(0.001, "in meters"), (1000, "in microns")])
+def test_lengths_in_meters_or_micrometers_without_a_unit_are_recognized(tmp_path, factor, said):
+    affine = np.diag([*(factor * np.array([2.5, 2.5, 3.0])), 1.0])
+    with pytest.raises(ImageError, match=rf"which no head has; correct .* \(its lengths seem to be {said}\)"):
+        read_head_shape(written(tmp_path / "a.nii", affine, affine, shape=(96, 96, 60)))
+
+
 @pytest.mark.parametrize(
     ("factor", "said"), [(0.1, "in cm"), (1 / 25.4, "in inches"), (0.4, "voxel sizes are too small")]
 )

@@ -33,6 +33,8 @@ _ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz")
 
 #: A head fits in a grid within these bounds, in mm; what lies outside is in another unit, or damaged.
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM, _FARTHEST_MM = 0.01, 100.0, 1e5
+#: Scans of a head are so long, along their longest axis.
+_SCAN_MM = (100.0, 1000.0)
 
 #: The volume spanned by the axes' directions, 1 where they are at right angles.
 _FLATTEST = 1e-3
@@ -249,10 +251,17 @@ def _check_usable(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: A
         raise ImageError(
             f"{path} has voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm with the first at "
             f"{', '.join(f'{place:.3g}' for place in first)} mm, which no head has; correct its sform or qform"
-            + (f", or its unit of length, which is {unit} (xyzt_units)" if unit in _UNIT_MM else "")
+            + (f", or its unit of length, which is {unit} (xyzt_units)" if unit in _UNIT_MM else _meant(shape, edges))
         )
     if volume / math.prod(edges) < _FLATTEST:
         raise ImageError(f"{path} has an affine whose axes lie nearly in one plane; correct its sform or qform")
+
+
+def _meant(shape: tuple[int, ...], edges: Sequence[float]) -> str:
+    """Return in words the unit in which an image would have the size of a head; empty if in none."""
+    longest = max(count * edge for count, edge in zip(shape, edges, strict=False))
+    units = [unit for unit, factor in _UNIT_MM.items() if _SCAN_MM[0] <= longest * factor <= _SCAN_MM[1]]
+    return f" (its lengths seem to be in {units[0]}s)" if units else ""
 
 
 def _determinant(axes: Sequence[Sequence[float]]) -> float:
