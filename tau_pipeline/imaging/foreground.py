@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.imaging.resample import Mask
-from tau_pipeline.imaging.volume import Affine
+from tau_pipeline.imaging.volume import Affine, Volume, finite, image_like
+
+#: Share of voxels that is too small to matter, and how far below 0 air must be, as a share of the range of the image.
+_FEW_VOXELS, _DARK = 0.02, 0.05
 
 
 def largest_object(data: NDArray, level: float | np.floating[Any]) -> Mask:
@@ -89,3 +92,29 @@ def closer_than(mask: Mask, reach: float) -> Mask:
             np.minimum(found[step:], farther[:-step], out=found[step:])
             np.minimum(found[:-step], farther[step:], out=found[:-step])
     return squared <= limit
+
+
+def with_dark_air(img: Volume) -> tuple[Volume, str]:
+    """Return an image whose air is near 0, and what was done about negative values, in words; empty if nothing.
+
+    Air that was filled with one negative value becomes 0. An image that was shifted as a whole is shifted back.
+    Slightly negative values, as interpolation leaves them, stay.
+
+    Parameters
+    ----------
+    img
+        T1w, 3-D.
+    """
+    data = finite(np.asanyarray(img.dataobj)).astype(np.float32)
+    low = data[data < 0]
+    if low.size < _FEW_VOXELS * data.size:
+        return img, ""
+    level = float(np.median(low))
+    if -level < _DARK * (float(np.percentile(data, 99)) - level):
+        return img, ""
+    above = np.count_nonzero(data > 0.1 * level)
+    between = np.count_nonzero((data > 0.9 * level) & (data <= 0.1 * level))
+    share = f"{100 * low.size / data.size:.0f} % of the T1w is negative, most of it near {level:.4g}"
+    if between < _FEW_VOXELS * above:
+        return image_like(np.maximum(data, 0), img), f"{share}; this was taken as air, and set to 0."
+    return image_like(np.maximum(data - level, 0), img), f"{share}; {-level:.4g} was added, so that air is near 0."

@@ -15,6 +15,7 @@ from tau_pipeline.anatomy.freesurfer import labels_from_freesurfer
 from tau_pipeline.anatomy.tissue import segment_tissue
 from tau_pipeline.anatomy.warped_atlas import warped_atlas
 from tau_pipeline.atlas import atlas_files, template_regions
+from tau_pipeline.imaging.foreground import with_dark_air
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import save_itk
@@ -32,13 +33,13 @@ class _ReadT1wIn(BaseInterfaceInputSpec):
 
 
 class _ReadT1wOut(TraitedSpec):
-    t1w_file = File(desc="the T1w: the file itself, or a copy with the axes that were chosen")
+    t1w_file = File(desc="the T1w: the file itself, or a copy with the axes that were chosen and air near 0")
     quality_figures = quality_figures_trait()
-    assumptions = traits.List(traits.Str(), desc="what is contradictory in the header, in words")
+    assumptions = traits.List(traits.Str(), desc="what is contradictory in the header, or negative, in words")
 
 
 class ReadT1w(LibraryInterface):
-    """Take the axes of the T1w from its header, and say where it is contradictory."""
+    """Take the axes of the T1w from its header, say where it is contradictory, and bring its air to 0."""
 
     input_spec = _ReadT1wIn
     output_spec = _ReadT1wOut
@@ -49,7 +50,8 @@ class ReadT1w(LibraryInterface):
         same = img.ndim == 3 and np.allclose(header.affine, img.affine, atol=1e-3)
         if img.ndim > 3:
             img = image_like(np.asanyarray(img.dataobj)[..., 0], img)
-        used = path if same else save_volume(with_affine(img, header.affine), folder / "t1w.nii")
+        img, dark = with_dark_air(img)
+        used = path if same and not dark else save_volume(with_affine(img, header.affine), folder / "t1w.nii")
         doubt = (2.0 if header.mirrored else 1.0) if header.reason else 0.0
         note = (
             f"The orientation of the T1w is not certain: {header.reason}. To decide, choose with --orientation sform "
@@ -58,7 +60,7 @@ class ReadT1w(LibraryInterface):
         return {
             "t1w_file": str(used),
             "quality_figures": {"T1wOrientationDoubt": doubt},
-            "assumptions": [note] if header.reason else [],
+            "assumptions": [note] * bool(header.reason) + [dark] * bool(dark),
         }
 
 
