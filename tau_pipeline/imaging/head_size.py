@@ -1,4 +1,4 @@
-"""Whether there is room for a head in an image, by its header."""
+"""Room for a head in an image, by its header."""
 
 from __future__ import annotations
 
