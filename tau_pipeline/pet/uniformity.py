@@ -31,7 +31,7 @@ _T1W_FWHM_MM = 6.0
 #: Voxels of neighboring slices are of one tissue if the T1w differs by less than this part of its spread in the brain.
 _SAME_TISSUE = 0.15
 #: Area of one tissue that two slices must share, and area in which a PET has about one independent value, mm².
-_LEAST_AREA_MM2, _AREA_PER_VALUE_MM2 = 300.0, 40.0
+_LEAST_AREA_MM2, _AREA_PER_VALUE_MM2 = 400.0, 40.0
 #: Extent along the axis over which anatomy and tracer change smoothly, and over which resampling spreads a step, mm.
 _SMOOTH_MM, _STEP_MM = 20.0, 4.5
 #: What stands beyond the ends of a row of slices, in SciPy's names.
