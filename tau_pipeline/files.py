@@ -104,7 +104,7 @@ def require_file(path: Path, what: str) -> None:
     if command := fetched_by(path):
         raise MissingInputError(f"the {what} {path} only points to its content; fetch it ({command})")
     if not os.access(path, os.R_OK):
-        raise MissingInputError(f"no permission to read the {what} {path}; change it")
+        raise MissingInputError(f"no permission to read the {what} {path}; change its permissions")
 
 
 #: Beginnings of the small files that stand in the place of content, and what fetches it.

@@ -53,14 +53,14 @@ def segment_visit(t1w: Volume, halfway: Volume, mask: Volume, atlas: Volume) -> 
 
 
 def visit_scale(own: Floats, median: Floats, inside: Mask) -> Floats:
-    """Return the tissue of the median with its boundaries where they are in the visit.
+    """Return the scale of the median, 0 to 2, ``(I, J, K)``, with its boundaries where they are in the visit.
 
     Parameters
     ----------
     own, median
         `tissue_scale` of the visit and of the median of all visits, ``(I, J, K)`` of 1 mm voxels.
     inside
-        Brain mask.
+        Brain mask, ``(I, J, K)``.
     """
     from scipy import ndimage
 

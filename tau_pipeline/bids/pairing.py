@@ -48,7 +48,7 @@ _OTHER_KIND = re.compile(
     r"(?<![a-z0-9])(?:flair|t2[a-z]{0,3}|swi|dwi|dti|diff(?:usion)?|bold|rest|fmri|asl|tof|mra|pd|dir)(?![a-z0-9])",
     re.IGNORECASE,
 )
-_DEFACED = re.compile(r"(?<![a-z])(?:deface[d]?|anon[a-z]*|mask(?:ed)?)(?![a-z])", re.IGNORECASE)
+_DEFACED = re.compile(r"(?<![a-z])(?:defaced?|anon[a-z]*|mask(?:ed)?)(?![a-z])", re.IGNORECASE)
 _BAD = re.compile(
     r"(?<![a-z])(?:bad|moved|fail(?:ed)?|reject(?:ed)?|discard(?:ed)?|abort(?:ed)?|incomplete|art[ei]fact|motion(?!.?cor))(?![a-z])",
     re.IGNORECASE,

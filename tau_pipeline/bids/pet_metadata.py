@@ -168,14 +168,14 @@ def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
 def _other_name_note(metadata: Mapping[str, Any]) -> list[str]:
     """Return a sentence if a text beside the tracer's name is the name of another tracer.
 
-    Scanners are often told another one of the same nuclide, so that such a text decides nothing.
+    Operators often enter another tracer with the same nuclide, so such a text does not decide.
     """
     used = tracer_name(text_value(metadata, "TracerName"))
     for key in ("Radiopharmaceutical", "SeriesDescription", "ProtocolName"):
         text = metadata.get(key)
         other = (tracer_name(text) or other_tracer(text)) if isinstance(text, str) else None
         if used is not None and other not in (None, used):
-            return [f"{key} is {text!r}, which is {other}, but the PET was taken as one of {used}: check the tracer."]
+            return [f"{key} is {text!r}, which is {other}, but the PET is processed as {used}: check the tracer."]
     return []
 
 

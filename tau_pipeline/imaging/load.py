@@ -214,7 +214,7 @@ def _check_there(path: Path) -> None:
     if command := fetched_by(path):
         raise MissingInputError(f"{path} only points to its content; fetch it ({command})")
     if not os.access(path, os.R_OK):
-        raise MissingInputError(f"no permission to read the image {path}; change it")
+        raise MissingInputError(f"no permission to read the image {path}; change its permissions")
     if path.stat().st_size == 0:
         raise DamagedFileError(f"{path} is empty (0 bytes); copy or convert it again")
 

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
             return ""
         wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
         shown = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
-        # A correctly spelled option of another level gets a message of its own, which names that level.
+        # An option of another level, spelled correctly, gets its own message, which names that level.
         return _closest(wrong, shown) or _closest(wrong, self._option_string_actions)
 
 

@@ -19,7 +19,7 @@ from tau_pipeline.imaging.foreground import with_dark_air
 from tau_pipeline.imaging.header_orientation import readings, with_affine
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.transforms import save_itk
-from tau_pipeline.imaging.volume import image_like, save_volume, voxel_size_mm
+from tau_pipeline.imaging.volume import Volume, image_like, save_volume, voxel_size_mm
 from tau_pipeline.measures.quality_figures import cut_area, tissue_contrast
 from tau_pipeline.pet import reference_region as reference
 from tau_pipeline.pet.field_of_view import measured_voxels
@@ -130,7 +130,9 @@ class CorrectBias(LibraryInterface):
         return {"t1w_preproc_file": str(out)}
 
 
-class _TissueIn(BaseInterfaceInputSpec):
+class TissueIn(BaseInterfaceInputSpec):
+    """Inputs of `SegmentTissue`."""
+
     t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w, bias-corrected")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the T1w grid")
     atlas_file = File(exists=True, mandatory=True, desc="labels of the template warped to the head")
@@ -205,16 +207,20 @@ class RegisterToMirrorImage(LibraryInterface):
 class SegmentTissue(LibraryInterface):
     """Tissue probabilities inside the brain mask."""
 
-    input_spec = _TissueIn
+    input_spec = TissueIn
     output_spec = _TissueOut
 
     def call(self, folder: Path) -> dict[str, Any]:
         t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
-        tissue = segment_tissue(t1w, mask, load_volume(self.inputs.atlas_file, ndim=3))
+        tissue = self.segment(t1w, mask, load_volume(self.inputs.atlas_file, ndim=3))
         return {
             "tissue_file": str(save_volume(tissue, folder / "tissue.nii")),
             "quality_figures": tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj)),
         }
+
+    def segment(self, t1w: Volume, mask: Volume, atlas: Volume) -> Volume:
+        """Return the fractions of tissue, ``(I, J, K, 3)``."""
+        return segment_tissue(t1w, mask, atlas)
 
 
 class _ParcellateIn(BaseInterfaceInputSpec):

@@ -17,9 +17,9 @@ from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import load_itk, save_itk
-from tau_pipeline.imaging.volume import finite, image_like, save_volume
-from tau_pipeline.measures.quality_figures import tissue_contrast
+from tau_pipeline.imaging.volume import Volume, finite, image_like, save_volume
 from tau_pipeline.pet import quantification as pet
+from tau_workflows.interfaces.anat import SegmentTissue, TissueIn
 from tau_workflows.interfaces.base import LibraryInterface
 from tau_workflows.interfaces.outputs import save_copy
 from tau_workflows.interfaces.pet import frame_plan
@@ -137,33 +137,19 @@ class OnCommonVoxels(LibraryInterface):
         }
 
 
-class _VisitTissueIn(BaseInterfaceInputSpec):
-    t1w_preproc_file = File(exists=True, mandatory=True, desc="T1w of the visit on the voxels of the halfway image")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask on the same grid")
-    halfway_file = File(exists=True, mandatory=True, desc="halfway image")
-    atlas_file = File(exists=True, mandatory=True, desc="labels of the template in the world of the visit")
+class _VisitTissueIn(TissueIn):
+    halfway_file = File(exists=True, mandatory=True, desc="halfway image, on the voxels of the visit")
 
 
-class _VisitTissueOut(TraitedSpec):
-    tissue_file = File(desc="fractions of CSF, gray and white matter, 4-D")
-    quality_figures = traits.Dict(desc="figures of quality checks")
-
-
-class SegmentVisit(LibraryInterface):
+class SegmentVisit(SegmentTissue):
     """Tissue of a visit: that of the halfway image, with its boundaries where they are in the visit."""
 
     input_spec = _VisitTissueIn
-    output_spec = _VisitTissueOut
 
-    def call(self, folder: Path) -> dict[str, Any]:
-        t1w, mask = load_volume(self.inputs.t1w_preproc_file, ndim=3), load_volume(self.inputs.mask_file, ndim=3)
+    def segment(self, t1w: Volume, mask: Volume, atlas: Volume) -> Volume:
         # The voxels of the visit are those of the halfway image, in the world of the visit.
         median = image_like(np.asanyarray(load_volume(self.inputs.halfway_file, ndim=3).dataobj), t1w)
-        tissue = segment_visit(t1w, median, mask, load_volume(self.inputs.atlas_file, ndim=3))
-        return {
-            "tissue_file": str(save_volume(tissue, folder / "tissue.nii")),
-            "quality_figures": tissue_contrast(np.asanyarray(t1w.dataobj), np.asanyarray(tissue.dataobj)),
-        }
+        return segment_visit(t1w, median, mask, atlas)
 
 
 class _CarryLabelsIn(BaseInterfaceInputSpec):

@@ -51,7 +51,7 @@ _KEPT, _KEPT_JSON = ".tau-pipeline-tables.npz", ".tau-pipeline-records.npz"
 _REMOVED = "its raw image is no longer in the dataset, or .bidsignore names it"
 #: Scans from which on the terminal says that Parquet files could be written.
 _LARGE = 1000
-#: New objects, and collections of these, after which garbage is looked for.
+#: Thresholds of `gc.set_threshold`: new objects, and collections of the younger generations.
 _COLLECTED_AFTER = (100_000, 50, 100)
 
 
@@ -83,7 +83,7 @@ def run_group(bids_dir: Path, output_dir: Path, config: Configuration) -> int:
 
 @contextmanager
 def _rarely_collected() -> Iterator[None]:
-    """Look for garbage rarely: the millions of objects that come of reading are none, and are looked at each time."""
+    """Run the garbage collector rarely: it would look again and again at millions of objects that stay in use."""
     before = gc.get_threshold()
     gc.set_threshold(*_COLLECTED_AFTER)
     try:
