@@ -108,6 +108,20 @@ def test_the_brain_beyond_the_end_of_a_t1w_is_no_air(head: Head) -> None:
     assert cut_note(areas[1]) == []
 
 
+@pytest.mark.parametrize("fwhm_mm", [8.0, 12.0])
+def test_fluid_around_the_brain_that_a_mask_includes_is_no_step(head: Head, fwhm_mm: float) -> None:
+    """8 mm of it: the T1w does not change there, but the blur of the scanner lowers the PET from slice to slice."""
+    at = (np.moveaxis(np.indices(SHAPE), 0, -1) - (np.array(SHAPE) - 1) / 2) * SIZE_MM
+    brain, mask, scalp = (((at / (np.array([68, 85, 62]) + more)) ** 2).sum(-1) < 1 for more in (0, 8, 14))
+    t1w = np.where(mask & ~brain, 0.3, np.where(brain, np.asanyarray(head.t1w.dataobj), 0.3 * scalp))
+    uptake = np.where(brain, np.where(t1w > 0.8, 1.0, 1.3), 0.4 * scalp)
+    noise = np.random.default_rng(5).normal(1, 0.03, SHAPE)
+    pet = 4000 * ndimage.gaussian_filter(uptake, fwhm_mm / 2.355 / SIZE_MM) * noise
+    grid = head.mask.affine
+    images = (image_on(one.astype(np.float32), grid) for one in (pet, t1w, mask))
+    assert value_figures(*images, np.eye(4))["SliceStep"] < 0.05
+
+
 @pytest.mark.parametrize("place", [20, 24, 30])
 def test_a_step_between_two_beds_is_found_wherever_it_is(head: Head, place: int) -> None:
     scale = np.where(np.arange(SHAPE[2]) >= place, 1.2, 1.0)

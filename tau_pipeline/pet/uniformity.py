@@ -32,6 +32,8 @@ _T1W_FWHM_MM = 6.0
 _SAME_TISSUE = 0.15
 #: Area of one tissue that two slices must share, and area in which a PET has about one independent value, mm².
 _LEAST_AREA_MM2, _AREA_PER_VALUE_MM2 = 400.0, 40.0
+#: Distance from the edge of the brain within which the blur of the scanner and an inexact mask lower the values, mm.
+_EDGE_MM = 6.0
 #: Extent along the axis over which anatomy and tracer change smoothly, and over which resampling spreads a step, mm.
 _SMOOTH_MM, _STEP_MM = 20.0, 4.5
 #: What stands beyond the ends of a row of slices, in SciPy's names.
@@ -70,7 +72,12 @@ def value_figures(pet: Volume, t1w: Volume, mask: Volume, pet2t1w: Affine, *, fi
     brain = _on_pet(mask, pet, pet2t1w) > 0.5
     figures = {
         "AirActivity": _air(pet, brain, pet2t1w, _not_beyond(mask, pet, pet2t1w)),
-        "SliceStep": _largest_step(pet, brain, _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w), ("nearest", "mirror")),
+        "SliceStep": _largest_step(
+            pet,
+            _on_pet(_depth_mm(mask), pet, pet2t1w) > _EDGE_MM,
+            _on_pet(smooth(t1w, _T1W_FWHM_MM), pet, pet2t1w),
+            ("nearest", "mirror"),
+        ),
     }
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
@@ -131,6 +138,19 @@ def _on_pet(img: Volume, pet: Volume, pet2t1w: Affine) -> Floats:
     """Return an image of the T1w's world at the voxels of the PET, linearly interpolated."""
     to_voxel = np.linalg.inv(img.affine) @ pet2t1w @ pet.affine
     return resample_array(finite(np.asanyarray(img.dataobj)).astype(np.float32), to_voxel, pet.shape, order=1)
+
+
+def _depth_mm(mask: Volume) -> Volume:
+    """Return the distance of the voxels of a mask from the nearest voxel outside of it, mm; 0 outside.
+
+    What lies beyond the image is not known, and does not count as outside.
+    """
+    inside = np.asanyarray(mask.dataobj) > 0
+    depth = np.zeros(inside.shape, np.float32)
+    # Around the brain only, which takes a third of the time.
+    for box in ndimage.find_objects(ndimage.binary_dilation(inside).astype(np.uint8)):
+        depth[box] = ndimage.distance_transform_edt(inside[box], sampling=voxel_size_mm(mask))
+    return image_like(depth, mask)
 
 
 def _not_beyond(mask: Volume, pet: Volume, pet2t1w: Affine) -> Mask:
