@@ -215,7 +215,10 @@ def test_an_absent_or_unusual_unit_is_an_assumption(units):
     assert any("proportional" in sentence for sentence in plan_frames(SHAPE, sidecar(Units=units)).assumptions)
 
 
-@pytest.mark.parametrize(("nuclide", "half_life_s"), [("F18", 6586.2), ("18F", 6586.2), ("[C-11]", 1221.8)])
+@pytest.mark.parametrize(
+    ("nuclide", "half_life_s"),
+    [("F18", 6586.2), ("18F", 6586.2), ("^18^Fluorine", 6586.2), ("Fluorine-18", 6586.2), ("[C-11]", 1221.8)],
+)
 def test_frames_without_decay_correction_count_as_if_they_had_it(nuclide, half_life_s):
     times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "InjectionStart": 0, "TracerName": "AV1451"}
     facts = times | {"TracerRadionuclide": nuclide, "Units": "Bq/mL"}
@@ -224,8 +227,38 @@ def test_frames_without_decay_correction_count_as_if_they_had_it(nuclide, half_l
     assert plan.weights[1] / plan.weights[0] == pytest.approx(2 ** (600 / half_life_s))
     assert sum(plan.weights) == pytest.approx(1)
     assert any("ImageDecayCorrected" in note for note in plan.assumptions)
-    for stated in ({"ImageDecayCorrected": True}, {}):
+    for stated in ({"ImageDecayCorrected": True}, {}, {"DecayCorrection": "START"}):
         assert plan_frames((1, 1, 1, 2), facts | stated).weights == (0.5, 0.5)
+
+
+def test_the_words_of_dicom_for_the_decay_correction_count_where_bids_has_none():
+    times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "InjectionStart": 0, "TracerName": "AV1451"}
+    facts = times | {"Units": "Bq/mL", "DecayCorrection": "NONE"}
+    plan = plan_frames((1, 1, 1, 2), facts)
+    assert plan.weights[1] > plan.weights[0]
+    assert "(DecayCorrection)" in plan.assumptions[0]
+    plan = plan_frames((1, 1, 1, 2), facts | {"ImageDecayCorrected": True})
+    assert plan.weights == (0.5, 0.5)
+    assert "check which" in plan.assumptions[0]
+
+
+def test_one_frame_since_the_injection_is_not_taken_for_a_late_image_if_it_is_a_whole_scan():
+    facts = {"FrameTimesStart": [0], "InjectionStart": 0, "TracerName": "AV1451", "Units": "Bq/mL"}
+    with pytest.raises(MetadataError, match="lasts 120 minutes from the injection on"):
+        plan_frames((1, 1, 1), facts | {"FrameDuration": [7200]})
+    assert "taken as the late image" in plan_frames((1, 1, 1), facts | {"FrameDuration": [1800]}).assumptions[0]
+    asked = plan_frames((1, 1, 1), facts | {"FrameDuration": [7200]}, (0, 120))
+    assert "outside that of" not in " ".join(asked.assumptions)
+
+
+def test_a_scan_after_midnight_may_count_from_the_midnight_before():
+    facts = {"TracerName": "AV1451", "Units": "Bq/mL", "FrameDuration": [600, 600], "InjectionStart": 84600}
+    after = corrected_pet_metadata(facts | {"FrameTimesStart": [89400, 90000]}, {})[0]
+    assert plan_frames((1, 1, 1, 2), after).starts_s == (4800, 5400)
+    with pytest.raises(MetadataError, match=r"6085200 s, more than a day after the injection.*milliseconds"):
+        corrected_pet_metadata(facts | {"FrameTimesStart": [6_084_000, 6_084_600]}, {})
+    with pytest.raises(MetadataError, match=r"more than a day .* must be in seconds$"):
+        corrected_pet_metadata(facts | {"FrameTimesStart": [1.6e9, 1.6e9 + 600]}, {})
 
 
 def test_a_single_frame_without_decay_correction_is_told_that_it_does_not_matter():
@@ -272,7 +305,7 @@ def test_starts_and_durations_in_different_units_are_refused(starts, durations, 
 def test_the_start_of_one_frame_in_minutes_beside_its_duration_in_seconds_is_told():
     """Without the question, one would give the window of 1 to 21 minutes."""
     facts = {"FrameTimesStart": [80], "FrameDuration": [1200], "TracerName": "AV1451", "Units": "Bq/mL"}
-    with pytest.raises(MetadataError, match=r"start 80 to 80 s after injection.*are these minutes"):
+    with pytest.raises(MetadataError, match=r"first frame starts 80 s after injection.*are these minutes"):
         plan_frames((1, 1, 1), facts)
     early = {**facts, "FrameTimesStart": [0, 300], "FrameDuration": [300, 300]}
     with pytest.raises(MetadataError, match="no frame lies in the window"):

@@ -1,5 +1,5 @@
 import json
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 
@@ -123,6 +123,10 @@ def test_sessions_without_t1w_count_in_the_order():
         ("2020Jan31", ["2020Feb02", "2015Dec01"], "2020Feb02", 2),
         ("20200131T1030", ["20150101T0900", "20200215T0900"], "20200215T0900", 15),
         ("72h", ["0h", "96h"], "96h", 1),
+        ("8y", ["1p5y", "9y"], "9y", 365.25),
+        ("y1p5", ["y0", "y2"], "y2", 365.25 / 2),
+        ("m20", ["init", "v06", "y1", "y2"], "y2", 4 * 365.25 / 12),
+        ("20m", ["minus1m", "24m"], "24m", 4 * 365.25 / 12),
         ("pet3", ["mri1", "mri2", "mri9"], "mri2", None),
         ("v7", ["v1", "v9"], "v9", None),
         ("7", ["1", "9"], "9", None),
@@ -323,7 +327,41 @@ def test_dates_in_another_column_count_and_two_of_one_session_do_not(tmp_path):
 def test_a_table_of_sessions_without_tabs_is_said_to_be_unreadable(tmp_path):
     name = f"{tmp_path.name}_sessions.tsv"
     (tmp_path / name).write_text("session_id,acq_time\nses-a,2020-01-31\n")
-    assert timeline(tmp_path).unreadable == (name,)
+    found = timeline(tmp_path)
+    assert found.unreadable == (f"{name} has no column session_id",)
+    said = nearest_session("a", ["b"], found).sentences[0]
+    assert f"({name} has no column session_id; its columns must be separated by tabs)" in said
+
+
+def _scans(folder, times, *, in_sessions):
+    rows = {}
+    for session, time in times.items():
+        (folder / f"ses-{session}").mkdir(parents=True)
+        below = "" if in_sessions else f"ses-{session}/"
+        rows[session] = f"{below}anat/sub-01_ses-{session}_T1w.nii.gz\t{time}\n"
+    for session, row in rows.items() if in_sessions else [("", "".join(rows.values()))]:
+        place = folder / f"ses-{session}" / f"sub-01_ses-{session}" if session else folder / "sub-01"
+        Path(f"{place}_scans.tsv").write_text(f"filename\tacq_time\n{row}")
+
+
+@pytest.mark.parametrize("in_sessions", [True, False])
+def test_the_dates_of_all_scans_tables_of_a_participant_are_read_together(tmp_path, in_sessions):
+    times = {"early": "3/1/2015 10:00 AM", "late": "3/25/2020 1:00 PM", "pet": "2/1/2020 9:30 PM"}
+    _scans(tmp_path / "sub-01", times, in_sessions=in_sessions)
+    found = timeline(tmp_path / "sub-01")
+    assert {label: time.date() for label, time in found.dates.items()} == {
+        "early": date(2015, 3, 1),
+        "late": date(2020, 3, 25),
+        "pet": date(2020, 2, 1),
+    }
+    assert nearest_session("pet", ["early", "late"], found).session == "late"
+
+
+def test_times_without_a_date_are_said_and_months_are_dates(tmp_path):
+    _scans(tmp_path / "sub-01", {"a": "10:00:00", "b": "2020-03", "c": "March 2020"}, in_sessions=True)
+    found = timeline(tmp_path / "sub-01")
+    assert found.unreadable == ("10:00:00",)
+    assert found.dates == {"b": datetime(2020, 3, 1), "c": datetime(2020, 3, 1)}
 
 
 @pytest.mark.parametrize("text", ["", "session_id\nses-a\n", "\x00\xff", "session_id\tacq_time\nses-a\tsoon\n"])

@@ -11,6 +11,7 @@ from tau_pipeline.bids.sidecars import (
     number_value,
     text_value,
 )
+from tau_pipeline.bids.tracers import other_tracer, tracer_name
 from tau_pipeline.errors import DamagedFileError, MetadataError
 from tau_pipeline.files import name_parts
 
@@ -154,6 +155,34 @@ def test_another_tracer_in_a_text_beside_its_name_is_said(key):
         assert bool(notes) == bool(other)
 
 
+def test_a_text_beside_its_name_tells_the_tracer_where_neither_name_nor_file_does():
+    for key, text in (("Radiopharmaceutical", "18F-MK6240"), ("ProtocolName", "Tau_MK6240_90min")):
+        for facts in ({}, {"TracerName": "Unknown"}):
+            corrected, (note,) = corrected_pet_metadata(facts | {key: text}, {"trc": "tau"})
+            assert corrected["TracerName"] == "MK-6240"
+            assert f"taken from {key} ({text!r})" in note
+    # FDG stands there by default on many scanners.
+    assert corrected_pet_metadata({"Radiopharmaceutical": "Fluorodeoxyglucose"}, {})[0].get("TracerName") is None
+    assert corrected_pet_metadata({"Radiopharmaceutical": "MK6240"}, {"trc": "AV1451"})[0]["TracerName"] == "AV1451"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("FAV1451", "flortaucipir"), ("MK6240tau", "MK-6240"), ("TauPETPI2620", "PI-2620"), ("AV1451PET", "flortaucipir")],
+)
+def test_what_people_write_around_the_name_of_a_tracer(text, name):
+    assert tracer_name(text) == name
+    assert tracer_name("tau") is None
+    assert other_tracer("FAV45") == "florbetapir"
+    assert tracer_name("Tauvid") == "flortaucipir"
+
+
+@pytest.mark.parametrize("missing", ["N/A", "n/a", " "])
+def test_a_missing_value_in_capitals_is_one(missing):
+    assert text_value({"Units": missing}, "Units") is None
+    assert number_list({"FrameTimesStart": missing}, "FrameTimesStart") is None
+
+
 @pytest.mark.parametrize(
     ("nuclide", "said"), [("C11", 1), ("11-C", 1), ("Ga68", 1), ("F18", 0), ("18F", 0), ("fluorine", 0), (None, 0)]
 )
@@ -194,6 +223,9 @@ def test_an_image_without_attenuation_correction_is_left_out(text, rec):
         {"AttenuationCorrection": "scatter: yes; without attenuation correction"},
         {"AttenuationCorrection": ["NONE"]},
         {"AttenuationCorrection": "w/o AC"},
+        {"AttenuationCorrection": "[NONE]"},
+        {"AttenuationCorrection": "Attenuation correction: NO"},
+        {"AttenuationCorrection": "AC = false"},
         {"AttenuationCorrection": "no_AC"},
         {"AttenuationCorrection": "disabled"},
         {"AttenuationCorrection": "NACstat"},

@@ -24,7 +24,7 @@ _THICKER = 1.5
 
 #: Images in thick planes, by the ``acq`` label.
 _IN_PLANES = re.compile(r"axial|^ax|coronal|^cor|2d|tse|fse|lowres|thick", re.IGNORECASE)
-#: Where dates are incomplete, a session within these days is taken before those whose date is not known.
+#: Where dates or times are incomplete, a session within these days is taken before those whose date is not known.
 _NEAR_DAYS = 365.0
 
 #: Images of other parts of the body, or made to plan others, by the ``acq`` label or the sidecar's BodyPart.
@@ -225,9 +225,11 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
         return Nearest(labels[0], (f"The PET belongs to no session; the T1w of session {labels[0]} was used.",))
     apart, unit = timeline.distances(session, labels)
     undated = ""
-    if not apart and (near := _near_by_date(session, labels, timeline)):
-        labels, undated = near, "; not all sessions with a T1w have a date"
+    if not apart and (near := _near_in_time(session, labels, timeline)):
+        labels = near
         apart, unit = timeline.distances(session, labels)
+        what = "date" if session in timeline.dates else "time"
+        undated = f"; not all sessions with a T1w have a {what}"
     if apart:
         # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
         chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
@@ -250,16 +252,22 @@ def _source(session: str, timeline: Timeline, labels: Sequence[str]) -> str:
     return " by the sessions' labels"
 
 
-def _near_by_date(session: str, labels: Sequence[str], timeline: Timeline) -> list[str]:
-    """Return the sessions with a known date within `_NEAR_DAYS` of that of a session."""
-    dated = [label for label in labels if label in timeline.dates]
-    apart = timeline.distances(session, dated)[0] if session in timeline.dates else {}
-    return [label for label in dated if apart.get(label, math.inf) <= _NEAR_DAYS]
+def _near_in_time(session: str, labels: Sequence[str], timeline: Timeline) -> list[str]:
+    """Return the sessions within `_NEAR_DAYS` of one, by dates or, where it has none, by labels that are times."""
+    if session in timeline.dates:
+        known = [label for label in labels if label in timeline.dates]
+    else:
+        alone = {label: timeline.distances(session, [label]) for label in labels}
+        known = [label for label, (apart, unit) in alone.items() if apart and unit == "days"]
+    apart = timeline.distances(session, known)[0] if known else {}
+    return [label for label in known if apart.get(label, math.inf) <= _NEAR_DAYS]
 
 
 def _why_no_times(timeline: Timeline, session: str) -> str:
     if timeline.unreadable:
         first = timeline.unreadable[0]
+        if ".tsv has no column" in first:
+            return f"{first}; its columns must be separated by tabs"
         if first.endswith(".tsv"):
             return f"{first} cannot be read; if it is a broken link, fetch its content (datalad get, git annex get)"
         return f"its dates cannot be read, such as {first!r}; expected: 2020-01-31T10:30:00"

@@ -21,11 +21,11 @@ _LATE_S, _SHORTEST_S = 600.0, 60.0
 #: Phantoms and simulations need none.
 _NO_ATTENUATION = re.compile(
     r"(?!.*\b(needed|required|necessary)\b)"
-    r"(\s*(no(ne|t)?(\b|_)(?!\.)|n\s*$|un-?corr(ected)?\b|without\b|w/o\b|off\b|disabled\b|false\b|0\s*$"
+    r"(\W*(no(ne|t)?(\b|_)(?!\.)|n\s*$|un-?corr(ected)?\b|without\b|w/o\b|off\b|disabled\b|false\b|0\s*$"
     r"|nac(stat|dyn)?\b|non-?(ac\b|attenuation)|keine?\b|nein\b|aucune\b)"
     r"|(?!.*\b(scatter|randoms?|motion|decay)\b[^;,]*$).*\bnone\s*$"
     r"|.*\b(no|without|w/o|not)[ -](attenuation|ac\b)"
-    r"|\s*(attenuation|attn?|ac)\b[^;,]*\b(not|off|disabled|skipped|omitted)\b)",
+    r"|\s*(attenuation|attn?|ac)\b[^;,]*(\b(not|off|disabled|skipped|omitted)\b|[:=]\s*(no|false)\b))",
     re.IGNORECASE,
 )
 _NAC_LABEL = re.compile(
@@ -99,7 +99,7 @@ def corrected_pet_metadata(
     """Correct known errors in the metadata of a PET, and return it with a sentence for each correction.
 
     - Without ``TracerName``, or where it is no name of a tracer that is known ("Unknown", "Solution"), the ``trc``
-      entity of the file name is the tracer's name.
+      entity of the file name is the tracer's name; where that is none either, a text of the converter may name one.
     - ``FrameDuration`` may hold the frames' end times (three of the published BIDS examples have it so).
     - ``FrameTimesStart`` may count from the start of the scan, although ``ScanStart`` is later than time zero; BIDS
       counts both from ``TimeZero``, and no frame begins before its scan does.
@@ -139,7 +139,7 @@ def corrected_pet_metadata(
         notes.append(
             f"FrameTimesStart begins at 0 but ScanStart is {scan_start:g} s; they were counted from the scan's start."
         )
-    _check_unit(starts, durations)
+    _check_unit(starts, durations, number_value(metadata, "InjectionStart") or 0.0)
     _check_spacing(starts, durations)
     return corrected, tuple(notes)
 
@@ -147,6 +147,8 @@ def corrected_pet_metadata(
 def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
     """Put the tracer's name into the metadata where the file name knows it better, and say so."""
     stated = text_value(metadata, "TracerName")
+    if not any(tracer_name(one) or other_tracer(one) for one in (stated, label)) and (why := _named_beside(metadata)):
+        return [why]
     if label is None:
         return []
     if stated is None:
@@ -165,13 +167,27 @@ def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:
     return [f"TracerName {stated!r} is not the name of a known tracer; {label} was taken from the file name."]
 
 
+#: Keys in which converters keep the tracer's name, or a text with it, beside ``TracerName``.
+_NAMING_KEYS = ("Radiopharmaceutical", "SeriesDescription", "ProtocolName")
+
+
+def _named_beside(metadata: dict[str, Any]) -> str:
+    """Put the tau tracer that a text beside ``TracerName`` names into the metadata, and say so; empty without one."""
+    for key in _NAMING_KEYS:
+        text = metadata.get(key)
+        if isinstance(text, str) and (named := tracer_name(text)) is not None:
+            metadata["TracerName"] = named
+            return f"TracerName and file name name no known tracer; {named} was taken from {key} ({text!r})."
+    return ""
+
+
 def _other_name_note(metadata: Mapping[str, Any]) -> list[str]:
     """Return a sentence if a text beside the tracer's name is the name of another tracer.
 
     Operators often enter another tracer with the same nuclide, so such a text does not decide.
     """
     used = tracer_name(text_value(metadata, "TracerName"))
-    for key in ("Radiopharmaceutical", "SeriesDescription", "ProtocolName"):
+    for key in _NAMING_KEYS:
         text = metadata.get(key)
         other = (tracer_name(text) or other_tracer(text)) if isinstance(text, str) else None
         if used is not None and other not in (None, used):
@@ -209,12 +225,15 @@ def _check_spacing(starts: tuple[float, ...], durations: tuple[float, ...]) -> N
             )
 
 
-def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...]) -> None:
+def _check_unit(starts: tuple[float, ...], durations: tuple[float, ...], injection: float) -> None:
     ends = [start + duration for start, duration in zip(starts, durations, strict=False)]
-    if max(ends) > LONGEST_S:
+    # Time zero may be the midnight before an injection late in the evening.
+    last, zero = (max(ends) - injection, "the injection") if injection > 0 else (max(ends), "time zero")
+    if last > LONGEST_S:
+        why = " (are these milliseconds?)" if last / 1000 < LONGEST_S else ""
         raise MetadataError(
-            f"the last frame ends at {max(ends):g} s, more than a day after time zero; FrameTimesStart and "
-            "FrameDuration must be in seconds (are these milliseconds?)"
+            f"the last frame ends at {max(ends):.10g} s, more than a day after {zero}; FrameTimesStart and "
+            f"FrameDuration must be in seconds{why}"
         )
     if 0 < sum(durations) < _SHORTEST_S and max(starts) > _LATE_S:
         raise MetadataError(

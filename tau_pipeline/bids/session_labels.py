@@ -97,14 +97,15 @@ def _parts(label: str) -> _Part | None:
     """
     if (days := _days_of_several(label)) is not None:
         return ("", ""), "d", days
-    found = re.fullmatch(r"(.*?)([0-9]+)([a-z]*)", label)
+    # A label has no point, so that one and a half is 1p5.
+    found = re.fullmatch(r"(.*?)([0-9]+(?:p[0-9]+)?)([a-z]*)", label)
     if found is None:
         return None
-    before, number, behind = found.groups()
+    before, number, behind = found[1], float(found[2].replace("p", ".")), found[3]
     word = re.split("[^a-z]", before)[-1]
     if word in DAYS:
-        return (before.removesuffix(word), "" if behind in _PART_OF_VISIT else behind), word, float(number)
-    return (before, "" if behind in DAYS else behind), behind if behind in DAYS else "", float(number)
+        return (before.removesuffix(word), "" if behind in _PART_OF_VISIT else behind), word, number
+    return (before, "" if behind in DAYS else behind), behind if behind in DAYS else "", number
 
 
 def _days_of_several(label: str) -> float | None:

@@ -20,7 +20,7 @@ from tau_pipeline.files import is_folder, name_parts, read_json, read_tsv
 
 #: Forms of dates outside BIDS that have one meaning: the year first, or the month in words.
 _CERTAIN_FORMS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d"),
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y"),
     *(f"%d{mark}{month}{mark}%Y" for mark in ("-", " ", "", ". ", ".") for month in ("%b", "%B")),
     *(f"{month} %d{mark} %Y" for mark in ("", ",") for month in ("%b", "%B")),
 )
@@ -142,15 +142,17 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
     dates: dict[str, datetime] = {}
     files: dict[str, datetime] = {}
     unreadable: list[str] = []
-    own_scans = participant_dir / f"{name}_scans.tsv"
-    for scans in (own_scans, *(participant_dir / folder / f"{name}_{folder}_scans.tsv" for folder in folders)):
-        times, bad = _times(scans, "filename")
-        unreadable += bad
-        files |= {stem(Path(file)): time for file, time in times.items()}
-        if times and scans != own_scans:
-            dates[scans.parent.name.removeprefix("ses-")] = min(times.values())
-    times, bad = _times(participant_dir / f"{name}_sessions.tsv", "session_id")
-    dates |= {label.removeprefix("ses-"): time for label, time in times.items()}
+    in_sessions = [participant_dir / folder / f"{name}_{folder}_scans.tsv" for folder in folders]
+    times, bad = _times([participant_dir / f"{name}_scans.tsv", *in_sessions], "filename")
+    unreadable += bad
+    for (table, file), time in times.items():
+        files[stem(Path(file))] = time
+        session = table.parent.name if table in in_sessions else f"ses-{name_parts(Path(file))[0].get('ses', '')}"
+        if session in folders:
+            label = session.removeprefix("ses-")
+            dates[label] = min(time, dates.get(label, time))
+    times, bad = _times([participant_dir / f"{name}_sessions.tsv"], "session_id")
+    dates |= {label.removeprefix("ses-"): time for (_, label), time in times.items()}
     source = ""
     if not (dates and files):
         stated, bad_texts = _sidecar_dates(_sidecars_in(participant_dir, folders) if sidecars is None else sidecars)
@@ -263,28 +265,42 @@ def _days_of_sessions(table_file: Path) -> dict[str, float]:
     return {}
 
 
-def _times(table_file: Path, column: str) -> tuple[dict[str, datetime], list[str]]:
-    """Return the times in a table by the values of a column, and the texts that could not be read."""
+def _times(tables: Iterable[Path], column: str) -> tuple[dict[tuple[Path, str], datetime], list[str]]:
+    """Return the times in tables by table and value of a column, and what could not be read.
+
+    The tables are of one participant, and their dates of one form: what is certain in one of them is so in the others.
+    """
+    named: list[tuple[Path, str, str]] = []
+    unreadable: list[str] = []
+    for table_file in tables:
+        rows, why = _dated_rows(table_file, column)
+        named += [(table_file, key, text) for key, text in rows]
+        unreadable += [why] if why else []
+    read = read_dates([text for _, _, text in named])
+    times: dict[tuple[Path, str], set[datetime]] = {}
+    for table_file, key, text in named:
+        times.setdefault((table_file, key), set()).update({read[text]} if text in read else ())
+    unreadable += [text for _, _, text in named if text not in read]
+    for (_, key), found in times.items():
+        unreadable += [f"{' and '.join(map(str, sorted(found)))} of {key}"] if len(found) > 1 else []
+    return {key: found.pop() for key, found in times.items() if len(found) == 1}, unreadable
+
+
+def _dated_rows(table_file: Path, column: str) -> tuple[list[tuple[str, str]], str]:
+    """Return a column's values with the dates of their rows, and what is wrong with the table; empty if nothing is."""
     if not (table_file.is_file() or table_file.is_symlink()):
-        return {}, []
+        return [], ""
     try:
         table = read_tsv(table_file, [column, *_DATE_COLUMNS])
     except TauPipelineError:
-        return {}, [table_file.name]
+        return [], table_file.name
     if column not in table:
-        return {}, [table_file.name]
+        return [], f"{table_file.name} has no column {column}"
     dates = next((name for name in _DATE_COLUMNS if name in table), None)
     if dates is None:
-        return {}, []
-    rows = table[[column, dates]].dropna()
-    texts = rows[dates].astype(str).tolist()
-    read = read_dates(texts)
-    named: dict[str, set[datetime]] = {}
-    for key, text in zip(rows[column].astype(str), texts, strict=True):
-        named.setdefault(key, set()).update({read[text]} if text in read else ())
-    twice = [f"{' and '.join(map(str, sorted(times)))} of {key}" for key, times in named.items() if len(times) > 1]
-    unreadable = [text for text in texts if text not in read] + twice
-    return {key: min(times) for key, times in named.items() if len(times) == 1}, unreadable
+        return [], ""
+    rows = table[[column, dates]].dropna().astype(str)
+    return list(zip(rows[column], rows[dates], strict=True)), ""
 
 
 def read_dates(texts: Sequence[str]) -> dict[str, datetime]:

@@ -75,7 +75,7 @@ class SidecarIndex:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.strip() in ("", "n/a"))
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "n/a"))
 
 
 def text_value(metadata: Mapping[str, Any], key: str) -> str | None:

@@ -63,7 +63,11 @@ WITHOUT_WINDOW: dict[str, str] = {
     "snft1": "SNFT-1",
 }
 
-_ISOTOPE = re.compile(r"^(18f|f18|11c|c11|fluorine18|carbon11)|(18f|f18|11c|c11)$")
+#: What stands before and behind a tracer's name without a mark between them: the isotope, of which people forget the
+#: number (FAV1451), and what is imaged.
+_AROUND = re.compile(
+    r"^(tau)?(pet)?(18f|f18|11c|c11|fluorine18|carbon11|f(?=av|mk))?|(18f|f18|11c|c11)?(tau)?(pet)?(scan)?$"
+)
 
 
 @lru_cache(maxsize=1000)
@@ -95,7 +99,7 @@ def other_tracer(text: str | None) -> str | None:
 def _named(text: str | None, names: dict[str, str]) -> str | None:
     lower = (text or "").lower()
     plain = re.sub(r"[^a-z0-9]", "", lower)
-    whole = names.get(plain) or names.get(_ISOTOPE.sub("", plain))
+    whole = names.get(plain) or names.get(_AROUND.sub("", plain))
     if whole:
         return whole
     found = {name for alias, name in names.items() if _pattern(alias).search(lower)}

@@ -241,9 +241,9 @@ def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
     in_minutes = starts.max() < _LONGEST_MIN and low <= 60.0 * starts.max() < high
     if in_minutes and not meets(1.0) and durations.max() >= _INACCURATE_S:
         raise MetadataError(
-            f"the frames start {starts.min():g} to {starts.max():g} s after injection and last {durations.max():g} s, "
-            f"far from the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart and "
-            "InjectionStart must be in seconds, as FrameDuration is (are these minutes?)"
+            f"the first frame starts {starts.min():g} s after injection and lasts {durations[0]:g} s, far from the "
+            f"window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart and InjectionStart must "
+            "be in seconds, as FrameDuration is (are these minutes?)"
         )
     if starts.max() > 0 and not meets(1.0):
         units = (
@@ -283,6 +283,8 @@ def _check_turns(first_s: float, last_s: float, window: Window) -> None:
 _LONGEST_MIN, _LONGEST_H = 300.0, 5.0
 #: Dynamic scans may begin a little before the injection.
 _LONGEST_BEFORE_INJECTION_S = 600.0
+#: Late images, for which the windows above are, last 20 or 30 minutes.
+_LONGEST_LATE_S = 3600.0
 #: A scan of one frame is a late one; clocks may differ by a minute.
 _INACCURATE_S = 60.0
 
@@ -297,22 +299,29 @@ def _decay_corrected(
 
     Decay scales a whole frame, so that it changes SUVR only by the weight of frames against each other.
     """
-    if bool_value(metadata, "ImageDecayCorrected") is not False:
+    corrected, key = bool_value(metadata, "ImageDecayCorrected"), "ImageDecayCorrected"
+    # DICOM's word (0054,1102), which converters keep.
+    if str(metadata.get("DecayCorrection", "")).strip().upper() == "NONE":
+        if corrected and np.count_nonzero(weights) > 1:
+            notes.append("ImageDecayCorrected is true, which was believed, but DecayCorrection is 'NONE': check which.")
+        corrected, key = (False, "DecayCorrection") if corrected is None else (corrected, key)
+    if corrected is not False:
         return weights
     if np.count_nonzero(weights) < 2:
         notes.append(
-            "The image is not corrected for decay (ImageDecayCorrected); in one frame this is a factor, which cancels "
-            "in SUVR."
+            f"The image is not corrected for decay ({key}); in one frame this is a factor, which cancels in SUVR."
         )
         return weights
-    nuclide = re.sub(r"[^A-Z0-9]", "", (text_value(metadata, "TracerRadionuclide") or "F18").upper())
-    nuclide = "".join(sorted(re.findall(r"[A-Z]+|[0-9]+", nuclide), reverse=True))
-    if nuclide not in _HALF_LIFE_S:
-        notes.append("The frames are not corrected for decay (ImageDecayCorrected), and were averaged as they are.")
+    stated = re.sub(r"[^A-Z0-9]", "", (text_value(metadata, "TracerRadionuclide") or "F18").upper())
+    # Written as 18F, F-18, Fluorine-18, or ^18^Fluorine.
+    known = (one for one in _HALF_LIFE_S if one[1:] in stated and stated.strip("0123456789").startswith(one[0]))
+    nuclide = next(known, None)
+    if nuclide is None:
+        notes.append(f"The frames are not corrected for decay ({key}), and were averaged as they are.")
         return weights
-    notes.append(f"The frames are not corrected for decay (ImageDecayCorrected); that of {nuclide} between them was.")
-    corrected = weights * np.exp2((middles_s - middles_s.min()) / _HALF_LIFE_S[nuclide])
-    return corrected / corrected.sum()
+    notes.append(f"The frames are not corrected for decay ({key}); that of {nuclide} between them was.")
+    weights = weights * np.exp2((middles_s - middles_s.min()) / _HALF_LIFE_S[nuclide])
+    return weights / weights.sum()
 
 
 def _static_of_unknown_time(
@@ -320,6 +329,12 @@ def _static_of_unknown_time(
 ) -> FramePlan:
     why = "has no frame times"
     if starts is not None and durations is not None:
+        if durations[0] >= _LONGEST_LATE_S and window.start_min > 0:
+            raise MetadataError(
+                f"the PET image has one frame, which lasts {durations[0] / 60:.4g} minutes from the injection on by "
+                "its sidecar; the mean of a whole scan is no late image. Give the frames, or correct FrameTimesStart and "
+                "FrameDuration if it is a late image"
+            )
         before = -float(starts[0])
         why = f"starts {before:g} s before the injection by its sidecar" if before else "starts at 0 by its sidecar"
     notes.append(
