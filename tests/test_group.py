@@ -442,6 +442,42 @@ def test_ages_in_units_are_read_and_numbers_that_are_no_ages_count_as_missing(tm
     assert any("6 of 6 participants have no diagnosis" in one for one in found.gaps([(f"sub-{k}", None) for k in ages]))
 
 
+def test_an_age_of_0_is_a_code_for_a_missing_one_and_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"sub-{who}\t{age}\n" for who, age in enumerate(("0", "0.0", "0 years", "0.5")))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\n{rows}")
+    found = read_demographics(tmp_path)
+    assert [found.of(f"sub-{who}", None)["age"] for who in range(4)] == [None, None, None, 0.5]
+    assert any("age '0' is no number of years and counts as missing: sub-0" in note for note in found.notes)
+    assert len(found.notes) == 3
+
+
+def test_one_sex_and_one_diagnosis_have_one_name_in_a_cohort(tmp_path: Path) -> None:
+    sexes = ("F", "female", "Woman", "m", "Male", "0", "other")
+    diagnoses = ("CN", "cn", "CN", "Mild  impairment", "mild impairment", "AD", "ad")
+    rows = "".join(f"sub-{k}\t{sexes[k]}\t{diagnoses[k]}\n" for k in range(7)) + "sub-1\tF\tCN\n"
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\tdiagnosis\n{rows}")
+    found = read_demographics(tmp_path)
+    people = [found.of(f"sub-{k}", None) for k in range(7)]
+    assert [one["sex"] for one in people] == ["F", "F", "F", "M", "M", "0", "other"]
+    assert [one["diagnosis"] for one in people] == ["CN"] * 3 + ["Mild  impairment"] * 2 + ["AD"] * 2
+    assert any("diagnosis 'cn' was taken as 'CN', as in other rows: sub-1" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("written", ["1", "sub-1", "1.0", "sub_001", "SUB001", "\u200bsub-001"])
+def test_ids_that_are_nearly_those_of_the_folders_are_named_with_them(tmp_path: Path, written: str) -> None:
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\n{written}\t71\nsub-002\t64\nsub-011\t60\n")
+    said = read_demographics(tmp_path).gaps([("sub-001", None), ("sub-002", None)])
+    assert any("nearly those of participants" in one and "(sub-001)" in one and "sub-011" not in one for one in said)
+
+
+def test_rows_of_sessions_that_have_other_names_than_the_folders_are_said(tmp_path: Path) -> None:
+    rows = "sub-1\tbl\t71\nsub-1\tm12\t72\nsub-2\ta\t60\nsub-2\tc\t61\n"
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tVISCODE\tage\n{rows}")
+    said = read_demographics(tmp_path).gaps([("sub-1", "ses-M00"), ("sub-2", "ses-a")])
+    assert any("sub-1 ses-M00 (there are ses-bl, ses-m12)" in one for one in said)
+    assert not any("sub-2" in one for one in said if "no row" in one)
+
+
 def test_tables_that_were_not_fetched_or_have_other_separators_are_said(tmp_path: Path) -> None:
     (tmp_path / "participants.tsv").symlink_to(".git/annex/objects/none")
     with pytest.raises(MissingInputError, match="datalad get"):

@@ -24,7 +24,7 @@ PERSON_COLUMNS: dict[str, Any] = {
         "Description": "Manufacturer of the PET scanner, by its common name; as in the sidecar if it is unknown."
     },
     "age": {"Description": "Age, from participants.tsv or sessions.tsv.", "Units": "year"},
-    "sex": {"Description": "Sex, as in participants.tsv or sessions.tsv."},
+    "sex": {"Description": "Sex, from participants.tsv or sessions.tsv: F or M for words and letters that mean them."},
     "included": {
         "Description": "Whether the scan counts in standardization, group figures, and tests.",
         "Levels": {"yes": "it does", "no": "its quality is fail"},

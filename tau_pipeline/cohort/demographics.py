@@ -39,6 +39,12 @@ _NO_VALUE = (*("", "na", "n/a", "#n/a", "nan", "null", "nil", "none", "missing",
 #: Codes of missing values, which an age with its sentence on what is no age does not need.
 _MISSING_CODES = ("-4", "-9", "-99", "-999")
 
+#: Spellings of the sexes, in small letters; others stay as they are.
+_SEXES = {
+    **dict.fromkeys(("f", "female", "fem", "w", "woman"), "F"),
+    **dict.fromkeys(("m", "male", "man"), "M"),
+}
+
 #: Number of participants that a sentence names.
 _NAMED = 5
 
@@ -78,16 +84,39 @@ class Demographics:
                 f"{len(everybody - rows)} of {len(everybody)} participants have no row in participants.tsv or "
                 f"sessions.tsv: {_listed(everybody - rows)}"
             )
+        meant = {_plain_id(who): who for who in everybody - rows}
+        nearly = {f"{who} ({meant[plain]})" for who in rows - everybody if (plain := _plain_id(who)) in meant}
+        if nearly:
+            sentences.append(
+                f"some ids in participants.tsv are nearly those of participants: {_listed(nearly)}. Write the ids as "
+                "in the folders' names"
+            )
+        sentences += self._sessions_without_rows(scans)
         for name in _DEMOGRAPHICS:
             without = {who for who, session in scans if who in rows and self.of(who, session)[name] is None}
             if without:
                 sentences.append(f"{len(without)} of {len(everybody)} participants have no {name}: {_listed(without)}")
-        if everybody.isdisjoint(rows) and rows:
+        if everybody.isdisjoint(rows) and rows and not nearly:
             sentences.append(
                 f"no participant_id in participants.tsv matches a participant; it has {_listed(rows)}. Write the ids "
                 "as in the folders' names"
             )
         return sentences
+
+    def _sessions_without_rows(self, scans: Iterable[tuple[str, str | None]]) -> list[str]:
+        """Say which sessions with scans have no row, of participants that have rows of sessions without scans."""
+        scans = set(scans)
+        strange: dict[str, set[str]] = {}
+        for who, session in self.of_session.keys() - scans:
+            strange.setdefault(who, set()).add(session)
+        without = [(who, session) for who, session in scans if session and (who, session) not in self.of_session]
+        named = {f"{who} {session} (there are {_listed(strange[who])})" for who, session in without if who in strange}
+        if not named:
+            return []
+        return [
+            f"sessions with scans have no row in participants.tsv or sessions.tsv: {_listed(named)}. Write the "
+            "sessions as in the folders' names"
+        ]
 
 
 def read_demographics(
@@ -144,7 +173,8 @@ class _Rows:
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str | None], dict[str, list[Any]]] = {}
-        self._ages: dict[str, list[str]] = {}
+        self._readings: dict[str, list[str]] = {}
+        self._spellings: dict[str, str] = {}
         self._tables: dict[tuple[str, str | None], str] = {}
 
     def add(self, key: tuple[str, str | None], values: Mapping[str, Any], table: str) -> None:
@@ -153,15 +183,22 @@ class _Rows:
         same_table = self._tables.setdefault(key, table) == table
         self._tables[key] = table
         for name, stated in values.items():
-            value, note = read_age(stated) if name == "age" else (stated, "")
+            value, note = read_age(stated) if name == "age" else self._as_elsewhere(name, stated)
             if note:
-                self._ages.setdefault(f"{table}: {note}", []).append(key[0])
+                self._readings.setdefault(f"{table}: {note}", []).append(key[0])
             if value is None:
                 continue
             if not same_table:
                 own[name] = [value]
             elif value not in own.setdefault(name, []):
                 own[name].append(value)
+
+    def _as_elsewhere(self, name: str, stated: str) -> tuple[str, str]:
+        """Return a sex or diagnosis in one spelling for all rows, and a sentence where that changes a diagnosis."""
+        if name != "diagnosis":
+            return _SEXES.get(stated.lower(), stated) if name == "sex" else stated, ""
+        known = self._spellings.setdefault(" ".join(stated.casefold().split()), stated)
+        return known, "" if known == stated else f"diagnosis {stated!r} was taken as {known!r}, as in other rows"
 
     def keep_what_never_changes(self) -> None:
         """Give participants with a row per session the values that all their rows agree on."""
@@ -190,7 +227,7 @@ class _Rows:
             f"rows of one participant or session contradict each other; {name} counts as missing for {_listed(who)}"
             for name, who in contradicted.items()
         ]
-        notes += [f"{note}: {_listed(set(who))}" for note, who in self._ages.items()]
+        notes += [f"{note}: {_listed(set(who))}" for note, who in self._readings.items()]
         return Demographics(
             {who: values for (who, session), values in agreed.items() if session is None},
             {(who, session): values for (who, session), values in agreed.items() if session is not None},
@@ -205,15 +242,18 @@ def read_age(value: Any) -> tuple[float | None, str]:
     --------
     >>> read_age("71"), read_age("71,5"), read_age("89+")[0], read_age("70-74")[0], read_age("old")[0]
     ((71.0, ''), (71.5, ''), 89.0, 72.0, None)
+    >>> read_age("0")[1]
+    "age '0' is no number of years and counts as missing"
     >>> read_age("71 years")[0], read_age("P071Y")[0], read_age("852 months")[0], read_age("-4")[0], read_age("1950")[0]
     (71.0, 71.0, 71.0, None, None)
     """
     text = str(value).strip()
     number = _as_number(text)
-    if number is not None and 0 <= number < _OLDEST:
+    # An age of 0 in a study of tau is a code for a missing one.
+    if number is not None and 0 < number < _OLDEST:
         return number, ""
     years, how = _age_text(text)
-    if years is None or not years < _OLDEST:
+    if years is None or not 0 < years < _OLDEST:
         return None, f"age {text!r} is no number of years and counts as missing"
     return years, f"age {text!r} was taken as {years:.4g}{how}"
 
@@ -248,6 +288,12 @@ def _as_number(text: str) -> float | None:
         return None
     number = float(text.replace(",", "."))
     return number if math.isfinite(number) else None
+
+
+def _plain_id(participant_id: str) -> str:
+    """Return an id without what spreadsheets and people change: leading zeros, marks, case, and a second ``sub``."""
+    plain = re.sub(r"[^0-9a-z.]", "", participant_id.lower()).removesuffix(".0")
+    return re.sub(r"0+(?=\d)", "", re.sub(r"^(sub)+", "", plain))
 
 
 def _listed(names: Iterable[str]) -> str:

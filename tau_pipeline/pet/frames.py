@@ -332,8 +332,8 @@ def _static_of_unknown_time(
         if durations[0] >= _LONGEST_LATE_S and window.start_min > 0:
             raise MetadataError(
                 f"the PET image has one frame, which lasts {durations[0] / 60:.4g} minutes from the injection on by "
-                "its sidecar; the mean of a whole scan is no late image. Give the frames, or correct FrameTimesStart and "
-                "FrameDuration if it is a late image"
+                "its sidecar; the mean of a whole scan is no late image. Give the frames, or correct FrameTimesStart "
+                "and FrameDuration if it is a late image"
             )
         before = -float(starts[0])
         why = f"starts {before:g} s before the injection by its sidecar" if before else "starts at 0 by its sidecar"
