@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from phantom import tiny_dataset
 
-from tau_pipeline.settings.configuration import READ_BY, documentation, settings_of
+from tau_pipeline.settings.configuration import READ_BY, configuration, documentation, settings_of
 from tau_pipeline.settings.participant import Settings
 from tau_workflows.cli import _COMMON, _RUN, LEVELS, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
@@ -272,6 +272,43 @@ def test_a_window_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         build_parser().parse_args(["bids", "out", "participant", *window, "--suvr-window", "90", "110"])
     assert "given twice, as 80 100 and 90 110; expected: once" in capsys.readouterr().err
+
+
+def test_two_files_of_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["bids", "out", "participant", "--config", "a.toml", "--config-file", "b.toml"])
+    assert "given twice, as a.toml and b.toml; expected: once" in capsys.readouterr().err
+
+
+def test_a_file_of_settings_may_begin_with_the_mark_of_an_editor(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("[settings]\nsmooth_fwhm = 4\n", encoding="utf-8-sig")
+    assert configuration(tmp_path / "own.toml", {}).settings.smooth_fwhm == 4
+
+
+@pytest.mark.parametrize("place", ["bids", "out", "work"])
+def test_a_loop_of_links_and_an_empty_path_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for given, told in ((str(tmp_path / "loop"), "symbolic links"), ("", "an argument of the call is empty")):
+        bids, out, work = (given if name == place else str(tmp_path / name) for name in ("bids", "out", "work"))
+        assert main([bids, out, "participant", "-w", work, "--dry-run"]) == WRONG_CALL
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+@pytest.mark.parametrize("option", ["output", "--work-dir"])
+@pytest.mark.parametrize("below", ["", "x/y"])
+def test_a_folder_that_a_file_is_in_the_way_of_is_told_by_the_dry_run_too(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    places = {"output": tmp_path / "out", "--work-dir": tmp_path / "work"}
+    places[option] = tmp_path / "file" / below
+    call_of = [str(dataset), str(places["output"]), "participant", "-w", str(places["--work-dir"]), "--dry-run"]
+    assert main([*call_of, "--skip-bids-validation"]) == WRONG_CALL
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{tmp_path / 'file'} is a file" in line
 
 
 def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:

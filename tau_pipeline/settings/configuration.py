@@ -143,7 +143,7 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     path = Path(path)
     require_file(path, "configuration file")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as exc:
         raise DamagedFileError(f"{path} is not usable TOML (nested too deeply); correct the file") from exc
     except (OSError, ValueError) as exc:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -180,6 +180,7 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
         "--config",
         type=Path,
         metavar="FILE",
+        action=_Once,
         help="TOML file of settings; options on the command line override it",
     )
     about_compare = "at the level train: such a file with a section [comparison] of what to compare in cross-validation"
@@ -267,7 +268,9 @@ class _Once(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest)
         if before not in (None, values):
-            told = " and ".join(" ".join(f"{one:g}" for one in pair) for pair in (before, values))
+            told = " and ".join(
+                " ".join(map("{:g}".format, one)) if self.nargs else str(one) for one in (before, values)
+            )
             parser.error(f"{option_string} is given twice, as {told}; expected: once")
         setattr(namespace, self.dest, values)
 
@@ -293,9 +296,11 @@ def _check_names(names: Sequence[str]) -> None:
     Raises
     ------
     SettingError
-        A name holds bytes that are not UTF-8.
+        A name holds bytes that are not UTF-8, or is empty: a path would be the current folder.
     """
     for name in names:
+        if not name:
+            raise SettingError("an argument of the call is empty (a variable of the shell that is not set?)")
         found = name.encode("utf-8", "backslashreplace").decode("utf-8")
         if found != name:
             raise SettingError(f"the name {found} is not in UTF-8; rename that file or folder, or give another")
@@ -374,6 +379,10 @@ def _run(options: dict[str, Any]) -> int:
         # A dry run leaves nothing behind.
         folder = Path(caches.enter_context(TemporaryDirectory())) if config.execution.dry_run else own
         caches.enter_context(_caches_in(folder))
+        for path in (bids_dir, output_dir, own):
+            # Refused are loops of links and paths that may not be looked at; what is not there is told later.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()
         return _RUN[what](bids_dir, output_dir, config)
 
 

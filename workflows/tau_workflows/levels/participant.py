@@ -215,6 +215,10 @@ def _check_places(bids_dir: Path, output_dir: Path, execution: Execution) -> Non
             f"the work folder {work_dir} is inside the output, which its files would make invalid; give another with "
             "--work-dir"
         )
+    for folder, what in ((output_dir, "output"), (work_dir, "work")):
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise OutputError(f"the {what} folder {folder} cannot be made: {there} is a file; give another folder")
     for folder in () if execution.dry_run else (output_dir, work_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)

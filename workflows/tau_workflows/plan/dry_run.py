@@ -171,11 +171,11 @@ def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
     to_do = table[table["state"] == _TO_DO]
     minutes, disk = float(to_do["minutes"].sum()), float(to_do["disk_mb"].sum())
     if to_do.empty:
-        return [f"{len(table)} scans: {', '.join(parts)}"]
+        return [f"{len(table)} scan{'s' * (len(table) != 1)}: {', '.join(parts)}"]
     memory = float(to_do["memory_mb"].max()) * together
     longest = max(minutes / together, float(to_do.groupby(to_do["scan"].str.split("_").str[0])["minutes"].sum().max()))
     return [
-        f"{len(table)} scans: {', '.join(parts)}",
+        f"{len(table)} scan{'s' * (len(table) != 1)}: {', '.join(parts)}",
         f"expected: {_time(longest)} with {together} participant{'s' * (together != 1)} at a time ({_time(minutes)} of "
         f"one; {source}),",
         f"{disk / 1000:.1f} GB of disk (work folder and output), {memory / 1000:.1f} GB of memory",
@@ -183,7 +183,9 @@ def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
 
 
 def _time(minutes: float) -> str:
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    if minutes >= 120:
+        return f"{minutes / 60:.1f} hours"
+    return f"{minutes:.0f} minute{'s' * (round(minutes) != 1)}"
 
 
 def _printed(table: pd.DataFrame) -> list[str]:
