@@ -99,6 +99,8 @@ def require_file(path: Path, what: str) -> None:
         there, why = False, f": {exc.strerror}"
     if not there and link:
         raise MissingInputError(f"the {what} {path} is a broken link; fetch its content (datalad get, git annex get)")
+    if not there and not why and os.path.lexists(path):
+        raise MissingInputError(f"{path} is a folder or a special file (such as a pipe); expected: a {what}")
     if not there:
         raise MissingInputError(f"there is no {what} {path}{why}")
     if command := fetched_by(path):

@@ -401,9 +401,44 @@ def test_one_broken_scan_leaves_the_other_scans_of_the_participant(simple):
 
 
 def test_a_participant_with_neither_t1w_nor_pet_has_a_problem(simple):
-    (simple / "sub-03").mkdir()
+    put(simple / "sub-03" / "func" / "sub-03_bold.json", {})
     three = found(simple)["03"]
     assert [str(problem) for problem in three.problems] == ["sub-03: no T1w or PET image found"]
+
+
+def test_a_participant_that_was_not_fetched_is_not_lost(simple):
+    (simple / "sub-03").mkdir()
+    (simple / "sub-04").symlink_to("../.git/annex/none")
+    (simple / "sub-05").write_text("no folder")
+    participants = found(simple)
+    assert list(participants) == ["01", "02", "03", "04"]
+    for label, why in (("03", "its folder is empty"), ("04", "its folder is a broken link")):
+        (problem,) = participants[label].problems
+        assert why in problem.message
+        assert "datalad get" in problem.message
+
+
+@pytest.mark.parametrize(("name", "expected"), [("_pet.json", "a file"), ("_pet.nii.gz", "an image")])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_taken_as_absent(simple, name, expected, make):
+    path = simple / "sub-01" / "pet" / f"sub-01_trc-AV1451{name}"
+    path.unlink()
+    make(path)
+    (problem,) = found(simple)["01"].problems
+    assert problem.message == f"{path} is a folder or a special file (such as a pipe); expected: {expected}"
+
+
+def test_images_that_were_made_from_others_or_put_aside_are_no_scans(simple):
+    own = simple / "sub-01" / "pet"
+    for name in ("desc-mean", "space-T1w_desc-preproc"):
+        put_pet(own / "derivatives" if "mean" in name else own, f"sub-01_trc-AV1451_{name}")
+    put_pet(own / "z_unused", "sub-01_trc-AV1451")
+    put_pet(simple / "sub-02" / "pet", "sub-02_trc-MK6240_desc-late", TracerName="MK6240")
+    one, two = found(simple).values()
+    assert [scan.pet_file for scan in one.scans] == [own / "sub-01_trc-AV1451_pet.nii.gz"]
+    assert [problem.left_out for problem in one.problems] == [True, True]
+    assert all("made from sub-01_trc-AV1451_pet.nii.gz" in problem.message for problem in one.problems)
+    assert keys(two) == ["sub-02_trc-AV1451", "sub-02_trc-MK6240_desc-late"], "it is the only one of this tracer"
 
 
 def test_a_damaged_sidecar_at_the_top_is_a_problem_of_every_participant(simple):
@@ -467,6 +502,14 @@ def test_scans_that_bidsignore_names_are_not_processed(simple):
     (problem,) = found(simple)["02"].problems
     assert problem.left_out
     assert ".bidsignore" in problem.message
+
+
+def test_each_image_that_bidsignore_names_is_told(simple):
+    (simple / ".bidsignore").write_text("sub-01/pet/*\n/sub-02/anat\n")
+    one, two = found(simple).values()
+    told = [(problem.key, problem.left_out) for problem in (*one.problems, *two.problems)]
+    assert told == [("sub-01_trc-AV1451_pet", True), ("sub-02_trc-AV1451_pet", False), ("sub-02_T1w", True)]
+    assert not found(simple, tracer_label=("MK6240",))["01"].problems
 
 
 def test_a_bidsignore_that_was_not_fetched_is_not_taken_as_none(simple):

@@ -13,7 +13,7 @@ from pathspec import GitIgnoreSpec
 
 from tau_pipeline.bids.entities import folder_labels
 from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, MissingInputError, SettingError
-from tau_pipeline.files import is_folder, require_file
+from tau_pipeline.files import is_folder, read_json, require_file
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 IMAGE_ENDINGS = (".nii.gz", ".nii")
 
 #: Suffixes of the images, and the folders that hold them.
-_KINDS = ("T1w", "pet")
+KINDS = ("T1w", "pet")
 _DATATYPES = ("anat", "pet")
-_ENDS = tuple(f"_{kind}" for kind in _KINDS)
 
 #: Images in formats that are not read, by the ending of their names in small letters, and what converts them.
-_OTHER_FORMATS = {
+OTHER_FORMATS = {
     **dict.fromkeys((".v", ".i", ".a"), ("an ECAT file", "with PET2BIDS")),
     **dict.fromkeys((".mgz", ".mgh"), ("a FreeSurfer file", "with mri_convert")),
     **dict.fromkeys((".dcm", ".ima", ".dcm.gz"), ("a DICOM file", "with dcm2niix")),
@@ -55,6 +54,43 @@ class RawFiles:
     sidecars: list[str]
     others: list[str]
     dated: frozenset[str] | None = None
+
+
+def participant_labels(bids_dir: Path) -> tuple[str, ...]:
+    """Return the labels of all participants, sorted.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, no ``dataset_description.json`` in it, or no participant.
+    DamagedFileError
+        ``dataset_description.json`` is not a JSON object.
+    """
+    bids_dir = Path(bids_dir)
+    if not bids_dir.is_dir():
+        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
+    described = bids_dir / "dataset_description.json"
+    if not (described.is_file() or described.is_symlink()):
+        raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
+    read_json(described)
+    with os.scandir(bids_dir) as entries:
+        named = [one for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name)]
+    # A link that leads nowhere is a participant, too: its content was not fetched.
+    labels = sorted(one.name[4:] for one in named if is_folder(one) or _is_broken_link(one))
+    if not labels:
+        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
+    return tuple(labels)
+
+
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to what is not there; a link to itself is none."""
+    try:
+        entry.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def find_files(
@@ -89,65 +125,23 @@ def find_files(
             _query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
             _query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
             _query(layout, ["T1w", "pet"], [".json"], {}),
-            _query(layout, ["T1w", "pet"], _OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
+            _query(layout, ["T1w", "pet"], OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
         )
-    found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in _KINDS for image in (False, True)}
+    found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in KINDS for image in (False, True)}
     others: list[str] = []
     dated = set()
     for path in sorted(_walked(str(bids_dir), labels)):
         stem, _, ending = path.rpartition("/")[2].partition(".")
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
-        if kind in _KINDS and (image or ending == "json"):
+        if kind in KINDS and (image or ending == "json"):
             found[kind, image].append(path)
-        elif f".{ending.lower()}" in _OTHER_FORMATS and (kind in _KINDS or "/pet/" in path):
+        elif f".{ending.lower()}" in OTHER_FORMATS and (kind in KINDS or "/pet/" in path):
             others.append(path)
         elif kind == "scans" and ending == "tsv":
             dated.add(stem.partition("_")[0].removeprefix("sub-"))
-    t1w, pet = _KINDS
+    t1w, pet = KINDS
     sidecars = sorted(found[t1w, False] + found[pet, False])
     return RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated))
-
-
-def not_read(others: Iterable[Path], t1w: Sequence[Path], pet: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return the keys of images that are not read, and what to do about them; of T1w only if there is no other one.
-
-    Of images that are not named as PET, the first one stands for all, and only where there is no PET.
-
-    Parameters
-    ----------
-    others
-        Of one participant, as `find_files` gives them.
-    t1w, pet
-        The images of the participant that are read.
-    """
-    read = {path.name.split(".", 1)[0] for path in (*t1w, *pet)}
-    wanted = [(stem, path) for path in others if (stem := path.name.split(".", 1)[0]) not in read]
-    named = [(stem, _why_not_read(path)) for stem, path in wanted if stem.endswith("_pet" if t1w else _ENDS)]
-    strange = [path for stem, path in wanted if not stem.endswith(_ENDS)]
-    if named or pet or not strange:
-        return named
-    expected = f"{_example(strange[0])} and .json"
-    return [
-        (
-            f"sub-{folder_labels(strange[0])['sub']}",
-            f"{strange[0]} is in a folder of PET, but not named as one is; expected: {expected}",
-        )
-    ]
-
-
-def _why_not_read(path: Path) -> str:
-    """Say of an image in a format that is not read which one it is, and what to do."""
-    stem, _, ending = path.name.partition(".")
-    what, how = _OTHER_FORMATS[f".{ending.lower()}"]
-    convert = f"convert it {how} to" if how else "pack or name it again as"
-    return f"{path} is {what}, which is not read; {convert} {stem}.nii.gz, and keep its JSON sidecar beside it"
-
-
-def _example(path: Path) -> str:
-    """Return a name that a PET in the folder of a file could have."""
-    labels = folder_labels(path)
-    session = f"_ses-{labels['ses']}" if "ses" in labels else ""
-    return f"sub-{labels['sub']}{session}_pet.nii.gz"
 
 
 def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:
@@ -156,6 +150,8 @@ def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:
     yield from files
     below: list[str] = []
     for label in labels:
+        if not Path(f"{bids_dir}/sub-{label}").is_dir():
+            continue  # a broken link, of which nothing is known
         folders, files = _listed(f"{bids_dir}/sub-{label}")
         yield from files
         for folder in folders:
@@ -169,6 +165,8 @@ def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:
     while below:
         folders, files = _listed(below.pop())
         yield from files
+        # Folders in the place of files are refused with them.
+        yield from (folder for folder in folders if folder.endswith((*IMAGE_ENDINGS, ".json")))
         below += folders
 
 
@@ -246,7 +244,14 @@ def _query(
 
 
 def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:
-    """Return image files by participant; of ``x.nii.gz`` and ``x.nii`` only the first."""
+    """Return image files by participant, of those with one name only that nearest to the root, and ``x.nii.gz`` first.
+
+    BIDS has no folders in ``anat`` and ``pet``; what lies deeper was put aside.
+    """
+
+    def rank(path: Path) -> tuple[int, bool]:
+        return len(path.parts), not path.name.endswith(".gz")
+
     found: dict[str, dict[str, Path]] = {}
     for path in map(Path, files):
         label = folder_labels(path).get("sub")
@@ -254,7 +259,7 @@ def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:
             continue  # beside the participants' folders, where BIDS has no images
         own = found.setdefault(label, {})
         stem = path.name.split(".", 1)[0]
-        if stem not in own or path.name.endswith(".gz"):
+        if stem not in own or rank(path) < rank(own[stem]):
             own[stem] = path
     return {label: list(own.values()) for label, own in found.items()}
 

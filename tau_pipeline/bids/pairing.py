@@ -15,7 +15,7 @@ from tau_pipeline.files import name_parts
 
 #: Entities that make a T1w a lesser choice, the worst first: contrast agent, parts and echoes of an image, derived
 #: reconstructions, special acquisitions.
-_LESSER = ("ce", "part", "echo", "inv", "rec", "acq")
+_LESSER = ("ce", "part", "echo", "inv", "space", "desc", "rec", "acq")
 
 #: A brain needs about this along each axis, mm; adult brains measure about 170 x 140 x 130 mm.
 _BRAIN_MM = 110.0

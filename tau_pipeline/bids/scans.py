@@ -8,7 +8,6 @@ words in ``assumptions``, and from there goes into the sidecars.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +18,18 @@ import numpy as np
 from tau_pipeline.bids.entities import entities_of, stem
 from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.layout import (
-    PARTICIPANT_FOLDER,
     by_participant,
     find_files,
-    not_read,
+    participant_labels,
     without_ignored,
 )
+from tau_pipeline.bids.left_out import not_read, why_derived, why_nothing
 from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Times
 from tau_pipeline.bids.sidecars import SidecarIndex, bool_value, number_list, text_value
 from tau_pipeline.errors import DamagedFileError, ImageError, MissingInputError, SettingError, TauPipelineError
-from tau_pipeline.files import is_folder, name_parts, read_json
+from tau_pipeline.files import name_parts
 from tau_pipeline.imaging.head_size import read_head_shape
 from tau_pipeline.imaging.load import read_affine, read_shape
 from tau_pipeline.settings.participant import Selection
@@ -125,30 +124,6 @@ class Participant:
     problems: tuple[Problem, ...] = ()
 
 
-def participant_labels(bids_dir: Path) -> tuple[str, ...]:
-    """Return the labels of all participants, sorted.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such folder, no ``dataset_description.json`` in it, or no participant.
-    DamagedFileError
-        ``dataset_description.json`` is not a JSON object.
-    """
-    bids_dir = Path(bids_dir)
-    if not bids_dir.is_dir():
-        raise MissingInputError(f"{bids_dir} is not a folder; give the root of a BIDS dataset")
-    described = bids_dir / "dataset_description.json"
-    if not (described.is_file() or described.is_symlink()):
-        raise MissingInputError(f"{bids_dir} has no dataset_description.json; give the root of a BIDS dataset")
-    read_json(described)
-    with os.scandir(bids_dir) as entries:
-        labels = sorted(one.name[4:] for one in entries if PARTICIPANT_FOLDER.fullmatch(one.name) and is_folder(one))
-    if not labels:
-        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
-    return tuple(labels)
-
-
 def find_participants(bids_dir: Path, selection: Selection | None = None) -> list[Participant]:
     """Find all selected participants, with their T1w images, scans and problems, sorted by label.
 
@@ -163,7 +138,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     Raises
     ------
     MissingInputError, DamagedFileError
-        The dataset as a whole cannot be used; see `participant_labels`.
+        The dataset as a whole cannot be used; see `tau_pipeline.bids.layout.participant_labels`.
     InvalidDatasetError
         The name of a file or folder is not in UTF-8.
     SettingError
@@ -181,8 +156,8 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     sidecars = SidecarIndex(bids_dir, map(Path, files.sidecars))
     counted = [without_ignored(bids_dir, own) for own in (files.t1w, files.pet, files.others)]
     t1w_files, pet_files, others = map(by_participant, counted)
-    left_out = {*files.t1w, *files.pet}.difference(*counted)
-    ignored = by_participant(left_out).keys() - t1w_files.keys() - pet_files.keys()
+    left_out = by_participant({*files.t1w, *files.pet}.difference(*counted))
+    ignored = left_out.keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     return [
         Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
@@ -193,6 +168,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
                 t1w_files.get(label, []),
                 _selected(pet_files.get(label, []), selection),
                 _selected(others.get(label, []), selection),
+                _selected(left_out.get(label, []), selection),
             ),
             sidecars,
             session_label=selection.session_label,
@@ -216,11 +192,15 @@ def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
 
 
 class _Images(NamedTuple):
-    """Images of a participant that the selection leaves; ``others`` are in formats that are not read."""
+    """Images of a participant that the selection leaves.
+
+    ``others`` are in formats that are not read; ``ignored`` are those that ``.bidsignore`` names.
+    """
 
     t1w: Sequence[Path]
     pet: Sequence[Path]
     others: Sequence[Path]
+    ignored: Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -268,7 +248,7 @@ def _participant(
     for pet_file in images.pet:
         try:
             metadata = sidecars.metadata(pet_file)
-            if why := why_left_out(metadata, name_parts(pet_file)[0]):
+            if why := why_derived(pet_file, images.pet) or why_left_out(metadata, name_parts(pet_file)[0]):
                 problems.append(Problem(stem(pet_file), why, left_out=True))
             else:
                 stated[pet_file] = metadata
@@ -282,8 +262,13 @@ def _participant(
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
     problems += [Problem(*why) for why in not_read(images.others, images.t1w, images.pet)]
+    problems += [
+        Problem(stem(path), "left out: .bidsignore names it", left_out=True)
+        for path in images.ignored
+        if stem(path).endswith("_pet") or not images.t1w
+    ]
     if not any(images) and not only_needed:
-        problems.append(Problem(folder.name, "no T1w or PET image found"))
+        problems.append(Problem(folder.name, why_nothing(folder)))
     in_use = {scan.t1w.path for scan in scans}
     t1ws = tuple(
         each.t1w for each in sessions if isinstance(each.t1w, T1w) and (each.t1w.path in in_use or is_asked_for(each))

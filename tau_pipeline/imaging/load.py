@@ -210,6 +210,8 @@ def _check_there(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise MissingInputError(f"{path} is a broken link; fetch its content (datalad get, git annex get)")
     if not path.is_file():
+        if os.path.lexists(path):
+            raise MissingInputError(f"{path} is a folder or a special file (such as a pipe); expected: an image")
         raise MissingInputError(f"there is no image {path}; check the path and the permission to read it")
     if command := fetched_by(path):
         raise MissingInputError(f"{path} only points to its content; fetch it ({command})")
