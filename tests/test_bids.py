@@ -428,6 +428,20 @@ def test_what_is_no_file_is_not_taken_as_absent(simple, name, expected, make):
     assert problem.message == f"{path} is a folder or a special file (such as a pipe); expected: {expected}"
 
 
+def test_names_that_would_give_two_images_the_same_outputs_are_refused(simple):
+    own = simple / "sub-01" / "pet"
+    odd = {"sub-01_AV1451": "'AV1451'", "sub-01_T807": "'T807'", "sub-01__trc-AV1451": "''"}
+    odd["sub-01_trc-T807_trc-AV1451"] = "an entity twice"
+    for name in odd:
+        put_pet(own, name, TracerName="AV1451")
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert len(one.problems) == len(odd)
+    for problem in one.problems:
+        assert f"has {odd[problem.key.removesuffix('_pet')]}" in problem.message
+        assert "rename the file" in problem.message
+
+
 def test_images_that_were_made_from_others_or_put_aside_are_no_scans(simple):
     own = simple / "sub-01" / "pet"
     for name in ("desc-mean", "space-T1w_desc-preproc"):

@@ -11,6 +11,8 @@ from synthesis_cohort import PEOPLE, write_cohort
 
 from tau_pipeline.derivatives.index import DoneScan, Output, find_maps, find_outputs, find_scans
 from tau_pipeline.derivatives.names import AnatNames, PetNames, SyntheticNames, sidecar_path
+from tau_pipeline.derivatives.read import read_suvr_sidecar
+from tau_pipeline.errors import MissingInputError
 
 ENTITIES = {"sub": "01", "ses": "a", "trc": "AV1451", "rec": "x+1", "run": "2"}
 
@@ -110,3 +112,12 @@ def test_a_table_in_the_folder_of_another_participant_is_not_read(tmp_path: Path
     names = write_scan(tmp_path, "00", "GE", 0, images=False)
     names.rois.parent.parent.rename(tmp_path / "sub-01")
     assert find_scans(tmp_path) == []
+
+
+def test_a_sidecar_of_an_output_that_was_not_fetched_is_said_to_be_a_broken_link(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01_desc-suvr_pet.json"
+    with pytest.raises(MissingInputError, match="run the participant level again for sub-01"):
+        read_suvr_sidecar(path)
+    path.symlink_to("../.git/annex/objects/none")
+    with pytest.raises(MissingInputError, match="datalad get"):
+        read_suvr_sidecar(path)

@@ -38,9 +38,16 @@ def entities_of(path: Path) -> dict[str, str]:
     ------
     MetadataError
         Name and folder are of different participants or sessions: one of them is wrong, and the user must correct it.
-        Or a label holds what BIDS does not allow in one, so that no output could be named after it.
+        Or a label holds what BIDS does not allow in one, so that no output could be named after it, or a part of the
+        name is no pair of an entity and a label.
     """
     entities, _ = name_parts(path)
+    *pairs, _ = stem(path).split("_")
+    if len(pairs) != len(entities):
+        # Read over, another image could have the same entities, and the same outputs.
+        odd = [pair for pair in pairs if "-" not in pair]
+        what = f"{odd[0]!r} in its name" if odd else "an entity twice in its name"
+        raise MetadataError(f"{path} has {what}; expected: pairs such as trc-AV1451, each once; rename the file")
     for name, label in entities.items():
         if not LABEL.fullmatch(label):
             raise MetadataError(

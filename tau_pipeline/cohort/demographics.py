@@ -148,7 +148,7 @@ def read_demographics(
     wanted = {**wanted, **_FURTHER} if further else wanted
     rows = _Rows()
     columns: set[str] = set()
-    if (root / "participants.tsv").is_file() or (root / "participants.tsv").is_symlink():
+    if os.path.lexists(root / "participants.tsv"):
         table = _with_key(root / "participants.tsv", "participant_id", "sub-")
         columns |= set(table.columns)
         sessions = _sessions_of(table)

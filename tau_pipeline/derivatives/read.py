@@ -6,6 +6,7 @@ them is checked here, before anything is computed.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -151,7 +152,7 @@ def read_suvr_sidecar(path: Path) -> dict[str, Any]:
     DamagedFileError
         It is not a JSON object, or one of these values has another type.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         participant = path.name.split("_")[0]
         raise MissingInputError(f"there is no sidecar {path}; run the participant level again for {participant}")
     sidecar = read_json(path)
