@@ -181,6 +181,10 @@ def test_dates_in_other_forms_are_read_where_they_are_certain(texts, day):
         ("acq-b", "acq-a_ce-gad", "ce-gad"),
         ("run-1", "run-2", "run-2"),
         ("acq-a", "acq-b", "alike; the first name was taken"),
+        ("acq-mprage", "acq-fs", "acq-fs"),
+        ("acq-z", "acq-body", "acq-body"),
+        ("acq-z", "acq-pituitary", "acq-pituitary"),
+        ("acq-MPRAGE_run-2", "acq-fatsat_run-1", "acq-fatsat"),
     ],
 )
 def test_it_is_said_why_an_image_of_the_same_kind_was_not_taken(best, other, why):
@@ -270,7 +274,6 @@ def test_what_a_sidecar_tells_of_the_use_of_a_t1w():
         ("days_since_baseline", (0, 1826, 1836), 10),
         ("study_month", (0, "60", "60,5"), 365.25 / 24),
         ("Age", ("65.0", 70.0, 70.1), 36.525),
-        ("age_at_scan", (65, 70, 70), None),
         ("days", (0, "n/a", 1836), None),
         ("score", (0, 1826, 1836), None),
     ],
@@ -286,6 +289,18 @@ def test_times_of_sessions_without_dates(tmp_path, column, values, days):
     assert found.session == ("01" if days is None else "03")
     assert found.days == (None if days is None else pytest.approx(days))
     assert ("by sessions.tsv" in found.sentences[0]) == (days is not None)
+
+
+@pytest.mark.parametrize(("ages", "nearest"), [((65, 70, 70), "03"), ((70, 70, 75), "01"), ((70, 70, 70), "01")])
+def test_ages_in_whole_years_tell_which_session_is_far_but_no_days(tmp_path, ages, nearest):
+    folder = tmp_path / "sub-01"
+    for label in ("01", "02", "03"):
+        (folder / f"ses-{label}").mkdir(parents=True)
+    rows = "".join(f"ses-0{place}\t{age}\n" for place, age in enumerate(ages, start=1))
+    (folder / "sub-01_sessions.tsv").write_text(f"session_id\tage_at_scan\n{rows}")
+    found = nearest_session("02", ["01", "03"], timeline(folder))
+    assert (found.session, found.days) == (nearest, None)
+    assert ("by age in whole years" in found.sentences[0]) == (len(set(ages)) > 1)
 
 
 def test_an_image_of_head_and_neck_is_one_of_a_head():

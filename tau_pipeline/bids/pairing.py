@@ -30,9 +30,12 @@ _NEAR_DAYS = 365.0
 #: Images of other parts of the body, or made to plan others, by the ``acq`` label or the sidecar's BodyPart.
 _NO_HEAD = re.compile(
     r"^(?!.*(head|brain|skull))"
-    r".*(spine|neck|cervi|lumbar|thora|chest|abdom|pelvi|heart|knee|leg$|foot|hand$|shoulder|loc(ali[sz]er)?$|scout|^survey)",
+    r".*(spine|neck|cervi|lumbar|thora|chest|abdom|pelvi|heart|knee|leg$|foot|hand$|shoulder|loc(ali[sz]er)?$|scout|^survey"
+    r"|^body|whole_?body|orbit|pituitar|sella|carotid|vessel_?wall|liver|prostate)",
     re.IGNORECASE,
 )
+#: Whole heads in fine voxels, by the ``acq`` label: of images that are alike otherwise, these are taken.
+_WHOLE_HEAD = re.compile(r"mp2?rage|mpr|spgr|bravo|tfe|3d", re.IGNORECASE)
 
 
 #: Contrast agent, images that are no T1w, and those that people found bad, by the ``acq`` label or the series.
@@ -88,7 +91,8 @@ def choose_t1w(
     Taken is an image of a head (not of the neck, no FLAIR by its series, large enough for a brain), with voxels that
     are not much longer than those of the others, not acquired in thick planes by its name, not called bad, without
     contrast agent, not defaced, without part, echo, inversion, ``rec-`` or ``acq-`` entity, in this order of weight,
-    then the one of the lowest run; the name decides what is still open.
+    then one whose ``acq-`` is a sequence for whole heads (MPRAGE), then the one of the lowest run; the name decides
+    what is still open.
 
     Parameters
     ----------
@@ -130,7 +134,8 @@ def choose_t1w(
         entities, _ = name_parts(path)
         run = entities.get("run", "0")
         lesser = (name in entities for name in _LESSER)
-        return (*map(bool, faults(path)), *lesser, int(run) if run.isdecimal() else 0, path.name)
+        other_kind = not _WHOLE_HEAD.search(entities.get("acq", "mprage"))
+        return (*map(bool, faults(path)), *lesser, other_kind, int(run) if run.isdecimal() else 0, path.name)
 
     best, *others = sorted(files, key=rank)
     named = [f"{path.name} ({'; '.join(filter(None, faults(path))) or _by_name(path, best)})" for path in others]
@@ -141,6 +146,8 @@ def _by_name(path: Path, best: Path) -> str:
     """Return what in the name of an image made it a lesser choice than the best one."""
     own, of_best = name_parts(path)[0], name_parts(best)[0]
     lesser = [f"{name}-{own[name]}" for name in _LESSER if name in own and name not in of_best]
+    if "acq" in own and _WHOLE_HEAD.search(of_best.get("acq", "")) and not _WHOLE_HEAD.search(own["acq"]):
+        lesser.append(f"acq-{own['acq']}")
     later = [f"run-{own['run']}"] if own.get("run") != of_best.get("run") and "run" in own else []
     return next(iter(lesser + later), "alike; the first name was taken")
 
@@ -230,6 +237,9 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
         apart, unit = timeline.distances(session, labels)
         what = "date" if session in timeline.dates else "time"
         undated = f"; not all sessions with a T1w have a {what}"
+    ages = timeline.ages if timeline.ages.keys() >= {session, *labels} else dict.fromkeys([session, *labels], 0.0)
+    if len({ages[label] for label in labels}) > 1 and unit != "days":
+        apart = {}  # Visits need not be at equal distance.
     if apart:
         # `labels` are in order: of two at equal distance the first is the earlier one, by date where there are dates.
         chosen = min(labels, key=lambda label: (apart[label], timeline.dates.get(label, datetime.min)))
@@ -239,8 +249,13 @@ def nearest_session(session: str | None, available: Iterable[str | None], timeli
         days = apart[chosen] if unit == "days" else None
     else:
         order = session_order({*timeline.labels, *labels, session})
-        chosen = min(labels, key=lambda label: abs(order.index(label) - order.index(session)))
-        how, days = f"the nearest in the order of the sessions ({_why_no_times(timeline, session)})", None
+
+        def far(label: str) -> tuple[float, int]:
+            return abs(ages[label] - ages[session]), abs(order.index(label) - order.index(session))
+
+        chosen = min(labels, key=far)
+        by_age = "by age in whole years, then " if len({ages[label] for label in labels}) > 1 else ""
+        how, days = f"the nearest {by_age}in the order of the sessions ({_why_no_times(timeline, session)})", None
     return Nearest(chosen, (f"Session {session} has no T1w; that of session {chosen} was used, {how}.",), days)
 
 

@@ -68,6 +68,8 @@ class Timeline:
         Values that should be dates and could not be read.
     days
         Times of the sessions since any one time, from columns of ``sessions.tsv`` such as ``days_since_baseline``.
+    ages
+        Ages at the sessions in whole years, which tell only which sessions are far apart; empty if ``days`` are known.
     source
         Where the dates of the sessions are from; empty for the tables that BIDS has for them.
     """
@@ -78,6 +80,7 @@ class Timeline:
     unreadable: tuple[str, ...] = ()
     days: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    ages: Mapping[str, float] = field(default_factory=dict)
 
     def days_between_files(self, one: Path, other: Path) -> float | None:
         """Return the days between two images by ``scans.tsv`` or sidecars; None where they do not date both."""
@@ -161,8 +164,9 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
         files = files or {stem(path): time for path, time in stated.items()}
         source = " by the sidecars" if by_session and not dates else ""
         dates = dates or by_session
-    days = {} if set(labels) <= dates.keys() else _days_of_sessions(participant_dir / f"{name}_sessions.tsv")
-    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days, source)
+    dated = set(labels) <= dates.keys()
+    days, ages = ({}, {}) if dated else _times_of_sessions(participant_dir / f"{name}_sessions.tsv")
+    return Timeline(tuple(labels), dates, files, tuple(dict.fromkeys([*bad, *unreadable])), days, source, ages)
 
 
 class Times:
@@ -238,17 +242,18 @@ _TIME_COLUMN = re.compile(
 _AGE_COLUMN = re.compile(r"age(?:_\w+)?")
 
 
-def _days_of_sessions(table_file: Path) -> dict[str, float]:
-    """Return the days of sessions since any one time, by label; empty if no column states them for all rows.
+def _times_of_sessions(table_file: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the days of sessions since any one time, or else ages in whole years, by label.
 
-    Ages count if they are given to a part of a year at least.
+    Both are empty if no column states them for all rows. Ages to a part of a year at least count as days.
     """
+    ages: dict[str, float] = {}
     try:
         table = read_tsv(table_file, everything_is_text=True) if table_file.is_file() else None
     except TauPipelineError:
-        return {}
+        return {}, ages
     if table is None or "session_id" not in table or table["session_id"].duplicated().any():
-        return {}
+        return {}, ages
     labels = [str(label).strip().removeprefix("ses-") for label in table["session_id"]]
     for column in table.columns:
         plain = re.sub(r"\s+", "_", str(column).strip().lower())
@@ -259,10 +264,13 @@ def _days_of_sessions(table_file: Path) -> dict[str, float]:
             numbers = [float(str(value).strip().replace(",", ".")) for value in table[column]]
         except ValueError:
             continue
-        if all(map(math.isfinite, numbers)) and (found or any(number % 1 for number in numbers)):
+        if not all(map(math.isfinite, numbers)):
+            continue
+        if found or any(number % 1 for number in numbers):
             unit = DAYS[found[1]] if found else DAYS["years"]
-            return {label: unit * number for label, number in zip(labels, numbers, strict=True)}
-    return {}
+            return {label: unit * number for label, number in zip(labels, numbers, strict=True)}, {}
+        ages = ages or dict(zip(labels, numbers, strict=True))
+    return {}, ages
 
 
 def _times(tables: Iterable[Path], column: str) -> tuple[dict[tuple[Path, str], datetime], list[str]]:
