@@ -70,7 +70,8 @@ METHODS: dict[str, tuple[str, ...]] = {"Standardization": ("apply", "invert", "s
 SIDECAR_KEYS: dict[str, str] = {
     "Assumptions": "Sentences: every value that was missing from the input and had to be assumed.",
     "BeatsBaselines": "Whether the models of a synthetic map predict held-out participants better than all "
-    "[baselines](../explanation/synthesis.md#baselines), in every measure; `n/a` if the model card does not say.",
+    "[baselines](../explanation/synthesis.md#baselines), in every measure; `n/a` if a measure is not "
+    "defined, such as a correlation over two participants, or if the model card does not say.",
     "Background": "Value outside the brain mask.",
     "Description": "Description of the map.",
     "ExtentThreshold": "SUVR above which a voxel counts for the column suvr_extent, from the setting extent_suvr.",
@@ -86,8 +87,9 @@ SIDECAR_KEYS: dict[str, str] = {
     "Manufacturer": "Manufacturer of the PET scanner, from the raw sidecar; for synthetic SUVR, the manufacturer "
     "whose scale it has.",
     "ManufacturersModelName": "Model of the PET scanner.",
-    "ModelHash": "Combined hash of all models.",
-    "Models": "Models that predicted a synthetic map: folder, model card, hash, network.",
+    "ModelHash": "Combined hash of the models.",
+    "Models": "Models that predicted a synthetic map: folder, model card, hash, network; without those that were "
+    "trained on this participant, if there are others.",
     "OutsideBrain": "Value outside the brain mask.",
     "PVCExtracerebralRegions": "Hot spots around the brain that are regions of their own (`--pvc-extracerebral`): "
     "volume in mm³, and SUVR by the first method.",

@@ -10,6 +10,8 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,12 +34,23 @@ from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.scaling import MinMax
-from tau_pipeline.synthesis.model.baseline_scores import BASELINES, MEASURES, MODEL, HeldOut
+from tau_pipeline.synthesis.model.baseline_scores import (
+    BASELINES,
+    MEASURES,
+    MODEL,
+    NOT_KNOWN,
+    HeldOut,
+    baseline_keys,
+    unbeaten,
+)
 from tau_pipeline.synthesis.model.ensemble import load_ensemble
 from tau_pipeline.synthesis.model.map_scores import HeldOutTables
 from tau_pipeline.synthesis.model.regression import COVARIATES, RegionalRegression, features, painted
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, _searched, fit_regression
+from tau_pipeline.synthesis.training.priors import fit_priors
+from tau_pipeline.synthesis.training.processes import Processes
 from tau_workflows.cli import main
+from tau_workflows.reports.cohort_warnings import unbeaten_sentences
 
 SMALL = Grid((24, 24, 24), (2.0, 2.0, 2.0))
 #: Labels of the made-up heads.
@@ -212,6 +225,13 @@ def test_too_few_participants_are_refused_with_the_number_that_is_needed(people:
         fit_regression(pairs, MinMax(0.0, 3.0), SMALL, tmp_path)
 
 
+def test_a_network_on_a_regression_needs_one_participant_more_and_the_whole_split_is_counted(people: Path) -> None:
+    # Each training participant gets the map of a regression of the others.
+    train: Any = SimpleNamespace(pairs=find_pairs(people / "out")[:LEAST_PARTICIPANTS])
+    with pytest.raises(SettingError, match=f"has {LEAST_PARTICIPANTS} participants.*needs {LEAST_PARTICIPANTS + 1} or"):
+        fit_priors(train, [], Processes(0, 1, torch.device("cpu")))
+
+
 def test_weights_of_something_else_are_damaged() -> None:
     with pytest.raises(DamagedFileError, match="not those of a regional regression"):
         RegionalRegression({"weight": torch.zeros(1, 2, 3)})
@@ -239,6 +259,56 @@ def test_a_model_beats_a_baseline_only_if_it_is_better_in_every_measure() -> Non
     assert HeldOut.from_card({}) is None
     with pytest.raises(DamagedFileError, match="held_out is damaged"):
         HeldOut.from_card({"held_out": {"figures": {MODEL: 3}}})
+
+
+def test_a_model_claims_no_more_than_was_measured() -> None:
+    better = held_out((0.9, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
+    assert better.description.startswith(
+        "This model beats the regional regression in SSIM, MAE, regional MAE, and r over participants (7 participants "
+        "of the test split"
+    )
+    # A correlation over two participants is not defined: whether the model is better in it is not known.
+    few = replace(held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None)), n_participants=2)
+    assert (few.not_beaten, few.beats, few.as_dict()["beats_baselines"]) == ({}, "n/a", "n/a")
+    assert "r over participants is not defined here (2 participants" in few.sentence
+    assert few.description == few.sentence
+    assert "beats" not in few.description.replace("beats simple predictors in this respect", "")
+    # What is known to be worse is said, whatever is not known.
+    worse = replace(few, figures={**few.figures, MODEL: {**few.figures[MODEL], "mae": 0.3}})
+    assert worse.beats is False
+    assert "does not beat the regional regression in MAE (2" in worse.sentence
+    assert "r over participants is not defined here" in worse.sentence
+
+
+def test_an_ensemble_beats_the_baselines_only_if_it_is_known_of_each_model() -> None:
+    def verdict(*cards: HeldOut | None) -> tuple[object, list[str]]:
+        models = [
+            SimpleNamespace(card=SimpleNamespace(figures={} if each is None else {"held_out": each.as_dict()}))
+            for each in cards
+        ]
+        ensemble: Any = SimpleNamespace(models=models, folders=[Path(f"m{n}") for n in range(len(cards))])
+        return baseline_keys(ensemble)["BeatsBaselines"], unbeaten(ensemble)
+
+    better = held_out((0.9, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
+    worse = held_out((0.7, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
+    few = held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None))
+    assert verdict(better) == (True, [])
+    assert verdict(better, worse, None) == (False, [worse.sentence, NOT_KNOWN])
+    assert verdict(better, few) == ("n/a", [few.sentence])
+    assert verdict(better, None) == ("n/a", [NOT_KNOWN])
+
+
+def test_pages_say_of_a_map_whose_model_may_not_beat_the_baselines_that_this_is_not_known() -> None:
+    def stated(*models: HeldOut, verdict: object) -> list[str]:
+        return unbeaten_sentences({"BeatsBaselines": verdict, "Baselines": [one.as_dict() for one in models]})
+
+    better = held_out((0.9, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
+    few = held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None))
+    assert stated(better, verdict=True) == []
+    assert stated(better, few, verdict="n/a") == [few.sentence]
+    assert "not known" in stated(verdict="n/a")[0]
+    # A measured map says nothing of models.
+    assert unbeaten_sentences({}) == []
 
 
 # --- every figure that is shown has its baseline ---
@@ -289,7 +359,7 @@ def test_the_card_and_the_log_have_every_baseline_and_say_on_which_grid(shown: d
     stated = card["figures"]["held_out"]
     assert (stated["grid"], stated["beats_baselines"]) == ("T1w", False)
     assert set(stated["figures"]) == {MODEL, *BASELINES}
-    assert stated["description"] in card["limits"]
+    assert stated["description"] == card["limits"][0]
     assert "on the model's grid" in card["figures"]["on_model_grid"]["mask"]
     assert {"model", "training mean", "regional regression"} == set(card["figures"]["on_model_grid"]["figures"])
     log, described = read_tsv(folder / "log.tsv"), read_json(folder / "log.json")
@@ -309,6 +379,8 @@ def test_every_sidecar_and_table_of_the_maps_has_every_baseline(shown: dict[str,
         if path.suffix == ".json" and not path.name.endswith("uncertainty.json"):
             content = read_json(path)
             assert content["BeatsBaselines"] is False, path
+            if "Synthetic" in content:
+                assert list(content).index("BeatsBaselines") == list(content).index("Synthetic") + 1
             assert set(content["Baselines"][0]["figures"]) == {MODEL, *BASELINES}
         if path.suffix == ".tsv" and "predictor" in (table := read_tsv(path)):
             assert set(table["predictor"]) == {MODEL, *BASELINES}, path

@@ -112,7 +112,8 @@ def test_shares_of_labels_keep_their_volume_on_coarse_voxels_and_come_back_from_
     assert 1006 in region_numbers("cortical")
     first = cached_label_shares(one, tmp_path / "kept.npz")
     (tmp_path / "dseg.nii.gz").unlink()
-    np.testing.assert_allclose(cached_label_shares(one, tmp_path / "kept.npz"), first, atol=1e-3)
+    # To the last bit, or the same training would come out otherwise when its cache is filled.
+    np.testing.assert_array_equal(cached_label_shares(one, tmp_path / "kept.npz"), first)
     with pytest.raises(SettingError, match="labels"):
         label_shares(one._replace(subject=None))
 

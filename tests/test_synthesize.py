@@ -79,8 +79,8 @@ def _small_figures():
         yield
 
 
-def write_model(folder, seed=0):
-    rows = [(f"sub-{n:02d}", split, "GE", "CN") for n, split in SPLITS.items()]
+def write_model(folder, seed=0, splits=SPLITS):
+    rows = [(f"sub-{n:02d}", split, "GE", "CN") for n, split in splits.items()]
     torch.manual_seed(seed)
     system = build_system("unet", "laptop", image_size=GRID.shape)
     card = ModelCard("unet", "laptop", GRID, {}, seed)
@@ -238,6 +238,36 @@ def test_every_column_of_the_tables_of_agreement_is_explained(everybody):
         assert (said.pop("BeatsBaselines"), said.pop("Baselines")) == ("n/a", [])
         assert list(said) == list(read_tsv(path).columns)
         assert all(len(one["Description"]) > 4 for one in said.values())
+
+
+def test_a_participant_is_predicted_by_the_models_that_were_not_trained_on_the_participant(study, tmp_path):
+    root = tmp_path / "study"
+    shutil.copytree(study, root)
+    # As folds: the first model was trained on sub-03, the second on sub-05, and both on sub-02.
+    write_model(root / "other", seed=1, splits={n: "train" if n in (1, 2, 5) else "test" for n in range(1, 9)})
+    models = (str(root / "model"), str(root / "other"))
+    assert run(root, model=models, synthesize="all", as_manufacturer="GE") == 0
+    for label, names, split in (
+        ("03", ["other"], "test"),
+        ("02", ["model", "other"], "train"),
+        ("05", ["model"], "validation"),
+        ("06", ["model", "other"], "test"),
+    ):
+        about = read_json(sidecar_path(synthetic(root, label)))
+        assert [one["Folder"] for one in about["Models"]] == names, label
+        assert (about["TrainingSplit"], about["EnsembleMembers"]) == (split, 2 * len(names)), label
+        assert about["ParticipantInTrainingSet"] is (split == "train")
+        own = root / f"out/sub-{label}/pet/sub-{label}_trc-AV1451_desc-synthSUVR_agreement.tsv"
+        assert set(read_tsv(own)["split"]) == {split}
+    scans = read_tsv(root / "out/group/synthSUVR_scans.tsv").set_index("participant_id")["split"]
+    assert scans["sub-03"] == "test"
+    # The map is that of the other model alone.
+    (target,) = [p for p in find_pairs(root / "out") if p.participant == "03"]
+    images = [load_volume(path) for path in (target.anat.t1w, target.mask_file)]
+    alone = predict(load_ensemble([root / "other"]), *images, "GE", Synthesis(), "cpu")
+    expected = on_t1w_grid(alone.mean, alone.brain, alone.placement, images[1])
+    found = load_volume(synthetic(root, "03"))
+    np.testing.assert_allclose(np.asarray(found.dataobj), np.asarray(expected.dataobj), atol=1e-3)
 
 
 def test_the_calibration_and_its_coverage_are_written_down(everybody):

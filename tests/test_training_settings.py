@@ -77,3 +77,20 @@ def test_the_settings_load_without_torch() -> None:
 def test_every_setting_of_training_can_be_given_as_an_override() -> None:
     values = {item.name: getattr(Training(), item.name) for item in dataclasses.fields(Training)}
     assert configuration(None, {**values, "epochs": 3}).training == Training(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "people", "system"),
+    [
+        ({}, 3, "regression"),
+        ({}, 199, "regression"),
+        ({}, 200, "unet"),
+        ({"covariates": ("p_tau217",)}, 8, "regression"),
+        ({"epochs": 3}, 8, "unet"),
+        ({"network": "unetr"}, 8, "unetr"),
+    ],
+)
+def test_no_network_is_trained_on_few_participants_unless_it_is_asked_for(
+    values: dict[str, object], people: int, system: str
+) -> None:
+    assert Training(**values).resolved(people).network == system  # type: ignore[arg-type]

@@ -208,6 +208,7 @@ class SyntheticSidecar:
             assumptions=self.assumptions,
             Description=f"{what} by {self.reference_region}, made from the T1w by a model; not a measurement",
             Synthetic=True,
+            **self.baselines,
             Units="unitless",
             SpatialReference=self.reference_image,
             ReferenceRegion=self.reference_region,
@@ -221,6 +222,5 @@ class SyntheticSidecar:
             EnsembleMembers=self.members,
             Flags=list(self.flags),
             Uncertainty=self.uncertainty if isinstance(self.uncertainty, str) else dict(self.uncertainty),
-            **self.baselines,
             **more,
         )

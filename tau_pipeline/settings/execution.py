@@ -21,7 +21,11 @@ class Execution(Checked):
     )
     omp_nthreads: int | None = field(
         default=None,
-        metadata=documented("Threads per process. Default: 1. Results do not depend on it.", at_least=1),
+        metadata=documented(
+            "Threads per process. Default: 1; for train and synthesize, nprocs or else all cores. Only the weights of "
+            "trained networks depend on it, by rounding.",
+            at_least=1,
+        ),
     )
     mem_mb: int | None = field(
         default=None,

@@ -44,9 +44,9 @@ Augmentation = Literal["paper", "paper-strict", "upright", "off"]
 GridSpace = Literal["own", "template"]
 SelectBy = Literal["score", "ssim", "regional-error", "loss"]
 
-#: With fewer participants than the first, a regression cannot be fitted and tested; with fewer than the second, it
-#: predicts better than the networks that were tried (docs/decisions/regional-regression.md).
-LEAST_FOR_REGRESSION, LEAST_FOR_NETWORK = 9, 200
+#: With fewer participants than this, the regional regression predicts better than the networks that were tried, and no
+#: network is trained unless it is asked for (docs/decisions/regional-regression.md).
+LEAST_FOR_NETWORK = 200
 #: Settings that are read for every system; a value given to another one asks for a network.
 _OF_EVERY_SYSTEM = frozenset(
     {"network", "target_scaling", "split_fractions", "split_file", "folds", "fold", "model_name", "model_dir"}
@@ -299,7 +299,7 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         changed = {
             item.name for item in dataclasses.fields(self) if getattr(self, item.name) != item.default
         } - _OF_EVERY_SYSTEM
-        few = LEAST_FOR_REGRESSION <= n_participants < LEAST_FOR_NETWORK
+        few = n_participants < LEAST_FOR_NETWORK
         return dataclasses.replace(self, network="regression" if few and not changed else "unet")
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,14 @@ class SynthesisContext:
     calibration: Calibration | None = None
     training_statistics: TrainingStatistics | None = None
 
+    def used_for(self, participant_id: str) -> SynthesisContext:
+        """Return the context with the models that predict a participant, and baselines from their training split."""
+        own = self.ensemble.used_for(participant_id)
+        statistics = self.training_statistics
+        if own.folders[0] != self.ensemble.folders[0]:
+            statistics = TrainingStatistics.load(own.folders[0])
+        return replace(self, ensemble=own, training_statistics=statistics)
+
 
 @dataclass(frozen=True)
 class _Images:
@@ -133,7 +141,7 @@ def make_synthetic(target: Target, context: SynthesisContext) -> list[ScanScores
         A derivative is missing or cannot be used, the manufacturer is not known, or the T1w is refused. No map of this
         scan has been written.
     """
-    scan = _predicted(target, context)
+    scan = _predicted(target, context.used_for(target.participant_id))
     scores = [scan.compared_with(pair) for pair in target.measured]
     scan.write_maps()
     scan.write_region_table()

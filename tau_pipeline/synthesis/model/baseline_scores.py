@@ -23,7 +23,14 @@ from tau_pipeline.synthesis.model.baselines import TrainingStatistics
 from tau_pipeline.synthesis.model.correction import on_t1w
 from tau_pipeline.synthesis.model.ensemble import Ensemble, known_or_pooled, to_suvr
 from tau_pipeline.synthesis.model.folder import LoadedModel
-from tau_pipeline.synthesis.model.map_scores import HeldOutTables, MapScores, figures_of, score_maps, tables_of
+from tau_pipeline.synthesis.model.map_scores import (
+    LEAST_FOR_R,
+    HeldOutTables,
+    MapScores,
+    figures_of,
+    score_maps,
+    tables_of,
+)
 from tau_pipeline.synthesis.model.predict import predict_pair
 from tau_pipeline.synthesis.model.regression_fit import regression_grid
 
@@ -44,6 +51,10 @@ MEASURES = {
 }
 #: In the figures of a model card.
 KEY = "held_out"
+#: Of a model whose card has no such figures.
+NOT_KNOWN = (
+    "It is not known how this model does beside simple predictors: its card has no scores of held-out participants."
+)
 
 Figures = Mapping[str, float | None]
 
@@ -88,19 +99,49 @@ class HeldOut:
         return own <= other if MEASURES[measure][1] else own >= other
 
     @property
+    def unknown(self) -> list[str]:
+        """Return the measures that are not defined for the model, such as a correlation over two participants."""
+        return [key for key in MEASURES if self.figures[MODEL].get(key) is None]
+
+    @property
+    def beats(self) -> bool | str:
+        """Return whether the model is better than every baseline in every measure; ``n/a`` where that is not known."""
+        if self.not_beaten:
+            return False
+        return "n/a" if self.unknown else True
+
+    @property
     def sentence(self) -> str:
-        """Say which baselines the model does not beat, in one sentence; empty if it beats all."""
-        if not self.not_beaten:
-            return ""
-        parts = [
-            f"the {name} in {' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))}"
-            for name, words in ((name, [MEASURES[key][0] for key in keys]) for name, keys in self.not_beaten.items())
-        ]
+        """Say which baselines the model does not beat, and in what this is not known; empty if it beats all."""
+        parts = [f"the {name} in {_listed(MEASURES[key][0] for key in keys)}" for name, keys in self.not_beaten.items()]
+        said = []
+        if parts:
+            said.append(
+                f"This model does not beat {'; nor '.join(parts)} ({self._where}): in this respect, its maps say no "
+                "more about a participant than these simple predictors do."
+            )
+        if self.unknown:
+            few = f"; r needs {LEAST_FOR_R} scans or more whose values differ" if "regional_r" in self.unknown else ""
+            verb = "is" if len(self.unknown) == 1 else "are"
+            said.append(
+                f"{_listed(MEASURES[key][0] for key in self.unknown)} {verb} not defined here ({self._where}{few}), so "
+                "that it is not known whether this model beats simple predictors in this respect."
+            )
+        return " ".join(said)
+
+    @property
+    def _where(self) -> str:
         people = f"{self.n_participants} participant{'s' * (self.n_participants != 1)}"
-        return (
-            f"This model does not beat {'; nor '.join(parts)} ({people} of the {self.split} split, on the grid of the "
-            "T1w): in this respect, its maps say no more about a participant than these simple predictors do."
-        )
+        return f"{people} of the {self.split} split, on the grid of the T1w"
+
+    @property
+    def description(self) -> str:
+        """Say what the model beats and what it does not, and no more than was measured."""
+        if self.sentence:
+            return self.sentence
+        names = _listed(f"the {name}" for name in BASELINES if name in self.figures)
+        measures = _listed(heading for heading, _ in MEASURES.values())
+        return f"This model beats {names} in {measures} ({self._where}; the differences were not tested for chance)."
 
     def lines(self, model: str = MODEL) -> list[str]:
         """Return one line of figures per predictor, as text; ``model`` is what the model is called."""
@@ -117,9 +158,9 @@ class HeldOut:
             "split": self.split,
             "n_participants": self.n_participants,
             "figures": {name: dict(own) for name, own in self.figures.items()},
-            "beats_baselines": not self.not_beaten,
+            "beats_baselines": self.beats,
             "not_beaten": self.not_beaten,
-            "description": self.sentence or "This model beats all baselines in every measure.",
+            "description": self.description,
         }
 
     @classmethod
@@ -147,12 +188,12 @@ class HeldOut:
 def baseline_keys(ensemble: Ensemble) -> dict[str, Any]:
     """Return the keys of a sidecar that say how the models do beside the baselines.
 
-    ``BeatsBaselines`` is true where every model beats every baseline, and ``n/a`` where a model's card does not say.
+    ``BeatsBaselines`` is true where every model beats every baseline, false where one does not, and else ``n/a``.
     """
     found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
-    known = [each for each in found if each is not None]
+    verdicts = {"n/a" if each is None else each.beats for each in found}
     return {
-        "BeatsBaselines": not any(each.not_beaten for each in known) if len(known) == len(found) else "n/a",
+        "BeatsBaselines": next(verdict for verdict in (False, "n/a", True) if verdict in verdicts),
         "Baselines": [
             {"model": folder.name, **each.as_dict()}
             for folder, each in zip(ensemble.folders, found, strict=True)
@@ -162,9 +203,15 @@ def baseline_keys(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def unbeaten(ensemble: Ensemble) -> list[str]:
-    """Return the sentence of each model that does not beat its baselines."""
+    """Return the sentence of each model that does not beat its baselines, or of which this is not known."""
     found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
-    return [each.sentence for each in found if each is not None and each.sentence]
+    return [NOT_KNOWN if each is None else each.sentence for each in found if each is None or each.sentence]
+
+
+def _listed(words: Iterable[str]) -> str:
+    """Join words as in a sentence: a, b, and c."""
+    *first, last = words
+    return f"{', '.join(first)}{',' * (len(first) > 1)} and {last}" if first else last
 
 
 def _number(value: float | None) -> str:

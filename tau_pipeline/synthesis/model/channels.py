@@ -208,7 +208,8 @@ def label_shares(placed: PlacedT1w) -> NDArray[np.float32]:
     Returns
     -------
     ndarray
-        ``(7, I, J, K)`` from 0 to 1; 0 outside the brain.
+        ``(7, I, J, K)`` from 0 to 1; 0 outside the brain. Rounded as in the cache, so that a training whose cache is
+        new, one that finds it filled, and a prediction without one see the same.
 
     Raises
     ------
@@ -224,4 +225,4 @@ def label_shares(placed: PlacedT1w) -> NDArray[np.float32]:
         numbers = composites()[name]["both"] if name in composites() else region_numbers(name)
         one = Volume(labels_mask(labels, numbers).astype(np.float32), dseg_img.affine)
         shares.append(np.where(placed.brain, to_grid(one, placed.placement), 0.0))
-    return np.stack(shares).astype(np.float32)
+    return np.stack(shares).astype(np.float16).astype(np.float32)

@@ -60,6 +60,11 @@ class Ensemble:
             tuple(self.hashes[n] for n in kept),
         )
 
+    def used_for(self, participant_id: str) -> Ensemble:
+        """Return the models that predict a participant: those not trained on the participant, if there are any."""
+        strict = self.models_not_trained_on(participant_id)
+        return strict if strict.models else self
+
 
 def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:
     table = model.splits

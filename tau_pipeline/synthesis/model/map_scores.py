@@ -33,7 +33,7 @@ REGIONS = (*_CORTICAL, *region_numbers("subcortical"))
 #: SUVR is taken to lie between 0 and this for SSIM.
 _SUVR_RANGE = 3.0
 #: A correlation over fewer participants says nothing.
-_LEAST_FOR_R = 3
+LEAST_FOR_R = 3
 #: In a model folder: scores of each held-out scan, and its regional values.
 _SCANS, _REGIONS = "held_out.tsv", "held_out_regions.tsv"
 
@@ -89,7 +89,7 @@ def figures_of(rows: Sequence[MapScores]) -> dict[str, float | None]:
     """
     synthetic, measured = (np.array([getattr(row, name) for row in rows]) for name in ("synthetic", "measured"))
     r = np.nan
-    if len(rows) >= _LEAST_FOR_R:
+    if len(rows) >= LEAST_FOR_R:
         cortex = slice(0, len(_CORTICAL))
         both = np.isfinite(synthetic[:, cortex]).all(axis=0) & np.isfinite(measured[:, cortex]).all(axis=0)
         of_region = pearson(synthetic[:, cortex][:, both].T, measured[:, cortex][:, both].T)

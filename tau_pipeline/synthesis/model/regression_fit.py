@@ -99,7 +99,8 @@ def fit_regression(
     if len(set(people)) < LEAST_PARTICIPANTS:
         raise SettingError(
             f"the training split has {len(set(people))} participants, and a regional regression needs "
-            f"{LEAST_PARTICIPANTS} or more; add participants, or change split_fractions"
+            f"{LEAST_PARTICIPANTS} or more; add participants, or make the training split larger (split_fractions, "
+            "folds, split_file)"
         )
     scans = [_without_images(prepare(pair, grid, cache_dir)) for pair in pairs]
     painted_labels = _common(scan.uptake for scan in scans)
@@ -231,4 +232,5 @@ def _best_blur(pairs: Sequence[Pair], grid: Grid, cache_dir: Path | None) -> flo
 def _text(parameters: Mapping[str, Any]) -> str:
     if "model__alpha" in parameters:
         return f"ridge regression, penalty {parameters['model__alpha']:.3g}"
-    return f"partial least squares, {parameters['model__n_components']} components"
+    n = parameters["model__n_components"]
+    return f"partial least squares, {n} component{'s' * (n != 1)}"

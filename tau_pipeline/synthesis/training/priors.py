@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.errors import SettingError
 from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.model.channels import painted_prior
 from tau_pipeline.synthesis.model.regression import RegionalRegression
@@ -52,6 +53,13 @@ def fit_priors(
         There are too few training participants for a regression.
     """
     people = sorted({pair.participant_id for pair in train.pairs})
+    # Each of them gets the map of a regression of the others.
+    if len(people) <= LEAST_PARTICIPANTS:
+        raise SettingError(
+            f"the training split has {len(people)} participants, and a network that starts from the regional "
+            f"regression needs {LEAST_PARTICIPANTS + 1} or more; add participants, make the training split larger "
+            "(split_fractions, folds, split_file), or train without it (--start-from nothing)"
+        )
     n_parts = _PARTS if len(people) - math.ceil(len(people) / _PARTS) >= LEAST_PARTICIPANTS else len(people)
     whole = _fitted(train, frozenset(), covariates)
     work = [(dataset, index, whole) for dataset in held_out for index in range(len(dataset))]

@@ -176,7 +176,7 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
     scored = score_held_out(ensemble, statistics, held_out, device)
     if scored is not None:
         figures = {**ensemble.first.card.figures, HELD_OUT: scored.as_dict()}
-        limits = tuple(filter(None, (*ensemble.first.card.limits, scored.sentence)))
+        limits = tuple(filter(None, (scored.sentence, *ensemble.first.card.limits)))
         card = replace(ensemble.first.card, figures=figures, limits=limits)
         write_json(card.as_dict(), folder / CARD)
         if scored.tables is not None:

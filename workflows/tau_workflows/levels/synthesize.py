@@ -374,7 +374,8 @@ def _evaluated(
     from tau_pipeline.synthesis.model.baselines import regional_values
 
     tables = [regional_values(pair) for pair in measured if pair.rois_file is not None]
-    splits = {pair.participant_id: context.ensemble.split_of(pair.participant_id) for pair in measured}
+    people = {pair.participant_id for pair in measured}
+    splits = {who: context.ensemble.used_for(who).split_of(who) for who in people}
     positivity: Mapping[str, float] = context.training_statistics.positivity if context.training_statistics else {}
     return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, context.synthesis, random_seed)
 

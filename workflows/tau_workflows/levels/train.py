@@ -13,7 +13,7 @@ from tau_pipeline.files import read_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
-from tau_pipeline.settings.training import Training
+from tau_pipeline.settings.training import LEAST_FOR_NETWORK, Training
 from tau_pipeline.synthesis.data.covariates import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, search_pairs
 from tau_workflows.levels.call import (
@@ -83,8 +83,8 @@ def _choice(system: str, n_people: int) -> str:
     """Say what ``auto`` chose, and how to choose otherwise."""
     if system == "regression":
         return (
-            f"network is auto: with {n_people} participants, a regional regression predicts better than a network, and "
-            "is trained; --network unet trains a network"
+            f"network is auto: with {_counted(n_people, 'participant')}, fewer than {LEAST_FOR_NETWORK}, a regional "
+            "regression is fitted; --network unet trains a network instead"
         )
     return "network is auto: a U-Net is trained; --system regression fits a regional regression instead"
 
@@ -186,8 +186,7 @@ def _summarize(model_dir: Path, seconds: float) -> None:
         say(f"{held_out.split} split ({_counted(held_out.n_participants, 'participant')}), on the grid of the T1w:")
         for line in held_out.lines():
             say(f"  {line}")
-        if held_out.sentence:
-            say(f"warning: {held_out.sentence}")
+        say(f"warning: {held_out.sentence}" if held_out.sentence else held_out.description)
     calibration = Calibration.load(model_dir)
     say(calibration.describe() if calibration else "no validation split: the uncertainty is not calibrated")
     report = write_model_report(model_dir)

@@ -64,11 +64,13 @@ def unbeaten_models(output_dir: Path, read: JsonReader = read_json) -> list[str]
 
 
 def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
-    """Return what a sidecar of a synthetic map says of models that do not beat their baselines."""
+    """Return what a sidecar of a synthetic map says of models that do not beat their baselines, or may not."""
     stated = sidecar.get("Baselines")
-    if sidecar.get("BeatsBaselines") is not False or not isinstance(stated, list):
+    if sidecar.get("BeatsBaselines") not in (False, "n/a") or not isinstance(stated, list):
         return []
-    return [str(one.get("description")) for one in stated if isinstance(one, dict) and one.get("not_beaten")]
+    models = [one for one in stated if isinstance(one, dict)]
+    found = [str(one.get("description")) for one in models if one.get("beats_baselines") is not True]
+    return found or ["It is not known whether the models of this map beat simple predictors."]
 
 
 def _no_outliers_warning(done: pd.DataFrame) -> str:
