@@ -51,6 +51,7 @@ from tau_pipeline.synthesis.training.priors import fit_priors
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_workflows.cli import main
 from tau_workflows.reports.cohort_warnings import unbeaten_sentences
+from tau_workflows.reports.model import _rows
 
 SMALL = Grid((24, 24, 24), (2.0, 2.0, 2.0))
 #: Labels of the made-up heads.
@@ -298,6 +299,11 @@ def test_an_ensemble_beats_the_baselines_only_if_it_is_known_of_each_model() -> 
     assert verdict(better, None) == ("n/a", [NOT_KNOWN])
 
 
+def test_the_page_of_a_model_marks_no_missing_figure_as_the_best() -> None:
+    rows = _rows(held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None)))
+    assert [[cell["best"] for cell in row["cells"]] for row in rows] == [[True] * 3 + [False], [False] * 4]
+
+
 def test_pages_say_of_a_map_whose_model_may_not_beat_the_baselines_that_this_is_not_known() -> None:
     def stated(*models: HeldOut, verdict: object) -> list[str]:
         return unbeaten_sentences({"BeatsBaselines": verdict, "Baselines": [one.as_dict() for one in models]})
@@ -361,11 +367,15 @@ def test_the_card_and_the_log_have_every_baseline_and_say_on_which_grid(shown: d
     assert set(stated["figures"]) == {MODEL, *BASELINES}
     assert stated["description"] == card["limits"][0]
     assert "on the model's grid" in card["figures"]["on_model_grid"]["mask"]
-    assert {"model", "training mean", "regional regression"} == set(card["figures"]["on_model_grid"]["figures"])
+    on_grid = card["figures"]["on_model_grid"]["figures"]
+    assert set(on_grid) == {MODEL, *BASELINES}
+    for name in BASELINES:
+        # A baseline has no loss, which depends on the plane; beside everything else of the model is the same of each.
+        assert set(on_grid[name]) == set(on_grid[MODEL]) - {"loss"}, name
     log, described = read_tsv(folder / "log.tsv"), read_json(folder / "log.json")
     for measure in ("ssim", "psnr", "mae", "regional_error"):
         assert "grid" in described[f"validation_{measure}"]
-        for name in ("training_mean", "regional_regression"):
+        for name in ("training_mean", "diagnosis_mean", "regional_regression"):
             assert np.isfinite(log[f"validation_{measure}_of_{name}"]).all()
             assert f"validation_{measure}_of_{name}" in described
 
@@ -449,6 +459,12 @@ def test_the_regression_is_a_model_folder_like_any_other(people: Path, tmp_path:
         {MODEL, "training mean", "diagnosis mean"},
     )
     assert "not_beaten" in card["figures"]["held_out"]
+    # No network starts from it, and the sentence names what differs most.
+    network = ["--network", "unet", "--loss", "mse_ssim", "--norm-layer", "group", "--init-from", str(folder)]
+    with redirect_stderr(StringIO()) as lines:
+        code = main([*where, "train", *train[2:], *network, "--model-dir", str(tmp_path / "network"), *both])
+    assert code == 2
+    assert "a model with the network regression, and this training has the network unet" in lines.getvalue()
     page = (folder / "report.html").read_text()
     assert "Learning curves" not in page
     assert page.count("data:image/png;base64,") == 1

@@ -49,6 +49,11 @@ def test_epochs_without_validation_leave_no_gap_in_the_curves() -> None:
     by_title = {axes.get_title(): axes for axes in learning_curves_figure(log).axes}
     (curve,) = by_title["SSIM, on the model's grid"].lines
     np.testing.assert_allclose(curve.get_xydata(), [(1, 0.1), (3, 0.3), (5, 0.5)])
+    # A single validation is no line: its point is drawn.
+    (point,) = {axes.get_title(): axes for axes in learning_curves_figure(log[:2]).axes}[
+        "SSIM, on the model's grid"
+    ].lines
+    assert (len(point.get_xydata()), point.get_marker()) == (1, "o")
 
 
 def test_regional_values_are_drawn_per_predictor_and_ssim_scan_by_scan() -> None:
@@ -93,6 +98,7 @@ def test_samples_show_t1w_measured_and_synthetic_in_one_scale_and_say_synthetic(
     suvr = [axes.images[0].get_clim() for axes in pictures if axes.images[0].get_cmap().name == "inferno"]
     assert len(set(suvr)) == 1
     assert "synthetic" in figure.texts[0].get_text()
+    assert any("on the model's grid" in text.get_text() for text in figure.texts)
 
 
 def test_nothing_to_draw_is_one_sentence() -> None:

@@ -1,5 +1,7 @@
 """Training range, baselines and thresholds of positivity against slow loops on made-up people."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthesis_cohort import Person
@@ -7,6 +9,7 @@ from toy_models import GRID, SCALES, toy_model, write_people
 
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_tsv
+from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.model.baselines import (
@@ -18,6 +21,8 @@ from tau_pipeline.synthesis.model.baselines import (
     t1w_measures,
     unlike_training,
 )
+from tau_pipeline.synthesis.training.data import TrainingData
+from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines
 
 LABELS = {f"{n:02d}": ("CN" if n < 7 else "AD") for n in range(1, 9)}
 PEOPLE = tuple(
@@ -66,6 +71,24 @@ def test_the_mean_image_is_that_of_the_training_participants_each_of_whom_counts
 def test_the_mean_of_a_diagnosis_is_that_of_its_training_participants(pairs, found):
     assert set(found.diagnosis_images) == {"CN", "AD"}
     np.testing.assert_allclose(found.diagnosis_images["AD"], slow_mean(pairs, {"07"}), atol=1e-4)
+
+
+def test_the_log_has_the_same_baselines_on_the_grid_and_each_for_every_scan(pairs, model, found):
+    train, held_out = ([pair for pair in pairs if (pair.participant == "08") is out] for out in (False, True))
+    stranger = replace(held_out[0], diagnosis="FTD")
+    parts = [PairDataset(part, GRID, model.target_scaling, labels=True) for part in (train, [], [*held_out, stranger])]
+    data = TrainingData(*parts, model.splits, model.target_scaling)
+    baselines = fit_grid_baselines(data, ())
+    np.testing.assert_allclose(baselines.mean_image, found.mean_image, atol=1e-6)
+    np.testing.assert_allclose(baselines.diagnosis_images["CN"], found.diagnosis_images["CN"], atol=1e-6)
+    scores = baselines.scores(data, "test")
+    assert set(scores) == {"training mean", "diagnosis mean", "regional regression"}
+    # Nobody knows the diagnosis of the second scan, so that both means are the same there.
+    assert scores["training mean"]["mae"] != scores["diagnosis mean"]["mae"]
+    data = replace(data, test=PairDataset([stranger], GRID, model.target_scaling, labels=True))
+    scores = baselines.scores(data, "test")
+    assert scores["training mean"]["mae"] == scores["diagnosis mean"]["mae"]
+    assert baselines.scores(data, "validation") == {}
 
 
 def test_nothing_of_the_test_split_changes_the_statistics(pairs, model, found):

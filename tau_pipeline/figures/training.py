@@ -27,6 +27,8 @@ PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
 _TINTS_IN_WORDS = {"axial": "blue", "coronal": "yellow", "sagittal": "green"}
 #: Images of a scan, from left to right, and their captions.
 SHOWN = {"t1w": "T1w", "measured": "measured", "synthetic": "synthetic"}
+#: Curves with at most this many points show each of them.
+_FEW_POINTS = 20
 #: Room above the pictures of a scan, and heights of the plots of curves and of regional values, in inches.
 HEADING_IN, _CURVES_IN, _REGIONAL_IN = 0.45, 6.8, 4.0
 
@@ -81,9 +83,13 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if known.any():
                 label = name.removeprefix("train_").removeprefix("validation_") if len(names) > 2 else name
                 style = {"linestyle": "--", "linewidth": 0.9} if "_of_" in name else {"linewidth": 1.4}
-                # Not every epoch is validated.
-                axes.plot(epochs[known], values[known], label=label.replace("_", " "), **style)
+                # Not every epoch is validated, and a single one is no line.
+                marker = "o" if known.sum() <= _FEW_POINTS else ""
+                axes.plot(
+                    epochs[known], values[known], label=label.replace("_", " "), marker=marker, markersize=3, **style
+                )
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", frameon=False)
     return sheet.figure
@@ -128,7 +134,10 @@ def samples_figure(samples: Sequence[Sample]) -> Figure:
     top = float(np.percentile(np.concatenate([s.measured[s.measured > 0] for s in samples] or [np.ones(1)]), 99.5))
     sizes = [[picture.shape[::-1] for name in SHOWN for picture in _middle_slices(s, name)] for s in samples]
     boxes, height = in_rows(sizes, bar=True, above_in=HEADING_IN)
-    note = "Axial, coronal and sagittal slices through the middle. Left is left of the head (neurological)."
+    note = (
+        "Axial, coronal, and sagittal slices through the middle, on the model's grid. Left is left of the head "
+        "(neurological)."
+    )
     sheet = Sheet(height, "Held-out scans: T1w, measured, and synthetic", note=note, bar=True)
     for sample, places in zip(samples, boxes, strict=True):
         sheet.text(SIDE_IN, places[0][1] - HEADING_IN, sample.title, fontsize=11)
@@ -179,7 +188,10 @@ def regional_figure(scans: pd.DataFrame, regions: pd.DataFrame, predictors: Sequ
         raise ImageError("no cortical region of a held-out scan has a value, so there is nothing to draw")
     values = cortex[["measured", "synthetic"]].to_numpy(float)
     ends = (float(values.min()) - 0.05, float(values.max()) + 0.05)
-    note = "Points: one cortical region of one scan; right: one scan. Gray line: equality."
+    note = (
+        "Points: one cortical region of one scan, and r over all of them; right: one scan. On the grid of the T1w. "
+        "Gray line: equality."
+    )
     sheet = Sheet(_REGIONAL_IN, "Held-out scans: regional SUVR and SSIM", note=note)
     panels = sheet.plots(1, len(predictors) + 1)[0]
     for number, (axes, name) in enumerate(zip(panels, predictors, strict=False)):

@@ -76,6 +76,12 @@ class Grid:
         """Edges of the whole box in mm."""
         return np.array(self.shape) * np.array(self.voxel_mm)
 
+    def describe(self) -> str:
+        """Return shape, voxels, and space in words."""
+        shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (self.shape, self.voxel_mm))
+        space = " in the space of the template" if self.space == "template" else ""
+        return f"of {shape} voxels of {voxel} mm{space}"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {"shape": list(self.shape), "voxel_mm": list(self.voxel_mm), "space": self.space}

@@ -307,6 +307,9 @@ def score_held_out(
         maps |= baseline_maps(
             training_statistics, ensemble.first, mask, manufacturer, pair.diagnosis, dseg, pair.covariates
         )
+        if training_statistics.diagnosis_images:
+            # Somebody whose diagnosis no training participant has counts, too: all predictors have the same scans.
+            maps.setdefault(DIAGNOSIS_MEAN, maps[TRAINING_MEAN])
         for name, row in score_maps(pair, maps, mask, dseg).items():
             rows.setdefault(name, []).append(row)
     people = {pair.participant_id for pair in of[split]}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,11 @@ from numpy.typing import NDArray
 from tau_pipeline.derivatives.read import read_regions
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import complete_file
+from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.data.placement import Placement
 from tau_pipeline.synthesis.data.prepare import prepare
+from tau_pipeline.synthesis.data.scaling import TargetScaling
 from tau_pipeline.synthesis.model.folder import LoadedModel
 from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
 from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, fit_regression
@@ -188,48 +191,62 @@ def fit_training_statistics(
     used = sorted((pair for pair in pairs if pair.participant_id in train), key=lambda pair: pair.scan)
     if not used:
         raise SettingError("none of the scans is of the model's training split; baselines need some of its training")
-    figures, sums = [], _Sums(model)
-    weights = 1 / pd.Series([pair.participant_id for pair in used]).value_counts()
+    figures, sums = [], MeanImages(model.target_scaling, model.grid)
+    weights = participant_weights(used)
     for pair in used:
         known = prepare(pair, model.grid, cache_dir)
         figures.append(t1w_measures(known.t1w, known.brain, known.placement))
-        sums.add(pair, known.suvr, known.known, float(weights[pair.participant_id]))
+        sums.add(pair, known.suvr, known.known, weights[pair.participant_id])
     table = pd.DataFrame(figures)
-    enough = weights.size >= LEAST_PARTICIPANTS and model.card.network != REGRESSION
+    enough = len(weights) >= LEAST_PARTICIPANTS and model.card.network != REGRESSION
     covariates = model.card.settings.get("covariates") or ()
     fitted = fit_regression(used, model.target_scaling, model.grid, cache_dir, covariates).system if enough else None
     return TrainingStatistics(
         t1w_range={str(name): (float(table[name].min()), float(table[name].max())) for name in table},
-        mean_image=sums.mean(""),
-        diagnosis_images={name: sums.mean(name) for name in sums.names if name},
+        mean_image=sums.mean(),
+        diagnosis_images=sums.of_diagnoses(),
         positivity=positivity_thresholds(used),
         participants=tuple(sorted({pair.participant_id for pair in used})),
         regression=fitted,
     )
 
 
-class _Sums:
-    """Sums of normalized images and of their weights, of all participants (``""``) and by diagnosis."""
+def participant_weights(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Return the weight of a scan of each participant, so that every participant weighs the same."""
+    counts = Counter(pair.participant_id for pair in pairs)
+    return {participant: 1 / n for participant, n in counts.items()}
 
-    def __init__(self, model: LoadedModel) -> None:
-        self.model = model
+
+class MeanImages:
+    """Mean of scaled training images, of all participants (``""``) and by diagnosis.
+
+    Parameters
+    ----------
+    target_scaling, grid
+        Of the model.
+    """
+
+    def __init__(self, target_scaling: TargetScaling, grid: Grid) -> None:
+        self.target_scaling, self.grid = target_scaling, grid
         self._sums: dict[str, tuple[NDArray, NDArray]] = {}
 
-    @property
-    def names(self) -> list[str]:
-        return sorted(self._sums)
-
     def add(self, pair: Pair, suvr: NDArray, known: NDArray, weight: float) -> None:
-        z = self.model.target_scaling.apply(suvr, pair.manufacturer, known).astype(np.float64)
+        """Add the image of a scan where it is known."""
+        z = self.target_scaling.apply(suvr, pair.manufacturer, known).astype(np.float64)
         for name in {"", *([pair.diagnosis] if pair.diagnosis != UNKNOWN else [])}:
-            empty = np.zeros(self.model.grid.shape), np.zeros(self.model.grid.shape)
+            empty = np.zeros(self.grid.shape), np.zeros(self.grid.shape)
             total, weights = self._sums.setdefault(name, empty)
             total += np.where(known, weight * z, 0.0)
             weights += np.where(known, weight, 0.0)
 
-    def mean(self, name: str) -> NDArray[np.float32]:
+    def of_diagnoses(self) -> dict[str, NDArray[np.float32]]:
+        """Return the mean image of each diagnosis."""
+        return {name: self.mean(name) for name in sorted(self._sums) if name}
+
+    def mean(self, name: str = "") -> NDArray[np.float32]:
+        """Return the mean image of a diagnosis, or of all participants; the background where there is none."""
         total, weights = self._sums[name]
-        background = self.model.target_scaling.background
+        background = self.target_scaling.background
         return np.where(weights > 0, total / np.maximum(weights, 1e-12), background).astype(np.float32)
 
 

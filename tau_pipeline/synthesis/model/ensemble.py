@@ -130,10 +130,7 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, Grid):
-        return repr(value)
-    shape, voxel = (" x ".join(f"{side:g}" for side in sides) for sides in (value.shape, value.voxel_mm))
-    return f"of {shape} voxels of {voxel} mm"
+    return value.describe() if isinstance(value, Grid) else repr(value)
 
 
 def _digest(content: bytes) -> str:

@@ -31,7 +31,7 @@ COLUMNS = {
     **{
         f"validation_{measure}_of_{name}": f"The same of the {name.replace('_', ' ')}, which the model should beat"
         for measure in ("ssim", "psnr", "mae", "regional_error")
-        for name in ("training_mean", "regional_regression")
+        for name in ("training_mean", "diagnosis_mean", "regional_regression")
     },
     "best": "1 where the validation was the best so far by the measure that select_by names",
     "seconds": "Wall time of the epoch, validation included",

@@ -175,9 +175,12 @@ def save_measures(folder: Path, data: TrainingData, device: Device) -> None:
     statistics = fit_training_statistics(ensemble.first, data.train.pairs, data.train.cache_dir)
     scored = score_held_out(ensemble, statistics, held_out, device)
     if scored is not None:
-        figures = {**ensemble.first.card.figures, HELD_OUT: scored.as_dict()}
-        limits = tuple(filter(None, (scored.sentence, *ensemble.first.card.limits)))
-        card = replace(ensemble.first.card, figures=figures, limits=limits)
+        card = ensemble.first.card
+        figures = {**card.figures, HELD_OUT: scored.as_dict()}
+        # What is wrong comes first: that the figures are too good, then what they say.
+        n = len(limits_of_source(card.figures.get("started_from")))
+        limits = tuple(filter(None, (*card.limits[:n], scored.sentence, *card.limits[n:])))
+        card = replace(card, figures=figures, limits=limits)
         write_json(card.as_dict(), folder / CARD)
         if scored.tables is not None:
             scored.tables.save(folder)
@@ -219,14 +222,15 @@ def _measures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
 
 def _on_model_grid(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
     """Return the figures of the test split on the model's grid, with those of the baselines."""
-    correlation = regional_correlation(scores)
-    own: dict[str, float | None] = {name: round(value, 6) for name, value in mean_scores(scores).items()}
-    own["regional_correlation"] = round(correlation, 6) if np.isfinite(correlation) else None
+    own = {**mean_scores(scores), "regional_correlation": regional_correlation(scores)}
     others = run.baselines.scores(run.data, "test") if run.baselines is not None else {}
     return {
         "suvr_range": SUVR_RANGE,
         "mask": "brain mask where the PET is known, on the model's grid",
-        "figures": {MODEL: own, **{k: {n: round(v, 6) for n, v in each.items()} for k, each in others.items()}},
+        "figures": {
+            predictor: {name: round(value, 6) if np.isfinite(value) else None for name, value in each.items()}
+            for predictor, each in {MODEL: own, **others}.items()
+        },
     }
 
 

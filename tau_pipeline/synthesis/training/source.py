@@ -70,23 +70,24 @@ def start_from(system: System, settings: Training, data: TrainingData) -> dict[s
         return None
     found = load_ensemble([settings.init_from])
     card = found.first.card
+    # The network first: the settings of a regression have nothing of the rest.
     theirs = {
-        **_architecture(card.settings),
         "network": card.network,
         "preset": card.preset,
-        "grid": card.grid.as_dict(),
+        **_architecture(card.settings),
+        "grid": card.grid.describe(),
     }
     ours = {
-        **_architecture(asdict(settings)),
         "network": settings.network,
         "preset": settings.network_preset,
-        "grid": data.train.grid.as_dict(),
+        **_architecture(asdict(settings)),
+        "grid": data.train.grid.describe(),
     }
     for name, wanted in theirs.items():
         if ours[name] != wanted:
             raise SettingError(
-                f"init_from is {str(settings.init_from)!r}, a model with {name} {wanted}, and this training has {name} "
-                f"{ours[name]}; expected: the same network, inputs, and grid"
+                f"init_from is {str(settings.init_from)!r}, a model with the {name} {wanted}, and this training has "
+                f"the {name} {ours[name]}; expected: the same network, inputs, and grid"
             )
     system.load_state_dict(found.first.system.state_dict())
     held_out = {pair.participant_id for dataset in (data.validation, data.test) for pair in dataset.pairs}
@@ -116,4 +117,4 @@ def limits_of_source(started_from: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 def _architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a network depends on beside its name and size."""
-    return {"norm_layer": settings.get("norm_layer", "instance"), "inputs": list(channel_names(settings))}
+    return {"norm_layer": settings.get("norm_layer", "instance"), "inputs": ", ".join(channel_names(settings))}

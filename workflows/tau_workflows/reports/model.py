@@ -88,7 +88,9 @@ def _rows(held_out: Any) -> list[dict[str, Any]]:
         {
             "name": name,
             "cells": [
-                {"text": "n/a" if own.get(key) is None else f"{own[key]:.3f}", "best": own.get(key) == best[key]}
+                {"text": "n/a", "best": False}
+                if own.get(key) is None
+                else {"text": f"{own[key]:.3f}", "best": own[key] == best[key]}
                 for key in MEASURES
             ],
         }
