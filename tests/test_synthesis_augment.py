@@ -172,6 +172,26 @@ def test_the_background_holds_exactly_outside_the_moved_mask(background):
     assert mask.any()
 
 
+def test_the_papers_code_adds_noise_everywhere_and_mirrors_the_image_at_the_border():
+    assert draw(5, "paper-strict") == {**draw(5), "background": "mirrored"}
+    # Twice as large a step from voxel to voxel: the outer half of the grid lies beyond the border.
+    wide = {**NOTHING, "affine": {"rotation_deg": [0.0, 0.0, 0.0], "scale": [2.0, 1.0, 1.0]}, "background": "mirrored"}
+    given = torch.arange(20.0).reshape(1, 20, 1, 1).expand(SHAPE).contiguous()
+    mask = torch.ones(SHAPE, dtype=torch.bool)
+    t1w, pet, _, _ = apply_augmentation(wide, given, given, mask)
+    line = 2 * (np.arange(20) - 9.5) + 9.5
+    # Mirrored at the outer faces of the first and the last voxel, whose own values reach to these faces.
+    folded = np.where(line < -0.5, -1 - line, np.where(line > 19.5, 39 - line, line)).clip(0, 19)
+    np.testing.assert_allclose(pet[0, :, 3, 3], folded, atol=1e-4)
+    np.testing.assert_allclose(t1w[0, :, 3, 3], folded, atol=1e-4)
+    t1w, pet, mask, _ = images()
+    noisy, same, _, _ = apply_augmentation(
+        {**NOTHING, "noise": {"seed": 1, "sd": 0.1}, "background": "mirrored"}, t1w, pet, mask
+    )
+    assert (noisy - t1w)[~mask].std().item() == pytest.approx(0.1, rel=0.1)
+    assert torch.equal(same, pet)
+
+
 def test_the_brain_can_be_larger_than_the_mask():
     t1w, pet, mask, _ = images()
     part = mask.clone()

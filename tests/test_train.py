@@ -468,6 +468,18 @@ def test_a_loss_without_planes_may_stop_at_once_and_patience_0_never_does() -> N
     assert not stopped(early_stopping_patience=3)
 
 
+def test_without_a_mask_the_loss_compares_whole_volumes_in_training_and_in_validation(tmp_path: Path) -> None:
+    rows = {}
+    for mask in ("brain", "none"):
+        toy_run(tmp_path / mask, {"loss": "mse_ssim", "epochs": 1, "loss_mask": mask, "learning_rate": 1e-9})
+        (rows[mask],) = read_rows(tmp_path / mask / "log.tsv")
+    # The network predicts about 0 where the target has its background of -1: two thirds of the volume.
+    for name in ("train_mse", "validation_loss"):
+        assert rows["none"][name] > 1.3 * rows["brain"][name], name
+    for name in ("validation_ssim", "validation_mae"):
+        assert rows["none"][name] == rows["brain"][name]
+
+
 @pytest.mark.parametrize("first_cycle", [3, 20, 40])
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_best_of_all_planes_is_kept_and_stopping_waits_for_one_round_only(first_cycle: int, every: int) -> None:

@@ -335,6 +335,7 @@ def validate(run: Run, split: str) -> list[ScanScores]:
             lambda prediction, target, within: run.loss(prediction, target, epoch, within),
             run.data.target_scaling,
             autocast(settings, group.device),
+            loss_everywhere=settings.loss_mask == "none",
         )
     parts = group.gathered(list(zip(own, found, strict=True)))
     return [scores for _, scores in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]

@@ -69,7 +69,12 @@ def loss_voxels(mask: Tensor, labels: Tensor | None) -> Within:
 
 
 def score_scans(
-    network: nn.Module, scans: Iterable[dict], loss: ScanLoss, target_scaling: TargetScaling, autocast: torch.autocast
+    network: nn.Module,
+    scans: Iterable[dict],
+    loss: ScanLoss,
+    target_scaling: TargetScaling,
+    autocast: torch.autocast,
+    loss_everywhere: bool = False,
 ) -> list[ScanScores]:
     """Predict scans and compare them with what was measured.
 
@@ -85,6 +90,9 @@ def score_scans(
         Of the model.
     autocast
         Mixed precision as in training.
+    loss_everywhere
+        Whether the loss compares whole volumes, as in training with ``loss_mask`` none; SSIM, PSNR, and errors are
+        within the brain either way.
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -93,9 +101,10 @@ def score_scans(
     for scan in scans:
         t1w, pet, mask = (scan[name].to(device) for name in ("t1w", "pet", "mask"))
         with torch.no_grad(), autocast:
-            # Outside of the mask both have the same background, here and in training.
-            prediction = torch.where(mask, network(t1w).float(), pet)
-            value, _ = loss(prediction, pet, loss_voxels(mask, scan["labels"]))
+            whole = network(t1w).float()
+            # Outside of the mask both have the same background.
+            prediction = torch.where(mask, whole, pet)
+            value, _ = loss(whole if loss_everywhere else prediction, pet, loss_voxels(mask, scan["labels"]))
         found.append(score_prediction(scan, prediction, float(value), target_scaling))
     network.train(was_training)
     return found
