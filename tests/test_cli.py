@@ -326,6 +326,8 @@ def test_a_mistyped_option_is_answered_with_one_line(capfd: pytest.CaptureFixtur
         (["participant", "--pvc", "sgtn"], "sgtm"),
         (["participant", "-w", "work", "--skull_strip_t1w", "forse"], "force"),
         (["group", "--smooth-fwmh", "4"], "--smooth-fwhm"),
+        (["train", "--compile"], "--compile-network or --compare"),
+        (["train", "--workers", "2"], "--loader-workers or --worker"),
     ],
 )
 def test_a_mistyped_level_choice_or_option_of_another_level_is_answered_with_what_was_meant(

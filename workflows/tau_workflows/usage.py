@@ -60,6 +60,10 @@ class HelpFormatter(argparse.HelpFormatter):
         return "\n".join(filled)
 
 
+#: Options that are named as what may have been meant, at most.
+_FEW = 2
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong call with one line, which names what may have been meant."""
 
@@ -80,7 +84,15 @@ class Parser(argparse.ArgumentParser):
         wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
         shown = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
         # An option of another level, spelled correctly, gets its own message, which names that level.
-        return _closest(wrong, shown) or _closest(wrong, self._option_string_actions)
+        alike = [*_with_words_of(wrong, shown), _closest(wrong, shown)]
+        return " or ".join(dict.fromkeys(filter(None, alike))) or _closest(wrong, self._option_string_actions)
+
+
+def _with_words_of(wrong: str, known: Iterable[str]) -> list[str]:
+    """Return the options that have all words of a wrong one and more, as --compile-network of --compile; if few."""
+    words = set(wrong.strip("-").replace("_", "-").split("-"))
+    found = [flag for flag in known if words < set(flag.strip("-").split("-"))]
+    return found if len(found) <= _FEW else []
 
 
 def _closest(wrong: str, known: Iterable[str]) -> str:
