@@ -121,11 +121,13 @@ class HeldOut:
                 "more about a participant than these simple predictors do."
             )
         if self.unknown:
-            few = f"; r needs {LEAST_FOR_R} scans or more whose values differ" if "regional_r" in self.unknown else ""
-            verb = "is" if len(self.unknown) == 1 else "are"
+            why = [] if parts else [self._where]
+            if "regional_r" in self.unknown:
+                why.append(f"r needs {LEAST_FOR_R} scans or more whose values differ")
+            verb, reason = "is" if len(self.unknown) == 1 else "are", f" ({'; '.join(why)})" if why else ""
             said.append(
-                f"{_listed(MEASURES[key][0] for key in self.unknown)} {verb} not defined here ({self._where}{few}), so "
-                "that it is not known whether this model beats simple predictors in this respect."
+                f"{_listed(MEASURES[key][0] for key in self.unknown)} {verb} not defined here{reason}, so that it is "
+                "not known whether this model beats simple predictors in this respect."
             )
         return " ".join(said)
 
