@@ -60,7 +60,8 @@ def write_model_report(folder: Path) -> Path:
 def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List what the model is and what it was trained on."""
     figures = card["figures"]
-    how = figures.get("choice") or f"{figures.get('epochs', '?')} epochs"
+    epochs = figures.get("epochs", "?")
+    how = figures.get("choice") or f"{epochs} epoch{'' if epochs == 1 else 's'}"
     voxel = " × ".join(f"{side:g}" for side in card["grid"]["voxel_mm"])
     facts = [
         ("Network", f"{card['network']}, {card['n_parameters']:,} parameters"),
