@@ -18,7 +18,7 @@ from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
-from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number
+from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number, unused_text
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair, Subject
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place
@@ -83,6 +83,13 @@ def test_covariates_are_standardized_on_training_participants_and_their_absence_
     assert [float(channel[8, 8, 8]) for channel in found] == [0.25, 2.0, 1.0, 0.0, 0.0]
     channels.save(tmp_path)
     assert InputChannels.load(tmp_path, {"covariates": ["age", "sex"]}) == channels
+
+
+def test_a_covariate_that_no_training_participant_has_is_named_in_the_card() -> None:
+    people = {"sub-01": {"age": 70.0}, "sub-02": {"age": 71.0, "sex": 1.0}}
+    assert unused_text(("age", "sex"), people) == ()
+    (said,) = unused_text(("age", "p_tau217", "apoe"), people)
+    assert said.startswith("Not used, although the model has a place for it: p_tau217, apoe;")
 
 
 def test_what_a_model_does_not_know_of_a_participant_is_said_once() -> None:

@@ -388,6 +388,8 @@ def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
     severity = train["diagnosis"].map({"AD": 2.0, "CN": 0.0})
     assert model.channels.covariates.means == (pytest.approx(severity.mean()), 0.0)
     assert model.channels.covariates.known == (len(train), 0)
+    # The verdict first, then what the model does not use.
+    assert "place for it: age;" in model.card.limits[1]
 
 
 @pytest.mark.slow

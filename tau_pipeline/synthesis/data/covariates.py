@@ -210,6 +210,17 @@ class CovariateScale:
 _KEYS: tuple[tuple[str, type], ...] = (("mean", float), ("sd", float), ("known", int))
 
 
+def unused_text(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """Return a sentence on the covariates that no training participant has, for the model card; nothing without any."""
+    unused = [name for name in names if not any(name in own for own in people.values())]
+    if not unused:
+        return ()
+    return (
+        f"Not used, although the model has a place for it: {', '.join(unused)}; participants.tsv has no value of it "
+        "that can be read for any training participant.",
+    )
+
+
 def missing_text(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return a sentence for each covariate that is missing for some participants, with their number."""
     said = []

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tau_pipeline.settings.training import Training
+from tau_pipeline.synthesis.data.covariates import unused_text
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.model.card import ModelCard
 from tau_pipeline.synthesis.model.folder import save_model
+from tau_pipeline.synthesis.model.regression import COVARIATES
 from tau_pipeline.synthesis.model.regression_fit import RegressionFit, fit_regression
 from tau_pipeline.synthesis.training.results import save_measures
 
@@ -46,6 +48,10 @@ def train_regression(
     pairs: Sequence[Pair] = data.train.pairs
     found = fit_regression(pairs, data.target_scaling, data.train.grid, data.train.cache_dir, settings.covariates)
     _log.info("%s; error over left-out training participants %.3f", found.choice, found.error)
+    people = {pair.participant_id: pair.covariates for pair in pairs}
+    unused = unused_text(dict.fromkeys((*COVARIATES, *settings.covariates)), people)
+    for sentence in unused:
+        _log.warning(sentence)
     found.system.preset = settings.network_preset
     first = pairs[0]
     card = ModelCard(
@@ -55,6 +61,7 @@ def train_regression(
         settings={**settings.resume_fields(), "epochs": settings.epochs},
         seed=random_seed,
         figures=_measures(found, data, left_out),
+        limits=(*unused, *ModelCard.limits),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )

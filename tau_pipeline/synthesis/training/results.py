@@ -17,6 +17,7 @@ from tau_pipeline.figures.sheet import save_figure
 from tau_pipeline.figures.training import Sample, learning_curves_figure, samples_figure
 from tau_pipeline.files import read_json, write_json
 from tau_pipeline.settings.training import Device, Training
+from tau_pipeline.synthesis.data.covariates import unused_text
 from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.model.baseline_scores import KEY as HELD_OUT
 from tau_pipeline.synthesis.model.baseline_scores import MODEL, score_held_out
@@ -148,7 +149,11 @@ def save_results(run: Run, scores: Sequence[ScanScores]) -> None:
         seed=run.random_seed,
         random_features=settings.perceptual_features == "random" and settings.needs_features,
         figures=_measures(run, scores),
-        limits=(*limits_of_source(run.started_from), *ModelCard.limits),
+        limits=(
+            *limits_of_source(run.started_from),
+            *unused_text(settings.covariates, {pair.participant_id: pair.covariates for pair in data.train.pairs}),
+            *ModelCard.limits,
+        ),
         tracer="" if first.tracer == UNKNOWN else first.tracer,
         reference_region="" if first.reference_region == UNKNOWN else first.reference_region,
     )
