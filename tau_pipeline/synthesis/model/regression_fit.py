@@ -96,9 +96,9 @@ def fit_regression(
         There are fewer than `LEAST_PARTICIPANTS` participants.
     """
     people = [pair.participant_id for pair in pairs]
-    if len(set(people)) < LEAST_PARTICIPANTS:
+    if (n := len(set(people))) < LEAST_PARTICIPANTS:
         raise SettingError(
-            f"the training split has {len(set(people))} participants, and a regional regression needs "
+            f"the training split has {n} participant{'s' * (n != 1)}, and a regional regression needs "
             f"{LEAST_PARTICIPANTS} or more; add participants, or make the training split larger (split_fractions, "
             "folds, split_file)"
         )

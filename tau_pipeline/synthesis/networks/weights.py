@@ -34,4 +34,7 @@ def read_torch_file(file: Path | BinaryIO, source: str) -> Any:
     except Exception as exc:
         # Torch runs the file's opcodes unchecked: IndexError, KeyError and others have been seen besides its own.
         reason = str(exc).splitlines()[0][:_MOST_SAID] if str(exc) else type(exc).__name__
-        raise DamagedFileError(f"{source} cannot be read as a torch file of weights alone ({reason})") from exc
+        raise DamagedFileError(
+            f"{source} cannot be read as a torch file of weights alone ({reason}); expected: tensors that torch.save "
+            "wrote, without other objects"
+        ) from exc
