@@ -23,10 +23,10 @@ import pandas as pd
 from coregistration_offsets import simulated, template
 
 from tau_pipeline.derivatives.quality_checks import judge, worst
+from tau_pipeline.imaging.brain_grid import grid_about
 from tau_pipeline.imaging.header_orientation import Readings
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.resample import resample
-from tau_pipeline.imaging.rigid import grid_about
 from tau_pipeline.imaging.smooth import smooth
 from tau_pipeline.imaging.volume import Affine, Volume, image_like, image_on
 from tau_pipeline.measures.quality_figures import move

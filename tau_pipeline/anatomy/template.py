@@ -19,13 +19,13 @@ from scipy import ndimage
 from tau_pipeline.anatomy.orientation import HeadOrientation, head_orientation
 from tau_pipeline.errors import RegistrationError
 from tau_pipeline.files import complete_file
+from tau_pipeline.imaging.brain_grid import grid_about
 from tau_pipeline.imaging.foreground import box_around, closer_than
 from tau_pipeline.imaging.greedy import Schedule, displacements, inverse_of, register_deformable, register_linear
 from tau_pipeline.imaging.hdf5_times import clear_times
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.plain_paths import plain_paths
 from tau_pipeline.imaging.resample import resample
-from tau_pipeline.imaging.rigid import grid_about
 from tau_pipeline.imaging.volume import (
     RAS_LPS,
     Affine,

@@ -18,15 +18,15 @@ from functools import cached_property
 from itertools import product
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from tau_pipeline.errors import ImageError
-from tau_pipeline.imaging.foreground import box_around, center_of
+from tau_pipeline.imaging.brain_grid import grid_about, step_beside
+from tau_pipeline.imaging.foreground import box_around
 from tau_pipeline.imaging.greedy import Schedule, register_linear
-from tau_pipeline.imaging.resample import Mask, resample
+from tau_pipeline.imaging.resample import resample
 from tau_pipeline.imaging.transforms import Points, Rotation3, cube, displacement_mm, quarter_turns, tilts
 from tau_pipeline.imaging.volume import (
     Affine,
@@ -40,7 +40,8 @@ from tau_pipeline.imaging.volume import (
 
 #: Joint histograms have this many bins per side; 32 is the habit since Mattes et al. 2003, IEEE TMI 22:120.
 _BINS = 32
-#: Grid of the last step and of the metric that is stored; PET resolves 4 mm at best, so finer adds time only.
+#: Grid of the last step and of the metric that is stored; PET resolves 4 mm at best, so finer adds time only. The step
+#: is up to a tenth smaller where points of the grid would else lie as the moving voxels do.
 _FINE_MM = 2.0
 _COARSE_MM = 8.0
 #: How far around the brain the metric looks: the edge of the brain against air and scalp holds much of the information.
@@ -64,8 +65,8 @@ class Rigid:
     matrix
         ``(4, 4)``, moving world to fixed world, RAS+ mm.
     metric
-        Normalized mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a 2 mm grid over the fixed
-        mask and a rim of 10 mm: 1 for independent images, 2 when each is a function of the other.
+        Normalized mutual information ``(H(a) + H(b)) / H(a, b)`` after registration, on a grid of about 2 mm over the
+        fixed mask and a rim of 10 mm: 1 for independent images, 2 when each is a function of the other.
     starts
         Number of starting poses that were tried.
     plausible
@@ -152,7 +153,7 @@ def _mask_or_threshold(fixed: Volume, fixed_mask: Volume | None) -> Volume:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Images as the search sees them: the fixed one on a 2 mm grid with its mask and the mask with a rim."""
+    """Images as the search sees them: the fixed one on a grid of about 2 mm with its mask and the mask with a rim."""
 
     fixed: Volume
     mask: Volume
@@ -162,7 +163,9 @@ class _Pair:
     @classmethod
     def of(cls, moving: Volume, fixed: Volume, mask: Volume) -> _Pair:
         """Prepare two images for the search."""
-        grid = grid_about(mask, _FINE_MM, _RIM_MM + 2 * _FINE_MM)
+        moving = _ready(moving)
+        step = step_beside(voxel_size_mm(moving), _FINE_MM)
+        grid = grid_about(mask, step, _RIM_MM + 2 * _FINE_MM)
         size = voxel_size_mm(fixed)
         # half of the target voxel, so that sampling at 2 mm does not alias a 0.7 mm image
         sigma = np.maximum(0.0, 0.5 * _FINE_MM / size - 0.4)
@@ -172,11 +175,11 @@ class _Pair:
         sharp = finite(np.asanyarray(fixed.dataobj))
         blurred = image_like(ndimage.gaussian_filter(sharp, sigma, truncate=3.0), fixed)
         inside = np.asanyarray(resample(mask, grid, np.eye(4), "nearest").dataobj) > 0
-        rim = ndimage.distance_transform_edt(~inside) * _FINE_MM <= _RIM_MM
+        rim = ndimage.distance_transform_edt(~inside) * step <= _RIM_MM
         on_grid = np.asanyarray(resample(blurred, grid, np.eye(4)).dataobj)
         if on_grid[rim].std() == 0:
             raise ImageError("the fixed image is constant inside its mask; there is nothing to register to")
-        return cls(image_like(on_grid * rim, grid), image_like(inside, grid), image_like(rim, grid), _ready(moving))
+        return cls(image_like(on_grid * rim, grid), image_like(inside, grid), image_like(rim, grid), moving)
 
     @cached_property
     def coarse(self) -> _Pair:
@@ -186,33 +189,6 @@ class _Pair:
         )
         inside, near = (image_like(np.asanyarray(one.dataobj) > 0.5, one) for one in (mask, rim))
         return _Pair(fixed, inside, near, moving)
-
-
-def grid_about(mask: Volume, step_mm: float, room_mm: float) -> Volume:
-    """Return an empty grid of cubes along the axes of a mask's image, centered on the mask, ``room_mm`` around it.
-
-    A mask whose world is moved, or whose axes are flipped or permuted, gives the same points of the head.
-    """
-    canonical = nib.as_closest_canonical(mask)
-    left, _, right = np.linalg.svd(canonical.affine[:3, :3] / voxel_size_mm(canonical))
-    axes = left @ right
-    inside = np.asanyarray(mask.dataobj) > 0
-    center = center_of(inside, mask.affine)
-    points = _ends_of_rows(inside) @ mask.affine[:3, :3].T + mask.affine[:3, 3]
-    reach = np.abs((points - center) @ axes).max(axis=0) + room_mm
-    steps = np.ceil(reach / step_mm).astype(int)
-    affine = np.eye(4)
-    affine[:3, :3] = axes * step_mm
-    affine[:3, 3] = center - affine[:3, :3] @ steps
-    return image_on(np.zeros(tuple(2 * steps + 1), np.uint8), affine)
-
-
-def _ends_of_rows(inside: Mask) -> NDArray[np.int64]:
-    """Return the first and last voxels of each row of a mask, ``(N, 3)``; the mask reaches no farther anywhere."""
-    rows = np.argwhere(inside.any(axis=2))
-    first = inside.argmax(axis=2)[tuple(rows.T)]
-    last = inside.shape[2] - 1 - inside[:, :, ::-1].argmax(axis=2)[tuple(rows.T)]
-    return np.concatenate([np.column_stack([rows, ends]) for ends in (first, last)])
 
 
 def _ready(moving: Volume) -> Volume:
@@ -258,7 +234,7 @@ class Similarity:
 
     def __init__(self, pair: _Pair, step_mm: float) -> None:
         fixed, moving = pair.fixed, pair.moving
-        stride = round(step_mm / _FINE_MM)
+        stride = max(1, round(step_mm / voxel_size_mm(fixed)[0]))
         # counted from the center of the grid, which is that of the brain
         grid = tuple(slice((n // 2) % stride, None, stride) for n in fixed.shape)
         smooth = ndimage.gaussian_filter(np.asanyarray(fixed.dataobj), 0.5 * stride if stride > 1 else 0)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
 from tau_pipeline.errors import ImageError, RegistrationError
+from tau_pipeline.imaging.brain_grid import grid_about
 from tau_pipeline.imaging.greedy import Schedule, displacements, register_deformable, register_linear
 from tau_pipeline.imaging.resample import Floats, Mask, resample, resample_array
-from tau_pipeline.imaging.rigid import grid_about
 from tau_pipeline.imaging.transforms import Rotation3, rotation
 from tau_pipeline.imaging.volume import Affine, Volume, finite, image_like, image_on, voxel_size_mm
 
