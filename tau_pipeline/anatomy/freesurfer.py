@@ -266,9 +266,9 @@ def _labels_to_t1w(brain: Volume, t1w: Volume) -> Rigid:
     voxels = np.argwhere(np.asanyarray(mask.dataobj) > 0)[::997]
     points = voxels @ brain.affine[:3, :3].T + brain.affine[:3, 3]
     # the stripped image is the fixed one: its mask is known, and the T1w may have a skull
-    found = register_rigid(t1w, brain, mask, search="near", same_contrast=True)
+    found = register_rigid(t1w, brain, mask, search="near", contrast="same, refined")
     if not found.plausible or found.metric < _SAME_HEAD_NMI:
-        found = register_rigid(t1w, brain, mask, same_contrast=True)
+        found = register_rigid(t1w, brain, mask, contrast="same, refined")
     matrix = np.linalg.inv(found.matrix).astype(np.float64)
     if displacement_mm(matrix, np.eye(4), points).mean() < 0.5 * float(voxel_size_mm(brain).min()):
         matrix = np.eye(4)

@@ -169,7 +169,8 @@ def _registered(
     by_correlation: bool = False,
 ) -> Affine:
     """Register two T1w images; by mutual information alone it ends some tenths of a mm from the truth."""
-    found = register_rigid(moving, fixed, mask, search=search, same_contrast=by_correlation)
+    contrast: Literal["same", "same, refined"] = "same, refined" if by_correlation else "same"
+    found = register_rigid(moving, fixed, mask, search=search, contrast=contrast)
     if not found.plausible:
         raise RegistrationError(
             f"the T1w images {names[0]} and {names[1]} could not be registered to each other ({found.reason}); look at "
