@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 #: Background of the epochs of each plane: light tints that are distinct for color-blind readers.
 PLANE_TINTS = {"axial": "#dce9f5", "coronal": "#fdf0d5", "sagittal": "#e3f1e0"}
@@ -63,42 +64,58 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     if not rows:
         raise ImageError("the log has no epoch yet, so there is nothing to draw")
-    panels = {
+    parts = [name for name in rows[0] if name.startswith("train_") and name != "train_loss"]
+    training = {
         "loss": ["train_loss", "validation_loss"],
-        "parts of the training loss": [name for name in rows[0] if name.startswith("train_") and name != "train_loss"],
-        "SSIM, on the model's grid": _with_baselines(rows, "validation_ssim"),
-        "PSNR (dB), on the model's grid": _with_baselines(rows, "validation_psnr"),
-        "error (SUVR), on the model's grid": _with_baselines(rows, "validation_mae", "validation_regional_error"),
+        "parts of the training loss": parts,
         "learning rate": ["learning_rate"],
+    }
+    measures = {
+        "SSIM": "validation_ssim",
+        "PSNR (dB)": "validation_psnr",
+        "MAE (SUVR)": "validation_mae",
+        "regional error": "validation_regional_error",
     }
     drawn = {row.get("plane") for row in rows}
     planes = ", ".join(f"{plane}: {color}" for plane, color in _TINTS_IN_WORDS.items() if plane in drawn)
     sheet = Sheet(_CURVES_IN, "Learning curves", aside=f"background: plane of the loss; {planes}" if planes else "")
-    epochs = np.array([float(row["epoch"]) for row in rows])
-    for axes, (title, names) in zip(sheet.plots(2, 3).flat, panels.items(), strict=True):
-        _tint_planes(axes, rows, epochs)
-        for name in names:
-            values = np.array([v if isinstance(v := row.get(name), int | float) else np.nan for row in rows], float)
-            known = np.isfinite(values)
-            if known.any():
-                label = name.removeprefix("train_").removeprefix("validation_") if len(names) > 2 else name
-                style = {"linestyle": "--", "linewidth": 0.9} if "_of_" in name else {"linewidth": 1.4}
-                # Not every epoch is validated, and a single one is no line.
-                marker = "o" if known.sum() <= _FEW_POINTS else ""
-                axes.plot(
-                    epochs[known], values[known], label=label.replace("_", " "), marker=marker, markersize=3, **style
-                )
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.get_legend_handles_labels()[1]:
+    (*above, key), below = sheet.plots(2, 4)
+    for axes, (title, names) in zip(above, training.items(), strict=True):
+        short = {name: name.removeprefix("train_") if names is parts else name for name in names}
+        _draw_curves(axes, title, rows, {name: label.replace("_", " ") for name, label in short.items()})
+        if axes.lines:
             axes.legend(fontsize="small", frameon=False)
+    predictors: dict[str, Line2D] = {}
+    for axes, (title, name) in zip(below, measures.items(), strict=True):
+        of = {column: column.partition("_of_")[2].replace("_", " ") for column in _with_baselines(rows, name)}
+        _draw_curves(axes, f"{title}, on the model's grid", rows, {**of, name: "model"})
+        predictors |= {str(line.get_label()): line for line in axes.lines}
+    key.set_axis_off()
+    if predictors:
+        key.legend(predictors.values(), predictors.keys(), loc="center", frameon=False, title="Predictors, below")
     return sheet.figure
 
 
-def _with_baselines(rows: Sequence[Mapping[str, Any]], *names: str) -> list[str]:
-    """Return columns of the log, and those of the baselines of the same measures."""
+def _draw_curves(axes: Axes, title: str, rows: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
+    """Draw columns of the log by epoch; those of baselines are dashed."""
+    epochs = np.array([float(row["epoch"]) for row in rows])
+    _tint_planes(axes, rows, epochs)
+    for place, (name, label) in enumerate(labels.items()):
+        values = np.array([v if isinstance(v := row.get(name), int | float) else np.nan for row in rows], float)
+        known = np.isfinite(values)
+        if known.any():
+            style = {"linestyle": "--", "linewidth": 0.9} if "_of_" in name else {"linewidth": 1.4}
+            # Not every epoch is validated, and a single one is no line.
+            marker = "o" if known.sum() <= _FEW_POINTS else ""
+            axes.plot(epochs[known], values[known], f"C{place}", label=label, marker=marker, markersize=3, **style)
+    axes.set(title=title, xlabel="epoch")
+    axes.locator_params(axis="x", integer=True)
+
+
+def _with_baselines(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Return a column of the log, and those of the baselines of the same measure."""
     every = dict.fromkeys(column for row in rows for column in row)
-    return [*names, *(column for column in every if column.startswith(tuple(f"{name}_of_" for name in names)))]
+    return [name, *(column for column in every if column.startswith(f"{name}_of_"))]
 
 
 def _tint_planes(axes: Axes, rows: Sequence[Mapping[str, Any]], epochs: NDArray) -> None:
