@@ -1,6 +1,7 @@
 """A model of each kind on a simulated cohort, beside all baselines, on held-out participants.
 
     python benchmarks/synthesis_quality.py BIDS DERIVATIVES DIR [--train 8 20 60] [--systems regression unet ...]
+        [--variants 10:instance:2e-3:40 10:group:2e-3:40]
 
 The cohort is one whose tau follows atrophy (``tau-simulate BIDS``), after the participant level or
 ``true_derivatives.py``. The seed draws the held-out participants, who are the same for every size of the training
@@ -84,6 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, nargs="+", default=[60], help="participants for training")
     parser.add_argument("--held-out", type=int, default=35)
     parser.add_argument("--systems", nargs="+", default=[REGRESSION, "unet"])
+    parser.add_argument("--variants", nargs="*", default=[], metavar="VOXEL:NORM:RATE:EPOCHS", help="further U-Nets")
     parser.add_argument("--target-scaling", default="by-manufacturer")
     parser.add_argument("--norm-layer", default="group")
     parser.add_argument("--loss", default="mse_ssim")
@@ -112,18 +114,32 @@ def main() -> None:
         used = order[: options.held_out + n_train]
         own = [pair for pair in pairs if pair.participant_id in used]
         splits = splits_of(own, set(order[: options.held_out]))
-        for system in options.systems:
-            folder = options.dir / f"{system}_{n_train}_seed{options.seed}"
-            file = save_splits(splits, options.dir / f"splits_{n_train}_seed{options.seed}.tsv")
-            settings = replace(settings_of(options, system), split_file=file)
+        file = save_splits(splits, options.dir / f"splits_{n_train}_seed{options.seed}.tsv")
+        for name, system, of_system in [*((one, one, options) for one in options.systems), *variants(options)]:
+            folder = options.dir / f"{name}_{n_train}_seed{options.seed}"
+            settings = replace(settings_of(of_system, system), split_file=file)
             if not is_finished(folder, settings, own, options.seed):
                 train(settings, own, folder, random_seed=options.seed, cohort=Group(unknown_manufacturer="pooled"))
-            tables.append(report(folder, system, own, options).assign(n_train=n_train))
+            table = report(folder, system, own, options)
+            if of_system is not options:
+                # The baselines on another grid are other ones.
+                table["predictor"] = [name if one == system else f"{one} beside {name}" for one in table["predictor"]]
+            tables.append(table.assign(n_train=n_train))
     # Baselines of the same training split are the same whatever model they stand beside.
     table = pd.concat(tables).drop_duplicates(["predictor", "n_train"], keep="last")
     table = table.sort_values(["n_train", "ssim"])[["n_train", "predictor", *MEASURES]]
     write_tsv(table, options.dir / f"quality_seed{options.seed}.tsv")
     print(table.round(4).to_string(index=False))
+
+
+def variants(options: argparse.Namespace) -> list[tuple[str, str, argparse.Namespace]]:
+    """Return further U-Nets: a name, the system, and its options."""
+    found = []
+    for text in options.variants:
+        voxel, norm, rate, epochs = text.split(":")
+        own = {"voxel": float(voxel), "norm_layer": norm, "learning_rate": float(rate), "epochs": int(epochs)}
+        found.append((f"unet_{voxel}mm_{norm}", "unet", argparse.Namespace(**{**vars(options), **own})))
+    return found
 
 
 def splits_of(pairs: Sequence[Pair], held_out: set[str]) -> pd.DataFrame:
