@@ -274,7 +274,7 @@ def test_a_model_claims_no_more_than_was_measured() -> None:
     assert "r over participants is not defined here (2 participants" in few.sentence
     assert few.description == few.sentence
     assert "beats" not in few.description.replace("beats simple predictors in this respect", "")
-    # What is known to be worse is said, whatever is not known.
+    # A measure in which the model is worse is reported, even if another one is not defined.
     worse = replace(few, figures={**few.figures, MODEL: {**few.figures[MODEL], "mae": 0.3}})
     assert worse.beats is False
     assert "does not beat the regional regression in MAE (2" in worse.sentence

@@ -28,18 +28,23 @@ def rigid(angles_deg=(5.0, -8.0, 12.0), shift_mm=(4.0, -7.0, 3.0)):
     return move
 
 
-def head(spacing=3.0, seed=0):
-    """A small lopsided 'brain' with grey and white parts: T1w-like and PET-like images, and a mask, on one grid."""
-    shape = (34, 42, 32)
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = -spacing * np.array(shape) / 2
+def parts(shape, affine):
+    """Where a lopsided 'brain', its white matter, and a spot lie on a grid, whose world is that of the head."""
     x, y, z = (np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]).transpose(3, 0, 1, 2)
     brain = (x / 36) ** 2 + (y / 48) ** 2 + ((z - 2) / 33) ** 2 < 1
     white = ((x - 6) / 24) ** 2 + ((y + 4) / 34) ** 2 + (z / 20) ** 2 < 1
     nucleus = ((x - 16) / 8) ** 2 + ((y - 14) / 10) ** 2 + ((z - 6) / 8) ** 2 < 1
     dot = ((x + 20) / 7) ** 2 + ((y + 24) / 8) ** 2 + ((z + 8) / 7) ** 2 < 1
-    t1w = 60.0 * brain + 50.0 * (white & ~nucleus) - 40.0 * dot
-    pet = 4000.0 * brain - 2500.0 * (white & ~nucleus) + 2500.0 * dot
+    return brain, white & ~nucleus, dot
+
+
+def head(spacing=3.0, seed=0):
+    """A small lopsided 'brain' with grey and white parts: T1w-like and PET-like images, and a mask, on one grid."""
+    shape = (34, 42, 32)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = -spacing * np.array(shape) / 2
+    brain, white, dot = parts(shape, affine)
+    t1w, pet = 60.0 * brain + 50.0 * white - 40.0 * dot, 4000.0 * brain - 2500.0 * white + 2500.0 * dot
     noise = np.random.default_rng(seed).normal(size=(2, *shape))
     t1w = ndimage.gaussian_filter(t1w, 0.6) + 1.5 * noise[0]
     pet = np.maximum(0, ndimage.gaussian_filter(pet, 0.8) + 100 * noise[1])
@@ -164,17 +169,10 @@ def test_axes_that_are_nearly_parallel_are_not_made_parallel(angles_deg, size_mm
     t1w_grid, pet_grid = (np.diag([size, size, size, 1.0]) for size in (2.0, size_mm))
     t1w_grid[:3, 3], pet_grid[:3, 3] = (-52.0, -64.0, -50.0), (-60.0, -72.0, -58.0)
 
-    def tissue(shape, affine):
-        x, y, z = (np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]).transpose(3, 0, 1, 2)
-        brain = (x / 36) ** 2 + (y / 48) ** 2 + ((z - 2) / 33) ** 2 < 1
-        white = ((x - 6) / 24) ** 2 + ((y + 4) / 34) ** 2 + (z / 20) ** 2 < 1
-        spot = ((x + 20) / 7) ** 2 + ((y + 24) / 8) ** 2 + ((z + 8) / 7) ** 2 < 1
-        return brain, white, spot
-
-    brain, white, spot = tissue((52, 64, 50), t1w_grid)
+    brain, white, spot = parts((52, 64, 50), t1w_grid)
     t1w = ndimage.gaussian_filter(60.0 * brain + 50.0 * white - 40.0 * spot, 0.6) + 1.5 * rng.normal(size=brain.shape)
     shape = tuple(np.round(np.array([120, 144, 116]) / size_mm).astype(int))
-    brain_pet, white_pet, spot_pet = tissue(shape, move @ pet_grid)
+    brain_pet, white_pet, spot_pet = parts(shape, move @ pet_grid)
     uptake = 4000.0 * brain_pet - 2500.0 * white_pet + 2500.0 * spot_pet
     pet = ndimage.gaussian_filter(uptake, 2.5 / size_mm) + 400 * rng.normal(size=shape)
     mask = image_on(brain.astype(np.uint8), t1w_grid)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,6 @@ def test_every_setting_of_training_can_be_given_as_an_override() -> None:
     ],
 )
 def test_no_network_is_trained_on_few_participants_unless_it_is_asked_for(
-    values: dict[str, object], people: int, system: str
+    values: dict[str, Any], people: int, system: str
 ) -> None:
-    assert Training(**values).resolved(people).network == system  # type: ignore[arg-type]
+    assert Training(**values).resolved(people).network == system

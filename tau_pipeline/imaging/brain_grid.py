@@ -18,6 +18,15 @@ def grid_about(mask: Volume, step_mm: float, room_mm: float) -> Volume:
     """Return an empty grid of cubes along the axes of a mask's image, centered on the mask, ``room_mm`` around it.
 
     A mask whose world is moved, or whose axes are flipped or permuted, gives the same points of the head.
+
+    Parameters
+    ----------
+    mask
+        ``(I, J, K)``, not empty.
+    step_mm
+        Edge of the cubes, mm.
+    room_mm
+        Room between the mask and the ends of the grid, mm.
     """
     canonical = nib.as_closest_canonical(mask)
     left, _, right = np.linalg.svd(canonical.affine[:3, :3] / voxel_size_mm(canonical))
@@ -47,6 +56,13 @@ def step_beside(moving_mm: NDArray[np.float64], largest_mm: float) -> float:
     Where points of the grid and centers of voxels coincide, nothing is interpolated, values are not blurred, and mutual
     information has a maximum: the optimizer stops where the axes are parallel, up to 2 mm from the truth (Pluim,
     Maintz & Viergever 2000, Comput. Vis. Image Underst. 77:211).
+
+    Parameters
+    ----------
+    moving_mm
+        ``(3,)``, voxel sizes of the moving image, mm.
+    largest_mm
+        The largest step, mm; the smallest that is tried is a tenth smaller.
     """
     steps = largest_mm * np.array(_FINER)
     multiples = moving_mm[:, None] / steps

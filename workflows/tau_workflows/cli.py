@@ -380,7 +380,7 @@ def _run(options: dict[str, Any]) -> int:
         folder = Path(caches.enter_context(TemporaryDirectory())) if config.execution.dry_run else own
         caches.enter_context(_caches_in(folder))
         for path in (bids_dir, output_dir, own):
-            # Refused are loops of links and paths that may not be looked at; what is not there is told later.
+            # Loops of links and paths without permission are errors here; missing paths are reported later.
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.stat()
         return _RUN[what](bids_dir, output_dir, config)
