@@ -29,7 +29,7 @@ def rigid(angles_deg=(5.0, -8.0, 12.0), shift_mm=(4.0, -7.0, 3.0)):
 
 
 def parts(shape, affine):
-    """Where a lopsided 'brain', its white matter, and a spot lie on a grid, whose world is that of the head."""
+    """Mark a lopsided 'brain', its white matter, and a spot on a grid, whose world is that of the head."""
     x, y, z = (np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]).transpose(3, 0, 1, 2)
     brain = (x / 36) ** 2 + (y / 48) ** 2 + ((z - 2) / 33) ** 2 < 1
     white = ((x - 6) / 24) ** 2 + ((y + 4) / 34) ** 2 + (z / 20) ** 2 < 1
