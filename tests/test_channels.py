@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from tau_pipeline.atlas import region_numbers
-from tau_pipeline.errors import SettingError
+from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.synthesis import Synthesis
@@ -253,3 +254,21 @@ def test_a_prior_that_is_not_corrected_comes_back_as_it_is_painted_on_the_grid_o
     assert (suvr[dseg == 0] == 0).all()
     coarse = np.asarray(on_t1w_grid(found.mean, found.brain, found.placement, mask).dataobj)
     assert np.abs(coarse - expected)[dseg > 0].max() > 0.1
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_prior_gets_the_permissions_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    channels = InputChannels(("t1w", "prior"), prior=regression_of({2: 1.0}))
+    before = os.umask(mask)
+    try:
+        (written,) = channels.save(tmp_path)
+    finally:
+        os.umask(before)
+    assert written.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_damaged_prior_is_named(tmp_path: Path) -> None:
+    (written,) = InputChannels(("t1w", "prior"), prior=regression_of({2: 1.0})).save(tmp_path)
+    written.write_bytes(written.read_bytes()[:50])
+    with pytest.raises(DamagedFileError, match=rf"{written.name} is damaged"):
+        InputChannels.load(tmp_path, {"start_from": "regression"})

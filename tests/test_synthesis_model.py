@@ -27,6 +27,7 @@ from tau_pipeline.synthesis.data.splits import split_participants
 from tau_pipeline.synthesis.model import folder as model_room
 from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, ModelCard, read_card
 from tau_pipeline.synthesis.model.folder import AVERAGE, WEIGHTS, load_model, save_model
+from tau_pipeline.synthesis.model.tensor_file import write_tensors
 from tau_pipeline.synthesis.networks.systems import Options, build_system
 
 GRID = Grid((32, 32, 64), (2, 2, 2))
@@ -216,7 +217,7 @@ def test_saving_leaves_the_system_as_it_was(tmp_path):
 def test_a_tensor_with_two_names_is_saved_under_both(tmp_path):
     built = system()
     built.again = built.generator
-    path = model_room._save_weights(built.state_dict(), tmp_path / "w.safetensors")
+    path = write_tensors(built.state_dict(), tmp_path / "w.safetensors")
     assert load_file(path).keys() == built.state_dict().keys()
 
 
@@ -233,6 +234,19 @@ def test_other_files_of_the_folder_stay(tmp_path):
         *("checkpoints/last.pt", "model.json", "splits.tsv", "standardization.tsv", "weights.safetensors"),
     ]
     assert all(os.access(path, os.R_OK) and path.stat().st_mode & 0o044 for path in folder.glob("*.*"))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_of_a_model_get_the_permissions_that_the_umask_leaves(tmp_path, mask):
+    built = system()
+    before = os.umask(mask)
+    try:
+        save_model(tmp_path / "m", built, card(), STANDARDISATION, SPLITS, average=built.state_dict())
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()}
+    assert {WEIGHTS, AVERAGE, CARD} < set(modes)
+    assert set(modes.values()) == {0o666 & ~mask}
 
 
 def test_a_model_replaces_an_older_one_completely(tmp_path):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from tau_pipeline.atlas import composites, label_array, labels_mask, region_numbers
 from tau_pipeline.errors import SettingError
@@ -28,6 +27,7 @@ from tau_pipeline.synthesis.data.covariates import CovariateScale
 from tau_pipeline.synthesis.data.placement import to_grid
 from tau_pipeline.synthesis.data.prepare import T1W_BACKGROUND, PlacedT1w
 from tau_pipeline.synthesis.model.regression import RegionalRegression, painted
+from tau_pipeline.synthesis.model.tensor_file import read_tensors, write_tensors
 
 #: Scale of the covariates, and weights of the regression whose map is corrected, in a model's folder.
 FILE, PRIOR_FILE = "covariates.json", "prior.safetensors"
@@ -124,7 +124,7 @@ class InputChannels:
             write_json(self.covariates.as_dict(), written[-1])
         if self.prior is not None:
             written.append(Path(folder) / PRIOR_FILE)
-            save_file({name: value.contiguous() for name, value in self.prior.state_dict().items()}, written[-1])
+            write_tensors(self.prior.state_dict(), written[-1])
         return written
 
     @classmethod
@@ -139,7 +139,7 @@ class InputChannels:
             Of its card.
         """
         names = channel_names(settings)
-        prior = RegionalRegression(load_file(Path(folder) / PRIOR_FILE)) if "prior" in names else None
+        prior = RegionalRegression(read_tensors(Path(folder) / PRIOR_FILE)) if "prior" in names else None
         path = Path(folder) / FILE
         scale = CovariateScale.from_dict(read_json(path), str(path)) if settings.get("covariates") else cls.covariates
         return cls(names, scale, prior)

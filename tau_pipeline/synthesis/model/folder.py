@@ -31,8 +31,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import tau_pipeline
@@ -53,6 +51,7 @@ from tau_pipeline.synthesis.model.card import CARD, RANDOM_FEATURES_LIMIT, Model
 from tau_pipeline.synthesis.model.channels import InputChannels
 from tau_pipeline.synthesis.model.probe import check_probe, probe
 from tau_pipeline.synthesis.model.regression import REGRESSION, RegionalRegression
+from tau_pipeline.synthesis.model.tensor_file import read_tensors, write_tensors
 from tau_pipeline.synthesis.networks.systems import Options, System, build_system
 
 WEIGHTS = "weights.safetensors"
@@ -145,11 +144,11 @@ def save_model(
     folder = Path(folder)
     _check_matches(system, card, target_scaling, splits)
     with _card_last(folder) as partial:
-        needed = [_save_weights(system.state_dict(), partial / WEIGHTS)]
+        needed = [write_tensors(system.state_dict(), partial / WEIGHTS)]
         probes = {WEIGHTS: probe(system.generator, card)}
         if average is not None:
             own = _of_generator(system, average)
-            needed.append(_save_weights(own, partial / AVERAGE))
+            needed.append(write_tensors(own, partial / AVERAGE))
             probes[AVERAGE] = probe(system.generator, card, own)
         needed += [target_scaling.save(partial), save_splits(splits, partial / _SPLITS_TABLE)]
         needed += (channels or InputChannels()).save(partial)
@@ -211,13 +210,6 @@ def _of_generator(system: AnySystem, average: Mapping[str, Tensor]) -> dict[str,
             "only in one of them"
         )
     return own
-
-
-def _save_weights(state: Mapping[str, Tensor], path: Path) -> Path:
-    # Clones, since the file format refuses tensors that share memory, as a module with two names does.
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, path)
-    path.chmod(0o644)
-    return path
 
 
 def _sha256(path: Path) -> str:
@@ -304,7 +296,7 @@ def load_model(folder: Path, *, use_average: bool | None = None) -> LoadedModel:
 def _built(card: ModelCard, weights: Path) -> AnySystem:
     """Return the system of a card, whose weights are not loaded yet; a regression is made of its weights."""
     if card.network == REGRESSION:
-        return RegionalRegression(_read_weights(weights), card.preset)
+        return RegionalRegression(read_tensors(weights), card.preset)
     # The first weights are drawn and thrown away; what a script has seeded must not feel that.
     with torch.random.fork_rng(devices=[]):
         return build_system(card.network, card.preset, card.grid.shape, Options.of(card.settings))  # type: ignore[arg-type]
@@ -321,15 +313,8 @@ def _check_file(path: Path, digest: str) -> None:
         )
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as exc:
-        raise DamagedFileError(f"{path} is damaged ({exc}); copy the model folder again") from exc
-
-
 def _load_weights(network: nn.Module, path: Path, card: ModelCard) -> None:
-    found = _read_weights(path)
+    found = read_tensors(path)
     wanted = network.state_dict()
     odd = [
         *(f"{name} is missing" for name in wanted if name not in found),
