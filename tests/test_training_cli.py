@@ -185,6 +185,23 @@ def test_a_folder_of_another_training_is_refused(
         assert "model_name" in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_training_that_ended_before_its_first_checkpoint_leaves_its_folder_free(
+    cohort: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match="min-participants"):
+        run_training(*cohort, config(tmp_path, group=Group(min_participants=9)))
+    model = tmp_path / "model"
+    assert (model / "training.json").is_file()
+    other = config(tmp_path, epochs=1, loss="mse_ssim", settings=Settings(random_seed=5))
+    assert run_training(*cohort, other) == 0
+    assert json.loads((model / "model.json").read_text())["seed"] == 5
+    # Drawn with the seed of this training, not with that of the other.
+    alone = config(tmp_path, epochs=1, loss="mse_ssim", settings=Settings(random_seed=5), model_dir=tmp_path / "alone")
+    assert run_training(*cohort, alone) == 0
+    assert (model / "splits.tsv").read_text() == (tmp_path / "alone/splits.tsv").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -37,7 +37,7 @@ from tau_pipeline.synthesis.training.priors import fit_priors
 from tau_pipeline.synthesis.training.processes import Processes
 
 #: Table of the splits while training; the model folder gets its own when it is written.
-_SPLITS_FILE = "checkpoints/splits.tsv"
+SPLITS_FILE = "checkpoints/splits.tsv"
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def training_data(
         There are too few participants, an image cannot be used, or a manufacturer cannot be standardized.
     """
     grid, cache_dir = grid_of(settings), settings.cache_dir or Path(folder) / "cache"
-    splits = _splits(settings, pairs, Path(folder) / _SPLITS_FILE, random_seed, group)
+    splits = _splits(settings, pairs, Path(folder) / SPLITS_FILE, random_seed, group)
     with group.together():
         for sentence in check_pairs(group.share(pairs), grid, cache_dir):
             _log.warning(sentence)

@@ -30,7 +30,8 @@ from tau_pipeline.synthesis.model.correction import fit_level_weight
 from tau_pipeline.synthesis.model.ensemble import Ensemble, load_ensemble
 from tau_pipeline.synthesis.model.folder import save_model
 from tau_pipeline.synthesis.model.regression import REGRESSION
-from tau_pipeline.synthesis.training.checkpoints import remove_partial_files
+from tau_pipeline.synthesis.training.checkpoints import find_checkpoints, remove_partial_files
+from tau_pipeline.synthesis.training.data import SPLITS_FILE
 from tau_pipeline.synthesis.training.log import read_rows
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_pipeline.synthesis.training.source import limits_of_source
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], random_seed: int, group: Processes) -> None:
     """Make a folder this training's, or see that it is.
 
+    A training that ended before its first checkpoint leaves nothing that could be lost: its folder is free.
+
     Raises
     ------
     SettingError
@@ -61,13 +64,21 @@ def claim_folder(folder: Path, settings: Training, pairs: Sequence[Pair], random
     """
     ours = _identity(settings, pairs, random_seed)
     path = Path(folder) / _TRAINING_FILE
-    if path.is_file():
+    begun = _has_begun(Path(folder))
+    if begun and path.is_file():
         _require_same(read_json(path), ours, Path(folder))
     group.wait()
     with group.together():
         if group.writes:
+            if not begun:
+                # Of other settings or scans, perhaps.
+                (Path(folder) / SPLITS_FILE).unlink(missing_ok=True)
             write_json(ours, path)
             remove_partial_files(Path(folder) / CHECKPOINTS)
+
+
+def _has_begun(folder: Path) -> bool:
+    return (folder / CARD).is_file() or bool(find_checkpoints(folder / CHECKPOINTS))
 
 
 def _identity(settings: Training, pairs: Sequence[Pair], random_seed: int) -> dict[str, Any]:
