@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from closed_folders import closed
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -752,3 +753,27 @@ def test_published_example_trees_are_read(name, tmp_path):
         assert scan.tracer is not None
     ends_for_durations = {scan.pet_file for scan in scans if any("end times" in said for said in scan.assumptions)}
     assert ends_for_durations == (set(pet_files) if name in ("pet001", "pet003") else set())
+
+
+@pytest.mark.parametrize("place", ["sub-02", "sub-02/pet", "sub-02/anat", "sub-02/ses-a"])
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_folder_that_cannot_be_read_stops_only_its_participant(simple: Path, place: str, mode: int) -> None:
+    (simple / "sub-02/ses-a").mkdir()
+    with closed(simple / place, mode=mode):
+        known = found(simple)
+        (problem,) = known["02"].problems
+    assert keys(known["01"]) == ["sub-01_trc-AV1451"]
+    assert known["02"].scans == known["02"].t1ws == ()
+    assert (problem.key, problem.left_out) == ("sub-02", False)
+    assert f"cannot read the folder {simple / 'sub-02'}" in problem.message
+    assert len(found(simple)["02"].scans) == 1
+
+
+def test_filters_leave_folders_that_cannot_be_read_alone(
+    simple: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chosen = put(tmp_path_factory.mktemp("filter") / "f.json", {"pet": {"tracer": "AV1451"}})
+    with closed(simple / "sub-02"):
+        known = found(simple, bids_filter_file=chosen)
+    assert keys(known["01"]) == ["sub-01_trc-AV1451"]
+    assert [problem.key for problem in known["02"].problems] == ["sub-02"]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from closed_folders import closed
 
 from tau_pipeline.bids import validator as bids_validation
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, summarize, validate, validator_program
@@ -245,3 +247,25 @@ def test_a_link_to_a_folder_above_is_told_and_not_followed_for_ever(tmp_path, pl
     link.symlink_to(target)
     with pytest.raises(ValidatorError, match=f"{link} is a link to a folder that it lies in"):
         validate(tmp_path / "bids", timeout_s=5)
+
+
+@pytest.mark.parametrize("asked", [(), ("01",), ("01", "02")])
+def test_a_folder_that_cannot_be_read_is_an_error_of_its_participant(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    """The validator ends at the first one."""
+    shutil.copytree(dataset / "sub-01", dataset / "sub-02")
+    program = tmp_path / bids_validation.PROGRAM
+    program.write_text(
+        f"#!/bin/sh\nls $1/ >> {tmp_path}/seen\n"
+        "[ -e $1/sub-01 ] && { echo 'error: PermissionDenied' >&2; exit 1; }\n"
+        'echo \'{"issues": {"issues": []}}\'\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with closed(dataset / "sub-01"):
+        report = validate(dataset, asked)
+    assert report == ValidationReport(participant_errors={"01": ("a folder cannot be read (sub-01)",)})
+    assert ("sub-02" in (tmp_path / "seen").read_text()) == (asked != ("01",))
+    with pytest.raises(ValidatorError, match=r"failed on .* \(error: PermissionDenied\)"):
+        validate(dataset, asked)

@@ -1,9 +1,15 @@
 from pathlib import Path
 
 import pytest
+from closed_folders import closed
+from test_bids import put, put_image, put_pet
 
 from tau_pipeline.anatomy.freesurfer import find_freesurfer, parse_derivatives, why_not_found
+from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.settings.participant import Selection
+from tau_workflows.plan.jobs import plan_participants
 
 
 def subject(root: Path, name: str, *files: str) -> Path:
@@ -139,3 +145,19 @@ def test_a_folder_under_another_name_is_named_when_nothing_is_found(tmp_path):
     assert "003_S_0001" not in said
     assert "sub-0295_ses-b" in said
     assert "003_S_0001" in why_not_found(tmp_path, "XY")
+
+
+def test_results_that_cannot_be_read_stop_only_their_participant(tmp_path):
+    root = put(tmp_path / "bids" / "dataset_description.json", {"Name": "test", "BIDSVersion": "1.10.0"}).parent
+    for label in ("01", "02"):
+        put_image(root / f"sub-{label}/anat/sub-{label}_T1w.nii.gz")
+        put_pet(root / f"sub-{label}/pet", f"sub-{label}_trc-AV1451")
+        subject(tmp_path / "fs", f"sub-{label}")
+    config = Configuration(selection=Selection(derivatives=(f"freesurfer={tmp_path / 'fs'}",)))
+    with closed(tmp_path / "fs/sub-02"):
+        plan = plan_participants(find_participants(root), root, tmp_path / "out", config)
+    assert [job.participant for job in plan.jobs] == ["01"]
+    assert list(plan.problems) == ["sub-02_trc-AV1451_pet"]
+    assert f"no permission to read {tmp_path / 'fs/sub-02'}" in plan.problems["sub-02_trc-AV1451_pet"]
+    with closed(tmp_path / "fs"), pytest.raises(MissingInputError, match=r"cannot read .*, given for freesurfer"):
+        parse_derivatives(config.selection.derivatives)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from closed_folders import closed
 from test_group import run, write_cohort
 
 from tau_pipeline.cohort.provenance import PROVENANCE_COLUMNS, mixtures, repeated
@@ -237,3 +238,11 @@ def test_where_no_scan_counts_any_more_earlier_tables_are_told(
     said = capfd.readouterr().err
     assert f"none of the scans in {out} counts: {keys[0].removesuffix('_pet')}" in said
     assert "has tables of an earlier run" in said
+
+
+def test_scans_whose_raw_folder_cannot_be_read_are_not_told_to_be_removed(tmp_path: Path) -> None:
+    bids, out = write_cohort(tmp_path, 6, images=False)
+    images = with_raw_images(bids, out)
+    with closed(images[0].parent):
+        assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
+    assert read_tsv(out / "group/status.tsv")["state"].tolist() == ["done"] * 6

@@ -14,6 +14,7 @@ from tau_pipeline.derivatives.status import (
     ScanStatus,
     all_statuses,
     note_interrupted,
+    note_requested,
     read_status,
     status_path,
     update_status,
@@ -39,6 +40,31 @@ def test_what_is_not_run_again_keeps_its_state(tmp_path: Path) -> None:
     update_status(tmp_path, {"sub-01_run-2_pet": ScanStatus("sub-01_run-2_pet")})
     states = {key: status.state for key, status in all_statuses(tmp_path).items()}
     assert states == {"sub-01_run-1_pet": "done", "sub-01_run-2_pet": "failed"}
+
+
+def test_what_is_said_of_a_participant_is_true_of_its_earlier_scans(tmp_path: Path) -> None:
+    done = ScanStatus("sub-01_trc-X_pet", "done", "", "sub-01_trc-X")
+    made = ScanStatus("sub-01_trc-X_desc-synthSUVR", "done", "", "sub-01_trc-X", source="synthetic")
+    update_status(tmp_path, {one.scan: one for one in (done, made)})
+    whole = ScanStatus("sub-01", reason="cannot read the folder")
+    assert note_requested(tmp_path, {"sub-01": whole}, everything=True) == []
+    states = {key: (one.state, one.reason, one.stem) for key, one in all_statuses(tmp_path).items()}
+    assert states == {
+        "sub-01": ("failed", whole.reason, ""),
+        done.scan: ("failed", whole.reason, done.stem),
+        made.scan: ("done", "", made.stem),
+    }
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_failures_whose_images_have_other_names_now_are_forgotten(tmp_path: Path, everything: bool) -> None:
+    known = {key: ScanStatus(key, reason="damaged") for key in ("sub-01", "sub-01_trc-X_pet", "sub-02_trc-X_pet")}
+    known["sub-01_run-2_pet"] = ScanStatus("sub-01_run-2_pet", "done", "")
+    update_status(tmp_path, known)
+    removed = note_requested(tmp_path, {"sub-01_trc-Y_pet": ScanStatus("sub-01_trc-Y_pet")}, everything=everything)
+    gone = {"sub-01", "sub-01_trc-X_pet"} if everything else {"sub-01"}
+    assert set(removed) == gone
+    assert all_statuses(tmp_path).keys() == known.keys() - gone | {"sub-01_trc-Y_pet"}
 
 
 def test_an_interruption_is_noted_for_what_the_run_has_not_finished(tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def parse_derivatives(derivatives: Iterable[str]) -> dict[str, Path]:
             raise SettingError(f"derivatives has {name!r} twice; give each name once")
         if not Path(folder).is_dir():
             raise MissingInputError(f"{folder}, given for {name}, is not a folder")
+        try:
+            Path(folder, "..").stat()
+        except OSError as exc:
+            raise MissingInputError(f"cannot read {folder}, given for {name}: {exc.strerror or exc}") from exc
         found[name] = Path(folder).absolute()
     return found
 

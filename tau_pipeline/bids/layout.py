@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class RawFiles:
 
     ``others`` are T1w and PET images in formats that are not read, and images in folders of PET with other names.
     ``dated`` are the participants with a ``scans.tsv``, without ``sub-``; None if that is not known.
+    ``closed`` are sentences on folders that cannot be read, by the label of their participant.
     """
 
     t1w: list[str]
@@ -54,6 +55,7 @@ class RawFiles:
     sidecars: list[str]
     others: list[str]
     dated: frozenset[str] | None = None
+    closed: Mapping[str, str] = field(default_factory=dict)
 
 
 def participant_labels(bids_dir: Path) -> tuple[str, ...]:
@@ -119,18 +121,22 @@ def find_files(
     SettingError
         A filter cannot be used.
     """
+    closed: dict[str, str] = {}
+    walked = sorted(_walked(str(bids_dir), labels, closed))
     if filters["t1w"] or filters["pet"]:
-        layout = _pybids_layout(bids_dir, labels, everybody=everybody)
+        open_ones = [label for label in labels if label not in closed]
+        layout = _pybids_layout(bids_dir, open_ones, everybody=everybody and not closed)
         return RawFiles(
             _query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
             _query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
             _query(layout, ["T1w", "pet"], [".json"], {}),
             _query(layout, ["T1w", "pet"], OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
+            closed=closed,
         )
     found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in KINDS for image in (False, True)}
     others: list[str] = []
     dated = set()
-    for path in sorted(_walked(str(bids_dir), labels)):
+    for path in walked:
         stem, _, ending = path.rpartition("/")[2].partition(".")
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
         if kind in KINDS and (image or ending == "json"):
@@ -141,27 +147,38 @@ def find_files(
             dated.add(stem.partition("_")[0].removeprefix("sub-"))
     t1w, pet = KINDS
     sidecars = sorted(found[t1w, False] + found[pet, False])
-    return RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated))
+    return RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated), closed)
 
 
-def _walked(bids_dir: str, labels: Iterable[str]) -> Iterator[str]:
-    """Yield the files at the root, in the folders of participants and sessions, and in and below anat and pet."""
+def _walked(bids_dir: str, labels: Iterable[str], closed: dict[str, str]) -> Iterator[str]:
+    """Yield the files at the root, in the folders of participants and sessions, and in and below anat and pet.
+
+    Of a participant with a folder that cannot be read, ``closed`` gets a sentence on it.
+    """
     _, files = _listed(bids_dir)
     yield from files
-    below: list[str] = []
     for label in labels:
         if not Path(f"{bids_dir}/sub-{label}").is_dir():
             continue  # a broken link, of which nothing is known
-        folders, files = _listed(f"{bids_dir}/sub-{label}")
-        yield from files
-        for folder in folders:
-            name = folder.rpartition("/")[2]
-            if name in _DATATYPES:
-                below.append(folder)
-            elif name.startswith("ses-"):
-                in_session, files = _listed(folder)
-                yield from files
-                below += [one for one in in_session if one.rpartition("/")[2] in _DATATYPES]
+        try:
+            yield from _walked_participant(f"{bids_dir}/sub-{label}")
+        except MissingInputError as exc:
+            # What the folder holds could be the T1w of other sessions, so none of them is processed.
+            closed[label] = f"{exc}; nothing of this participant is processed"
+
+
+def _walked_participant(participant_dir: str) -> Iterator[str]:
+    below: list[str] = []
+    folders, files = _listed(participant_dir)
+    yield from files
+    for folder in folders:
+        name = folder.rpartition("/")[2]
+        if name in _DATATYPES:
+            below.append(folder)
+        elif name.startswith("ses-"):
+            in_session, files = _listed(folder)
+            yield from files
+            below += [one for one in in_session if one.rpartition("/")[2] in _DATATYPES]
     while below:
         folders, files = _listed(below.pop())
         yield from files
@@ -183,6 +200,7 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     files: list[str] = []
     try:
+        Path(folder, "..").stat()  # fails where names may be listed, but files not opened
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):

@@ -159,9 +159,11 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     left_out = by_participant({*files.t1w, *files.pet}.difference(*counted))
     ignored = left_out.keys() - t1w_files.keys() - pet_files.keys()
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
+    whole = {label: Problem(f"sub-{label}", "left out: .bidsignore names all its images", True) for label in ignored}
+    whole |= {label: Problem(f"sub-{label}", why) for label, why in files.closed.items()}
     return [
-        Participant(label, (), (), (Problem(f"sub-{label}", "left out: .bidsignore names all its images", True),))
-        if label in ignored
+        Participant(label, (), (), (whole[label],))
+        if label in whole
         else _participant(
             bids_dir / f"sub-{label}",
             _Images(

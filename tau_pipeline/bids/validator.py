@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,27 @@ def validate(dataset_dir: Path, participants: Collection[str] = (), *, timeout_s
             f"{loop} is a link to a folder that it lies in, which {PROGRAM} would follow without end; the dataset is "
             "not validated until the link is removed"
         )
+    try:
+        return summarize(_issues(program, dataset_dir, participants, timeout_s))
+    except ValidatorError:
+        # The validator ends at the first folder that it cannot read.
+        closed = _closed_in(dataset_dir, participants)
+        if not closed:
+            raise
+    there = participants or [path.name.removeprefix("sub-") for path in dataset_dir.glob("sub-*") if path.is_dir()]
+    open_ones = set(there) - closed.keys()
+    rest = summarize(_issues(program, dataset_dir, open_ones, timeout_s)) if open_ones else ValidationReport()
+    told = {label: (f"a folder cannot be read ({folder})",) for label, folder in closed.items() if label}
+    return replace(rest, participant_errors={**rest.participant_errors, **told})
+
+
+def _issues(program: Path, dataset_dir: Path, participants: Collection[str], timeout_s: float) -> list[dict[str, Any]]:
+    """Return what the validator says of participants and the files at the root; of everything if none is given."""
     if not participants:
-        return summarize(_run(program, dataset_dir, dataset_dir, timeout_s))
+        return _run(program, dataset_dir, dataset_dir, timeout_s)
     with tempfile.TemporaryDirectory(prefix="tau-pipeline-dataset-") as folder:
         _link_part(dataset_dir.resolve(), Path(folder), participants)
-        return summarize(_run(program, Path(folder), dataset_dir, timeout_s))
+        return _run(program, Path(folder), dataset_dir, timeout_s)
 
 
 def _loop_in(dataset_dir: Path) -> str | None:
@@ -120,6 +136,28 @@ def _loop_in(dataset_dir: Path) -> str | None:
                 elif entry.name.startswith(("sub-", "ses-")) and is_folder(entry):
                     folders.append(entry.path)
     return None
+
+
+def _closed_in(dataset_dir: Path, participants: Collection[str]) -> dict[str, str]:
+    """Return the folders of participants that cannot be read, one each, by label; and one of all others, by ``""``.
+
+    Only those of ``participants`` are looked at, if there are any.
+    """
+    closed: dict[str, str] = {}
+
+    def note(error: OSError) -> None:
+        folder = Path(error.filename).relative_to(dataset_dir)
+        found = re.match(r"sub-([^/]+)", folder.as_posix())
+        closed.setdefault(found.group(1) if found else "", folder.as_posix())
+
+    roots = [dataset_dir / f"sub-{label}" for label in participants] or [dataset_dir]
+    for root in roots:
+        for folder, _, _ in os.walk(root, onerror=note):
+            try:
+                Path(folder, "..").stat()
+            except OSError as exc:
+                note(exc)
+    return closed
 
 
 def _link_part(dataset_dir: Path, folder: Path, participants: Collection[str]) -> None:
@@ -175,9 +213,10 @@ def _run(program: Path, folder: Path, dataset_dir: Path, timeout_s: float) -> li
     try:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError) as exc:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        said = done.stderr.strip().splitlines() or ["no message"]
+        told = next((line for line in said if line.startswith("error: ")), said[-1])
         raise ValidatorError(
-            f"{PROGRAM} failed on {dataset_dir} ({last}); pass --skip-bids-validation to continue"
+            f"{PROGRAM} failed on {dataset_dir} ({told}); pass --skip-bids-validation to continue"
         ) from exc
     return list(issues)
 

@@ -166,8 +166,14 @@ def is_elsewhere(bids_dir: Path, scans: Iterable[DoneScan]) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    # A link that is not fetched (DataLad) is in the dataset.
-    return path.exists() or path.is_symlink()
+    # A link that is not fetched (DataLad) is in the dataset, and so is what cannot be looked at.
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _raw_files(bids_dir: Path, scan: DoneScan) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -108,8 +108,12 @@ def _status(scan: str, fields: Mapping[str, Any]) -> ScanStatus:
     return status
 
 
-def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, ScanStatus]) -> None:
+def update_status(
+    output_dir: str | os.PathLike[str], updates: Mapping[str, ScanStatus], removed: Collection[str] = ()
+) -> None:
     """Put new states into the records of their participants; other scans of theirs keep what they have.
+
+    Scans that are ``removed`` have no state any more.
 
     ``minutes`` is that of the longest run: one that finds the results of an earlier run takes no time worth telling.
     """
@@ -122,11 +126,51 @@ def update_status(output_dir: str | os.PathLike[str], updates: Mapping[str, Scan
             known = read_status(output_dir, participant) if participant in there else {}
         except TauPipelineError:
             known = {}
+        known = {key: status for key, status in known.items() if key not in removed}
         merged = {**known, **{key: _with_minutes(status, known.get(key)) for key, status in own.items()}}
         fields = {key: asdict(merged[key]) for key in sorted(merged)}
         for one in fields.values():
             one.pop("scan")
         write_json({"scans": fields}, status_path(output_dir, participant))
+
+
+def note_requested(
+    output_dir: str | os.PathLike[str], requested: Mapping[str, ScanStatus], *, everything: bool
+) -> list[str]:
+    """Put the states of all scans of a run into the records before the work begins.
+
+    What is said of a whole participant is true of its scans of earlier runs, too. Other scans of earlier runs that
+    were not done are removed from the records where this run does not find them: their images have other names now.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    requested
+        States by scan.
+    everything
+        Whether this run looks at all scans of its participants.
+
+    Returns
+    -------
+    removed
+        Keys of the scans that were removed.
+    """
+    removed: list[str] = []
+    updates = dict(requested)
+    participants = {status.participant for status in requested.values()}
+    for participant in participants & _recorded(output_dir):
+        whole = requested.get(f"sub-{participant}")
+        with suppress(TauPipelineError):
+            for key, known in read_status(output_dir, participant).items():
+                if key in requested or known.source != "measured":
+                    continue
+                if whole is not None:
+                    updates[key] = replace(known, state=whole.state, reason=whole.reason)
+                elif known.state != "done" and (everything or key == f"sub-{participant}"):
+                    removed.append(key)
+    update_status(output_dir, updates, frozenset(removed))
+    return removed
 
 
 def _recorded(output_dir: str | os.PathLike[str]) -> frozenset[str]:

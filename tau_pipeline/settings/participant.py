@@ -282,3 +282,10 @@ class Selection(Checked):
             for label in labels:
                 require(label.isalnum() or "+" in label, f"{name}_label", label, "a BIDS label: letters and digits")
             object.__setattr__(self, f"{name}_label", tuple(dict.fromkeys(labels)))
+
+    @property
+    def takes_all_images(self) -> bool:
+        """True if nothing but participants is selected."""
+        return not (
+            self.session_label or self.tracer_label or self.rec_label or self.run_label or self.bids_filter_file
+        )

@@ -16,12 +16,13 @@ from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
 from tau_pipeline.derivatives.names import PetNames, error_path, report_path
-from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, update_status
+from tau_pipeline.derivatives.status import NOT_FINISHED, ScanStatus, note_interrupted, note_requested, update_status
 from tau_pipeline.errors import OutputError
 from tau_pipeline.files import complete_file, read_json, write_json
 from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
+from tau_pipeline.settings.participant import Selection
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
@@ -96,7 +97,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
         return write_pages_again([job.participant for job in plan.jobs], plan.problems, output_dir)
     if config.execution.write_array is not None:
         return _write_array(plan, bids_dir, output_dir, config)
-    _note_requested(plan, output_dir, config.selection.derivatives)
+    _note_requested(plan, output_dir, config.selection)
     with _interruptions_noted(plan, output_dir):
         code = _compute(plan, bids_dir, output_dir, config, started)
     return validation.tell() or code
@@ -118,7 +119,7 @@ def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configura
     labels = unfinished(plan.jobs)
     waiting = set(labels)
     jobs = tuple(job for job in plan.jobs if job.participant in waiting)
-    _note_requested(replace(plan, jobs=jobs), output_dir, config.selection.derivatives, _WAITS)
+    _note_requested(replace(plan, jobs=jobs), output_dir, config.selection, _WAITS)
     show_problems(plan.problems, bids_dir, output_dir)
     if not labels:
         say(f"nothing to do: all {len(plan.jobs)} participants are done")
@@ -130,7 +131,7 @@ def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configura
     return SOME_FAILED if plan.problems else DONE
 
 
-def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str], reason: str = NOT_FINISHED) -> None:
+def _note_requested(plan: Plan, output_dir: Path, selection: Selection, reason: str = NOT_FINISHED) -> None:
     """Write the states of all scans before the work begins, and say which will not be computed."""
     requested = {key: replace(status, reason=reason) for job in plan.jobs for key, status in job.statuses().items()}
     # With its stem a scan that cannot be begun replaces what an earlier run has left of it.
@@ -142,14 +143,15 @@ def _note_requested(plan: Plan, output_dir: Path, derivatives: Sequence[str], re
         key: ScanStatus(key, state="skipped", reason=message, stem=key.removesuffix("_pet"))
         for key, message in plan.left_out.items()
     }
-    update_status(output_dir, requested)
+    for key in note_requested(output_dir, requested, everything=selection.takes_all_images):
+        error_path(output_dir, key).unlink(missing_ok=True)
     for key, message in (*plan.left_out.items(), *plan.problems.items()):
         say(f"{key}: {message}")
     labels = [t1w_job.freesurfer is not None for job in plan.jobs for t1w_job in job.t1ws]
-    if derivatives and not all(labels):
+    if selection.derivatives and not all(labels):
         say(
-            f"{labels.count(False)} of {len(labels)} T1w images have no results in {', '.join(derivatives)}; their "
-            "labels are made by tau-pipeline (see the assumptions in their sidecars)"
+            f"{labels.count(False)} of {len(labels)} T1w images have no results in {', '.join(selection.derivatives)}; "
+            "their labels are made by tau-pipeline (see the assumptions in their sidecars)"
         )
     if sentence := without_surfaces(plan.jobs):
         say(sentence)

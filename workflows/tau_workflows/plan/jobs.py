@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tau_pipeline.anatomy.freesurfer import FreeSurferFiles, find_freesurfer, parse_derivatives, why_not_found
 from tau_pipeline.bids.scans import Participant, T1w
-from tau_pipeline.errors import TauPipelineError
+from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.resolution import stated_resolution
 from tau_pipeline.settings.configuration import Configuration
@@ -100,7 +100,10 @@ def _matched(scans: dict[Path, list[ScanJob]], *, enabled: bool) -> dict[Path, l
 
 def _freesurfer_of(t1w: T1w, derivatives: Mapping[str, Path]) -> FreeSurferFiles | None:
     for folder in derivatives.values():
-        found = find_freesurfer(folder, t1w.participant, t1w.session)
+        try:
+            found = find_freesurfer(folder, t1w.participant, t1w.session)
+        except PermissionError as exc:
+            raise MissingInputError(f"no permission to read {exc.filename}; change its permissions") from exc
         if found is not None:
             return found
     return None
