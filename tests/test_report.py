@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -50,7 +51,7 @@ SIDECAR = {
 class Reader(HTMLParser):
     """Collect tags, attributes, text and table rows, and complain of tags that do not match."""
 
-    VOID = frozenset({"meta", "img", "input", "br", "hr"})
+    VOID = frozenset({"meta", "img", "input", "br", "hr", "wbr"})
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -105,7 +106,6 @@ def png(path: Path, color: tuple[int, int, int] = (200, 30, 90)) -> Path:
 
 def rois(path: Path, *references: str) -> None:
     """A region table of a box in which each label has a few voxels; one label has none."""
-    import pandas as pd
 
     numbers = label_table().loc[lambda table: table["kind"].isin(["cortical", "subcortical"]), "index"].to_numpy()[1:]
     labels = np.resize(np.repeat(numbers, 4), (10, 10, 10)).astype(np.int16)
@@ -217,7 +217,22 @@ def test_composites_stand_in_the_summary(output: Path) -> None:
     table = read_tsv(next(output.rglob("*_rois.tsv"))).query("kind == 'composite' and hemisphere == 'both'")
     headline = table.set_index("region").loc[["braak1", "braak34", "braak56", "metatemporal"]]
     row = next(row for row in Reader(page_of(output)).rows if "CerebellarGM" in row)
-    assert [f"{value:.3f}" for value in headline["suvr_mean"]] == [cell.strip() for cell in row[2:]]
+    assert [f"{value:.3f}" for value in headline["suvr_mean"]] == [cell.strip() for cell in row[2:-1]]
+
+
+def test_the_summary_has_the_quality_of_each_map(output: Path) -> None:
+    pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
+    summary = [row for row in Reader(page_of(output)).rows if row and row[0] == "PET, tracer AV1451"]
+    assert [row[-1] for row in summary] == ["n/a"]
+    check = {"Check": "noise_percent", "Value": 3.0, "Unit": "%", "Verdict": "pass"}
+    path = sidecar_path(pet.suvr())
+    write_json({**SIDECAR, "QualityChecks": [check]}, path)
+    table = read_tsv(pet.rois)
+    write_tsv(pd.concat([table, table.assign(reference_region="Pons")]), pet.rois)
+    pons = {**SIDECAR, "ReferenceRegion": "Pons", "QualityChecks": [check | {"Value": 40.0, "Verdict": "fail"}]}
+    write_json(pons, path.with_name(path.name.replace("desc-suvr_", "desc-suvrPons_")))
+    summary = [row for row in Reader(page_of(output)).rows if row and row[0] == "PET, tracer AV1451"]
+    assert [(row[1], row[-1]) for row in summary] == [("CerebellarGM", "pass"), ("Pons", "fail")]
 
 
 def test_what_several_maps_share_is_said_once_and_the_rest_side_by_side(output: Path) -> None:

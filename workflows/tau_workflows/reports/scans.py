@@ -101,6 +101,14 @@ class Scan:
         """Return the worst verdict of the quality checks of its maps; empty if there are none."""
         return worst_of(self.verdicts)
 
+    def quality_for(self, regions: Regions) -> str:
+        """Return the verdict on the map that a regional table was taken from; ``n/a`` if it has no quality checks."""
+        for one in self.maps:
+            same_source = one["synthetic"] == (regions.source == "synthetic")
+            if same_source and one["sidecar"].get("ReferenceRegion") == regions.reference and "quality" in one:
+                return str(one["quality"].verdict)
+        return MISSING
+
 
 def find_scans(
     output_dir: Path,
