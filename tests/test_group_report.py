@@ -263,6 +263,7 @@ def test_interrupted_scans_have_a_column_of_counts_where_there_are_any(tmp_path:
     (tmp_path / "group/status.tsv").write_text(f"scan\tstate\nsub-01_pet\t{state}\nsub-02_pet\tdone\n")
     page = write_group_report(tmp_path).read_text()
     assert ('<th class="n">Interrupted</th>' in page) == (state == "interrupted")
+    assert ("1 interrupted" in page.partition("</header>")[0]) == (state == "interrupted")
 
 
 def test_nothing_but_names_and_states_gives_a_page(tmp_path: Path) -> None:
