@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +20,7 @@ from tau_pipeline.pet.coregister import coregister
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.motion import correct_motion, static_image
 from tau_pipeline.pet.quantification import pet_on_t1w, reference_value, suvr
+from tau_workflows.interfaces.pet import CorrectMotion
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ds-simtau"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/ds-simtau")
@@ -288,6 +289,20 @@ def test_without_correction_every_move_is_the_identity():
     pet = moving_pet([np.eye(4), move()])
     found = correct_motion(pet, plan_frames(pet.shape, dynamic(2, 600)), enabled=False)
     assert all(np.array_equal(m, np.eye(4)) for m in found.frame_xfms)
+
+
+@pytest.mark.parametrize(("frames", "corrected"), [(1, True), (2, False), (2, True)])
+def test_motion_that_was_not_measured_is_no_number(tmp_path, frames, corrected):
+    pet = moving_pet([np.eye(4), move()][:frames])
+    path = str(save_volume(pet, tmp_path / "pet.nii"))
+    plan = asdict(plan_frames(pet.shape, dynamic(frames, 1200 // frames)))
+    figures = CorrectMotion(pet_file=path, frames=plan, motion_correction=corrected).call(tmp_path)["quality_figures"]
+    measured = frames == 2 and corrected
+    assert (figures["FrameMotion"] is not None) == measured
+    assert ("FrameMotionMean" in figures) == measured
+    if measured:
+        assert len(figures["FrameMotion"]) == 2
+        assert max(figures["FrameMotion"]) > 0.5
 
 
 def test_large_motion_is_said():

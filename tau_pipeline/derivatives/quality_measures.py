@@ -155,11 +155,13 @@ MEASURES = (
     ),
     Measure(
         key="FrameMotion",
-        key_text="Mean displacement of the brain in each of the frames that were used, in mm.",
+        key_text="Mean displacement of the brain in each of the frames that were used, in mm; `n/a` for a single frame "
+        "and without motion correction.",
         kind="numbers",
         worse="high",
         column="motion_mm",
-        description="Largest mean displacement of the brain between frames.",
+        description="Largest mean displacement of the brain over the frames; n/a for a single frame and without motion "
+        "correction.",
         unit="mm",
         short_heading="Motion",
         short_unit="mm",

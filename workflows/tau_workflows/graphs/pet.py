@@ -25,7 +25,6 @@ OUTPUTS = [
     "pet2t1w_xfm",
     "registration_metric",
     "frames",
-    "motion_mm",
     "activity_file",
     "smoothing_fwhm",
     "effective_fwhm",
@@ -67,7 +66,7 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings, target_fwhm: 
 
     Outputs
     -------
-    pet2t1w_xfm, registration_metric, motion_mm
+    pet2t1w_xfm, registration_metric
         The rigid transforms, and how good they are.
     frames
         The frames used: those of ``frames`` that hold a measurement.
@@ -115,7 +114,6 @@ def init_pet_wf(scan: Scan, frames: FramePlan, settings: Settings, target_fwhm: 
     wf.connect(coregister, "pet2t1w_xfm", outputnode, "pet2t1w_xfm")
     wf.connect(coregister, "registration_metric", outputnode, "registration_metric")
     wf.connect(motion, "frames", outputnode, "frames")
-    wf.connect(motion, "motion_mm", outputnode, "motion_mm")
     for name in ("activity_file", "smoothing_fwhm", "effective_fwhm"):
         wf.connect(on_t1w, name, outputnode, name)
     for name in ("suvr_file", "reference_value"):

@@ -150,7 +150,6 @@ class _SavePetIn(BaseInterfaceInputSpec):
     assumptions = traits.List(traits.Str(), mandatory=True, desc="what was assumed")
     labels_source = traits.Str(mandatory=True, desc="whose labels were used")
     registration_metric = traits.Float(mandatory=True, desc="normalized mutual information after coregistration")
-    motion_mm = traits.List(traits.Float(), mandatory=True, desc="mean displacement of each frame used, mm")
     smoothing_fwhm = traits.Float(mandatory=True, desc="FWHM of the filter that was applied, mm")
     effective_fwhm = traits.Float(mandatory=True, desc="resolution of the result, mm")
     suvr_file = traits.List(File(exists=True), mandatory=True, desc="SUVR maps, one a reference region")
@@ -220,7 +219,7 @@ class SavePet(LibraryInterface):
         """Return the sidecar of an SUVR map, with the quality checks and what people decided about them."""
         given = self.inputs
         figures = [*(self.optional("anat_quality_figures") or []), *(self.optional("quality_figures") or [])]
-        content = self._sidecar(rank).content() | {"FrameMotion": given.motion_mm}
+        content = self._sidecar(rank).content()
         content |= self.optional("reconstruction") or {}
         if "ReferenceRegionSpillIn" in given.reference[rank]:
             content["ReferenceRegionSpillIn"] = given.reference[rank]["ReferenceRegionSpillIn"]

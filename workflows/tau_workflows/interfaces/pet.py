@@ -52,7 +52,6 @@ class _MotionOut(TraitedSpec):
     static_file = File(desc="weighted mean of the frames, 3-D, on the PET grid")
     frames = traits.Dict(desc="fields of the FramePlan without frames that hold no measurement")
     frame_xfms = traits.List(desc="a 4 x 4 matrix for each frame used: its world to the reference frame's, RAS+ mm")
-    motion_mm = traits.List(traits.Float(), desc="mean displacement of the head in each frame used, mm")
     quality_figures = quality_figures_trait()
     assumptions = traits.List(traits.Str(), desc="what was assumed or looks odd, in words")
 
@@ -70,16 +69,18 @@ class CorrectMotion(LibraryInterface):
         static = motion.static_image(img, plan, found)
         figures: dict[str, Any] = uniformity.same_maximum(img, plan.indices)
         notes = (*notes, *uniformity.describe(figures))
+        # Neither a single frame nor frames whose motion is not corrected tell how far the head moved.
+        figures["FrameMotion"] = None
         if len(found.frame_xfms) > 1 and self.inputs.motion_correction:
             figures |= quality_figures.motion_between(found.frame_xfms, quality_figures.center_of(static))
-            displacements = found.displacement_mm
+            displacements = list(found.displacement_mm)
+            figures["FrameMotion"] = displacements
             figures["FrameMotionMean"] = float(np.mean(displacements))
             figures["FrameMotionLargest"] = float(np.max(displacements))
         return {
             "static_file": str(save_volume(static, folder / "static.nii")),
             "frames": asdict(plan),
             "frame_xfms": [xfm.tolist() for xfm in found.frame_xfms],
-            "motion_mm": list(found.displacement_mm),
             "quality_figures": figures,
             "assumptions": [*notes, *found.assumptions],
         }

@@ -150,7 +150,7 @@ def found(output_dir: Path, participant: str = "", read: JsonReader = read_json)
         fixed_labels=any(one.endswith("the same at each visit") for one in made),
         static=len(scans) - len(dynamic),
         dynamic=len(dynamic),
-        moved=any(max(one.get("FrameMotion") or [0]) > 0 for one in dynamic),
+        moved=any(max(_numbers(one.get("FrameMotion")), default=0) > 0 for one in dynamic),
         windows=_distinct(map(_window, scans)),
         tracers=_distinct(tracer_name(one.get("TracerName")) or one.get("TracerName") for one in scans),
         kernels=_distinct(_kernel(one) for one in scans),
