@@ -22,6 +22,7 @@ from tau_pipeline.bids.sessions import Timeline, timeline
 from tau_pipeline.bids.tracers import ALIASES, other_tracer, tracer_name
 from tau_pipeline.cohort.demographics import read_demographics
 from tau_pipeline.pet.frames import WINDOWS, plan_frames
+from tau_pipeline.words import counted, form
 
 ODD_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\x00\"'"), max_size=8)
 
@@ -270,14 +271,15 @@ def _all_accounted_for(
     gaps = found.gaps(scans)
     everybody = {who for who, _ in scans}
     absent = len(everybody - known)
+    of_all = counted(len(everybody), "participant")
     require_answer(
-        not absent or any(f"{absent} of {len(everybody)} participants have no row" in one for one in gaps),
+        not absent or any(f"{absent} of {of_all} {form(absent, 'has', 'have')} no row" in one for one in gaps),
         f"{absent} participants have no row: {gaps}",
     )
     for name in ("age", "diagnosis"):
         without = {who for who, session in scans if who in known and found.of(who, session)[name] is None}
+        have = f"{len(without)} of {of_all} {form(len(without), 'has', 'have')}"
         require_answer(
-            not without
-            or any(f"{len(without)} of {len(everybody)} participants have no {name}" in one for one in gaps),
+            not without or any(f"{have} no {name}" in one for one in gaps),
             f"{sorted(without)} have no {name}: {gaps}",
         )

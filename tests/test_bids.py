@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tau_pipeline.bids.filters import without_match
+from tau_pipeline.bids.left_out import passed_over_folders
 from tau_pipeline.bids.scans import Participant, find_participants, participant_labels
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.settings.participant import Selection
@@ -451,8 +452,11 @@ def test_images_that_were_made_from_others_or_put_aside_are_no_scans(simple):
     put_pet(simple / "sub-02" / "pet", "sub-02_trc-MK6240_desc-late", TracerName="MK6240")
     one, two = found(simple).values()
     assert [scan.pet_file for scan in one.scans] == [own / "sub-01_trc-AV1451_pet.nii.gz"]
-    assert [problem.left_out for problem in one.problems] == [True, True]
-    assert all("made from sub-01_trc-AV1451_pet.nii.gz" in problem.message for problem in one.problems)
+    assert [problem.left_out for problem in one.problems] == [True, True, True]
+    *made, copy = one.problems
+    assert all("made from sub-01_trc-AV1451_pet.nii.gz" in problem.message for problem in made)
+    assert copy.key == "sub-01/pet/z_unused/sub-01_trc-AV1451_pet.nii.gz"
+    assert copy.message == "left out: sub-01_trc-AV1451_pet.nii.gz in pet is used"
     assert keys(two) == ["sub-02_trc-AV1451", "sub-02_trc-MK6240_desc-late"], "it is the only one of this tracer"
 
 
@@ -616,7 +620,9 @@ def test_images_in_a_folder_of_pet_with_other_names_are_told_once(simple: Path, 
     pet = next((simple / "sub-01/pet").glob("*_pet.nii.gz"))
     for one in (pet.parent / name, (pet.parent / name).with_stem("x")):
         put(one, b"x")
-    assert not found(simple)["01"].problems, "there is a PET"
+    with_pet = found(simple)["01"].problems
+    assert all(problem.left_out for problem in with_pet), "there is a PET"
+    assert (f"sub-01/pet/{name}" in [problem.key for problem in with_pet]) != name.endswith(".dcm")
     pet.unlink()
     (problem,) = found(simple)["01"].problems
     assert problem.key == "sub-01"
@@ -777,3 +783,47 @@ def test_filters_leave_folders_that_cannot_be_read_alone(
         known = found(simple, bids_filter_file=chosen)
     assert keys(known["01"]) == ["sub-01_trc-AV1451"]
     assert [problem.key for problem in known["02"].problems] == ["sub-02"]
+
+
+def test_folders_and_images_with_nearly_right_names_are_told(simple: Path) -> None:
+    for folder in ("Sub-03", "sub_04", "sub-01_old", "sub-01/PET", "sub-01/Ses-1", "sub-01/ses-1/Anat", "sub-01/func"):
+        (simple / folder).mkdir(parents=True)
+    for name in ("anat/sub-01_t1w.nii.gz", "anat/sub-01_T2w.nii.gz", "pet/sub-01_PET.nii.gz", "pet/mean.nii"):
+        put_image(simple / "sub-01" / name)
+    shutil.copy(simple / "sub-01/anat/sub-01_T1w.nii.gz", simple / "sub-01/anat/sub-01_T1w.nii")
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert all(problem.left_out for problem in one.problems)
+    expected = {
+        "sub-01/PET/": "no folder of this name",
+        "sub-01/Ses-1/": "no folder of this name",
+        "sub-01/ses-1/Anat/": "no folder of this name",
+        "sub-01/anat/sub-01_t1w.nii.gz": "not named as a T1w",
+        "sub-01/anat/sub-01_T1w.nii": "sub-01_T1w.nii.gz beside it is used",
+        "sub-01/pet/sub-01_PET.nii.gz": "not named as a PET",
+        "sub-01/pet/mean.nii": "not named as a PET",
+    }
+    assert {problem.key for problem in one.problems} == expected.keys()
+    assert all(expected[problem.key] in problem.message for problem in one.problems)
+    assert list(passed_over_folders(simple)) == ["Sub-03/", "sub-01_old/", "sub_04/"]
+    assert found(simple, tracer_label=("AV1451",))["01"].problems == ()
+    (simple / ".bidsignore").write_text("sub_04/\n**/PET/\n*_t1w.nii.gz\nsub-01/pet/mean*\n")
+    left = expected.keys() - {"sub-01/PET/", "sub-01/anat/sub-01_t1w.nii.gz", "sub-01/pet/mean.nii"}
+    assert {problem.key for problem in found(simple)["01"].problems} == left
+    assert list(passed_over_folders(simple)) == ["Sub-03/", "sub-01_old/"]
+
+
+def test_of_many_misnamed_images_the_last_one_named_tells_the_number(simple: Path) -> None:
+    for number in range(50):
+        put_image(simple / f"sub-01/pet/frame{number:02d}.nii.gz")
+    told = found(simple)["01"].problems
+    assert len(told) == 20
+    assert told[-1].key == "sub-01/pet/frame19.nii.gz"
+    assert told[-1].message.endswith("; 30 more images and folders are left out, too")
+
+
+def test_where_all_participants_are_misnamed_they_are_named(root: Path) -> None:
+    (root / "Sub-01").mkdir()
+    (root / "subjects").mkdir()
+    with pytest.raises(MissingInputError, match="no participants; Sub-01 is not named so"):
+        find_participants(root)

@@ -332,7 +332,7 @@ def test_a_rare_manufacturer_stops_before_anything_is_written(
     bids, out = write_cohort(tmp_path)
     write_scan(out, "50", "UIH", 50)
     assert run(bids, out) == 2
-    assert "United Imaging has 1 participant(s) (sub-50)" in capfd.readouterr().err
+    assert "United Imaging has 1 participant (sub-50)" in capfd.readouterr().err
     assert not (out / "group").exists()
     assert not list(out.rglob("*_desc-std_pet.nii.gz"))
 
@@ -513,7 +513,7 @@ def test_participants_without_row_age_or_diagnosis_are_counted(tmp_path: Path) -
         "participant_id\tage\tsex\tdiagnosis\nsub-01\tn/a\tF\tCN\nsub-09\t70\tF\tn/a\n"
     )
     said = read_demographics(tmp_path).gaps([("sub-01", None), ("sub-02", None), ("sub-09", "ses-a")])
-    assert "1 of 3 participants have no row" in said[0]
+    assert "1 of 3 participants has no row" in said[0]
     assert "sub-02" in said[0]
     assert any("no age: sub-01" in sentence for sentence in said)
     assert any("no diagnosis: sub-09" in sentence for sentence in said)

@@ -202,7 +202,7 @@ def test_a_failure_without_a_reason_takes_that_of_its_record(output: Path) -> No
         ({"reference_region": ["Pons", "CerebellarGM"] * 12}, "more than one reference region (CerebellarGM, Pons)"),
         ({"manufacturer": None}, "21 of 21 processed scans have no manufacturer"),
         ({"diagnosis": ["AD", None] * 12}, "processed scans have no diagnosis"),
-        ({"source": ["synthetic", *["measured"] * 23]}, "1 of 21 scans are synthetic"),
+        ({"source": ["synthetic", *["measured"] * 23]}, "1 of 21 scans is synthetic"),
         ({"diagnosis": ["AD", "CN", "CN"] * 8}, "All scans from GE, Philips, Siemens"),
         ({"noise_outlier": 2.6}, "21 scans have a quality measure with |z| > 2.5"),
     ],
@@ -382,8 +382,7 @@ def test_positive_scans_and_stages_are_counted_by_diagnosis(output: Path) -> Non
     write_tsv(pd.DataFrame([{**row, "threshold": 1.23456, "n_participants": 14}]), output / "group/thresholds.tsv")
     rows = Reader(page_of(output).split('<section id="positivity">')[1].split("</section>")[0]).rows
     counted = wide[wide["included"] == "yes"]
-    assert set(counted["diagnosis"]) == {"CN", "MCI", "AD"}
-    groups = [counted[counted["diagnosis"] == name] for name in ("CN", "MCI", "AD")]
+    groups = [counted[counted["diagnosis"] == name] for name in sorted(counted["diagnosis"].unique())]
     cells = [f"{(own['braak1_positive'] == 'yes').sum()} of {len(own)}" for own in [*groups, counted]]
     assert ["braak1", "2sd", "1.235", "14", *cells] in rows
     assert ["Braak III-IV", *(str(len(own)) for own in [*groups, counted])] in rows

@@ -186,7 +186,7 @@ def test_another_dataset_and_maps_that_are_gone_are_told(tmp_path: Path, capfd: 
     next(sidecars(out)[0].parent.glob("*_desc-suvr_pet.nii.gz")).unlink()
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     said = capfd.readouterr().err
-    assert "1 of 6 scans have no SUVR map any more" in said
+    assert "1 of 6 scans has no SUVR map any more" in said
     assert "none of the raw images" not in said
     for image in images:
         image.unlink()
@@ -204,7 +204,7 @@ def test_tables_of_other_participants_and_tables_that_were_cut_off_are_told(
     tables[0].write_text("".join(lines[: len(lines) // 2]))
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 0
     said = capfd.readouterr().err
-    assert f"1 scans have fewer regions than the others: {tables[0].name.split('_desc')[0]}" in said
+    assert f"the table of 1 scan has fewer regions than the others: {tables[0].name.split('_desc')[0]}" in said
     shutil.copy(tables[1], tables[0])
     assert run(bids, out, "--unknown-manufacturer", "pooled") == 2
     said = capfd.readouterr().err

@@ -175,9 +175,7 @@ def test_the_input_is_left_as_it_is() -> None:
 
 def test_a_manufacturer_with_too_few_participants_is_an_error_that_lists_the_others() -> None:
     rare = replace(cohort()[0], participant="sub-99", manufacturer="UIH")
-    with pytest.raises(
-        UnknownNameError, match=r"United Imaging has 1 participant\(s\) \(sub-99\).*GE, Philips, Siemens"
-    ):
+    with pytest.raises(UnknownNameError, match=r"United Imaging has 1 participant \(sub-99\).*GE, Philips, Siemens"):
         fit_standardization([*cohort(), rare])
 
 

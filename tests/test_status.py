@@ -20,6 +20,7 @@ from tau_pipeline.derivatives.status import (
     update_status,
 )
 from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.settings.participant import Selection
 from tau_workflows.execution import participant
 from tau_workflows.execution.participant import conclude
 from tau_workflows.execution.task import outcome_path
@@ -47,7 +48,7 @@ def test_what_is_said_of_a_participant_is_true_of_its_earlier_scans(tmp_path: Pa
     made = ScanStatus("sub-01_trc-X_desc-synthSUVR", "done", "", "sub-01_trc-X", source="synthetic")
     update_status(tmp_path, {one.scan: one for one in (done, made)})
     whole = ScanStatus("sub-01", reason="cannot read the folder")
-    assert note_requested(tmp_path, {"sub-01": whole}, everything=True) == []
+    assert note_requested(tmp_path, {"sub-01": whole}, Selection()) == []
     states = {key: (one.state, one.reason, one.stem) for key, one in all_statuses(tmp_path).items()}
     assert states == {
         "sub-01": ("failed", whole.reason, ""),
@@ -61,10 +62,23 @@ def test_failures_whose_images_have_other_names_now_are_forgotten(tmp_path: Path
     known = {key: ScanStatus(key, reason="damaged") for key in ("sub-01", "sub-01_trc-X_pet", "sub-02_trc-X_pet")}
     known["sub-01_run-2_pet"] = ScanStatus("sub-01_run-2_pet", "done", "")
     update_status(tmp_path, known)
-    removed = note_requested(tmp_path, {"sub-01_trc-Y_pet": ScanStatus("sub-01_trc-Y_pet")}, everything=everything)
+    selection = Selection() if everything else Selection(tracer_label=("Y",))
+    removed = note_requested(tmp_path, {"sub-01_trc-Y_pet": ScanStatus("sub-01_trc-Y_pet")}, selection)
     gone = {"sub-01", "sub-01_trc-X_pet"} if everything else {"sub-01"}
     assert set(removed) == gone
     assert all_statuses(tmp_path).keys() == known.keys() - gone | {"sub-01_trc-Y_pet"}
+
+
+def test_folders_of_nobody_have_a_record_of_their_own_until_they_are_renamed(tmp_path: Path) -> None:
+    odd = {key: ScanStatus(key, "skipped", "left out") for key in ("Sub-03/", "sub-01_old/", "sub-01/PET/")}
+    note_requested(tmp_path, odd, Selection())
+    assert all_statuses(tmp_path) == odd
+    assert read_status(tmp_path, "").keys() == {"Sub-03/", "sub-01_old/"}
+    mine = {"sub-01_pet": ScanStatus("sub-01_pet")}
+    note_requested(tmp_path, mine, Selection(participant_label=("01",)))
+    assert all_statuses(tmp_path).keys() == {"Sub-03/", "sub-01_old/", "sub-01_pet"}
+    note_requested(tmp_path, mine, Selection())
+    assert all_statuses(tmp_path).keys() == {"sub-01_pet"}
 
 
 def test_an_interruption_is_noted_for_what_the_run_has_not_finished(tmp_path: Path) -> None:

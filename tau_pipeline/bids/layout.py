@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathspec import GitIgnoreSpec
 
 from tau_pipeline.bids.entities import folder_labels
+from tau_pipeline.bids.misnamed import folder_like, image_like, participant_like
 from tau_pipeline.errors import DamagedFileError, InvalidDatasetError, MissingInputError, SettingError
 from tau_pipeline.files import is_folder, read_json, require_file
+from tau_pipeline.words import form
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -47,7 +49,8 @@ class RawFiles:
 
     ``others`` are T1w and PET images in formats that are not read, and images in folders of PET with other names.
     ``dated`` are the participants with a ``scans.tsv``, without ``sub-``; None if that is not known.
-    ``closed`` are sentences on folders that cannot be read, by the label of their participant.
+    ``closed`` are sentences on folders that cannot be read, by the label of their participant. ``misnamed`` are images
+    and folders (with ``/`` at the end) in the folders of participants whose names are nearly those of BIDS.
     """
 
     t1w: list[str]
@@ -56,6 +59,7 @@ class RawFiles:
     others: list[str]
     dated: frozenset[str] | None = None
     closed: Mapping[str, str] = field(default_factory=dict)
+    misnamed: Sequence[str] = ()
 
 
 def participant_labels(bids_dir: Path) -> tuple[str, ...]:
@@ -80,8 +84,21 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
     # A link that leads nowhere is a participant, too: its content was not fetched.
     labels = sorted(one.name[4:] for one in named if is_folder(one) or _is_broken_link(one))
     if not labels:
-        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants")
+        odd = [name.rstrip("/") for name in misnamed_participants(bids_dir)]
+        hint = f"; {', '.join(odd[:3])} {form(len(odd), 'is', 'are')} not named so" if odd else ""
+        raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants{hint}")
     return tuple(labels)
+
+
+def misnamed_participants(bids_dir: Path) -> list[str]:
+    """Return the folders that look like those of participants, and are not named as BIDS has it, with ``/``; sorted.
+
+    Those that ``.bidsignore`` names are left out.
+    """
+    with os.scandir(bids_dir) as entries:
+        found = [one for one in entries if not PARTICIPANT_FOLDER.fullmatch(one.name) and is_folder(one)]
+    paths = sorted(f"{bids_dir}/{one.name}/" for one in found if participant_like(one.name))
+    return [f"{Path(path).name}/" for path in without_ignored(bids_dir, paths)]
 
 
 def _is_broken_link(entry: os.DirEntry[str]) -> bool:
@@ -122,38 +139,43 @@ def find_files(
         A filter cannot be used.
     """
     closed: dict[str, str] = {}
-    walked = sorted(_walked(str(bids_dir), labels, closed))
-    if filters["t1w"] or filters["pet"]:
-        open_ones = [label for label in labels if label not in closed]
-        layout = _pybids_layout(bids_dir, open_ones, everybody=everybody and not closed)
-        return RawFiles(
-            _query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
-            _query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
-            _query(layout, ["T1w", "pet"], [".json"], {}),
-            _query(layout, ["T1w", "pet"], OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
-            closed=closed,
-        )
     found: dict[tuple[str, bool], list[str]] = {(kind, image): [] for kind in KINDS for image in (False, True)}
     others: list[str] = []
+    misnamed: list[str] = []
     dated = set()
-    for path in walked:
+    for path in sorted(_walked(str(bids_dir), labels, closed)):
         stem, _, ending = path.rpartition("/")[2].partition(".")
         kind, image = stem.rpartition("_")[2], f".{ending}" in IMAGE_ENDINGS
-        if kind in KINDS and (image or ending == "json"):
+        if path.endswith("/"):
+            misnamed.append(path)
+        elif kind in KINDS and (image or ending == "json"):
             found[kind, image].append(path)
         elif f".{ending.lower()}" in OTHER_FORMATS and (kind in KINDS or "/pet/" in path):
             others.append(path)
         elif kind == "scans" and ending == "tsv":
             dated.add(stem.partition("_")[0].removeprefix("sub-"))
+        elif image and image_like(kind):
+            misnamed.append(path)
     t1w, pet = KINDS
     sidecars = sorted(found[t1w, False] + found[pet, False])
-    return RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated), closed)
+    files = RawFiles(found[t1w, True], found[pet, True], sidecars, others, frozenset(dated), closed, misnamed)
+    if not (filters["t1w"] or filters["pet"]):
+        return files
+    open_ones = [label for label in labels if label not in closed]
+    layout = _pybids_layout(bids_dir, open_ones, everybody=everybody and not closed)
+    return replace(
+        files,
+        t1w=_query(layout, "T1w", IMAGE_ENDINGS, filters["t1w"]),
+        pet=_query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
+        others=_query(layout, ["T1w", "pet"], OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
+    )
 
 
 def _walked(bids_dir: str, labels: Iterable[str], closed: dict[str, str]) -> Iterator[str]:
     """Yield the files at the root, in the folders of participants and sessions, and in and below anat and pet.
 
-    Of a participant with a folder that cannot be read, ``closed`` gets a sentence on it.
+    Folders whose names are nearly those of BIDS are yielded, too, with ``/`` at the end, and not walked. Of a
+    participant with a folder that cannot be read, ``closed`` gets a sentence on it.
     """
     _, files = _listed(bids_dir)
     yield from files
@@ -179,12 +201,20 @@ def _walked_participant(participant_dir: str) -> Iterator[str]:
             in_session, files = _listed(folder)
             yield from files
             below += [one for one in in_session if one.rpartition("/")[2] in _DATATYPES]
+            yield from _nearly(one for one in in_session if one.rpartition("/")[2] not in _DATATYPES)
+        else:
+            yield from _nearly([folder])
     while below:
         folders, files = _listed(below.pop())
         yield from files
         # Folders in the place of files are refused with them.
         yield from (folder for folder in folders if folder.endswith((*IMAGE_ENDINGS, ".json")))
         below += folders
+
+
+def _nearly(folders: Iterable[str]) -> Iterator[str]:
+    """Yield the folders whose names are nearly those of BIDS, with ``/`` at the end."""
+    return (f"{folder}/" for folder in folders if folder_like(folder.rpartition("/")[2]))
 
 
 def _listed(folder: str) -> tuple[list[str], list[str]]:
@@ -300,4 +330,8 @@ def without_ignored(bids_dir: Path, files: Iterable[str]) -> list[str]:
         ignored = GitIgnoreSpec.from_lines(listed.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as exc:
         raise DamagedFileError(f"{listed} cannot be read ({exc}); correct the file") from exc
-    return [file for file in files if not ignored.match_file(Path(file).relative_to(bids_dir).as_posix())]
+
+    def inside(file: str) -> str:
+        return Path(file).relative_to(bids_dir).as_posix() + "/" * file.endswith("/")
+
+    return [file for file in files if not ignored.match_file(inside(file))]

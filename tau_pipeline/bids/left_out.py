@@ -6,12 +6,100 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tau_pipeline.bids.entities import folder_labels
-from tau_pipeline.bids.layout import KINDS, OTHER_FORMATS
+from tau_pipeline.bids.layout import (
+    IMAGE_ENDINGS,
+    KINDS,
+    OTHER_FORMATS,
+    by_participant,
+    misnamed_participants,
+    without_ignored,
+)
 from tau_pipeline.files import name_parts
 
 _ENDS = tuple(f"_{kind}" for kind in KINDS)
 #: Entities of images that were made from others.
 _DERIVED = ("space", "res", "den", "desc")
+
+
+#: Number of misnamed images and folders of a participant that are named one by one.
+_MOST_NAMED = 20
+
+
+def passed_over(bids_dir: Path, misnamed: Sequence[str], counted: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Return why images and folders of participants are not used, by label and their paths in the dataset.
+
+    Parameters
+    ----------
+    bids_dir
+        Root of the dataset.
+    misnamed
+        Images and folders with names that are nearly those of BIDS.
+    counted
+        Paths of T1w, PET and other images.
+    """
+    t1w, pet, others = map(by_participant, counted)
+    used = {label: [*t1w.get(label, ()), *pet.get(label, ())] for label in t1w.keys() | pet.keys() | others.keys()}
+    odd: dict[str, list[str]] = {}
+    for path in without_ignored(bids_dir, misnamed):
+        odd.setdefault(Path(path).relative_to(bids_dir).parts[0].removeprefix("sub-"), []).append(path)
+    for label in others.keys() & pet.keys():
+        strange = map(str, strangers(others[label], used[label]))
+        odd.setdefault(label, []).extend(path for path in strange if path.lower().endswith(IMAGE_ENDINGS))
+    unread: dict[str, list[Path]] = {}
+    for image in map(Path, (*counted[0], *counted[1])):
+        label = folder_labels(image).get("sub", "")
+        if label in used and image not in used[label]:
+            unread.setdefault(label, []).append(image)
+    return {
+        label: _passed_over(bids_dir, odd.get(label, ()), unread.get(label, ()), used.get(label, ()))
+        for label in odd.keys() | unread.keys()
+    }
+
+
+def _passed_over(root: Path, misnamed: Iterable[str], unread: Iterable[Path], taken: Iterable[Path]) -> dict[str, str]:
+    """Say of images and folders of a participant that would be missed without a word why they are not used.
+
+    Parameters
+    ----------
+    root
+        The dataset's folder.
+    misnamed
+        Images and folders with names that are nearly those of BIDS; folders end in ``/``.
+    unread
+        Images with the name of another one, in another format or in a folder below.
+    taken
+        The images that are used.
+
+    Returns
+    -------
+    reasons
+        By path relative to the dataset; of many the last one stands for all others.
+    """
+    by_stem = {_stem(path): path for path in taken}
+    found = {f"{Path(path).relative_to(root)}{'/' * path.endswith('/')}": _why_misnamed(path) for path in misnamed}
+    for path in unread:
+        used = by_stem[_stem(path)]
+        place = "beside it" if used.parent == path.parent else f"in {used.parent.name}"
+        found[str(path.relative_to(root))] = f"left out: {used.name} {place} is used"
+    paths = sorted(found)
+    if len(paths) > _MOST_NAMED:
+        more = len(paths) - _MOST_NAMED
+        found[paths[_MOST_NAMED - 1]] += f"; {more} more images and folders are left out, too"
+    return {path: found[path] for path in paths[:_MOST_NAMED]}
+
+
+def _why_misnamed(path: str) -> str:
+    if path.endswith("/"):
+        return "left out: BIDS has no folder of this name; expected: anat, pet, or ses-LABEL"
+    if "/pet/" in path:
+        return "left out: it is not named as a PET; expected: a name that ends in _pet.nii.gz"
+    return "left out: it is not named as a T1w; expected: a name that ends in _T1w.nii.gz"
+
+
+def passed_over_folders(bids_dir: Path) -> dict[str, str]:
+    """Say of folders that look like those of participants why they are not used, by their names with ``/``."""
+    why = "left out: BIDS names the folder of a participant sub-LABEL, with letters and digits; rename the folder"
+    return dict.fromkeys(misnamed_participants(bids_dir), why)
 
 
 def why_derived(image: Path, images: Iterable[Path]) -> str:
@@ -43,10 +131,10 @@ def not_read(others: Iterable[Path], t1w: Sequence[Path], pet: Sequence[Path]) -
     t1w, pet
         The images of the participant that are read.
     """
-    read = {path.name.split(".", 1)[0] for path in (*t1w, *pet)}
-    wanted = [(stem, path) for path in others if (stem := path.name.split(".", 1)[0]) not in read]
+    read = set(map(_stem, (*t1w, *pet)))
+    wanted = [(stem, path) for path in others if (stem := _stem(path)) not in read]
     named = [(stem, _why_not_read(path)) for stem, path in wanted if stem.endswith("_pet" if t1w else _ENDS)]
-    strange = [path for stem, path in wanted if not stem.endswith(_ENDS)]
+    strange = strangers(others, (*t1w, *pet))
     if named or pet or not strange:
         return named
     expected = f"{_example(strange[0])} and .json"
@@ -56,6 +144,16 @@ def not_read(others: Iterable[Path], t1w: Sequence[Path], pet: Sequence[Path]) -
             f"{strange[0]} is in a folder of PET, but not named as one is; expected: {expected}",
         )
     ]
+
+
+def strangers(others: Iterable[Path], read: Iterable[Path]) -> list[Path]:
+    """Return the images in folders of PET that are not named as PET, nor as an image that is read."""
+    known = set(map(_stem, read))
+    return [path for path in others if _stem(path) not in known and not _stem(path).endswith(_ENDS)]
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0]
 
 
 def _why_not_read(path: Path) -> str:

@@ -23,7 +23,7 @@ from tau_pipeline.bids.layout import (
     participant_labels,
     without_ignored,
 )
-from tau_pipeline.bids.left_out import not_read, why_derived, why_nothing
+from tau_pipeline.bids.left_out import not_read, passed_over, why_derived, why_nothing
 from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Times
@@ -161,6 +161,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     narrowed = bool(selection.tracer_label or selection.rec_label or selection.run_label or filters["pet"])
     whole = {label: Problem(f"sub-{label}", "left out: .bidsignore names all its images", True) for label in ignored}
     whole |= {label: Problem(f"sub-{label}", why) for label, why in files.closed.items()}
+    passed = passed_over(bids_dir, files.misnamed, counted) if selection.takes_all_images else {}
     return [
         Participant(label, (), (), (whole[label],))
         if label in whole
@@ -171,6 +172,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
                 _selected(pet_files.get(label, []), selection),
                 _selected(others.get(label, []), selection),
                 _selected(left_out.get(label, []), selection),
+                passed.get(label, {}),
             ),
             sidecars,
             session_label=selection.session_label,
@@ -196,13 +198,15 @@ def _selected(pet_files: list[Path], selection: Selection) -> list[Path]:
 class _Images(NamedTuple):
     """Images of a participant that the selection leaves.
 
-    ``others`` are in formats that are not read; ``ignored`` are those that ``.bidsignore`` names.
+    ``others`` are in formats that are not read; ``ignored`` are those that ``.bidsignore`` names; ``passed_over`` has
+    why further images and folders are not used, by their paths in the dataset.
     """
 
     t1w: Sequence[Path]
     pet: Sequence[Path]
     others: Sequence[Path]
     ignored: Sequence[Path]
+    passed_over: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,8 @@ def _participant(
         for path in images.ignored
         if stem(path).endswith("_pet") or not images.t1w
     ]
-    if not any(images) and not only_needed:
+    problems += [Problem(path, why, left_out=True) for path, why in images.passed_over.items()]
+    if not any(images[:4]) and not only_needed:
         problems.append(Problem(folder.name, why_nothing(folder)))
     in_use = {scan.t1w.path for scan in scans}
     t1ws = tuple(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_tsv
+from tau_pipeline.words import counted, form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +82,9 @@ class Demographics:
         sentences = []
         if everybody - rows:
             sentences.append(
-                f"{len(everybody - rows)} of {len(everybody)} participants have no row in participants.tsv or "
-                f"sessions.tsv: {_listed(everybody - rows)}"
+                f"{len(everybody - rows)} of {counted(len(everybody), 'participant')} "
+                f"{form(len(everybody - rows), 'has', 'have')} no row in participants.tsv or sessions.tsv: "
+                f"{_listed(everybody - rows)}"
             )
         meant = {_plain_id(who): who for who in everybody - rows}
         nearly = {f"{who} ({meant[plain]})" for who in rows - everybody if (plain := _plain_id(who)) in meant}
@@ -95,7 +97,8 @@ class Demographics:
         for name in _DEMOGRAPHICS:
             without = {who for who, session in scans if who in rows and self.of(who, session)[name] is None}
             if without:
-                sentences.append(f"{len(without)} of {len(everybody)} participants have no {name}: {_listed(without)}")
+                have = f"{counted(len(everybody), 'participant')} {form(len(without), 'has', 'have')}"
+                sentences.append(f"{len(without)} of {have} no {name}: {_listed(without)}")
         if everybody.isdisjoint(rows) and rows and not nearly:
             sentences.append(
                 f"no participant_id in participants.tsv matches a participant; it has {_listed(rows)}. Write the ids "

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tau_pipeline.diagnoses import is_control
 from tau_pipeline.errors import SettingError
+from tau_pipeline.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,8 @@ def is_numeric(values: pd.Series) -> bool:
 
 def groups_of(values: pd.Series) -> list[str]:
     """Return the groups of a categorical covariate, controls first, then by the alphabet."""
-    return sorted(set(values.astype(str)), key=lambda level: (not is_control(level), level))
+    controls = ("cn", "hc", "nc", "cu", "control", "controls")
+    return sorted(set(values.astype(str)), key=lambda level: (level.lower() not in controls, level))
 
 
 def _pair(tested: str) -> list[str]:
@@ -118,8 +119,7 @@ def _tested(covariates: pd.DataFrame, contrast: str | None) -> tuple[str, str, s
         groups = groups_of(covariates[first])
         if len(groups) != 2:
             raise SettingError(
-                f"{first} has {len(groups)} group{'s' * (len(groups) != 1)} ({', '.join(groups)}); choose two with "
-                f"--contrast 'A - B'"
+                f"{first} has {counted(len(groups), 'group')} ({', '.join(groups)}); choose two with --contrast 'A - B'"
             )
         return f"{groups[1]} - {groups[0]}", first, groups[0]
     name = contrast.strip()

@@ -21,6 +21,7 @@ from scipy import stats
 from tau_pipeline.cohort.reference_group import FEWEST
 from tau_pipeline.cohort.tables import WIDE_KEYS
 from tau_pipeline.errors import SettingError
+from tau_pipeline.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,7 +264,9 @@ def _fit(
         }
         return row, mixture
     if len(own) < FEWEST:
-        raise SettingError(f"the reference group has {len(own)} participants with a value, and {FEWEST} are needed")
+        raise SettingError(
+            f"the reference group has {counted(len(own), 'participant')} with a value, and {FEWEST} are needed"
+        )
     mean, sd = float(own.mean()), float(own.std(ddof=1))
     return {"method": "2sd", "threshold": mean + 2 * sd, "n_participants": len(own), "mean": mean, "sd": sd}, None
 

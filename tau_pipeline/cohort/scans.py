@@ -11,6 +11,7 @@ from tau_pipeline.cohort.standardize import ScanMoments
 from tau_pipeline.derivatives.index import DoneScan
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.errors import DamagedFileError, shown
+from tau_pipeline.words import counted, form
 
 
 def without_failed(scans: Sequence[DoneScan], statuses: Mapping[str, ScanStatus]) -> list[DoneScan]:
@@ -36,7 +37,8 @@ def left_out_text(scans: Sequence[DoneScan], *, include_failed: bool = False) ->
     excluded = {scan.key for scan in scans if scan.excluded}
     failed = {scan.key for scan in scans if not is_included(scan, include_failed=include_failed)} - excluded
     return "; ".join(
-        f"{len(found)} of {every} scans {'is' if len(found) == 1 else 'are'} left out {why}: {', '.join(sorted(found))}"
+        f"{len(found)} of {counted(every, 'scan')} {form(len(found), 'is', 'are')} left out {why}: "
+        f"{', '.join(sorted(found))}"
         for found, why in ((failed, "because of failed quality"), (excluded, "by --exclude"))
         if found
     )

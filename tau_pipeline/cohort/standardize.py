@@ -24,6 +24,7 @@ from tau_pipeline.bids.manufacturers import canonical_manufacturer
 from tau_pipeline.errors import DamagedFileError, ImageError, SettingError, UnknownNameError
 from tau_pipeline.files import read_tsv, write_tsv
 from tau_pipeline.settings.cohort import Group, UnknownManufacturer
+from tau_pipeline.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -298,7 +299,7 @@ def fit_standardization(
             groups[name] = group
         else:
             problems.append(
-                f"{name} has {len(group.participants)} participant(s) ({', '.join(group.participants)}), "
+                f"{name} has {counted(len(group.participants), 'participant')} ({', '.join(group.participants)}), "
                 f"and at least {min_participants} are needed"
             )
     if problems and unknown == "error":

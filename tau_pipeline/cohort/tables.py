@@ -251,7 +251,7 @@ def status_table(
 
 def _asked_row(key: str, status: ScanStatus, scan: DoneScan | None, fits: Sequence[Standardization]) -> dict[str, Any]:
     said = {
-        "participant_id": f"sub-{status.participant}",
+        "participant_id": f"sub-{status.participant}" if status.participant else None,
         "session_id": f"ses-{status.session}" if status.session else None,
         "tracer": tracer_name(status.tracer) or status.tracer,
         "manufacturer": common_name(status.manufacturer),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.errors import SettingError
+from tau_pipeline.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +145,8 @@ def _check(group: pd.DataFrame, covariates: Sequence[str]) -> str:
     needed = columns + LEAST_FREEDOM
     if len(people) < needed:
         raise SettingError(
-            f"the reference group has {len(people)} participants with {' and '.join(covariates)}, and {needed} are "
-            "needed; widen --reference-group"
+            f"the reference group has {counted(len(people), 'participant')} with {' and '.join(covariates)}, and "
+            f"{needed} are needed; widen --reference-group"
         )
     if "sex" in covariates and len(sexes) < 2:
         raise SettingError(
@@ -163,7 +164,8 @@ def _check(group: pd.DataFrame, covariates: Sequence[str]) -> str:
             "cannot be told apart; use --w-scores age or --w-scores sex"
         )
     span = f", {people['age'].min():.0f} to {people['age'].max():.0f} years" if "age" in covariates else ""
-    return f"{len(people)} participants of the reference group{span}; beyond their ages, scores are extrapolations"
+    who = counted(len(people), "participant")
+    return f"{who} of the reference group{span}; beyond their ages, scores are extrapolations"
 
 
 def _design(people: pd.DataFrame, covariates: Sequence[str], sexes: Sequence[str]) -> NDArray[np.float64]:

@@ -18,10 +18,14 @@ from typing import Any, Literal, get_args
 from tau_pipeline.derivatives.names import Source
 from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
 from tau_pipeline.files import JsonReader, read_json, write_json
+from tau_pipeline.settings.participant import Selection
 
 State = Literal["done", "failed", "skipped", "interrupted"]
 NOT_FINISHED = "the run ended before this scan was finished; rerun the same command to continue"
 INTERRUPTED = "the run was interrupted before this scan was finished; rerun the same command to continue"
+
+#: Name of the record of folders that are not named as those of participants.
+_OF_NOBODY = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ class ScanStatus:
 
     @property
     def participant(self) -> str:
-        """Label without ``sub-``."""
-        found = re.match(r"sub-([0-9A-Za-z+]+)", self.scan)
-        return found.group(1) if found else self.scan
+        """Label without ``sub-``; empty if it is no scan of a participant, but a folder that is not named as one."""
+        found = re.match(r"sub-([0-9A-Za-z+]+)(?![^/]*/$)", self.scan)
+        return found.group(1) if found else ""
 
 
 def status_path(output_dir: str | os.PathLike[str], participant: str) -> Path:
-    """Record of one participant."""
-    return Path(output_dir) / "logs" / "status" / f"sub-{participant}.json"
+    """Record of one participant; without a label that of folders that belong to none."""
+    return Path(output_dir) / "logs" / "status" / (f"sub-{participant}.json" if participant else _OF_NOBODY)
 
 
 def read_status(
@@ -117,16 +121,17 @@ def update_status(
 
     ``minutes`` is that of the longest run: one that finds the results of an earlier run takes no time worth telling.
     """
-    by_participant: dict[str, dict[str, ScanStatus]] = {}
+    by_participant: dict[str, dict[str, ScanStatus]] = {ScanStatus(key).participant: {} for key in removed}
     for key, status in updates.items():
         by_participant.setdefault(status.participant, {})[key] = status
+    gone = frozenset(removed)
     there = _recorded(output_dir) if len(by_participant) > 1 else by_participant.keys()
     for participant, own in by_participant.items():
         try:
             known = read_status(output_dir, participant) if participant in there else {}
         except TauPipelineError:
             known = {}
-        known = {key: status for key, status in known.items() if key not in removed}
+        known = {key: status for key, status in known.items() if key not in gone}
         merged = {**known, **{key: _with_minutes(status, known.get(key)) for key, status in own.items()}}
         fields = {key: asdict(merged[key]) for key in sorted(merged)}
         for one in fields.values():
@@ -135,7 +140,7 @@ def update_status(
 
 
 def note_requested(
-    output_dir: str | os.PathLike[str], requested: Mapping[str, ScanStatus], *, everything: bool
+    output_dir: str | os.PathLike[str], requested: Mapping[str, ScanStatus], selection: Selection
 ) -> list[str]:
     """Put the states of all scans of a run into the records before the work begins.
 
@@ -148,8 +153,8 @@ def note_requested(
         Root of the derivatives.
     requested
         States by scan.
-    everything
-        Whether this run looks at all scans of its participants.
+    selection
+        What the run looks at.
 
     Returns
     -------
@@ -159,6 +164,7 @@ def note_requested(
     removed: list[str] = []
     updates = dict(requested)
     participants = {status.participant for status in requested.values()}
+    participants |= set() if selection.participant_label else {""}
     for participant in participants & _recorded(output_dir):
         whole = requested.get(f"sub-{participant}")
         with suppress(TauPipelineError):
@@ -167,16 +173,16 @@ def note_requested(
                     continue
                 if whole is not None:
                     updates[key] = replace(known, state=whole.state, reason=whole.reason)
-                elif known.state != "done" and (everything or key == f"sub-{participant}"):
+                elif known.state != "done" and (selection.takes_all_images or key == f"sub-{participant}"):
                     removed.append(key)
-    update_status(output_dir, updates, frozenset(removed))
+    update_status(output_dir, updates, removed)
     return removed
 
 
 def _recorded(output_dir: str | os.PathLike[str]) -> frozenset[str]:
     """Return the participants who have a record."""
     with suppress(OSError), os.scandir(status_path(output_dir, "").parent) as entries:
-        return frozenset(one.name.removeprefix("sub-").removesuffix(".json") for one in entries)
+        return frozenset(_label_of(one.name) for one in entries)
     return frozenset()
 
 
@@ -208,6 +214,10 @@ def all_statuses(output_dir: str | os.PathLike[str], read: JsonReader = read_jso
     """Return the records of all participants, by scan; ``read`` reads each file."""
     folder = Path(output_dir) / "logs" / "status"
     found: dict[str, ScanStatus] = {}
-    for path in sorted(folder.glob("sub-*.json")):
-        found |= read_status(output_dir, path.stem.removeprefix("sub-"), read)
+    for path in sorted([*folder.glob("sub-*.json"), *folder.glob(_OF_NOBODY)]):
+        found |= read_status(output_dir, _label_of(path.name), read)
     return found
+
+
+def _label_of(record: str) -> str:
+    return "" if record == _OF_NOBODY else record.removeprefix("sub-").removesuffix(".json")

@@ -14,6 +14,7 @@ from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, te
 from tau_pipeline.bids.tracers import WITHOUT_WINDOW, other_tracer, tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
 from tau_pipeline.pet.units import units_note
+from tau_pipeline.words import counted
 
 
 @dataclass(frozen=True)
@@ -382,7 +383,8 @@ def _numbers(metadata: Mapping[str, Any], key: str, frames: int) -> NDArray[np.f
         return None
     if len(values) != frames:
         raise MetadataError(
-            f"{key} holds {len(values)} numbers, but the PET image has {frames} frames; correct one of them"
+            f"{key} holds {counted(len(values), 'number')}, but the PET image has {counted(frames, 'frame')}; "
+            "correct one of them"
         )
     return np.array(values, dtype=np.float64)
 

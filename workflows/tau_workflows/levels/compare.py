@@ -28,6 +28,7 @@ from tau_pipeline.synthesis.comparison.runs import (
     runs_of,
     settings_of,
 )
+from tau_pipeline.words import counted
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.progress import repeated
 from tau_workflows.execution.spread import spread
@@ -149,7 +150,7 @@ def _do_all(plan: Plan, waiting: Sequence[Run]) -> dict[str, str]:
     from tau_workflows.execution.comparison_runs import PlannedRun
 
     if waiting:
-        say(f"{len(plan.settings) - len(waiting)} of {len(plan.settings)} runs are done; {len(waiting)} to do")
+        say(f"{len(plan.settings) - len(waiting)} of {counted(len(plan.settings), 'run')} done; {len(waiting)} to do")
     failures = _do(plan, [PlannedRun(run, plan.settings[run]) for run in waiting])
     planned = []
     for run in plan.baselines:
@@ -276,6 +277,6 @@ def _row_table(plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
 
 def _summarize(plan: Plan, failures: Mapping[str, str], n_asked: int, seconds: float) -> None:
     done = sum(plan.row(run) is not None for run in plan.settings)
-    say(f"{done} of {len(plan.settings)} runs are done, {n_asked} were to do, in {seconds / 60:.1f} minutes")
+    say(f"{done} of {counted(len(plan.settings), 'run')} done, {n_asked} to do, in {seconds / 60:.1f} minutes")
     for name, message in failures.items():
         say(f"FAILED {name}: {message}")

@@ -34,6 +34,7 @@ from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
+from tau_pipeline.words import counted, form
 from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
 from tau_workflows.levels.group_tables import OPTIONAL, Cohort, cohort_tables, described
 from tau_workflows.levels.group_voxelwise import plan_voxelwise, write_voxelwise
@@ -153,7 +154,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
 
 def _tell_plan(n_scans: int, plans: Sequence[MapPlan]) -> int:
     """Say what a run would write; returns the exit code."""
-    say(f"{n_scans} SUVR maps; standardized maps to write: {len(plans)}")
+    say(f"{counted(n_scans, 'SUVR map')}; standardized maps to write: {len(plans)}")
     return DONE
 
 
@@ -214,15 +215,17 @@ def _doubts(bids_dir: Path, scans: Sequence[DoneScan], settings: Group) -> list[
     without = sorted({scan.stem for scan in scans if not scan.suvr_file.is_file()})
     if without:
         found.append(
-            f"{len(without)} of {len({scan.stem for scan in scans})} scans have no SUVR map any more, so that no "
+            f"{len(without)} of {counted(len({scan.stem for scan in scans}), 'scan')} "
+            f"{form(len(without), 'has', 'have')} no SUVR map any more, so that no "
             f"standardized map is written for them: {listed(without)}"
         )
     lengths = {scan: len(scan.place.rows) for scan in scans if scan.place is not None}
     short = sorted({scan.stem for scan, length in lengths.items() if length < max(lengths.values())})
     if short:
+        have = f"{counted(len(short), 'scan')} {form(len(short), 'has', 'have')}"
         found.append(
-            f"the tables of {len(short)} scans have fewer regions than the others: {listed(short)}. If they were cut "
-            "off, remove them and run the participant level again"
+            f"the {form(len(short), 'table', 'tables')} of {have} fewer regions than the others: {listed(short)}. If "
+            f"cut off, remove {form(len(short), 'it', 'them')} and run the participant level again"
         )
     return found
 
@@ -277,7 +280,7 @@ def _write_maps(plans: Sequence[MapPlan], execution: Execution, kept_json: KeptJ
         if plan.scan.stem not in failed:
             kept_json.note(sidecar_path(plan.target), plan.sidecar)
     if plans:
-        say(f"{len(plans) - len(failed)} of {len(plans)} standardized maps written")
+        say(f"{len(plans) - len(failed)} of {counted(len(plans), 'standardized map')} written")
     return failed
 
 
@@ -353,11 +356,16 @@ def _tell_parquet(n_scans: int) -> None:
 
 
 def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float) -> None:
-    for source, what in (("measured", "PET scans"), ("synthetic", "synthetic scans")):
-        own = status[(status["source"] == source).fillna(False)]
+    passed_over = status["scan"].str.contains("/", regex=False)
+    for source, what in (("measured", "scan"), ("synthetic", "synthetic scan")):
+        own = status[(status["source"] == source).fillna(False) & ~passed_over]
         counts = ", ".join(f"{n} {state}" for state, n in own["state"].value_counts().items())
         if len(own):
-            say(f"{len(own)} {what}: {counts}")
+            say(f"{counted(len(own), what)}: {counts}")
+    if passed_over.any():
+        say(
+            f"{counted(int(passed_over.sum()), 'image or folder', 'images and folders')} left out; see group/status.tsv"
+        )
     say(f"done in {seconds:.0f} s")
     for fit in fits:
         groups = ", ".join(f"{name} {len(group.participants)}" for name, group in fit.groups.items()) or "none"
@@ -366,4 +374,5 @@ def _tell(status: pd.DataFrame, fits: Sequence[Standardization], seconds: float)
         say(f"standardized by manufacturer ({kind}): {groups}{pooled}")
     without = int(((status["state"] == "done") & status["cortex_p90_standardized"].isna()).sum())
     if without:
-        say(f"{without} scans have no standardized values; see standardization.tsv for the manufacturers fitted")
+        have = f"{counted(without, 'scan')} {form(without, 'has', 'have')}"
+        say(f"{have} no standardized values; see standardization.tsv for the manufacturers fitted")

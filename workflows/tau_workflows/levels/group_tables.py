@@ -36,6 +36,7 @@ from tau_pipeline.derivatives.index import DoneScan, give_back_rows
 from tau_pipeline.derivatives.status import ScanStatus
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.surface import thickness
+from tau_pipeline.words import counted
 from tau_workflows.levels.call import say
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _answers(wide: pd.DataFrame, settings: Group, reference: frozenset[str]) -> 
         known = int(counts.notna().sum())
         say(
             f"tau positivity: {row['region']} from SUVR {row['threshold']:.3f} on ({row['method']}; {row['tracer']}, "
-            f"{row['reference_region']}): {int((counts == 'yes').sum())} of {known} scans"
+            f"{row['reference_region']}): {int((counts == 'yes').sum())} of {counted(known, 'scan')}"
         )
     return {"suvr_rois_wide": answered, "thresholds": thresholds}
 

@@ -30,6 +30,7 @@ from tau_pipeline.imaging.volume import save_volume
 from tau_pipeline.settings.cohort import Group
 from tau_pipeline.settings.spaces import OutputSpace, parse_space
 from tau_pipeline.table_text import table_text
+from tau_pipeline.words import counted
 from tau_workflows.levels.call import say
 from tau_workflows.levels.group_tables import Cohort
 from tau_workflows.reports.voxelwise import FOLDER, RECORD, write_voxelwise_report
@@ -112,8 +113,8 @@ def _compare(plan: VoxelwisePlan, settings: Group, folder: Path, processes: int)
     write_json(_record(plan, found, notes, settings), folder / RECORD)
     page = write_voxelwise_report(folder)
     say(
-        f"voxelwise ({plan.tracer}, {plan.design.columns[0]}, {len(plan.design)} scans): {len(clusters)} "
-        f"cluster{'s' * (len(clusters) != 1)} at corrected p < {ALPHA}; smallest corrected p {found.smallest_p:.3g}"
+        f"voxelwise ({plan.tracer}, {plan.design.columns[0]}, {counted(len(plan.design), 'scan')}): "
+        f"{counted(len(clusters), 'cluster')} at corrected p < {ALPHA}; smallest corrected p {found.smallest_p:.3g}"
     )
     return page
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tau_pipeline.anatomy.freesurfer import parse_derivatives
 from tau_pipeline.bids.filters import without_match
+from tau_pipeline.bids.left_out import passed_over_folders
 from tau_pipeline.bids.scans import find_participants
 from tau_pipeline.bids.validator import validate
 from tau_pipeline.derivatives.dataset import check_output_dir, write_dataset_files
@@ -23,6 +24,7 @@ from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
+from tau_pipeline.words import counted
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
@@ -31,7 +33,7 @@ from tau_workflows.graphs.job import ParticipantJob
 from tau_workflows.levels.call import DONE, NOTHING_TO_DO, SOME_FAILED, command_line, exclusive_run, say
 from tau_workflows.levels.pages import show_problems, write_pages_again
 from tau_workflows.levels.validation import Validation, say_validity, validated
-from tau_workflows.plan.jobs import Plan, plan_participants
+from tau_workflows.plan.jobs import Plan, by_reason, plan_participants
 from tau_workflows.plan.surfaces import check_surfaces, without_surfaces
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.quality import sentences_of
@@ -78,7 +80,9 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     for sentence in without_match(participants, config.selection):
         say(sentence)
     plan = plan_participants(participants, bids_dir, output_dir, config)
-    plan = replace(plan, jobs=tuple(replace(job, command=command_line()) for job in plan.jobs))
+    further = {} if config.selection.participant_label else passed_over_folders(bids_dir)
+    jobs = tuple(replace(job, command=command_line()) for job in plan.jobs)
+    plan = replace(plan, jobs=jobs, left_out={**further, **plan.left_out})
     if not (plan.jobs or plan.problems or plan.left_out):
         say("nothing to do: no T1w or PET image matches the selection options")
         return NOTHING_TO_DO
@@ -122,12 +126,12 @@ def _write_array(plan: Plan, bids_dir: Path, output_dir: Path, config: Configura
     _note_requested(replace(plan, jobs=jobs), output_dir, config.selection, _WAITS)
     show_problems(plan.problems, bids_dir, output_dir)
     if not labels:
-        say(f"nothing to do: all {len(plan.jobs)} participants are done")
+        say(f"nothing to do: {len(plan.jobs)} of {counted(len(plan.jobs), 'participant')} done")
         return NOTHING_TO_DO
     execution = config.execution
     processes, memory_mb = execution.nprocs or PROCESSES_OF_ONE, execution.mem_mb or MEMORY_OF_ONE_MB
     file = write_array(labels, bids_dir, output_dir, config, processes, memory_mb)
-    say(f"{len(labels)} of {len(plan.jobs)} participants are to be computed; submit them with: bash {file}")
+    say(f"{len(labels)} of {counted(len(plan.jobs), 'participant')} to be computed; submit them with: bash {file}")
     return SOME_FAILED if plan.problems else DONE
 
 
@@ -143,10 +147,10 @@ def _note_requested(plan: Plan, output_dir: Path, selection: Selection, reason: 
         key: ScanStatus(key, state="skipped", reason=message, stem=key.removesuffix("_pet"))
         for key, message in plan.left_out.items()
     }
-    for key in note_requested(output_dir, requested, everything=selection.takes_all_images):
+    for key in note_requested(output_dir, requested, selection):
         error_path(output_dir, key).unlink(missing_ok=True)
-    for key, message in (*plan.left_out.items(), *plan.problems.items()):
-        say(f"{key}: {message}")
+    for sentence in by_reason({**plan.left_out, **plan.problems}.items()):
+        say(sentence)
     labels = [t1w_job.freesurfer is not None for job in plan.jobs for t1w_job in job.t1ws]
     if selection.derivatives and not all(labels):
         say(
@@ -316,7 +320,7 @@ def _left_out(jobs: Sequence[ParticipantJob]) -> dict[str, str]:
 def _summarize(plan: Plan, failures: Mapping[str, str], output_dir: Path, seconds: float) -> None:
     asked = {key for job in plan.jobs for key in job.keys} | set(plan.problems)
     done = sorted(asked - set(failures))
-    say(f"{len(done)} of {len(asked)} scans done in {seconds / 60:.1f} minutes")
+    say(f"{len(done)} of {counted(len(asked), 'scan')} done in {seconds / 60:.1f} minutes")
     _tell_quality(plan, failures, output_dir)
     for key, message in failures.items():
         record = error_path(output_dir, key)
@@ -336,5 +340,5 @@ def _tell_quality(plan: Plan, failures: Mapping[str, str], output_dir: Path) -> 
     for line in lines:
         say(line)
     if counts:
-        counted = ", ".join(f"{counts[name]} {name}" for name in ("pass", "warn", "fail", "n/a") if name in counts)
-        say(f"quality of {sum(counts.values())} scans: {counted}")
+        found = ", ".join(f"{counts[name]} {name}" for name in ("pass", "warn", "fail", "n/a") if name in counts)
+        say(f"quality of {counted(sum(counts.values()), 'scan')}: {found}")

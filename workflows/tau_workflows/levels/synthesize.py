@@ -20,6 +20,7 @@ from tau_pipeline.errors import SettingError, TauPipelineError
 from tau_pipeline.files import write_json, write_tsv
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
+from tau_pipeline.words import counted
 from tau_workflows.execution import nipype_engine as engine
 from tau_workflows.levels.call import (
     DONE,
@@ -248,7 +249,7 @@ def _run(
         _write_report(_evaluated(every, measured, context, config.settings.random_seed), context)
     failed |= _write_pages(targets, output_dir)
     write_methods(output_dir)
-    say(f"{len(done)} of {len(targets)} synthetic scans made in {(time.monotonic() - started) / 60:.1f} minutes")
+    say(f"{len(done)} of {counted(len(targets), 'synthetic scan')} made in {(time.monotonic() - started) / 60:.1f} min")
     for key, message in failed.items():
         say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
     say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
@@ -394,6 +395,6 @@ def _write_report(report: Report, context: SynthesisContext) -> None:
     summary = report.summary
     for row in summary[summary["measure"].isin(["ssim", "psnr", "regional_mae"])].itertuples():
         known = f"{row.low:.3f} to {row.high:.3f}, " if math.isfinite(row.low) else ""
-        people = f"{row.n_participants} participant{'s' * (row.n_participants != 1)}"
-        say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({known}{people})")
+        of_whom = f"{known}{counted(row.n_participants, 'participant')}"
+        say(f"{row.split} split, {row.predictor}: {row.measure} {row.estimate:.3f} ({of_whom})")
     say(f"agreement with measured PET: {folder}/synthSUVR_*.tsv")

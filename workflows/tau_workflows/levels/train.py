@@ -16,6 +16,7 @@ from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import LEAST_FOR_NETWORK, Training
 from tau_pipeline.synthesis.data.covariates import with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, search_pairs
+from tau_pipeline.words import counted, form
 from tau_workflows.levels.call import (
     DONE,
     NOTHING_TO_DO,
@@ -70,7 +71,7 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     model_dir = (settings.model_dir or output_dir / "models" / settings.name).absolute()
     if config.execution.dry_run:
         what = settings.network if settings.network == "regression" else f"{settings.network} with {settings.loss}"
-        say(f"would train {what} on {len(pairs)} scans of {n_people} participants")
+        say(f"would train {what} on {counted(len(pairs), 'scan')} of {counted(n_people, 'participant')}")
         if settings.folds and settings.fold is None:
             say(f"{settings.folds} folds, whose models predict together")
         say(f"model: {model_dir}")
@@ -83,7 +84,7 @@ def _choice(system: str, n_people: int) -> str:
     """Say what ``auto`` chose, and how to choose otherwise."""
     if system == "regression":
         return (
-            f"network is auto: with {_counted(n_people, 'participant')}, fewer than {LEAST_FOR_NETWORK}, a regional "
+            f"network is auto: with {counted(n_people, 'participant')}, fewer than {LEAST_FOR_NETWORK}, a regional "
             "regression is fitted; --network unet trains a network instead"
         )
     return "network is auto: a U-Net is trained; --system regression fits a regional regression instead"
@@ -153,7 +154,8 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
     for sentence in (*found.unpaired, *found.mixed):
         say(sentence)
     if found.left_out:
-        say(f"{len(found.left_out)} scans are left out because of failed quality; see --include-failed-quality")
+        are = f"{counted(len(found.left_out), 'scan')} {form(len(found.left_out), 'is', 'are')}"
+        say(f"{are} left out because of failed quality; see --include-failed-quality")
     pairs = [
         pair for pair in with_covariates(found.pairs, people) if is_selected(pair.participant, pair.session, chosen)
     ]
@@ -178,12 +180,12 @@ def _summarize(model_dir: Path, seconds: float) -> None:
     figures, held_out = card["figures"], HeldOut.from_card(card["figures"])
     for sentence in limits_of_source(figures.get("started_from")):
         say(f"warning: {sentence}")
-    how = figures.get("choice") or _counted(figures["epochs"], "epoch")
+    how = figures.get("choice") or counted(figures["epochs"], "epoch")
     say(f"trained {card['network']} ({how}) in {seconds / 60:.1f} minutes")
     if held_out is None:
         say("no participant was held out, so it is not known how the model does beside simple predictors")
     else:
-        say(f"{held_out.split} split ({_counted(held_out.n_participants, 'participant')}), on the grid of the T1w:")
+        say(f"{held_out.split} split ({counted(held_out.n_participants, 'participant')}), on the grid of the T1w:")
         for line in held_out.lines():
             say(f"  {line}")
         say(f"warning: {held_out.sentence}" if held_out.sentence else held_out.description)
@@ -192,7 +194,3 @@ def _summarize(model_dir: Path, seconds: float) -> None:
     report = write_model_report(model_dir)
     say(f"model: {model_dir}")
     say(f"report: {report}")
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

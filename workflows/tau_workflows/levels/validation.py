@@ -10,6 +10,7 @@ from pathlib import Path
 from tau_pipeline.bids.validator import ValidationReport, ValidatorError, validate
 from tau_pipeline.errors import InvalidDatasetError
 from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.words import counted
 from tau_workflows.levels.call import DONE, SOME_FAILED, say
 
 #: From this number of participants on, the dataset is validated while scans are processed instead of before.
@@ -90,4 +91,4 @@ def say_validity(found: ValidationReport | None, what: str) -> None:
     for sentence in (*found.errors, *own):
         say(f"the BIDS validator calls {what} invalid: {sentence}")
     if found.valid:
-        say(f"{what} is valid BIDS ({len(found.warnings)} kinds of warnings)")
+        say(f"{what} is valid BIDS ({counted(len(found.warnings), 'kind')} of warnings)")

@@ -14,9 +14,11 @@ from tau_pipeline.derivatives.status import NOT_FINISHED, read_status
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import write_tsv
 from tau_pipeline.settings.execution import Execution
+from tau_pipeline.words import counted
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.plan.costs import Cost, cost, measured_speed
 from tau_workflows.plan.earlier import anatomy_is_done, scan_is_done
+from tau_workflows.plan.jobs import by_reason
 from tau_workflows.plan.surfaces import makes_surfaces
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ COLUMNS = (
 )
 #: Those that are printed; the notes follow, each once.
 _PRINTED = COLUMNS[:-3]
-#: Number of scans that a note names.
-_NAMED = 3
 
 
 def tell_plan(
@@ -59,7 +59,13 @@ def tell_plan(
     wanted = execution.work_dir.is_dir() or execution.work_dir != Execution.work_dir.absolute()
     file = write_tsv(table, execution.work_dir / TABLE) if wanted else None
     source = f"scaled by {runs} earlier runs in {execution.work_dir / 'times'}" if runs else "as measured on two cores"
-    lines = [*_summary(table, together, source), "", *_printed(table), "", *_notes(table)]
+    lines = [
+        *_summary(table, together, source),
+        "",
+        *_printed(table),
+        "",
+        *by_reason(zip(table["scan"], table["notes"], strict=True)),
+    ]
     lines += [f"table: {file}"] if file else []
     sys.stdout.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace").decode("utf-8"))
 
@@ -171,12 +177,12 @@ def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
     to_do = table[table["state"] == _TO_DO]
     minutes, disk = float(to_do["minutes"].sum()), float(to_do["disk_mb"].sum())
     if to_do.empty:
-        return [f"{len(table)} scan{'s' * (len(table) != 1)}: {', '.join(parts)}"]
+        return [f"{counted(len(table), 'scan')}: {', '.join(parts)}"]
     memory = float(to_do["memory_mb"].max()) * together
     longest = max(minutes / together, float(to_do.groupby(to_do["scan"].str.split("_").str[0])["minutes"].sum().max()))
     return [
-        f"{len(table)} scan{'s' * (len(table) != 1)}: {', '.join(parts)}",
-        f"expected: {_time(longest)} with {together} participant{'s' * (together != 1)} at a time ({_time(minutes)} of "
+        f"{counted(len(table), 'scan')}: {', '.join(parts)}",
+        f"expected: {_time(longest)} with {counted(together, 'participant')} at a time ({_time(minutes)} of "
         f"one; {source}),",
         f"{disk / 1000:.1f} GB of disk (work folder and output), {memory / 1000:.1f} GB of memory",
     ]
@@ -185,7 +191,7 @@ def _summary(table: pd.DataFrame, together: int, source: str) -> list[str]:
 def _time(minutes: float) -> str:
     if minutes >= 120:
         return f"{minutes / 60:.1f} hours"
-    return f"{minutes:.0f} minute{'s' * (round(minutes) != 1)}"
+    return f"{counted(round(minutes), 'minute')}"
 
 
 def _printed(table: pd.DataFrame) -> list[str]:
@@ -196,17 +202,3 @@ def _printed(table: pd.DataFrame) -> list[str]:
     widths = [max(len(name), int(cells[name].str.len().max())) for name in _PRINTED]
     rows = [_PRINTED, *cells.itertuples(index=False, name=None)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _notes(table: pd.DataFrame) -> list[str]:
-    """List each note once, with the scans that it concerns."""
-    about: dict[str, list[str]] = {}
-    for scan, note in zip(table["scan"], table["notes"], strict=True):
-        if note:
-            about.setdefault(note, []).append(scan)
-    return [f"{_named(scans)}: {note}" for note, scans in about.items()]
-
-
-def _named(scans: Sequence[str]) -> str:
-    more = len(scans) - _NAMED
-    return ", ".join(scans[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from tau_pipeline.pet.resolution import stated_resolution
 from tau_pipeline.settings.configuration import Configuration
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.plan.surfaces import fsaverage_dir
+
+#: Number of scans that a sentence names.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,23 @@ def _own_labels(t1w: T1w, scans: Sequence[ScanJob], derivatives: Mapping[str, Pa
     why = tuple(why_not_found(folder, t1w.participant, t1w.session) for folder in derivatives.values())
     told = [replace(job, scan=replace(job.scan, assumptions=(*job.scan.assumptions, *why))) for job in scans]
     return T1wJob(replace(t1w, assumptions=(*t1w.assumptions, *why)), None, tuple(told))
+
+
+def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """Return each reason once, with the scans that it holds for; of many, the first ones and their number.
+
+    Examples
+    --------
+    >>> by_reason([("sub-01_pet", "damaged"), ("sub-02_pet", ""), ("sub-03_pet", "damaged")])
+    ['sub-01_pet, sub-03_pet: damaged']
+    """
+    scans: dict[str, list[str]] = {}
+    for key, reason in reasons:
+        if reason:
+            scans.setdefault(reason, []).append(key)
+
+    def named(keys: Sequence[str]) -> str:
+        more = len(keys) - _NAMED
+        return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    return [f"{named(keys)}: {reason}" for reason, keys in scans.items()]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
-from tau_pipeline.diagnoses import by_severity
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z, cortical_columns
@@ -89,7 +88,7 @@ def write_group_report(output_dir: Path, read: JsonReader = read_json) -> Path:
         ],
         total=_state_counts(_pets(status), _states_of(_pets(status))),
         n_pets=len(_pets(status)),
-        n_synthetic=len(status) - len(_pets(status)),
+        n_synthetic=int((status["source"] == "synthetic").sum()),
         warnings=[*problems, *unbeaten_models(output_dir, read), *warnings_of(status, standardization)],
         assumptions=_assumptions(output_dir, read),
         most_assumptions=_MOST_ASSUMPTIONS,
@@ -198,8 +197,8 @@ def _states_of(status: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _pets(status: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of measured scans; a synthetic one is no PET, and is counted separately."""
-    return status[status["source"] != "synthetic"]
+    """Return the rows of measured scans: neither synthetic ones nor images and folders that were passed over."""
+    return status[(status["source"] != "synthetic") & ~status["scan"].str.contains("/", regex=False)]
 
 
 def _state_counts(table: pd.DataFrame, states: Sequence[str]) -> dict[str, int]:
@@ -210,7 +209,7 @@ def _state_counts(table: pd.DataFrame, states: Sequence[str]) -> dict[str, int]:
 def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
     """Count scans done, failed and skipped in each group; scans without a group come last."""
     groups = status[by].fillna("not stated")
-    names = by_severity(groups, last=("not stated",))
+    names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
     states = _states_of(status)
     return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name], states)) for name in names]}
 

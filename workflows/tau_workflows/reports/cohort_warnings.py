@@ -11,6 +11,7 @@ from tau_pipeline.derivatives.index import find_outputs
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.figures.cohort import OUTLIER_Z
 from tau_pipeline.files import JsonReader, read_json
+from tau_pipeline.words import counted, form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,15 +38,18 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
     for name in ("manufacturer", "diagnosis"):
         unknown = int(done[name].isna().sum())
         if unknown:
-            found.append(f"{unknown} of {len(done)} processed scans have no {name}.")
+            found.append(
+                f"{unknown} of {counted(len(done), 'processed scan')} {form(unknown, 'has', 'have')} no {name}."
+            )
     synthetic = int((done["source"] == "synthetic").sum())
     if synthetic:
-        found.append(f"{synthetic} of {len(done)} scans are synthetic: predicted from the T1w, not measured.")
+        are = f"{counted(len(done), 'scan')} {form(synthetic, 'is', 'are')}"
+        found.append(f"{synthetic} of {are} synthetic: predicted from the T1w, not measured.")
     found.append(_no_outliers_warning(done))
     outliers = int((done["largest_z"] > OUTLIER_Z).sum())
     if outliers:
-        have = "scan has" if outliers == 1 else "scans have"
-        found.append(f"{outliers} {have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
+        have = f"{counted(outliers, 'scan')} {form(outliers, 'has', 'have')}"
+        found.append(f"{have} a quality measure with |z| > {OUTLIER_Z:g}; check their reports.")
     return [sentence for sentence in found if sentence]
 
 
@@ -60,7 +64,7 @@ def unbeaten_models(output_dir: Path, read: JsonReader = read_json) -> list[str]
             continue
         for sentence in sentences:
             found[sentence] = found.get(sentence, 0) + 1
-    return [f"{count} synthetic {'scan' if count == 1 else 'scans'}: {sentence}" for sentence, count in found.items()]
+    return [f"{counted(count, 'synthetic scan')}: {sentence}" for sentence, count in found.items()]
 
 
 def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
@@ -79,8 +83,8 @@ def _no_outliers_warning(done: pd.DataFrame) -> str:
     if not without:
         return ""
     return (
-        f"Nothing can be said about outliers among {without} of {len(compared)} scans: there are fewer than {FEWEST} "
-        "with the same tracer, reference region, and source."
+        f"Nothing can be said about outliers among {without} of {counted(len(compared), 'scan')}: there are fewer than "
+        f"{FEWEST} with the same tracer, reference region, and source."
     )
 
 
@@ -88,27 +92,30 @@ def _unfinished_warning(status: pd.DataFrame) -> str:
     missing = status[status["state"] == "failed"]
     if missing.empty:
         return ""
-    verbs = "failed and has" if len(missing) == 1 else "failed and have"
-    return f"{len(missing)} of {len(status)} scans {verbs} no values: {', '.join(missing['scan'])}."
+    have = form(len(missing), "has", "have")
+    return (
+        f"{len(missing)} of {counted(len(status), 'scan')} failed and {have} no values: {', '.join(missing['scan'])}."
+    )
 
 
 def _failed_quality_warning(done: pd.DataFrame) -> str:
     failed, out = done[done["quality"] == "fail"], done[done["included"] == "no"]
     if failed.empty:
         return ""
-    left_out = f"{len(out)} {'is' if len(out) == 1 else 'are'} left out of standardization, figures, and tests"
+    left_out = f"{len(out)} {form(len(out), 'is', 'are')} left out of standardization, figures, and tests"
     what = left_out if len(out) else "they are included"
     names = _named(failed, "quality_failed")
-    return f"The quality of {len(failed)} of {len(done)} processed scans is fail; {what}: {names}."
+    return f"The quality of {len(failed)} of {counted(len(done), 'processed scan')} is fail; {what}: {names}."
 
 
 def _doubtful_quality_warning(done: pd.DataFrame) -> str:
     doubtful = done[(done["quality"] == "warn") & (done["included"] != "no")]
     if doubtful.empty:
         return ""
+    are = form(len(doubtful), "it is", "they are")
     return (
-        f"The quality of {len(doubtful)} of {len(done)} processed scans is warn; they are included; look at their "
-        f"reports: {_named(doubtful, 'quality_warned')}."
+        f"The quality of {len(doubtful)} of {counted(len(done), 'processed scan')} is warn; {are} included; look at "
+        f"their reports: {_named(doubtful, 'quality_warned')}."
     )
 
 
@@ -122,7 +129,9 @@ def _standardization_warning(done: pd.DataFrame, standardization: pd.DataFrame |
         return "SUVR is not standardized by manufacturer: values from different scanners are not comparable."
     without = int(done["cortex_p90_standardized"].isna().sum())
     if without:
-        return f"{without} of {len(done)} processed scans have no standardized SUVR."
+        return (
+            f"{without} of {counted(len(done), 'processed scan')} {form(without, 'has', 'have')} no standardized SUVR."
+        )
     return ""
 
 

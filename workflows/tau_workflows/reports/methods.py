@@ -15,6 +15,7 @@ from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import JsonReader, read_json, read_tsv, write_changed
 from tau_pipeline.pet.reference_region import definition
 from tau_pipeline.settings.participant import Settings
+from tau_pipeline.words import counted
 from tau_workflows.reports import html
 from tau_workflows.reports.bibliography import PAPERS, bibtex, package_version
 from tau_workflows.reports.methods_answers import Answers, cohort_text, found_answers, pvc_text
@@ -265,7 +266,7 @@ def _anatomy(facts: Facts) -> tuple[str, list[str]]:
         papers.append("deepbet")
     if facts.stripped != 0:
         where = "T1w images that were already skull-stripped" if facts.stripped is None else None
-        where = where or f"{facts.stripped} skull-stripped T1w image{'s' * (facts.stripped != 1)}"
+        where = where or f"{counted(facts.stripped or 0, 'skull-stripped T1w image')}"
         parts.append(f"In {where}, brain extraction was skipped.")
     parts.append(
         "Intensity non-uniformity was corrected with N4 within the brain mask. The T1w was registered to the "
@@ -278,7 +279,7 @@ def _of(count: int | None, what: str) -> str:
     """Return ``of the T1w images``, ``of 1 T1w image``, ``of 3 T1w images``."""
     if count is None:
         return f"of the {what}s"
-    return f"of {count} {what}{'s' * (count != 1)}"
+    return f"of {counted(count, what)}"
 
 
 def _labels(facts: Facts) -> tuple[str, list[str]]:
