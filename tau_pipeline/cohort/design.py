@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tau_pipeline.diagnoses import is_control
 from tau_pipeline.errors import SettingError
 from tau_pipeline.words import counted
 
@@ -101,8 +102,7 @@ def is_numeric(values: pd.Series) -> bool:
 
 def groups_of(values: pd.Series) -> list[str]:
     """Return the groups of a categorical covariate, controls first, then by the alphabet."""
-    controls = ("cn", "hc", "nc", "cu", "control", "controls")
-    return sorted(set(values.astype(str)), key=lambda level: (level.lower() not in controls, level))
+    return sorted(set(values.astype(str)), key=lambda level: (not is_control(level), level))
 
 
 def _pair(tested: str) -> list[str]:

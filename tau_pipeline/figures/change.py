@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tau_pipeline.atlas import label_table
+from tau_pipeline.diagnoses import by_severity
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import DIFFERENCE_MAP, Sheet, group_handle, group_style, plain_axes
 
@@ -48,7 +49,7 @@ def lines_figure(change: pd.DataFrame, diagnoses: Mapping[str, str], title: str)
     if not shown:
         return None
     named = both["participant_id"].map(lambda who: diagnoses.get(who) or "diagnosis not stated")
-    groups = sorted(named.unique())
+    groups = by_severity(named, last=("diagnosis not stated",))
     styles = {name: group_style(place) for place, name in enumerate(groups)}
     counts = both.assign(group=named).groupby("group")["participant_id"].nunique()
     legend = [group_handle(f"{name} ({counts[name]})", styles[name]) for name in groups]

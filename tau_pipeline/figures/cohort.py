@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tau_pipeline.atlas import label_table
 from tau_pipeline.derivatives.columns import column_name
 from tau_pipeline.derivatives.quality_measures import IN_FIGURE
+from tau_pipeline.diagnoses import by_severity, is_alzheimer
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import (
     COLORS,
@@ -46,8 +47,6 @@ _MOST_MANUFACTURERS = 5
 _MOST_NAMED = 5
 #: A value further from the cohort's mean than this many standard deviations is marked.
 OUTLIER_Z = 2.5
-#: What counts as Alzheimer's disease among the diagnoses, in lower case.
-_AD_NAMES = ("ad", "ad dementia", "alzheimer", "alzheimer's disease", "alzheimers disease", "alzheimer disease", "dat")
 
 #: Columns of the quality figure: heading, label of the axis with the unit, and the column of z-scores.
 QUALITY = {one.column: (one.plot_title, one.plot_axis, one.outlier) for one in IN_FIGURE}
@@ -182,11 +181,6 @@ def cortical_columns() -> dict[str, int]:
     }
 
 
-def is_ad(diagnosis: object) -> bool:
-    """Return whether a diagnosis is Alzheimer's disease by one of the names in `_AD_NAMES`."""
-    return str(diagnosis).strip().replace("’", "'").casefold() in _AD_NAMES
-
-
 def sentence_of(heading: str, test: OneWay) -> str:
     """Describe a one-way analysis of variance: ``By diagnosis: F(1, 5) = 9.20, p = 0.029 (AD 3, CN 4)``.
 
@@ -231,7 +225,7 @@ def _with_groups(table: pd.DataFrame) -> pd.DataFrame:
         kept = set(counts.index if len(counts) <= most else counts.index[: most - 1])
         found[f"{name}_group"] = [_NOT_STATED if one is None else str(one) if one in kept else _REST for one in stated]
     found["ad_group"] = [
-        None if one == _NOT_STATED else "AD" if is_ad(raw) else "others"
+        None if one == _NOT_STATED else "AD" if is_alzheimer(raw) else "others"
         for one, raw in zip(found["diagnosis_group"], found["diagnosis"], strict=True)
     ]
     return found
@@ -247,9 +241,8 @@ def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _levels(groups: pd.Series, most: int) -> list[str]:
-    """Return the groups in alphabetical order, what is left over and what is not stated last."""
-    last = {_REST: 1, _NOT_STATED: 2}
-    return sorted(map(str, groups.unique()), key=lambda name: (last.get(name, 0), name.casefold(), name))[: most + 2]
+    """Return diagnoses by severity and other groups by the alphabet, what is left over and what is not stated last."""
+    return by_severity(map(str, groups.unique()), last=(_REST, _NOT_STATED))[: most + 2]
 
 
 def _style(diagnoses: Sequence[str]) -> dict[str, dict[str, Any]]:

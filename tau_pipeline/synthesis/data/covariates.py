@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from tau_pipeline.cohort.demographics import Demographics
+from tau_pipeline.diagnoses import severity
 from tau_pipeline.errors import DamagedFileError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.settings.training_inputs import Covariate
@@ -19,13 +20,6 @@ from tau_pipeline.synthesis.data.anatomy import thickness_name
 from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.targets import Target
 
-#: Diagnoses by severity; spelled in small letters without punctuation.
-_SEVERITY = {
-    **dict.fromkeys(("cn", "cu", "hc", "nc", "nl", "control", "controls", "normal", "healthy", "smc"), 0.0),
-    **dict.fromkeys(("cognitivelynormal", "cognitivelyunimpaired", "healthycontrol"), 0.0),
-    **dict.fromkeys(("mci", "emci", "lmci", "mildcognitiveimpairment", "prodromalad"), 1.0),
-    **dict.fromkeys(("ad", "dementia", "dat", "alzheimersdisease", "alzheimersdementia", "probablead"), 2.0),
-}
 _SEXES = {**dict.fromkeys(("f", "female", "w", "woman"), 1.0), **dict.fromkeys(("m", "male", "man"), 0.0)}
 #: Names of all covariates.
 COVARIATES = get_args(Covariate)
@@ -57,7 +51,7 @@ def as_number(name: str, value: Any) -> float:
     if name == "sex":
         return _SEXES.get(word, math.nan)
     if name == "diagnosis":
-        return _SEVERITY.get(word, math.nan)
+        return severity(text)
     if name == "apoe":
         return _e4_alleles(text)
     number = _number(text)

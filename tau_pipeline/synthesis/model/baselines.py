@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from tau_pipeline.derivatives.read import read_regions
+from tau_pipeline.diagnoses import is_control
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import complete_file
 from tau_pipeline.synthesis.data.grid import Grid
@@ -43,11 +44,6 @@ _PREFIX = "regression_"
 _SLACK = 0.25
 #: Quantiles of the T1w in the brain, on the model's scale from -1 to 1: a summary of its histogram.
 _QUANTILES = (5, 25, 50, 75, 95)
-#: How datasets call participants without impairment, in small letters without punctuation.
-_CONTROLS = frozenset(
-    {"cn", "cu", "hc", "nc", "nl", "ctrl", "control", "controls", "normal", "healthy", "healthycontrol"}
-    | {"cognitivelynormal", "cognitivelyunimpaired"}
-)
 #: Fewer controls than this give no threshold.
 _LEAST_CONTROLS = 5
 #: A region is tau-positive from the controls' mean plus this many of their standard deviations on.
@@ -256,11 +252,7 @@ def positivity_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:
     By ``region|hemisphere``; empty with fewer than `_LEAST_CONTROLS` controls. The number
     depends on the controls, and is therefore in the tables that use it.
     """
-    controls = [
-        pair
-        for pair in pairs
-        if "".join(filter(str.isalnum, str(pair.diagnosis).lower())) in _CONTROLS and pair.rois_file is not None
-    ]
+    controls = [pair for pair in pairs if is_control(pair.diagnosis) and pair.rois_file is not None]
     if len({pair.participant_id for pair in controls}) < _LEAST_CONTROLS:
         return {}
     tables = [regional_values(pair) for pair in controls]

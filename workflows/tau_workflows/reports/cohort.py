@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tau_pipeline.bids.sidecars import sentences
 from tau_pipeline.derivatives.index import Output, find_outputs
 from tau_pipeline.derivatives.quality_measures import IN_TABLE
+from tau_pipeline.diagnoses import by_severity
 from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError
 from tau_pipeline.figures import cohort as group_figures
 from tau_pipeline.figures.cohort import OUTLIER_Z, cortical_columns
@@ -209,7 +210,7 @@ def _state_counts(table: pd.DataFrame, states: Sequence[str]) -> dict[str, int]:
 def _counts(status: pd.DataFrame, by: str, heading: str) -> dict[str, Any]:
     """Count scans done, failed and skipped in each group; scans without a group come last."""
     groups = status[by].fillna("not stated")
-    names = sorted(groups.unique(), key=lambda name: (name == "not stated", name.casefold()))
+    names = by_severity(groups, last=("not stated",))
     states = _states_of(status)
     return {"heading": heading, "rows_of": [(name, _state_counts(status[groups == name], states)) for name in names]}
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from tau_pipeline.atlas import label_table
 from tau_pipeline.derivatives.columns import column_name
 from tau_pipeline.derivatives.names import report_path
+from tau_pipeline.diagnoses import is_control
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.figures.cortex import cortex_figure
 from tau_pipeline.figures.sheet import UPTAKE_MAP
@@ -28,13 +29,6 @@ from tau_workflows.reports.regions import COMPOSITES
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Names of diagnoses of participants without cognitive impairment, in small letters.
-CONTROLS = frozenset(
-    (
-        *("cn", "hc", "nc", "cu", "ctl", "ctrl", "con", "control", "controls", "healthy", "healthy control", "normal"),
-        *("normal control", "cognitively normal", "cognitively unimpaired", "cognitively healthy"),
-    )
-)
 _PARTS = ("links", "controls")
 #: Pages of participants that are read and written again at every run of the group level.
 _MOST_PAGES = 1000
@@ -170,7 +164,7 @@ def _cohort(path: Path, _: int) -> pd.DataFrame | None:
         )
         known = {name: table[name].fillna("").astype(str) if name in table else "" for name in texts}
         own = pd.DataFrame(known, index=table.index)
-        own["control"] = own["diagnosis"].str.strip().str.casefold().isin(CONTROLS) & (own["included"] != "no")
+        own["control"] = own["diagnosis"].map(is_control) & (own["included"] != "no")
         table = pd.concat([table.drop(columns=list(texts), errors="ignore"), own], axis=1)
         return table[table["source"] == "measured"]
     return None

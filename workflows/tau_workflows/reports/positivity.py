@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tau_pipeline.cohort.positivity import STAGES
+from tau_pipeline.diagnoses import by_severity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ def positivity_tables(wide: pd.DataFrame | None, thresholds: pd.DataFrame | None
     found = []
     for (tracer, reference), rows in thresholds.groupby(["tracer", "reference_region"], dropna=False, sort=True):
         own = used[_same(used["tracer"], tracer) & _same(used["reference_region"], reference)]
-        groups = [*sorted(own["diagnosis"].unique()), _ALL]
+        groups = [*by_severity(own["diagnosis"], last=("not stated",)), _ALL]
         found.append(
             {
                 "what": f"tracer {_text(tracer)}, reference {_text(reference)}, n = {len(own)}",
