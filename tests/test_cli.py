@@ -21,6 +21,7 @@ from tau_pipeline.settings.participant import Settings
 from tau_workflows.cli import _COMMON, _RUN, LEVELS, build_parser, main
 from tau_workflows.graphs.subject import init_subject_wf
 from tau_workflows.levels.call import NOTHING_TO_DO, WRONG_CALL
+from tau_workflows.usage import NOT_NEEDED, OTHER_NAMES
 
 #: For each setting, a value that is not its default.
 OTHER_VALUES = {
@@ -341,6 +342,61 @@ def test_a_mistyped_level_choice_or_option_of_another_level_is_answered_with_wha
     assert "choose from" not in line
 
 
+@pytest.mark.parametrize(
+    ("level", "option", "told"),
+    [
+        ("train", "--amp", "did you mean --mixed-precision?"),
+        ("train", "--gpu", "did you mean --device?"),
+        ("participant", "--cpu", "did you mean --nprocs?"),
+        ("participant", "--threads=4", "did you mean --omp-nthreads or --nprocs?"),
+        ("participant", "-j", "did you mean --nprocs?"),
+        ("participant", "--Jobs", "did you mean --nprocs?"),
+        ("participant", "--subject", "did you mean --participant-label?"),
+        ("train", "--lr", "did you mean --learning-rate?"),
+        ("participant", "--seed", "did you mean --random-seed?"),
+        ("participant", "--force", "results are used again where nothing has changed"),
+        ("participant", "--quiet", "messages go to standard error"),
+        ("participant", "--fs-license-file", "no FreeSurfer license is needed"),
+    ],
+)
+def test_options_of_other_programs_are_answered_with_ours(level, option, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["in", "out", level, option])
+    assert ended.value.code == 2
+    assert f"; {told}" in capsys.readouterr().err
+
+
+def test_all_options_that_are_named_in_place_of_others_exist():
+    flags = {flag for doc in documentation() for flag in doc.flags}
+    assert {flag for own in OTHER_NAMES.values() for flag in own} <= flags
+    taken = {flag.lstrip("-") for flag in flags}
+    assert taken.isdisjoint(OTHER_NAMES.keys() | NOT_NEEDED.keys())
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value", "told"),
+    [
+        ("--smooth-fwhm 4 --smooth-fwhm 8", "smooth_fwhm", 8, "--smooth-fwhm is given twice, as 4.0 and 8.0"),
+        ("--mem 4000 --mem-mb 8000", "mem_mb", 8000, "--mem-mb is given twice, as 4000 and 8000"),
+        ("--worker slurm --worker cf", "worker", "cf", "--worker is given twice, as slurm and cf"),
+        ("-w a --work-dir b", "work_dir", Path("b"), "--work-dir is given twice, as a and b"),
+        (
+            *("--motion-correction --no-motion-correction", "motion_correction", False),
+            "--no-motion-correction is given twice, as True and False",
+        ),
+        ("--smooth-fwhm 4 --smooth-fwhm 4", "smooth_fwhm", 4, ""),
+        ("--motion-correction --motion-correction", "motion_correction", True, ""),
+    ],
+)
+def test_of_an_option_of_one_value_that_is_given_twice_the_last_counts_and_it_is_said(
+    given: str, name: str, value: object, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parsed = build_parser("participant").parse_args(["bids", "out", "participant", *given.split()])
+    assert getattr(parsed, name) == value
+    said = capfd.readouterr().err
+    assert said == (f"tau-pipeline: {told}; the last counts\n" if told else "")
+
+
 def test_a_choice_that_is_like_no_other_is_answered_with_all_choices(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bids", "out", "participant", "--worker", "xyz"])
@@ -442,7 +498,7 @@ def test_a_path_that_no_file_system_takes_is_told(
     put = {"bids_dir": str(tmp_path / "bids"), "output_dir": str(tmp_path / "out")}
     (tmp_path / "bids/sub-01").mkdir(parents=True)
     (tmp_path / "bids/dataset_description.json").write_text("{}")
-    long, options = "x" * 5000, ["-w", str(tmp_path / "work")]
+    long, options = "x" * 5000, [] if where == "-w" else ["-w", str(tmp_path / "work")]
     if where in put:
         put[where] = long
     else:

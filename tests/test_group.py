@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -461,6 +461,64 @@ def test_one_sex_and_one_diagnosis_have_one_name_in_a_cohort(tmp_path: Path) -> 
     assert [one["sex"] for one in people] == ["F", "F", "F", "M", "M", "0", "other"]
     assert [one["diagnosis"] for one in people] == ["CN"] * 3 + ["Mild  impairment"] * 2 + ["AD"] * 2
     assert any("diagnosis 'cn' was taken as 'CN', as in other rows: sub-1" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("sex", "diagnosis"),
+    [
+        ({"Levels": {"1": "Male", "2": "female"}}, {"Levels": {"1": "CN", "2": "MCI", "9": "unknown"}}),
+        ({"Levels": {"1": {"Description": "male"}, "2": {"Description": "female"}}}, {"Levels": {"CN": 1, "MCI": "2"}}),
+        (
+            {"Description": "1 = male sex, 2 = female sex"},
+            {"Description": "Baseline (1: CN; 2: MCI; -4: not available)"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("decimals", ["", ".0"])
+def test_codes_are_put_into_the_words_of_the_data_dictionary(
+    tmp_path: Path, sex: dict[str, Any], diagnosis: dict[str, Any], decimals: str
+) -> None:
+    cells = [("1", "1"), ("2", "2"), ("n/a", "-4"), ("999", "9")]
+    rows = "".join(f"sub-{k}\t{one}{decimals}\t{other}{decimals}\n" for k, (one, other) in enumerate(cells))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tSex\tDX\n{rows.replace('n/a.0', 'n/a')}")
+    (tmp_path / "participants.json").write_text(json.dumps({"Sex": sex, "dx": diagnosis}))
+    found = read_demographics(tmp_path)
+    people = [found.of(f"sub-{k}", None) for k in range(4)]
+    assert [one["sex"] for one in people] == ["M", "F", None, None]
+    last = None if "unknown" in str(diagnosis) else f"9{decimals}"
+    assert [one["diagnosis"] for one in people] == ["CN", "MCI", None, last]
+    assert sum("codes of sex were read by the data dictionary: 1 is" in note for note in found.notes) == 1
+    assert any("diagnosis has codes that nothing explains (9)" in note for note in found.notes) == (last is not None)
+
+
+def test_codes_that_nothing_explains_stay_and_are_said_once(tmp_path: Path) -> None:
+    rows = "".join(f"sub-{k}\t{k % 2}\tAD\n" for k in range(6))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\tdiagnosis\n{rows}")
+    found = read_demographics(tmp_path)
+    assert found.of("sub-1", None)["sex"] == "1"
+    assert sum("sex has codes that nothing explains (0, 1)" in note for note in found.notes) == len(found.notes) == 1
+
+
+def test_levels_of_words_do_not_rename_them(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\tdiagnosis\nsub-1\tf\tCN\n")
+    levels = {"sex": {"Levels": {"f": "female"}}, "diagnosis": {"Levels": {"CN": "cognitively normal"}}}
+    (tmp_path / "participants.json").write_text(json.dumps(levels))
+    assert read_demographics(tmp_path).of("sub-1", None) == {"age": None, "sex": "F", "diagnosis": "CN"}
+
+
+def test_codes_in_a_table_of_sessions_are_explained_beside_it_or_at_the_root(tmp_path: Path) -> None:
+    for k, place in enumerate(("sub-0/sub-0_sessions.json", "sessions.json", "participants.json")):
+        root = tmp_path / str(k)
+        (root / "sub-0").mkdir(parents=True)
+        (root / "sub-0/sub-0_sessions.tsv").write_text("session_id\tdiagnosis\nses-a\t2\n")
+        (root / place).write_text(json.dumps({"diagnosis": {"Levels": {"2": "MCI"}}}))
+        assert read_demographics(root).of("sub-0", "ses-a")["diagnosis"] == "MCI"
+
+
+@pytest.mark.parametrize("text", ["NA", "NaN", "-4", "-4.0", "999", "n.a.", "<NA>", "Unknown", "#REF!", " ", "--"])
+def test_missing_values_are_missing_however_they_are_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\tsex\tdiagnosis\nsub-1\t{text}\t{text}\t{text}\n")
+    assert set(read_demographics(tmp_path).of("sub-1", None).values()) == {None}
 
 
 @pytest.mark.parametrize("written", ["1", "sub-1", "1.0", "sub_001", "SUB001", "\u200bsub-001"])

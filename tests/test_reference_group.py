@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tau_pipeline.cohort.codes import explained
 from tau_pipeline.cohort.columns import dictionary
 from tau_pipeline.cohort.reference_group import (
     FEWEST,
@@ -16,6 +17,7 @@ from tau_pipeline.cohort.reference_group import (
 )
 from tau_pipeline.cohort.tables import wide_table
 from tau_pipeline.errors import MissingInputError, SettingError
+from tau_pipeline.files import read_tsv
 
 TABLE = (
     "participant_id\tDiagnosis\tage\tsite\n"
@@ -39,6 +41,40 @@ def test_the_group_is_who_fulfills_all_comparisons_in_all_rows(
 ) -> None:
     (tmp_path / "participants.tsv").write_text(TABLE)
     assert reference_participants(tmp_path, expression) == {f"sub-{label}" for label in expected}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("dx == CN", {"1", "2"}),
+        ("dx == cn", {"1", "2"}),
+        ("dx == 1", {"1", "2"}),
+        ("dx != CN", {"3"}),
+        ("group == cn", {"1", "2"}),
+        ("group != AD", {"1", "2"}),
+        ("sex == F", {"1", "3"}),
+        ("sex == female", {"1", "3"}),
+        ("age > 70", {"1", "3"}),
+    ],
+)
+def test_values_are_compared_by_what_they_mean(tmp_path: Path, expression: str, expected: set[str]) -> None:
+    rows = "sub-1\t1\tCN\tF\t71,5\nsub-2\t1.0\tcn\tm\t70\nsub-3\t2\tAD\tfemale\t89+\nsub-4\t-4\tNA\t\tNA\n"
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tdx\tgroup\tsex\tage\n{rows}")
+    (tmp_path / "participants.json").write_text('{"dx": {"Levels": {"1": "CN", "2": "AD", "-4": "not available"}}}')
+    assert reference_participants(tmp_path, expression) == {f"sub-{label}" for label in expected}
+
+
+def test_a_table_of_texts_has_words_for_codes_numbers_and_missing_values(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text("participant_id\tapoe\tmmse\tsite\n1\t0\tNA\t1\n2\t1\t28,5\tunknown\n")
+    (tmp_path / "participants.json").write_text('{"apoe": {"Levels": {"0": "non-carrier", "1": "carrier"}}}')
+    path = tmp_path / "participants.tsv"
+    table = explained(read_tsv(path, everything_is_text=True), path)
+    assert table["participant_id"].tolist() == ["1", "2"]
+    assert table["apoe"].tolist() == ["non-carrier", "carrier"]
+    assert table["mmse"].isna().tolist() == [True, False]
+    assert table["mmse"][1] == 28.5
+    assert table["site"].tolist()[0] == 1
+    assert table["site"].isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

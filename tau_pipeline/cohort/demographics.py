@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tau_pipeline.cohort.codes import MISSING_CODES, Codes, code_of, is_missing, sex_of
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.words import counted, form
@@ -35,16 +36,8 @@ _FURTHER = {
 #: Spellings of the column that makes a row of ``participants.tsv`` one of a session.
 _SESSION_COLUMNS = ("session_id", "session", "ses", "visit", "visit_id", "viscode")
 
-#: Texts that stand for a missing value, in small letters.
-_NO_VALUE = (*("", "na", "n/a", "#n/a", "nan", "null", "nil", "none", "missing", "not available", "-", "?", "."),)
-#: Codes of missing values, which an age with its sentence on what is no age does not need.
-_MISSING_CODES = ("-4", "-9", "-99", "-999")
-
-#: Spellings of the sexes, in small letters; others stay as they are.
-_SEXES = {
-    **dict.fromkeys(("f", "female", "fem", "w", "woman"), "F"),
-    **dict.fromkeys(("m", "male", "man"), "M"),
-}
+#: What tables have in codes.
+_CODED = ("sex", "diagnosis")
 
 #: Number of participants that a sentence names.
 _NAMED = 5
@@ -149,26 +142,27 @@ def read_demographics(
     root = Path(bids_dir)
     wanted = {**_DEMOGRAPHICS, "diagnosis": (diagnosis_column,)} if diagnosis_column else _DEMOGRAPHICS
     wanted = {**wanted, **_FURTHER} if further else wanted
-    rows = _Rows()
+    rows, codes = _Rows(), Codes(root)
     columns: set[str] = set()
     if os.path.lexists(root / "participants.tsv"):
         table = _with_key(root / "participants.tsv", "participant_id", "sub-")
         columns |= set(table.columns)
         sessions = _sessions_of(table)
-        for who, session, values in zip(table["participant_id"], sessions, _picked(table, wanted), strict=True):
+        picked = _picked(table, wanted, root / "participants.tsv", codes)
+        for who, session, values in zip(table["participant_id"], sessions, picked, strict=True):
             rows.add((who, session), values, "participants.tsv")
         rows.keep_what_never_changes()
     for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
         table = _with_key(path, "session_id", "ses-")
         columns |= set(table.columns)
-        for session, values in zip(table["session_id"], _picked(table, wanted), strict=True):
+        for session, values in zip(table["session_id"], _picked(table, wanted, path, codes), strict=True):
             rows.add((path.parent.name, session), values, path.name)
     if diagnosis_column and diagnosis_column.lower() not in {name.lower() for name in columns}:
         raise SettingError(
             f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
             f"there are: {', '.join(sorted(columns)) or 'none'}"
         )
-    return rows.demographics()
+    return rows.demographics(codes.notes())
 
 
 class _Rows:
@@ -199,7 +193,7 @@ class _Rows:
     def _as_elsewhere(self, name: str, stated: str) -> tuple[str, str]:
         """Return a sex or diagnosis in one spelling for all rows, and a sentence where that changes a diagnosis."""
         if name != "diagnosis":
-            return _SEXES.get(stated.lower(), stated) if name == "sex" else stated, ""
+            return sex_of(stated) if name == "sex" else stated, ""
         known = self._spellings.setdefault(" ".join(stated.casefold().split()), stated)
         return known, "" if known == stated else f"diagnosis {stated!r} was taken as {known!r}, as in other rows"
 
@@ -215,8 +209,8 @@ class _Rows:
             general = self._values.setdefault((who, None), {})
             general.update({name: [value] for name, value in constant.items() if name not in general})
 
-    def demographics(self) -> Demographics:
-        """Return what the rows agree on."""
+    def demographics(self, codes: Sequence[str] = ()) -> Demographics:
+        """Return what the rows agree on; sentences on ``codes`` are noted, too."""
         agreed = {
             key: {name: found[0] for name, found in own.items() if len(found) == 1} for key, own in self._values.items()
         }
@@ -231,6 +225,7 @@ class _Rows:
             for name, who in contradicted.items()
         ]
         notes += [f"{note}: {_listed(set(who))}" for note, who in self._readings.items()]
+        notes += codes
         return Demographics(
             {who: values for (who, session), values in agreed.items() if session is None},
             {(who, session): values for (who, session), values in agreed.items() if session is not None},
@@ -335,8 +330,13 @@ def _sessions_of(table: pd.DataFrame) -> list[str | None]:
     return [None if pd.isna(value) else f"ses-{str(value).strip().removeprefix('ses-')}" for value in table[column]]
 
 
-def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> list[dict[str, Any]]:
-    """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling found; missing ones are left out."""
+def _picked(
+    table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]], table_file: Path, codes: Codes
+) -> list[dict[str, Any]]:
+    """Return the values of `_DEMOGRAPHICS` in each row, by the first spelling found; missing ones are left out.
+
+    Codes of sexes and diagnoses are replaced by their words.
+    """
     import pandas as pd
 
     by_name = {_plain(name): name for name in reversed(table.columns)}
@@ -345,15 +345,10 @@ def _picked(table: pd.DataFrame, wanted: Mapping[str, Sequence[str | None]]) -> 
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
         if own is not None:
-            picked[name] = table[own]
+            picked[name] = codes.in_words(name, table_file, str(own), table[own]) if name in _CODED else table[own]
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
-    stated = [{name: str(value).strip() for name, value in row.items() if not _is_missing(value)} for row in rows]
+    stated = [{name: str(value).strip() for name, value in row.items() if not is_missing(value)} for row in rows]
     return [
-        {name: value for name, value in row.items() if name == "age" or value not in _MISSING_CODES} for row in stated
+        {name: value for name, value in row.items() if name == "age" or code_of(value) not in MISSING_CODES}
+        for row in stated
     ]
-
-
-def _is_missing(value: Any) -> bool:
-    import pandas as pd
-
-    return bool(pd.isna(value)) or str(value).strip().lower() in _NO_VALUE

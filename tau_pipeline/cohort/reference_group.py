@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tau_pipeline.cohort.codes import code_of, dictionary_of, is_missing, is_same, words_of
+from tau_pipeline.cohort.demographics import read_age
 from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
 
@@ -38,8 +40,9 @@ def reference_participants(bids_dir: str | os.PathLike[str], expression: str) ->
     bids_dir
         The raw dataset; its ``participants.tsv`` is read.
     expression
-        Comparisons of its columns, joined by ``and``: ``diagnosis == CN and age >= 60``. Texts need no quotes. A
-        participant with several rows belongs to the group if all of them fulfill it; an empty cell fulfills nothing.
+        Comparisons of its columns, joined by ``and``: ``diagnosis == CN and age >= 60``. Texts need no quotes, their
+        case does not matter, and words stand for the codes that ``participants.json`` explains. A participant with
+        several rows belongs to the group if all of them fulfill it; an empty cell fulfills nothing.
 
     Raises
     ------
@@ -79,13 +82,17 @@ def _fulfilled(table: pd.DataFrame, clause: str, path: Path) -> np.ndarray:
         raise SettingError(f"reference_group names the column {name}; {path} has {', '.join(map(str, table.columns))}")
     cells = table[column]
     if operator in ("==", "!="):
-        same = (cells.astype("string").str.strip() == wanted).fillna(False).to_numpy(bool)
-        return same if operator == "==" else ~same & cells.notna().to_numpy()
+        words = words_of(dictionary_of(path), str(column))
+        same = np.array([is_same(cell, wanted, words) for cell in cells], bool)
+        known = np.array([not is_missing(words.get(code_of(cell) or "", cell)) for cell in cells.fillna("")], bool)
+        return same if operator == "==" else ~same & known
     try:
         limit = float(wanted)
     except ValueError as exc:
         raise SettingError(f"reference_group compares {name} {operator} {wanted!r}; expected: a number") from exc
-    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    texts = cells.astype("string").str.strip()
+    years = [read_age(text)[0] for text in texts.fillna("")] if "age" in name.lower() else texts.str.replace(",", ".")
+    numbers = pd.to_numeric(pd.Series(years, index=cells.index), errors="coerce").to_numpy(float)
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[operator]
     return compare(numbers, limit)
 

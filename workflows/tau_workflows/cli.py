@@ -33,7 +33,7 @@ from tau_pipeline.settings.configuration import (
 from tau_workflows.completion import SHELLS, completion
 from tau_workflows.levels.call import DONE, WRONG_CALL, current_folder, note_command, say
 from tau_workflows.levels.interruption import SENTENCE, exit_code, interruptible
-from tau_workflows.usage import HelpFormatter, Parser, epilog
+from tau_workflows.usage import HelpFormatter, Last, Once, Parser, Switch, epilog
 
 #: Where libraries keep what they otherwise keep in the home folder, and the folder's name in the work folder.
 _CACHES = {"MPLCONFIGDIR": "matplotlib", "NIPYPE_CONFIG_DIR": "nipype", "PYDRA_HASH_CACHE": "pydra"}
@@ -180,7 +180,7 @@ def build_parser(level: str | None = None, common_only: bool = False) -> argpars
         "--config",
         type=Path,
         metavar="FILE",
-        action=_Once,
+        action=Once,
         help="TOML file of settings; options on the command line override it",
     )
     about_compare = "at the level train: such a file with a section [comparison] of what to compare in cross-validation"
@@ -245,34 +245,19 @@ def _argument(doc: FieldDoc, help_text: str) -> dict[str, Any]:
     if doc.name == "verbose":
         return {**common, "action": "count"}
     if doc.kind is bool:
-        return {**common, "action": argparse.BooleanOptionalAction if doc.default else "store_true"}
+        return {**common, "action": Switch if doc.default else "store_true"}
     metavar = {int: "N", float: "X"}.get(doc.kind, doc.name.rsplit("_", 1)[-1].upper())
     common |= {"type": doc.kind}
     # An option of many values that is given twice has the values of both.
-    many = {"nargs": "+", "action": "extend"} if doc.many else {}
+    many = {"nargs": "+", "action": "extend"} if doc.many else {"action": Last}
     if doc.choices:
         alone = {"nargs": "?", "const": "own-tissue"} if doc.name == "longitudinal" else {}
         return {**common, "choices": doc.choices, **many, **alone}
     if doc.pair:
-        return {**common, "nargs": 2, "metavar": ("START", "END"), "action": _Once}
+        return {**common, "nargs": 2, "metavar": ("START", "END"), "action": Once}
     if doc.name == "derivatives":
         return {**common, **many, "metavar": "NAME=PATH"}
     return {**common, "metavar": metavar, **many}
-
-
-class _Once(argparse.Action):
-    """Values that cannot be joined with those of the same option given again."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        if before not in (None, values):
-            told = " and ".join(
-                " ".join(map("{:g}".format, one)) if self.nargs else str(one) for one in (before, values)
-            )
-            parser.error(f"{option_string} is given twice, as {told}; expected: once")
-        setattr(namespace, self.dest, values)
 
 
 def _hyphenated(argument: str) -> str:

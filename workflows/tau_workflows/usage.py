@@ -7,9 +7,9 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from tau_workflows.levels.call import WRONG_CALL
+from tau_workflows.levels.call import WRONG_CALL, say
 
 #: One or two calls of each level; the first shows how it is called at least.
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -64,6 +64,42 @@ class HelpFormatter(argparse.HelpFormatter):
 _FEW = 2
 
 
+#: Options by the names that other programs have for them, without the hyphens in front.
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("amp", "fp16", "bf16", "half", "autocast", "precision"), ("--mixed-precision",)),
+    **dict.fromkeys(("gpu", "gpus", "cuda", "use-gpu"), ("--device",)),
+    "cpu": ("--device", "--nprocs"),
+    **dict.fromkeys(("threads", "n-threads", "nthreads", "num-threads"), ("--omp-nthreads", "--nprocs")),
+    **dict.fromkeys(("cpus", "ncpus", "num-cpus", "cores", "n-cores", "parallel", "procs"), ("--nprocs",)),
+    **dict.fromkeys(("j", "jobs", "n-jobs", "njobs"), ("--nprocs",)),
+    "num-workers": ("--loader-workers", "--nprocs"),
+    **dict.fromkeys(("memory", "mem-gb", "memory-gb", "memory-mb", "ram"), ("--mem-mb",)),
+    **dict.fromkeys(("participant", "participants", "participant-id", "subject", "subjects"), ("--participant-label",)),
+    **dict.fromkeys(("sub", "subject-label", "subject-id", "patient"), ("--participant-label",)),
+    **dict.fromkeys(("session", "sessions", "ses", "session-id", "visit"), ("--session-label",)),
+    "lr": ("--learning-rate",),
+    "wd": ("--weight-decay",),
+    **dict.fromkeys(("bs", "batch"), ("--batch-size",)),
+    **dict.fromkeys(("max-epochs", "n-epochs", "num-epochs", "steps", "iterations"), ("--epochs",)),
+    "seed": ("--random-seed",),
+    **dict.fromkeys(("debug", "log-level", "loglevel"), ("--verbose",)),
+    **dict.fromkeys(("freesurfer", "fs-dir", "fs-subjects-dir", "subjects-dir", "fastsurfer"), ("--derivatives",)),
+    **dict.fromkeys(("space", "spaces", "output-space", "template"), ("--output-spaces",)),
+    **dict.fromkeys(("reference", "ref", "ref-regions", "reference-region"), ("--ref-region",)),
+    **dict.fromkeys(("architecture", "arch"), ("--network",)),
+}
+_AGAIN = (
+    "results are used again where nothing has changed, and computed again where inputs or settings have; a new "
+    "--work-dir computes everything"
+)
+#: What to say of options of other programs that have no counterpart.
+NOT_NEEDED = {
+    **dict.fromkeys(("overwrite", "force", "clobber", "rerun", "resume", "continue", "clean-workdir"), _AGAIN),
+    **dict.fromkeys(("quiet", "q", "silent"), "messages go to standard error, which 2> FILE keeps off the terminal"),
+    "fs-license-file": "no FreeSurfer license is needed",
+}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong call with one line, which names what may have been meant."""
 
@@ -71,6 +107,7 @@ class Parser(argparse.ArgumentParser):
         """End the program with code 2."""
         told = message.partition(" (choose from")[0] if (meant := self._meant(message)) else message
         hint = f"; did you mean {meant}?" if meant else ""
+        hint = hint or ("; " + why if (why := NOT_NEEDED.get(_plain(_unknown(message)))) else "")
         self.exit(WRONG_CALL, f"{self.prog}: {told}{hint} ({self.prog} --help-all lists all options)\n")
 
     def _meant(self, message: str) -> str:
@@ -79,13 +116,26 @@ class Parser(argparse.ArgumentParser):
             flag, wrong = choice.groups()
             named = [action for action in self._actions if flag in (*action.option_strings, action.dest)]
             return _closest(wrong, map(str, named[0].choices or ()) if named else ())
-        if not message.startswith("unrecognized arguments: "):
+        wrong = _unknown(message)
+        if not wrong or _plain(wrong) in NOT_NEEDED:
             return ""
-        wrong = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
         shown = [flag for flag, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        others = OTHER_NAMES.get(_plain(wrong), ())
+        if others:
+            return " or ".join([flag for flag in others if flag in shown] or others[:1])
         # An option of another level, spelled correctly, gets its own message, which names that level.
         alike = [*_with_words_of(wrong, shown), _closest(wrong, shown)]
         return " or ".join(dict.fromkeys(filter(None, alike))) or _closest(wrong, self._option_string_actions)
+
+
+def _unknown(message: str) -> str:
+    """Return the unknown option of a message, without its value; empty if the message is about something else."""
+    start = "unrecognized arguments: "
+    return message.removeprefix(start).split()[0].partition("=")[0] if message.startswith(start) else ""
+
+
+def _plain(flag: str) -> str:
+    return flag.lstrip("-").lower()
 
 
 def _with_words_of(wrong: str, known: Iterable[str]) -> list[str]:
@@ -97,3 +147,47 @@ def _with_words_of(wrong: str, known: Iterable[str]) -> list[str]:
 
 def _closest(wrong: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), "")
+
+
+class Last(argparse.Action):
+    """One value; of an option that is given again the last one counts, and a message says so."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Take the value, and say so if it replaces another one."""
+        _say_if_changed(option_string, getattr(namespace, self.dest), values)
+        setattr(namespace, self.dest, values)
+
+
+class Switch(argparse.BooleanOptionalAction):
+    """As `Last`, for an option with a form that begins with ``--no-``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Turn on or off, and say so if it was the other way."""
+        before = getattr(namespace, self.dest)
+        super().__call__(parser, namespace, values, option_string)
+        _say_if_changed(option_string, before, getattr(namespace, self.dest))
+
+
+def _say_if_changed(option: str | None, before: Any, value: Any) -> None:
+    if before not in (None, value):
+        say(f"{option} is given twice, as {before} and {value}; the last counts")
+
+
+class Once(argparse.Action):
+    """Values that cannot be joined with those of the same option given again."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Take the value; end the program if it differs from the one given before."""
+        before = getattr(namespace, self.dest)
+        if before not in (None, values):
+            told = " and ".join(
+                " ".join(map("{:g}".format, one)) if self.nargs else str(one) for one in (before, values)
+            )
+            parser.error(f"{option_string} is given twice, as {told}; expected: once")
+        setattr(namespace, self.dest, values)

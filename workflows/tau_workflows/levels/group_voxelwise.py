@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tau_pipeline.cohort.codes import explained
 from tau_pipeline.cohort.design import design_matrix, parse_terms, with_all_covariates
 from tau_pipeline.cohort.scans import is_included, kind_of
 from tau_pipeline.cohort.voxelwise import (
@@ -212,7 +213,7 @@ def _stated(bids_dir: Path) -> dict[str, dict[str, Any]]:
     path = bids_dir / "participants.tsv"
     if not path.is_file():
         return {}
-    table = read_tsv(path)
+    table = explained(read_tsv(path, everything_is_text=True), path)
     who = "sub-" + table["participant_id"].astype(str).str.strip().str.removeprefix("sub-")
     table = table.assign(participant_id=who).drop_duplicates("participant_id", keep=False)
     return {str(row["participant_id"]): row for row in table.to_dict("records")}
