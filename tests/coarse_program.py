@@ -17,10 +17,13 @@ gc.set_threshold(100_000, 20, 20)
 #: Code of the program, for ``python -c``.
 PROGRAM = f"""{RARE_GARBAGE}
 import sys
-from tau_workflows import cli
-from tau_workflows.levels import participant
-participant.MODULE = "coarse_participant"
-sys.exit(cli.main(sys.argv[1:]))
+from tau_workflows.start import without_traceback
+with without_traceback("tau-pipeline"):
+    from tau_workflows import cli
+    from tau_workflows.levels import participant
+    participant.MODULE = "coarse_participant"
+    code = cli.main(sys.argv[1:])
+sys.exit(code)
 """
 #: The same for the pages of the documentation: with finer participants (`docs_participant`), blank figures, and one
 #: question to the validator for all commands on one dataset.

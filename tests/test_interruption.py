@@ -50,6 +50,19 @@ from tau_workflows import cli
 validator.validator_program = lambda: Path({stub!r})
 sys.exit(cli.main(sys.argv[1:]))
 """
+#: An installed command that is interrupted while it imports its modules.
+IMPORTING = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "tau_workflows.{module}":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from tau_workflows import start
+sys.exit(start.{command}())
+"""
+#: The simulator.
+SIMULATING = "import sys; from tau_workflows import start; sys.exit(start.simulate())"
 TO = {"group": os.killpg, "program": os.kill}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: An interruption is over after this time, in seconds; a busy machine needs a while to end a process.
@@ -268,3 +281,39 @@ def test_every_level_ends_with_a_code_and_a_sentence(level: str) -> None:
         _, said = program.communicate(timeout=60)
         assert program.returncode == 128 + number
         assert said == f"{SENTENCE}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "sentence"),
+    [
+        ("pipeline", "cli", SENTENCE),
+        ("simulate", "simulate_cli", "tau-simulate: interrupted before anything was written"),
+    ],
+)
+def test_a_signal_while_modules_are_imported_is_answered_in_a_sentence(
+    command: str, module: str, sentence: str
+) -> None:
+    code = IMPORTING.format(command=command, module=module)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (130, f"{sentence}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_simulation_that_is_interrupted_says_that_it_is_not_complete(tmp_path: Path, number: int) -> None:
+    made = tmp_path / "made"
+    program = subprocess.Popen(
+        [sys.executable, "-c", SIMULATING, str(made), "--participants", "40", "--voxel-size", "4"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline().startswith("sub-01: 1 of 40")
+    program.send_signal(number)
+    _, said = program.communicate(timeout=END_S)
+    assert program.returncode == 128 + number
+    assert said.count("\n") == 1
+    assert said.startswith(f"tau-simulate: interrupted; the dataset in {made} is not complete: remove it")

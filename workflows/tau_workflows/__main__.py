@@ -2,7 +2,7 @@
 
 import sys
 
-from tau_workflows.cli import main
+from tau_workflows.start import pipeline
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pipeline())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tau_pipeline import __version__
 from tau_pipeline.errors import TauPipelineError
+from tau_workflows.levels.interruption import exit_code, interruptible
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,11 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when the dataset is complete, 2 when the call is wrong or the folder cannot be used.
+        0 when the dataset is complete, 2 when the call is wrong or the folder cannot be used, 130 or 143 when it was
+        interrupted by SIGINT or SIGTERM.
     """
     args = parser().parse_args(argv)
     from tau_pipeline.simulate.dataset import Simulation, simulate_dataset
 
+    interrupted = (
+        f"tau-simulate: interrupted; the dataset in {args.output_dir} is not complete: remove it and run the same "
+        "command again"
+    )
     start = time.monotonic()
     try:
         settings = Simulation(
@@ -83,9 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.annual_atrophy,
             args.t1w_differs,
         )
-        simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
+        with interruptible(interrupted):
+            simulate_dataset(args.output_dir, settings, lambda line: print(line, flush=True))
     except TauPipelineError as error:
         print(f"tau-simulate: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print(interrupted, file=sys.stderr)
+        return exit_code(interrupt)
     print(f"{args.output_dir}: simulated BIDS dataset complete after {time.monotonic() - start:.0f} s")
     return 0

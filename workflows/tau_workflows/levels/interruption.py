@@ -34,12 +34,17 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(sentence: str = SENTENCE) -> Iterator[None]:
     """Raise ``KeyboardInterrupt(number)`` in the block at the first signal, and end the process at the second.
 
     The process also ends `GRACE_S` seconds after the first signal, if the block has not ended by then. Signals that
     another handler takes inside the block are left to that handler. Only the main thread can handle signals; in any
     other thread this does nothing.
+
+    Parameters
+    ----------
+    sentence
+        What is said when the process is ended at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,7 +61,7 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    threading.Thread(target=_watch, args=(reader, on_signal), daemon=True).start()
+    threading.Thread(target=_watch, args=(reader, on_signal, sentence), daemon=True).start()
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _handled.append(True)
     for number in SIGNALS:
@@ -78,7 +83,7 @@ def raise_again() -> None:
         raise KeyboardInterrupt(_asked[0])
 
 
-def _watch(reader: int, handler: object) -> None:
+def _watch(reader: int, handler: object, sentence: str) -> None:
     """End the process at the second signal, or a while after the first, even while the main thread computes.
 
     Parameters
@@ -87,6 +92,8 @@ def _watch(reader: int, handler: object) -> None:
         End of a pipe from which the numbers of signals are read; closed here.
     handler
         Signals that another handler takes are not counted.
+    sentence
+        What is said then.
     """
     first = 0
     while select.select([reader], [], [], GRACE_S if first else None)[0]:
@@ -98,16 +105,16 @@ def _watch(reader: int, handler: object) -> None:
             if first:
                 break
             first = numbers[0]
-    _end_now(first)
+    _end_now(first, sentence)
 
 
-def _end_now(number: int) -> None:
+def _end_now(number: int, sentence: str) -> None:
     """End this process and all processes that it has started."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.kill()
     with suppress(OSError):
-        os.write(2, f"{SENTENCE}\n".encode())
+        os.write(2, f"{sentence}\n".encode())
     os._exit(128 + number)
 
 
