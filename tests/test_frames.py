@@ -324,3 +324,14 @@ def test_an_injection_after_the_frames_is_refused(injection):
     times = {"FrameTimesStart": [4800, 5400], "FrameDuration": [600, 600], "TracerName": "AV1451"}
     with pytest.raises(MetadataError, match="InjectionStart"):
         plan_frames((1, 1, 1, 2), times | {"InjectionStart": injection})
+
+
+@pytest.mark.parametrize(("start", "usable"), [(4800, True), (5400, True), (4790, True), (2400, False), (6600, False)])
+def test_one_frame_without_a_duration_is_used_only_if_it_starts_in_the_window(start: int, usable: bool) -> None:
+    metadata = {"FrameTimesStart": [start], "InjectionStart": 0, "TracerName": "AV1451"}
+    if usable:
+        *_, note = plan_frames((9, 9, 9), metadata).assumptions
+        assert f"starts {start / 60:.4g} minutes after injection, and its sidecar does not say how long" in note
+    else:
+        with pytest.raises(MetadataError, match="outside the window of 80 to 100 minutes, and its sidecar has no Fram"):
+            plan_frames((9, 9, 9), metadata)

@@ -295,3 +295,30 @@ def test_the_file_name_gives_the_tracer_where_the_sidecar_names_none(stated, use
 def test_two_tracers_of_one_scan_are_refused(stated, label):
     with pytest.raises(MetadataError, match=f"{stated}.*{label}"):
         corrected_pet_metadata({"TracerName": stated}, {"trc": label})
+
+
+@pytest.mark.parametrize(
+    ("drop", "given"),
+    [("FrameTimesStart", "FrameTimeStart"), ("InjectionStart", "injectionStart"), ("TracerName", "TraceName")],
+)
+def test_a_key_that_is_nearly_spelled_as_one_that_is_read_is_named(drop: str, given: str) -> None:
+    whole = {"TracerName": "AV1451", "FrameTimesStart": [4800], "FrameDuration": [1200], "InjectionStart": 0}
+    assert corrected_pet_metadata(whole, {"trc": "AV1451"})[1] == ()
+    metadata = {key: value for key, value in whole.items() if key != drop} | {given: whole[drop]}
+    notes = corrected_pet_metadata(metadata, {"trc": "AV1451"})[1]
+    assert f"The sidecar has no {drop}, but {given}, which is not read: is it misspelled?" in notes
+    assert corrected_pet_metadata({**whole, given: 1}, {"trc": "AV1451"})[1] == (), "both are there"
+
+
+@pytest.mark.parametrize(
+    ("starts", "told"),
+    [
+        ([4800, 5300, 5900, 6700], True),  # each multiplied by its decay, as a converter did
+        ([4800, 5100, 5700, 6000], False),  # one frame was lost
+        ([4800, 5101, 5402, 5703], False),
+    ],
+)
+def test_gaps_after_all_frames_are_told(starts: list[int], told: bool) -> None:
+    metadata = {"TracerName": "AV1451", "FrameTimesStart": starts, "FrameDuration": [300] * 4}
+    notes = corrected_pet_metadata(metadata, {"trc": "AV1451"})[1]
+    assert any("There is a gap after every frame" in note for note in notes) == told

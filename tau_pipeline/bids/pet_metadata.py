@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -121,7 +122,7 @@ def corrected_pet_metadata(
     notes: list[str] = []
     notes += _tracer_of(corrected, entities.get("trc"))
     notes += [*_other_name_note(corrected), *_radionuclide_note(corrected)]
-    notes += _attenuation_note(corrected)
+    notes += [*_attenuation_note(corrected), *_misspelled_notes(metadata)]
     for key in ("Manufacturer", "ManufacturersModelName", "TracerRadionuclide", "Units"):
         text_value(metadata, key)
     for key in ("ScanStart", "InjectionStart"):
@@ -141,7 +142,46 @@ def corrected_pet_metadata(
         )
     _check_unit(starts, durations, number_value(metadata, "InjectionStart") or 0.0)
     _check_spacing(starts, durations)
+    notes += _gaps_note(starts, durations)
     return corrected, tuple(notes)
+
+
+#: Keys whose values change results; one that is nearly spelled so was probably meant.
+_READ_KEYS = (
+    *("FrameTimesStart", "FrameDuration", "InjectionStart", "ScanStart", "TracerName", "AttenuationCorrection"),
+    *("ImageDecayCorrected", "Units", "Manufacturer", "ManufacturersModelName", "TracerRadionuclide"),
+)
+
+
+def _misspelled_notes(metadata: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each key that is missing where another one is spelled nearly so, and is no key of BIDS."""
+    others = {key.lower(): key for key in metadata if key not in _READ_KEYS and key not in _ALIKE}
+    notes = []
+    for key in _READ_KEYS:
+        if key in metadata:
+            continue
+        near = difflib.get_close_matches(key.lower(), others, n=1, cutoff=0.9)
+        if near:
+            notes.append(f"The sidecar has no {key}, but {others[near[0]]}, which is not read: is it misspelled?")
+    return notes
+
+
+#: Other keys that are nearly spelled as one that is read.
+_ALIKE = ("AttenuationCorrectionMethod",)
+
+
+def _gaps_note(starts: tuple[float, ...], durations: tuple[float, ...]) -> list[str]:
+    """Return a sentence if there is a gap after every frame: a converter has probably written wrong times."""
+    gaps = [after - before for before, after in pairwise(starts)]
+    if len(gaps) < _FEW_GAPS or any(gap < 1.1 * last for gap, last in zip(gaps, durations, strict=False)):
+        return []
+    return [
+        f"There is a gap after every frame by FrameTimesStart and FrameDuration (the first frames begin {gaps[0]:g} s "
+        f"apart and last {durations[0]:g} s): check both."
+    ]
+
+
+_FEW_GAPS = 2
 
 
 def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tau_pipeline.bids.sidecars import bool_value, number_list, number_value, text_value
 from tau_pipeline.bids.tracers import WITHOUT_WINDOW, other_tracer, tracer_name
 from tau_pipeline.errors import MetadataError, SettingError
+from tau_pipeline.pet.clock import INACCURATE_S, check_clock
 from tau_pipeline.pet.units import units_note
 from tau_pipeline.words import counted
 
@@ -167,7 +168,7 @@ def plan_frames(
     if starts is not None and durations is not None:
         if not suvr_window:
             window = _covered_window(starts, durations, window, tracer, notes)
-        _check_clock(starts, durations, window)
+        check_clock(starts, durations, (window.start_min, window.end_min))
     if frames == 1 and (starts is None or durations is None or starts[0] <= 0):
         return _static_of_unknown_time(starts, durations, window, notes)
     if starts is None or durations is None:
@@ -223,71 +224,8 @@ def _unusual_window_note(asked: tuple[float, float] | None, tracer: str | None) 
     ]
 
 
-def _check_clock(starts: NDArray, durations: NDArray, window: Window) -> None:
-    """Refuse times in another unit, and an injection after the frames, where the numbers tell.
-
-    Parameters
-    ----------
-    starts, durations
-        ``(T,)``, supposed to be seconds from the injection.
-    window
-        In minutes; frames that miss it, and would meet it in another unit, are in that unit.
-    """
-    low, high = 60.0 * window.start_min, 60.0 * window.end_min
-
-    def meets(factor: float) -> bool:
-        return bool((factor * starts.min() < high) and (factor * (starts + durations).max() > low))
-
-    last = float((starts + durations).max())
-    in_minutes = starts.max() < _LONGEST_MIN and low <= 60.0 * starts.max() < high
-    if in_minutes and not meets(1.0) and durations.max() >= _INACCURATE_S:
-        raise MetadataError(
-            f"the first frame starts {starts.min():g} s after injection and lasts {durations[0]:g} s, far from the "
-            f"window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart and InjectionStart must "
-            "be in seconds, as FrameDuration is (are these minutes?)"
-        )
-    if starts.max() > 0 and not meets(1.0):
-        units = (
-            (60.0, "minutes", last < _LONGEST_MIN),
-            (3600.0, "hours", last < _LONGEST_H),
-            (0.001, "milliseconds", True),
-        )
-        for factor, unit, possible in units:
-            if possible and meets(factor):
-                raise MetadataError(
-                    f"the frames cover {starts.min():g} to {last:g} s after injection, far from "
-                    f"the window of {window.start_min:g} to {window.end_min:g} minutes; FrameTimesStart, FrameDuration "
-                    f"and InjectionStart must be in seconds (are these {unit}?)"
-                )
-    _check_turns(starts.min(), last, window)
-    allowed = _LONGEST_BEFORE_INJECTION_S if len(starts) > 1 else _INACCURATE_S
-    if starts.min() < -allowed:
-        raise MetadataError(
-            f"InjectionStart is {-starts.min():g} s after the start of the first frame; a tau PET begins at the "
-            "injection or later. Both count from TimeZero: check the sign, and whether a clock of 12 hours was used"
-        )
-
-
-def _check_turns(first_s: float, last_s: float, window: Window) -> None:
-    """Refuse frames that are later than the window by half a day or a day."""
-    low, high = 60.0 * window.start_min, 60.0 * window.end_min
-    for hours in (12, 24):
-        if first_s >= high and first_s - 3600 * hours < high and last_s - 3600 * hours > low:
-            raise MetadataError(
-                f"the frames cover {first_s / 60:.4g} to {last_s / 60:.4g} minutes after injection, {hours} hours "
-                f"later than the window of {window.start_min:g} to {window.end_min:g} minutes; check the date and the "
-                "clock (of 12 hours?) behind InjectionStart"
-            )
-
-
-#: Numbers above these are no minutes, and no hours, of a PET session.
-_LONGEST_MIN, _LONGEST_H = 300.0, 5.0
-#: Dynamic scans may begin a little before the injection.
-_LONGEST_BEFORE_INJECTION_S = 600.0
 #: Late images, for which the windows above are, last 20 or 30 minutes.
 _LONGEST_LATE_S = 3600.0
-#: A scan of one frame is a late one; clocks may differ by a minute.
-_INACCURATE_S = 60.0
 
 #: Half-lives, seconds (Laboratoire National Henri Becquerel, Table of Radionuclides).
 _HALF_LIFE_S = {"F18": 6586.2, "C11": 1221.8}
@@ -329,6 +267,14 @@ def _static_of_unknown_time(
     starts: NDArray | None, durations: NDArray | None, window: Window, notes: list[str]
 ) -> FramePlan:
     why = "has no frame times"
+    if starts is not None and durations is None and starts[0] > 0:
+        if not 60 * window.start_min - INACCURATE_S <= starts[0] < 60 * window.end_min:
+            raise MetadataError(
+                f"the PET image has one frame, which starts {starts[0] / 60:.4g} minutes after injection, outside the "
+                f"window of {window.start_min:g} to {window.end_min:g} minutes, and its sidecar has no FrameDuration; "
+                "add it (seconds)"
+            )
+        why = f"starts {starts[0] / 60:.4g} minutes after injection, and its sidecar does not say how long it lasts"
     if starts is not None and durations is not None:
         if durations[0] >= _LONGEST_LATE_S and window.start_min > 0:
             raise MetadataError(
