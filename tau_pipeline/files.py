@@ -141,6 +141,8 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     text = _small_content(path)
     try:
         content = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_contradiction)
+    except UnicodeDecodeError as exc:
+        raise DamagedFileError(f"{path} is not in UTF-8 ({exc.reason} at byte {exc.start}); save it in UTF-8") from exc
     except (ValueError, RecursionError) as exc:
         why = "nested too deeply" if isinstance(exc, RecursionError) else exc
         raise DamagedFileError(f"{path} is not valid JSON ({why}); correct the file") from exc

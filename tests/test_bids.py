@@ -827,3 +827,37 @@ def test_where_all_participants_are_misnamed_they_are_named(root: Path) -> None:
     (root / "subjects").mkdir()
     with pytest.raises(MissingInputError, match="no participants; Sub-01 is not named so"):
         find_participants(root)
+
+
+def test_scans_whose_names_differ_in_the_order_of_entities_are_refused(simple: Path) -> None:
+    """They would have the same outputs."""
+    put_pet(simple / "sub-01/pet", "sub-01_run-1_trc-AV1451")
+    put_pet(simple / "sub-01/pet", "sub-01_trc-AV1451_run-1")
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert {problem.key for problem in one.problems} == {"sub-01_run-1_trc-AV1451_pet", "sub-01_trc-AV1451_run-1_pet"}
+    assert all("have the same entities in another order" in problem.message for problem in one.problems)
+
+
+def test_a_name_without_the_session_of_its_folder_is_no_copy_of_another_image(simple: Path) -> None:
+    put_pet(simple / "sub-01/ses-a/pet", "sub-01_trc-AV1451")
+    one = found(simple)["01"]
+    assert keys(one) == ["sub-01_trc-AV1451"]
+    assert ["in a folder of ses-a but its name says otherwise" in problem.message for problem in one.problems] == [True]
+
+
+@pytest.mark.parametrize("ending", [".JSON", ".nii.json", ".nii.gz.json"])
+def test_sidecars_with_other_endings_are_told(simple: Path, ending: str) -> None:
+    sidecar = simple / "sub-01/pet/sub-01_trc-AV1451_pet.json"
+    sidecar.rename(sidecar.with_name(f"sub-01_trc-AV1451_pet{ending}"))
+    (problem,) = found(simple)["01"].problems
+    assert problem.key == f"sub-01/pet/sub-01_trc-AV1451_pet{ending}"
+    assert problem.left_out
+    assert "not named as a sidecar" in problem.message
+
+
+@pytest.mark.parametrize("content", [b'{"a": "\xe9"}', '{"a": 1}'.encode("utf-16")])
+def test_a_sidecar_that_is_not_in_utf8_is_told_so(simple: Path, content: bytes) -> None:
+    (simple / "sub-01/pet/sub-01_trc-AV1451_pet.json").write_bytes(content)
+    (problem,) = found(simple)["01"].problems
+    assert "is not in UTF-8" in problem.message

@@ -154,7 +154,7 @@ def find_files(
             others.append(path)
         elif kind == "scans" and ending == "tsv":
             dated.add(stem.partition("_")[0].removeprefix("sub-"))
-        elif image and image_like(kind):
+        elif (image and image_like(kind)) or _is_misnamed_sidecar(kind, ending):
             misnamed.append(path)
     t1w, pet = KINDS
     sidecars = sorted(found[t1w, False] + found[pet, False])
@@ -169,6 +169,11 @@ def find_files(
         pet=_query(layout, "pet", IMAGE_ENDINGS, filters["pet"]),
         others=_query(layout, ["T1w", "pet"], OTHER_FORMATS.keys() - {*IMAGE_ENDINGS}, {}),
     )
+
+
+def _is_misnamed_sidecar(kind: str, ending: str) -> bool:
+    """Return whether a file is named ``_pet.JSON`` or ``_pet.nii.json``, so that no image has it as a sidecar."""
+    return image_like(kind) and ending != "json" and ending.lower() in ("json", "nii.json", "nii.gz.json")
 
 
 def _walked(bids_dir: str, labels: Iterable[str], closed: dict[str, str]) -> Iterator[str]:
@@ -306,7 +311,8 @@ def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:
         if label is None:
             continue  # beside the participants' folders, where BIDS has no images
         own = found.setdefault(label, {})
-        stem = path.name.split(".", 1)[0]
+        # A name without its session is that of another image, which is refused later.
+        stem = f"{folder_labels(path).get('ses', '')}/{path.name.split('.', 1)[0]}"
         if stem not in own or rank(path) < rank(own[stem]):
             own[stem] = path
     return {label: list(own.values()) for label, own in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tau_pipeline.bids.entities import folder_labels
@@ -91,6 +91,8 @@ def _passed_over(root: Path, misnamed: Iterable[str], unread: Iterable[Path], ta
 def _why_misnamed(path: str) -> str:
     if path.endswith("/"):
         return "left out: BIDS has no folder of this name; expected: anat, pet, or ses-LABEL"
+    if path.lower().endswith(".json"):
+        return "left out: it is not named as a sidecar; expected: the name of the image with the ending .json"
     if "/pet/" in path:
         return "left out: it is not named as a PET; expected: a name that ends in _pet.nii.gz"
     return "left out: it is not named as a T1w; expected: a name that ends in _T1w.nii.gz"
@@ -108,6 +110,16 @@ def why_derived(image: Path, images: Iterable[Path]) -> str:
     own = {name: label for name, label in entities.items() if name not in _DERIVED}
     original = next((one for one in images if len(own) < len(entities) and name_parts(one)[0] == own), None)
     return "" if original is None else f"left out: by its name it was made from {original.name}, which is taken"
+
+
+def why_same(entities: Mapping[Path, Mapping[str, str]]) -> dict[Path, str]:
+    """Say of images whose names differ only in the order of entities that they would have the same outputs."""
+    found: dict[Path, str] = {}
+    for path, own in entities.items():
+        other = next((one for one, labels in entities.items() if one != path and labels == own), None)
+        if other is not None:
+            found[path] = f"{path.name} and {other.name} have the same entities in another order; keep one"
+    return found
 
 
 def why_nothing(folder: Path) -> str:

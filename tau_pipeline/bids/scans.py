@@ -23,7 +23,7 @@ from tau_pipeline.bids.layout import (
     participant_labels,
     without_ignored,
 )
-from tau_pipeline.bids.left_out import not_read, passed_over, why_derived, why_nothing
+from tau_pipeline.bids.left_out import not_read, passed_over, why_derived, why_nothing, why_same
 from tau_pipeline.bids.pairing import Looks, Nearest, choose_t1w, looks_of, nearest_session
 from tau_pipeline.bids.pet_metadata import corrected_pet_metadata, why_left_out
 from tau_pipeline.bids.sessions import Times
@@ -267,6 +267,9 @@ def _participant(
             scans.append(_scan(pet_file, *_t1w_of(pet_file, sessions, times), values))
         except TauPipelineError as exc:
             problems.append(Problem(stem(pet_file), str(exc)))
+    twins = why_same({scan.pet_file: scan.entities for scan in scans})
+    scans = [scan for scan in scans if scan.pet_file not in twins]
+    problems += [Problem(stem(path), why) for path, why in twins.items()]
     problems += [Problem(*why) for why in not_read(images.others, images.t1w, images.pet)]
     problems += [
         Problem(stem(path), "left out: .bidsignore names it", left_out=True)
