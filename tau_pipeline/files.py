@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -220,16 +221,21 @@ def read_tsv(path: AnyPath, text_columns: Iterable[str] = (), *, everything_is_t
     require_file(path, "table")
     try:
         plain = _has_plain_marks(path)
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            na_values=["n/a"],
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            dtype="string" if everything_is_text else dict.fromkeys(text_columns, "string"),
-            index_col=False,
-            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-        )
+        with warnings.catch_warnings():
+            # Tabs at the end of rows; cells behind the last column were refused above.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep="\t",
+                na_values=["n/a"],
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                dtype="string" if everything_is_text else dict.fromkeys(text_columns, "string"),
+                index_col=False,
+                quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+            )
+    except UnicodeDecodeError as exc:
+        raise DamagedFileError(f"{path} is not in UTF-8 ({exc.reason} at byte {exc.start}); save it in UTF-8") from exc
     except (ValueError, OSError) as exc:
         why = " ".join(str(exc).split())
         raise DamagedFileError(f"{path} is not a tab-separated table ({why}); correct the file") from exc

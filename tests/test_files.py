@@ -314,3 +314,15 @@ def test_a_row_that_is_too_long_is_told_in_one_line(tmp_path):
         read_tsv(tmp_path / "a.tsv")
     assert "line 3" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tabs_at_the_end_of_rows_are_no_cells_and_no_warning(tmp_path, recwarn):
+    (tmp_path / "a.tsv").write_text("a\tb\n1\t2\t\t\n3\t4\n")
+    assert read_tsv(tmp_path / "a.tsv").to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+    assert not recwarn.list
+
+
+def test_a_table_that_is_not_in_utf8_is_told_so(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"a\tb\n\xe9\t2\n")
+    with pytest.raises(DamagedFileError, match="is not in UTF-8"):
+        read_tsv(tmp_path / "a.tsv")

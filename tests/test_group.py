@@ -452,7 +452,7 @@ def test_an_age_of_0_is_a_code_for_a_missing_one_and_is_said(tmp_path: Path) -> 
 
 
 def test_one_sex_and_one_diagnosis_have_one_name_in_a_cohort(tmp_path: Path) -> None:
-    sexes = ("F", "female", "Woman", "m", "Male", "0", "other")
+    sexes = ("F", "female", "Femme", "m", "männlich", "0", "other")
     diagnoses = ("CN", "cn", "CN", "Mild  impairment", "mild impairment", "AD", "ad")
     rows = "".join(f"sub-{k}\t{sexes[k]}\t{diagnoses[k]}\n" for k in range(7)) + "sub-1\tF\tCN\n"
     (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\tdiagnosis\n{rows}")
@@ -489,6 +489,36 @@ def test_codes_are_put_into_the_words_of_the_data_dictionary(
     assert [one["diagnosis"] for one in people] == ["CN", "MCI", None, last]
     assert sum("codes of sex were read by the data dictionary: 1 is" in note for note in found.notes) == 1
     assert any("diagnosis has codes that nothing explains (9)" in note for note in found.notes) == (last is not None)
+
+
+@pytest.mark.parametrize(
+    ("column", "units", "cells", "years"),
+    [
+        ("age", "months", ("840", "n/a"), (70, None)),
+        ("Age", "Month", ("110", "903"), (9.16667, 75.25)),
+        ("age", "days", ("25567,5", "90+"), (70, 90)),
+        ("age_months", "", ("840", "852"), (70, 71)),
+        ("Age (months)", "", ("840", "852"), (70, 71)),
+        ("age", "years", ("70", "71"), (70, 71)),
+        ("age", "years (from months)", ("70", "71"), (70, 71)),
+    ],
+)
+def test_ages_in_another_unit_are_put_into_years_and_it_is_said(
+    tmp_path: Path, column: str, units: str, cells: tuple[str, ...], years: tuple[float, ...]
+) -> None:
+    rows = "".join(f"sub-{k}\t{cell}\n" for k, cell in enumerate(cells))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\t{column}\n{rows}")
+    (tmp_path / "participants.json").write_text(json.dumps({"age": {"Units": units}} if units else {}))
+    found = read_demographics(tmp_path)
+    assert [found.of(f"sub-{k}", None)["age"] for k in range(2)] == pytest.approx(list(years))
+    assert any("they were put into years" in note for note in found.notes) == ("year" not in units)
+
+
+def test_a_column_that_is_there_twice_is_said(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsex\tage\nsub-1\t70\tF\t71\n")
+    found = read_demographics(tmp_path)
+    assert found.of("sub-1", None)["age"] == 70
+    assert found.notes == ("participants.tsv has the column age twice; the first one counts",)
 
 
 def test_codes_that_nothing_explains_stay_and_are_said_once(tmp_path: Path) -> None:

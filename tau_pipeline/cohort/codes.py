@@ -41,13 +41,17 @@ _NO_VALUE = frozenset(
 )
 #: Spellings of the sexes, in small letters; others stay as they are.
 _SEXES = {
-    **dict.fromkeys(("f", "female", "fem", "w", "woman"), "F"),
-    **dict.fromkeys(("m", "male", "man"), "M"),
+    **dict.fromkeys(
+        ("f", "female", "fem", "w", "woman", "femme", "féminin", "weiblich", "frau", "mujer", "vrouw"), "F"
+    ),
+    **dict.fromkeys(("m", "male", "man", "homme", "masculin", "männlich", "mann", "hombre", "masculino"), "M"),
 }
 #: Codes of missing values.
 MISSING_CODES = frozenset(("-1", "-4", "-9", "-99", "-999", "-9999", "999", "9999"))
 #: Number of codes that a sentence names.
 _NAMED = 10
+#: How many months, weeks, and days are a year, by the start of their names.
+_A_YEAR = {"mo": 12.0, "week": 365.25 / 7, "day": 365.25}
 _CODE = re.compile(r"[-+]?\d+([.,]0*)?")
 #: ``1 = male, 2 = female`` in a text; a word ends where the next code begins.
 _PAIR = re.compile(r"(-?\d+)\s*(?:=|:|->|→|\bis\b)\s*([^\W\d][^,;|=:\n]*)")
@@ -85,13 +89,8 @@ def words_of(dictionary: Mapping[str, Any], column: str) -> dict[str, str]:
     >>> words_of({"dx": {"Levels": {"CN": 1, "AD": 3}}}, "dx"), words_of({"s": {"Description": "0: F; 1: M"}}, "s")
     ({'1': 'CN', '3': 'AD'}, {'0': 'F', '1': 'M'})
     """
-    about = dictionary.get(column)
-    if not isinstance(about, Mapping):
-        plain = {str(name).strip().lower(): one for name, one in dictionary.items()}
-        about = plain.get(column.strip().lower())
-    if not isinstance(about, Mapping):
-        return {}
-    levels = about.get("Levels")
+    about = _about(dictionary, column)
+    levels = about.get("Levels", about.get("levels"))
     pairs = [(str(name), _text(one)) for name, one in levels.items()] if isinstance(levels, Mapping) else []
     if not pairs:
         pairs = _PAIR.findall(str(about.get("Description") or about.get("LongName") or ""))
@@ -102,6 +101,13 @@ def words_of(dictionary: Mapping[str, Any], column: str) -> dict[str, str]:
             if (known := code_of(code)) is not None and code_of(word) is None and word.strip():
                 found.setdefault(known, " ".join(word.split()).rstrip(".)"))
     return found
+
+
+def _about(dictionary: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """Return what a data dictionary says of a column, whose case does not matter; empty if it says nothing."""
+    plain = {str(name).strip().lower(): one for name, one in dictionary.items()}
+    about = dictionary.get(column, plain.get(column.strip().lower()))
+    return about if isinstance(about, Mapping) else {}
 
 
 def _text(level: Any) -> str:
@@ -121,6 +127,8 @@ class Codes:
         self._shared = [dictionary_of(root / f"{name}.tsv") for name in ("sessions", "participants")]
         self._read: dict[str, dict[str, str]] = {}
         self._unknown: dict[str, set[str]] = {}
+        self._units: set[tuple[str, str]] = set()
+        self._repeated: set[str] = set()
 
     def in_words(self, name: str, table_file: Path, column: str, cells: Iterable[Any]) -> list[Any]:
         """Return the cells of a column, with words in the place of codes that a data dictionary explains.
@@ -140,6 +148,22 @@ class Codes:
         words = next(filter(None, (words_of(one, column) for one in own)), {})
         return [self._in_words(name, cell, words) if isinstance(cell, str) else cell for cell in cells]
 
+    def in_years(self, table_file: Path, column: str, cells: Iterable[Any]) -> list[Any]:
+        """Return the cells of a column of ages in years, if the column or its data dictionary states another unit."""
+        units = (str(_about(one, column).get("Units", "")) for one in (dictionary_of(table_file), *self._shared))
+        stated = " ".join([*units, column])
+        found = re.search(r"(?<![a-z])(months?|mos?|weeks?|days?)(?![a-z])", stated.lower().replace("_", " "))
+        if found is None or re.search(r"(?<![a-z])(years?|yrs?)(?![a-z])", stated.lower().replace("_", " ")):
+            return list(cells)
+        self._units.add((column, found[1]))
+        a_year = next(number for start, number in _A_YEAR.items() if found[1].startswith(start))
+
+        def in_years(cell: Any) -> Any:
+            plain = cell.strip().replace(",", ".") if isinstance(cell, str) else ""
+            return f"{float(plain) / a_year:.6g}" if re.fullmatch(r"\d+(\.\d+)?", plain) else cell
+
+        return [in_years(cell) for cell in cells]
+
     def _in_words(self, name: str, cell: str, words: Mapping[str, str]) -> str:
         code = code_of(cell)
         if code is None:
@@ -151,9 +175,15 @@ class Codes:
             self._unknown.setdefault(name, set()).add(code)
         return cell
 
+    def note_repeated(self, table_file: Path, column: str, columns: Iterable[Any]) -> None:
+        """Note a column that a table has twice; pandas calls the second one ``age.1``."""
+        if any(re.fullmatch(rf"{re.escape(column)}\.\d+", str(one)) for one in columns):
+            self._repeated.add(f"{table_file.name} has the column {column} twice; the first one counts")
+
     def notes(self) -> list[str]:
         """Return a sentence on the codes of each column that were read, and one on those that nothing explains."""
-        found = []
+        found = [f"ages in the column {column} are in {unit}; they were put into years" for column, unit in self._units]
+        found += sorted(self._repeated)
         for name, words in self._read.items():
             pairs = ", ".join(f"{code} is {words[code]}" for code in sorted(words, key=int))
             found.append(f"codes of {name} were read by the data dictionary: {pairs}")
@@ -177,7 +207,7 @@ def dictionary_of(table_file: Path) -> dict[str, Any]:
 
 def sex_of(stated: str) -> str:
     """Return ``F`` or ``M`` for the spellings of a sex, also within a few words; other texts as they are."""
-    found = {_SEXES[word] for word in re.findall(r"[a-z]+", stated.lower()) if word in _SEXES and len(word) > 2}
+    found = {_SEXES[word] for word in re.findall(r"[^\W\d_]+", stated.lower()) if word in _SEXES and len(word) > 2}
     return _SEXES.get(stated.lower()) or (found.pop() if len(found) == 1 else stated)
 
 

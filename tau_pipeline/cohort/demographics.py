@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: What joins a row to a person; spellings that datasets use for each, most telling first.
 _DEMOGRAPHICS = {
-    "age": ("age", "age_at_scan", "age_at_pet", "age_at_visit", "age_years", "age_in_years", "ageatscan"),
+    "age": ("age", "age_at_scan", "age_at_pet", "age_at_visit", "age_years", "age_in_years", "ageatscan", "age_months"),
     "sex": ("sex", "gender", "ptgender"),
     "diagnosis": ("diagnosis", "dx", "diag", "clinical_diagnosis", "dx_bl", "dx_group", "group"),
 }
@@ -345,7 +345,12 @@ def _picked(
     for name, spellings in wanted.items():
         own = next((by_name[str(spelling).lower()] for spelling in spellings if str(spelling).lower() in by_name), None)
         if own is not None:
-            picked[name] = codes.in_words(name, table_file, str(own), table[own]) if name in _CODED else table[own]
+            picked[name] = table[own]
+            if name in _CODED:
+                picked[name] = codes.in_words(name, table_file, str(own), table[own])
+            elif name == "age":
+                picked[name] = codes.in_years(table_file, str(own), table[own])
+            codes.note_repeated(table_file, str(own), table.columns)
     rows = pd.DataFrame(picked, index=table.index).astype(object).to_dict("records")
     stated = [{name: str(value).strip() for name, value in row.items() if not is_missing(value)} for row in rows]
     return [
