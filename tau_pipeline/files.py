@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
+import math
 import os
 import secrets
 import shutil
@@ -79,8 +80,17 @@ def write_changed(text: str, path: AnyPath) -> Path:
 
 
 def write_json(content: Mapping[str, Any], path: AnyPath) -> Path:
-    """Write a JSON object with an indent of 2, complete or not at all."""
-    return write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+    """Write a JSON object with an indent of 2, complete or not at all; numbers that JSON has not become ``n/a``."""
+    return write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", path)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value of JSON without NaN and infinity, which readers of JSON refuse."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return "n/a" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def require_file(path: Path, what: str) -> None:

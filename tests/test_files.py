@@ -2,6 +2,7 @@ import builtins
 import csv
 import errno
 import json
+import math
 import os
 from pathlib import Path
 
@@ -326,3 +327,9 @@ def test_a_table_that_is_not_in_utf8_is_told_so(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"a\tb\n\xe9\t2\n")
     with pytest.raises(DamagedFileError, match="is not in UTF-8"):
         read_tsv(tmp_path / "a.tsv")
+
+
+def test_numbers_that_json_has_not_are_written_as_missing(tmp_path):
+    content = {"a": math.nan, "b": [math.inf, 1.5, None], "c": {"d": (-math.inf, True)}, "e": np.float64("nan")}
+    text = write_json(content, tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": "n/a", "b": ["n/a", 1.5, None], "c": {"d": ["n/a", True]}, "e": "n/a"}

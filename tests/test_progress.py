@@ -54,7 +54,7 @@ def test_news_are_told_once(tasks: list[Task]) -> None:
 
 def test_plain_lines_where_there_is_no_terminal(tasks: list[Task]) -> None:
     stream = io.StringIO()
-    with shown(tasks, "participants", stream):
+    with shown(tasks, "participant", stream):
         pass
     lines = stream.getvalue().splitlines()
     assert lines.count("sub-03 [    0 s] template ...") == 1
@@ -79,7 +79,7 @@ def test_a_live_display_on_a_terminal(tasks: list[Task], monkeypatch: pytest.Mon
     monkeypatch.setenv("COLUMNS", "160")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
-        with shown(tasks, "participants", terminal):
+        with shown(tasks, "participant", terminal):
             pass
         said = read_terminal(master, until="sub-03: 1 of 4 steps, template")
     os.close(master)

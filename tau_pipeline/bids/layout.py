@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,18 @@ def participant_labels(bids_dir: Path) -> tuple[str, ...]:
         hint = f"; {', '.join(odd[:3])} {form(len(odd), 'is', 'are')} not named so" if odd else ""
         raise MissingInputError(f"{bids_dir} has no sub-… folder, so there are no participants{hint}")
     return tuple(labels)
+
+
+#: Number of participants that an error lists.
+_MOST_KNOWN = 10
+
+
+def meant_participant(label: str, known: Sequence[str]) -> str:
+    """Return the participant that was probably meant, or else the first ones."""
+    alike = [one for one in known if one.lower().lstrip("0") == label.lower().lstrip("0")]
+    alike = alike or get_close_matches(label, known, n=1, cutoff=0.8)
+    more = f" and {len(known) - _MOST_KNOWN} more" if len(known) > _MOST_KNOWN else ""
+    return f"did you mean {alike[0]}?" if alike else f"known: {', '.join(known[:_MOST_KNOWN])}{more}"
 
 
 def misnamed_participants(bids_dir: Path) -> list[str]:
@@ -293,7 +306,8 @@ def _query(
     try:
         return sorted(layout.get(return_type="filename", **asked))
     except (ValueError, TypeError, re.error) as exc:
-        raise SettingError(f"the filter {dict(filters)} cannot be used: {exc}") from exc
+        why = str(exc).partition(" If you're sure")[0]  # what follows is about calls of pybids
+        raise SettingError(f"the filter {dict(filters)} cannot be used: {why}") from exc
 
 
 def by_participant(files: Iterable[str]) -> dict[str, list[Path]]:

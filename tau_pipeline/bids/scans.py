@@ -20,6 +20,7 @@ from tau_pipeline.bids.filters import read_filters
 from tau_pipeline.bids.layout import (
     by_participant,
     find_files,
+    meant_participant,
     participant_labels,
     without_ignored,
 )
@@ -149,7 +150,7 @@ def find_participants(bids_dir: Path, selection: Selection | None = None) -> lis
     there = frozenset(known)
     for label in selection.participant_label:
         if label not in there:
-            raise SettingError(f"there is no participant {label!r} in {bids_dir}; known: {', '.join(known)}")
+            raise SettingError(f"there is no participant {label!r} in {bids_dir}; {meant_participant(label, known)}")
     wanted = sorted(selection.participant_label) or list(known)
     filters = read_filters(selection.bids_filter_file)
     files = find_files(bids_dir, wanted, filters, everybody=len(wanted) == len(known))

@@ -236,7 +236,7 @@ def resolution_figures(stated: Resolution, pet_img: Volume) -> dict[str, float]:
         return {}
     side_mm = float(voxel_size_mm(pet_img).max())
     shown = side_mm <= stated.fwhm_mm or found_mm >= 2 * side_mm
-    return {"FWHMDifference": found_mm - stated.fwhm_mm} if shown else {}
+    return {"FWHMDifference": found_mm - stated.fwhm_mm} if shown and np.isfinite(found_mm) else {}
 
 
 def _filter_mm(metadata: Mapping[str, Any]) -> float:

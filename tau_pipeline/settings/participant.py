@@ -280,7 +280,12 @@ class Selection(Checked):
         for name, prefix in prefixes.items():
             labels = tuple(label.removeprefix(prefix) for label in getattr(self, f"{name}_label"))
             for label in labels:
-                require(label.isalnum() or "+" in label, f"{name}_label", label, "a BIDS label: letters and digits")
+                require(
+                    label.isalnum() or "+" in label,
+                    f"{name}_label",
+                    label,
+                    "a BIDS label, letters and digits; several are separated by spaces",
+                )
             object.__setattr__(self, f"{name}_label", tuple(dict.fromkeys(labels)))
 
     @property

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tau_pipeline.errors import TauPipelineError
 from tau_pipeline.files import read_json
+from tau_pipeline.words import counted
 from tau_workflows.execution.task import (
     Event,
     Progress,
@@ -159,7 +160,7 @@ class Lines:
                 self.stream.write(f"{name} [{event.seconds:5.0f} s] {event.step} {ending}\n")
         if now.ended > self.ended:
             self.ended = now.ended
-            self.stream.write(f"tau-pipeline: {len(now.tasks)} {self.what}: {now.sentence()}\n")
+            self.stream.write(f"tau-pipeline: {counted(len(now.tasks), self.what)}: {now.sentence()}\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -172,7 +173,7 @@ class Bars:
 
     def __init__(self, stream: TextIO, what: str, n_tasks: int) -> None:
         self.bar = tqdm(
-            total=n_tasks, desc=what, file=stream, bar_format="{desc}: {n}/{total} |{bar:20}| {elapsed} {postfix}"
+            total=n_tasks, desc=f"{what}s", file=stream, bar_format="{desc}: {n}/{total} |{bar:20}| {elapsed} {postfix}"
         )
         self.lines = [
             tqdm(total=0, file=stream, position=place + 1, bar_format="{desc}", leave=False)

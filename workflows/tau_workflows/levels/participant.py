@@ -265,7 +265,7 @@ def run_jobs(jobs: Sequence[ParticipantJob], execution: Execution) -> dict[str, 
     from tau_workflows.execution.spread import spread
 
     try:
-        with shown(tasks, "participants"):
+        with shown(tasks, "participant"):
             spread(tasks, execution, together, write_jobs)
     except KeyboardInterrupt:
         ended = {task.name for task in tasks if ended_path(task.job_file).is_file()}
