@@ -866,6 +866,6 @@ def test_a_sidecar_that_is_not_in_utf8_is_told_so(simple: Path, content: bytes) 
 def test_an_unknown_participant_is_answered_with_the_one_that_was_meant_or_the_first_ones(root: Path) -> None:
     for number in range(1, 30):
         (root / f"sub-{number:03d}").mkdir()
-    for given, told in (("1", "did you mean 001?"), ("x", "known: 001, 002, 003.*010 and 19 more")):
+    for label, told in (("1", "did you mean 001"), ("x", "known: 001, 002, 003.*010 and 19 more")):
         with pytest.raises(SettingError, match=told):
-            find_participants(root, Selection(participant_label=(given,)))
+            find_participants(root, Selection(participant_label=(label,)))
