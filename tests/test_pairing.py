@@ -451,3 +451,27 @@ def test_the_second_kind_of_date_counts_where_the_first_is_empty(tmp_path):
     assert not found.dates, "one day for three sessions"
     other = timeline(_sidecars(tmp_path / "2", {"a": "n/a", "b": None}, SeriesDate="20200102"))
     assert other.dates.keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("day", "known"), [("1900-01-01", False), ("1970-01-01T00:00:00", False), ("1900-02-03", True)]
+)
+def test_one_date_in_the_place_of_removed_ones_tells_nothing(tmp_path, day, known):
+    for label in "abc":
+        (tmp_path / "sub-01" / f"ses-{label}").mkdir(parents=True)
+    table = tmp_path / "sub-01/sub-01_sessions.tsv"
+    table.write_text("session_id\tacq_time\n" + "".join(f"ses-{label}\t{day}\n" for label in "abc"))
+    assert bool(timeline(tmp_path / "sub-01").dates) == known
+    table.write_text("session_id\tacq_time\nses-a\t1900-01-01\nses-b\t1901-06-02\nses-c\t1902-01-03\n")
+    assert timeline(tmp_path / "sub-01").dates.keys() == {*"abc"}, "shifted dates are dates"
+
+
+def test_one_time_of_all_images_in_the_place_of_removed_ones_gives_no_days(tmp_path):
+    folder = tmp_path / "sub-01/ses-a"
+    folder.mkdir(parents=True)
+    names = ("anat/sub-01_ses-a_T1w.nii.gz", "pet/sub-01_ses-a_pet.nii.gz")
+    for times, days in ((("00:00:00", "00:00:00"), None), (("10:00:00", "13:00:00"), 0.125)):
+        rows = "".join(f"{name}\t1900-01-01T{time}\n" for name, time in zip(names, times, strict=True))
+        (folder / "sub-01_ses-a_scans.tsv").write_text(f"filename\tacq_time\n{rows}")
+        found = timeline(tmp_path / "sub-01").days_between_files(*(folder / name for name in names))
+        assert found == days

@@ -148,6 +148,7 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
     in_sessions = [participant_dir / folder / f"{name}_{folder}_scans.tsv" for folder in folders]
     times, bad = _times([participant_dir / f"{name}_scans.tsv", *in_sessions], "filename")
     unreadable += bad
+    times = _without_removed(times)
     for (table, file), time in times.items():
         files[stem(Path(file))] = time
         session = table.parent.name if table in in_sessions else f"ses-{name_parts(Path(file))[0].get('ses', '')}"
@@ -155,7 +156,7 @@ def timeline(participant_dir: Path, sidecars: Mapping[Path, Mapping[str, Any]] |
             label = session.removeprefix("ses-")
             dates[label] = min(time, dates.get(label, time))
     times, bad = _times([participant_dir / f"{name}_sessions.tsv"], "session_id")
-    dates |= {label.removeprefix("ses-"): time for (_, label), time in times.items()}
+    dates |= {label.removeprefix("ses-"): time for (_, label), time in _without_removed(times).items()}
     source = ""
     if not (dates and files):
         stated, bad_texts = _sidecar_dates(_sidecars_in(participant_dir, folders) if sidecars is None else sidecars)
@@ -219,9 +220,22 @@ def _sidecar_dates(sidecars: Mapping[Path, Mapping[str, Any]]) -> tuple[dict[Pat
         if text:
             texts[path] = text
     read = read_dates(list(texts.values()))
-    removed = {text for text, day in read.items() if (day.month, day.day) == (1, 1) and day.year in _REMOVED}
+    removed = {text for text, day in read.items() if _is_removed(day)}
     found = {path: read[text] for path, text in texts.items() if text in read and text not in removed}
     return found, [text for text in texts.values() if text not in read]
+
+
+def _is_removed(day: datetime) -> bool:
+    return (day.month, day.day) == (1, 1) and day.year in _REMOVED
+
+
+def _without_removed(times: Mapping[tuple[Path, str], datetime]) -> dict[tuple[Path, str], datetime]:
+    """Leave out the dates of tables if several are one time that stands for a date that was removed.
+
+    A single one may be a real date, shifted for privacy.
+    """
+    removed = [time for time in times.values() if _is_removed(time)]
+    return {key: time for key, time in times.items() if removed.count(time) < 2}
 
 
 def _by_session(dates: Mapping[Path, datetime]) -> dict[str, datetime]:
