@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tau_pipeline.errors import DamagedFileError, OutputError
+from tau_pipeline.synthesis.model.tensor_file import write_tensors
 from tau_pipeline.synthesis.training.checkpoints import (
     find_checkpoints,
     newest_checkpoint,
@@ -145,6 +147,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path: Path, m
     with pytest.raises(OutputError, match="No space left"):
         write_checkpoint(tmp_path, state(2), 2, 0)
     monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000001-000000.pt"]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_one_sentence(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, state(1), 1, 0)
+    tensors = {f"t{n}": torch.zeros(20_000) for n in range(20)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*checkpoint-000002"):
+            write_checkpoint(tmp_path, tensors, 2, 0)
+        with pytest.raises(OutputError, match=r"cannot write .*weights\.safetensors"):
+            write_tensors(tensors, tmp_path / "weights.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000001-000000.pt"]
 
 

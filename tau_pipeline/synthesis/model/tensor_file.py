@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.errors import DamagedFileError, OutputError
 from tau_pipeline.files import complete_file
 
 
@@ -31,7 +31,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> Path:
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with complete_file(path) as partial:
         mode = partial.stat().st_mode
-        save_file(copies, partial)
+        try:
+            save_file(copies, partial)
+        except SafetensorError as exc:
+            # Such as a full disk.
+            raise OutputError(f"cannot write {path}: {exc}") from exc
         # The library puts a file in its place that the user alone can read, whatever the umask.
         partial.chmod(mode)
     return Path(path)

@@ -54,7 +54,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int)
     with complete_file(path) as partial, partial.open("wb") as file:
         file.write(_FIRST_LINE + b"0" * _HASH_CHARACTERS)
         hashing = _HashingWriter(file)
-        torch.save(state, hashing)  # type: ignore[arg-type]  # write() is all that it needs
+        _save(state, hashing)
         file.seek(len(_FIRST_LINE))
         file.write(hashing.digest.hexdigest().encode("ascii"))
         file.flush()
@@ -109,16 +109,31 @@ def remove_partial_files(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _save(state: dict[str, Any], file: _HashingWriter) -> None:
+    try:
+        torch.save(state, file)  # type: ignore[arg-type]  # write() is all that it needs
+    except RuntimeError:
+        # On its way out, torch puts an error of its own in the place of that of the disk.
+        if file.error is not None:
+            raise file.error from None
+        raise
+
+
 class _HashingWriter:
-    """A file to write to, which keeps the SHA-256 of what was written."""
+    """A file to write to, which keeps the SHA-256 of what was written, and the error if it could not be."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as exc:
+            self.error = exc
+            raise
 
     def flush(self) -> None:
         self._file.flush()
