@@ -32,7 +32,7 @@ from tau_pipeline.synthesis.comparison.runs import Run, check_comparison, runs_o
 from tau_workflows.cli import main
 from tau_workflows.execution import comparison_runs as comparison_job
 from tau_workflows.levels import compare as comparison
-from tau_workflows.levels.compare import run_comparison
+from tau_workflows.levels.compare import _done_text, run_comparison
 
 RECIPES = Path(__file__).parents[1] / "workflows" / "recipes"
 #: Two losses, two scales, three folds of six made-up people: twelve trainings of one epoch.
@@ -332,8 +332,18 @@ def check_tables(folder: Path) -> None:
         assert (folder / f"{name}.csv").is_file()
     page = (folder / "report.html").read_text()
     assert "random weights" in page
+    assert "1 system × 2 losses × 2 ways to scale SUVR × 3 folds" in page
+    # Each picture with scores of models has those of the baselines beside it.
+    said = "SSIM and PSNR of the baselines on this scan: training mean"
+    assert page.count(said) == page.count("A held-out scan: T1w, measured SUVR") > 0
     assert page.count("data:image/webp;base64,") >= 1 + 4 + 2 + 2
     assert str(folder) not in page, "no place of this machine"
+
+
+def test_the_progress_of_a_comparison_has_no_scores_since_those_of_the_baselines_come_last() -> None:
+    row = {"means": {"ssim": 0.7, "psnr": 24.0}, "training": {"seconds": 8.0}, "scoring": {"seconds": 2.0}}
+    assert _done_text(row) == "done in 10 s"
+    assert _done_text({"means": {}}) == "scored"
 
 
 def test_a_run_says_what_it_is():

@@ -257,8 +257,9 @@ def _figures(
 
 
 _SCORES_HINT = (
-    "Mean and standard deviation over held-out participants (correlations: over cortical regions). Lines: mean "
-    "image of the training split, and of those with the same diagnosis; neither depends on the participant's T1w."
+    "Mean and standard deviation over held-out participants (correlations: over cortical regions). Lines: baselines, "
+    "which are the mean image of the training split, that of those with the same diagnosis, and the regional "
+    "regression."
 )
 _PANELS_HINT = "A held-out scan: T1w, measured SUVR, and the prediction of each system and loss with its error."
 _PERCENTILES_HINT = (
@@ -314,4 +315,12 @@ def _panels(
         figure = figures.panels_figure(drawn, record["systems"], record["losses"], what)
     except TauPipelineError as exc:
         return {"title": title, "hint": "", "kind": "panels", "source": "", "problem": str(exc)}
-    return _figure(title, _PANELS_HINT, figure, "panels")
+    return _figure(title, f"{_PANELS_HINT} {_baselines_of_scan(scans, scan, target_scaling)}", figure, "panels")
+
+
+def _baselines_of_scan(scans: pd.DataFrame, scan: str, target_scaling: str) -> str:
+    """Return the scores of the baselines on a scan, in a sentence, for beside those of the models in the picture."""
+    own = scans[(scans["scan"] == scan) & (scans["target_scaling"] == target_scaling)]
+    own = own[own["system"].map(is_baseline)]
+    scores = [f"{row.system} {row.ssim:.3f}, {row.psnr:.1f} dB" for row in own.itertuples()]
+    return f"SSIM and PSNR of the baselines on this scan: {'; '.join(scores)}." if scores else ""
