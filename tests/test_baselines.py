@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import ndimage
 from synthesis_cohort import Person
 from toy_models import write_people
@@ -25,6 +27,7 @@ from tau_pipeline.cohort.demographics import Demographics, read_demographics
 from tau_pipeline.derivatives.dataset import write_dataset_files
 from tau_pipeline.derivatives.names import sidecar_path
 from tau_pipeline.errors import DamagedFileError, SettingError
+from tau_pipeline.figures.training import regional_figure
 from tau_pipeline.files import read_json, read_tsv, write_json, write_tsv
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import image_like, save_volume
@@ -50,6 +53,7 @@ from tau_pipeline.synthesis.model.regression_fit import LEAST_PARTICIPANTS, _sea
 from tau_pipeline.synthesis.training.priors import fit_priors
 from tau_pipeline.synthesis.training.processes import Processes
 from tau_workflows.cli import main
+from tau_workflows.reports import model as model_page
 from tau_workflows.reports.cohort_warnings import unbeaten_sentences
 from tau_workflows.reports.model import _rows
 
@@ -294,9 +298,11 @@ def test_an_ensemble_beats_the_baselines_only_if_it_is_known_of_each_model() -> 
     worse = held_out((0.7, 0.1, 0.1, 0.8), (0.8, 0.2, 0.2, 0.7))
     few = held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None))
     assert verdict(better) == (True, [])
-    assert verdict(better, worse, None) == (False, [worse.sentence, NOT_KNOWN])
-    assert verdict(better, few) == ("n/a", [few.sentence])
-    assert verdict(better, None) == ("n/a", [NOT_KNOWN])
+    assert verdict(worse) == (False, [worse.sentence])
+    # Of several models, each is named.
+    assert verdict(better, worse, None) == (False, [f"m1: {worse.sentence}", f"m2: {NOT_KNOWN}"])
+    assert verdict(better, few) == ("n/a", [f"m1: {few.sentence}"])
+    assert verdict(better, None) == ("n/a", [f"m1: {NOT_KNOWN}"])
 
 
 def test_the_page_of_a_model_marks_no_missing_figure_as_the_best() -> None:
@@ -312,6 +318,8 @@ def test_pages_say_of_a_map_whose_model_may_not_beat_the_baselines_that_this_is_
     few = held_out((0.9, 0.1, 0.1, None), (0.8, 0.2, 0.2, None))
     assert stated(better, verdict=True) == []
     assert stated(better, few, verdict="n/a") == [few.sentence]
+    of_folds = {"BeatsBaselines": "n/a", "Baselines": [{"model": f"fold{n}", **few.as_dict()} for n in range(2)]}
+    assert unbeaten_sentences(of_folds) == [f"fold{n}: {few.sentence}" for n in range(2)]
     assert "not known" in stated(verdict="n/a")[0]
     # A measured map says nothing of models.
     assert unbeaten_sentences({}) == []
@@ -383,8 +391,13 @@ def test_the_card_and_the_log_have_every_baseline_and_say_on_which_grid(shown: d
 @pytest.mark.slow
 def test_every_sidecar_and_table_of_the_maps_has_every_baseline(shown: dict[str, Path]) -> None:
     out = shown["root"] / "out"
-    made = [path for path in out.rglob("*synthSUVR*") if path.suffix in (".json", ".tsv")]
+    made = [path for path in out.rglob("*synth*") if path.suffix in (".json", ".tsv")]
     assert len(made) > 10
+    # The standardized maps of the group level are of the same model.
+    assert sum(path.name.endswith("desc-synthStd_pet.json") for path in made) == 2
+    for name in ("suvr_rois", "suvr_rois_wide", "suvr_bilateral", "status"):
+        (doubt,) = read_json(out / f"group/{name}.json")["source"]["UnbeatenModels"]
+        assert doubt.startswith("2 synthetic scans: This model does not beat the training mean"), name
     for path in made:
         if path.suffix == ".json" and not path.name.endswith("uncertainty.json"):
             content = read_json(path)
@@ -443,6 +456,21 @@ def test_the_page_of_a_model_has_its_figures_beside_the_baselines(shown: dict[st
     assert page.count("data:image/png;base64,") == 3
     for sentence in card["limits"]:
         assert html.escape(sentence, quote=False).replace("'", "&#39;") in text
+
+
+@pytest.mark.slow
+def test_the_picture_of_regional_values_has_every_baseline(
+    shown: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Sequence[str]] = []
+
+    def spy(scans: pd.DataFrame, regions: pd.DataFrame, predictors: Sequence[str]) -> Figure:
+        drawn.append(predictors)
+        return regional_figure(scans, regions, predictors)
+
+    monkeypatch.setattr(model_page, "regional_figure", spy)
+    model_page.write_model_report(shown["root"] / "network")
+    assert drawn == [(MODEL, *BASELINES)]
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from tau_pipeline.atlas import region_numbers
+from tau_pipeline.cohort.demographics import Demographics
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.imaging.load import load_volume
 from tau_pipeline.imaging.volume import Volume
 from tau_pipeline.settings.synthesis import Synthesis
 from tau_pipeline.settings.training_inputs import LABEL_CHANNELS, channel_names
-from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number, unused_text
+from tau_pipeline.synthesis.data.covariates import CovariateScale, as_number, unread_text, unused_text
 from tau_pipeline.synthesis.data.grid import Grid
 from tau_pipeline.synthesis.data.pairs import Pair, Subject
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, place
@@ -73,6 +74,23 @@ def test_what_cannot_be_understood_is_missing(name: str, value: object) -> None:
     assert math.isnan(as_number(name, value))
 
 
+def test_a_value_that_is_stated_and_cannot_be_read_is_told() -> None:
+    stated = {
+        "sub-01": {"p_tau217": "<0.1", "sex": "F"},
+        "sub-02": {"p_tau217": "0.3", "sex": "2"},
+        "sub-03": {"p_tau217": "high", "apoe": "carrier"},
+        "sub-04": {"p_tau217": ">2"},
+        "sub-05": {"p_tau217": "0.41 pg/mL"},
+    }
+    people = Demographics(stated, {("sub-02", "ses-1"): {"p_tau217": "-1"}})
+    said = unread_text(("age", "sex", "p_tau217", "thickness_1006"), people)
+    assert said == [
+        "participants.tsv: sex of 1 participant cannot be read and counts as missing: sub-02 '2'; expected: F or M",
+        "participants.tsv: p_tau217 of 5 participants cannot be read and counts as missing: sub-01 '<0.1', "
+        "sub-02 '-1', sub-03 'high', …; expected: a number above 0",
+    ]
+
+
 def test_covariates_are_standardized_on_training_participants_and_their_absence_is_a_channel(tmp_path: Path) -> None:
     people = {"a": {"age": 60.0, "sex": 1.0}, "b": {"age": 80.0}, "c": {}}
     scale = CovariateScale.fit(("age", "sex"), people)
@@ -84,6 +102,8 @@ def test_covariates_are_standardized_on_training_participants_and_their_absence_
     assert [float(channel[8, 8, 8]) for channel in found] == [0.25, 2.0, 1.0, 0.0, 0.0]
     channels.save(tmp_path)
     assert InputChannels.load(tmp_path, {"covariates": ["age", "sex"]}) == channels
+    # What no training participant had counts as missing, too: nothing was learned of it.
+    assert CovariateScale.fit(("apoe",), people).values({"apoe": 2.0}) == [0.0, 0.0]
 
 
 def test_a_covariate_that_no_training_participant_has_is_named_in_the_card() -> None:

@@ -306,9 +306,20 @@ def test_what_makes_a_synthetic_map_doubtful_is_said(output: Path) -> None:
     doubt = {"ParticipantInTrainingSet": True, "TrainingSplit": "train", "Flags": ["The T1w is darker than any."]}
     write_json({**read_json(path), **doubt, "Uncertainty": "one model alone", "ModelHash": "0a1b"}, path)
     reader = Reader(page_of(output))
+    summary = reader.text.index("Mean SUVR over both hemispheres.")
     for sentence in ("trained on this participant", "darker than any", "Uncertainty: one model alone"):
-        assert sentence in reader.text
+        # Before the first number of the page.
+        assert reader.text.index(sentence) < summary
     assert ["Model (hash)", "0a1b"] in reader.rows
+
+
+def test_a_synthetic_scan_is_not_counted_as_a_pet_scan(output: Path) -> None:
+    assert "1 T1w, 1 PET scan" in Reader(page_of(output)).text
+    synthetic_files(output, trc="AV1451")
+    assert "1 T1w, 1 PET scan, 1 synthetic" in Reader(page_of(output)).text
+    for path in list(output.rglob("*desc-suvr_*")):
+        path.unlink()
+    assert "1 T1w, 0 PET scans, 1 synthetic" in Reader(page_of(output)).text
 
 
 def test_the_interval_of_a_synthetic_mean_stands_beside_it(output: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from synthesis_cohort import Person, write_cohort
 from test_networks import needs_einops
 
 from tau_pipeline.derivatives.dataset import write_dataset_files
-from tau_pipeline.errors import BusyError, MissingInputError, SettingError
+from tau_pipeline.errors import BusyError, DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.files import read_tsv
 from tau_pipeline.lock import exclusive_use
 from tau_pipeline.settings.cohort import Group
@@ -157,6 +158,10 @@ def test_a_finished_training_is_nothing_to_do_and_more_epochs_go_on(
     weights = (tmp_path / "model/weights.safetensors").read_bytes()
     assert run_training(*cohort, made) == 3
     assert "fully trained" in capfd.readouterr().err
+    # The call ended between model and page.
+    (tmp_path / "model/report.html").unlink()
+    assert run_training(*cohort, made) == 3
+    assert (tmp_path / "model/report.html").is_file()
     # What comes after the card was cut off: it is made again, and the weights stay.
     (tmp_path / "model/baselines.npz").unlink()
     assert run_training(*cohort, made) == 0
@@ -261,7 +266,10 @@ def test_divergence_is_a_failure_with_a_sentence_that_names_the_participants(
 ) -> None:
     made = config(tmp_path, loss="mse_ssim", learning_rate=1e6, ssim_weight=0.0)
     assert run_training(*cohort, made) == 1
-    assert "diverged at epoch 0, batch 1, of participants sub-" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "diverged at epoch 0, batch 1, of participants sub-" in said
+    # There is none before the first epoch.
+    assert "checkpoint" not in said
     assert not (tmp_path / "model/model.json").exists()
 
 
@@ -350,6 +358,13 @@ def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
     assert members_of(tmp_path / "model") == [tmp_path / f"model/fold{n}" for n in range(3)]
     ensemble = load_ensemble([tmp_path / "model"])
     assert len(ensemble.models) == 3
+    # A copy is the same model, whatever its name; and a fold that was exchanged is not of this ensemble.
+    shutil.copytree(tmp_path / "model", tmp_path / "copy")
+    with pytest.raises(SettingError, match="hold the same model, which would count twice"):
+        load_ensemble([tmp_path / "model", tmp_path / "copy/fold1"])
+    shutil.copytree(tmp_path / "model/fold0", tmp_path / "copy/fold1", dirs_exist_ok=True)
+    with pytest.raises(DamagedFileError, match="fold1 does not hold the model that the ensemble was made of"):
+        load_ensemble([tmp_path / "copy"])
     tested = [set(m.splits.loc[m.splits["split"] == "test", "participant_id"]) for m in ensemble.models]
     assert sorted(who for part in tested for who in part) == sorted(f"sub-{person.label}" for person in PEOPLE)
     assert ensemble.hash == load_ensemble(members_of(tmp_path / "model")).hash
@@ -370,8 +385,15 @@ def test_fine_tuning_starts_from_the_weights_of_a_model_and_the_card_names_it(
         torch.testing.assert_close(tuned.system.state_dict()[name], value, rtol=0, atol=1e-9)
     found = tuned.card.figures["started_from"]
     assert found == {"folder": "model", "hash": load_ensemble([begun / "model"]).hash}
-    with pytest.raises(SettingError, match="norm_layer instance"):
-        run_training(*cohort, config(tmp_path / "other", init_from=begun / "model", norm_layer="group"))
+    for other, message in (
+        ({"norm_layer": "group"}, "norm_layer instance"),
+        # Its weights predict another scale.
+        ({"target_scaling": "min-max"}, "target_scaling by-manufacturer, and this training has the target_scaling min"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            run_training(*cohort, config(tmp_path / "other", loss="mse_ssim", init_from=begun / "model", **other))
+        # Before any image is read, and the folder stays free.
+        assert not (tmp_path / "other").exists()
     # One whom the source was trained on is held out now.
     splits = source.splits.copy()
     places = [splits.index[splits["split"] == name][0] for name in ("train", "test")]
@@ -407,6 +429,8 @@ def test_covariates_and_labels_become_channels_that_the_model_folder_remembers(
     assert model.channels.covariates.known == (len(train), 0)
     # The verdict first, then what the model does not use.
     assert "place for it: age;" in model.card.limits[1]
+    page = (tmp_path / "model/report.html").read_text()
+    assert "place for it: age;" in page.split('class="warnings"')[1].split("</div>")[0]
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ from tau_pipeline.settings.training import Training
         ({"folds": 2}, "folds is 2"),
         ({"folds": 5, "fold": 5}, "fold is 5; expected: a fold from 0 to 4"),
         ({"model_name": "../x"}, "without slashes"),
+        ({"network": "regression", "init_from": "m"}, "init_from is 'm'; expected: none for the regional regression"),
+        ({"network": "regression", "encoder_weights_file": "e.pt"}, "expected: none for the regional regression"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(values: dict[str, object], message: str) -> None:

@@ -9,6 +9,7 @@ from toy_models import GRID, SCALES, toy_model, write_people
 
 from tau_pipeline.errors import DamagedFileError, SettingError
 from tau_pipeline.files import read_tsv
+from tau_pipeline.synthesis.data.covariates import CovariateScale
 from tau_pipeline.synthesis.data.dataset import PairDataset
 from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
@@ -21,6 +22,7 @@ from tau_pipeline.synthesis.model.baselines import (
     t1w_measures,
     unlike_training,
 )
+from tau_pipeline.synthesis.model.channels import InputChannels
 from tau_pipeline.synthesis.training.data import TrainingData
 from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines
 
@@ -125,6 +127,24 @@ def test_images_of_the_training_split_are_like_it_and_another_voxel_size_is_not(
     assert "brain volume" in said
     (said,) = unlike_training({**figures, "t1w_p50": 0.99}, found.t1w_range)
     assert "percentile 50 of the T1w in the brain is 0.99" in said
+
+
+def test_a_participant_whose_age_or_diagnosis_is_outside_of_the_training_is_unlike_it(pairs, model):
+    scale = CovariateScale.fit(("age", "diagnosis", "apoe"), {"sub-02": {"age": 70.0, "diagnosis": 0.0}})
+    channels = InputChannels(("t1w", "age", "age_known"), scale)
+    known = [
+        replace(pair, covariates={"age": 60.0 + 2 * number, "diagnosis": 0.0, "p_tau217": 1.0})
+        for number, pair in enumerate(pairs)
+    ]
+    ends = fit_training_statistics(replace(model, channels=channels), known).t1w_range
+    # Those that the model uses and that somebody has.
+    assert set(ends) & {"age", "diagnosis", "apoe", "p_tau217"} == {"age", "diagnosis"}
+    (said,) = unlike_training({"age": 35.0, "diagnosis": 0.0}, ends)
+    assert said.startswith(
+        "The participant is unlike the training participants: the age is 35 years, and there it lies"
+    )
+    (said,) = unlike_training({"age": 66.0, "diagnosis": 2.0}, ends)
+    assert "the diagnosis is 2 (0 unimpaired, 1 mild impairment, 2 dementia), and there it lies between 0 and 0" in said
 
 
 def test_the_figures_of_a_t1w_are_its_own(pairs):

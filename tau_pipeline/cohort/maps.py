@@ -22,6 +22,8 @@ from tau_pipeline.imaging.volume import image_like, require_same_grid, save_volu
 
 #: Keys of the SUVR map's sidecar that hold for the standardized map too.
 KEPT = (
+    # That a map is synthetic, and what its model cannot do, comes first.
+    *("Synthetic", "BeatsBaselines", "Baselines", "ParticipantInTrainingSet", "TrainingSplit", "Models", "ModelHash"),
     *("SpatialReference", "ReferenceRegion", "InjectionStart", "FrameTimesStart", "FrameDuration", "TracerName"),
     *("TracerRadionuclide", "Manufacturer", "ManufacturersModelName", "EffectiveFWHM", "SoftwareName"),
     *("SoftwareVersion", "SettingsHash", "Assumptions"),

@@ -224,7 +224,7 @@ def regional_figure(scans: pd.DataFrame, regions: pd.DataFrame, predictors: Sequ
     both = by_scan[[first, last]].to_numpy(float)
     ends = (float(np.nanmin(both)) - 0.01, float(np.nanmax(both)) + 0.01)
     better = int((by_scan[first] > by_scan[last]).sum())
-    title = f"SSIM: {first} better in {better} of {len(by_scan)} scans"
+    title = f"SSIM: {first} better\nin {better} of {len(by_scan)} scans"
     axes.set(xlim=ends, ylim=ends, xlabel=last, ylabel=first, title=title)
     _equality(axes, ends)
     return sheet.figure

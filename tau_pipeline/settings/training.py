@@ -242,8 +242,8 @@ class Training(LossSettings, InputSettings, HardwareSettings):
     init_from: Path | None = field(
         default=None,
         metadata=documented(
-            "Model folder whose weights the training starts from (fine-tuning); network, inputs, and grid must be the "
-            "same. Default: random weights."
+            "Model folder whose weights the training starts from (fine-tuning); network, inputs, target scaling, and "
+            "grid must be the same. Default: random weights."
         ),
     )
     encoder_weights_file: Path | None = field(
@@ -282,6 +282,10 @@ class Training(LossSettings, InputSettings, HardwareSettings):
         require(in_range, "fold", self.fold, f"a fold from 0 to {max(1, self.folds) - 1}")
         one_start = self.init_from is None or self.encoder_weights_file is None
         require(one_start, "encoder_weights_file", str(self.encoder_weights_file), "none beside init_from")
+        for source in ("init_from", "encoder_weights_file"):
+            path = getattr(self, source)
+            fits = path is None or self.network != "regression"
+            require(fits, source, str(path), "none for the regional regression, which does not start from weights")
         name = self.model_name
         good_name = name is None or (name not in ("", ".", "..") and not set(name) & set('/\\:*?"<>|'))
         require(good_name, "model_name", name, "a name for a folder, without slashes")

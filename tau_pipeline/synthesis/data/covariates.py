@@ -21,9 +21,20 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.targets import Target
 
 _SEXES = {**dict.fromkeys(("f", "female", "w", "woman"), 1.0), **dict.fromkeys(("m", "male", "man"), 0.0)}
+#: What `as_number` reads, in words.
+_EXPECTED = {
+    "age": "years",
+    "sex": "F or M",
+    "diagnosis": "a spelling of unimpaired (such as CN), MCI, or dementia (such as AD)",
+    "apoe": "a genotype such as e3/e4, or the number of ε4 alleles",
+    "p_tau217": "a number above 0",
+}
 #: Names of all covariates.
 COVARIATES = get_args(Covariate)
 
+
+#: Begin of the sentence of a model card on covariates that it has no use of.
+UNUSED = "Not used, although the model has a place for it"
 
 Scan = TypeVar("Scan", Pair, Target)
 
@@ -172,10 +183,13 @@ class CovariateScale:
         return cls(tuple(names), tuple(means), tuple(sds), tuple(known))
 
     def values(self, covariates: Mapping[str, float]) -> list[float]:
-        """Return, for each covariate, its standardized value and 1; or 0 and 0 where it is missing."""
+        """Return, for each covariate, its standardized value and 1; or 0 and 0 where it is missing.
+
+        One that no training participant had counts as missing: nothing was learned of it.
+        """
         found = []
-        for name, mean, sd in zip(self.names, self.means, self.sds, strict=True):
-            found += [(covariates[name] - mean) / sd, 1.0] if name in covariates else [0.0, 0.0]
+        for name, mean, sd, known in zip(self.names, self.means, self.sds, self.known, strict=True):
+            found += [(covariates[name] - mean) / sd, 1.0] if name in covariates and known else [0.0, 0.0]
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,9 +224,35 @@ def unused_text(names: Iterable[str], people: Mapping[str, Mapping[str, float]])
     if not unused:
         return ()
     return (
-        f"Not used, although the model has a place for it: {', '.join(unused)}; participants.tsv has no value of it "
+        f"{UNUSED}: {', '.join(unused)}; participants.tsv has no value of it "
         "that can be read for any training participant.",
     )
+
+
+def unread_text(names: Iterable[str], demographics: Demographics) -> list[str]:
+    """Return a sentence for each covariate whose value is stated for some participants and cannot be read.
+
+    Parameters
+    ----------
+    names
+        Of the covariates that are used; others, such as the thickness of regions, are passed over.
+    demographics
+        Of the dataset, with further covariates.
+    """
+    rows = [*demographics.of_participant.items()]
+    rows += [(who, own) for (who, _), own in demographics.of_session.items()]
+    said = []
+    for name in (name for name in dict.fromkeys(names) if name in COVARIATES):
+        odd = {who: own[name] for who, own in rows if name in own and not math.isfinite(as_number(name, own[name]))}
+        if odd:
+            shown_values = [f"{who} {value!r}" for who, value in sorted(odd.items())[:3]]
+            more = ", …" if len(odd) > len(shown_values) else ""
+            who = "1 participant" if len(odd) == 1 else f"{len(odd)} participants"
+            said.append(
+                f"participants.tsv: {name} of {who} cannot be read and counts as missing: "
+                f"{', '.join(shown_values)}{more}; expected: {_EXPECTED[name]}"
+            )
+    return said
 
 
 def missing_text(names: Iterable[str], people: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -191,16 +191,16 @@ def _predicted(target: Target, context: SynthesisContext) -> _SyntheticScan:
         manufacturer=manufacturer,
         images=images,
         prediction=prediction,
-        flags=_flags(prediction, context),
+        flags=_flags(prediction, target.covariates, context),
         suvr=on_t1w(context.ensemble, prediction, images.mask, target.subject, manufacturer),
     )
 
 
-def _flags(prediction: Prediction, context: SynthesisContext) -> tuple[str, ...]:
-    """Return sentences on how the T1w is unlike the training images."""
+def _flags(prediction: Prediction, covariates: Mapping[str, float], context: SynthesisContext) -> tuple[str, ...]:
+    """Return sentences on how the T1w is unlike the training images, and the participant unlike those."""
     if context.training_statistics is None:
         return ()
-    figures = t1w_measures(prediction.t1w, prediction.brain, prediction.placement)
+    figures = {**t1w_measures(prediction.t1w, prediction.brain, prediction.placement), **covariates}
     flags = tuple(unlike_training(figures, context.training_statistics.t1w_range))
     if flags and context.synthesis.unlike_training == "refuse":
         raise ImageError(f"{flags[0]} It is refused, as --unlike-training asks; flag would make the scan all the same")

@@ -205,9 +205,17 @@ def baseline_keys(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def unbeaten(ensemble: Ensemble) -> list[str]:
-    """Return the sentence of each model that does not beat its baselines, or of which this is not known."""
-    found = [HeldOut.from_card(model.card.figures) for model in ensemble.models]
-    return [NOT_KNOWN if each is None else each.sentence for each in found if each is None or each.sentence]
+    """Return the sentence of each model that does not beat its baselines, or of which this is not known.
+
+    Of several models, each is named.
+    """
+    found = []
+    for folder, model in zip(ensemble.folders, ensemble.models, strict=True):
+        held_out = HeldOut.from_card(model.card.figures)
+        sentence = NOT_KNOWN if held_out is None else held_out.sentence
+        if sentence:
+            found.append(f"{folder.name}: {sentence}" if len(ensemble.models) > 1 else sentence)
+    return found
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -55,6 +55,14 @@ _FIGURES = {
     "brain_ml": ("the brain volume", "mL"),
     **{f"t1w_p{q:02d}": (f"percentile {q} of the T1w in the brain", "on the scale from -1 to 1") for q in _QUANTILES},
 }
+#: Covariates among the figures, by the names that these have, in the words of a sentence.
+_COVARIATES = {
+    "age": ("the age", "years"),
+    "sex": ("the sex", "(1 female, 0 male)"),
+    "diagnosis": ("the diagnosis", "(0 unimpaired, 1 mild impairment, 2 dementia)"),
+    "apoe": ("the number of APOE ε4 alleles", ""),
+    "p_tau217": ("the natural logarithm of plasma p-tau217", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class TrainingStatistics:
     Attributes
     ----------
     t1w_range
-        Least and largest value of each figure of `t1w_measures` over the training images.
+        Least and largest value over the training images of each figure of `t1w_measures`, and of each covariate that
+        the model uses.
     mean_image
         ``(I, J, K)`` mean of the normalized training images on the model's grid; the background where there is none.
     diagnosis_images
@@ -148,17 +157,28 @@ def t1w_measures(t1w: NDArray, brain: NDArray, placement: Placement) -> dict[str
 
 
 def unlike_training(figures: Mapping[str, float], known: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return one sentence per measure of a T1w that lies outside the training range (see `_SLACK`)."""
+    """Return one sentence per measure or covariate that lies outside the training range (see `_SLACK`).
+
+    Parameters
+    ----------
+    figures
+        Of `t1w_measures`, and the covariates of the participant by name.
+    known
+        Range of each in the training.
+    """
     said = []
     for name, (low, high) in known.items():
         slack = _SLACK * (high - low) if high > low else _SLACK * abs(high)
         value = figures.get(name)
         if value is not None and not low - slack <= value <= high + slack:
-            what, unit = _FIGURES.get(name, (name, ""))
-            said.append(
-                f"The T1w is unlike the training images: {what} is {value:.3g} {unit}, and there it lies between "
-                f"{low:.3g} and {high:.3g}."
+            who = (
+                "participant is unlike the training participants"
+                if name in _COVARIATES
+                else ("T1w is unlike the training images")
             )
+            what, unit = (_FIGURES | _COVARIATES).get(name, (name, ""))
+            measure = f"{value:.3g} {unit}".strip()
+            said.append(f"The {who}: {what} is {measure}, and there it lies between {low:.3g} and {high:.3g}.")
     return said
 
 
@@ -189,9 +209,11 @@ def fit_training_statistics(
         raise SettingError("none of the scans is of the model's training split; baselines need some of its training")
     figures, sums = [], MeanImages(model.target_scaling, model.grid)
     weights = participant_weights(used)
+    covariates_used = [name for name in model.covariate_names if name in _COVARIATES]
     for pair in used:
         known = prepare(pair, model.grid, cache_dir)
-        figures.append(t1w_measures(known.t1w, known.brain, known.placement))
+        used_here = {name: pair.covariates[name] for name in covariates_used if name in pair.covariates}
+        figures.append({**t1w_measures(known.t1w, known.brain, known.placement), **used_here})
         sums.add(pair, known.suvr, known.known, weights[pair.participant_id])
     table = pd.DataFrame(figures)
     enough = len(weights) >= LEAST_PARTICIPANTS and model.card.network != REGRESSION

@@ -93,7 +93,8 @@ def members_of(folder: Path) -> list[Path]:
     Raises
     ------
     DamagedFileError
-        The list of the ensemble cannot be read, or names something else than subfolders.
+        The list of the ensemble cannot be read, names something else than subfolders, or a subfolder holds another
+        model than the one that the ensemble was made of.
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
@@ -101,6 +102,14 @@ def members_of(folder: Path) -> list[Path]:
     members = read_json(folder / FILE).get("members")
     if not isinstance(members, dict) or not members or any(Path(name).name != name for name in members):
         raise DamagedFileError(f"{folder / FILE} names no models in its folder; copy the ensemble again")
+    for name, digest in members.items():
+        card = folder / name / CARD
+        # A folder that is missing is named when its model is loaded.
+        if card.is_file() and _digest(card.read_bytes()) != digest:
+            raise DamagedFileError(
+                f"{folder / name} does not hold the model that the ensemble was made of ({FILE} has another hash of "
+                f"its {CARD}); copy the ensemble again, or run the training with --folds again"
+            )
     return [folder / name for name in members]
 
 
@@ -112,7 +121,7 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
     MissingInputError, DamagedFileError, UnknownNameError
         A folder is no model, or is damaged (`tau_pipeline.synthesis.model.folder.load_model`).
     SettingError
-        The models differ in grid, tracer or reference region.
+        The models differ in grid, tracer or reference region, or two are the same.
     """
     folders = [member for folder in folders for member in members_of(folder)]
     models = tuple(load_model(folder) for folder in folders)
@@ -126,6 +135,12 @@ def load_ensemble(folders: Sequence[Path]) -> Ensemble:
                     f"{_text(wanted)}; models that predict together must agree"
                 )
     hashes = tuple(_digest((Path(folder) / CARD).read_bytes()) for folder in folders)
+    for n, digest in enumerate(hashes):
+        if digest in hashes[:n]:
+            raise SettingError(
+                f"{folders[n]} and {folders[hashes.index(digest)]} hold the same model, which would count twice; give "
+                "each model once"
+            )
     return Ensemble(models, tuple(Path(folder) for folder in folders), hashes)
 
 

@@ -26,6 +26,7 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.losses.schedule import plane_at
 from tau_pipeline.synthesis.model.regression import REGRESSION
 from tau_pipeline.synthesis.networks.systems import Options, build_system
+from tau_pipeline.synthesis.training.checkpoints import find_checkpoints
 from tau_pipeline.synthesis.training.data import require_validation, training_data
 from tau_pipeline.synthesis.training.grid_baselines import fit_grid_baselines, log_columns, validation_text
 from tau_pipeline.synthesis.training.interruption import interruption
@@ -289,8 +290,7 @@ def _require_sane(run: Run, phase: str, value: float, norm: float, pieces: list[
     raise DivergenceError(
         f"training has diverged at epoch {progress.epoch}, batch {progress.step}, of participants "
         f"{', '.join(f'sub-{name}' for name in names)}: the loss of the {phase} is {value:.4g} and its gradient's norm "
-        f"{norm:.4g}. Look at their images; else lower learning_rate or set clip_gradient_norm. The checkpoint before "
-        f"it is kept in {run.folder / CHECKPOINTS}"
+        f"{norm:.4g}. Look at their images; else lower learning_rate or set clip_gradient_norm{_kept(run)}"
     )
 
 
@@ -311,9 +311,14 @@ def _require_finite(run: Run, scores: Sequence[ScanScores]) -> None:
     if names := [f"sub-{score.participant}" for score in scores if not math.isfinite(score.loss)]:
         raise DivergenceError(
             f"training has diverged at epoch {run.state.progress.epoch}: on the validation scans of {', '.join(names)} "
-            f"the loss is not finite. Lower learning_rate or set clip_gradient_norm. The checkpoint before it is kept "
-            f"in {run.folder / CHECKPOINTS}"
+            f"the loss is not finite. Lower learning_rate or set clip_gradient_norm{_kept(run)}"
         )
+
+
+def _kept(run: Run) -> str:
+    """Say where the checkpoint before is; nothing where there is none."""
+    folder = run.folder / CHECKPOINTS
+    return f". The checkpoint before it is kept in {folder}" if find_checkpoints(folder) else ""
 
 
 def _participants(pieces: list[Piece]) -> list[str]:

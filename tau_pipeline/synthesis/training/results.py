@@ -226,7 +226,7 @@ def _measures(run: Run, scores: Sequence[ScanScores]) -> dict[str, Any]:
     progress = run.state.progress
     return {
         "epochs": progress.epoch,
-        "stopped_early": progress.stopped,
+        "stopped_early": progress.stopped and progress.epoch < run.settings.epochs,
         "tested_weights": run.settings.tested_weights,
         "averaged": run.state.average is not None,
         "test_scans": len(scores),

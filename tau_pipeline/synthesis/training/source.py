@@ -10,6 +10,8 @@ from typing import Any
 from tau_pipeline.errors import MissingInputError, SettingError
 from tau_pipeline.settings.training import Training
 from tau_pipeline.settings.training_inputs import channel_names
+from tau_pipeline.synthesis.data.grid import Grid
+from tau_pipeline.synthesis.model.card import ModelCard, read_card
 from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
 from tau_pipeline.synthesis.networks.pretrained import load_pretrained
 from tau_pipeline.synthesis.networks.systems import System
@@ -22,9 +24,10 @@ def require_source(settings: Training) -> None:
     Raises
     ------
     MissingInputError
-        It is not there; the message names the setting and the path.
+        It is not there, or is no model folder; the message names the setting and the path.
     SettingError
-        It is an ensemble, which has several weights to start from.
+        It is an ensemble, which has several weights to start from, or a model of another network, other inputs, or
+        another target scaling.
     """
     for name in ("init_from", "encoder_weights_file"):
         path = getattr(settings, name)
@@ -35,6 +38,8 @@ def require_source(settings: Training) -> None:
             f"init_from is {str(settings.init_from)!r}, an ensemble of {len(members)} models; expected: one of its "
             f"folders, such as {members[0].name}"
         )
+    if settings.init_from is not None:
+        _require_alike(settings, read_card(settings.init_from))
 
 
 def start_from(system: System, settings: Training, data: TrainingData) -> dict[str, Any] | None:
@@ -59,8 +64,8 @@ def start_from(system: System, settings: Training, data: TrainingData) -> dict[s
     Raises
     ------
     SettingError
-        The model has another network, other inputs, or another grid; the message names the first difference. Or no
-        tensor of the file fits.
+        The model has another network, other inputs, another target scaling, or another grid; the message names the
+        first difference. Or no tensor of the file fits.
     MissingInputError, DamagedFileError
         The folder is no model, or is damaged; or the file is.
     """
@@ -70,30 +75,27 @@ def start_from(system: System, settings: Training, data: TrainingData) -> dict[s
         return None
     found = load_ensemble([settings.init_from])
     card = found.first.card
-    # The network first: the settings of a regression have nothing of the rest.
-    theirs = {
-        "network": card.network,
-        "preset": card.preset,
-        **_architecture(card.settings),
-        "grid": card.grid.describe(),
-    }
-    ours = {
-        "network": settings.network,
-        "preset": settings.network_preset,
-        **_architecture(asdict(settings)),
-        "grid": data.train.grid.describe(),
-    }
-    for name, wanted in theirs.items():
-        if ours[name] != wanted:
-            raise SettingError(
-                f"init_from is {str(settings.init_from)!r}, a model with the {name} {wanted}, and this training has "
-                f"the {name} {ours[name]}; expected: the same network, inputs, and grid"
-            )
+    _require_alike(settings, card, data.train.grid)
     system.load_state_dict(found.first.system.state_dict())
     held_out = {pair.participant_id for dataset in (data.validation, data.test) for pair in dataset.pairs}
     known = sorted(held_out & set(card.training_participants))
     started_from = {"folder": Path(settings.init_from).name, "hash": found.hash}
     return {**started_from, "trained_on_held_out": known} if known else started_from
+
+
+def _require_alike(settings: Training, card: ModelCard, grid: Grid | None = None) -> None:
+    """Refuse a model that differs from the training in what its weights depend on."""
+    # The network first: the settings of a regression have nothing of the rest.
+    theirs = {"network": card.network, "preset": card.preset, **_architecture(card.settings)}
+    ours = {"network": settings.network, "preset": settings.network_preset, **_architecture(asdict(settings))}
+    if grid is not None:
+        theirs["grid"], ours["grid"] = card.grid.describe(), grid.describe()
+    for name, wanted in theirs.items():
+        if ours[name] != wanted:
+            raise SettingError(
+                f"init_from is {str(settings.init_from)!r}, a model with the {name} {wanted}, and this training has "
+                f"the {name} {ours[name]}; expected: the same network, inputs, target scaling, and grid"
+            )
 
 
 def limits_of_source(started_from: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -116,5 +118,9 @@ def limits_of_source(started_from: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def _architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a network depends on beside its name and size."""
-    return {"norm_layer": settings.get("norm_layer", "instance"), "inputs": ", ".join(channel_names(settings))}
+    """Return what the weights of a network depend on beside its name and size."""
+    return {
+        "norm_layer": settings.get("norm_layer", "instance"),
+        "inputs": ", ".join(channel_names(settings)),
+        "target_scaling": settings.get("target_scaling", Training.target_scaling),
+    }

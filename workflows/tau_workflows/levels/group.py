@@ -36,9 +36,10 @@ from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
 from tau_pipeline.words import counted, form
 from tau_workflows.levels.call import DONE, SOME_FAILED, check_call, say
-from tau_workflows.levels.group_tables import OPTIONAL, Cohort, cohort_tables, described
+from tau_workflows.levels.group_tables import OPTIONAL, Cohort, Remarks, cohort_tables, described
 from tau_workflows.levels.group_voxelwise import plan_voxelwise, write_voxelwise
 from tau_workflows.reports.cohort import write_group_report
+from tau_workflows.reports.cohort_warnings import counted_unbeaten
 from tau_workflows.reports.methods import write_methods
 from tau_workflows.reports.neighbors import refresh_pages
 
@@ -131,7 +132,7 @@ def _run(bids_dir: Path, output_dir: Path, config: Configuration, started: float
     write_bidsignore(output_dir)
     _remove_stale_maps(scans, fits)
     failed = _write_maps(plan_maps(scans, fits, output_dir, kept_json.read), config.execution, kept_json)
-    _write_tables(tables, fits, output_dir / "group", left_out, config.group)
+    _write_tables(tables, fits, output_dir / "group", _remarks(scans, left_out), config.group)
     _keep(parts, output_dir)
     pages = write_voxelwise(comparisons, config.group, output_dir, processes)
     known = {sidecar_path(scan.suvr_file): scan.sidecar for scan in scans}
@@ -288,13 +289,10 @@ def _write_tables(
     tables: Mapping[str, pd.DataFrame | LongTable],
     fits: Sequence[Standardization],
     folder: Path,
-    left_out: str,
+    remarks: Remarks,
     settings: Group,
 ) -> None:
-    """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary.
-
-    Data dictionaries say which scans are ``left_out``.
-    """
+    """Write each table as TSV for BIDS and as CSV for statistics, with its data dictionary."""
     for name, table in tables.items():
         head = table.head if isinstance(table, LongTable) else table
         if isinstance(table, LongTable):
@@ -302,7 +300,7 @@ def _write_tables(
         else:
             _write_short(name, table, folder)
         if head is not None:
-            write_dictionary(described(name, head, left_out, settings), folder / f"{name}.json")
+            write_dictionary(described(name, head, remarks, settings), folder / f"{name}.json")
     for path in [folder / f"{name}.{ending}" for name in OPTIONAL for ending in ("tsv", "csv", "json")]:
         if path.stem not in tables:
             path.unlink(missing_ok=True)
@@ -311,8 +309,13 @@ def _write_tables(
         save_standardizations(fits, new)
         write_changed(new.read_text(encoding="utf-8"), folder / "standardization.tsv")
         new.unlink()
-        participants = {**STANDARDIZATION_COLUMNS["n_participants"], "LeftOut": left_out or "none"}
+        participants = {**STANDARDIZATION_COLUMNS["n_participants"], "LeftOut": remarks.left_out or "none"}
         write_dictionary({**STANDARDIZATION_COLUMNS, "n_participants": participants}, folder / "standardization.json")
+
+
+def _remarks(scans: Sequence[DoneScan], left_out: str) -> Remarks:
+    synthetic = [scan.sidecar for scan in scans if scan.source == "synthetic"]
+    return Remarks(left_out, tuple(counted_unbeaten(synthetic)))
 
 
 def _write_short(name: str, table: pd.DataFrame, folder: Path) -> None:

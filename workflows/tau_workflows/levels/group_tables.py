@@ -135,8 +135,17 @@ def _thickness(cohort: Cohort) -> dict[str, pd.DataFrame]:
     return {} if found is None else {THICKNESS_TABLE: found}
 
 
-def described(name: str, table: pd.DataFrame, left_out: str, settings: Group) -> dict[str, Any]:
-    """Return the data dictionary of one of these tables; ``left_out`` says which scans do not count."""
+@dataclass(frozen=True)
+class Remarks:
+    """Remarks of data dictionaries on scans: those left out, and those of models that do not beat the baselines."""
+
+    left_out: str = ""
+    unbeaten: tuple[str, ...] = ()
+
+
+def described(name: str, table: pd.DataFrame, remarks: Remarks, settings: Group) -> dict[str, Any]:
+    """Return the data dictionary of one of these tables, with remarks on the scans."""
+    left_out = remarks.left_out
     if name in (ADNI_TABLE, ADNI_PVC_TABLE):
         return adni_dictionary(table, left_out)
     if name == THICKNESS_TABLE:
@@ -152,6 +161,8 @@ def described(name: str, table: pd.DataFrame, left_out: str, settings: Group) ->
         own[column] = {**own[column], "ReferenceGroup": settings.reference_group}
     if "suvr_wscore" in own:
         own["suvr_wscore"] = {**own["suvr_wscore"], "Covariates": list(settings.w_scores)}
+    if "source" in own and remarks.unbeaten:
+        own["source"] = {**own["source"], "UnbeatenModels": list(remarks.unbeaten)}
     return {**own, who: {**own[who], "LeftOut": left_out or "none"}}
 
 

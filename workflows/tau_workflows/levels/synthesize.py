@@ -77,7 +77,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     # Only here, so that a wrong call is answered before torch is loaded.
     import torch
 
-    from tau_pipeline.synthesis.data.covariates import with_covariates
+    from tau_pipeline.synthesis.data.covariates import unread_text, with_covariates
     from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans, still_there
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
     from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
@@ -97,7 +97,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     found, gone = still_there(with_covariates(found, people), bids_dir)
-    for sentence in (*measured.mixed, *gone):
+    unread = unread_text((name for model in ensemble.models for name in model.covariate_names), people)
+    for sentence in (*unread, *measured.mixed, *gone):
         say(sentence)
     targets = [one for one in found if is_selected(one.names.entities["sub"], one.session, config.selection)]
     if not targets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.participant import Selection
 from tau_pipeline.settings.training import LEAST_FOR_NETWORK, Training
-from tau_pipeline.synthesis.data.covariates import with_covariates
+from tau_pipeline.synthesis.data.covariates import unread_text, with_covariates
 from tau_pipeline.synthesis.data.pairs import Pair, search_pairs
 from tau_pipeline.words import counted, form
 from tau_workflows.levels.call import (
@@ -102,6 +103,7 @@ def _train(settings: Training, chosen: Chosen, model_dir: Path, config: Configur
     pairs, seed = chosen.pairs, config.settings.random_seed
     folds = _folds(settings, model_dir)
     unfinished = [own for own in folds if not is_finished(*own[::-1], pairs, seed)]
+    _complete_pages(folder for own, folder in folds if (own, folder) not in unfinished)
     if not unfinished and (len(folds) == 1 or (model_dir / ENSEMBLE).is_file()):
         say(f"nothing to do: {model_dir} contains this model, fully trained")
         return NOTHING_TO_DO
@@ -119,6 +121,15 @@ def _train(settings: Training, chosen: Chosen, model_dir: Path, config: Configur
         save_ensemble(model_dir, [folder for _, folder in folds])
         say(f"ensemble of {len(folds)} folds: {model_dir}; give this folder to synthesize --model")
     return DONE
+
+
+def _complete_pages(folders: Iterable[Path]) -> None:
+    """Write the pages that are missing from finished folders: of a call that ended between the model and its page."""
+    from tau_workflows.reports.model import PAGE, write_model_report
+
+    for folder in folders:
+        if not (folder / PAGE).is_file():
+            say(f"report: {write_model_report(folder)}")
 
 
 def _folds(settings: Training, model_dir: Path) -> list[tuple[Training, Path]]:
@@ -142,6 +153,8 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
             f"tracer_label is {list(chosen.tracer_label)}; expected: one, since SUVR of several must not be mixed"
         )
     people = read_people(bids_dir, config)
+    # The regional regression, which every model is compared with, has age and sex.
+    unread = unread_text(("age", "sex", *config.training.covariates), people)
     found = search_pairs(
         output_dir,
         tracer=chosen.tracer_label[0] if chosen.tracer_label else None,
@@ -151,7 +164,7 @@ def chosen_pairs(bids_dir: Path, output_dir: Path, config: Configuration) -> Cho
         bids_dir=bids_dir,
     )
     refuse_mixtures(found.mixed, allowed=config.group.allow_mixed_settings)
-    for sentence in (*found.unpaired, *found.mixed):
+    for sentence in (*unread, *found.unpaired, *found.mixed):
         say(sentence)
     if found.left_out:
         are = f"{counted(len(found.left_out), 'scan')} {form(len(found.left_out), 'is', 'are')}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +56,20 @@ def warnings_of(status: pd.DataFrame, standardization: pd.DataFrame | None) -> l
 
 def unbeaten_models(output_dir: Path, read: JsonReader = read_json) -> list[str]:
     """Return what sidecars of synthetic maps say of models that do not beat their baselines, each sentence once."""
-    found: dict[str, int] = {}
+    sidecars = []
     for path in find_outputs(output_dir, "synthetic_suvr", sidecars=True):
         try:
-            sentences = unbeaten_sentences(read(path))
+            sidecars.append(read(path))
         except TauPipelineError:
             # The page of the participant names a sidecar that cannot be read.
             continue
-        for sentence in sentences:
-            found[sentence] = found.get(sentence, 0) + 1
-    return [f"{counted(count, 'synthetic scan')}: {sentence}" for sentence, count in found.items()]
+    return counted_unbeaten(sidecars)
+
+
+def counted_unbeaten(sidecars: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what sidecars say of models that do not beat their baselines: each sentence once, with its number."""
+    counts = Counter(sentence for sidecar in sidecars for sentence in unbeaten_sentences(sidecar))
+    return [f"{counted(count, 'synthetic scan')}: {sentence}" for sentence, count in counts.items()]
 
 
 def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
@@ -73,7 +78,13 @@ def unbeaten_sentences(sidecar: Mapping[str, Any]) -> list[str]:
     if sidecar.get("BeatsBaselines") not in (False, "n/a") or not isinstance(stated, list):
         return []
     models = [one for one in stated if isinstance(one, dict)]
-    found = [str(one.get("description")) for one in models if one.get("beats_baselines") is not True]
+    # Of several models, each is named.
+    several = len(models) > 1
+    found = [
+        f"{one['model']}: {one.get('description')}" if several and "model" in one else str(one.get("description"))
+        for one in models
+        if one.get("beats_baselines") is not True
+    ]
     return found or ["It is not known whether the models of this map beat simple predictors."]
 
 

@@ -12,7 +12,8 @@ from tau_pipeline.figures.training import regional_figure
 from tau_pipeline.files import read_json, write_text
 from tau_workflows.reports import html
 
-_PAGE = "report.html"
+#: In the folder of the model.
+PAGE = "report.html"
 #: Pictures that the training leaves, and their headings.
 _PICTURES = {"learning_curves.png": "Learning curves", "test_samples.png": "Held-out scans"}
 
@@ -31,6 +32,7 @@ def write_model_report(folder: Path) -> Path:
         A file of the folder cannot be read.
     """
     # Only here: these load torch, which other pages do without.
+    from tau_pipeline.synthesis.data.covariates import UNUSED
     from tau_pipeline.synthesis.model.baseline_scores import HeldOut
     from tau_pipeline.synthesis.model.calibration import Calibration
     from tau_pipeline.synthesis.model.card import CARD
@@ -46,6 +48,7 @@ def write_model_report(folder: Path) -> Path:
         facts=_facts(card),
         held_out=held_out,
         source_limits=limits_of_source(card["figures"].get("started_from")),
+        unused=[sentence for sentence in card["limits"] if sentence.startswith(UNUSED)],
         rows=[] if held_out is None else _rows(held_out),
         pictures=_pictures(folder),
         calibration=calibration.describe()
@@ -54,7 +57,7 @@ def write_model_report(folder: Path) -> Path:
         settings=sorted((name, _plain(value)) for name, value in card["settings"].items()),
         version=tau_pipeline.__version__,
     )
-    return write_text(text, folder / _PAGE)
+    return write_text(text, folder / PAGE)
 
 
 def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -101,12 +104,12 @@ def _rows(held_out: Any) -> list[dict[str, Any]]:
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
     """Return headings and pictures, as data URIs."""
-    from tau_pipeline.synthesis.model.baseline_scores import MODEL, REGIONAL_REGRESSION, TRAINING_MEAN
+    from tau_pipeline.synthesis.model.baseline_scores import BASELINES, MODEL
     from tau_pipeline.synthesis.model.map_scores import HeldOutTables
 
     found, tables = [], HeldOutTables.load(folder)
     if tables is not None and tables.regions["measured"].notna().any():
-        present = [name for name in (TRAINING_MEAN, REGIONAL_REGRESSION) if (tables.scans["predictor"] == name).any()]
+        present = [name for name in BASELINES if (tables.scans["predictor"] == name).any()]
         figure = regional_figure(tables.scans, tables.regions, (MODEL, *present))
         found.append(("Regional SUVR", html.figure_uri(figure)))
     for name, heading in _PICTURES.items():

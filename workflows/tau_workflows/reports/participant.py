@@ -20,7 +20,7 @@ from tau_workflows.reports.methods import found, methods_text
 from tau_workflows.reports.neighbors import cohort_parts, marked
 from tau_workflows.reports.quality import boxes
 from tau_workflows.reports.regions import AGREEMENT, COMPOSITES, IN_SUMMARY, MISSING
-from tau_workflows.reports.scans import Scan, find_scans, side_by_side
+from tau_workflows.reports.scans import Scan, find_scans, is_synthetic, side_by_side
 from tau_workflows.reports.verdicts import OVERRIDE_COLUMNS, decisions_of, override_rows
 
 
@@ -62,6 +62,8 @@ def write_participant_report(output_dir: Path, participant: str) -> Path:
         override={"columns": OVERRIDE_COLUMNS, "rows": override_rows(output_dir), "root": "."},
         t1ws=[scan for scan in scans if scan.kind == "T1w"],
         pets=[scan for scan in scans if scan.kind == "pet"],
+        measured=sum(scan.kind == "pet" and not is_synthetic(scan) for scan in scans),
+        synthetic=sum(one["synthetic"] for scan in scans for one in scan.maps),
         failed=failed,
         quality=[] if problem else boxes([scan for scan in scans if scan.kind == "pet"], output_dir),
         errors=[record for record in errors if record["file"] not in shown_elsewhere],

@@ -152,7 +152,7 @@ def find_scans(
         if scan.kind == "T1w" and [desc_of(Path(one.name)) for one in scan.figures] == ["halfway"]:
             scan.title = "T1w, all visits"
         scan.comparisons = comparisons(tables.get(key, []))
-        if _is_synthetic(scan):
+        if is_synthetic(scan):
             scan.title = f"Synthetic {scan.title}"
         scan.maps.sort(key=lambda one: (one["synthetic"], not one["first"], one["file"]))
         scan.figures.sort(key=lambda figure: rank(figure.name))
@@ -257,7 +257,7 @@ def motion_bars(sidecar: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _is_synthetic(scan: Scan) -> bool:
+def is_synthetic(scan: Scan) -> bool:
     """Return whether all outputs of a PET scan were made by a model."""
     of_regions = [found.source == "synthetic" for found in scan.regions]
     of_maps = [bool(one["synthetic"]) for one in scan.maps]
