@@ -366,8 +366,7 @@ class _SyntheticScan:
 
 def unknown_covariates(ensemble: Ensemble, covariates: Mapping[str, float]) -> list[str]:
     """Return a sentence on covariates that the models use and that are not known of the participant."""
-    used = dict.fromkeys(name for model in ensemble.models for name in model.covariate_names)
-    missing = [name for name in used if name not in covariates]
+    missing = [name for name in ensemble.covariate_names if name not in covariates]
     thickness = [name for name in missing if thickness_labels([name])]
     named = [name for name in missing if name not in thickness]
     if thickness:

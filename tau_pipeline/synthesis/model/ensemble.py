@@ -46,6 +46,11 @@ class Ensemble:
         """Of the only model, or of all together."""
         return self.hashes[0] if len(self.hashes) == 1 else _digest("".join(self.hashes).encode())
 
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """Names of the covariates that any of the models uses."""
+        return tuple(dict.fromkeys(name for model in self.models for name in model.covariate_names))
+
     def split_of(self, participant_id: str) -> str:
         """Return ``train`` if any model was trained on the participant, else ``validation``, ``test`` or ``none``."""
         splits = {split for model in self.models for split in _splits_of(model, participant_id)}

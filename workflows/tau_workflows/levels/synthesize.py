@@ -97,8 +97,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     found, gone = still_there(with_covariates(found, people), bids_dir)
-    unread = unread_text((name for model in ensemble.models for name in model.covariate_names), people)
-    for sentence in (*unread, *measured.mixed, *gone):
+    for sentence in (*unread_text(ensemble.covariate_names, people), *measured.mixed, *gone):
         say(sentence)
     targets = [one for one in found if is_selected(one.names.entities["sub"], one.session, config.selection)]
     if not targets:
