@@ -858,7 +858,9 @@ def test_an_age_that_no_number_holds_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [1e300, "n/a", float("nan"), 10**300])
 def test_moments_that_have_no_square_are_refused_with_what_was_found(tmp_path: Path, value: object) -> None:
-    write_scan(tmp_path, "00", "GE", 0, images=False, changes={"BrainMean": value})
+    write_scan(tmp_path, "00", "GE", 0, images=False)
+    (sidecar,) = tmp_path.glob("sub-00/**/*_desc-suvr_pet.json")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "BrainMean": value}))
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DamagedFileError, match=r"sub-00_trc-AV1451.*expected: three numbers") as caught:
         moments_of(scan)

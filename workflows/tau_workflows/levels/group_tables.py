@@ -86,7 +86,8 @@ def cohort_tables(cohort: Cohort) -> dict[str, Any]:
     if settings.threshold:
         tables |= _answers(wide, settings, reference)
     if "change" in tables:
-        say(f"change between visits of {tables['change']['participant_id'].nunique()} participants: group/change.csv")
+        people = counted(tables["change"]["participant_id"].nunique(), "participant")
+        say(f"change between visits of {people}: group/change.csv")
     if settings.centaur_masks is not None:
         find_masks(settings.centaur_masks)
         if not cohort.dry_run:
@@ -240,7 +241,7 @@ def _tell_zscores(statistics: pd.DataFrame, kinds: pd.DataFrame, expression: str
     for row in kinds.merge(largest, on=kind, how="left").sort_values(kind).to_dict("records"):
         n, what = 0 if math.isnan(row["n"]) else int(row["n"]), f"{row['tracer']}, {row['reference_region']}"
         few = "" if n >= FEWEST else f"; at least {FEWEST} are needed, so there are no z-scores"
-        say(f"z-scores against the {n} participants with {expression} ({what}){few}")
+        say(f"z-scores against the {counted(n, 'participant')} with {expression} ({what}){few}")
 
 
 def _centaur(cohort: Cohort, folder: Path) -> pd.DataFrame:

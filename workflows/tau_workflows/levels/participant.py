@@ -24,7 +24,7 @@ from tau_pipeline.pet.reference_region import parse_reference
 from tau_pipeline.settings.configuration import Configuration
 from tau_pipeline.settings.execution import Execution
 from tau_pipeline.settings.participant import Selection
-from tau_pipeline.words import counted
+from tau_pipeline.words import counted, form
 from tau_workflows.execution.machine import available_memory_mb, available_processors
 from tau_workflows.execution.participant import PRELOADED, conclude
 from tau_workflows.execution.progress import shown
@@ -154,7 +154,8 @@ def _note_requested(plan: Plan, output_dir: Path, selection: Selection, reason: 
     labels = [t1w_job.freesurfer is not None for job in plan.jobs for t1w_job in job.t1ws]
     if selection.derivatives and not all(labels):
         say(
-            f"{labels.count(False)} of {len(labels)} T1w images have no results in {', '.join(selection.derivatives)}; "
+            f"{labels.count(False)} of {counted(len(labels), 'T1w image')} "
+            f"{form(labels.count(False), 'has', 'have')} no results in {', '.join(selection.derivatives)}; "
             "their labels are made by tau-pipeline (see the assumptions in their sidecars)"
         )
     if sentence := without_surfaces(plan.jobs):

@@ -12,6 +12,7 @@ from tau_pipeline.errors import MissingInputError, TauPipelineError
 from tau_pipeline.pet.frames import plan_frames
 from tau_pipeline.pet.resolution import stated_resolution
 from tau_pipeline.settings.configuration import Configuration
+from tau_pipeline.words import counted
 from tau_workflows.graphs.job import ParticipantJob, ScanJob, T1wJob
 from tau_workflows.plan.surfaces import fsaverage_dir
 
@@ -91,7 +92,7 @@ def _matched(scans: dict[Path, list[ScanJob]], *, enabled: bool) -> dict[Path, l
         f"The scans of the participant were not brought to one resolution: that of {', '.join(unknown)} is not known, "
         "since the scanner model is not in the table. Give --target-fwhm to bring all scans to a stated resolution."
         if unknown
-        else f"Target resolution: {target:.1f} mm, the coarsest of {len(widths)} scans of the participant."
+        else f"Target resolution: {target:.1f} mm, the coarsest of {counted(len(widths), 'scan')} of the participant."
     )
 
     def matched(job: ScanJob) -> ScanJob:

@@ -12,6 +12,7 @@ from tau_pipeline.settings.participant import Settings
 from tau_pipeline.surface.average import target_spheres
 from tau_pipeline.surface.cat import require_cat_surf
 from tau_pipeline.surface.freesurfer import has_surfaces
+from tau_pipeline.words import counted, form
 from tau_workflows.graphs.job import ParticipantJob
 
 
@@ -59,6 +60,6 @@ def without_surfaces(jobs: Sequence[ParticipantJob]) -> str:
     if not missing:
         return ""
     return (
-        f"{missing} of {len(given)} T1w images have no surfaces of FreeSurfer, so that their PET is not written on "
-        "surfaces; --surfaces makes them"
+        f"{missing} of {counted(len(given), 'T1w image')} {form(missing, 'has', 'have')} no surfaces of FreeSurfer, so "
+        "that their PET is not written on surfaces; --surfaces makes them"
     )
