@@ -46,7 +46,10 @@ CHECK_COLUMNS: dict[str, Any] = {
     for one in CHECKS
 }
 STATUS_COLUMNS: dict[str, Any] = {
-    "scan": {"Description": "Requested scan: stem of the raw file name."},
+    "scan": {
+        "Description": "Requested scan: stem of the raw file name. With a slash, an image or folder of the raw dataset "
+        "that is not used."
+    },
     "model": {"Description": "Model of the scanner."},
     "state": {
         "Description": "Processing status of the scan.",
