@@ -31,7 +31,7 @@ from tau_pipeline.derivatives.index import find_scans
 from tau_pipeline.derivatives.names import AnatNames
 from tau_pipeline.derivatives.status import ScanStatus, update_status
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError, shown
-from tau_pipeline.files import read_json, read_tsv, write_tsv
+from tau_pipeline.files import read_json, read_tsv, write_json, write_tsv
 from tau_pipeline.measures.statistics import one_way_test
 from tau_pipeline.surface import thickness
 from tau_workflows.cli import main
@@ -864,4 +864,14 @@ def test_moments_that_have_no_square_are_refused_with_what_was_found(tmp_path: P
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DamagedFileError, match=r"sub-00_trc-AV1451.*expected: three numbers") as caught:
         moments_of(scan)
-    assert shown(value) in str(caught.value)
+    # JSON has no NaN: it is written as n/a.
+    assert shown("n/a" if str(value) == "nan" else value) in str(caught.value)
+
+
+def test_a_map_that_the_participant_level_has_not_written_is_refused_with_the_reason(tmp_path: Path) -> None:
+    write_scan(tmp_path, "00", "GE", 0, images=False)
+    path = next(tmp_path.rglob("*desc-suvr_pet.json"))
+    write_json({name: value for name, value in read_json(path).items() if not name.startswith("Brain")}, path)
+    (scan,) = find_scans(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"has no BrainMean.*was not written by the participant level"):
+        moments_of(scan)

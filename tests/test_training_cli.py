@@ -33,7 +33,7 @@ from tau_pipeline.synthesis.data.pairs import find_pairs
 from tau_pipeline.synthesis.data.prepare import prepare
 from tau_pipeline.synthesis.data.splits import k_folds, pairs_of_split, save_splits, split_participants
 from tau_pipeline.synthesis.model.channels import painted_prior
-from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
+from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of, namesakes
 from tau_pipeline.synthesis.model.folder import load_model
 from tau_pipeline.synthesis.model.regression_fit import fit_regression
 from tau_pipeline.synthesis.training import loop as training
@@ -358,6 +358,11 @@ def test_all_folds_end_in_one_ensemble_folder_that_stands_for_its_members(
     assert members_of(tmp_path / "model") == [tmp_path / f"model/fold{n}" for n in range(3)]
     ensemble = load_ensemble([tmp_path / "model"])
     assert len(ensemble.models) == 3
+    # Nothing tells whether sub-01 of another study is the same person.
+    assert namesakes(ensemble, ["sub-00", "sub-01"], tmp_path) == []
+    assert namesakes(ensemble, ["sub-77"], tmp_path / "elsewhere") == []
+    (said,) = namesakes(ensemble, [f"sub-{person.label}" for person in PEOPLE], tmp_path / "elsewhere")
+    assert said.startswith(f"{len(PEOPLE)} participants have names that are among the model's data (sub-")
     # A copy is the same model, whatever its name; and a fold that was exchanged is not of this ensemble.
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
     with pytest.raises(SettingError, match="hold the same model, which would count twice"):

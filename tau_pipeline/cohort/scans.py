@@ -64,6 +64,12 @@ def moments_of(scan: DoneScan) -> ScanMoments:
         mean_square = sd**2 + mean**2
     except (TypeError, ValueError, OverflowError):
         mean_square = math.nan
+    if stated == [None] * 3:
+        raise DamagedFileError(
+            f"the sidecar of {scan.suvr_file} has no BrainMean, BrainStandardDeviation, and BrainVoxels, without which "
+            "SUVR cannot be standardized: the map was not written by the participant level, or by an early version; "
+            f"run the participant level for {scan.participant_id}"
+        )
     if not math.isfinite(mean_square):
         raise DamagedFileError(
             f"the sidecar of {scan.suvr_file} has BrainMean, BrainStandardDeviation and BrainVoxels "

@@ -40,7 +40,7 @@ from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measu
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.correction import on_t1w
-from tau_pipeline.synthesis.model.ensemble import Ensemble, require_manufacturer
+from tau_pipeline.synthesis.model.ensemble import Ensemble, namesakes, require_manufacturer
 from tau_pipeline.synthesis.model.predict import Prediction, predict_placed
 
 _NOT_CALIBRATED = (
@@ -257,6 +257,7 @@ class _SyntheticScan:
         t1w, mask, dseg = (bids_uri(path, root, "") for path in (target.anat.t1w, target.anat.mask, target.anat.dseg))
         assumptions = [*_about(target.anat.t1w), *self.prediction.remarks]
         assumptions += unknown_covariates(ensemble, target.covariates)
+        assumptions += namesakes(ensemble, [target.participant_id], root)
         if not context.training_statistics:
             assumptions.append(_NO_TRAINING_STATISTICS)
         if context.synthesis.as_manufacturer is None and self.manufacturer == POOLED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,34 @@ class Ensemble:
         """Return the models that predict a participant: those not trained on the participant, if there are any."""
         strict = self.models_not_trained_on(participant_id)
         return strict if strict.models else self
+
+
+def namesakes(ensemble: Ensemble, participants: Iterable[str], output_dir: Path) -> list[str]:
+    """Say which participants have names from the data of a model that was not trained in this output folder.
+
+    Labels such as ``sub-01`` are used in many studies, and nothing tells whether they are the same people.
+
+    Parameters
+    ----------
+    ensemble
+        The models.
+    participants
+        With the prefix ``sub-``.
+    output_dir
+        Root of the derivatives.
+    """
+    if all(folder.is_relative_to(output_dir) for folder in ensemble.folders):
+        return []
+    same = sorted(who for who in set(participants) if ensemble.split_of(who) != "none")
+    if not same:
+        return []
+    names = ", ".join(same[:3]) + (", …" if len(same) > 3 else "")
+    are = "1 participant has a name" if len(same) == 1 else f"{len(same)} participants have names"
+    return [
+        f"{are} that are among the model's data ({names}), and the model is not from this output folder: they count as "
+        "the same people. If they are others, nothing that is said of training, validation, and test splits holds for "
+        "them"
+    ]
 
 
 def _splits_of(model: LoadedModel, participant_id: str) -> set[str]:

@@ -80,7 +80,7 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     from tau_pipeline.synthesis.data.covariates import unread_text, with_covariates
     from tau_pipeline.synthesis.data.targets import ModelTarget, find_targets, measured_scans, still_there
     from tau_pipeline.synthesis.evaluation.outputs import SynthesisContext
-    from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of
+    from tau_pipeline.synthesis.model.ensemble import load_ensemble, members_of, namesakes
 
     threads = config.execution.omp_nthreads or config.execution.nprocs
     if threads:
@@ -97,7 +97,8 @@ def run_synthesis(bids_dir: Path, output_dir: Path, config: Configuration) -> in
     pairs = with_covariates(measured.pairs, people)
     found = find_targets(output_dir, pairs, model_target, config.synthesis.synthesize, diagnoses)
     found, gone = still_there(with_covariates(found, people), bids_dir)
-    for sentence in (*unread_text(ensemble.covariate_names, people), *measured.mixed, *gone):
+    unclear = namesakes(ensemble, (one.participant_id for one in found), output_dir)
+    for sentence in (*unread_text(ensemble.covariate_names, people), *unclear, *measured.mixed, *gone):
         say(sentence)
     targets = [one for one in found if is_selected(one.names.entities["sub"], one.session, config.selection)]
     if not targets:
@@ -375,8 +376,7 @@ def _evaluated(
     from tau_pipeline.synthesis.model.baselines import regional_values
 
     tables = [regional_values(pair) for pair in measured if pair.rois_file is not None]
-    people = {pair.participant_id for pair in measured}
-    splits = {who: context.ensemble.used_for(who).split_of(who) for who in people}
+    splits = {who: context.ensemble.used_for(who).split_of(who) for who in {one.participant_id for one in measured}}
     positivity: Mapping[str, float] = context.training_statistics.positivity if context.training_statistics else {}
     return evaluate(scores, pd.concat(tables, ignore_index=True), splits, positivity, context.synthesis, random_seed)
 
