@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from closed_folders import closed
 from participant_results import GROUPS, MAKERS, write_cohort, write_scan
 from scipy import stats
 
@@ -864,8 +865,7 @@ def test_moments_that_have_no_square_are_refused_with_what_was_found(tmp_path: P
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DamagedFileError, match=r"sub-00_trc-AV1451.*expected: three numbers") as caught:
         moments_of(scan)
-    # JSON has no NaN: it is written as n/a.
-    assert shown("n/a" if str(value) == "nan" else value) in str(caught.value)
+    assert shown(value) in str(caught.value)
 
 
 def test_a_map_that_the_participant_level_has_not_written_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -875,3 +875,17 @@ def test_a_map_that_the_participant_level_has_not_written_is_refused_with_the_re
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DamagedFileError, match=r"has no BrainMean.*was not written by the participant level"):
         moments_of(scan)
+
+
+def test_a_data_dictionary_and_folders_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    for label in ("1", "2"):
+        (tmp_path / f"sub-{label}").mkdir()
+        (tmp_path / f"sub-{label}/sub-{label}_sessions.tsv").write_text("session_id\tage\nses-a\t70\n")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-1\t70\n")
+    (tmp_path / "participants.json").write_text("{")
+    with closed(tmp_path / "sub-2"):
+        found = read_demographics(tmp_path)
+    assert found.of_session.keys() == {("sub-1", "ses-a")}
+    assert any("participants.json is not valid JSON" in note and "without it" in note for note in found.notes)
+    assert any("cannot be read, nor a sessions.tsv in them: sub-2" in note for note in found.notes)
+    assert len(found.notes) == 2

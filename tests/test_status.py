@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from closed_folders import closed
 
 from tau_pipeline.derivatives.names import PetNames, SyntheticNames, sidecar_path
 from tau_pipeline.derivatives.status import (
@@ -19,7 +20,7 @@ from tau_pipeline.derivatives.status import (
     status_path,
     update_status,
 )
-from tau_pipeline.errors import DamagedFileError
+from tau_pipeline.errors import DamagedFileError, MissingInputError
 from tau_pipeline.settings.participant import Selection
 from tau_workflows.execution import participant
 from tau_workflows.execution.participant import conclude
@@ -180,3 +181,11 @@ def test_of_a_scan_that_fails_no_map_or_table_of_an_earlier_run_stays(
     assert participant.main(str(job_file)) == 1
     assert sorted(pet.rois.parent.iterdir()) == sorted(others)
     assert all_statuses(tmp_path)[job.keys[0]].state == "failed"
+
+
+def test_a_folder_of_records_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """Scans that failed would count as done."""
+    assert all_statuses(tmp_path) == {}
+    update_status(tmp_path, {"sub-01_pet": ScanStatus("sub-01_pet")})
+    with closed(tmp_path / "logs/status"), pytest.raises(MissingInputError, match="cannot read the folder"):
+        all_statuses(tmp_path)

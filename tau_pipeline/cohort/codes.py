@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -124,11 +125,20 @@ class Codes:
     """
 
     def __init__(self, root: Path) -> None:
-        self._shared = [dictionary_of(root / f"{name}.tsv") for name in ("sessions", "participants")]
+        self._unread: list[str] = []
+        self._shared = [self._dictionary(root / f"{name}.tsv") for name in ("sessions", "participants")]
         self._read: dict[str, dict[str, str]] = {}
         self._unknown: dict[str, set[str]] = {}
         self._units: set[tuple[str, str]] = set()
         self._repeated: set[str] = set()
+
+    def _dictionary(self, table_file: Path) -> dict[str, Any]:
+        """Return the data dictionary beside a table; note it if it cannot be read."""
+        try:
+            return _read(table_file)
+        except TauPipelineError as exc:
+            self._unread.append(f"{exc}; the table beside it is read without it")
+            return {}
 
     def in_words(self, name: str, table_file: Path, column: str, cells: Iterable[Any]) -> list[Any]:
         """Return the cells of a column, with words in the place of codes that a data dictionary explains.
@@ -183,7 +193,7 @@ class Codes:
     def notes(self) -> list[str]:
         """Return a sentence on the codes of each column that were read, and one on those that nothing explains."""
         found = [f"ages in the column {column} are in {unit}; they were put into years" for column, unit in self._units]
-        found += sorted(self._repeated)
+        found += [*self._unread, *sorted(self._repeated)]
         for name, words in self._read.items():
             pairs = ", ".join(f"{code} is {words[code]}" for code in sorted(words, key=int))
             found.append(f"codes of {name} were read by the data dictionary: {pairs}")
@@ -198,11 +208,15 @@ class Codes:
 
 def dictionary_of(table_file: Path) -> dict[str, Any]:
     """Return the data dictionary beside a table; empty if there is none, or it cannot be read."""
-    file = table_file.with_suffix(".json")
     try:
-        return read_json(file) if file.is_file() else {}
+        return _read(table_file)
     except TauPipelineError:
         return {}
+
+
+def _read(table_file: Path) -> dict[str, Any]:
+    file = table_file.with_suffix(".json")
+    return read_json(file) if os.path.lexists(file) else {}
 
 
 def sex_of(stated: str) -> str:

@@ -152,7 +152,8 @@ def read_demographics(
         for who, session, values in zip(table["participant_id"], sessions, picked, strict=True):
             rows.add((who, session), values, "participants.tsv")
         rows.keep_what_never_changes()
-    for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
+    tables, closed = _tables_of_sessions(root)
+    for path in tables:
         table = _with_key(path, "session_id", "ses-")
         columns |= set(table.columns)
         for session, values in zip(table["session_id"], _picked(table, wanted, path, codes), strict=True):
@@ -162,7 +163,25 @@ def read_demographics(
             f"neither participants.tsv nor a sessions.tsv of {root} has a column {diagnosis_column!r}; "
             f"there are: {', '.join(sorted(columns)) or 'none'}"
         )
-    return rows.demographics(codes.notes())
+    return rows.demographics([*codes.notes(), *closed])
+
+
+def _tables_of_sessions(root: Path) -> tuple[list[Path], list[str]]:
+    """Return the ``sessions.tsv`` of participants, sorted, and a sentence on folders that may not be looked into."""
+    found, closed = [], []
+    with os.scandir(root) as entries:
+        folders = sorted(one.path for one in entries if one.name.startswith("sub-"))
+    for folder in map(Path, folders):
+        table = folder / f"{folder.name}_sessions.tsv"
+        try:
+            table.lstat()
+            found.append(table)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            closed.append(folder.name)
+    told = f"the folders of some participants cannot be read, nor a sessions.tsv in them: {_listed(closed)}"
+    return found, [told] if closed else []
 
 
 class _Rows:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tau_pipeline.derivatives.names import Source
-from tau_pipeline.errors import DamagedFileError, TauPipelineError, shown
+from tau_pipeline.errors import DamagedFileError, MissingInputError, TauPipelineError, shown
 from tau_pipeline.files import JsonReader, read_json, write_json
 from tau_pipeline.settings.participant import Selection
 
@@ -211,11 +211,26 @@ def _with_minutes(status: ScanStatus, before: ScanStatus | None) -> ScanStatus:
 
 
 def all_statuses(output_dir: str | os.PathLike[str], read: JsonReader = read_json) -> dict[str, ScanStatus]:
-    """Return the records of all participants, by scan; ``read`` reads each file."""
+    """Return the records of all participants, by scan; ``read`` reads each file.
+
+    Raises
+    ------
+    MissingInputError
+        Their folder cannot be read.
+    DamagedFileError
+        As `read_status`.
+    """
     folder = Path(output_dir) / "logs" / "status"
+    names: list[str] = []
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            names = [one.name for one in entries if one.name == _OF_NOBODY or re.fullmatch(r"sub-.*\.json", one.name)]
+    except OSError as exc:
+        # Without their states, scans that failed would count.
+        raise MissingInputError(f"cannot read the folder {folder}: {exc.strerror or exc}") from exc
     found: dict[str, ScanStatus] = {}
-    for path in sorted([*folder.glob("sub-*.json"), *folder.glob(_OF_NOBODY)]):
-        found |= read_status(output_dir, _label_of(path.name), read)
+    for name in sorted(names):
+        found |= read_status(output_dir, _label_of(name), read)
     return found
 
 
