@@ -8,7 +8,7 @@ import pytest
 
 from tau_pipeline.errors import DamagedFileError, MissingInputError, SettingError
 from tau_pipeline.synthesis.data import splits
-from tau_pipeline.synthesis.data.pairs import Pair
+from tau_pipeline.synthesis.data.pairs import UNKNOWN, Pair
 from tau_pipeline.synthesis.data.splits import (
     COLUMNS,
     SPLITS,
@@ -218,6 +218,13 @@ def test_a_table_without_its_columns_or_without_training_is_refused(tmp_path):
         check_splits(split_participants(cohort(9)).assign(split="test"))
     with pytest.raises(MissingInputError):
         load_splits(tmp_path / "splits.tsv")
+
+
+def test_a_table_of_participants_and_splits_alone_is_enough(tmp_path):
+    (tmp_path / "splits.tsv").write_text("participant_id\tsplit\nsub-01\ttrain\nsub-02\ttest\n")
+    table = load_splits(tmp_path / "splits.tsv")
+    assert table["split"].tolist() == ["train", "test"]
+    assert set(table["manufacturer"]) == set(table["diagnosis"]) == {UNKNOWN}
 
 
 def test_a_table_that_would_be_refused_is_not_written(tmp_path):

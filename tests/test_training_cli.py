@@ -216,6 +216,7 @@ def test_a_training_that_ended_before_its_first_checkpoint_leaves_its_folder_fre
         ({"grid_shape": (16, 20, 16)}, SettingError, "divide by 8"),
         ({"tested_weights": "best", "split_fractions": (0.8, 0.0, 0.2)}, SettingError, "validation split is empty"),
         ({"group": Group(min_participants=9)}, Exception, "min-participants"),
+        ({"model_dir": Path(__file__)}, SettingError, "test_training_cli.py', a file; expected: a folder"),
         ({"perceptual_weights_file": "/none", "perceptual_features": "pretrained"}, MissingInputError, "/none"),
     ],
 )

@@ -256,7 +256,7 @@ def save_splits(table: pd.DataFrame, path: AnyPath) -> Path:
 
 
 def load_splits(path: AnyPath) -> pd.DataFrame:
-    """Read a table of splits and check it.
+    """Read a table of splits and check it; without a column of manufacturers or diagnoses, these are unknown.
 
     Raises
     ------
@@ -264,6 +264,8 @@ def load_splits(path: AnyPath) -> pd.DataFrame:
         There is no such table, or it is none of splits (`check_splits`).
     """
     table = read_tsv(path)
+    # People write who belongs to which split, and no more.
+    table = table.assign(**{name: None for name in COLUMNS[2:] if name not in table.columns})
     check_splits(table, path)
     for name in ("manufacturer", "diagnosis"):
         table[name] = table[name].astype("object").where(table[name].notna(), UNKNOWN).astype(str)

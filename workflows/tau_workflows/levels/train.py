@@ -70,6 +70,8 @@ def run_training(bids_dir: Path, output_dir: Path, config: Configuration) -> int
     if settings.cache_dir is None:
         settings = replace(settings, cache_dir=config.execution.work_dir.absolute() / "synthesis_cache")
     model_dir = (settings.model_dir or output_dir / "models" / settings.name).absolute()
+    if model_dir.exists() and not model_dir.is_dir():
+        raise SettingError(f"model_dir is {str(model_dir)!r}, a file; expected: a folder, which need not exist")
     if config.execution.dry_run:
         what = settings.network if settings.network == "regression" else f"{settings.network} with {settings.loss}"
         say(f"would train {what} on {counted(len(pairs), 'scan')} of {counted(n_people, 'participant')}")
