@@ -335,12 +335,14 @@ def test_the_interval_of_a_synthetic_mean_stands_beside_it(output: Path) -> None
 
 def test_the_agreement_of_maps_is_a_table(output: Path) -> None:
     pet = PetNames(output, {"sub": "01", "trc": "AV1451"})
-    names = "predictor\tssim\tpsnr\tmae\tmask\tdata_range\n"
+    names = "predictor\tssim\tpsnr\tmae\tregional_mae\tmask\tdata_range\n"
     path = pet.rois.with_name(pet.rois.name.replace("suvr_rois", "synthSUVR_agreement"))
-    write_text(f"{names}model\t0.91234\t28.04\t0.0712\tbrain\t3\ntraining mean\tn/a\t20\t0.2\tbrain\t3\n", path)
+    write_text(
+        f"{names}model\t0.91234\t28.04\t0.0712\t0.05\tbrain\t3\ntraining mean\tn/a\t20\t0.2\t0.13\tbrain\t3\n", path
+    )
     rows = Reader(page_of(output)).rows
-    assert ["model", "0.912", "28.0", "0.071", "3", "brain"] in rows
-    assert ["training mean", "n/a", "20.0", "0.200", "3", "brain"] in rows
+    assert ["model", "0.912", "28.0", "0.071", "0.050", "3", "brain"] in rows
+    assert ["training mean", "n/a", "20.0", "0.200", "0.130", "3", "brain"] in rows
 
 
 def test_sidecars_of_standardised_and_uncertainty_maps_are_no_suvr_maps(output: Path) -> None:

@@ -224,6 +224,9 @@ def test_agreement_is_reported_by_scan_split_and_region_with_baselines(everybody
     assert set(summary["split"]) == {"train", "validation", "test"}
     own = read_tsv(root / "out/sub-01/pet/sub-01_trc-AV1451_desc-synthSUVR_agreement.tsv")
     assert own["ssim"].iloc[0] == pytest.approx(scans.query("scan == 'sub-01_trc-AV1451'")["ssim"].iloc[0])
+    both = own.merge(scans, on=["scan", "predictor"], suffixes=("", "_group"))
+    assert len(both) == 3
+    np.testing.assert_allclose(both["regional_mae"], both["regional_mae_group"], rtol=1e-5)
     regions = read_tsv(root / "out/group/synthSUVR_regions.tsv")
     assert {"pearson_r", "icc21", "icc31", "bias", "limit_low", "auc"} <= set(regions.columns)
 

@@ -34,9 +34,9 @@ from tau_pipeline.synthesis.data.pairs import Pair
 from tau_pipeline.synthesis.data.placement import on_t1w_grid, to_grid
 from tau_pipeline.synthesis.data.prepare import prepare_t1w
 from tau_pipeline.synthesis.data.targets import Target
-from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan
+from tau_pipeline.synthesis.evaluation.scores import ScanScores, score_scan, with_regional_errors
 from tau_pipeline.synthesis.model.baseline_scores import MODEL, baseline_keys, baseline_maps
-from tau_pipeline.synthesis.model.baselines import TrainingStatistics, t1w_measures, unlike_training
+from tau_pipeline.synthesis.model.baselines import TrainingStatistics, regional_values, t1w_measures, unlike_training
 from tau_pipeline.synthesis.model.calibration import NORMAL_QUANTILE, Calibration, region_sd
 from tau_pipeline.synthesis.model.card import CARD
 from tau_pipeline.synthesis.model.correction import on_t1w
@@ -343,7 +343,11 @@ class _SyntheticScan:
             old.unlink(missing_ok=True)
         if not scores:
             return
-        table = pd.concat([each.scans for each in scores], ignore_index=True)
+        measured = self.target.measured
+        scored = [
+            with_regional_errors(each, regional_values(pair)) for each, pair in zip(scores, measured, strict=True)
+        ]
+        table = pd.concat(scored, ignore_index=True)
         table.insert(4, "split", self.context.ensemble.split_of(self.target.participant_id))
         described = agreement_columns(map(str, table.columns))
         write_json({**described, **baseline_keys(self.context.ensemble)}, sidecar_path(file))

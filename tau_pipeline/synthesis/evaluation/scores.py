@@ -204,10 +204,7 @@ def evaluate(
     scans = pd.concat([each.scans for each in found], ignore_index=True)
     regions = pd.concat([each.regions for each in found], ignore_index=True)
     slices = pd.concat([each.slices for each in found], ignore_index=True)
-    pairs = {
-        str(name): paired_regions(own.drop(columns="predictor"), measured)
-        for name, own in regions.groupby("predictor", sort=False)
-    }
+    pairs = _paired(regions, measured)
     per_scan = _regional_rows(pairs, positivity)
     scans = scans.merge(per_scan, on=["scan", "predictor"], how="left")
     scans.insert(4, "split", [splits.get(who, "none") for who in scans["participant_id"]])
@@ -224,6 +221,29 @@ def evaluate(
     summary = _summary(scans, random_seed, n_resamples)
     summary = summary.assign(data_range=settings.suvr_range, mask=MASK, n_resamples=n_resamples)
     return Report(scans, slices, pd.concat(of_regions, ignore_index=True), summary)
+
+
+def with_regional_errors(scores: ScanScores, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of a scan, one row per predictor, with the error and bias of its regional means.
+
+    Parameters
+    ----------
+    scores
+        Of one scan.
+    measured
+        Its measured regional table, with a column ``scan``.
+    """
+    rows = _regional_rows(_paired(scores.regions, measured), {})
+    columns = ["scan", "predictor", "regional_mae", "regional_bias"]
+    return scores.scans.merge(rows[columns], on=["scan", "predictor"], how="left")
+
+
+def _paired(regions: pd.DataFrame, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the regional values of each predictor beside the measured ones."""
+    return {
+        str(name): paired_regions(own.drop(columns="predictor"), measured)
+        for name, own in regions.groupby("predictor", sort=False)
+    }
 
 
 def _regional_rows(pairs: Mapping[str, pd.DataFrame], positivity: Mapping[str, float]) -> pd.DataFrame:

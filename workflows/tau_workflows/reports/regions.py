@@ -40,6 +40,7 @@ AGREEMENT = {
     "ssim": ("SSIM", ".3f"),
     "psnr": ("PSNR (dB)", ".1f"),
     "mae": ("Mean absolute error (SUVR)", ".3f"),
+    "regional_mae": ("Mean absolute error of regions (SUVR)", ".3f"),
     "data_range": ("Data range (SUVR)", ".3g"),
     "mask": ("Voxels", ""),
 }
