@@ -253,7 +253,8 @@ def _run(
     say(f"{len(done)} of {counted(len(targets), 'synthetic scan')} made in {(time.monotonic() - started) / 60:.1f} min")
     for key, message in failed.items():
         say(f"FAILED {key}: {message} (logs/errors/{key}.json)")
-    say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
+    if done:
+        say(f"tables: {output_dir}/sub-*/**/pet/*_desc-synthSUVR_rois.tsv; the group level joins them")
     return SOME_FAILED if failed else DONE
 
 
