@@ -205,7 +205,7 @@ def test_surfaces_that_fail_are_told_and_the_tables_are_made_unless_they_name_th
     stale.write_text("of an earlier run")
     assert run(place, "--participant-label", "02", "--surfaces", coarse=True) == SOME_FAILED
     said = capfd.readouterr().err
-    assert "1 of 1 scans done" in said
+    assert "1 of 1 scan done" in said
     assert re.search(r"FAILED sub-02_surfaces: the surface of the (left|right) hemisphere was not made", said)
     status = read_status(place / "out", "02")[key]
     assert status.state == "done"
@@ -215,7 +215,7 @@ def test_surfaces_that_fail_are_told_and_the_tables_are_made_unless_they_name_th
     assert json.loads(record.read_text())["message"] in html.unescape((place / "out/sub-02.html").read_text())
     hybrid = ("--surfaces", "--cortex-labels", "hybrid")
     assert run(place, "--participant-label", "02", *hybrid, coarse=True) == SOME_FAILED
-    assert "0 of 1 scans done" in capfd.readouterr().err
+    assert "0 of 1 scan done" in capfd.readouterr().err
     status = read_status(place / "out", "02")[key]
     assert status.state == "failed"
     assert status.reason.endswith("--cortex-labels volume makes the tables without surfaces")
