@@ -311,6 +311,10 @@ def test_a_model_folder_that_is_not_whole_gives_one_sentence(tmp_path, damage, e
 
 def test_the_hash_of_a_model_changes_with_its_card_and_tells_ensembles_apart(tmp_path):
     first, second = write_model(tmp_path / "a"), write_model(tmp_path / "b")
+    with pytest.raises(SettingError, match="hold the same model, which would count twice"):
+        load_ensemble([first, second])
+    other = json.loads((second / "model.json").read_text())
+    (second / "model.json").write_text(json.dumps({**other, "seed": 7}))
     before = load_ensemble([first])
     assert load_ensemble([first]).hash == before.hash
     both = load_ensemble([first, second])

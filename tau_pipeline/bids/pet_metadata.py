@@ -146,6 +146,10 @@ def corrected_pet_metadata(
     return corrected, tuple(notes)
 
 
+#: Keys of BIDS that are nearly spelled as one that is read.
+_ALIKE = ("AttenuationCorrectionMethod",)
+#: A single gap may be a pause of the scan.
+_LEAST_GAPS = 2
 #: Keys whose values change results; one that is nearly spelled so was probably meant.
 _READ_KEYS = (
     *("FrameTimesStart", "FrameDuration", "InjectionStart", "ScanStart", "TracerName", "AttenuationCorrection"),
@@ -166,22 +170,15 @@ def _misspelled_notes(metadata: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-#: Other keys that are nearly spelled as one that is read.
-_ALIKE = ("AttenuationCorrectionMethod",)
-
-
 def _gaps_note(starts: tuple[float, ...], durations: tuple[float, ...]) -> list[str]:
     """Return a sentence if there is a gap after every frame: a converter has probably written wrong times."""
     gaps = [after - before for before, after in pairwise(starts)]
-    if len(gaps) < _FEW_GAPS or any(gap < 1.1 * last for gap, last in zip(gaps, durations, strict=False)):
+    if len(gaps) < _LEAST_GAPS or any(gap < 1.1 * last for gap, last in zip(gaps, durations, strict=False)):
         return []
     return [
         f"There is a gap after every frame by FrameTimesStart and FrameDuration (the first frames begin {gaps[0]:g} s "
         f"apart and last {durations[0]:g} s): check both."
     ]
-
-
-_FEW_GAPS = 2
 
 
 def _tracer_of(metadata: dict[str, Any], label: str | None) -> list[str]:

@@ -17,27 +17,9 @@ if TYPE_CHECKING:
 #: Texts that stand for a missing value, in small letters.
 _NO_VALUE = frozenset(
     (
-        *(
-            "",
-            "na",
-            "n/a",
-            "n.a.",
-            "n.a",
-            "#n/a",
-            "<na>",
-            "nan",
-            "nd",
-            "n.d.",
-            "null",
-            "nil",
-            "none",
-            "-",
-            "--",
-            "?",
-            ".",
-        ),
-        *("missing", "not available", "not applicable", "not known", "not reported", "not recorded", "unknown", "unk"),
-        *("#value!", "#ref!", "#num!", "#name?", "#null!", "#div/0!"),
+        *("", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nan", "nd", "n.d.", "null", "nil", "none"),
+        *("-", "--", "?", ".", "missing", "not available", "not applicable", "not known", "not reported"),
+        *("not recorded", "unknown", "unk", "#value!", "#ref!", "#num!", "#name?", "#null!", "#div/0!"),
     )
 )
 #: Spellings of the sexes, in small letters; others stay as they are.

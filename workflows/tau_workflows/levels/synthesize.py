@@ -242,8 +242,7 @@ def _run(
     folder = scores_folder(config.execution.work_dir.absolute(), context)
     keep_scores(folder, own)
     # Scans of this call that failed count no more, whatever an earlier call has made of them.
-    of_call = {target.names.key: list[Any]() for target in targets} | own
-    scores = with_kept(folder, of_call, everybody)
+    scores = with_kept(folder, {target.names.key: list[Any]() for target in targets} | own, everybody)
     if scores:
         measured = [pair for target in everybody if target.names.key in scores for pair in target.measured]
         every = [score for of_scan in scores.values() for score in of_scan]
