@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from free_ports import free_ports
+
 PROGRAMS = (
     "munged",
     "mariadbd",
@@ -42,13 +44,6 @@ def missing() -> str:
     return f"not installed: {', '.join(absent)} (slurm-wlm munge slurmdbd mariadb-server)" if absent else ""
 
 
-def free_port() -> int:
-    """A port of the loopback that nothing listens to."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -58,7 +53,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in PORTS}
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.daemons: list[tuple[str, subprocess.Popen[bytes]]] = []
         path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
         self.env = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}

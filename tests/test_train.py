@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from free_ports import free_ports
 from torch import distributed, nn
 from toy_training import ToySystem, kill_at, toy_run
 
@@ -85,13 +85,6 @@ def forked(folder: Path, options: dict[str, Any], *kill: int) -> int:
     child.join()
     assert code is not None, "the training hangs"
     return code
-
-
-def free_port() -> int:
-    """A port that nobody listens to; one that is fixed would be in the way of a second run on the machine."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def finals(folder: Path) -> dict[str, torch.Tensor]:
@@ -244,7 +237,7 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
     # The last batch of five scans has one, so that one process has none.
     options = {"batch_size": 4, "ema_decay": 0.9}
     made = {"dropout": 0.0, "adversarial": True}
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()))
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_ports(1)[0]))
     assert program(tmp_path / "two", {**options, **made}, prefix=torchrun) == 0
     one_process = toy_run(tmp_path / "one", options, **made)
     assert_equal(finals(tmp_path / "two"), weights(one_process), 2e-5)
@@ -258,7 +251,7 @@ def test_two_processes_under_torchrun_give_the_weights_of_one(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_scan_that_one_process_cannot_read_ends_all_in_its_words(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(free_port()), str(TOY_PROGRAM), str(tmp_path), json.dumps({"lost": "03"})]
+    command += ["--master-port", str(free_ports(1)[0]), str(TOY_PROGRAM), str(tmp_path), json.dumps({"lost": "03"})]
     environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode != 0
