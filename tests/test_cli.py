@@ -343,6 +343,24 @@ def test_a_mistyped_level_choice_or_option_of_another_level_is_answered_with_wha
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--smooth-fwhm", "1", ""], "an argument is empty"),
+        (["", ""], "an argument is empty"),
+        (["--no-such", ""], "--no-such"),
+        (["-"], "unrecognized arguments: -"),
+    ],
+)
+def test_an_empty_argument_is_a_wrong_call_in_one_line(arguments, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bids", "out", "participant", *arguments])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("level", "option", "told"),
     [
         ("train", "--amp", "did you mean --mixed-precision?"),

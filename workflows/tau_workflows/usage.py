@@ -100,11 +100,17 @@ NOT_NEEDED = {
 }
 
 
+#: Begin of argparse's message on unknown options and arguments.
+_UNRECOGNIZED = "unrecognized arguments: "
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that answers a wrong call with one line, which names what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         """End the program with code 2."""
+        if message.startswith(_UNRECOGNIZED) and not message.removeprefix(_UNRECOGNIZED).strip():
+            message = "an argument is empty (''); leave it out, or check whether a variable of the shell is not set"
         told = message.partition(" (choose from")[0] if (meant := self._meant(message)) else message
         hint = f"; did you mean {meant}?" if meant else ""
         hint = hint or ("; " + why if (why := NOT_NEEDED.get(_plain(_unknown(message)))) else "")
@@ -130,8 +136,8 @@ class Parser(argparse.ArgumentParser):
 
 def _unknown(message: str) -> str:
     """Return the unknown option of a message, without its value; empty if the message is about something else."""
-    start = "unrecognized arguments: "
-    return message.removeprefix(start).split()[0].partition("=")[0] if message.startswith(start) else ""
+    found = message.removeprefix(_UNRECOGNIZED).split()
+    return found[0].partition("=")[0] if found and message.startswith(_UNRECOGNIZED) else ""
 
 
 def _plain(flag: str) -> str:
