@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tau_workflows.reports.neighbors import cohort_parts
 
@@ -31,3 +32,10 @@ def test_one_control_has_no_deviation(tmp_path: Path) -> None:
     text = controls_of(tmp_path, [("sub-1", "AD", 1.8), ("sub-2", "CN", 1.0), ("sub-2", "CN", 1.2)])
     assert "over 1 control " in text
     assert "n/a" in text
+
+
+@pytest.mark.parametrize("content", ["\0", "", "participant_id,diagnosis\n"])
+def test_a_table_without_rows_has_no_controls(tmp_path: Path, content: str) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/suvr_rois_wide.csv").write_text(content)
+    assert cohort_parts(tmp_path, "1", ["1", "2"])["controls"] == ""

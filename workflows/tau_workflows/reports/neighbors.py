@@ -164,7 +164,7 @@ def _cohort(path: Path, _: int) -> pd.DataFrame | None:
         )
         known = {name: table[name].fillna("").astype(str) if name in table else "" for name in texts}
         own = pd.DataFrame(known, index=table.index)
-        own["control"] = own["diagnosis"].map(is_control) & (own["included"] != "no")
+        own["control"] = own["diagnosis"].map(is_control).astype(bool) & (own["included"] != "no")
         table = pd.concat([table.drop(columns=list(texts), errors="ignore"), own], axis=1)
         return table[table["source"] == "measured"]
     return None
