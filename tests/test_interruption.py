@@ -264,19 +264,25 @@ def test_a_signal_while_the_validator_runs_ends_it_too(bids: Path, tmp_path: Pat
     assert said == f"{SENTENCE}\n"
 
 
+def begun(code: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a program, and wait for its first line; returns both."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    return program, program.stdout.readline()
+
+
 @pytest.mark.parametrize("level", list(LEVELS))
 def test_every_level_ends_with_a_code_and_a_sentence(level: str) -> None:
     for number in SIGNALS:
-        program = subprocess.Popen(
-            [sys.executable, "-c", WAITING, "bids", "out", level],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert program.stdout is not None
-        assert program.stdout.readline() == "begun\n"
+        program, first_line = begun(WAITING, "bids", "out", level)
+        assert first_line == "begun\n"
         program.send_signal(number)
         _, said = program.communicate(timeout=60)
         assert program.returncode == 128 + number
@@ -302,16 +308,8 @@ def test_a_signal_while_modules_are_imported_is_answered_in_a_sentence(
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_simulation_that_is_interrupted_says_that_it_is_not_complete(tmp_path: Path, number: int) -> None:
     made = tmp_path / "made"
-    program = subprocess.Popen(
-        [sys.executable, "-c", SIMULATING, str(made), "--participants", "40", "--voxel-size", "4"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert program.stdout is not None
-    assert program.stdout.readline().startswith("sub-01: 1 of 40")
+    program, first_line = begun(SIMULATING, str(made), "--participants", "40", "--voxel-size", "4")
+    assert first_line.startswith("sub-01: 1 of 40")
     program.send_signal(number)
     _, said = program.communicate(timeout=END_S)
     assert program.returncode == 128 + number

@@ -144,7 +144,7 @@ def note_requested(
 ) -> list[str]:
     """Put the states of all scans of a run into the records before the work begins.
 
-    What is said of a whole participant is true of its scans of earlier runs, too. Other scans of earlier runs that
+    The state of a whole participant also applies to its scans of earlier runs. Other scans of earlier runs that
     were not done are removed from the records where this run does not find them: their images have other names now.
 
     Parameters

@@ -94,8 +94,8 @@ def namesakes(ensemble: Ensemble, participants: Iterable[str], output_dir: Path)
     are = "1 participant has a name" if len(same) == 1 else f"{len(same)} participants have names"
     return [
         f"{are} that are among the model's data ({names}), and the model is not from this output folder: they count as "
-        "the same people. If they are others, nothing that is said of training, validation, and test splits holds for "
-        "them"
+        "the same people. If they are different people, ignore what the outputs state about their training, "
+        "validation, or test split"
     ]
 
 

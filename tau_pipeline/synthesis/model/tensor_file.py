@@ -19,7 +19,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> Path:
     Parameters
     ----------
     tensors
-        On any device; each file holds copies of its own, since two names may share memory.
+        Tensors of any shape, on any device. They are copied first, because two names may share memory.
     path
         Ends in ``.safetensors``.
 

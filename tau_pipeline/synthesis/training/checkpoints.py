@@ -14,7 +14,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -111,9 +111,10 @@ def remove_partial_files(folder: Path) -> None:
 
 def _save(state: dict[str, Any], file: _HashingWriter) -> None:
     try:
-        torch.save(state, file)  # type: ignore[arg-type]  # write() is all that it needs
+        # write() is all that torch needs.
+        torch.save(state, cast("IO[bytes]", file))
     except RuntimeError:
-        # On its way out, torch puts an error of its own in the place of that of the disk.
+        # When a write fails, torch raises its own error, which hides that of the disk.
         if file.error is not None:
             raise file.error from None
         raise

@@ -44,7 +44,7 @@ def interruptible(sentence: str = SENTENCE) -> Iterator[None]:
     Parameters
     ----------
     sentence
-        What is said when the process is ended at once.
+        Message that is printed when the process is ended at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -93,7 +93,7 @@ def _watch(reader: int, handler: object, sentence: str) -> None:
     handler
         Signals that another handler takes are not counted.
     sentence
-        What is said then.
+        Message that is printed then.
     """
     first = 0
     while select.select([reader], [], [], GRACE_S if first else None)[0]:
